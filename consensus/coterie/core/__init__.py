@@ -1,0 +1,1 @@
+"""The replicated brain: frozen data and pure decisions. No I/O, no clock, no dice."""

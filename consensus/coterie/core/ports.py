@@ -1,0 +1,82 @@
+"""The seams between the pure core and the shells: what the Raft engine drives, and what it offers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class NotCommitted(Exception):
+    """The cluster did not say yes in time; the entry may still commit later. Propose the same again."""
+
+
+class NoQuorum(NotCommitted):
+    """No leader with a majority could be reached before the deadline."""
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """Where an entry stands in the log, and what the machine answered when this node applied it."""
+
+    index: int
+    term: int
+    at_ms: int
+    result: object
+
+
+class Machine(Protocol):
+    """What the engine drives on every node, in the same order. `apply` is total: it never raises."""
+
+    def apply(self, index: int, at_ms: int, entry: bytes) -> object:
+        """Apply one committed entry. `at_ms` is the leader's wall clock when it appended the entry, made
+        monotonic along the log (ms since the epoch). The result goes to the proposer on this node only."""
+
+    def freeze(self) -> Iterator[bytes]:
+        """An image of the state as of now, as an iterator of chunks that stays valid while `apply` goes on.
+        Making it is cheap; encoding happens while it is consumed, slice by slice."""
+
+    def restore(self, chunks: Iterable[bytes], index: int) -> None:
+        """Replace the whole state by an image whose last applied entry was `index`."""
+
+
+class Engine(Protocol):
+    """A replicated log, seen from above."""
+
+    @property
+    def leader(self) -> str:
+        """Node id of the leader as known here; empty when none is known."""
+
+    @property
+    def is_leader(self) -> bool: ...
+
+    @property
+    def term(self) -> int: ...
+
+    @property
+    def commit_index(self) -> int: ...
+
+    @property
+    def applied_index(self) -> int: ...
+
+    @property
+    def has_quorum(self) -> bool:
+        """This node leads or follows a leader it has heard from within an election timeout."""
+
+    async def propose(self, entry: bytes, timeout_s: float) -> Committed:
+        """Replicate `entry`; return when it is durable on a majority and applied on this node.
+
+        Works on any node. Raises NotCommitted when the outcome is unknown: the entry may have been
+        committed, or may yet be, so entries must be safe to propose again."""
+
+    async def read_barrier(self, timeout_s: float) -> int:
+        """Wait until this node's state includes everything committed before the call (read index,
+        Raft thesis section 6.4). Returns the applied index. Raises NoQuorum."""
+
+    def quorum_contact_at(self) -> float:
+        """The latest moment T (local monotonic clock, seconds) such that a majority has answered messages
+        that this leader sent at T or later; minus infinity when not leading. Basis of leases: it counts
+        from sending, so answers drained after a pause prove nothing."""
+
+    async def transfer_leadership(self, target: str, timeout_s: float) -> str:
+        """Hand leadership to `target` (empty: the most up-to-date follower). Returns the new leader."""

@@ -1,0 +1,1 @@
+"""One node process: thin shells around the pure core."""

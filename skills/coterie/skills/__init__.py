@@ -1,0 +1,1 @@
+"""What a skill author sees, and the shipped skills."""
