@@ -1,0 +1,205 @@
+"""Everything that may be proposed. A command carries every id and every die it needs; the time comes from
+the log entry, stamped by the leader."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from coterie.core.nouns import (
+    NO_CONSTRAINTS,
+    Constraints,
+    Data,
+    ExpiryKind,
+    Label,
+    NodeId,
+    NodeStatus,
+    Policy,
+    RetryPolicy,
+    SkillRef,
+    TaskError,
+    TaskId,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigureCluster:
+    """Name the cluster at its first start, or change its limits."""
+
+    cluster_id: str
+    cluster_name: str
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitTask:
+    task_id: TaskId
+    tenant: str
+    type: str
+    payload: Data
+    priority: int
+    retry: RetryPolicy
+    request_id: str = ""
+    digest: bytes = b""  # of the request's body: tells a retry from a reuse of its id
+    attempt_timeout_ms: int = 0
+    deadline_after_ms: int = 0
+    start_delay_ms: int = 0
+    checkpointing: bool = True
+    labels: tuple[Label, ...] = ()
+    constraints: Constraints = NO_CONSTRAINTS
+
+
+@dataclass(frozen=True, slots=True)
+class AssignTask:
+    task_id: TaskId
+    node_id: NodeId
+    incarnation: int
+    attempt: int  # the attempt this assignment begins: one more than the task's
+
+
+@dataclass(frozen=True, slots=True)
+class StartTask:
+    task_id: TaskId
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecordStep:
+    task_id: TaskId
+    attempt: int
+    key: str
+    result: Data
+
+
+@dataclass(frozen=True, slots=True)
+class SaveCheckpoint:
+    task_id: TaskId
+    attempt: int
+    checkpoint: Data
+
+
+@dataclass(frozen=True, slots=True)
+class ReportProgress:
+    task_id: TaskId
+    attempt: int
+    percent_x100: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class FinishTask:
+    task_id: TaskId
+    attempt: int
+    result: Data
+
+
+@dataclass(frozen=True, slots=True)
+class FailAttempt:
+    """The attempt failed by itself; the task retries or ends."""
+
+    task_id: TaskId
+    attempt: int
+    error: TaskError
+    dice: int = 0  # uniform in 0..2**32-1: the jitter of the back-off
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseTask:
+    """Take the task back from its node without blaming it; steps and checkpoint stay."""
+
+    task_id: TaskId
+    attempt: int
+    reason: str
+    lost: bool = False  # the node died or left: counted as a loss
+
+
+@dataclass(frozen=True, slots=True)
+class CancelTask:
+    task_id: TaskId
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmCancel:
+    """The worker has stopped the skill of a task whose cancellation was requested."""
+
+    task_id: TaskId
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExpireTask:
+    task_id: TaskId
+    attempt: int
+    kind: ExpiryKind
+    dice: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterNode:
+    node_id: NodeId
+    address: str
+    incarnation: int
+    capacity: int
+    zone: str = ""
+    labels: tuple[Label, ...] = ()
+    skills: tuple[SkillRef, ...] = ()
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MarkNode:
+    """The coordinator's verdict on a node. DOWN releases everything the node held."""
+
+    node_id: NodeId
+    incarnation: int
+    status: NodeStatus
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SetDrain:
+    node_id: NodeId
+    draining: bool
+    deadline_after_ms: int = 0
+
+
+Command = (
+    ConfigureCluster
+    | SubmitTask
+    | AssignTask
+    | StartTask
+    | RecordStep
+    | SaveCheckpoint
+    | ReportProgress
+    | FinishTask
+    | FailAttempt
+    | ReleaseTask
+    | CancelTask
+    | ConfirmCancel
+    | ExpireTask
+    | RegisterNode
+    | MarkNode
+    | SetDrain
+)
+
+
+NO_TASK = TaskId("")
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The command holds. `task_id` names the task it was about; `duplicate`: it already held before."""
+
+    task_id: TaskId = NO_TASK
+    duplicate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Refused, deterministically: every replica says the same. `code` is stable, `reason` is for people."""
+
+    code: str
+    reason: str
+
+
+Outcome = Accepted | Rejected

@@ -1,0 +1,228 @@
+"""Commands and state as bytes. What is on disk is our own protobuf and never names a Python class.
+
+The converters are built once, by reflection over the frozen records of coterie.core, whose field names are
+those of log.proto; a test proves that the two agree."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields, is_dataclass
+from enum import IntEnum
+from itertools import islice
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from google.protobuf.message import DecodeError
+
+from coterie.core import commands as c
+from coterie.core import nouns as n
+from coterie.core.state import ClusterState, Meta
+from coterie.v1 import log_pb2 as pb
+
+T = TypeVar("T")
+SLICE_RECORDS = 200
+
+
+class Codec:
+    """Converts one kind of record to its message and back."""
+
+    def __init__(self, record: type, message: type) -> None:
+        hints = get_type_hints(record)
+        self.record, self.message = record, message
+        self.plain: list[str] = []
+        self.enums: list[tuple[str, type[IntEnum]]] = []
+        self.nested: list[tuple[str, Codec, Any]] = []
+        self.repeated: list[tuple[str, Codec | None]] = []
+        for field in fields(record):
+            self._add(field.name, hints[field.name])
+
+    def _add(self, name: str, hint: Any) -> None:
+        hint = getattr(hint, "__supertype__", hint)  # NewType
+        if get_origin(hint) in (typing.Union, types.UnionType):
+            hint = next(arg for arg in get_args(hint) if arg is not type(None))
+        if get_origin(hint) is tuple:
+            item = get_args(hint)[0]
+            self.repeated.append((name, codec_for(typing.cast(Any, item)) if is_dataclass(item) else None))
+        elif is_dataclass(hint):
+            codec = codec_for(typing.cast(Any, hint))
+            self.nested.append((name, codec, _absent(codec.record)))
+        elif isinstance(hint, type) and issubclass(hint, IntEnum):
+            self.enums.append((name, hint))
+        else:
+            self.plain.append(name)
+
+    def fill(self, record: Any, message: Any) -> None:
+        """Copy a record into a message. Values equal to protobuf's defaults cost nothing on disk."""
+        for name in self.plain:
+            value = getattr(record, name)
+            if value:
+                setattr(message, name, value)
+        for name, _ in self.enums:
+            setattr(message, name, int(getattr(record, name)))
+        for name, codec, absent in self.nested:
+            value = getattr(record, name)
+            if value is not None and value != absent:
+                sub = getattr(message, name)
+                sub.SetInParent()
+                codec.fill(value, sub)
+        for name, item in self.repeated:
+            values = getattr(record, name)
+            if values:
+                _fill_repeated(getattr(message, name), values, item)
+
+    def read(self, message: Any) -> Any:
+        """A record from a message."""
+        values: dict[str, Any] = {name: getattr(message, name) for name in self.plain}
+        for name, enum in self.enums:
+            values[name] = enum(getattr(message, name))
+        for name, codec, absent in self.nested:
+            present = message.HasField(name)
+            values[name] = codec.read(getattr(message, name)) if present else absent
+        for name, item in self.repeated:
+            found = getattr(message, name)
+            values[name] = tuple(item.read(m) for m in found) if item else tuple(found)
+        return self.record(**values)
+
+
+def _fill_repeated(target: Any, values: Iterable[Any], item: Codec | None) -> None:
+    if item is None:
+        target.extend(values)
+        return
+    for value in values:
+        item.fill(value, target.add())
+
+
+_ABSENT: dict[type, Any] = {n.Data: n.NO_DATA, n.Constraints: n.NO_CONSTRAINTS}
+
+
+def _absent(record: type) -> Any:
+    return _ABSENT.get(record)
+
+
+_CODECS: dict[type, Codec] = {}
+
+
+def codec_for(record: type) -> Codec:
+    """The converter of a record type, made at first use."""
+    codec = _CODECS.get(record)
+    if codec is None:
+        codec = _CODECS[record] = Codec(record, getattr(pb, record.__name__))
+    return codec
+
+
+def _snake(name: str) -> str:
+    return "".join("_" + ch.lower() if ch.isupper() else ch for ch in name).lstrip("_")
+
+
+_FIELD_OF: dict[type, tuple[str, Codec]] = {
+    command: (_snake(command.__name__), codec_for(command)) for command in get_args(c.Command)
+}
+_CODEC_OF = {name: codec for name, codec in _FIELD_OF.values()}
+
+
+def encode_batch(commands: Iterable[c.Command]) -> bytes:
+    """One log entry."""
+    batch = pb.Batch()
+    for command in commands:
+        name, codec = _FIELD_OF[type(command)]
+        sub = getattr(batch.commands.add(), name)
+        sub.SetInParent()
+        codec.fill(command, sub)
+    return batch.SerializeToString()
+
+
+def decode_batch(entry: bytes) -> list[c.Command | None] | None:
+    """The commands of an entry; None for one that this version does not know, or for a broken entry."""
+    try:
+        batch = pb.Batch.FromString(entry)
+    except DecodeError:
+        return None
+    return [_decode(message) for message in batch.commands]
+
+
+def _decode(message: pb.Command) -> c.Command | None:
+    name = message.WhichOneof("command")
+    if name is None:
+        return None
+    try:
+        return typing.cast(c.Command, _CODEC_OF[name].read(getattr(message, name)))
+    except ValueError:  # an enum value of a newer version
+        return None
+
+
+def encode(record: Any) -> bytes:
+    """Any single record."""
+    codec = codec_for(type(record))
+    message = codec.message()
+    codec.fill(record, message)
+    return typing.cast(bytes, message.SerializeToString())
+
+
+def decode(record: type[T], raw: bytes) -> T:
+    """The record again; raises google.protobuf.message.DecodeError when it is none."""
+    codec = codec_for(record)
+    return typing.cast(T, codec.read(codec.message.FromString(raw)))  # type: ignore[attr-defined]
+
+
+def _slices(items: Iterator[T], fill: Callable[[pb.StateSlice, T], None]) -> Iterator[bytes]:
+    while part := list(islice(items, SLICE_RECORDS)):
+        piece = pb.StateSlice()
+        for item in part:
+            fill(piece, item)
+        yield piece.SerializeToString()
+
+
+def encode_state(state: ClusterState) -> Iterator[bytes]:
+    """The state as slices of a bounded number of records. `state` must not change meanwhile: pass a copy."""
+    head = pb.StateSlice()
+    codec_for(Meta).fill(state.meta, head.meta)
+    head.meta.SetInParent()
+    yield head.SerializeToString()
+
+    def add_task(piece: pb.StateSlice, task: n.Task) -> None:
+        fill_task(piece.tasks.add(), task, state.steps.get(task.task_id, ()))
+
+    node, task, request = codec_for(n.Node), codec_for(n.Task), codec_for(n.Request)
+    yield from _slices(iter(state.nodes.values()), lambda s, x: node.fill(x, s.nodes.add()))
+    yield from _slices(iter(state.tasks.values()), add_task)
+    yield from _slices(iter(state.finished.values()), lambda s, x: task.fill(x, s.finished.add()))
+    yield from _slices(iter(state.requests.values()), lambda s, x: request.fill(x, s.requests.add()))
+
+
+def fill_task(message: pb.TaskWithSteps, task: n.Task, steps: Iterable[n.Step]) -> None:
+    codec_for(n.Task).fill(task, message.task)
+    _fill_repeated(message.steps, steps, codec_for(n.Step))
+
+
+def read_task(message: pb.TaskWithSteps) -> tuple[n.Task, tuple[n.Step, ...]]:
+    step = codec_for(n.Step)
+    return codec_for(n.Task).read(message.task), tuple(step.read(m) for m in message.steps)
+
+
+def decode_state(slices: Iterable[bytes]) -> ClusterState:
+    """The state again, look-ups included. Raises DecodeError or ValueError when a slice is none of ours."""
+    state = ClusterState()
+    for raw in slices:
+        _read_slice(state, pb.StateSlice.FromString(raw))
+    state.rebuild()
+    return state
+
+
+def _read_slice(state: ClusterState, piece: pb.StateSlice) -> None:
+    if piece.HasField("meta"):
+        state.meta = codec_for(Meta).read(piece.meta)
+    for node in piece.nodes:
+        record = codec_for(n.Node).read(node)
+        state.nodes[record.node_id] = record
+    for message in piece.tasks:
+        task, steps = read_task(message)
+        state.tasks[task.task_id] = task
+        if steps:
+            state.steps[task.task_id] = steps
+    for finished in piece.finished:
+        task = codec_for(n.Task).read(finished)
+        state.finished[task.task_id] = task
+    for request in piece.requests:
+        known = codec_for(n.Request).read(request)
+        state.requests[known.key] = known

@@ -1,0 +1,45 @@
+"""One node's copy of the state: the machine that the Raft engine drives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from coterie.core.commands import Command, Outcome, Rejected
+from coterie.core.machine import apply
+from coterie.core.nouns import Event
+from coterie.core.state import ClusterState, Moment
+from coterie.raft import codec
+
+OnEvents = Callable[[int, Sequence[Event]], None]
+UNDECODABLE = Rejected("UNDECODABLE", "the entry was written by a newer version or is broken")
+
+
+class Replica:
+    """Applies log entries to the state and hands the events of each entry, with its index, to `on_events`
+    (called inside apply: it must only take note)."""
+
+    def __init__(self, on_events: OnEvents, on_restore: Callable[[int], None]) -> None:
+        self.state = ClusterState()
+        self._on_events = on_events
+        self._on_restore = on_restore
+
+    def apply(self, index: int, at_ms: int, entry: bytes) -> list[Outcome]:
+        """See coterie.core.ports.Machine. The result is one outcome per command of the entry."""
+        commands = codec.decode_batch(entry)
+        if commands is None:
+            return [UNDECODABLE]
+        moment = Moment(index, at_ms)
+        outcomes = [self._apply(command, moment) for command in commands]
+        events, self.state.outbox = self.state.outbox, []
+        self._on_events(index, events)
+        return outcomes
+
+    def _apply(self, command: Command | None, moment: Moment) -> Outcome:
+        return UNDECODABLE if command is None else apply(self.state, command, moment)
+
+    def freeze(self) -> Iterator[bytes]:
+        return codec.encode_state(self.state.copy())
+
+    def restore(self, chunks: Iterable[bytes], index: int) -> None:
+        self.state = codec.decode_state(chunks)
+        self._on_restore(index)
