@@ -1,0 +1,296 @@
+"""The shape of the configuration: every key, its type, its range and its default.
+
+Keys are snake_case here; in files camelCase is equal. Times come out as milliseconds, sizes as bytes.
+To add a key: add it here, give it an effect in config_resolve.py (or a line in config_support.py), test it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
+from pydantic_core import CoreSchema, core_schema
+
+from coterie.node.config_address import WILDCARDS, Address, check_host, parse_address
+from coterie.node.units import (
+    format_duration,
+    format_size,
+    parse_duration_ms,
+    parse_ratio,
+    parse_size_bytes,
+)
+
+NODES_MAX: Final = 64
+_NODE_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+_NAME = re.compile(r"[^\s/\x00-\x1f]{1,100}")
+
+
+@dataclass(frozen=True)
+class _Parsed:
+    """A value that is written as text and kept as something else. `parse` raises ValueError."""
+
+    parse: Callable[[object], object]
+    show: Callable[..., str] = str
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        shown = core_schema.plain_serializer_function_ser_schema(self.show)
+        return core_schema.no_info_plain_validator_function(self.parse, serialization=shown)
+
+
+def _between(low: str, high: str, parse: Callable[[object], int], show: Callable[[int], str]) -> _Parsed:
+    def read(value: object) -> int:
+        number = parse(value)
+        if number < parse(low):
+            raise ValueError(f"{show(number)} is too little: at least {low}")
+        if number > parse(high):
+            raise ValueError(f"{show(number)} is too much: at most {high}")
+        return number
+
+    return _Parsed(read, show)
+
+
+def _duration(low: str, high: str) -> _Parsed:
+    return _between(low, high, parse_duration_ms, format_duration)
+
+
+def _size(low: str, high: str) -> _Parsed:
+    return _between(low, high, parse_size_bytes, format_size)
+
+
+def _check_node_id(value: str) -> str:
+    if not _NODE_ID.fullmatch(value):
+        raise ValueError(f"{value!r} is not a node id: use letters, digits and inner hyphens, at most 63")
+    return value
+
+
+def _check_name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise ValueError(f"{value!r} is not a name: use 1 to 100 characters without spaces and slashes")
+    return value
+
+
+def _check_dialable(value: str) -> str:
+    if check_host(value) in WILDCARDS:
+        raise ValueError(f"{value!r} cannot be dialled: give the address at which other nodes reach this one")
+    return value
+
+
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
+class RelativePath:
+    """Marks a path that is taken from the directory of the file it is written in."""
+
+
+RELATIVE: Final = RelativePath()
+FilePath = Annotated[Path, RELATIVE]
+Port = Annotated[StrictInt, Field(ge=1, le=65_535)]
+NodeId = Annotated[StrictStr, AfterValidator(_check_node_id)]
+Name = Annotated[StrictStr, AfterValidator(_check_name)]
+Host = Annotated[StrictStr, AfterValidator(_check_dialable)]
+Listener = Annotated[Address, _Parsed(parse_address)]
+Ratio = Annotated[float, BeforeValidator(parse_ratio)]
+
+
+class Section(BaseModel):
+    """A mapping in the file. Unknown keys were refused before, with a suggestion."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NodeEntry(Section):
+    """One member. Every node votes, schedules when it leads, and runs skills."""
+
+    id: NodeId
+    host: Host
+    port: Port | None = None  # the one port: clients, peers and Raft
+    http_port: Port | None = None  # metrics and health, when listen.http gives none of its own
+    role: Literal["coordinator", "worker"] = "worker"
+    capacity: Annotated[StrictInt, Field(ge=1, le=10_000)] = 16  # skill slots
+    zone: Annotated[StrictStr, Field(max_length=100)] = ""
+    labels: dict[StrictStr, StrictStr] = Field(default_factory=dict)
+
+
+class Consensus(Section):
+    protocol: StrictStr = "raft"
+    election_timeout: Annotated[int, _duration("50ms", "5m")] = 1_000
+    heartbeat_interval: Annotated[int, _duration("5ms", "1m")] = 200
+    snapshot_every: Annotated[StrictInt, Field(ge=100, le=10_000_000)] = 10_000
+    fsync: StrictBool = True
+
+
+class Discovery(Section):
+    method: StrictStr = "static"
+    nodes: tuple[Listener, ...] = ()
+
+
+class Cluster(Section):
+    name: Name = "coterie"
+    region: Annotated[StrictStr, Field(max_length=100)] = ""
+    nodes: Annotated[tuple[NodeEntry, ...], Field(max_length=NODES_MAX)] = ()
+    consensus: Consensus = Consensus()
+    discovery: Discovery = Discovery()
+
+
+class Adaptive(Section):
+    rebalance_interval: Annotated[int, _duration("1s", "1d")] = 30_000
+    threshold: Ratio = 0.8
+
+
+class Retry(Section):
+    max_attempts: Annotated[StrictInt, Field(ge=1, le=100)] = 3
+    backoff: Literal["exponential", "constant"] = "exponential"
+    initial_backoff: Annotated[int, _duration("1ms", "1h")] = 200
+    max_backoff: Annotated[int, _duration("1ms", "1d")] = 300_000
+
+
+class TaskQueue(Section):
+    type: StrictStr = "priority"
+    max_pending: Annotated[StrictInt, Field(ge=1, le=1_000_000)] = 10_000
+    attempt_timeout: Annotated[int, _duration("10ms", "30d")] = 600_000
+    retry_policy: Retry = Retry()
+
+
+class Routing(Section):
+    affinity: StrictBool = True
+    anti_affinity: StrictBool = False
+    locality: Literal["zone", "same-zone", "cross-zone", "any"] = "any"
+
+
+class Distribution(Section):
+    strategy: Literal["round-robin", "hash", "least-loaded", "adaptive"] = "adaptive"
+    adaptive: Adaptive = Adaptive()
+    task_queue: TaskQueue = TaskQueue()
+    routing: Routing = Routing()
+
+
+class HealthCheck(Section):
+    interval: Annotated[int, _duration("10ms", "10m")] = 1_000
+    timeout: Annotated[int, _duration("10ms", "10m")] = 1_000
+    unhealthy_threshold: Annotated[StrictInt, Field(ge=1, le=1_000)] = 3
+    healthy_threshold: Annotated[StrictInt, Field(ge=1, le=1_000)] = 2
+
+
+class TaskMigration(Section):
+    enabled: StrictBool = True
+    migrate_in_progress: StrictBool = True
+    checkpoint_interval: Annotated[int, _duration("100ms", "1d")] = 60_000
+
+
+class Failover(Section):
+    strategy: StrictStr = "active-passive"
+    failover_time: Annotated[int, _duration("10ms", "1d")] | None = None
+    task_migration: TaskMigration = TaskMigration()
+
+
+class CircuitBreaker(Section):
+    enabled: StrictBool = True
+    failure_threshold: Annotated[StrictInt, Field(ge=1, le=10_000)] = 5
+    recovery_timeout: Annotated[int, _duration("100ms", "1d")] = 60_000
+    half_open_requests: Annotated[StrictInt, Field(ge=1, le=10_000)] = 3
+
+
+class FaultTolerance(Section):
+    health_check: HealthCheck = HealthCheck()
+    failover: Failover = Failover()
+    circuit_breaker: CircuitBreaker = CircuitBreaker()
+
+
+class Listen(Section):
+    grpc: Listener = Address()
+    http: Listener | None = None
+    advertise: Listener = Address()
+
+
+class Storage(Section):
+    dir: FilePath = Path("data")  # a node keeps its own data in <dir>/<node id>
+    max_inline_payload: Annotated[int, _size("1KiB", "1MiB")] | None = None  # = limits.payloadInlineMax
+
+
+class Tls(Section):
+    """Either `dir`, holding ca.crt, <node id>.crt and <node id>.key, or the three files."""
+
+    dir: FilePath | None = None
+    ca: FilePath | None = None
+    cert: FilePath | None = None
+    key: FilePath | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Tls:
+        files = (self.ca, self.cert, self.key)
+        if self.dir is not None and any(files):
+            raise ValueError("give either dir or the files ca, cert and key, not both")
+        if self.dir is None and not all(files):
+            raise ValueError("give dir (made by `coterie tls init`), or all of ca, cert and key")
+        return self
+
+
+class Security(Section):
+    tls: Tls | None = None
+    allow_insecure_loopback: StrictBool = False
+
+
+class LimitsSection(Section):
+    payload_inline_max: Annotated[int, _size("1KiB", "1MiB")] = 256 * 1024
+    blob_max: Annotated[int, _size("1MiB", "1GiB")] = 64 * 1024**2
+    blob_quota: Annotated[int, _size("1MiB", "100TiB")] = 10 * 1024**3
+    result_max: Annotated[int, _size("1KiB", "1GiB")] = 64 * 1024**2
+    checkpoint_max: Annotated[int, _size("1KiB", "1GiB")] = 64 * 1024**2
+    step_result_max: Annotated[int, _size("1KiB", "1GiB")] = 8 * 1024**2
+    live_bytes_max: Annotated[int, _size("1MiB", "64GiB")] = 256 * 1024**2
+    task_bytes_max: Annotated[int, _size("1MiB", "1GiB")] = 32 * 1024**2
+    steps_per_task_max: Annotated[StrictInt, Field(ge=1, le=1_000_000)] = 10_000
+    labels_max: Annotated[StrictInt, Field(ge=0, le=1_000)] = 64
+
+
+class Skills(Section):
+    dir: FilePath | None = None
+    dirs: tuple[FilePath, ...] = ()
+    sandbox: StrictStr = "process"
+
+
+class Log(Section):
+    level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = "INFO"
+    format: Literal["json", "text"] = "json"
+
+
+class Observability(Section):
+    metrics: StrictBool = True
+    log: Log = Log()
+
+
+class ClusterConfig(Section):
+    """The whole configuration, as every node of the cluster is given it."""
+
+    cluster: Cluster = Cluster()
+    distribution: Distribution = Distribution()
+    fault_tolerance: FaultTolerance = FaultTolerance()
+    listen: Listen = Listen()
+    storage: Storage = Storage()
+    security: Security = Security()
+    limits: LimitsSection = LimitsSection()
+    skills: Skills = Skills()
+    observability: Observability = Observability()
+
+    def node(self, node_id: str) -> NodeEntry | None:
+        """The entry of that node, if there is one."""
+        return next((entry for entry in self.cluster.nodes if entry.id == node_id), None)
+
+    @property
+    def node_ids(self) -> tuple[str, ...]:
+        return tuple(entry.id for entry in self.cluster.nodes)

@@ -1,0 +1,142 @@
+"""What a node is told: typed, frozen settings with every default filled in and every unit resolved.
+
+Times are milliseconds, sizes are bytes; a name says so at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from coterie.core.nouns import Policy, RetryPolicy
+from coterie.core.scheduler import PlanPolicy
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used. `problems` holds one line for each thing that is wrong."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+@dataclass(frozen=True, slots=True)
+class TlsPaths:
+    """PEM files of one party: the authority it trusts, its certificate and its private key."""
+
+    ca: Path
+    cert: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True)
+class HealthSettings:
+    """How soon a silent node is given up, and how soon a cut-off worker stops its own skills.
+
+    `down_after_ms` = interval x unhealthyThreshold, on the coordinator's monotonic clock, from the last
+    report it received (or from its own election, when that is later).
+    `lease_ms` = down_after_ms - electionTimeout - interval, on the worker's monotonic clock, counted from the
+    moment it *sent* the last report that a leader with a live quorum acknowledged. A leader deposed unnoticed
+    can acknowledge for up to an election timeout; the interval is what the worker may take to notice and to
+    kill its skills. So a worker has stopped before its tasks are given away, and fencing by attempt number
+    catches what no clock can promise.
+    `report_interval_ms` = the smallest of interval, one second and a third of the lease, so that one lost
+    report never costs the lease."""
+
+    interval_ms: int
+    timeout_ms: int
+    unhealthy_threshold: int
+    healthy_threshold: int
+    down_after_ms: int
+    lease_ms: int
+    report_interval_ms: int
+    failover_objective_ms: int | None  # None: no objective is set
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Every size and count has an end. Requests beyond it are refused at the door, before commit."""
+
+    payload_inline_max: int = 256 * 1024  # larger payloads, results and checkpoints travel as blobs
+    blob_max: int = 64 * 1024 * 1024
+    blob_quota: int = 10 * 1024**3  # of one node's disk
+    result_max: int = 64 * 1024 * 1024
+    checkpoint_max: int = 64 * 1024 * 1024
+    step_result_max: int = 8 * 1024 * 1024
+    live_bytes_max: int = 256 * 1024 * 1024  # inline bytes of all live tasks
+    task_bytes_max: int = 32 * 1024 * 1024  # inline bytes of one task and its steps
+    steps_per_task_max: int = 10_000
+    labels_max: int = 64
+    label_bytes_max: int = 256  # of a key and of a value
+    name_bytes_max: int = 256  # task types, ids, step names
+    message_bytes_max: int = 4 * 1024 * 1024  # one gRPC message
+    batch_tasks_max: int = 1_000
+    page_size_max: int = 1_000
+    watches_max: int = 10_000  # open Watch and Wait calls on one node
+    wait_max_ms: int = 600_000  # one WaitTask call; the client asks again
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """Level is a name of the logging module; format is json or text."""
+
+    level: str = "INFO"
+    format: str = "json"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """Everything one node process needs to start."""
+
+    cluster_name: str
+    node_id: str
+    host: str  # to listen on
+    grpc_port: int
+    http_host: str
+    http_port: int | None  # None: no HTTP listener
+    advertise: str  # host:port that clients and peers are told
+    data_dir: Path  # of this node alone
+    peers: Mapping[str, str]  # every other node: id -> host:port
+    capacity: int
+    zone: str
+    labels: Mapping[str, str]
+    prefers_leadership: bool
+    region: str
+    election_timeout_ms: int  # elections start after a random time in [T, 2T)
+    heartbeat_ms: int
+    snapshot_every: int  # log entries between snapshots
+    health: HealthSettings
+    strategy: str
+    max_pending: int
+    retry: RetryPolicy
+    default_attempt_timeout_ms: int
+    limits: Limits
+    tls: TlsPaths | None  # None: plain text on loopback, allowed expressly
+    allow_insecure_loopback: bool
+    skill_dirs: tuple[Path, ...]
+    metrics: bool
+    log: LogSettings = field(default_factory=LogSettings)
+
+    @property
+    def members(self) -> dict[str, str]:
+        """Every node of the cluster, this one included: id -> host:port."""
+        return dict(sorted({**self.peers, self.node_id: self.advertise}.items()))
+
+    @property
+    def policy(self) -> Policy:
+        """The limits that decide outcomes and so enter the log when the cluster is first started."""
+        return Policy(
+            pending_tasks_max=self.max_pending,
+            live_bytes_max=self.limits.live_bytes_max,
+            steps_per_task_max=self.limits.steps_per_task_max,
+            task_bytes_max=self.limits.task_bytes_max,
+        )
+
+    @property
+    def plan_policy(self) -> PlanPolicy:
+        """How this node decides when it is the coordinator."""
+        return PlanPolicy(
+            strategy=self.strategy,
+            down_after_ms=self.health.down_after_ms,
+            up_after_reports=self.health.healthy_threshold,
+        )
