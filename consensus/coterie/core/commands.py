@@ -75,6 +75,7 @@ class SaveCheckpoint:
     task_id: TaskId
     attempt: int
     checkpoint: Data
+    number: int  # grows with every checkpoint of the task: a late copy of an older one changes nothing
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,9 @@ from coterie.core.task_rules import release_all
 def register(state: ClusterState, command: RegisterNode, moment: Moment) -> Outcome:
     """A node's process says what it offers. Another incarnation than before means: its tasks are lost."""
     before = state.nodes.get(command.node_id)
-    if before is not None and before.incarnation != command.incarnation:
+    if before is not None and before.incarnation > command.incarnation:
+        return Rejected("STALE_NODE", f"node {command.node_id} has a newer incarnation")
+    if before is not None and before.incarnation < command.incarnation:
         release_all(state, command.node_id, "the node restarted", moment)
     state.nodes[command.node_id] = Node(
         node_id=command.node_id,

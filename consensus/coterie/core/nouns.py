@@ -148,6 +148,7 @@ class Task:
     percent_x100: int = 0  # 0..10_000, integers only: replicas must not differ by a rounding
     progress_message: str = ""
     checkpoint: Data = NO_DATA
+    checkpoint_number: int = 0
     result: Data = NO_DATA
     error: TaskError | None = None
     assigned_at_ms: int = 0
@@ -169,7 +170,7 @@ class SkillRef:
 class Node:
     node_id: NodeId
     address: str
-    incarnation: int  # random at every process start: a restarted node is never taken for its earlier self
+    incarnation: int  # grows at every process start: a restarted node is never taken for its earlier self
     capacity: int  # skill slots
     zone: str = ""
     labels: tuple[Label, ...] = ()

@@ -207,11 +207,18 @@ def save_checkpoint(state: ClusterState, command: SaveCheckpoint, moment: Moment
     task = _fenced(state, command.task_id, command.attempt)
     if isinstance(task, Rejected):
         return task
+    if command.number <= task.checkpoint_number:
+        return Accepted(task.task_id, duplicate=True)
     more = held(command.checkpoint) - held(task.checkpoint)
     if task.bytes_held + more > state.meta.policy.task_bytes_max:
         limit = state.meta.policy.task_bytes_max
         return Rejected("TASK_TOO_LARGE", f"a task keeps at most {limit} bytes")
-    after = replace(task, checkpoint=command.checkpoint, bytes_held=task.bytes_held + more)
+    after = replace(
+        task,
+        checkpoint=command.checkpoint,
+        checkpoint_number=command.number,
+        bytes_held=task.bytes_held + more,
+    )
     change_task(state, task, after, moment, "checkpoint")
     return Accepted(task.task_id)
 

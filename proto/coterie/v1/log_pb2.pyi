@@ -392,8 +392,10 @@ class SaveCheckpoint(_message.Message):
     TASK_ID_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     CHECKPOINT_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     attempt: _builtins.int
+    number: _builtins.int
     @_builtins.property
     def checkpoint(self) -> Global___Data: ...
     def __init__(
@@ -402,10 +404,11 @@ class SaveCheckpoint(_message.Message):
         task_id: _builtins.str = ...,
         attempt: _builtins.int = ...,
         checkpoint: Global___Data | None = ...,
+        number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "checkpoint", b"checkpoint", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "checkpoint", b"checkpoint", "number", b"number", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -861,6 +864,7 @@ class Task(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     STEP_COUNT_FIELD_NUMBER: _builtins.int
     BYTES_HELD_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_NUMBER_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     order: _builtins.int
     tenant: _builtins.str
@@ -889,6 +893,7 @@ class Task(_message.Message):
     sequence: _builtins.int
     step_count: _builtins.int
     bytes_held: _builtins.int
+    checkpoint_number: _builtins.int
     @_builtins.property
     def payload(self) -> Global___Data: ...
     @_builtins.property
@@ -941,10 +946,11 @@ class Task(_message.Message):
         sequence: _builtins.int = ...,
         step_count: _builtins.int = ...,
         bytes_held: _builtins.int = ...,
+        checkpoint_number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "constraints", b"constraints", "error", b"error", "payload", b"payload", "result", b"result", "retry", b"retry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned_at_ms", b"assigned_at_ms", "attempt", b"attempt", "attempt_timeout_ms", b"attempt_timeout_ms", "bytes_held", b"bytes_held", "cancel_reason", b"cancel_reason", "cancel_requested", b"cancel_requested", "checkpoint", b"checkpoint", "checkpointing", b"checkpointing", "constraints", b"constraints", "created_at_ms", b"created_at_ms", "deadline_at_ms", b"deadline_at_ms", "error", b"error", "failures", b"failures", "finished_at_ms", b"finished_at_ms", "incarnation", b"incarnation", "labels", b"labels", "losses", b"losses", "node_id", b"node_id", "order", b"order", "payload", b"payload", "percent_x100", b"percent_x100", "priority", b"priority", "progress_message", b"progress_message", "request_id", b"request_id", "result", b"result", "retry", b"retry", "sequence", b"sequence", "start_at_ms", b"start_at_ms", "started_at_ms", b"started_at_ms", "state", b"state", "step_count", b"step_count", "task_id", b"task_id", "tenant", b"tenant", "type", b"type", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned_at_ms", b"assigned_at_ms", "attempt", b"attempt", "attempt_timeout_ms", b"attempt_timeout_ms", "bytes_held", b"bytes_held", "cancel_reason", b"cancel_reason", "cancel_requested", b"cancel_requested", "checkpoint", b"checkpoint", "checkpoint_number", b"checkpoint_number", "checkpointing", b"checkpointing", "constraints", b"constraints", "created_at_ms", b"created_at_ms", "deadline_at_ms", b"deadline_at_ms", "error", b"error", "failures", b"failures", "finished_at_ms", b"finished_at_ms", "incarnation", b"incarnation", "labels", b"labels", "losses", b"losses", "node_id", b"node_id", "order", b"order", "payload", b"payload", "percent_x100", b"percent_x100", "priority", b"priority", "progress_message", b"progress_message", "request_id", b"request_id", "result", b"result", "retry", b"retry", "sequence", b"sequence", "start_at_ms", b"start_at_ms", "started_at_ms", b"started_at_ms", "state", b"state", "step_count", b"step_count", "task_id", b"task_id", "tenant", b"tenant", "type", b"type", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

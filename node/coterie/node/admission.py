@@ -1,0 +1,195 @@
+"""What a submitted task must look like: every violation at once, before anything is proposed."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from coterie.core.commands import SubmitTask
+from coterie.core.nouns import Data, RetryPolicy, TaskId
+from coterie.node import convert
+from coterie.node.errors import Violation, invalid
+from coterie.v1 import tasks_pb2
+
+DEFAULT_TENANT = "default"
+ATTEMPTS_MAX = 100
+DURATION_MS_MAX = 366 * 24 * 3_600_000
+LABELS_MAX = 32
+LABEL_CHARS_MAX = 256
+_TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,127}")
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_OUTPUT_ONLY = ("state", "result", "steps", "error", "attempt", "checkpoint")
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionLimits:
+    """What the gateway checks on its own, and the cluster's defaults it fills in."""
+
+    payload_inline_max: int = 256 * 1024
+    blob_bytes_max: int = 64 * 1024 * 1024
+    attempt_timeout_ms: int = 0
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+
+
+class Admission:
+    """Turns SubmitTaskRequest into the command, or raises ApiError with all violations."""
+
+    def __init__(self, limits: AdmissionLimits) -> None:
+        self._limits = limits
+
+    def command(
+        self,
+        request: tasks_pb2.SubmitTaskRequest,
+        new_id: str,
+        skills: Collection[str],
+        nodes: Collection[str],
+    ) -> SubmitTask:
+        """`skills` and `nodes` are those known to the cluster; `new_id` is for a client that chose none."""
+        wrong = list(self._violations(request, skills, nodes))
+        if wrong:
+            unknown_only = all(v.field == "task.type" and "known" in v.description for v in wrong)
+            raise invalid(wrong, "UNKNOWN_SKILL" if unknown_only else "BAD_FIELD")
+        task, limits = request.task, self._limits
+        return SubmitTask(
+            task_id=TaskId(task.task_id or new_id),
+            tenant=tenant_of(request.parent),
+            type=task.type,
+            payload=convert.data_from_pb(task.payload),
+            priority=int(task.priority) or int(tasks_pb2.NORMAL),
+            retry=RetryPolicy(
+                task.max_attempts or limits.retry.attempts_max,
+                limits.retry.backoff_initial_ms,
+                limits.retry.backoff_max_ms,
+            ),
+            request_id=request.request_id,
+            digest=_digest(request) if request.request_id else b"",
+            attempt_timeout_ms=task.attempt_timeout_ms or limits.attempt_timeout_ms,
+            deadline_after_ms=task.deadline_ms,
+            start_delay_ms=task.start_delay_ms,
+            checkpointing=not task.no_checkpoint,
+            labels=convert.labels_from_pb(task.labels),
+            constraints=convert.constraints_from_pb(task.constraints),
+        )
+
+    def _violations(
+        self,
+        request: tasks_pb2.SubmitTaskRequest,
+        skills: Collection[str],
+        nodes: Collection[str],
+    ) -> list[Violation]:
+        task = request.task
+        wrong = _names(request) + _type(task.type, skills) + _numbers(task) + _labels(task)
+        wrong += self._payload(convert.data_from_pb(task.payload))
+        target = task.constraints.target_node
+        if target and target not in nodes:
+            known = ", ".join(sorted(nodes))
+            wrong.append(Violation("task.constraints.target_node", f"no node {target!r}; known: {known}"))
+        return wrong
+
+    def _payload(self, payload: Data) -> list[Violation]:
+        limits = self._limits
+        if len(payload.inline) > limits.payload_inline_max:
+            text = (
+                f"{len(payload.inline)} bytes inline, the limit is {limits.payload_inline_max};"
+                " store it with Blobs.PutBlob and refer to it"
+            )
+            return [Violation("task.payload.inline", text)]
+        if payload.sha256 and not _SHA256.fullmatch(payload.sha256):
+            return [
+                Violation("task.payload.blob.sha256", f"{payload.sha256!r} is not 64 lower-case hex digits")
+            ]
+        if payload.size_bytes > limits.blob_bytes_max:
+            text = f"{payload.size_bytes} bytes, the limit is {limits.blob_bytes_max}; split the payload"
+            return [Violation("task.payload.blob.size_bytes", text)]
+        return []
+
+
+def tenant_of(parent: str) -> str:
+    return parent.removeprefix(convert.NAME_PREFIX) if parent else DEFAULT_TENANT
+
+
+def task_id_of(name: str) -> TaskId:
+    """The id in `tenants/{t}/tasks/{id}`, or a bare id. Raises ApiError for anything else."""
+    parts = name.split("/")
+    bare = parts[-1]
+    well_formed = len(parts) == 1 or (len(parts) == 4 and parts[0] == "tenants" and parts[2] == "tasks")
+    if not well_formed or not _TASK_ID.fullmatch(bare):
+        raise invalid([Violation("name", f"{name!r} is not tenants/{{tenant}}/tasks/{{id}} or a task id")])
+    return TaskId(bare)
+
+
+def _names(request: tasks_pb2.SubmitTaskRequest) -> list[Violation]:
+    wrong = []
+    if request.parent and not _TENANT.fullmatch(tenant_of(request.parent)):
+        text = f"{request.parent!r} is not tenants/{{name}} with a name of a-z, 0-9 and -, at most 63"
+        wrong.append(Violation("parent", text))
+    if request.task.task_id and not _TASK_ID.fullmatch(request.task.task_id):
+        text = f"{request.task.task_id!r}: use letters, digits and . _ ~ -, at most 128"
+        wrong.append(Violation("task.task_id", text))
+    if request.request_id and not _REQUEST_ID.fullmatch(request.request_id):
+        text = f"{request.request_id!r}: use 1 to 128 printable ASCII characters without spaces"
+        wrong.append(Violation("request_id", text))
+    wrong += [
+        Violation(f"task.{name}", "is set by the cluster; leave it out")
+        for name in _OUTPUT_ONLY
+        if _is_set(request.task, name)
+    ]
+    return wrong
+
+
+def _is_set(task: tasks_pb2.Task, name: str) -> bool:
+    value = getattr(task, name)
+    return task.HasField(name) if hasattr(value, "DESCRIPTOR") else bool(value)  # type: ignore[arg-type]
+
+
+def _type(name: str, skills: Collection[str]) -> list[Violation]:
+    if not name:
+        return [Violation("task.type", "is empty; name a skill")]
+    if not _TYPE.fullmatch(name):
+        return [Violation("task.type", f"{name!r}: use letters, digits and . _ / -, at most 128")]
+    if name in skills:
+        return []
+    near = difflib.get_close_matches(name, skills, 1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    listed = ", ".join(sorted(skills)[:20]) or "none"
+    return [Violation("task.type", f"no node has a skill {name!r}; {hint}known: {listed}")]
+
+
+def _numbers(task: tasks_pb2.Task) -> list[Violation]:
+    wrong = []
+    for name in ("attempt_timeout_ms", "deadline_ms", "start_delay_ms"):
+        value = getattr(task, name)
+        if not 0 <= value <= DURATION_MS_MAX:
+            wrong.append(Violation(f"task.{name}", f"{value} is not in 0..{DURATION_MS_MAX} ms"))
+    if not 0 <= task.max_attempts <= ATTEMPTS_MAX:
+        wrong.append(
+            Violation(
+                "task.max_attempts", f"{task.max_attempts} is not in 0..{ATTEMPTS_MAX} (0: the default)"
+            )
+        )
+    if task.priority not in tasks_pb2.Priority.values():
+        wrong.append(Violation("task.priority", f"{task.priority} is not low, normal, high or critical"))
+    return wrong
+
+
+def _labels(task: tasks_pb2.Task) -> list[Violation]:
+    wrong = []
+    for field, labels in (("labels", task.labels), ("constraints.labels", task.constraints.labels)):
+        if len(labels) > LABELS_MAX:
+            wrong.append(Violation(f"task.{field}", f"{len(labels)} labels, the limit is {LABELS_MAX}"))
+        for key, value in labels.items():
+            if not key or len(key) > LABEL_CHARS_MAX or len(value) > LABEL_CHARS_MAX:
+                text = f"key and value must have 1 and 0 to {LABEL_CHARS_MAX} characters"
+                wrong.append(Violation(f"task.{field}[{key[:40]!r}]", text))
+    return wrong
+
+
+def _digest(request: tasks_pb2.SubmitTaskRequest) -> bytes:
+    raw = request.task.SerializeToString(deterministic=True) + b"\0" + request.parent.encode()
+    return hashlib.sha256(raw).digest()[:16]

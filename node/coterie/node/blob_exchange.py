@@ -1,0 +1,134 @@
+"""Blobs across nodes: on a majority before anything refers to them, fetched from a peer when missing here."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+
+import grpc
+
+from coterie.core.nouns import NO_DATA, Data
+from coterie.node.blobs import BlobStore
+from coterie.node.errors import ApiError, not_found
+from coterie.node.links import PeerChannels
+from coterie.node.observability import get_logger
+from coterie.v1 import tasks_pb2
+
+log = get_logger(__name__)
+
+CHUNK_BYTES = 1 << 20
+COPY_TIMEOUT_S = 30.0
+
+
+class BlobExchange:
+    """Puts content on a majority and finds it again wherever it is."""
+
+    def __init__(self, store: BlobStore, channels: PeerChannels, inline_max: int) -> None:
+        self._store, self._channels, self._inline_max = store, channels, inline_max
+
+    async def keep(self, content: bytes) -> Data:
+        """Content as Data: inline when small, else a blob on a majority of nodes."""
+        if len(content) <= self._inline_max:
+            return Data(content) if content else NO_DATA
+        digest = hashlib.sha256(content).hexdigest()
+        await self._store.put_bytes(content)
+        await self.spread(digest, len(content))
+        return Data(sha256=digest, size_bytes=len(content))
+
+    async def load(self, data: Data) -> bytes:
+        """The content of Data, from here or from a peer. Raises ApiError when no node has it."""
+        if not data.sha256:
+            return data.inline
+        if not await self._store.has(data.sha256):
+            await self._fetch(data.sha256, data.size_bytes)
+        return await self._store.get(data.sha256)
+
+    async def ensure(self, sha256: str, size: int) -> None:
+        """Make sure the blob is here; raises ApiError when no node has it."""
+        if not await self._store.has(sha256):
+            await self._fetch(sha256, size)
+
+    async def spread(self, sha256: str, size: int) -> None:
+        """Copy a blob that is here to enough peers for a majority. Raises ApiError when too few answer."""
+        peers = list(self._channels.peers)
+        needed = (len(peers) + 1) // 2  # besides this node
+        copies = [
+            asyncio.create_task(self._copy(peer, sha256, size), name=f"blob-to-{peer}") for peer in peers
+        ]
+        stored, errors = 0, []
+        try:
+            for copy in asyncio.as_completed(copies):
+                if stored >= needed:
+                    break
+                try:
+                    await copy
+                    stored += 1
+                except (grpc.aio.AioRpcError, TimeoutError) as error:
+                    errors.append(str(error)[:200])
+        finally:
+            await self._settle(copies, needed <= stored)
+        if stored < needed:
+            message = f"the blob is on {stored + 1} of {len(peers) + 1} nodes: {'; '.join(errors)}"
+            raise ApiError(grpc.StatusCode.UNAVAILABLE, "NO_QUORUM", message, retry_after_ms=500)
+
+    async def _settle(self, copies: list[asyncio.Task[None]], wait: bool) -> None:
+        """Copies beyond the majority get a moment to end, then are cut off: the reader fetches instead."""
+        if wait and copies:
+            await asyncio.wait(copies, timeout=0.05)
+        for copy in copies:
+            copy.cancel()
+        await asyncio.gather(*copies, return_exceptions=True)
+
+    async def _copy(self, peer: str, sha256: str, size: int) -> None:
+        call = self._channels.stub(peer).StoreBlob(
+            self._chunks(sha256, size), metadata=self._channels.metadata, timeout=COPY_TIMEOUT_S
+        )
+        await call
+
+    async def _chunks(self, sha256: str, size: int) -> AsyncIterator[tasks_pb2.BlobChunk]:
+        yield tasks_pb2.BlobChunk(ref=tasks_pb2.BlobRef(sha256=sha256, size_bytes=size))
+        async for part in self._store.open_chunks(sha256, CHUNK_BYTES):
+            yield tasks_pb2.BlobChunk(data=part)
+
+    async def _fetch(self, sha256: str, size: int) -> None:
+        for peer in self._channels.peers:
+            call = self._channels.stub(peer).FetchBlob(
+                tasks_pb2.GetBlobRequest(sha256=sha256),
+                metadata=self._channels.metadata,
+                timeout=COPY_TIMEOUT_S,
+            )
+            try:
+                await self._store.put(_parts(call), sha256, size)
+                return
+            except grpc.aio.AioRpcError as error:
+                log.debug("a peer lacks a blob", extra={"peer": peer, "error": error.details()})
+        raise not_found("BLOB", sha256)
+
+
+async def _parts(call: AsyncIterator[tasks_pb2.BlobChunk]) -> AsyncIterator[bytes]:
+    async for chunk in call:
+        if chunk.data:
+            yield chunk.data
+
+
+async def receive_blob(store: BlobStore, chunks: AsyncIterator[tasks_pb2.BlobChunk]) -> tasks_pb2.BlobRef:
+    """Store an incoming stream: first message the reference, then the data."""
+    first = await anext(aiter(chunks), None)
+    if first is None or not first.ref.sha256:
+        raise ApiError(
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "BAD_FIELD",
+            "ref: the first message must carry sha256 and size_bytes",
+        )
+    await store.put(_with_first(first, chunks), first.ref.sha256, first.ref.size_bytes)
+    return first.ref
+
+
+async def _with_first(
+    first: tasks_pb2.BlobChunk, chunks: AsyncIterator[tasks_pb2.BlobChunk]
+) -> AsyncIterator[bytes]:
+    if first.data:
+        yield first.data
+    async for chunk in chunks:
+        yield chunk.data

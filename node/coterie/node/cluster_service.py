@@ -1,0 +1,200 @@
+"""The Cluster service: what the nodes are and do, and what an operator tells them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from coterie.core.canonical import state_hash
+from coterie.core.commands import Accepted, SetDrain
+from coterie.core.nouns import NodeId, NodeStatus
+from coterie.core.ports import Engine
+from coterie.core.state import ClusterState
+from coterie.core.transitions import TERMINAL
+from coterie.node import convert
+from coterie.node.admission import DURATION_MS_MAX
+from coterie.node.clock import Clock
+from coterie.node.errors import ApiError, Violation, from_rejection, invalid, not_found
+from coterie.node.links import PeerChannels
+from coterie.node.loads import LoadBook
+from coterie.node.proposer import Proposer
+from coterie.node.rpc import Context, seconds_left, unary
+from coterie.node.version import VERSION
+from coterie.v1 import cluster_pb2, cluster_pb2_grpc, peer_pb2, tasks_pb2
+
+PROPOSE_MAX_S = 30.0
+LOADS_TIMEOUT_S = 0.5
+DRAIN_DEADLINE_MS = 30_000
+PAGE_MAX = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterParts:
+    """What the Cluster service works on."""
+
+    me: str
+    state: Callable[[], ClusterState]
+    engine: Engine
+    proposer: Proposer
+    book: LoadBook
+    channels: PeerChannels
+    members: dict[str, str]
+    clock: Clock
+    suspect_ms: int  # a report older than this is late
+
+
+class ClusterService(cluster_pb2_grpc.ClusterServicer):
+    """Status and node management, on any node."""
+
+    def __init__(self, parts: ClusterParts) -> None:
+        self._parts = parts
+
+    @unary
+    async def GetStatus(
+        self, request: cluster_pb2.GetStatusRequest, context: Context
+    ) -> cluster_pb2.ClusterStatus:
+        """Answered from this node's replica unless LINEARIZABLE is asked for: it must work without a quorum."""
+        parts, engine = self._parts, self._parts.engine
+        if request.read_mode == tasks_pb2.LINEARIZABLE:
+            await engine.read_barrier(seconds_left(context))
+        nodes = await self._nodes()
+        state = parts.state()
+        status = cluster_pb2.ClusterStatus(
+            cluster_name=state.meta.cluster_name,
+            cluster_id=state.meta.cluster_id,
+            leader=engine.leader,
+            term=engine.term,
+            commit_index=engine.commit_index,
+            applied_index=engine.applied_index,
+            has_quorum=engine.has_quorum,
+            active_nodes=sum(node.state == cluster_pb2.ACTIVE for node in nodes),
+            total_nodes=len(nodes),
+            active_tasks=len(state.tasks),
+            tasks_by_state=_by_state(state),
+            served_by=parts.me,
+            version=VERSION,
+            nodes=nodes,
+            tasks_finished_total=state.meta.finished_total,
+            steps_recorded_total=state.meta.steps_total,
+            state_hash=state_hash(state) if request.include_state_hash else "",
+        )
+        status.time.FromMilliseconds(parts.clock.now_ms())
+        return status
+
+    @unary
+    async def ListNodes(
+        self, request: cluster_pb2.ListNodesRequest, context: Context
+    ) -> cluster_pb2.ListNodesResponse:
+        if request.page_size < 0:
+            raise invalid([Violation("page_size", f"{request.page_size} is negative; use 0 to {PAGE_MAX}")])
+        nodes = [node for node in await self._nodes() if node.node_id > request.page_token]
+        limit = min(request.page_size or PAGE_MAX, PAGE_MAX)
+        response = cluster_pb2.ListNodesResponse(nodes=nodes[:limit])
+        if len(nodes) > limit:
+            response.next_page_token = nodes[limit - 1].node_id
+        response.unreachable.extend(n.node_id for n in nodes if n.state == cluster_pb2.DOWN)
+        return response
+
+    @unary
+    async def DrainNode(
+        self, request: cluster_pb2.DrainNodeRequest, context: Context
+    ) -> cluster_pb2.Node:
+        if not 0 <= request.deadline_ms <= DURATION_MS_MAX:
+            text = f"{request.deadline_ms} is not in 0..{DURATION_MS_MAX} ms"
+            raise invalid([Violation("deadline_ms", text)])
+        self._refuse_last(request.node_id)
+        deadline = request.deadline_ms or DRAIN_DEADLINE_MS
+        return await self._set_drain(SetDrain(NodeId(request.node_id), True, deadline), context)
+
+    @unary
+    async def UndrainNode(
+        self, request: cluster_pb2.UndrainNodeRequest, context: Context
+    ) -> cluster_pb2.Node:
+        return await self._set_drain(SetDrain(NodeId(request.node_id), False), context)
+
+    def _refuse_last(self, node_id: str) -> None:
+        nodes = self._parts.state().nodes
+        if node_id not in nodes:
+            raise not_found("NODE", node_id)
+        others = [n for n in nodes.values() if n.node_id != node_id]
+        if not any(n.status is NodeStatus.UP and not n.draining for n in others):
+            message = f"{node_id} is the last node that takes work; undrain another one first"
+            raise ApiError(grpc.StatusCode.FAILED_PRECONDITION, "LAST_NODE", message)
+
+    async def _set_drain(self, command: SetDrain, context: Context) -> cluster_pb2.Node:
+        timeout = min(seconds_left(context), PROPOSE_MAX_S)
+        outcome = await self._parts.proposer.one(command, timeout)
+        if not isinstance(outcome, Accepted):
+            raise from_rejection(outcome)
+        return next(node for node in await self._nodes() if node.node_id == command.node_id)
+
+    @unary
+    async def TransferLeadership(
+        self, request: cluster_pb2.TransferLeadershipRequest, context: Context
+    ) -> cluster_pb2.TransferLeadershipResponse:
+        parts, timeout = self._parts, min(seconds_left(context), PROPOSE_MAX_S)
+        if request.node_id and request.node_id not in parts.members:
+            raise not_found("NODE", request.node_id)
+        leader = parts.engine.leader
+        if parts.engine.is_leader or leader not in parts.channels.peers:
+            leader = await parts.engine.transfer_leadership(request.node_id, timeout)
+            return cluster_pb2.TransferLeadershipResponse(leader=leader)
+        stub: Any = cluster_pb2_grpc.ClusterStub(parts.channels.channel(leader, "bulk"))
+        answer: cluster_pb2.TransferLeadershipResponse = await stub.TransferLeadership(
+            request, timeout=timeout
+        )
+        return answer
+
+    async def _nodes(self) -> list[cluster_pb2.Node]:
+        """Registered nodes by id, then members that never registered."""
+        parts = self._parts
+        loads = await self._loads()
+        state = parts.state()
+        nodes = []
+        for node_id, node in sorted(state.nodes.items()):
+            report, age_ms = loads.get(node_id, (None, -1))
+            held = len(state.indexes.held_by(node_id))
+            nodes.append(
+                convert.node_to_pb(node, held, parts.engine.leader, report, age_ms, parts.suspect_ms)
+            )
+        for member in sorted(parts.members.keys() - state.nodes.keys()):
+            nodes.append(
+                cluster_pb2.Node(
+                    node_id=member,
+                    address=parts.members[member],
+                    state=cluster_pb2.DOWN,
+                    reason="has not registered yet",
+                    report_age_ms=-1,
+                )
+            )
+        return nodes
+
+    async def _loads(self) -> dict[str, tuple[peer_pb2.LoadReport, int]]:
+        """Load reports as the leader has them; none when it cannot be asked."""
+        parts = self._parts
+        if parts.engine.is_leader:
+            return {report.node_id: (report, age) for report, age in parts.book.reports()}
+        leader = parts.engine.leader
+        if leader not in parts.channels.peers:
+            return {}
+        try:
+            answer = await parts.channels.stub(leader).GetLoads(
+                peer_pb2.GetLoadsRequest(),
+                metadata=parts.channels.metadata,
+                timeout=LOADS_TIMEOUT_S,
+            )
+        except grpc.aio.AioRpcError:
+            return {}
+        return {load.report.node_id: (load.report, load.age_ms) for load in answer.loads}
+
+
+def _by_state(state: ClusterState) -> dict[str, int]:
+    """Live tasks by state; terminal states count what the state still holds."""
+    return {
+        task_state.name: count
+        for task_state, count in state.indexes.by_state.items()
+        if count and task_state not in TERMINAL
+    }

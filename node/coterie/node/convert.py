@@ -1,0 +1,238 @@
+"""Between the API's messages and the core's records. Nothing generated goes further in than this file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from coterie.core.nouns import (
+    NO_DATA,
+    Constraints,
+    Data,
+    Event,
+    Label,
+    Node,
+    NodeId,
+    NodeStatus,
+    Step,
+    Task,
+    TaskError,
+)
+from coterie.core.placement import NodeLoad
+from coterie.raft import codec
+from coterie.v1 import cluster_pb2, log_pb2, peer_pb2, tasks_pb2
+
+NAME_PREFIX = "tenants/"
+
+
+def task_name(task: Task) -> str:
+    return f"tenants/{task.tenant}/tasks/{task.task_id}"
+
+
+def data_to_pb(data: Data, message: tasks_pb2.Data) -> None:
+    if data.sha256:
+        message.blob.sha256 = data.sha256
+        message.blob.size_bytes = data.size_bytes
+    else:
+        message.inline = data.inline
+        message.SetInParent()
+
+
+def data_from_pb(message: tasks_pb2.Data) -> Data:
+    if message.HasField("blob") and message.blob.sha256:
+        return Data(sha256=message.blob.sha256, size_bytes=message.blob.size_bytes)
+    return Data(message.inline) if message.inline else NO_DATA
+
+
+def constraints_from_pb(message: tasks_pb2.Constraints) -> Constraints:
+    return Constraints(
+        require_gpu=message.require_gpu,
+        labels=labels_from_pb(message.labels),
+        zones=tuple(message.zones),
+        target_node=message.target_node,
+        prefer_zone=message.prefer_zone,
+    )
+
+
+def _constraints_to_pb(constraints: Constraints, message: tasks_pb2.Constraints) -> None:
+    message.require_gpu = constraints.require_gpu
+    message.labels.update({label.key: label.value for label in constraints.labels})
+    message.zones.extend(constraints.zones)
+    message.target_node = constraints.target_node
+    message.prefer_zone = constraints.prefer_zone
+
+
+def labels_from_pb(labels: Any) -> tuple[Label, ...]:
+    """Labels in the order of their keys: the same request gives the same command."""
+    return tuple(Label(key, labels[key]) for key in sorted(labels))
+
+
+def error_to_pb(error: TaskError, message: tasks_pb2.TaskError) -> None:
+    message.code, message.message = error.code, error.message
+    message.retryable, message.traceback = error.retryable, error.traceback
+
+
+def task_to_pb(
+    task: Task,
+    steps: Iterable[Step] = (),
+    *,
+    with_payload: bool = False,
+    deadline_after_ms: int = 0,
+) -> tasks_pb2.Task:
+    """The public form of a task. The wait reason is the caller's to fill: it depends on the nodes."""
+    message = tasks_pb2.Task(
+        name=task_name(task),
+        task_id=task.task_id,
+        type=task.type,
+        priority=task.priority,  # type: ignore[arg-type]
+        attempt_timeout_ms=task.attempt_timeout_ms,
+        deadline_ms=deadline_after_ms
+        or (task.deadline_at_ms - task.created_at_ms if task.deadline_at_ms else 0),
+        max_attempts=task.retry.attempts_max,
+        no_checkpoint=not task.checkpointing,
+        state=int(task.state),  # type: ignore[arg-type]
+        node=task.node_id,
+        attempt=task.attempt,
+        failures=task.failures,
+        losses=task.losses,
+        cancel_requested=task.cancel_requested,
+        etag=str(task.version),
+        tenant=task.tenant,
+        step_count=task.step_count,
+        request_id=task.request_id,
+    )
+    _fill_optional(task, message)
+    if with_payload:
+        data_to_pb(task.payload, message.payload)
+    for step in steps:
+        item = message.steps.add(name=step.key, attempt=step.attempt)
+        data_to_pb(step.result, item.result)
+        item.completed_at.FromMilliseconds(step.at_ms)
+    return message
+
+
+def _fill_optional(task: Task, message: tasks_pb2.Task) -> None:
+    message.create_time.FromMilliseconds(task.created_at_ms)
+    if task.started_at_ms:
+        message.start_time.FromMilliseconds(task.started_at_ms)
+    if task.finished_at_ms:
+        message.end_time.FromMilliseconds(task.finished_at_ms)
+    if task.percent_x100 or task.progress_message:
+        message.progress.percent = task.percent_x100 / 100
+        message.progress.message = task.progress_message
+    if task.result is not NO_DATA:
+        data_to_pb(task.result, message.result)
+    if task.checkpoint is not NO_DATA:
+        data_to_pb(task.checkpoint, message.checkpoint)
+    if task.error is not None:
+        error_to_pb(task.error, message.error)
+    if task.labels:
+        message.labels.update({label.key: label.value for label in task.labels})
+    if task.constraints != Constraints():
+        _constraints_to_pb(task.constraints, message.constraints)
+
+
+def event_record(event: Event) -> bytes:
+    """An event as the ledger keeps it."""
+    task = event.task
+    return log_pb2.LedgerEvent(
+        type=event.type,
+        node_id=task.node_id,
+        attempt=task.attempt,
+        sequence=task.sequence,
+        at_ms=event.at_ms,
+        detail=event.detail,
+        percent_x100=task.percent_x100,
+        index=event.index,
+        task_id=task.task_id,
+    ).SerializeToString()
+
+
+def record_to_event(record: bytes) -> tasks_pb2.TaskEvent:
+    kept = log_pb2.LedgerEvent.FromString(record)
+    message = tasks_pb2.TaskEvent(
+        resume_token=resume_token(kept.task_id, kept.sequence),
+        sequence=kept.sequence,
+        type=kept.type,
+        node=kept.node_id,
+        attempt=kept.attempt,
+        detail=kept.detail,
+        percent=kept.percent_x100 / 100,
+    )
+    message.time.FromMilliseconds(kept.at_ms)
+    return message
+
+
+def event_to_pb(event: Event) -> tasks_pb2.TaskEvent:
+    task = event.task
+    message = tasks_pb2.TaskEvent(
+        resume_token=resume_token(task.task_id, task.sequence),
+        sequence=task.sequence,
+        type=event.type,
+        node=task.node_id,
+        attempt=task.attempt,
+        detail=event.detail,
+        percent=task.percent_x100 / 100,
+    )
+    message.time.FromMilliseconds(event.at_ms)
+    return message
+
+
+def resume_token(task_id: str, sequence: int) -> str:
+    """Good on every node: events are numbered by the log, not by the node that sends them."""
+    return f"{task_id}.{sequence}"
+
+
+def finished_record(event: Event) -> bytes:
+    """A finished task with its steps as the ledger keeps it."""
+    record = log_pb2.LedgerRecord(index=event.index)
+    codec.fill_task(record.task, event.task, event.steps)
+    return record.SerializeToString()
+
+
+def read_finished(record: bytes) -> tuple[Task, tuple[Step, ...]]:
+    return codec.read_task(log_pb2.LedgerRecord.FromString(record).task)
+
+
+def load_from_pb(report: peer_pb2.LoadReport, age_ms: int) -> NodeLoad:
+    return NodeLoad(
+        node_id=NodeId(report.node_id),
+        incarnation=report.incarnation,
+        age_ms=age_ms,
+        running=report.running,
+        cpu=report.cpu,
+        service_ms={skill.skill: skill.service_ms for skill in report.skills},
+    )
+
+
+def node_to_pb(
+    node: Node, held: int, leader: str, report: peer_pb2.LoadReport | None, age_ms: int, suspect_ms: int
+) -> cluster_pb2.Node:
+    """The public form of a node; `age_ms` is -1 when it has not reported to the present leader."""
+    message = cluster_pb2.Node(
+        node_id=node.node_id,
+        address=node.address,
+        state=_node_state(node, held, age_ms, suspect_ms),
+        reason=node.reason,
+        leader=node.node_id == leader,
+        incarnation=node.incarnation,
+        capacity=node.capacity,
+        running=held,
+        zone=node.zone,
+        labels={label.key: label.value for label in node.labels},
+        skills=[skill.name for skill in node.skills],
+        version=node.version,
+        report_age_ms=age_ms,
+    )
+    if report is not None:
+        message.cpu, message.rss_bytes = report.cpu, report.rss_bytes
+        message.applied_index = report.applied_index
+    return message
+
+
+def _node_state(node: Node, held: int, age_ms: int, suspect_ms: int) -> cluster_pb2.NodeState.ValueType:
+    if node.status is NodeStatus.DOWN:
+        return cluster_pb2.DOWN
+    if node.draining:
+        return cluster_pb2.DRAINING if held else cluster_pb2.DRAINED
+    return cluster_pb2.SUSPECT if age_ms > suspect_ms else cluster_pb2.ACTIVE

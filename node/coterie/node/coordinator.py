@@ -1,0 +1,123 @@
+"""The leader's loop: compare the state with the load reports, propose what the plan says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from coterie.core.commands import Accepted, Command, ConfigureCluster, MarkNode
+from coterie.core.nouns import NodeId, NodeStatus, Policy
+from coterie.core.ports import Engine, NotCommitted
+from coterie.core.scheduler import PlanPolicy, View, next_clock_ms, plan
+from coterie.core.state import ClusterState
+from coterie.node.clock import Clock
+from coterie.node.hub import Bell, wait_for_bell
+from coterie.node.loads import LoadBook
+from coterie.node.observability import get_logger
+from coterie.node.proposer import Proposer
+
+log = get_logger(__name__)
+
+PROPOSE_TIMEOUT_S = 5.0
+IDLE_S = 0.1  # at most this long between two looks at the load reports
+DRAIN_HANDOVER_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterNaming:
+    """What a new cluster is called and the limits it starts with."""
+
+    name: str
+    policy: Policy
+
+
+class Coordinator:
+    """Runs on every node, acts only on the one that leads."""
+
+    def __init__(
+        self,
+        me: NodeId,
+        engine: Engine,
+        state: Callable[[], ClusterState],
+        proposer: Proposer,
+        book: LoadBook,
+        bell: Bell,
+        clock: Clock,
+        policy: PlanPolicy,
+        naming: ClusterNaming,
+    ) -> None:
+        self._me, self._engine, self._state, self._proposer = me, engine, state, proposer
+        self._book, self._bell, self._clock = book, bell.listener(), clock
+        self._policy, self._naming = policy, naming
+        self._term = 0  # of the leadership the load book belongs to
+
+    async def run(self) -> None:
+        while True:
+            await wait_for_bell(self._bell, self._pause_s())
+            if not self._engine.is_leader:
+                continue
+            try:
+                await self._lead()
+            except NotCommitted as error:
+                log.debug("plan not committed", extra={"error": str(error)})
+            except Exception:
+                log.exception("the coordinator failed; it starts again")
+                await asyncio.sleep(IDLE_S)
+
+    def _pause_s(self) -> float:
+        due = next_clock_ms(self._state())
+        if not due:
+            return IDLE_S
+        return min(IDLE_S, max(0.001, (due - self._clock.now_ms()) / 1000))
+
+    async def _lead(self) -> None:
+        """One round. A leadership begins only when everything committed before it is applied here."""
+        if self._term != self._engine.term:
+            await self._engine.read_barrier(PROPOSE_TIMEOUT_S)
+            self._term = self._engine.term
+            self._book.begin(list(self._state().nodes))
+            log.info("leading", extra={"term": self._term})
+            await self._configure()
+        await self._hand_over_when_draining()
+        while self._engine.is_leader:
+            commands = self._plan()
+            if not commands:
+                return
+            await self._carry_out(commands)
+
+    def _plan(self) -> list[Command]:
+        state = self._state()
+        for node_id in state.nodes:
+            self._book.expect(node_id)
+        view = View(self._clock.now_ms(), self._book.loads(), self._book.fresh(), self._clock.dice())
+        return plan(state, view, self._policy)
+
+    async def _carry_out(self, commands: list[Command]) -> None:
+        outcomes = await self._proposer.propose(commands, PROPOSE_TIMEOUT_S)
+        for command, outcome in zip(commands, outcomes, strict=True):
+            if isinstance(command, MarkNode) and isinstance(outcome, Accepted):
+                level = log.warning if command.status is NodeStatus.DOWN else log.info
+                fields = {"node": command.node_id, "reason": command.reason}
+                level(f"node is {command.status.name.lower()}", extra=fields)
+        if not any(isinstance(outcome, Accepted) for outcome in outcomes):
+            await asyncio.sleep(0.01)  # the state moved on under the plan: look again, not in a spin
+
+    async def _configure(self) -> None:
+        meta = self._state().meta
+        if meta.cluster_id and meta.policy == self._naming.policy:
+            return
+        command = ConfigureCluster(
+            meta.cluster_id or self._clock.new_id(),
+            meta.cluster_name or self._naming.name,
+            self._naming.policy,
+        )
+        await self._proposer.one(command, PROPOSE_TIMEOUT_S)
+
+    async def _hand_over_when_draining(self) -> None:
+        state = self._state()
+        me = state.nodes.get(self._me)
+        if me is None or not me.draining or state.indexes.held_by(self._me):
+            return
+        if any(n.status is NodeStatus.UP and not n.draining for n in state.nodes.values()):
+            await self._engine.transfer_leadership("", DRAIN_HANDOVER_S)

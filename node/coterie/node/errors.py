@@ -1,0 +1,108 @@
+"""Errors of the API: one exception with what google.rpc.Status needs, and the table that maps ours to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import grpc
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from coterie.core.commands import Rejected
+from coterie.core.ports import NoQuorum, NotCommitted
+
+DOMAIN = "coterie"
+STATUS_DETAILS_KEY = "grpc-status-details-bin"
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One wrong field: its path, and what is wrong, with the value and the remedy."""
+
+    field: str
+    description: str
+
+
+@dataclass(slots=True)
+class ApiError(Exception):
+    """A refused call."""
+
+    code: grpc.StatusCode
+    reason: str  # stable, upper case
+    message: str
+    violations: Sequence[Violation] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    retry_after_ms: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.message}"
+
+
+def invalid(violations: Sequence[Violation], reason: str = "BAD_FIELD") -> ApiError:
+    """INVALID_ARGUMENT with all violations at once."""
+    message = "; ".join(f"{v.field}: {v.description}" for v in violations)
+    return ApiError(grpc.StatusCode.INVALID_ARGUMENT, reason, message, violations)
+
+
+def not_found(kind: str, name: str) -> ApiError:
+    message = f"no {kind.lower()} {name!r}"
+    return ApiError(grpc.StatusCode.NOT_FOUND, f"{kind}_NOT_FOUND", message, metadata={"name": name})
+
+
+def to_status(error: ApiError) -> status_pb2.Status:
+    """google.rpc.Status with ErrorInfo and whatever else the error knows."""
+    code: int = error.code.value[0]
+    details = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=dict(error.metadata))]
+    if error.violations:
+        bad = error_details_pb2.BadRequest()
+        for violation in error.violations:
+            bad.field_violations.add(field=violation.field, description=violation.description)
+        details.append(bad)
+    if error.retry_after_ms is not None:
+        info = error_details_pb2.RetryInfo()
+        info.retry_delay.FromMilliseconds(error.retry_after_ms)
+        details.append(info)
+    packed = []
+    for detail in details:
+        box = any_pb2.Any()
+        box.Pack(detail)
+        packed.append(box)
+    return status_pb2.Status(code=code, message=error.message, details=packed)
+
+
+_REJECTIONS: dict[str, grpc.StatusCode] = {
+    "QUEUE_FULL": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "REQUEST_ID_REUSED": grpc.StatusCode.INVALID_ARGUMENT,
+    "TASK_EXISTS": grpc.StatusCode.ALREADY_EXISTS,
+    "TASK_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+    "NODE_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+    "TASK_TERMINAL": grpc.StatusCode.FAILED_PRECONDITION,
+    "FENCED": grpc.StatusCode.ABORTED,
+}
+QUEUE_FULL_RETRY_MS = 500
+
+
+def from_rejection(rejected: Rejected) -> ApiError:
+    """A refusal of the state machine as an API error."""
+    code = _REJECTIONS.get(rejected.code, grpc.StatusCode.FAILED_PRECONDITION)
+    retry = QUEUE_FULL_RETRY_MS if rejected.code == "QUEUE_FULL" else None
+    violations = [Violation("request_id", rejected.reason)] if rejected.code == "REQUEST_ID_REUSED" else []
+    return ApiError(code, rejected.code, rejected.reason, violations, retry_after_ms=retry)
+
+
+def from_exception(error: Exception) -> ApiError:
+    """What a caller is told when the cluster could not answer."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, NoQuorum):
+        return _unavailable("NO_QUORUM", str(error) or "no majority of the nodes can be reached")
+    if isinstance(error, NotCommitted):
+        return _unavailable(
+            "NO_LEADER", str(error) or "not committed in time; retry with the same request_id"
+        )
+    return ApiError(grpc.StatusCode.INTERNAL, "INTERNAL", f"{type(error).__name__}: {error}")
+
+
+def _unavailable(reason: str, message: str) -> ApiError:
+    return ApiError(grpc.StatusCode.UNAVAILABLE, reason, message, retry_after_ms=250)

@@ -1,0 +1,265 @@
+"""The Tasks and Blobs services: any node answers any call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from coterie.core.commands import Accepted, CancelTask, Outcome, SubmitTask
+from coterie.core.nouns import Task, TaskId
+from coterie.core.state import ClusterState
+from coterie.core.transitions import TERMINAL
+from coterie.node.admission import Admission, task_id_of, tenant_of
+from coterie.node.blob_exchange import CHUNK_BYTES, BlobExchange, receive_blob
+from coterie.node.blobs import BlobStore
+from coterie.node.clock import Clock
+from coterie.node.errors import ApiError, Violation, from_rejection, invalid, to_status
+from coterie.node.filters import parse_filter
+from coterie.node.hub import Hub
+from coterie.node.metrics import NodeMetrics
+from coterie.node.proposer import Proposer
+from coterie.node.reads import Found, Reader
+from coterie.node.rpc import Context, seconds_left, streaming, unary
+from coterie.node.waits import wait_many
+from coterie.node.watch import Watcher
+from coterie.v1 import tasks_pb2, tasks_pb2_grpc
+
+BATCH_MAX = 512
+PAGE_DEFAULT, PAGE_MAX = 50, 1_000
+PROPOSE_MAX_S = 60.0
+DEADLINE_MARGIN_S = 0.05
+LEDGER_BACKLOG_MAX = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayParts:
+    """What the client-facing services work on."""
+
+    state: Callable[[], ClusterState]
+    proposer: Proposer
+    admission: Admission
+    reader: Reader
+    watcher: Watcher
+    hub: Hub
+    exchange: BlobExchange
+    blobs: BlobStore
+    clock: Clock
+    metrics: NodeMetrics
+    local_skills: Callable[[], frozenset[str]]
+    ledger_backlog: Callable[[], int]
+
+
+class TasksService(tasks_pb2_grpc.TasksServicer):
+    """Submit, read, wait, watch, cancel."""
+
+    def __init__(self, parts: GatewayParts) -> None:
+        self._parts = parts
+
+    @unary
+    async def SubmitTask(self, request: tasks_pb2.SubmitTaskRequest, context: Context) -> tasks_pb2.Task:
+        command = await self._admit(request)
+        if request.validate_only:
+            return request.task
+        outcome = await self._parts.proposer.one(command, _timeout(context), _size(command))
+        return await self._answer(outcome)
+
+    @unary
+    async def BatchSubmitTasks(
+        self, request: tasks_pb2.BatchSubmitTasksRequest, context: Context
+    ) -> tasks_pb2.BatchSubmitTasksResponse:
+        if len(request.requests) > BATCH_MAX:
+            text = f"{len(request.requests)} requests, the limit is {BATCH_MAX}; send them in parts"
+            raise invalid([Violation("requests", text)])
+        admitted = [await self._try_admit(one) for one in request.requests]
+        commands = [one for one in admitted if isinstance(one, SubmitTask)]
+        size = sum(map(_size, commands))
+        outcomes = iter(await self._parts.proposer.propose(commands, _timeout(context), size))
+        response = tasks_pb2.BatchSubmitTasksResponse()
+        for one in admitted:
+            await self._add_result(response, one if isinstance(one, ApiError) else next(outcomes))
+        return response
+
+    async def _add_result(
+        self, response: tasks_pb2.BatchSubmitTasksResponse, result: ApiError | Outcome
+    ) -> None:
+        slot = response.results.add()
+        try:
+            if isinstance(result, ApiError):
+                raise result
+            slot.task.CopyFrom(await self._answer(result))
+        except ApiError as error:
+            slot.status = to_status(error).SerializeToString()
+
+    async def _try_admit(self, request: tasks_pb2.SubmitTaskRequest) -> SubmitTask | ApiError:
+        try:
+            return await self._admit(request)
+        except ApiError as error:
+            return error
+
+    async def _admit(self, request: tasks_pb2.SubmitTaskRequest) -> SubmitTask:
+        """Everything that can be refused is refused here, before anything is proposed."""
+        parts = self._parts
+        state = parts.state()
+        skills = {skill.name for node in state.nodes.values() for skill in node.skills}
+        command = parts.admission.command(
+            request, parts.clock.new_id(), skills | parts.local_skills(), state.nodes.keys()
+        )
+        self._refuse_when_full(state, command)
+        if command.payload.sha256:
+            await self._ensure_blob(command)
+        return command
+
+    def _refuse_when_full(self, state: ClusterState, command: SubmitTask) -> None:
+        queued = len(state.indexes.pending) + len(state.indexes.delayed)
+        known = f"{command.tenant}/{command.request_id}" in state.requests
+        if known:  # the answer to a retry is never "full"
+            return
+        if queued >= state.meta.policy.pending_tasks_max:
+            limit = state.meta.policy.pending_tasks_max
+            raise _full(f"{queued} tasks are pending, the limit is {limit}")
+        if self._parts.ledger_backlog() > LEDGER_BACKLOG_MAX:
+            raise _full("the ledger of this node cannot keep up")
+
+    async def _ensure_blob(self, command: SubmitTask) -> None:
+        payload = command.payload
+        try:
+            await self._parts.exchange.ensure(payload.sha256, payload.size_bytes)
+        except ApiError as error:
+            text = f"no node has blob {payload.sha256}; store it with Blobs.PutBlob first"
+            raise invalid([Violation("task.payload.blob", text)]) from error
+
+    async def _answer(self, outcome: Outcome) -> tasks_pb2.Task:
+        if not isinstance(outcome, Accepted):
+            raise from_rejection(outcome)
+        if not outcome.duplicate:
+            self._parts.metrics.task_submitted()
+        task = self._parts.state().task(outcome.task_id)
+        if task is None:  # finished and evicted meanwhile
+            found = await self._parts.reader.get(outcome.task_id, PROPOSE_MAX_S)
+            task = found.task
+        return self._parts.reader.to_pb(Found(task))
+
+    @unary
+    async def GetTask(self, request: tasks_pb2.GetTaskRequest, context: Context) -> tasks_pb2.Task:
+        task_id = task_id_of(request.name)
+        reader = self._parts.reader
+        await reader.barrier(request.read_mode, seconds_left(context))
+        found = await reader.get(task_id, seconds_left(context))
+        return reader.to_pb(found, with_steps=request.include_steps, with_payload=request.include_payload)
+
+    @unary
+    async def ListTasks(
+        self, request: tasks_pb2.ListTasksRequest, context: Context
+    ) -> tasks_pb2.ListTasksResponse:
+        query = parse_filter(request.filter, tenant=tenant_of(request.parent))
+        limit, before = _page_size(request.page_size), _page_start(request.page_token)
+        reader = self._parts.reader
+        await reader.barrier(request.read_mode, seconds_left(context))
+        page = await reader.page(query, before, limit)
+        response = tasks_pb2.ListTasksResponse(tasks=[reader.to_pb(found) for found in page])
+        if len(page) == limit:
+            response.next_page_token = str(page[-1].task.order)
+        return response
+
+    @unary
+    async def WaitTask(self, request: tasks_pb2.WaitTaskRequest, context: Context) -> tasks_pb2.Task:
+        task_id = task_id_of(request.name)
+        left = seconds_left(context) - DEADLINE_MARGIN_S
+        timeout = min(left, request.timeout_ms / 1000) if request.timeout_ms else left
+        reader = self._parts.reader
+        found = await reader.get(task_id, left)
+        if found.task.state not in TERMINAL:
+            await self._until_finished(task_id, max(0.0, timeout))
+            found = await reader.get(task_id, left)
+        return reader.to_pb(found)
+
+    async def _until_finished(self, task_id: TaskId, timeout_s: float) -> None:
+        done: asyncio.Future[Task] = asyncio.get_running_loop().create_future()
+
+        def finished(task: Task) -> None:
+            if not done.done():
+                done.set_result(task)
+
+        self._parts.hub.on_finished(task_id, finished)
+        try:
+            await asyncio.wait([done], timeout=timeout_s)
+        finally:
+            self._parts.hub.forget(task_id, finished)
+
+    @streaming
+    async def WaitTasks(
+        self, request_iterator: Any, context: Context
+    ) -> AsyncIterator[tasks_pb2.WaitTasksResponse]:
+        async for response in wait_many(request_iterator, self._parts.hub, self._parts.reader):
+            yield response
+
+    @streaming
+    async def WatchTask(
+        self, request: tasks_pb2.WatchTaskRequest, context: Context
+    ) -> AsyncIterator[tasks_pb2.TaskEvent]:
+        task_id = task_id_of(request.name)
+        async for event in self._parts.watcher.events(task_id, request.resume_token):
+            yield event
+
+    @unary
+    async def CancelTask(self, request: tasks_pb2.CancelTaskRequest, context: Context) -> tasks_pb2.Task:
+        task_id = task_id_of(request.name)
+        outcome = await self._parts.proposer.one(
+            CancelTask(task_id, request.reason[:1_000]), _timeout(context)
+        )
+        found = await self._parts.reader.get(task_id, seconds_left(context))
+        if not isinstance(outcome, Accepted) and not found.task.cancel_requested:
+            message = f"task {task_id} has ended as {found.task.state.name}"
+            raise ApiError(grpc.StatusCode.FAILED_PRECONDITION, "TASK_TERMINAL", message)
+        return self._parts.reader.to_pb(found)
+
+
+class BlobsService(tasks_pb2_grpc.BlobsServicer):
+    """Content beside the log."""
+
+    def __init__(self, store: BlobStore, exchange: BlobExchange) -> None:
+        self._store, self._exchange = store, exchange
+
+    @unary
+    async def PutBlob(self, request_iterator: Any, context: Context) -> tasks_pb2.BlobRef:
+        ref = await receive_blob(self._store, request_iterator)
+        await self._exchange.spread(ref.sha256, ref.size_bytes)
+        return ref
+
+    @streaming
+    async def GetBlob(
+        self, request: tasks_pb2.GetBlobRequest, context: Context
+    ) -> AsyncIterator[tasks_pb2.BlobChunk]:
+        await self._exchange.ensure(request.sha256, 0)
+        async for part in self._store.open_chunks(request.sha256, CHUNK_BYTES):
+            yield tasks_pb2.BlobChunk(data=part)
+
+
+def _timeout(context: Context) -> float:
+    return max(0.05, min(seconds_left(context) - DEADLINE_MARGIN_S, PROPOSE_MAX_S))
+
+
+def _size(command: SubmitTask) -> int:
+    return len(command.payload.inline) + 256
+
+
+def _full(message: str) -> ApiError:
+    return ApiError(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", message, retry_after_ms=500)
+
+
+def _page_size(asked: int) -> int:
+    if asked < 0:
+        raise invalid([Violation("page_size", f"{asked} is negative; use 1 to {PAGE_MAX}, or 0")])
+    return min(asked or PAGE_DEFAULT, PAGE_MAX)
+
+
+def _page_start(token: str) -> int | None:
+    if not token:
+        return None
+    if not token.isdecimal() or len(token) > 18:
+        raise invalid([Violation("page_token", f"{token!r} is not a token this cluster gave out")])
+    return int(token)

@@ -1,0 +1,155 @@
+"""Connections to the other nodes: a Raft stream per pair on a channel of its own, and a channel for the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import grpc
+
+from coterie.node.observability import get_logger
+from coterie.v1 import peer_pb2, peer_pb2_grpc
+
+log = get_logger(__name__)
+
+RECONNECT_MIN_S, RECONNECT_MAX_S = 0.05, 0.5
+CLAIM_KEY = "coterie-node"
+FRAME_BYTES_MAX = 8 << 20
+Write = Callable[[bytes], None]
+
+CHANNEL_OPTIONS: list[tuple[str, Any]] = [
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.keepalive_time_ms", 2_000),
+    ("grpc.keepalive_timeout_ms", 2_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.max_receive_message_length", FRAME_BYTES_MAX),
+    ("grpc.max_send_message_length", FRAME_BYTES_MAX),
+    ("grpc.enable_http_proxy", 0),
+]
+
+
+class FrameSink(Protocol):
+    """What a Raft stream is plugged into: the engine."""
+
+    def link_up(self, peer: str, write: Write) -> None: ...
+    def link_down(self, peer: str, write: Write) -> None: ...
+    def receive(self, peer: str, frame: bytes) -> None: ...
+
+
+class PeerChannels:
+    """One channel per peer and purpose. With TLS a peer's certificate must name that very peer."""
+
+    def __init__(
+        self, me: str, peers: Mapping[str, str], credentials: grpc.ChannelCredentials | None
+    ) -> None:
+        self.me, self.peers = me, dict(peers)
+        self._credentials = credentials
+        self._channels: dict[tuple[str, str], grpc.aio.Channel] = {}
+
+    def channel(self, peer: str, purpose: str) -> grpc.aio.Channel:
+        key = (peer, purpose)
+        if key not in self._channels:
+            self._channels[key] = self._open(peer)
+        return self._channels[key]
+
+    def stub(self, peer: str, purpose: str = "bulk") -> peer_pb2_grpc.PeerAsyncStub:
+        stub: Any = peer_pb2_grpc.PeerStub(self.channel(peer, purpose))
+        return stub  # type: ignore[no-any-return]
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        return ((CLAIM_KEY, self.me),)
+
+    async def close(self) -> None:
+        for channel in self._channels.values():
+            await channel.close(None)
+        self._channels.clear()
+
+    def _open(self, peer: str) -> grpc.aio.Channel:
+        address = self.peers[peer]
+        if self._credentials is None:
+            return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        options = [*CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", peer)]
+        return grpc.aio.secure_channel(address, self._credentials, options=options)
+
+
+class Outgoing:
+    """Frames waiting to be written to one stream. Bounded: a peer that does not read is cut off."""
+
+    FRAMES_MAX = 4_096
+
+    def __init__(self) -> None:
+        self._frames: asyncio.Queue[bytes] = asyncio.Queue(self.FRAMES_MAX)
+        self.broken = asyncio.Event()
+
+    def write(self, frame: bytes) -> None:
+        try:
+            self._frames.put_nowait(frame)
+        except asyncio.QueueFull:
+            self.broken.set()
+
+    async def pump(self, write: Callable[[peer_pb2.RaftFrame], Any]) -> None:
+        """Write until cancelled, or until the stream or the reader gives up."""
+        while not self.broken.is_set():
+            frame = await self._frames.get()
+            await write(peer_pb2.RaftFrame(frame=frame))
+
+
+async def run_stream(
+    sink: FrameSink, peer: str, frames: Any, write: Callable[[peer_pb2.RaftFrame], Any]
+) -> None:
+    """Plug one bidirectional stream into the engine until either side ends it."""
+    outgoing = Outgoing()
+    sink.link_up(peer, outgoing.write)
+    pump = asyncio.create_task(outgoing.pump(write), name=f"raft-pump-{peer}")
+    try:
+        async for message in frames:
+            sink.receive(peer, message.frame)
+            if pump.done():
+                return
+    finally:
+        sink.link_down(peer, outgoing.write)
+        pump.cancel()
+        await asyncio.gather(pump, return_exceptions=True)
+
+
+class RaftDialer:
+    """Keeps the Raft streams to the peers with smaller ids open; the others dial us."""
+
+    def __init__(self, channels: PeerChannels, sink: FrameSink) -> None:
+        self._channels, self._sink = channels, sink
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for peer in self._channels.peers:
+                if peer < self._channels.me:
+                    group.create_task(self._keep(peer), name=f"raft-dial-{peer}")
+
+    async def _keep(self, peer: str) -> None:
+        pause = RECONNECT_MIN_S
+        while True:
+            try:
+                if await self._once(peer):
+                    pause = RECONNECT_MIN_S
+            except grpc.aio.AioRpcError as error:
+                log.debug("raft stream ended", extra={"peer": peer, "error": error.details()})
+                if error.code() is grpc.StatusCode.PERMISSION_DENIED:
+                    log.warning("a peer refused us", extra={"peer": peer, "error": error.details()})
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(pause * 2, RECONNECT_MAX_S)
+
+    async def _once(self, peer: str) -> bool:
+        """One stream, from dialling to its end; whether it ever stood."""
+        call = self._channels.stub(peer, "raft").Raft(metadata=self._channels.metadata)
+        try:
+            await call.wait_for_connection()
+            await run_stream(self._sink, peer, call, call.write)
+        finally:
+            call.cancel()
+        return True

@@ -1,0 +1,108 @@
+"""The Peer service: what nodes ask of each other."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from coterie.core.ports import Engine
+from coterie.node.blob_exchange import CHUNK_BYTES, receive_blob
+from coterie.node.blobs import BlobStore
+from coterie.node.clock import Clock
+from coterie.node.errors import not_found
+from coterie.node.identity import require_node
+from coterie.node.ledger import Ledger
+from coterie.node.links import CLAIM_KEY, FrameSink, run_stream
+from coterie.node.loads import LoadBook
+from coterie.node.rpc import Context, streaming, unary
+from coterie.v1 import peer_pb2, peer_pb2_grpc, tasks_pb2
+
+LEDGER_PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class PeerParts:
+    """What the Peer service works on."""
+
+    peers: frozenset[str]
+    sink: FrameSink
+    engine: Engine
+    book: LoadBook
+    blobs: BlobStore
+    ledger: Ledger
+    clock: Clock
+    quorum_fresh_s: float  # older evidence of a majority grants no lease
+    on_report: Callable[[], None]
+
+
+class PeerService(peer_pb2_grpc.PeerServicer):
+    """Every call must come from a node of this cluster, proved by its certificate."""
+
+    def __init__(self, parts: PeerParts) -> None:
+        self._parts = parts
+
+    def _peer(self, context: Context) -> str:
+        metadata = dict(context.invocation_metadata() or ())
+        return require_node(context, self._parts.peers, str(metadata.get(CLAIM_KEY, "")))
+
+    @streaming
+    async def Raft(self, request_iterator: Any, context: Context) -> AsyncIterator[peer_pb2.RaftFrame]:
+        peer = self._peer(context)
+        await run_stream(self._parts.sink, peer, request_iterator, context.write)
+        return
+        yield  # an async generator that writes through the context
+
+    @streaming
+    async def Report(self, request_iterator: Any, context: Context) -> AsyncIterator[peer_pb2.ReportAck]:
+        peer = self._peer(context)
+        async for report in request_iterator:
+            yield self._note(peer, report)
+
+    def _note(self, peer: str, report: peer_pb2.LoadReport) -> peer_pb2.ReportAck:
+        parts = self._parts
+        age_s = parts.clock.monotonic() - parts.engine.quorum_contact_at()
+        leads = parts.engine.is_leader and age_s <= parts.quorum_fresh_s
+        if leads and report.node_id == peer:
+            parts.book.note(report)
+            parts.on_report()
+        return peer_pb2.ReportAck(sent_at_us=report.sent_at_us, lease=leads, leader=parts.engine.leader)
+
+    @unary
+    async def StoreBlob(self, request_iterator: Any, context: Context) -> tasks_pb2.BlobRef:
+        self._peer(context)
+        return await receive_blob(self._parts.blobs, request_iterator)
+
+    @streaming
+    async def FetchBlob(
+        self, request: tasks_pb2.GetBlobRequest, context: Context
+    ) -> AsyncIterator[tasks_pb2.BlobChunk]:
+        self._peer(context)
+        if not await self._parts.blobs.has(request.sha256):
+            raise not_found("BLOB", request.sha256)
+        async for part in self._parts.blobs.open_chunks(request.sha256, CHUNK_BYTES):
+            yield tasks_pb2.BlobChunk(data=part)
+
+    @streaming
+    async def FetchLedger(
+        self, request: peer_pb2.FetchLedgerRequest, context: Context
+    ) -> AsyncIterator[peer_pb2.LedgerRows]:
+        self._peer(context)
+        async for rows in ledger_pages(self._parts.ledger, request.after_index):
+            yield rows
+
+    @unary
+    async def GetLoads(
+        self, request: peer_pb2.GetLoadsRequest, context: Context
+    ) -> peer_pb2.GetLoadsResponse:
+        self._peer(context)
+        answer = peer_pb2.GetLoadsResponse()
+        for report, age_ms in self._parts.book.reports():
+            answer.loads.add(report=report, age_ms=age_ms)
+        return answer
+
+
+async def ledger_pages(ledger: Ledger, after_index: int) -> AsyncIterator[peer_pb2.LedgerRows]:
+    """Placeholder until the ledger's paging shape is known."""
+    raise NotImplementedError
+    yield

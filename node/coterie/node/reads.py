@@ -1,0 +1,100 @@
+"""Finding tasks wherever they are: live in the state, recently finished there, or in the ledger."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from coterie.core.nouns import Label, Step, Task, TaskId
+from coterie.core.ports import Engine
+from coterie.core.scheduler import wait_reason
+from coterie.core.state import ClusterState
+from coterie.node import convert
+from coterie.node.clock import Clock
+from coterie.node.errors import not_found
+from coterie.node.ledger import Ledger, LedgerQuery
+from coterie.v1 import tasks_pb2
+
+BARRIER_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    task: Task
+    steps: tuple[Step, ...] = ()
+
+
+class Reader:
+    """Linearizable unless asked otherwise: a read waits until this node has applied what was committed."""
+
+    def __init__(
+        self, engine: Engine, state: Callable[[], ClusterState], ledger: Ledger, clock: Clock
+    ) -> None:
+        self._engine, self._state, self._ledger, self._clock = engine, state, ledger, clock
+
+    async def barrier(self, mode: tasks_pb2.ReadMode.ValueType, timeout_s: float) -> None:
+        if mode != tasks_pb2.STALE:
+            await self._engine.read_barrier(min(timeout_s, BARRIER_S))
+
+    async def find(self, task_id: TaskId) -> Found | None:
+        """The task as this node knows it now."""
+        state = self._state()
+        live = state.tasks.get(task_id)
+        if live is not None:
+            return Found(live, state.steps.get(task_id, ()))
+        kept = await self._ledger.task(task_id)
+        if kept is not None:
+            return Found(*convert.read_finished(kept.record))
+        recent = self._state().finished.get(task_id)
+        return Found(recent) if recent is not None else None
+
+    async def get(self, task_id: TaskId, timeout_s: float) -> Found:
+        """The task; a miss is believed only after a barrier. Raises ApiError NOT_FOUND."""
+        found = await self.find(task_id)
+        if found is None:
+            await self._engine.read_barrier(min(timeout_s, BARRIER_S))
+            found = await self.find(task_id)
+        if found is None:
+            raise not_found("TASK", task_id)
+        return found
+
+    def to_pb(self, found: Found, *, with_steps: bool = False, with_payload: bool = False) -> tasks_pb2.Task:
+        """Public form, with the reason for waiting."""
+        steps: Iterable[Step] = found.steps if with_steps else ()
+        message = convert.task_to_pb(found.task, steps, with_payload=with_payload)
+        reason, detail = wait_reason(self._state(), found.task, self._clock.now_ms())
+        message.wait_reason = int(reason)  # type: ignore[assignment]
+        message.wait_detail = detail
+        return message
+
+    async def page(self, query: LedgerQuery, before: int | None, limit: int) -> list[Found]:
+        """Tasks newest first, live and finished merged."""
+        rows = await self._ledger.tasks(query, before, limit)
+        finished = [Found(*convert.read_finished(row.record)) for row in rows]
+        known = {found.task.task_id for found in finished}
+        live = [found for found in self._live(query, before, limit) if found.task.task_id not in known]
+        return heapq.nlargest(limit, [*live, *finished], key=lambda found: found.task.order)
+
+    def _live(self, query: LedgerQuery, before: int | None, limit: int) -> list[Found]:
+        state, matching = self._state(), []
+        for task in reversed(state.tasks.values()):
+            if len(matching) >= limit:
+                break
+            if (before is None or task.order < before) and _matches(query, task):
+                matching.append(Found(task, state.steps.get(task.task_id, ())))
+        return matching
+
+
+def _matches(query: LedgerQuery, task: Task) -> bool:
+    return query.matches(
+        tenant=task.tenant,
+        state=task.state.name,
+        type=task.type,
+        labels=labels_dict(task.labels),
+        created_at_ms=task.created_at_ms,
+    )
+
+
+def labels_dict(labels: Iterable[Label]) -> dict[str, str]:
+    return {label.key: label.value for label in labels}

@@ -1,0 +1,74 @@
+"""What every handler shares: errors become google.rpc.Status, and nothing escapes as UNKNOWN."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+
+from coterie.node.errors import STATUS_DETAILS_KEY, ApiError, from_exception, to_status
+from coterie.node.observability import get_logger
+
+log = get_logger(__name__)
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+Context = grpc.aio.ServicerContext[Any, Any]
+NO_DEADLINE_S = 3_600.0
+
+
+def seconds_left(context: Context) -> float:
+    """Until the RPC deadline; an hour when the caller set none."""
+    left = context.time_remaining()
+    return NO_DEADLINE_S if left is None else max(0.0, left)
+
+
+async def abort(context: Context, error: ApiError) -> NoReturn:
+    """End the call with the error's full status."""
+    details = to_status(error).SerializeToString()
+    await context.abort(error.code, str(error), trailing_metadata=((STATUS_DETAILS_KEY, details),))
+
+
+async def _refuse(context: Context, error: Exception) -> NoReturn:
+    api_error = from_exception(error)
+    if api_error.code is grpc.StatusCode.INTERNAL:
+        log.error("a call failed", exc_info=error)
+    await abort(context, api_error)
+
+
+def unary(
+    handler: Callable[[Any, Request, Context], Awaitable[Response]],
+) -> Callable[[Any, Request, Context], Awaitable[Response]]:
+    """Wrap a unary handler (a method) so that its exceptions become statuses."""
+
+    @functools.wraps(handler)
+    async def wrapped(self: Any, request: Request, context: Context) -> Response:
+        try:
+            return await handler(self, request, context)
+        except (asyncio.CancelledError, grpc.aio.AbortError):
+            raise
+        except Exception as error:
+            await _refuse(context, error)
+
+    return wrapped
+
+
+def streaming(
+    handler: Callable[[Any, Request, Context], AsyncIterator[Response]],
+) -> Callable[[Any, Request, Context], AsyncIterator[Response]]:
+    """The same for handlers that yield."""
+
+    @functools.wraps(handler)
+    async def wrapped(self: Any, request: Request, context: Context) -> AsyncIterator[Response]:
+        try:
+            async for response in handler(self, request, context):
+                yield response
+        except (asyncio.CancelledError, grpc.aio.AbortError, GeneratorExit):
+            raise
+        except Exception as error:
+            await _refuse(context, error)
+
+    return wrapped

@@ -1,0 +1,113 @@
+"""Many waits on one stream: names in, finished tasks out, coalesced."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+
+from coterie.core.nouns import Task, TaskId
+from coterie.core.transitions import TERMINAL
+from coterie.node.admission import task_id_of
+from coterie.node.errors import ApiError, Violation, invalid
+from coterie.node.hub import Hub
+from coterie.node.reads import Found, Reader
+from coterie.v1 import tasks_pb2
+
+NAMES_MAX = 100_000  # waited for on one stream
+BYTES_MAX = 2 << 20  # of results in one message, about
+TASKS_MAX = 256
+BARRIER_S = 10.0
+
+
+class _Waits:
+    """The set one stream waits for, and what is ready to be sent."""
+
+    def __init__(self, hub: Hub, reader: Reader) -> None:
+        self._hub, self._reader = hub, reader
+        self._names: set[TaskId] = set()
+        self._ready: list[Task] = []
+        self._missing: list[str] = []
+        self._bell = asyncio.Event()
+
+    async def add(self, names: Iterable[str]) -> None:
+        """Wait for these too; what has ended already is ready at once."""
+        fresh = [task_id for task_id in map(task_id_of, names) if task_id not in self._names]
+        if len(self._names) + len(fresh) > NAMES_MAX:
+            raise invalid([Violation("names", f"more than {NAMES_MAX} on one stream; open another")])
+        for task_id in fresh:
+            self._names.add(task_id)
+            self._hub.on_finished(task_id, self._finished)
+        for task_id in fresh:
+            await self._look(task_id)
+
+    async def _look(self, task_id: TaskId) -> None:
+        try:
+            found = await self._reader.get(task_id, BARRIER_S)
+        except ApiError:
+            if task_id in self._names:
+                self._drop(task_id)
+                self._missing.append(task_id)
+                self._bell.set()
+            return
+        if found.task.state in TERMINAL and task_id in self._names:
+            self._hub.forget(task_id, self._finished)
+            self._finished(found.task)
+
+    def _finished(self, task: Task) -> None:
+        if task.task_id in self._names:
+            self._names.discard(task.task_id)
+            self._ready.append(task)
+            self._bell.set()
+
+    def _drop(self, task_id: TaskId) -> None:
+        self._names.discard(task_id)
+        self._hub.forget(task_id, self._finished)
+
+    async def next(self) -> tasks_pb2.WaitTasksResponse:
+        """The next message, as full as what is ready."""
+        while not self._ready and not self._missing:
+            self._bell.clear()
+            await self._bell.wait()
+        response = tasks_pb2.WaitTasksResponse(not_found=self._missing)
+        self._missing = []
+        size = count = 0
+        for task in self._ready[:TASKS_MAX]:
+            size += len(task.result.inline)
+            if count and size > BYTES_MAX:
+                break
+            response.tasks.append(self._reader.to_pb(Found(task)))
+            count += 1
+        del self._ready[:count]
+        return response
+
+    def close(self) -> None:
+        for task_id in list(self._names):
+            self._drop(task_id)
+
+
+async def wait_many(
+    requests: AsyncIterator[tasks_pb2.WaitTasksRequest], hub: Hub, reader: Reader
+) -> AsyncIterator[tasks_pb2.WaitTasksResponse]:
+    """Serve one WaitTasks stream until the caller hangs up or sends something wrong."""
+    waits = _Waits(hub, reader)
+
+    async def take() -> None:
+        async for request in requests:
+            await waits.add(request.names)
+
+    taking = asyncio.create_task(take(), name="wait-tasks-in")
+    try:
+        while True:
+            ready = asyncio.ensure_future(waits.next())
+            await asyncio.wait({ready, taking}, return_when=asyncio.FIRST_COMPLETED)
+            if not ready.done() and taking.done() and taking.exception() is None:
+                await ready  # the caller adds no more names but still wants the rest
+            if not ready.done():
+                ready.cancel()
+                await taking  # raises what was wrong
+                return
+            yield ready.result()
+    finally:
+        taking.cancel()
+        await asyncio.gather(taking, return_exceptions=True)
+        waits.close()

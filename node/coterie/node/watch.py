@@ -1,0 +1,104 @@
+"""Events of one task: history from the ledger, then live, with tokens that hold on every node."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from coterie.core.nouns import Event, TaskId
+from coterie.core.transitions import TERMINAL
+from coterie.node import convert
+from coterie.node.errors import Violation, invalid
+from coterie.node.hub import Hub, Subscription
+from coterie.node.ledger import Ledger
+from coterie.node.reads import Found, Reader
+from coterie.v1 import tasks_pb2
+
+HEARTBEAT_S = 5.0
+PAGE = 500
+BARRIER_S = 10.0
+END_TYPES = {state.name.lower() for state in TERMINAL}
+
+
+class Watcher:
+    """Serves WatchTask."""
+
+    def __init__(self, hub: Hub, reader: Reader, ledger: Ledger) -> None:
+        self._hub, self._reader, self._ledger = hub, reader, ledger
+
+    async def events(self, task_id: TaskId, token: str) -> AsyncIterator[tasks_pb2.TaskEvent]:
+        """From the event after the token to the last one. Sequence numbers are dense; a hole is a Gap."""
+        seen = _sequence(task_id, token)
+        await self._reader.get(task_id, BARRIER_S)
+        with self._hub.watch(task_id) as live:
+            first = True
+            async for event in self._all(task_id, seen, live):
+                if event.WhichOneof("live") is None and (first or event.type in END_TYPES):
+                    event.task.CopyFrom(self._reader.to_pb(await self._found(task_id)))
+                    first = False
+                yield event
+
+    async def _all(
+        self, task_id: TaskId, seen: int, live: Subscription
+    ) -> AsyncIterator[tasks_pb2.TaskEvent]:
+        while True:
+            async for event in self._history(task_id, seen):
+                seen = event.sequence or seen
+                yield event
+                if event.type in END_TYPES:
+                    return
+            async for event in self._live(seen, live):
+                seen = event.sequence or seen
+                yield event
+                if event.type in END_TYPES:
+                    return
+            live.overflowed = False  # the reader was too slow: what it missed is in the ledger
+
+    async def _history(self, task_id: TaskId, seen: int) -> AsyncIterator[tasks_pb2.TaskEvent]:
+        while rows := await self._ledger.events(task_id, seen, PAGE):
+            for row in rows:
+                if row.sequence != seen + 1:
+                    yield _gap(seen + 1, row.sequence)
+                seen = row.sequence
+                yield convert.record_to_event(row.record)
+
+    async def _live(self, seen: int, live: Subscription) -> AsyncIterator[tasks_pb2.TaskEvent]:
+        """Until the subscription has overflowed and is empty, or a hole shows."""
+        while not (live.overflowed and live.queue.empty()):
+            event = await _next(live)
+            if event is None:
+                yield tasks_pb2.TaskEvent(heartbeat=tasks_pb2.Heartbeat())
+                continue
+            sequence = event.task.sequence
+            if sequence <= seen:
+                continue
+            if sequence > seen + 1:
+                return  # read the missing ones from the ledger
+            seen = sequence
+            yield convert.event_to_pb(event)
+
+    async def _found(self, task_id: TaskId) -> Found:
+        return await self._reader.get(task_id, BARRIER_S)
+
+
+async def _next(live: Subscription) -> Event | None:
+    try:
+        async with asyncio.timeout(HEARTBEAT_S):
+            return await live.queue.get()
+    except TimeoutError:
+        return None
+
+
+def _sequence(task_id: TaskId, token: str) -> int:
+    """The sequence number in a token. Raises ApiError for a token of another task or of nobody."""
+    if not token:
+        return 0
+    owner, _, number = token.rpartition(".")
+    if owner != task_id or not number.isdecimal():
+        raise invalid([Violation("resume_token", f"{token!r} is not a token of task {task_id}")])
+    return int(number)
+
+
+def _gap(first: int, present: int) -> tasks_pb2.TaskEvent:
+    reason = f"events {first} to {present - 1} are not in the ledger of this node"
+    return tasks_pb2.TaskEvent(gap=tasks_pb2.Gap(reason=reason))

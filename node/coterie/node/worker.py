@@ -1,0 +1,157 @@
+"""The worker's loop: compare what the state assigns to this node with what runs, start and stop skills."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from coterie.core.agenda import Action, Cancel, Start, Stop, agenda
+from coterie.core.commands import (
+    Command,
+    ConfirmCancel,
+    RegisterNode,
+    Rejected,
+)
+from coterie.core.nouns import NodeId, Task, TaskId
+from coterie.core.ports import NotCommitted
+from coterie.core.state import ClusterState
+from coterie.node.blob_exchange import BlobExchange
+from coterie.node.clock import Clock
+from coterie.node.hub import Bell, wait_for_bell
+from coterie.node.job import Job, JobFactory
+from coterie.node.loads import Lease
+from coterie.node.metrics import NodeMetrics
+from coterie.node.observability import get_logger
+from coterie.node.proposer import Proposer
+from coterie.node.skillhost import SkillHost
+
+log = get_logger(__name__)
+
+IDLE_S = 0.25
+PROPOSE_TIMEOUT_S = 10.0
+REGISTER_PAUSE_S = 0.2
+CANCEL_GRACE_MS = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerParts:
+    """What the worker is given."""
+
+    registration: RegisterNode
+    state: Callable[[], ClusterState]
+    proposer: Proposer
+    blobs: BlobExchange
+    host: SkillHost
+    lease: Lease
+    bell: Bell
+    clock: Clock
+    metrics: NodeMetrics
+
+
+class Worker:
+    """Level-triggered: every round looks at the whole state of this node, so nothing is ever missed."""
+
+    def __init__(self, parts: WorkerParts) -> None:
+        self._parts = parts
+        self._me: NodeId = parts.registration.node_id
+        self._incarnation = parts.registration.incarnation
+        self._bell = parts.bell.listener()
+        self._jobs: dict[TaskId, Job] = {}
+        self._confirming: set[asyncio.Task[None]] = set()
+        self._factory = JobFactory(parts.proposer, parts.blobs, parts.host, parts.clock, parts.metrics)
+
+    async def run(self) -> None:
+        try:
+            while True:
+                await wait_for_bell(self._bell, IDLE_S)
+                try:
+                    await self._round()
+                except NotCommitted as error:
+                    log.debug("not registered yet", extra={"error": str(error)})
+                except Exception:
+                    log.exception("the worker failed; it starts again")
+                    await asyncio.sleep(IDLE_S)
+        finally:
+            await self._end_all()
+
+    @property
+    def running(self) -> int:
+        return len(self._jobs)
+
+    def service_ms(self) -> dict[str, float]:
+        """EWMA of the time an attempt takes, per skill."""
+        return self._factory.service_ms
+
+    async def _round(self) -> None:
+        state = self._parts.state()
+        if not self._registered(state):
+            await self._register()
+            return
+        running = {task_id: job.attempt for task_id, job in self._jobs.items()}
+        for action in agenda(state, self._me, self._incarnation, running):
+            self._act(action, state)
+        self._drain(state)
+
+    def _registered(self, state: ClusterState) -> bool:
+        node = state.nodes.get(self._me)
+        return node is not None and node.incarnation == self._incarnation
+
+    async def _register(self) -> None:
+        outcome = await self._parts.proposer.one(self._parts.registration, PROPOSE_TIMEOUT_S)
+        if isinstance(outcome, Rejected):
+            log.error("registration refused", extra={"code": outcome.code, "reason": outcome.reason})
+            await asyncio.sleep(REGISTER_PAUSE_S)
+
+    def _act(self, action: Action, state: ClusterState) -> None:
+        match action:
+            case Start(task):
+                self._start(task, state)
+            case Stop(task_id, _):
+                self._jobs[task_id].stop()
+            case Cancel(task_id, attempt):
+                self._cancel(task_id, attempt)
+
+    def _start(self, task: Task, state: ClusterState) -> None:
+        if task.task_id in self._jobs or not self._parts.lease.valid:
+            return  # an earlier attempt is still ending, or we may not run anything now
+        job = self._factory.make(task, state.steps.get(task.task_id, ()))
+        self._jobs[task.task_id] = job
+        job.start(lambda: self._ended(job))
+
+    def _ended(self, job: Job) -> None:
+        self._jobs.pop(job.task_id, None)
+        self._bell.set()
+
+    def _cancel(self, task_id: TaskId, attempt: int) -> None:
+        job = self._jobs.get(task_id)
+        if job is not None:
+            job.cancel(CANCEL_GRACE_MS)
+            return
+        self._propose_later(ConfirmCancel(task_id, attempt))
+
+    def _drain(self, state: ClusterState) -> None:
+        """On a draining node a job leaves at its next completed step, or when the deadline has passed."""
+        node = state.nodes.get(self._me)
+        if node is None or not node.draining:
+            return
+        overdue = self._parts.clock.now_ms() >= node.drain_deadline_at_ms
+        for job in self._jobs.values():
+            job.leave(at_once=overdue)
+
+    def _propose_later(self, command: Command) -> None:
+        task = asyncio.get_running_loop().create_task(self._propose(command), name="confirm")
+        self._confirming.add(task)
+        task.add_done_callback(self._confirming.discard)
+
+    async def _propose(self, command: Command) -> None:
+        try:
+            await self._parts.proposer.one(command, PROPOSE_TIMEOUT_S)
+        except NotCommitted:
+            self._bell.set()  # the next round sees that it is still to be done
+
+    async def _end_all(self) -> None:
+        for job in list(self._jobs.values()):
+            job.stop()
+        waiting = [job.done for job in self._jobs.values()] + list(self._confirming)
+        await asyncio.gather(*waiting, return_exceptions=True)
