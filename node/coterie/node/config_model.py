@@ -1,7 +1,7 @@
 """The shape of the configuration: every key, its type, its range and its default.
 
 Keys are snake_case here; in files camelCase is equal. Times come out as milliseconds, sizes as bytes.
-To add a key: add it here, give it an effect in config_resolve.py (or a line in config_support.py), test it."""
+To add a key: add it here, give it an effect in config_resolve.py or a line in config_support.py; test it."""
 
 from __future__ import annotations
 

@@ -1,0 +1,87 @@
+"""Clusters on loopback for trying, testing and showing: short timers, ports of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel
+
+from coterie.node.config_model import ClusterConfig
+from coterie.node.config_read import camel
+
+FIRST_PORT = 7101
+_LOOPBACK = "127.0.0.1"
+_CONSENSUS = {"election_timeout": "300ms", "heartbeat_interval": "60ms"}
+_HEALTH_CHECK = {"interval": "200ms", "timeout": "200ms", "unhealthy_threshold": 6}  # down after 1.2 s
+
+
+def dev_config(
+    nodes: int = 3,
+    base_dir: Path = Path(".coterie-dev"),
+    ports: Sequence[int] = (),
+    *,
+    tls: bool = True,
+    capacity: int = 16,
+    http_ports: Sequence[int] = (),
+    skill_dirs: Sequence[Path] = (),
+) -> ClusterConfig:
+    """A cluster of `node-1`, `node-2` ... on 127.0.0.1, with timers for one machine.
+
+    ports: one for each node; none: from FIRST_PORT on. http_ports: likewise, none: no HTTP. Data goes to
+    base_dir/data, certificates are expected in base_dir/tls, as coterie.node.tls makes them."""
+    grpc_ports = list(ports) or list(range(FIRST_PORT, FIRST_PORT + nodes))
+    if nodes < 1 or len(grpc_ports) != nodes or (http_ports and len(http_ports) != nodes):
+        raise ValueError(f"{nodes} nodes need one port each, not {len(grpc_ports)} and {len(http_ports)}")
+    entries: list[dict[str, object]] = [
+        {"id": f"node-{number}", "host": _LOOPBACK, "port": port, "capacity": capacity}
+        for number, port in enumerate(grpc_ports, 1)
+    ]
+    for entry, http_port in zip(entries, http_ports, strict=False):
+        entry["http_port"] = http_port
+    base = base_dir.absolute()
+    security = {"tls": {"dir": base / "tls"}} if tls else {"allow_insecure_loopback": True}
+    return ClusterConfig.model_validate(
+        {
+            "cluster": {"name": "coterie-dev", "nodes": entries, "consensus": _CONSENSUS},
+            "fault_tolerance": {"health_check": _HEALTH_CHECK},
+            "storage": {"dir": base / "data"},
+            "security": security,
+            "skills": {"dirs": [path.absolute() for path in skill_dirs]},
+        }
+    )
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that were free a moment ago, all different."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for listener in sockets:
+            listener.bind((_LOOPBACK, 0))
+        return [int(listener.getsockname()[1]) for listener in sockets]
+
+
+def dump_config(config: ClusterConfig) -> str:
+    """YAML that `load_config` reads back as the same configuration. Defaults are left out."""
+    text: str = yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True)
+    return text
+
+
+def _plain(section: BaseModel) -> dict[str, object]:
+    shown = section.model_dump(mode="json", exclude_defaults=True)
+    return {
+        camel(name): _nested(getattr(section, name), shown[name])
+        for name in type(section).model_fields
+        if name in shown
+    }
+
+
+def _nested(value: object, shown: object) -> object:
+    if isinstance(value, BaseModel):
+        return _plain(value)
+    if isinstance(value, tuple) and isinstance(shown, list):
+        return [_nested(item, text) for item, text in zip(value, shown, strict=True)]
+    return shown

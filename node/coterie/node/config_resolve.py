@@ -1,0 +1,148 @@
+"""The configuration of a cluster as one of its nodes sees it: defaults filled in, addresses resolved."""
+
+from __future__ import annotations
+
+import difflib
+
+from coterie.core.nouns import RetryPolicy
+from coterie.node.config_address import is_loopback, join_address
+from coterie.node.config_check import down_after_ms, lease_ms, node_ports
+from coterie.node.config_model import ClusterConfig, NodeEntry, Tls
+from coterie.node.config_settings import (
+    ConfigError,
+    HealthSettings,
+    Limits,
+    LogSettings,
+    NodeSettings,
+    TlsPaths,
+)
+
+_REPORT_INTERVAL_MAX_MS = 1_000
+
+
+def node_settings(config: ClusterConfig, node_id: str = "", *, insecure: bool = False) -> NodeSettings:
+    """What the node `node_id` needs to start; empty: the only node there is.
+
+    `insecure` allows plain text on loopback, as security.allowInsecureLoopback does. Raises ConfigError when
+    there is no such node, or when it would listen in plain text where that is not allowed."""
+    entry = _entry(config, node_id)
+    port = node_ports(config)[entry.id]
+    consensus, queue = config.cluster.consensus, config.distribution.task_queue
+    listen, advertise = config.listen, config.listen.advertise
+    tls = _tls(config.security.tls, entry.id)
+    allowed = insecure or config.security.allow_insecure_loopback
+    host = listen.grpc.host or entry.host
+    _check_transport(host, tls, allowed)
+    return NodeSettings(
+        cluster_name=config.cluster.name,
+        region=config.cluster.region,
+        node_id=entry.id,
+        host=host,
+        grpc_port=listen.grpc.port or port,
+        http_host=(listen.http.host if listen.http else "") or "127.0.0.1",
+        http_port=(listen.http.port if listen.http else None) or entry.http_port,
+        advertise=join_address(advertise.host or entry.host, advertise.port or port),
+        data_dir=config.storage.dir.absolute() / entry.id,
+        peers=_peers(config, entry.id),
+        capacity=entry.capacity,
+        zone=entry.zone,
+        labels=dict(sorted(entry.labels.items())),
+        prefers_leadership=entry.role == "coordinator",
+        election_timeout_ms=consensus.election_timeout,
+        heartbeat_ms=consensus.heartbeat_interval,
+        snapshot_every=consensus.snapshot_every,
+        health=_health(config),
+        strategy=config.distribution.strategy,
+        max_pending=queue.max_pending,
+        retry=_retry(config),
+        default_attempt_timeout_ms=queue.attempt_timeout,
+        limits=_limits(config),
+        tls=tls,
+        allow_insecure_loopback=allowed,
+        skill_dirs=tuple(path for path in (config.skills.dir, *config.skills.dirs) if path is not None),
+        metrics=config.observability.metrics,
+        log=LogSettings(config.observability.log.level, config.observability.log.format),
+    )
+
+
+def _peers(config: ClusterConfig, node_id: str) -> dict[str, str]:
+    ports = node_ports(config)
+    others = sorted((entry.id, entry.host) for entry in config.cluster.nodes if entry.id != node_id)
+    return {peer: join_address(host, ports[peer]) for peer, host in others}
+
+
+def _entry(config: ClusterConfig, node_id: str) -> NodeEntry:
+    ids = config.node_ids
+    if not node_id:
+        if len(ids) == 1:
+            return config.cluster.nodes[0]
+        raise ConfigError(
+            [f"which node is this? Give --id, one of: {', '.join(ids) or 'none is configured'}"]
+        )
+    entry = config.node(node_id)
+    if entry is None:
+        near = difflib.get_close_matches(node_id, ids, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"configured: {', '.join(ids) or 'none'}"
+        raise ConfigError([f"--id {node_id}: cluster.nodes has no node with this id; {hint}"])
+    return entry
+
+
+def _check_transport(host: str, tls: TlsPaths | None, allowed: bool) -> None:
+    if tls is not None:
+        return
+    if not is_loopback(host):
+        text = f"missing, and {host} can be reached from outside; make certificates with `coterie tls init`"
+        raise ConfigError([f"security.tls: {text}"])
+    if not allowed:
+        text = f"missing, and plain text on {host} is not allowed; make certificates with `coterie tls init`"
+        raise ConfigError([f"security.tls: {text}, or set security.allowInsecureLoopback: true (--insecure)"])
+
+
+def _tls(section: Tls | None, node_id: str) -> TlsPaths | None:
+    if section is None:
+        return None
+    if section.dir is not None:
+        return TlsPaths(
+            section.dir / "ca.crt", section.dir / f"{node_id}.crt", section.dir / f"{node_id}.key"
+        )
+    assert (
+        section.ca is not None and section.cert is not None and section.key is not None
+    )  # the model checked
+    return TlsPaths(section.ca, section.cert, section.key)
+
+
+def _health(config: ClusterConfig) -> HealthSettings:
+    health = config.fault_tolerance.health_check
+    lease = lease_ms(config)
+    return HealthSettings(
+        interval_ms=health.interval,
+        timeout_ms=health.timeout,
+        unhealthy_threshold=health.unhealthy_threshold,
+        healthy_threshold=health.healthy_threshold,
+        down_after_ms=down_after_ms(health),
+        lease_ms=lease,
+        report_interval_ms=min(health.interval, _REPORT_INTERVAL_MAX_MS, lease // 3),
+        failover_objective_ms=config.fault_tolerance.failover.failover_time,
+    )
+
+
+def _retry(config: ClusterConfig) -> RetryPolicy:
+    retry = config.distribution.task_queue.retry_policy
+    ceiling = retry.max_backoff if retry.backoff == "exponential" else retry.initial_backoff
+    return RetryPolicy(retry.max_attempts, retry.initial_backoff, ceiling)
+
+
+def _limits(config: ClusterConfig) -> Limits:
+    section = config.limits
+    return Limits(
+        payload_inline_max=config.storage.max_inline_payload or section.payload_inline_max,
+        blob_max=section.blob_max,
+        blob_quota=section.blob_quota,
+        result_max=min(section.result_max, section.blob_max),
+        checkpoint_max=min(section.checkpoint_max, section.blob_max),
+        step_result_max=min(section.step_result_max, section.blob_max),
+        live_bytes_max=section.live_bytes_max,
+        task_bytes_max=section.task_bytes_max,
+        steps_per_task_max=section.steps_per_task_max,
+        labels_max=section.labels_max,
+    )

@@ -1,0 +1,87 @@
+"""What this version does not do, said aloud: keys and values it refuses, and keys it takes without effect.
+
+Refusing is the rule: a cluster must not run otherwise than its file says. Only keys that change how well
+something is done, not what is promised, are taken without effect; `coterie config validate` lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+Keys = tuple[str, ...]  # snake_case, list positions left out
+
+REFUSED_KEYS: Final[Mapping[Keys, str]] = {
+    ("llm",): "language models are not supported by this version",
+    (
+        "agents",
+    ): "agent definitions are not supported by this version; skills are registered from skills.dirs",
+    ("gateway",): "chat channels and web sessions are not supported by this version",
+    ("multi_agent",): "not supported by this version; use faultTolerance.healthCheck and distribution",
+    ("routing_rules",): "routing rules are not supported by this version; use distribution.routing",
+    ("state_sync",): "there is nothing to configure: every node's state follows the Raft log",
+    ("message_bus",): "there is no message bus beside the cluster: the Raft log is the bus",
+    ("listen", "raft"): "Raft has no port of its own: it runs on the gRPC port, under the same certificate",
+    (
+        "security",
+        "tokens",
+    ): "tokens are not supported by this version; clients prove who they are by security.tls",
+    ("storage", "history_retention"): "not supported by this version: the ledger keeps every finished task",
+    ("skills", "trust"): "approval of skills is not supported by this version; what is in skills.dirs runs",
+    ("observability", "otlp"): "OpenTelemetry is not supported by this version; use observability.metrics",
+    ("observability", "tracing"): "OpenTelemetry is not supported by this version; use observability.metrics",
+}
+
+REFUSED_VALUES: Final[Mapping[tuple[Keys, object], str]] = {
+    (("cluster", "consensus", "protocol"), "paxos"): "Paxos is not implemented; the protocol is raft",
+    (("cluster", "consensus", "protocol"), "custom"): "there is no seam for another protocol; it is raft",
+    (("cluster", "consensus", "fsync"), False): (
+        "an acknowledged task is on the disks of a majority: that needs fsync; remove the key"
+    ),
+    (("cluster", "discovery", "method"), "dns"): (
+        "looking members up in DNS is not supported by this version; list them under cluster.nodes"
+    ),
+    (("cluster", "discovery", "method"), "k8s"): (
+        "looking members up in Kubernetes is not supported by this version; list them under cluster.nodes"
+    ),
+    (("distribution", "task_queue", "type"), "fifo"): (
+        "the queue is ordered by priority, and first in, first out inside a priority; write priority"
+    ),
+    (("distribution", "routing", "anti_affinity"), True): (
+        "spreading tasks of one type over the nodes is not supported by this version; write false"
+    ),
+    (("fault_tolerance", "failover", "strategy"), "active-active"): (
+        "a task runs on one node at a time; every node serves and runs tasks anyway; write active-passive"
+    ),
+    (("fault_tolerance", "failover", "task_migration", "enabled"), False): (
+        "tasks of a lost node always go on elsewhere; remove the key"
+    ),
+    (("fault_tolerance", "failover", "task_migration", "migrate_in_progress"), False): (
+        "running tasks of a lost node always go on elsewhere; remove the key"
+    ),
+    (("skills", "sandbox"), "none"): "skills never run in the node's own process; write process",
+}
+
+# A key that is free text in the model, and the values it may have.
+CHOICES: Final[Mapping[Keys, tuple[str, ...]]] = {
+    ("cluster", "consensus", "protocol"): ("raft",),
+    ("cluster", "discovery", "method"): ("static",),
+    ("distribution", "task_queue", "type"): ("priority",),
+    ("fault_tolerance", "failover", "strategy"): ("active-passive",),
+    ("skills", "sandbox"): ("process",),
+}
+
+NO_EFFECT: Final[Mapping[Keys, str]] = {
+    (
+        "distribution",
+        "adaptive",
+        "rebalance_interval",
+    ): "work is placed when it can start, and not moved later",
+    ("distribution", "adaptive", "threshold"): "work is placed when it can start, and not moved later",
+    ("distribution", "routing", "affinity"): "placement goes by load, not by task type",
+    ("distribution", "routing", "anti_affinity"): "placement goes by load, not by task type",
+    ("distribution", "routing", "locality"): "a task names its zones itself, in its constraints",
+    ("fault_tolerance", "failover", "task_migration", "checkpoint_interval"): (
+        "a skill checkpoints when it calls ctx.checkpoint"
+    ),
+    ("fault_tolerance", "circuit_breaker"): "no breaker opens yet; failed attempts are retried with back-off",
+}
