@@ -47,12 +47,18 @@ class View:
 
 
 def plan(state: ClusterState, view: View, policy: PlanPolicy) -> list[Command]:
-    """Verdicts on nodes first, then clocks that ran out, then assignments: at most COMMANDS_MAX."""
-    verdicts = list(_verdicts(state, view, policy))
-    if verdicts:  # they move tasks: decide the rest on the state they make
-        return verdicts
-    overdue = list(islice(chain(_deadlines(state, view), _held(state, view, policy)), COMMANDS_MAX))
-    return overdue or list(_assignments(state, view, policy))
+    """Verdicts on nodes, else clocks that ran out, else corrections, else assignments: at most COMMANDS_MAX.
+    One kind at a time, because each changes what the next one should look at."""
+    for commands in (
+        _verdicts(state, view, policy),
+        _deadlines(state, view),
+        _held(state, view, policy),
+        _assignments(state, view, policy),
+    ):
+        batch = list(islice(commands, COMMANDS_MAX))
+        if batch:
+            return batch
+    return []
 
 
 def _verdicts(state: ClusterState, view: View, policy: PlanPolicy) -> Iterator[Command]:

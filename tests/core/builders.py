@@ -1,0 +1,212 @@
+"""Test data: a cluster of the core alone, driven by commands, with a seeded source of random command logs."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+from coterie.core.commands import (
+    AssignTask,
+    CancelTask,
+    Command,
+    ConfigureCluster,
+    ConfirmCancel,
+    ExpireTask,
+    FailAttempt,
+    FinishTask,
+    MarkNode,
+    Outcome,
+    RecordStep,
+    RegisterNode,
+    ReleaseTask,
+    ReportProgress,
+    SaveCheckpoint,
+    SetDrain,
+    StartTask,
+    SubmitTask,
+)
+from coterie.core.machine import apply
+from coterie.core.nouns import (
+    Data,
+    Event,
+    ExpiryKind,
+    NodeId,
+    NodeStatus,
+    Policy,
+    RetryPolicy,
+    SkillRef,
+    Task,
+    TaskError,
+    TaskId,
+    TaskState,
+)
+from coterie.core.state import ClusterState, Moment
+
+
+def submit_command(task_id: str = "t1", **changes: Any) -> SubmitTask:
+    values: dict[str, Any] = {
+        "task_id": TaskId(task_id),
+        "tenant": "default",
+        "type": "echo",
+        "payload": Data(b"{}"),
+        "priority": 2,
+        "retry": RetryPolicy(attempts_max=3, backoff_initial_ms=100, backoff_max_ms=1_000),
+    }
+    return SubmitTask(**{**values, **changes})
+
+
+def register_command(node_id: str = "n1", incarnation: int = 1, **changes: Any) -> RegisterNode:
+    values: dict[str, Any] = {
+        "node_id": NodeId(node_id),
+        "address": f"{node_id}:8080",
+        "incarnation": incarnation,
+        "capacity": 4,
+        "skills": (SkillRef("echo", "1.0"),),
+    }
+    return RegisterNode(**{**values, **changes})
+
+
+@dataclass
+class CoreCluster:
+    """Applies commands one per entry, one millisecond apart, and keeps the events."""
+
+    state: ClusterState = field(default_factory=ClusterState)
+    index: int = 0
+    now_ms: int = 1_000
+    events: list[Event] = field(default_factory=list)
+
+    def do(self, command: Command) -> Outcome:
+        self.index += 1
+        self.now_ms += 1
+        outcome = apply(self.state, command, Moment(self.index, self.now_ms))
+        self.events += self.state.outbox
+        self.state.outbox.clear()
+        return outcome
+
+    def task(self, task_id: str = "t1") -> Task:
+        task = self.state.task(TaskId(task_id))
+        assert task is not None
+        return task
+
+    def with_node(self, node_id: str = "n1", incarnation: int = 1, **changes: Any) -> CoreCluster:
+        self.do(register_command(node_id, incarnation, **changes))
+        return self
+
+    def running(self, task_id: str = "t1", node_id: str = "n1", **changes: Any) -> Task:
+        """A task submitted, assigned and started."""
+        self.do(submit_command(task_id, **changes))
+        self.assign(task_id, node_id)
+        self.do(StartTask(TaskId(task_id), self.task(task_id).attempt))
+        task = self.task(task_id)
+        assert task.state is TaskState.RUNNING
+        return task
+
+    def assign(self, task_id: str = "t1", node_id: str = "n1") -> Outcome:
+        task, node = self.task(task_id), self.state.nodes[NodeId(node_id)]
+        return self.do(AssignTask(task.task_id, node.node_id, node.incarnation, task.attempt + 1))
+
+    def types(self, task_id: str = "t1") -> list[str]:
+        return [event.type for event in self.events if event.task.task_id == task_id]
+
+
+class RandomLog:
+    """Random commands, most of them sensible for the state they will meet, some of them nonsense."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.cluster = CoreCluster()
+        self.submitted = 0
+
+    def take(self, count: int) -> list[Command]:
+        """The next commands; each is applied to our own copy so that the following ones fit."""
+        commands = []
+        for _ in range(count):
+            command = self._next()
+            self.cluster.do(command)
+            commands.append(command)
+        return commands
+
+    def _next(self) -> Command:
+        makers = [self._submit, self._submit, self._node, self._assign, self._assign, self._report]
+        makers += [self._report, self._report, self._report, self._operator, self._policy]
+        return self.random.choice(makers)()
+
+    def _task(self) -> tuple[TaskId, int]:
+        """A task and an attempt: mostly a live one with its true attempt."""
+        live = list(self.cluster.state.tasks.values())
+        if not live or self.random.random() < 0.1:
+            return TaskId(f"t{self.random.randint(0, self.submitted + 1)}"), self.random.randint(0, 3)
+        task = self.random.choice(live)
+        stale = self.random.random() < 0.15
+        return task.task_id, task.attempt - self.random.randint(1, 2) if stale else task.attempt
+
+    def _submit(self) -> Command:
+        self.submitted += self.random.random() < 0.9
+        number = self.submitted
+        return submit_command(
+            f"t{number}",
+            request_id=self.random.choice(["", f"r{number}", f"r{self.random.randint(0, number)}"]),
+            digest=self.random.choice([b"a", b"b"]),
+            priority=self.random.randint(1, 4),
+            payload=Data(b"x" * self.random.randint(0, 50)),
+            deadline_after_ms=self.random.choice([0, 0, 5, 50]),
+            start_delay_ms=self.random.choice([0, 0, 0, 10]),
+            checkpointing=self.random.random() < 0.8,
+            retry=RetryPolicy(self.random.randint(1, 3), 4, 16),
+        )
+
+    def _node(self) -> Command:
+        node_id = self.random.choice(["n1", "n2", "n3"])
+        node = self.cluster.state.nodes.get(NodeId(node_id))
+        incarnation = node.incarnation if node else 0
+        if node is None or self.random.random() < 0.3:
+            return register_command(
+                node_id, max(0, incarnation + self.random.randint(-1, 1)), capacity=self.random.randint(1, 5)
+            )
+        status = self.random.choice([NodeStatus.UP, NodeStatus.UP, NodeStatus.DOWN])
+        return MarkNode(node.node_id, max(0, incarnation - self.random.randint(0, 1)), status)
+
+    def _assign(self) -> Command:
+        task_id, attempt = self._task()
+        node = self.random.choice([*self.cluster.state.nodes.values(), None])
+        node_id, incarnation = (node.node_id, node.incarnation) if node else (NodeId("n9"), 1)
+        return AssignTask(task_id, node_id, incarnation, attempt + 1)
+
+    def _report(self) -> Command:
+        task_id, attempt = self._task()
+        key = f"s{self.random.randint(0, 4)}"
+        error = TaskError("SKILL_FAILED", "no", retryable=self.random.random() < 0.8)
+        data = Data(b"r" * self.random.randint(0, 30))
+        return self.random.choice(
+            [
+                StartTask(task_id, attempt),
+                RecordStep(task_id, attempt, key, data),
+                SaveCheckpoint(task_id, attempt, data, self.random.randint(1, 6)),
+                ReportProgress(task_id, attempt, self.random.randint(0, 10_000), "on the way"),
+                FinishTask(task_id, attempt, data),
+                FailAttempt(task_id, attempt, error, self.random.getrandbits(32)),
+                ReleaseTask(task_id, attempt, "why not", lost=self.random.random() < 0.5),
+                ConfirmCancel(task_id, attempt),
+            ]
+        )
+
+    def _operator(self) -> Command:
+        task_id, attempt = self._task()
+        return self.random.choice(
+            [
+                CancelTask(task_id, "changed my mind"),
+                ExpireTask(task_id, attempt, self.random.choice(list(ExpiryKind)), 7),
+                SetDrain(NodeId(self.random.choice(["n1", "n2", "n9"])), self.random.random() < 0.5, 20),
+            ]
+        )
+
+    def _policy(self) -> Command:
+        policy = Policy(
+            pending_tasks_max=self.random.choice([3, 1_000]),
+            finished_tasks_kept_max=self.random.choice([2, 50]),
+            requests_kept_max=self.random.choice([2, 50]),
+            steps_per_task_max=self.random.choice([2, 100]),
+            losses_max=self.random.choice([2, 100]),
+        )
+        return ConfigureCluster(self.random.choice(["c1", "c1", "c2"]), "test", policy)

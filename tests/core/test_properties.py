@@ -1,0 +1,154 @@
+"""Laws of the core, over random command logs. A failure names its seed."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from coterie.core.agenda import Start, agenda
+from coterie.core.canonical import state_hash
+from coterie.core.commands import Command
+from coterie.core.indexes import TaskIndexes
+from coterie.core.machine import apply
+from coterie.core.nouns import Event, NodeId, TaskId
+from coterie.core.placement import NodeLoad
+from coterie.core.scheduler import PlanPolicy, View, plan, wait_reason
+from coterie.core.state import ClusterState, Moment
+from coterie.core.transitions import TERMINAL, TRANSITIONS
+from coterie.raft import codec
+from tests.core.builders import CoreCluster, RandomLog
+
+SEEDS = range(60)
+LENGTH = 250
+
+
+def replay(state: ClusterState, commands: list[Command], first: int = 1) -> list[Event]:
+    events: list[Event] = []
+    for offset, command in enumerate(commands):
+        apply(state, command, Moment(first + offset, 1_000 + first + offset))
+        events += state.outbox
+        state.outbox.clear()
+    return events
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_same_log_gives_the_same_state(seed: int) -> None:
+    log = RandomLog(seed)
+    commands = log.take(LENGTH)
+    again = ClusterState()
+    events = replay(again, commands)
+    assert again == log.cluster.state
+    assert state_hash(again) == state_hash(log.cluster.state)
+    assert events == log.cluster.events
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_log_through_the_codec_is_the_same_log(seed: int) -> None:
+    commands = RandomLog(seed).take(LENGTH)
+    assert codec.decode_batch(codec.encode_batch(commands)) == commands
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_snapshot_in_the_middle_never_changes_the_future(seed: int) -> None:
+    commands = RandomLog(seed).take(LENGTH)
+    cut = random.Random(seed).randint(0, LENGTH)
+    whole, front = ClusterState(), ClusterState()
+    replay(whole, commands)
+    replay(front, commands[:cut])
+    back = codec.decode_state(codec.encode_state(front.copy()))
+    assert back == front
+    assert state_hash(back) == state_hash(front)
+    replay(back, commands[cut:], cut + 1)
+    assert back == whole
+    assert state_hash(back) == state_hash(whole)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_every_task_follows_the_table_and_ends_once(seed: int) -> None:
+    log = RandomLog(seed)
+    log.take(LENGTH)
+    last: dict[TaskId, Event] = {}
+    attempts: dict[TaskId, int] = {}
+    for event in log.cluster.events:
+        task = event.task
+        before = last.get(task.task_id)
+        if before is None:
+            assert (event.type, task.sequence) == ("submitted", 1)
+        else:
+            assert before.task.state not in TERMINAL, "a finished task changed"
+            assert task.sequence == before.task.sequence + 1
+            legal = TRANSITIONS[before.task.state] | {before.task.state}
+            assert task.state in legal
+        assert task.attempt >= attempts.get(task.task_id, 0)
+        attempts[task.task_id] = task.attempt
+        last[task.task_id] = event
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_indexes_equal_those_built_anew(seed: int) -> None:
+    log = RandomLog(seed)
+    for _ in range(LENGTH // 10):
+        log.take(10)
+        state = log.cluster.state
+        fresh = codec.decode_state(codec.encode_state(state.copy())).indexes
+        assert list(state.indexes.pending) == list(fresh.pending)
+        assert list(state.indexes.delayed) == list(fresh.delayed)
+        assert list(state.indexes.deadlines) == list(fresh.deadlines)
+        assert state.indexes.live_bytes == fresh.live_bytes
+        assert state.indexes.by_state == fresh.by_state
+        assert _held(state.indexes) == _held(fresh)
+
+
+def _held(indexes: TaskIndexes) -> dict[NodeId, dict[TaskId, int]]:
+    return {node: held for node, held in indexes.assigned.items() if held}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_no_node_ever_holds_more_than_its_capacity_by_assignment(seed: int) -> None:
+    log = RandomLog(seed)
+    for _ in range(LENGTH):
+        log.take(1)
+        state = log.cluster.state
+        event = log.cluster.events[-1] if log.cluster.events else None
+        if event is not None and event.type == "assigned" and event.index == log.cluster.index:
+            node = state.nodes[event.task.node_id]
+            assert len(state.indexes.held_by(node.node_id)) <= node.capacity
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_plan_is_accepted_and_comes_to_rest(seed: int) -> None:
+    """Whatever the state: carrying out plans is never refused, and ends."""
+    log = RandomLog(seed)
+    log.take(LENGTH)
+    cluster = CoreCluster(log.cluster.state, log.cluster.index, log.cluster.now_ms)
+    loads = {node_id: NodeLoad(node_id, node.incarnation, 0) for node_id, node in cluster.state.nodes.items()}
+    for _ in range(50):
+        commands = plan(cluster.state, View(cluster.now_ms, loads), PlanPolicy())
+        if not commands:
+            break
+        for command in commands:
+            outcome = cluster.do(command)
+            assert type(outcome).__name__ == "Accepted", (command, outcome)
+    else:
+        pytest.fail(f"seed {seed}: plans never end")
+    for task in cluster.state.tasks.values():
+        assert wait_reason(cluster.state, task, cluster.now_ms) is not None
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_agenda_starts_exactly_what_the_state_gives_a_node(seed: int) -> None:
+    log = RandomLog(seed)
+    log.take(LENGTH)
+    state = log.cluster.state
+    for node in state.nodes.values():
+        actions = agenda(state, node.node_id, node.incarnation, {})
+        started = {action.task.task_id for action in actions if isinstance(action, Start)}
+        wanted = {
+            task.task_id
+            for task in state.tasks.values()
+            if task.task_id in state.indexes.held_by(node.node_id)
+            and task.incarnation == node.incarnation
+            and not task.cancel_requested
+        }
+        assert started == wanted
