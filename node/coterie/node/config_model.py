@@ -71,9 +71,12 @@ def _size(low: str, high: str) -> _Parsed:
     return _between(low, high, parse_size_bytes, format_size)
 
 
-def _check_node_id(value: str) -> str:
-    if not _NODE_ID.fullmatch(value):
-        raise ValueError(f"{value!r} is not a node id: use letters, digits and inner hyphens, at most 63")
+def check_node_id(value: str) -> str:
+    """The id itself; ValueError when it cannot be a directory, a DNS name and part of file names at once."""
+    if not _NODE_ID.fullmatch(value) or value.lower() == "ca":  # ca.crt is the authority's
+        raise ValueError(
+            f"{value!r} is not a node id: use letters, digits and inner hyphens, at most 63, not ca"
+        )
     return value
 
 
@@ -100,7 +103,7 @@ class RelativePath:
 RELATIVE: Final = RelativePath()
 FilePath = Annotated[Path, RELATIVE]
 Port = Annotated[StrictInt, Field(ge=1, le=65_535)]
-NodeId = Annotated[StrictStr, AfterValidator(_check_node_id)]
+NodeId = Annotated[StrictStr, AfterValidator(check_node_id)]
 Name = Annotated[StrictStr, AfterValidator(_check_name)]
 Host = Annotated[StrictStr, AfterValidator(_check_dialable)]
 Listener = Annotated[Address, _Parsed(parse_address)]

@@ -1,0 +1,89 @@
+"""Certificates of a cluster: making them, and checking a set of files before a node or client uses it.
+
+One authority per cluster. A node's certificate says coterie://node/<id>, a person's or program's says
+coterie://user/<name>; the node's id is also its DNS name, so a peer is checked by id wherever it runs.
+`cryptography` is imported when it is needed, because that takes a while."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from coterie.node.config_settings import ConfigError, TlsPaths
+
+NODE_URI: Final = "coterie://node/"
+USER_URI: Final = "coterie://user/"
+CA_CERT: Final = "ca.crt"
+CA_KEY: Final = "ca.key"
+
+
+class TlsError(ConfigError):
+    """A certificate, key or authority cannot be used: one line, naming the file and the remedy."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__([problem])
+
+
+@dataclass(frozen=True, slots=True)
+class TlsMaterial:
+    """What gRPC needs, in PEM, checked. The key is left out of repr."""
+
+    ca: bytes
+    cert: bytes
+    key: bytes = field(repr=False)
+    expires_at: datetime  # of the certificate or its authority, whichever is first; UTC
+
+
+def node_paths(directory: Path, node_id: str) -> TlsPaths:
+    """The files of a node in a directory made by `init_tls`."""
+    return TlsPaths(directory / CA_CERT, directory / f"{node_id}.crt", directory / f"{node_id}.key")
+
+
+def user_paths(directory: Path, name: str) -> TlsPaths:
+    """The files of a user in a directory made by `init_tls`. The dot keeps them apart from node ids."""
+    return TlsPaths(directory / CA_CERT, directory / f"user.{name}.crt", directory / f"user.{name}.key")
+
+
+def init_tls(
+    directory: Path,
+    node_ids: Sequence[str],
+    hosts: Sequence[str] | Mapping[str, Sequence[str]] = (),
+    user: str = "admin",
+) -> TlsPaths:
+    """An authority, a certificate for each node and one for `user`, whose files are returned.
+
+    hosts: names and addresses at which the nodes are dialled, for all of them or by node id. An authority
+    that is already in `directory` is used again; certificates are made anew. Raises TlsError."""
+    from coterie.node import tls_issue
+
+    authority = tls_issue.open_authority(directory)
+    for node_id in node_ids:
+        names = hosts.get(node_id, ()) if isinstance(hosts, Mapping) else hosts
+        tls_issue.issue_node(authority, directory, node_id, names)
+    return tls_issue.issue_user(authority, directory, user)
+
+
+def issue_node(directory: Path, node_id: str, hosts: Sequence[str] = ()) -> TlsPaths:
+    """A certificate for one node, by the authority in `directory`, which is made when there is none."""
+    from coterie.node import tls_issue
+
+    return tls_issue.issue_node(tls_issue.open_authority(directory), directory, node_id, hosts)
+
+
+def issue_user(directory: Path, name: str) -> TlsPaths:
+    """A certificate for a person or program, by the authority in `directory`, made when there is none."""
+    from coterie.node import tls_issue
+
+    return tls_issue.issue_user(tls_issue.open_authority(directory), directory, name)
+
+
+def load_tls(paths: TlsPaths, node_id: str | None = None, now: datetime | None = None) -> TlsMaterial:
+    """Read the three files and check that they fit together, are valid now, and belong to `node_id`.
+
+    node_id: None for a client. Raises TlsError for the first thing that is wrong."""
+    from coterie.node import tls_check
+
+    return tls_check.load(paths, node_id, now or datetime.now(UTC))
