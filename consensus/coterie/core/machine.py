@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from coterie.core import node_rules, task_rules
@@ -29,6 +28,7 @@ from coterie.core.commands import (
     StartTask,
     SubmitTask,
 )
+from coterie.core.nouns import evolve
 from coterie.core.state import ClusterState, Moment
 
 Rule = Callable[[ClusterState, Any, Moment], Outcome]
@@ -37,7 +37,7 @@ Rule = Callable[[ClusterState, Any, Moment], Outcome]
 def apply(state: ClusterState, command: Command, moment: Moment) -> Outcome:
     """Change the state by one command. The only door into the state."""
     if moment.at_ms > state.meta.clock_ms:
-        state.meta = replace(state.meta, clock_ms=moment.at_ms)
+        state.meta = evolve(state.meta, clock_ms=moment.at_ms)
     rule = RULES.get(type(command))
     if rule is None:
         return Rejected("UNKNOWN_COMMAND", f"no rule for {type(command).__name__}")
@@ -49,7 +49,7 @@ def _configure(state: ClusterState, command: ConfigureCluster, moment: Moment) -
     if meta.cluster_id and meta.cluster_id != command.cluster_id:
         return Rejected("OTHER_CLUSTER", f"this is cluster {meta.cluster_id}")
     duplicate = meta.cluster_id != "" and meta.policy == command.policy
-    state.meta = replace(
+    state.meta = evolve(
         meta,
         cluster_id=command.cluster_id,
         cluster_name=command.cluster_name,

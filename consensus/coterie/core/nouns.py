@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import NewType
+from typing import NewType, TypeVar
 
 TaskId = NewType("TaskId", str)
 NodeId = NewType("NodeId", str)
@@ -120,7 +120,19 @@ class Step:
     at_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+Record = TypeVar("Record")
+
+
+def evolve(record: Record, **changes: object) -> Record:
+    """`dataclasses.replace` for frozen records without slots, ten times as fast: it copies the instance's
+    dict instead of calling a constructor of forty arguments. Field names are the caller's to get right."""
+    new = object.__new__(type(record))
+    new.__dict__.update(record.__dict__)
+    new.__dict__.update(changes)
+    return new
+
+
+@dataclass(frozen=True)  # no slots: see evolve
 class Task:
     task_id: TaskId
     order: int  # grows with every submitted task; FIFO and listing follow it

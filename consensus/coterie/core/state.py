@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from coterie.core.indexes import TaskIndexes
-from coterie.core.nouns import Data, Event, Node, NodeId, Policy, Request, Step, Task, TaskId
+from coterie.core.nouns import Data, Event, Node, NodeId, Policy, Request, Step, Task, TaskId, evolve
 from coterie.core.transitions import TERMINAL, is_legal
 
 FORMAT = 1  # of the state's meaning; raised together by all nodes when apply changes its mind
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: see evolve
 class Meta:
     """The scalars of the state."""
 
@@ -87,7 +87,7 @@ def change_task(
 ) -> Task:
     """Put `after` in the place of `before`, as one numbered event. The transition must be legal."""
     assert is_legal(before.state, after.state), f"{before.state.name} -> {after.state.name}"
-    after = replace(after, version=before.version + 1, sequence=before.sequence + 1)
+    after = evolve(after, version=before.version + 1, sequence=before.sequence + 1)
     if after.state in TERMINAL:
         after = _finish(state, before, after, moment, event, detail)
     else:
@@ -98,12 +98,12 @@ def change_task(
 
 
 def _finish(state: ClusterState, before: Task, after: Task, moment: Moment, event: str, detail: str) -> Task:
-    after = replace(after, finished_at_ms=moment.at_ms)
+    after = evolve(after, finished_at_ms=moment.at_ms)
     del state.tasks[after.task_id]
     steps = state.steps.pop(after.task_id, ())
     state.indexes.replace(before, after)
     state.finished[after.task_id] = after
-    state.meta = replace(
+    state.meta = evolve(
         state.meta,
         finished_total=state.meta.finished_total + 1,
         finished_bytes=state.meta.finished_bytes + _kept_bytes(after),
@@ -125,7 +125,7 @@ def _evict(state: ClusterState) -> None:
         state.indexes.by_state[task.state] -= 1
         dropped += _kept_bytes(task)
     if dropped:
-        state.meta = replace(state.meta, finished_bytes=state.meta.finished_bytes - dropped)
+        state.meta = evolve(state.meta, finished_bytes=state.meta.finished_bytes - dropped)
 
 
 def _kept_bytes(task: Task) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from coterie.core.commands import (
     Accepted,
     AssignTask,
@@ -35,6 +33,7 @@ from coterie.core.nouns import (
     TaskError,
     TaskId,
     TaskState,
+    evolve,
 )
 from coterie.core.state import ClusterState, Moment, add_task, change_task, held
 from coterie.core.transitions import HELD, TERMINAL
@@ -54,7 +53,7 @@ def submit(state: ClusterState, command: SubmitTask, moment: Moment) -> Outcome:
         return full
     _remember(state, command, moment)
     order = state.meta.order + 1
-    state.meta = replace(state.meta, order=order)
+    state.meta = evolve(state.meta, order=order)
     task = _new_task(command, order, moment.at_ms)
     add_task(state, task)
     state.outbox.append(Event("submitted", task, moment.index, moment.at_ms))
@@ -138,7 +137,7 @@ def assign(state: ClusterState, command: AssignTask, moment: Moment) -> Outcome:
         return Rejected("NODE_DRAINING", f"node {command.node_id} takes no new work")
     if len(state.indexes.held_by(node.node_id)) >= node.capacity:
         return Rejected("NODE_FULL", f"node {command.node_id} has no free slot")
-    after = replace(
+    after = evolve(
         task,
         state=TaskState.SCHEDULED,
         node_id=node.node_id,
@@ -162,7 +161,7 @@ def start(state: ClusterState, command: StartTask, moment: Moment) -> Outcome:
 
 
 def _started(state: ClusterState, task: Task, moment: Moment) -> Task:
-    after = replace(task, state=TaskState.RUNNING, started_at_ms=moment.at_ms)
+    after = evolve(task, state=TaskState.RUNNING, started_at_ms=moment.at_ms)
     return change_task(state, task, after, moment, "started")
 
 
@@ -182,8 +181,8 @@ def record_step(state: ClusterState, command: RecordStep, moment: Moment) -> Out
         *steps,
         Step(command.key, command.attempt, command.result, moment.at_ms),
     )
-    state.meta = replace(state.meta, steps_total=state.meta.steps_total + 1)
-    after = replace(task, step_count=task.step_count + 1, bytes_held=task.bytes_held + more)
+    state.meta = evolve(state.meta, steps_total=state.meta.steps_total + 1)
+    after = evolve(task, step_count=task.step_count + 1, bytes_held=task.bytes_held + more)
     change_task(state, task, after, moment, "step", command.key)
     return Accepted(task.task_id)
 
@@ -213,7 +212,7 @@ def save_checkpoint(state: ClusterState, command: SaveCheckpoint, moment: Moment
     if task.bytes_held + more > state.meta.policy.task_bytes_max:
         limit = state.meta.policy.task_bytes_max
         return Rejected("TASK_TOO_LARGE", f"a task keeps at most {limit} bytes")
-    after = replace(
+    after = evolve(
         task,
         checkpoint=command.checkpoint,
         checkpoint_number=command.number,
@@ -227,7 +226,7 @@ def report_progress(state: ClusterState, command: ReportProgress, moment: Moment
     task = _fenced(state, command.task_id, command.attempt)
     if isinstance(task, Rejected):
         return task
-    after = replace(task, percent_x100=command.percent_x100, progress_message=command.message)
+    after = evolve(task, percent_x100=command.percent_x100, progress_message=command.message)
     change_task(state, task, after, moment, "progress", command.message)
     return Accepted(task.task_id)
 
@@ -241,7 +240,7 @@ def finish(state: ClusterState, command: FinishTask, moment: Moment) -> Outcome:
         return Rejected("CANCELLED", "the task was cancelled before its result arrived")
     if task.state is TaskState.SCHEDULED:  # a task too short for a report of its own
         task = _started(state, task, moment)
-    after = replace(task, state=TaskState.SUCCEEDED, result=command.result, percent_x100=10_000, error=None)
+    after = evolve(task, state=TaskState.SUCCEEDED, result=command.result, percent_x100=10_000, error=None)
     change_task(state, task, after, moment, "succeeded")
     return Accepted(task.task_id)
 
@@ -270,12 +269,12 @@ def _failed(
 ) -> None:
     failures = task.failures + 1
     if not error.retryable or failures >= task.retry.attempts_max:
-        after = replace(task, state=end, error=error, failures=failures)
+        after = evolve(task, state=end, error=error, failures=failures)
         change_task(state, task, after, moment, end.name.lower(), error.message)
         return
     wait_ms = backoff_ms(task.retry, failures, dice)
     after = _to_queue(state, task, failures=failures, start_at_ms=moment.at_ms + wait_ms)
-    change_task(state, task, replace(after, error=error), moment, "retry", error.message)
+    change_task(state, task, evolve(after, error=error), moment, "retry", error.message)
 
 
 def backoff_ms(retry: RetryPolicy, failures: int, dice: int) -> int:
@@ -292,7 +291,7 @@ def _to_queue(
     if not task.checkpointing:
         state.steps.pop(task.task_id, None)
         checkpoint, count, bytes_held = NO_DATA, 0, held(task.payload)
-    return replace(
+    return evolve(
         task,
         state=TaskState.PENDING,
         failures=failures,
@@ -319,7 +318,7 @@ def release_held(state: ClusterState, task: Task, reason: str, lost: bool, momen
         _cancelled(state, task, moment)
     elif lost and losses >= state.meta.policy.losses_max:
         error = TaskError("NODE_LOST", f"lost with its node {losses} times", retryable=False)
-        after = replace(task, state=TaskState.DEAD_LETTERED, error=error, losses=losses)
+        after = evolve(task, state=TaskState.DEAD_LETTERED, error=error, losses=losses)
         change_task(state, task, after, moment, "dead_lettered", error.message)
     else:
         after = _to_queue(state, task, failures=task.failures, losses=losses)
@@ -339,11 +338,11 @@ def cancel(state: ClusterState, command: CancelTask, moment: Moment) -> Outcome:
         return _no_task(state, command.task_id)
     if task.cancel_requested:
         return Accepted(task.task_id, duplicate=True)
-    after = replace(task, cancel_requested=True, cancel_reason=command.reason)
+    after = evolve(task, cancel_requested=True, cancel_reason=command.reason)
     if task.state in HELD:
         change_task(state, task, after, moment, "cancel_requested", command.reason)
     else:
-        end = replace(after, state=TaskState.CANCELLED)
+        end = evolve(after, state=TaskState.CANCELLED)
         change_task(state, task, end, moment, "cancelled", command.reason)
     return Accepted(task.task_id)
 
@@ -359,7 +358,7 @@ def confirm_cancel(state: ClusterState, command: ConfirmCancel, moment: Moment) 
 
 
 def _cancelled(state: ClusterState, task: Task, moment: Moment) -> None:
-    after = replace(task, state=TaskState.CANCELLED)
+    after = evolve(task, state=TaskState.CANCELLED)
     change_task(state, task, after, moment, "cancelled", task.cancel_reason)
 
 
@@ -371,7 +370,7 @@ def expire(state: ClusterState, command: ExpireTask, moment: Moment) -> Outcome:
         if not task.deadline_at_ms or moment.at_ms < task.deadline_at_ms:
             return Rejected("NOT_DUE", "the deadline has not passed")
         error = TaskError("DEADLINE", "the task's deadline passed", retryable=False)
-        after = replace(task, state=TaskState.TIMED_OUT, error=error)
+        after = evolve(task, state=TaskState.TIMED_OUT, error=error)
         change_task(state, task, after, moment, "timed_out", error.message)
         return Accepted(task.task_id)
     if task.state not in HELD or task.attempt != command.attempt:
