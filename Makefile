@@ -1,0 +1,70 @@
+# Everything starts here. Needs make and Python 3.11 or newer; makes its own environment in .venv.
+#
+#   make demo                 three nodes work through real files while nodes are killed
+#   make test                 all tests
+#   make demo ARGS="--help"   options are passed on
+
+SHELL  := /bin/sh
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.stamp
+SEEDS  ?= 2000
+ARGS   ?=
+PYTHON ?=
+
+# The first Python that is new enough; `make setup PYTHON=python3.12` chooses another.
+FIND_PYTHON = for p in $(or $(PYTHON),python3 python3.13 python3.12 python3.11); do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check sim chaos bench proto fmt clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## make .venv and install everything into it (all other targets do it when needed)
+
+$(STAMP): pyproject.toml
+	@python=$$($(FIND_PYTHON)); \
+	if [ -z "$$python" ]; then \
+		echo "no Python 3.11 or newer among: $(or $(PYTHON),python3 python3.13 python3.12 python3.11);" \
+			"name one with PYTHON=..." >&2; exit 1; \
+	fi; \
+	set -e; \
+	if command -v uv >/dev/null 2>&1; then \
+		test -x $(BIN)/python || uv venv --quiet --python "$$python" $(VENV); \
+		uv pip install --quiet --python $(BIN)/python -e '.[dev]'; \
+	else \
+		test -x $(BIN)/python || "$$python" -m venv $(VENV); \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'; \
+	fi
+	@touch $@
+
+demo: $(STAMP)  ## the main job on real input, with nodes killed on the way
+	$(BIN)/python -m coterie.node.demo $(ARGS)
+
+test: $(STAMP)  ## unit, property and real-process tests
+	$(BIN)/python -m pytest -m "not chaos" $(ARGS)
+
+check: $(STAMP)  ## lint, format, types, import law, generated code, wheel
+	$(BIN)/python -m tests.tools.check $(ARGS)
+
+sim: $(STAMP)  ## the Raft engine under simulated faults, SEEDS=2000 of them
+	$(BIN)/python -m tests.sim.raft --seeds $(SEEDS) --nodes 3,5 $(ARGS)
+
+chaos: $(STAMP)  ## longer runs with faults on real processes
+	$(BIN)/python -m pytest -m chaos $(ARGS)
+
+bench: $(STAMP)  ## throughput, latency and failover figures of this machine
+	$(BIN)/python -m bench.run $(ARGS)
+
+proto: $(STAMP)  ## make the gRPC code from proto/ again
+	$(BIN)/python -m tests.tools.stubs
+
+fmt: $(STAMP)  ## put the code into its one format
+	$(BIN)/ruff check --fix --quiet .
+	$(BIN)/ruff format .
+
+clean:  ## remove everything that was made, .venv too
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .sim .coterie-dev demo-report
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

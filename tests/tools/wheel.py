@@ -1,0 +1,76 @@
+"""Does the wheel hold what it should, and does its client work where only the base install is?
+
+Builds the wheel, looks into it, installs it into an empty environment beside google-cloud-tasks (which brings a
+top-level package called `proto`), and imports both clients in one process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import venv
+import zipfile
+from pathlib import Path
+
+from tests.tools.stubs import ROOT
+
+NEIGHBOUR = "google-cloud-tasks"
+PACKAGES = ("v1", "core", "raft", "node", "client", "skills")
+NODE_ONLY = ("pydantic", "pysyncobj", "yaml", "click", "cryptography", "openai", "networkx")
+TRIAL = f"""
+import importlib.util, sys
+import coterie.client
+import google.cloud.tasks_v2
+import coterie
+assert coterie.__file__ is None, f"coterie is a namespace, not a package: {{coterie.__file__}}"
+brought = [name for name in {NODE_ONLY!r} if importlib.util.find_spec(name)]
+assert not brought, f"the base install brings what only a node needs: {{brought}}"
+assert not [name for name in sys.modules if name.startswith(("coterie.node", "coterie.core", "coterie.raft"))]
+print("coterie.client works beside", google.cloud.tasks_v2.__name__)
+"""
+
+
+def misplaced(names: list[str]) -> list[str]:
+    """What is wrong with the list of files in the wheel."""
+    problems = [
+        f"{name}: outside coterie/" for name in names if name.split("/")[0].split("-")[0] != "coterie"
+    ]
+    problems += [
+        f"{name}: does not belong here" for name in names if "__pycache__" in name or "tests/" in name
+    ]
+    needed = [f"coterie/{package}/py.typed" for package in PACKAGES]
+    problems += [f"{name}: missing" for name in needed if name not in names]
+    if not any(name.endswith(".dist-info/licenses/LICENSE") for name in names):
+        problems.append("LICENSE: missing")
+    if "coterie/__init__.py" in names:
+        problems.append("coterie/__init__.py: makes a package of the namespace")
+    return problems
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory() as scratch:
+        base = Path(scratch)
+        _run([sys.executable, "-m", "build", "--wheel", "--outdir", str(base), str(ROOT)], base)
+        wheel = next(base.glob("*.whl"))
+        with zipfile.ZipFile(wheel) as archive:
+            problems = misplaced(archive.namelist())
+        if problems:
+            print("\n".join(problems))
+            return 1
+        venv.create(base / "venv", with_pip=True)
+        python = str(base / "venv" / "bin" / "python")
+        install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        _run([*install, str(wheel), NEIGHBOUR], base)
+        print(_run([python, "-I", "-c", TRIAL], base).strip())
+    return 0
+
+
+def _run(command: list[str], directory: Path) -> str:
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command[:4])} ... failed:\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    sys.exit(main())
