@@ -1,0 +1,113 @@
+"""Feeds the ledger from applied entries, and copies from a peer what a snapshot made this node skip."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+import grpc
+
+from coterie.core.nouns import Event, Task
+from coterie.core.transitions import TERMINAL
+from coterie.node import convert
+from coterie.node.ledger import Gap, Ledger, LedgerEvent, LedgerTask
+from coterie.node.links import PeerChannels
+from coterie.node.observability import get_logger
+from coterie.v1 import log_pb2, peer_pb2
+
+log = get_logger(__name__)
+
+PAGE_ROWS = 500
+LOOK_EVERY_S = 1.0
+COPY_TIMEOUT_S = 60.0
+
+
+def feed(ledger: Ledger, index: int, events: Sequence[Event]) -> None:
+    """Queue the rows of one applied entry."""
+    tasks = [_task_row(event) for event in events if event.task.state in TERMINAL]
+    ledger.append(index, tasks, [_event_row(event) for event in events])
+
+
+def _task_row(event: Event) -> LedgerTask:
+    return _row(event.task, event.index, convert.finished_record(event))
+
+
+def _row(task: Task, index: int, record: bytes) -> LedgerTask:
+    return LedgerTask(
+        task_id=task.task_id,
+        order=task.order,
+        tenant=task.tenant,
+        type=task.type,
+        state=task.state.name,
+        priority=task.priority,
+        labels={label.key: label.value for label in task.labels},
+        created_at_ms=task.created_at_ms,
+        finished_at_ms=task.finished_at_ms,
+        index=index,
+        record=record,
+    )
+
+
+def _event_row(event: Event) -> LedgerEvent:
+    task = event.task
+    return LedgerEvent(task.task_id, task.sequence, event.index, convert.event_record(event))
+
+
+async def pages(ledger: Ledger, after_index: int, up_to_index: int) -> AsyncIterator[peer_pb2.LedgerRows]:
+    """Rows with log indexes above `after_index`, page by page, as far as this ledger has no gap itself."""
+    while after_index < up_to_index:
+        page = await ledger.rows_after(after_index, PAGE_ROWS)
+        yield peer_pb2.LedgerRows(
+            tasks=[row.record for row in page.tasks],
+            events=[row.record for row in page.events],
+            through_index=page.through_index,
+        )
+        if not page.more or page.through_index <= after_index:
+            return
+        after_index = page.through_index
+
+
+class GapFiller:
+    """Copies missing rows from whichever peer has them."""
+
+    def __init__(self, ledger: Ledger, channels: PeerChannels) -> None:
+        self._ledger, self._channels = ledger, channels
+
+    async def run(self) -> None:
+        while True:
+            for gap in self._ledger.gaps:
+                for peer in self._channels.peers:
+                    if await self._copy(peer, gap):
+                        break
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _copy(self, peer: str, gap: Gap) -> bool:
+        """Copy the gap from one peer; whether anything was gained."""
+        request = peer_pb2.FetchLedgerRequest(after_index=gap.after_index, up_to_index=gap.up_to_index)
+        call = self._channels.stub(peer).FetchLedger(
+            request, metadata=self._channels.metadata, timeout=COPY_TIMEOUT_S
+        )
+        after = gap.after_index
+        try:
+            async for rows in call:
+                through = min(rows.through_index, gap.up_to_index)
+                if through > after:
+                    await self._adopt(rows, Gap(after, through))
+                    after = through
+        except grpc.aio.AioRpcError as error:
+            log.debug("ledger copy ended", extra={"peer": peer, "error": error.details()})
+        if after > gap.after_index:
+            log.info("ledger gap filled", extra={"peer": peer, "after": gap.after_index, "through": after})
+        return after > gap.after_index
+
+    async def _adopt(self, rows: peer_pb2.LedgerRows, filled: Gap) -> None:
+        tasks = []
+        for raw in rows.tasks:
+            record = log_pb2.LedgerRecord.FromString(raw)
+            task, _ = convert.read_finished(raw)
+            tasks.append(_row(task, record.index, raw))
+        events = []
+        for raw in rows.events:
+            kept = log_pb2.LedgerEvent.FromString(raw)
+            events.append(LedgerEvent(kept.task_id, kept.sequence, kept.index, raw))
+        await self._ledger.adopt(tasks, events, filled)
