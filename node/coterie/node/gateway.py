@@ -9,7 +9,8 @@ from typing import Any
 
 import grpc
 
-from coterie.core.commands import Accepted, CancelTask, Outcome, SubmitTask
+from coterie.core import commands
+from coterie.core.commands import Accepted, Outcome
 from coterie.core.nouns import Task, TaskId
 from coterie.core.state import ClusterState
 from coterie.core.transitions import TERMINAL
@@ -46,7 +47,6 @@ class GatewayParts:
     watcher: Watcher
     hub: Hub
     exchange: BlobExchange
-    blobs: BlobStore
     clock: Clock
     metrics: NodeMetrics
     local_skills: Callable[[], frozenset[str]]
@@ -75,9 +75,9 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
             text = f"{len(request.requests)} requests, the limit is {BATCH_MAX}; send them in parts"
             raise invalid([Violation("requests", text)])
         admitted = [await self._try_admit(one) for one in request.requests]
-        commands = [one for one in admitted if isinstance(one, SubmitTask)]
-        size = sum(map(_size, commands))
-        outcomes = iter(await self._parts.proposer.propose(commands, _timeout(context), size))
+        accepted = [one for one in admitted if isinstance(one, commands.SubmitTask)]
+        size = sum(map(_size, accepted))
+        outcomes = iter(await self._parts.proposer.propose(accepted, _timeout(context), size))
         response = tasks_pb2.BatchSubmitTasksResponse()
         for one in admitted:
             await self._add_result(response, one if isinstance(one, ApiError) else next(outcomes))
@@ -94,13 +94,13 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
         except ApiError as error:
             slot.status = to_status(error).SerializeToString()
 
-    async def _try_admit(self, request: tasks_pb2.SubmitTaskRequest) -> SubmitTask | ApiError:
+    async def _try_admit(self, request: tasks_pb2.SubmitTaskRequest) -> commands.SubmitTask | ApiError:
         try:
             return await self._admit(request)
         except ApiError as error:
             return error
 
-    async def _admit(self, request: tasks_pb2.SubmitTaskRequest) -> SubmitTask:
+    async def _admit(self, request: tasks_pb2.SubmitTaskRequest) -> commands.SubmitTask:
         """Everything that can be refused is refused here, before anything is proposed."""
         parts = self._parts
         state = parts.state()
@@ -113,7 +113,7 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
             await self._ensure_blob(command)
         return command
 
-    def _refuse_when_full(self, state: ClusterState, command: SubmitTask) -> None:
+    def _refuse_when_full(self, state: ClusterState, command: commands.SubmitTask) -> None:
         queued = len(state.indexes.pending) + len(state.indexes.delayed)
         known = f"{command.tenant}/{command.request_id}" in state.requests
         if known:  # the answer to a retry is never "full"
@@ -124,7 +124,7 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
         if self._parts.ledger_backlog() > LEDGER_BACKLOG_MAX:
             raise _full("the ledger of this node cannot keep up")
 
-    async def _ensure_blob(self, command: SubmitTask) -> None:
+    async def _ensure_blob(self, command: commands.SubmitTask) -> None:
         payload = command.payload
         try:
             await self._parts.exchange.ensure(payload.sha256, payload.size_bytes)
@@ -209,7 +209,7 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
     async def CancelTask(self, request: tasks_pb2.CancelTaskRequest, context: Context) -> tasks_pb2.Task:
         task_id = task_id_of(request.name)
         outcome = await self._parts.proposer.one(
-            CancelTask(task_id, request.reason[:1_000]), _timeout(context)
+            commands.CancelTask(task_id, request.reason[:1_000]), _timeout(context)
         )
         found = await self._parts.reader.get(task_id, seconds_left(context))
         if not isinstance(outcome, Accepted) and not found.task.cancel_requested:
@@ -243,7 +243,7 @@ def _timeout(context: Context) -> float:
     return max(0.05, min(seconds_left(context) - DEADLINE_MARGIN_S, PROPOSE_MAX_S))
 
 
-def _size(command: SubmitTask) -> int:
+def _size(command: commands.SubmitTask) -> int:
     return len(command.payload.inline) + 256
 
 

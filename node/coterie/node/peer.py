@@ -13,12 +13,11 @@ from coterie.node.clock import Clock
 from coterie.node.errors import not_found
 from coterie.node.identity import require_node
 from coterie.node.ledger import Ledger
+from coterie.node.ledger_feed import pages
 from coterie.node.links import CLAIM_KEY, FrameSink, run_stream
 from coterie.node.loads import LoadBook
 from coterie.node.rpc import Context, streaming, unary
 from coterie.v1 import peer_pb2, peer_pb2_grpc, tasks_pb2
-
-LEDGER_PAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +87,7 @@ class PeerService(peer_pb2_grpc.PeerServicer):
         self, request: peer_pb2.FetchLedgerRequest, context: Context
     ) -> AsyncIterator[peer_pb2.LedgerRows]:
         self._peer(context)
-        async for rows in ledger_pages(self._parts.ledger, request.after_index):
+        async for rows in pages(self._parts.ledger, request.after_index, request.up_to_index):
             yield rows
 
     @unary
@@ -100,9 +99,3 @@ class PeerService(peer_pb2_grpc.PeerServicer):
         for report, age_ms in self._parts.book.reports():
             answer.loads.add(report=report, age_ms=age_ms)
         return answer
-
-
-async def ledger_pages(ledger: Ledger, after_index: int) -> AsyncIterator[peer_pb2.LedgerRows]:
-    """Placeholder until the ledger's paging shape is known."""
-    raise NotImplementedError
-    yield

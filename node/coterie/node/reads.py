@@ -49,6 +49,10 @@ class Reader:
         recent = self._state().finished.get(task_id)
         return Found(recent) if recent is not None else None
 
+    def peek(self, task_id: TaskId) -> Task | None:
+        """A live or recently finished task, without its steps."""
+        return self._state().task(task_id)
+
     async def get(self, task_id: TaskId, timeout_s: float) -> Found:
         """The task; a miss is believed only after a barrier. Raises ApiError NOT_FOUND."""
         found = await self.find(task_id)
@@ -77,7 +81,8 @@ class Reader:
         return heapq.nlargest(limit, [*live, *finished], key=lambda found: found.task.order)
 
     def _live(self, query: LedgerQuery, before: int | None, limit: int) -> list[Found]:
-        state, matching = self._state(), []
+        state = self._state()
+        matching: list[Found] = []
         for task in reversed(state.tasks.values()):
             if len(matching) >= limit:
                 break

@@ -41,6 +41,10 @@ class _Waits:
             await self._look(task_id)
 
     async def _look(self, task_id: TaskId) -> None:
+        known = self._reader.peek(task_id)
+        if known is not None:
+            self._take_if_ended(known)
+            return
         try:
             found = await self._reader.get(task_id, BARRIER_S)
         except ApiError:
@@ -49,9 +53,12 @@ class _Waits:
                 self._missing.append(task_id)
                 self._bell.set()
             return
-        if found.task.state in TERMINAL and task_id in self._names:
-            self._hub.forget(task_id, self._finished)
-            self._finished(found.task)
+        self._take_if_ended(found.task)
+
+    def _take_if_ended(self, task: Task) -> None:
+        if task.state in TERMINAL and task.task_id in self._names:
+            self._hub.forget(task.task_id, self._finished)
+            self._finished(task)
 
     def _finished(self, task: Task) -> None:
         if task.task_id in self._names:

@@ -58,6 +58,7 @@ class Worker:
         self._incarnation = parts.registration.incarnation
         self._bell = parts.bell.listener()
         self._jobs: dict[TaskId, Job] = {}
+        self._leaving = False
         self._confirming: set[asyncio.Task[None]] = set()
         self._factory = JobFactory(parts.proposer, parts.blobs, parts.host, parts.clock, parts.metrics)
 
@@ -82,6 +83,13 @@ class Worker:
     def service_ms(self) -> dict[str, float]:
         """EWMA of the time an attempt takes, per skill."""
         return self._factory.service_ms
+
+    async def leave(self) -> None:
+        """The node is stopping: give back every task, and wait until the log knows."""
+        self._leaving = True
+        for job in self._jobs.values():
+            job.leave(at_once=True)
+        await asyncio.gather(*(job.done for job in self._jobs.values()), return_exceptions=True)
 
     async def _round(self) -> None:
         state = self._parts.state()
@@ -113,7 +121,7 @@ class Worker:
                 self._cancel(task_id, attempt)
 
     def _start(self, task: Task, state: ClusterState) -> None:
-        if task.task_id in self._jobs or not self._parts.lease.valid:
+        if task.task_id in self._jobs or self._leaving or not self._parts.lease.valid:
             return  # an earlier attempt is still ending, or we may not run anything now
         job = self._factory.make(task, state.steps.get(task.task_id, ()))
         self._jobs[task.task_id] = job

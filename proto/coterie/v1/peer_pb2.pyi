@@ -155,52 +155,30 @@ class FetchLedgerRequest(_message.Message):
 Global___FetchLedgerRequest: _TypeAlias = FetchLedgerRequest  # noqa: Y015
 
 @_typing.final
-class LedgerRow(_message.Message):
+class LedgerRows(_message.Message):
+    """Rows in the order of their log index: serialized coterie.v1.log.LedgerRecord and LedgerEvent."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
-    INDEX_FIELD_NUMBER: _builtins.int
-    TASK_ID_FIELD_NUMBER: _builtins.int
-    RECORD_FIELD_NUMBER: _builtins.int
+    TASKS_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
-    index: _builtins.int
-    task_id: _builtins.str
-    record: _builtins.bytes
+    THROUGH_INDEX_FIELD_NUMBER: _builtins.int
+    through_index: _builtins.int
+    """nothing up to here is missing from this and the earlier messages"""
+    @_builtins.property
+    def tasks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
     @_builtins.property
     def events(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
     def __init__(
         self,
         *,
-        index: _builtins.int = ...,
-        task_id: _builtins.str = ...,
-        record: _builtins.bytes = ...,
+        tasks: _abc.Iterable[_builtins.bytes] | None = ...,
         events: _abc.Iterable[_builtins.bytes] | None = ...,
+        through_index: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "index", b"index", "record", b"record", "task_id", b"task_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___LedgerRow: _TypeAlias = LedgerRow  # noqa: Y015
-
-@_typing.final
-class LedgerRows(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    ROWS_FIELD_NUMBER: _builtins.int
-    FLUSHED_INDEX_FIELD_NUMBER: _builtins.int
-    flushed_index: _builtins.int
-    @_builtins.property
-    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___LedgerRow]: ...
-    def __init__(
-        self,
-        *,
-        rows: _abc.Iterable[Global___LedgerRow] | None = ...,
-        flushed_index: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["flushed_index", b"flushed_index", "rows", b"rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "tasks", b"tasks", "through_index", b"through_index"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

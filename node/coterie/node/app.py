@@ -1,0 +1,349 @@
+"""One node, wired together. Nothing is decided here: it builds the parts and runs their loops."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Sequence
+
+from coterie.core.commands import RegisterNode
+from coterie.core.nouns import Event, Label, NodeId, SkillRef
+from coterie.core.state import ClusterState
+from coterie.node.admission import Admission, AdmissionLimits
+from coterie.node.blob_exchange import BlobExchange
+from coterie.node.blobs import BlobOptions, BlobStore
+from coterie.node.clock import Clock
+from coterie.node.cluster_service import ClusterParts, ClusterService
+from coterie.node.config import NodeSettings
+from coterie.node.coordinator import ClusterNaming, Coordinator
+from coterie.node.gateway import BlobsService, GatewayParts, TasksService
+from coterie.node.httpd import HttpServer
+from coterie.node.hub import Bell, Hub
+from coterie.node.incarnation import next_incarnation
+from coterie.node.ledger import Ledger
+from coterie.node.ledger_feed import GapFiller, feed
+from coterie.node.links import PeerChannels, RaftDialer
+from coterie.node.loads import Lease, LoadBook, Reporter, SelfGauge
+from coterie.node.metrics import NodeMetrics
+from coterie.node.observability import get_logger
+from coterie.node.peer import PeerParts, PeerService
+from coterie.node.proposer import Proposer
+from coterie.node.reads import Reader
+from coterie.node.server import HealthKeeper, Listener, Services, channel_credentials
+from coterie.node.skillhost import SkillHost
+from coterie.node.tls import TlsMaterial
+from coterie.node.version import VERSION
+from coterie.node.watch import Watcher
+from coterie.node.worker import Worker, WorkerParts
+from coterie.raft.engine import RaftEngine
+from coterie.raft.errors import FatalRaftError
+from coterie.raft.options import RaftOptions
+from coterie.raft.replica import Replica
+from coterie.v1 import peer_pb2
+
+log = get_logger(__name__)
+
+STOP_GRACE_S = 1.0
+LEAVE_S = 2.0
+
+
+class NodeApp:
+    """Builds a node from its settings, runs it until a signal or a fatal error."""
+
+    def __init__(self, settings: NodeSettings, tls: TlsMaterial | None, host: SkillHost) -> None:
+        self.settings, self.tls, self.host = settings, tls, host
+        self.me = NodeId(settings.node_id)
+        self.clock = Clock()
+        self.metrics = NodeMetrics()
+        self.bell, self.hub = Bell(), Hub()
+        self.gauge = SelfGauge(self.clock)
+        self.incarnation = next_incarnation(settings.data_dir, self.clock.now_ms())
+        self.fatal: FatalRaftError | None = None
+        self._stop = asyncio.Event()
+        self._leaving = False
+
+    def state(self) -> ClusterState:
+        return self.replica.state
+
+    async def run(self) -> None:
+        """Until SIGTERM, SIGINT or a fatal error of the engine, which is raised."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        await self.host.start()
+        await self._build()
+        await self.listener.start()
+        await self.engine.start()
+        self._start_http()
+        loops = [asyncio.ensure_future(loop) for loop in self._loops()]
+        log.info("node started", extra={"address": self.settings.advertise, "version": VERSION})
+        try:
+            await self._until_stopped(loops)
+        finally:
+            await self._shut_down(loops)
+        if self.fatal is not None:
+            raise self.fatal
+
+    # --- building
+
+    async def _build(self) -> None:
+        await self._build_storage()
+        self._build_engine()
+        settings, health = self.settings, self.settings.health
+        self.book = LoadBook(self.clock, health.down_after_ms)
+        self.lease = Lease(self.clock, health.lease_ms, self.host.extend_lease)
+        self.proposer = Proposer(self.engine, self.metrics)
+        self.reader = Reader(self.engine, self.state, self.ledger, self.clock)
+        self.exchange = BlobExchange(self.blobs, self.channels, settings.limits.payload_inline_max)
+        self.worker = Worker(
+            WorkerParts(
+                self._registration(),
+                self.state,
+                self.proposer,
+                self.exchange,
+                self.host,
+                self.lease,
+                self.bell,
+                self.clock,
+                self.metrics,
+            )
+        )
+        self.coordinator = Coordinator(
+            self.me,
+            self.engine,
+            self.state,
+            self.proposer,
+            self.book,
+            self.bell,
+            self.clock,
+            settings.plan_policy,
+            ClusterNaming(settings.cluster_name, settings.policy),
+        )
+        self.listener = Listener(self._services(), self._listen_address(), self.tls)
+        self.metrics.bind(self._gauges)
+
+    async def _build_storage(self) -> None:
+        settings = self.settings
+        self.ledger = await Ledger.open(settings.data_dir / "ledger.db")
+        limits = settings.limits
+        self.blobs = await BlobStore.open(
+            settings.data_dir / "blobs", BlobOptions(limits.blob_max, limits.blob_quota)
+        )
+        credentials = channel_credentials(self.tls) if self.tls else None
+        self.channels = PeerChannels(self.me, settings.peers, credentials)
+
+    def _build_engine(self) -> None:
+        settings = self.settings
+        self.replica = Replica(self._applied, self._restored)
+        options = RaftOptions(
+            node_id=self.me,
+            peers=tuple(settings.members),
+            data_dir=settings.data_dir / "raft",
+            cluster_id=settings.cluster_name,
+            election_timeout_ms=settings.election_timeout_ms,
+            heartbeat_ms=settings.heartbeat_ms,
+            snapshot_every_entries=settings.snapshot_every,
+        )
+        self.engine = RaftEngine(
+            options,
+            self.replica,
+            on_change=self.bell.ring,
+            on_fatal=self._fatal,
+            before_compaction=self.ledger.flush,
+        )
+
+    def _applied(self, index: int, events: Sequence[Event]) -> None:
+        feed(self.ledger, index, events)
+        self.hub.publish(events)
+        self.metrics.applied(events)
+
+    def _restored(self, index: int) -> None:
+        self.ledger.note_snapshot(index)
+        self.bell.ring()
+
+    def _fatal(self, error: FatalRaftError) -> None:
+        log.critical("the node stops: its log cannot be trusted any more", extra={"error": str(error)})
+        self.fatal = error
+        self._stop.set()
+
+    def _registration(self) -> RegisterNode:
+        settings = self.settings
+        return RegisterNode(
+            node_id=self.me,
+            address=settings.advertise,
+            incarnation=self.incarnation,
+            capacity=settings.capacity,
+            zone=settings.zone,
+            labels=tuple(Label(key, settings.labels[key]) for key in sorted(settings.labels)),
+            skills=tuple(SkillRef(name, info.version) for name, info in sorted(self.host.skills.items())),
+            version=VERSION,
+        )
+
+    def _services(self) -> Services:
+        settings = self.settings
+        limits = AdmissionLimits(
+            payload_inline_max=settings.limits.payload_inline_max,
+            blob_bytes_max=settings.limits.blob_max,
+            attempt_timeout_ms=settings.default_attempt_timeout_ms,
+            retry=settings.retry,
+        )
+        gateway = GatewayParts(
+            state=self.state,
+            proposer=self.proposer,
+            admission=Admission(limits),
+            reader=self.reader,
+            watcher=Watcher(self.hub, self.reader, self.ledger),
+            hub=self.hub,
+            exchange=self.exchange,
+            clock=self.clock,
+            metrics=self.metrics,
+            local_skills=lambda: frozenset(self.host.skills),
+            ledger_backlog=lambda: self.ledger.backlog,
+        )
+        return Services(
+            TasksService(gateway),
+            BlobsService(self.blobs, self.exchange),
+            ClusterService(self._cluster_parts()),
+            PeerService(self._peer_parts()),
+        )
+
+    def _cluster_parts(self) -> ClusterParts:
+        return ClusterParts(
+            me=self.me,
+            state=self.state,
+            engine=self.engine,
+            proposer=self.proposer,
+            book=self.book,
+            channels=self.channels,
+            members=self.settings.members,
+            clock=self.clock,
+            suspect_ms=self.settings.health.down_after_ms // 2,
+        )
+
+    def _peer_parts(self) -> PeerParts:
+        return PeerParts(
+            peers=frozenset(self.settings.peers),
+            sink=self.engine,
+            engine=self.engine,
+            book=self.book,
+            blobs=self.blobs,
+            ledger=self.ledger,
+            clock=self.clock,
+            quorum_fresh_s=self.settings.election_timeout_ms / 1000,
+            on_report=lambda: None,
+        )
+
+    def _listen_address(self) -> str:
+        host = self.settings.host
+        return f"[{host}]:{self.settings.grpc_port}" if ":" in host else f"{host}:{self.settings.grpc_port}"
+
+    # --- running
+
+    def _loops(self) -> list[Awaitable[None]]:
+        health = self.settings.health
+        reporter = Reporter(
+            self.engine,
+            self.channels,
+            self.book,
+            self.lease,
+            self._load_report,
+            self.clock,
+            health.report_interval_ms / 1000,
+        )
+        keeper = HealthKeeper(
+            self.listener,
+            takes_clients=self._takes_clients,
+            leads=lambda: self.engine.is_leader,
+            runs_skills=lambda: self.lease.valid,
+        )
+        dialer = RaftDialer(self.channels, self.engine)
+        filler = GapFiller(self.ledger, self.channels)
+        loops = [dialer, reporter, keeper, filler, self.coordinator, self.worker]
+        return [loop.run() for loop in loops]  # type: ignore[attr-defined]
+
+    def _takes_clients(self) -> bool:
+        node = self.state().nodes.get(self.me)
+        draining = node is not None and node.draining
+        return not draining and not self._leaving and self.engine.has_quorum
+
+    def _load_report(self) -> peer_pb2.LoadReport:
+        report = peer_pb2.LoadReport(
+            node_id=self.me,
+            incarnation=self.incarnation,
+            capacity=self.settings.capacity,
+            running=self.worker.running,
+            cpu=self.gauge.cpu(),
+            rss_bytes=self.gauge.rss_bytes(),
+            applied_index=self.engine.applied_index,
+        )
+        for skill, service_ms in self.worker.service_ms().items():
+            report.skills.add(skill=skill, service_ms=service_ms)
+        return report
+
+    def _start_http(self) -> None:
+        settings = self.settings
+        self.http: HttpServer | None = None
+        if settings.http_port is not None:
+            self.http = HttpServer(settings.http_host, settings.http_port, self.metrics, self._ready)
+            self.http.start()
+
+    def _ready(self) -> tuple[bool, str]:
+        if not self.engine.has_quorum:
+            return False, "no leader with a majority is known"
+        behind = self.engine.commit_index - self.engine.applied_index
+        return behind < 10_000, f"{behind} entries behind"
+
+    def _gauges(self) -> dict[str, float]:
+        state, engine = self.state(), self.engine
+        waiters, watchers = self.hub.counts()
+        return {
+            "raft_term": engine.term,
+            "raft_commit_index": engine.commit_index,
+            "raft_applied_index": engine.applied_index,
+            "raft_is_leader": engine.is_leader,
+            "raft_has_quorum": engine.has_quorum,
+            "message_queue_depth": len(state.indexes.pending) + len(state.indexes.delayed),
+            "running_tasks": self.worker.running,
+            "capacity": self.settings.capacity,
+            "live_tasks": len(state.tasks),
+            "ledger_backlog": self.ledger.backlog,
+            "waiting_calls": waiters,
+            "watching_calls": watchers,
+        }
+
+    async def _until_stopped(self, loops: list[asyncio.Future[None]]) -> None:
+        stop = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait([stop, *loops], return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        for loop in loops:
+            if loop.done():
+                loop.result()  # a loop only ever ends by an error
+
+    # --- stopping
+
+    async def _shut_down(self, loops: list[asyncio.Future[None]]) -> None:
+        self._leaving = True
+        if self.fatal is None:
+            await self._leave()
+        for loop in loops:
+            loop.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
+        await self.proposer.close()
+        await self.listener.stop(STOP_GRACE_S)
+        await self.channels.close()
+        await self.engine.stop()
+        await self.ledger.close()
+        await self.host.stop()
+        if self.http is not None:
+            self.http.stop()
+        log.info("node stopped")
+
+    async def _leave(self) -> None:
+        """Give back what runs here and hand over the leadership, as far as that goes quickly."""
+        try:
+            async with asyncio.timeout(LEAVE_S):
+                await self.worker.leave()
+                if self.engine.is_leader and self.settings.peers:
+                    await self.engine.transfer_leadership("", LEAVE_S)
+        except Exception as error:
+            log.info("left without a handover", extra={"error": str(error)})

@@ -1,0 +1,45 @@
+"""The process of a node. The order matters: skill processes are forked before gRPC or any thread exists."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+EXIT_OK, EXIT_FAILED, EXIT_BAD_CONFIG = 0, 1, 2
+
+
+def run(config_paths: Sequence[Path], node_id: str, insecure: bool = False) -> int:
+    """Run a node until it is told to stop. Returns the exit code: 0 stopped, 1 failed, 2 cannot start."""
+    from coterie.node.config import ConfigError, load_config, node_settings
+    from coterie.node.observability import configure, get_logger
+
+    try:
+        loaded = load_config(config_paths, os.environ)
+        settings = node_settings(loaded.config, node_id, insecure=insecure)
+    except ConfigError as error:
+        for problem in error.problems:
+            print(f"coterie: {problem}", file=sys.stderr)
+        return EXIT_BAD_CONFIG
+    configure(settings.log.level, settings.log.format, settings.node_id)
+    for warning in loaded.warnings:
+        get_logger(__name__).warning("configuration warning", extra={"warning": warning})
+    from coterie.node.start import start
+
+    return start(settings)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m coterie.node.main --config F [--config F ...] --id N`"""
+    parser = argparse.ArgumentParser(prog="coterie node start")
+    parser.add_argument("--config", action="append", required=True, type=Path)
+    parser.add_argument("--id", default="")
+    parser.add_argument("--insecure", action="store_true")
+    options = parser.parse_args(arguments)
+    return run(options.config, options.id, options.insecure)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

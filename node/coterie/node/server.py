@@ -1,0 +1,137 @@
+"""The gRPC listener of a node: services, health, reflection, credentials, limits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from coterie.node.tls import TlsMaterial
+from coterie.v1 import (
+    cluster_pb2,
+    cluster_pb2_grpc,
+    peer_pb2,
+    peer_pb2_grpc,
+    tasks_pb2,
+    tasks_pb2_grpc,
+)
+
+TASKS = tasks_pb2.DESCRIPTOR.services_by_name["Tasks"].full_name
+BLOBS = tasks_pb2.DESCRIPTOR.services_by_name["Blobs"].full_name
+CLUSTER = cluster_pb2.DESCRIPTOR.services_by_name["Cluster"].full_name
+PEER = peer_pb2.DESCRIPTOR.services_by_name["Peer"].full_name
+CLIENT_SERVICES = ("", TASKS, BLOBS)  # off while draining; Cluster answers on: it is how a drain is ended
+SERVER_OPTIONS: list[tuple[str, Any]] = [
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_concurrent_streams", 1_000),
+    ("grpc.server_handshake_timeout_ms", 3_000),
+    ("grpc.max_receive_message_length", 8 << 20),
+    ("grpc.max_send_message_length", 8 << 20),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 500),
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.max_metadata_size", 16 << 10),
+]
+CALLS_MAX = 20_000  # on the whole server
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The implementations the listener serves."""
+
+    tasks: tasks_pb2_grpc.TasksServicer
+    blobs: tasks_pb2_grpc.BlobsServicer
+    cluster: cluster_pb2_grpc.ClusterServicer
+    peer: peer_pb2_grpc.PeerServicer
+
+
+class PortInUse(Exception):
+    """The address cannot be listened on."""
+
+
+def server_credentials(tls: TlsMaterial) -> grpc.ServerCredentials:
+    """Mutual TLS: a caller without a certificate of our CA does not get past the handshake."""
+    return grpc.ssl_server_credentials([(tls.key, tls.cert)], tls.ca, require_client_auth=True)
+
+
+def channel_credentials(tls: TlsMaterial) -> grpc.ChannelCredentials:
+    return grpc.ssl_channel_credentials(tls.ca, tls.key, tls.cert)
+
+
+class Listener:
+    """The gRPC server with its health service."""
+
+    def __init__(self, services: Services, address: str, tls: TlsMaterial | None) -> None:
+        self._server = grpc.aio.server(options=SERVER_OPTIONS, maximum_concurrent_rpcs=CALLS_MAX)
+        self._health = health.aio.HealthServicer()
+        self._served: dict[str, bool] = {}
+        self._register(services)
+        self._bind(address, tls)
+
+    def _register(self, services: Services) -> None:
+        server: Any = self._server
+        tasks_pb2_grpc.add_TasksServicer_to_server(services.tasks, server)
+        tasks_pb2_grpc.add_BlobsServicer_to_server(services.blobs, server)
+        cluster_pb2_grpc.add_ClusterServicer_to_server(services.cluster, server)
+        peer_pb2_grpc.add_PeerServicer_to_server(services.peer, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        names = (TASKS, BLOBS, CLUSTER, PEER, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
+
+    def _bind(self, address: str, tls: TlsMaterial | None) -> None:
+        text = f"cannot listen on {address}: the port is in use or the address is not of this host"
+        try:
+            if tls is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, server_credentials(tls))
+        except RuntimeError as error:
+            raise PortInUse(text) from error
+        if not port:
+            raise PortInUse(text)
+
+    async def start(self) -> None:
+        await self._server.start()
+
+    async def set_serving(self, name: str, serving: bool) -> None:
+        if self._served.get(name) is serving:
+            return
+        self._served[name] = serving
+        status = health_pb2.HealthCheckResponse.ServingStatus
+        await self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
+
+    async def stop(self, grace_s: float) -> None:
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace_s)
+
+
+class HealthKeeper:
+    """Keeps the health answers true: clients leave a draining node, `raft.leader` follows the leadership."""
+
+    def __init__(
+        self,
+        listener: Listener,
+        takes_clients: Callable[[], bool],
+        leads: Callable[[], bool],
+        runs_skills: Callable[[], bool],
+        interval_s: float = 0.1,
+    ) -> None:
+        self._listener, self._interval_s = listener, interval_s
+        self._takes_clients, self._leads, self._runs_skills = takes_clients, leads, runs_skills
+
+    async def run(self) -> None:
+        while True:
+            serving = self._takes_clients()
+            for name in CLIENT_SERVICES:
+                await self._listener.set_serving(name, serving)
+            await self._listener.set_serving(CLUSTER, True)
+            await self._listener.set_serving("raft.leader", self._leads())
+            await self._listener.set_serving("runner", self._runs_skills())
+            await asyncio.sleep(self._interval_s)

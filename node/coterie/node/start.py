@@ -1,0 +1,70 @@
+"""Starting a node from its settings: checks, skill processes, then everything else."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING
+
+from coterie.node.config import ConfigError, NodeSettings
+from coterie.node.observability import get_logger
+from coterie.node.skillhost import SkillHost, SkillHostOptions
+from coterie.node.tls import TlsMaterial, load_tls
+
+if TYPE_CHECKING:
+    from coterie.node.app import NodeApp
+
+log = get_logger(__name__)
+
+EXIT_OK, EXIT_FAILED, EXIT_BAD_CONFIG = 0, 1, 2
+
+
+def start(settings: NodeSettings) -> int:
+    """Run the node; one clear line and exit code 2 for everything that keeps it from starting."""
+    try:
+        tls = load_tls(settings.tls, settings.node_id) if settings.tls else None
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        settings.data_dir.chmod(0o700)
+    except ConfigError as error:
+        return _cannot_start("; ".join(error.problems))
+    except OSError as error:
+        return _cannot_start(
+            f"data directory {settings.data_dir}: {error.strerror}; choose another storage.dir"
+        )
+    host = SkillHost.spawn(_host_options(settings))  # before gRPC, uvloop and threads
+    return _run(settings, tls, host)
+
+
+def _run(settings: NodeSettings, tls: TlsMaterial | None, host: SkillHost) -> int:
+    import uvloop
+
+    from coterie.node.ledger import LedgerError
+    from coterie.node.server import PortInUse
+    from coterie.raft.errors import FatalRaftError
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(settings, tls, host))
+    except (PortInUse, LedgerError) as error:
+        return _cannot_start(str(error))
+    except FatalRaftError as error:
+        return _cannot_start(str(error))
+    return EXIT_OK
+
+
+async def _serve(settings: NodeSettings, tls: TlsMaterial | None, host: SkillHost) -> None:
+    from coterie.node.app import NodeApp
+
+    app: NodeApp = NodeApp(settings, tls, host)
+    await app.run()
+
+
+def _cannot_start(reason: str) -> int:
+    print(f"coterie: {reason}", file=sys.stderr)
+    return EXIT_BAD_CONFIG
+
+
+def _host_options(settings: NodeSettings) -> SkillHostOptions:
+    return SkillHostOptions(
+        skill_dirs=settings.skill_dirs, max_children=settings.capacity, node_id=settings.node_id
+    )
