@@ -32,10 +32,16 @@ def differences() -> list[str]:
         generate(Path(scratch))
         made, kept = _contents(Path(scratch) / PACKAGE), _contents(PROTO / PACKAGE)
     return [
-        f"{PACKAGE / name}: {'missing' if name not in kept else 'stale' if name in made else 'no .proto for it'}"
+        f"{PACKAGE / name}: {_reason(name in made, name in kept)}"
         for name in sorted(made.keys() | kept.keys())
         if made.get(name) != kept.get(name)
     ]
+
+
+def _reason(is_made: bool, is_kept: bool) -> str:
+    if not is_kept:
+        return "missing"
+    return "stale" if is_made else "no .proto for it"
 
 
 def _contents(directory: Path) -> dict[str, bytes]:

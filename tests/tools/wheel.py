@@ -1,7 +1,7 @@
 """Does the wheel hold what it should, and does its client work where only the base install is?
 
-Builds the wheel, looks into it, installs it into an empty environment beside google-cloud-tasks (which brings a
-top-level package called `proto`), and imports both clients in one process."""
+Builds the wheel, looks into it, installs it into an empty environment beside google-cloud-tasks (which brings
+a top-level package called `proto`), and imports both clients in one process."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def open_authority(directory: Path) -> Authority:
 
 
 def issue_node(authority: Authority, directory: Path, node_id: str, hosts: Sequence[str]) -> TlsPaths:
-    """A certificate that serves and calls, for the node's id and hosts, and this machine when it is loopback."""
+    """A certificate that serves and calls, for the node's id, its hosts, and loopback when it is on it."""
     try:
         names = [check_node_id(node_id), *(check_host(host) for host in hosts)]
     except ValueError as error:
