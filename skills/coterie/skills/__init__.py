@@ -1,1 +1,29 @@
-"""What a skill author sees, and the shipped skills."""
+"""What a skill author sees, and the shipped skills.
+
+A skill is a folder with a `SKILL.md` whose metadata names a handler:
+
+    async def run(ctx: SkillContext, input: Args) -> Result:
+        page = await ctx.step("fetch", fetch, input.url)   # recorded; not repeated after a failover
+        await ctx.progress(50, "fetched")
+        return {"words": len(page.split())}
+
+Handlers run in child processes of the node, never in the node itself.
+"""
+
+from __future__ import annotations
+
+from coterie.skills.context import SkillContext, SyncSkillContext
+from coterie.skills.decorator import Effects, skill
+from coterie.skills.errors import Cancelled, Fenced, NonRetryable, NotRecorded, SkillError
+
+__all__ = [
+    "Cancelled",
+    "Effects",
+    "Fenced",
+    "NonRetryable",
+    "NotRecorded",
+    "SkillContext",
+    "SkillError",
+    "SyncSkillContext",
+    "skill",
+]

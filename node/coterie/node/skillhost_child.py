@@ -1,0 +1,254 @@
+"""One child process as the node sees it, and the run it is busy with."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import socket
+from collections.abc import Callable
+from typing import Protocol
+
+from coterie.node.skillhost_output import OutputPipe
+from coterie.node.skillhost_types import (
+    OUTCOME_KINDS_OF_CHILD,
+    JobPort,
+    OnSkillLog,
+    SkillJob,
+    SkillOutcome,
+)
+from coterie.node.skillhost_zygote import Zygote
+from coterie.skills import Fenced
+from coterie.skills.context import PROGRESS_MESSAGE_CHARS_MAX, STEPS_MAX
+from coterie.skills.frames import Frame, FrameDecoder, FrameError, FrameSocket, Header
+from coterie.skills.jsonio import clip
+from coterie.skills.limits import Limits
+from coterie.skills.output import RECORD_CHARS_MAX
+from coterie.skills.runframe import pack_run
+
+CODE_CHARS_MAX = 64
+REQUESTS_MAX = 256
+LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "critical": logging.CRITICAL,
+}
+
+log = logging.getLogger(__name__)
+
+
+class Run:
+    """A job on its way through the host. `verdict` is why we had it killed, once we did."""
+
+    def __init__(self, job: SkillJob, port: JobPort, loop: asyncio.AbstractEventLoop) -> None:
+        self.job = job
+        self.port = port
+        self.done: asyncio.Future[SkillOutcome] = loop.create_future()
+        self.child: Child | None = None
+        self.verdict: SkillOutcome | None = None
+        self.timers: list[asyncio.TimerHandle] = []
+        self.requests: set[asyncio.Task[None]] = set()
+        self.steps_taken = 0
+
+    def finish(self, outcome: SkillOutcome) -> None:
+        """The first outcome counts."""
+        if not self.done.done():
+            self.done.set_result(outcome)
+
+    async def close(self) -> None:
+        """End what belongs to the run."""
+        for timer in self.timers:
+            timer.cancel()
+        if self.requests:
+            for request in self.requests:
+                request.cancel()
+            await asyncio.wait(self.requests)
+
+
+class Owner(Protocol):
+    """What a child tells the host that owns it."""
+
+    def on_child_done(self, child: Child, outcome: SkillOutcome, reuse: bool) -> None:
+        """The run of `child` ended by itself."""
+
+    def on_child_closed(self, child: Child, error: Exception | None) -> None:
+        """The child closed its socket (it died, most likely) or broke the protocol."""
+
+    def kill_run(self, run: Run, verdict: SkillOutcome) -> None:
+        """End the run by killing its child; `verdict` is the outcome."""
+
+
+class Child:
+    """The node's ends of one child. Written to before the fork is even done: the kernel keeps it."""
+
+    def __init__(
+        self,
+        number: int,
+        zygote: Zygote,
+        owner: Owner,
+        limits: Limits,
+        on_log: Callable[[], OnSkillLog],
+    ) -> None:
+        self.number = number
+        self.zygote = zygote
+        self.pid = 0
+        self.runs = 0
+        self.run: Run | None = None
+        self.dying = False
+        self.deathbed: asyncio.TimerHandle | None = None
+        """Runs out when a killed process is not reported dead in time."""
+        self._owner = owner
+        self._limits = limits
+        self._on_log = on_log
+        loop = asyncio.get_running_loop()
+        self.exited: asyncio.Future[None] = loop.create_future()
+        ours, theirs, output_out, output_in = _open_ends()
+        body_bytes_max = max(limits.result_bytes_max, limits.step_bytes_max, limits.checkpoint_bytes_max)
+        self._output = OutputPipe(loop, output_out, limits.log_bytes_max, self._on_output)
+        self._frames = FrameSocket(loop, ours, FrameDecoder(body_bytes_max), self._on_frame, self._on_closed)
+        zygote.spawn_child(number, theirs.detach(), output_in)
+
+    @property
+    def is_closed(self) -> bool:
+        """Its socket has ended: it is dead or as good as dead."""
+        return self._frames.closed
+
+    def start(self, run: Run, node_id: str) -> None:
+        """Send the job."""
+        self.run, run.child = run, self
+        self._output.reset()
+        job = run.job
+        facts = {"skill": job.skill, "task_id": job.task_id, "attempt": job.attempt, "node_id": node_id}
+        self._frames.send(*pack_run(facts, job.payload, job.checkpoint, job.steps))
+
+    def ask_to_cancel(self) -> None:
+        """Tell the skill to stop; it may ignore it."""
+        self._frames.send({"op": "cancel"})
+
+    def last_words(self) -> str:
+        """Handle all that it still said before it died; the tail of what it printed."""
+        self._frames.drain()
+        self._output.drain()
+        return self._output.tail.strip()
+
+    def close(self) -> None:
+        """Let go of the descriptors. May be called twice."""
+        self._frames.close()
+        self._output.close()
+        if self.deathbed is not None:
+            self.deathbed.cancel()
+        if not self.exited.done():
+            self.exited.set_result(None)
+
+    def _on_frame(self, frame: Frame) -> None:
+        if self.run is None:
+            # Late words of a run that is over, such as a log record of one of its threads.
+            return
+        try:
+            self._handle(self.run, frame)
+        except (KeyError, TypeError, ValueError) as error:
+            self._frames.close()
+            self._on_closed(FrameError(f"a malformed {frame.header['op']!r} frame: {error!r}"))
+
+    def _handle(self, run: Run, frame: Frame) -> None:
+        header, body = frame
+        match header["op"]:
+            case "done":
+                self._finish(header, body)
+            case "step" | "checkpoint":
+                self._accept_request(run, header, body)
+            case "progress":
+                percent = float(header["percent"])
+                if not (math.isfinite(percent) and 0 <= percent <= 100):
+                    raise ValueError(f"percent {percent}")
+                message = clip(str(header["message"]), PROGRESS_MESSAGE_CHARS_MAX)
+                _shielded(run.port.report_progress, percent, message)
+            case "log":
+                level = header["level"] if header["level"] in LEVELS else "info"
+                self._report(level, clip(str(header["text"]), RECORD_CHARS_MAX))
+            case unknown:
+                raise ValueError(f"op {unknown!r}")
+
+    def _finish(self, header: Header, body: bytes) -> None:
+        if header["kind"] not in OUTCOME_KINDS_OF_CHILD:
+            raise ValueError(f"kind {header['kind']!r}")
+        outcome = SkillOutcome(
+            kind=header["kind"],
+            result=body,
+            code=clip(str(header["code"]), CODE_CHARS_MAX),
+            message=clip(str(header["message"]), self._limits.message_chars_max * 2),
+            retryable=bool(header["retryable"]),
+            traceback=clip(str(header["traceback"]), self._limits.traceback_chars_max * 2),
+        )
+        self._output.drain()
+        self.runs += 1
+        self._owner.on_child_done(self, outcome, bool(header["reuse"]))
+
+    def _accept_request(self, run: Run, header: Header, body: bytes) -> None:
+        request_id = int(header["id"])
+        if len(run.requests) >= REQUESTS_MAX:
+            raise ValueError(f"more than {REQUESTS_MAX} requests at once")
+        if header["op"] == "step":
+            run.steps_taken += 1
+            if run.steps_taken > STEPS_MAX or len(body) > self._limits.step_bytes_max:
+                raise ValueError("too many steps or too large a step")
+            serve = self._serve(run, request_id, str(header["key"]), body)
+        else:
+            serve = self._serve(run, request_id, None, body)
+        task = asyncio.get_running_loop().create_task(serve, name=f"skill request {run.job.task_id}")
+        run.requests.add(task)
+        task.add_done_callback(run.requests.discard)
+
+    async def _serve(self, run: Run, request_id: int, key: str | None, body: bytes) -> None:
+        """Carry a step or (key None) checkpoint to the port, and answer."""
+        reply: Header = {"op": "reply", "id": request_id}
+        try:
+            if key is None:
+                await run.port.save_checkpoint(body)
+            else:
+                await run.port.record_step(key, body)
+        except Fenced as error:
+            # The attempt is deposed: whatever the skill would do next, it must not.
+            self._owner.kill_run(run, SkillOutcome("fenced", code="FENCED", message=str(error)))
+            return
+        except Exception as error:
+            log.warning("a step or checkpoint was not recorded: task_id=%s %r", run.job.task_id, error)
+            reply |= {"error": "NOT_RECORDED", "message": clip(str(error), self._limits.message_chars_max)}
+        if self.run is run:
+            self._frames.send(reply)
+
+    def _on_output(self, line: str) -> None:
+        self._report("info", clip(line, RECORD_CHARS_MAX))
+
+    def _report(self, level: str, text: str) -> None:
+        if self.run is None:
+            log.debug("output of an idle skill process: %s", text)
+            return
+        job = self.run.job
+        _shielded(self._on_log(), job.task_id, job.attempt, level, text)
+
+    def _on_closed(self, error: Exception | None) -> None:
+        self._owner.on_child_closed(self, error)
+
+
+def _open_ends() -> tuple[socket.socket, socket.socket, int, int]:
+    """A socket pair and a pipe, or an OSError and nothing left open."""
+    ours, theirs = socket.socketpair()
+    try:
+        output_out, output_in = os.pipe()
+    except OSError:
+        ours.close()
+        theirs.close()
+        raise
+    return ours, theirs, output_out, output_in
+
+
+def _shielded(hook: Callable[..., None], *args: object) -> None:
+    """Call a hook of the node; its errors are not the child's fault."""
+    try:
+        hook(*args)
+    except Exception:
+        log.exception("a hook of the skill host failed")

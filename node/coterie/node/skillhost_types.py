@@ -1,0 +1,115 @@
+"""The nouns of the skill host: what the worker hands in and gets back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+from coterie.skills.limits import Limits
+
+OutcomeKind = Literal["succeeded", "failed", "cancelled", "crashed", "timed_out", "lease_lost", "fenced"]
+OUTCOME_KINDS_OF_CHILD = frozenset({"succeeded", "failed", "cancelled", "fenced", "lease_lost"})
+
+MAX_CHILDREN_LIMIT = 1_024
+"""More concurrent skills than this in one node are a mistake in the configuration."""
+
+OnSkillLog = Callable[[str, int, str, str], None]
+"""Called with task id, attempt, level (debug … critical) and text of what a skill logs or prints."""
+
+
+class SkillHostError(Exception):
+    """The skill processes could not be started; the message says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SkillHostOptions:
+    """How to run skills. Folders hold SKILL.md files (or are `.py` files with `@skill` functions)."""
+
+    skill_dirs: tuple[Path, ...]
+    node_id: str
+    max_children: int = 8
+    """Runs at the same time, each in its own process; more wait for a free one."""
+    warm_children: int = 0
+    """Children forked at the start, before the first run asks for one."""
+    limits: Limits = field(default_factory=Limits)
+    env_allow: tuple[str, ...] = ()
+    """Environment variables that skills see besides PATH, HOME, the locale, the time zone and the like."""
+    ready_timeout_ms: int = 30_000
+    """Loading all skills must not take longer."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_children <= MAX_CHILDREN_LIMIT:
+            raise ValueError(f"max_children: {self.max_children} is not in 1..{MAX_CHILDREN_LIMIT}")
+        if not 0 <= self.warm_children <= self.max_children:
+            raise ValueError(f"warm_children: {self.warm_children} is not in 0..max_children")
+
+
+@dataclass(frozen=True, slots=True)
+class SkillInfo:
+    """A skill that this node can run. timeout_ms 0 is none."""
+
+    name: str
+    version: str
+    description: str
+    timeout_ms: int
+    effects: str
+
+
+@dataclass(frozen=True, slots=True)
+class SkillProblem:
+    """Something wrong with a skill on disk; skipped means that it is not offered."""
+
+    path: str
+    message: str
+    skipped: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SkillJob:
+    """One attempt of one task. timeout_ms 0: the skill's own timeout counts."""
+
+    task_id: str
+    attempt: int
+    skill: str
+    payload: bytes
+    steps: Mapping[str, bytes]
+    checkpoint: bytes | None
+    timeout_ms: int
+
+
+class JobPort(Protocol):
+    """What a running job may do to the cluster; given by the worker for each job."""
+
+    async def record_step(self, key: str, result: bytes) -> None:
+        """Return when committed. Raises coterie.skills.Fenced when the attempt was deposed."""
+
+    async def save_checkpoint(self, state: bytes) -> None:
+        """Return when committed. Raises coterie.skills.Fenced when the attempt was deposed."""
+
+    def report_progress(self, percent: float, message: str) -> None:
+        """Percent is 0..100. Called some ten times a second at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class SkillOutcome:
+    """How a run ended. `code` is stable, `message` is for people, `retryable` is the skill's own view."""
+
+    kind: OutcomeKind
+    result: bytes = b""
+    code: str = ""
+    message: str = ""
+    retryable: bool = True
+    traceback: str = ""
+
+
+@dataclass(slots=True)
+class SkillHostStats:
+    """Counters since the host was made."""
+
+    runs: int = 0
+    forks: int = 0
+    fork_us_total: int = 0
+    crashes: int = 0
+    restarts: int = 0

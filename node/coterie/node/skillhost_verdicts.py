@@ -1,0 +1,50 @@
+"""The outcomes that the host itself gives; all others come from the child."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from coterie.node.skillhost_types import SkillOutcome
+
+CANCELLED = SkillOutcome("cancelled", code="CANCELLED", message="the task was cancelled", retryable=False)
+LEASE_LOST = SkillOutcome("lease_lost", code="LEASE_LOST", message="the node's lease ran out")
+HOST_LOST = SkillOutcome("crashed", code="HOST_LOST", message="the process that holds the skills died")
+HOST_STOPPED = SkillOutcome("crashed", code="HOST_STOPPED", message="the node is stopping")
+
+
+def crashed(how: str) -> SkillOutcome:
+    """The process of the skill ended, or had to be ended, without an outcome."""
+    return SkillOutcome("crashed", code="SKILL_CRASHED", message=f"the skill's process {how}")
+
+
+def start_failed(why: str) -> SkillOutcome:
+    """No process could be made for the run."""
+    return SkillOutcome("crashed", code="SKILL_START_FAILED", message=f"no process for the skill: {why}")
+
+
+def protocol_error(error: Exception) -> SkillOutcome:
+    """The child sent what no child sends: the skill wrote to its socket, most likely."""
+    message = f"the skill's process broke the protocol: {error}"
+    return SkillOutcome("crashed", code="PROTOCOL_ERROR", message=message)
+
+
+def timed_out(timeout_ms: int) -> SkillOutcome:
+    """The attempt was killed at its timeout."""
+    message = f"the attempt took longer than {timeout_ms} ms"
+    return SkillOutcome("timed_out", code="TIMED_OUT", message=message)
+
+
+def unknown_skill(name: str) -> SkillOutcome:
+    """Another node may have the skill, so it may be retried."""
+    return SkillOutcome("failed", code="UNKNOWN_SKILL", message=f"this node has no skill {name!r}")
+
+
+def too_large(size: int, bytes_max: int) -> SkillOutcome:
+    """What the run would have to be given does not fit into a frame."""
+    message = f"payload, checkpoint and steps take {size} bytes, the limit is {bytes_max}"
+    return SkillOutcome("failed", code="TOO_LARGE", message=message, retryable=False)
+
+
+def with_traceback(outcome: SkillOutcome, tail: str) -> SkillOutcome:
+    """A crash comes with what the process printed last: Python's fault handler writes a traceback there."""
+    return replace(outcome, traceback=tail) if outcome.kind == "crashed" else outcome

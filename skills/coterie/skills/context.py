@@ -1,0 +1,191 @@
+"""What a running skill holds in its hands: recorded steps, checkpoints, progress, cancellation, a log."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import math
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from coterie.skills import jsonio
+from coterie.skills.errors import Cancelled, NonRetryable
+
+STEP_NAME_CHARS_MAX = 128
+STEPS_MAX = 10_000
+PROGRESS_MESSAGE_CHARS_MAX = 1_024
+
+
+class Link(Protocol):
+    """The way to the node, as the context needs it."""
+
+    async def record_step(self, key: str, result: bytes) -> None:
+        """Return when the result is committed. Raises Fenced or NotRecorded."""
+
+    async def save_checkpoint(self, state: bytes) -> None:
+        """Return when the state is committed. Raises Fenced or NotRecorded."""
+
+    def report_progress(self, percent: float, message: str) -> None:
+        """Pass on the newest progress; earlier ones may be dropped."""
+
+    async def call_in_thread(self, function: Callable[[], Any]) -> Any:
+        """Run a blocking function beside the loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What the node said about this run."""
+
+    task_id: str
+    attempt: int
+    node_id: str
+    steps: Mapping[str, bytes] = field(default_factory=dict)
+    checkpoint: bytes | None = None
+    step_bytes_max: int = 1024 * 1024
+    checkpoint_bytes_max: int = 1024 * 1024
+
+
+class SkillContext:
+    """One run of one task, as its skill sees it. Made by the child process, valid until the run ends."""
+
+    def __init__(self, facts: RunFacts, link: Link, log: logging.Logger) -> None:
+        self.task_id = facts.task_id
+        self.attempt = facts.attempt
+        self.node_id = facts.node_id
+        self.log = log
+        self.restored: Any = None if facts.checkpoint is None else jsonio.decode(facts.checkpoint)
+        """The last checkpoint of an earlier attempt, or None."""
+        self._facts = facts
+        self._link = link
+        self._cancelled = False
+        self._on_cancel: list[Callable[[], None]] = []
+        self._uses: dict[str, int] = {}
+        self._steps_used = 0
+
+    @property
+    def cancelled(self) -> bool:
+        """True once the task was asked to stop; the run coroutine is cancelled too."""
+        return self._cancelled
+
+    def request_cancel(self) -> None:
+        """Called by the child process when the node asks for a stop."""
+        self._cancelled = True
+        for tell in self._on_cancel:
+            tell()
+
+    def call_on_cancel(self, tell: Callable[[], None]) -> None:
+        """Have `tell` called, on the loop, when the task is asked to stop."""
+        self._on_cancel.append(tell)
+
+    def step(self, name: str, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+        """Await this: run `fn(*args, **kwargs)` once per task, whatever happens to nodes meanwhile.
+
+        The result is committed by the cluster before this returns; a later attempt gets it back without
+        calling `fn`. `fn` may be async, or plain (then it runs in a thread). The result is what JSON makes
+        of it, on the first run too, so both runs see the same. A name used again is `name#2`, `name#3` …,
+        in the order of the calls, so call steps in the same order in every attempt. Raises NotJson,
+        TooLarge, Fenced, NotRecorded, and whatever `fn` raises (then nothing is recorded).
+        """
+        return self._run_step(self._claim_key(name), lambda: fn(*args, **kwargs), _is_async(fn))
+
+    async def checkpoint(self, state: Any) -> None:
+        """Commit `state` (JSON) as what `ctx.restored` is in a later attempt. Raises as `step` does."""
+        data = jsonio.encode(state, "the checkpoint", self._facts.checkpoint_bytes_max)
+        await self._link.save_checkpoint(data)
+
+    async def progress(self, percent: float, message: str = "") -> None:
+        """Tell watchers how far the task is, 0..100. Cheap: the last of a burst counts."""
+        if isinstance(percent, bool) or not isinstance(percent, int | float) or not math.isfinite(percent):
+            raise ValueError(f"percent: {percent!r} is not a number; give 0 to 100")
+        if not 0 <= percent <= 100:
+            raise ValueError(f"percent: {percent} is not in 0..100")
+        self._link.report_progress(float(percent), jsonio.clip(str(message), PROGRESS_MESSAGE_CHARS_MAX))
+
+    async def call_in_thread(self, function: Callable[[], Any]) -> Any:
+        """Run a blocking function in a thread of the child process, not recorded."""
+        return await self._link.call_in_thread(function)
+
+    def _claim_key(self, name: str) -> str:
+        if not isinstance(name, str) or not name or len(name) > STEP_NAME_CHARS_MAX:
+            raise ValueError(f"step name: {name!r} is not a str of 1 to {STEP_NAME_CHARS_MAX} characters")
+        if "#" in name or not name.isprintable():
+            raise ValueError(f"step name: {name!r} has '#' or unprintable characters; leave them out")
+        self._steps_used += 1
+        if self._steps_used > STEPS_MAX:
+            raise NonRetryable(f"more than {STEPS_MAX} steps in one task; put several in one step")
+        use = self._uses.get(name, 0) + 1
+        self._uses[name] = use
+        return name if use == 1 else f"{name}#{use}"
+
+    async def _run_step(self, key: str, call: Callable[[], Any], is_async: bool) -> Any:
+        recorded = self._facts.steps.get(key)
+        if recorded is not None:
+            return jsonio.decode(recorded)
+        result = call() if is_async else await self._link.call_in_thread(call)
+        if isinstance(result, Awaitable):
+            result = await result
+        data = jsonio.encode(result, f"the result of step {key!r}", self._facts.step_bytes_max)
+        await self._link.record_step(key, data)
+        return jsonio.decode(data)
+
+
+class SyncSkillContext:
+    """The same for a skill that is a plain function: it runs in a thread, and these calls block it.
+
+    Once the task is cancelled each call raises Cancelled.
+    """
+
+    def __init__(self, context: SkillContext, loop: asyncio.AbstractEventLoop) -> None:
+        self._context = context
+        self._loop = loop
+        self.task_id = context.task_id
+        self.attempt = context.attempt
+        self.node_id = context.node_id
+        self.log = context.log
+        self.restored = context.restored
+        self._calls: set[Future[Any]] = set()
+        context.call_on_cancel(self._cancel_calls)
+
+    @property
+    def cancelled(self) -> bool:
+        """True once the task was asked to stop: return or raise Cancelled soon."""
+        return self._context.cancelled
+
+    def step(self, name: str, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """As SkillContext.step; a plain `fn` runs in another thread."""
+        return self._wait(self._context.step(name, fn, *args, **kwargs))
+
+    def checkpoint(self, state: Any) -> None:
+        """As SkillContext.checkpoint."""
+        self._wait(self._context.checkpoint(state))
+
+    def progress(self, percent: float, message: str = "") -> None:
+        """As SkillContext.progress."""
+        self._wait(self._context.progress(percent, message))
+
+    def _wait(self, work: Coroutine[Any, Any, Any]) -> Any:
+        if self._context.cancelled:
+            work.close()
+            raise Cancelled("the task was cancelled")
+        call = asyncio.run_coroutine_threadsafe(work, self._loop)
+        self._calls.add(call)
+        if self._context.cancelled:
+            # The request came between the check above and now.
+            call.cancel()
+        try:
+            return call.result()
+        except CancelledError:
+            raise Cancelled("the task was cancelled") from None
+        finally:
+            self._calls.discard(call)
+
+    def _cancel_calls(self) -> None:
+        for call in tuple(self._calls):
+            call.cancel()
+
+
+def _is_async(fn: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004

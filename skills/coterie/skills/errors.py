@@ -1,0 +1,56 @@
+"""The exceptions that a skill may raise or meet; each says whose fault it is and whether a retry can help."""
+
+from __future__ import annotations
+
+
+class SkillError(Exception):
+    """Base of the errors of this package. `code` is stable and machine-readable."""
+
+    code = "SKILL_FAILED"
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        if code is not None:
+            self.code = code
+
+
+class NonRetryable(SkillError):
+    """Raised by a skill: the task fails now, whatever attempts it has left."""
+
+    code = "NON_RETRYABLE"
+
+
+class BadInput(NonRetryable):
+    """The payload is not what the skill takes; the caller must change it."""
+
+    code = "BAD_INPUT"
+
+
+class NotJson(NonRetryable):
+    """A result, step result or checkpoint cannot be written as JSON."""
+
+    code = "NOT_JSON"
+
+
+class TooLarge(NonRetryable):
+    """A result, step result or checkpoint is above its limit."""
+
+    code = "TOO_LARGE"
+
+
+class NotRecorded(SkillError):
+    """The cluster did not confirm a step or checkpoint in time; the attempt may be retried."""
+
+    code = "NOT_RECORDED"
+
+
+class Fenced(SkillError):
+    """This attempt was deposed: the task runs elsewhere under a higher attempt number. Stop at once."""
+
+    code = "FENCED"
+
+
+class Cancelled(SkillError):
+    """The task was cancelled. A skill may raise it to agree; plain functions meet it in `ctx` calls."""
+
+    code = "CANCELLED"
