@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import coterie.skills
 from coterie.node.config import ConfigError, NodeSettings
 from coterie.node.observability import get_logger
 from coterie.node.skillhost import SkillHost, SkillHostOptions
@@ -65,6 +67,9 @@ def _cannot_start(reason: str) -> int:
 
 
 def _host_options(settings: NodeSettings) -> SkillHostOptions:
+    shipped = Path(coterie.skills.__file__).parent
     return SkillHostOptions(
-        skill_dirs=settings.skill_dirs, max_children=settings.capacity, node_id=settings.node_id
+        skill_dirs=(shipped, *settings.skill_dirs),
+        max_children=settings.capacity,
+        node_id=settings.node_id,
     )

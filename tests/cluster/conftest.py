@@ -1,0 +1,62 @@
+"""Real clusters: three node processes on loopback, with TLS, on fresh data."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coterie.client import TLS, Cluster
+from coterie.node.localcluster import LocalCluster
+
+SKILLS = Path(__file__).parent / "skills"
+READY_S = 60.0
+
+
+def new_cluster(options: dict[str, Any] | None = None, **arguments: Any) -> LocalCluster:
+    """Three nodes with the test skills. `options` are further keys of the cluster file."""
+    merged = {"skills": {"dirs": [str(SKILLS)]}, **(options or {})}
+    return LocalCluster(options=merged, **{"nodes": 3, "capacity": 8, **arguments})
+
+
+def client_of(cluster: LocalCluster, *node_ids: str, **arguments: Any) -> Cluster:
+    """A client of the whole cluster, or of the named nodes only."""
+    endpoints = ",".join(cluster.addresses[node_id] for node_id in node_ids) or cluster.endpoints
+    paths = cluster.client_tls
+    tls = TLS(ca=paths.ca, cert=paths.cert, key=paths.key) if paths else None
+    arguments.setdefault("auto_discovery", not node_ids)
+    return Cluster(endpoints, tls=tls, insecure=tls is None, **arguments)
+
+
+async def until(
+    condition: Callable[[], Awaitable[Any]], what: str, timeout_s: float = 30.0, pause_s: float = 0.05
+) -> Any:
+    """Wait until the condition answers something true; fail naming what was waited for."""
+    end = time.monotonic() + timeout_s
+    while True:
+        found = await condition()
+        if found:
+            return found
+        if time.monotonic() > end:
+            pytest.fail(f"waited {timeout_s:g} s in vain for: {what}")
+        await asyncio.sleep(pause_s)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Iterator[LocalCluster]:
+    """One cluster for the tests that harm nobody."""
+    with new_cluster(options={"distribution": {"taskQueue": {"maxPending": 500}}}) as cluster:
+        asyncio.run(cluster.wait_ready(READY_S))
+        yield cluster
+
+
+@pytest.fixture
+async def fresh() -> AsyncIterator[LocalCluster]:
+    """A cluster of its own, for tests that kill nodes."""
+    with new_cluster() as cluster:
+        await cluster.wait_ready(READY_S)
+        yield cluster
