@@ -1,0 +1,192 @@
+"""Calls that survive nodes: another node, the same request_id, a pause that grows, and an end."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import grpc
+import grpc.aio
+
+from coterie.client.endpoints import Endpoint, Pool
+from coterie.client.errors import ClusterClosed, ClusterError, CoterieError, Unavailable
+from coterie.client.rpc_errors import Verdict, decode_rpc_error, verdict_of
+from coterie.client.settings import Timeouts
+
+Answer = TypeVar("Answer")
+Request = TypeVar("Request")
+
+_BACKOFF_FIRST_S = 0.05
+_BACKOFF_MAX_S = 1.0
+_PAUSE_MAX_S = 10.0
+# A node that shuts down or drains asks for another node, not for patience.
+_GO_ELSEWHERE = frozenset({"SHUTTING_DOWN", "DRAINING"})
+
+
+class RetryBudget:
+    """Bounds retries over all calls of a client, so that many callers do not hammer a sick cluster.
+
+    A token bucket: each retry takes a token, each success gives half a token back, and time gives
+    `per_second`. With the bucket empty a retry is not refused but waits for its token.
+    """
+
+    def __init__(self, burst: float = 100.0, per_second: float = 10.0, per_success: float = 0.5) -> None:
+        self._burst = burst
+        self._per_second = per_second
+        self._per_success = per_success
+        self._tokens = burst
+        self._filled_at: float | None = None
+
+    def spend(self, now: float) -> float:
+        """Takes a token; returns the seconds to wait until it is really there."""
+        if self._filled_at is not None:
+            earned = (now - self._filled_at) * self._per_second
+            self._tokens = min(self._burst, self._tokens + earned)
+        self._filled_at = now
+        self._tokens -= 1
+        return max(0.0, -self._tokens / self._per_second)
+
+    def earn(self) -> None:
+        """A call succeeded."""
+        self._tokens = min(self._burst, self._tokens + self._per_success)
+
+
+class Backoff:
+    """Exponential back-off with full jitter (AWS Architecture Blog, "Exponential Backoff And Jitter")."""
+
+    def __init__(self, dice: Callable[[], float] = random.random) -> None:
+        self._dice = dice
+        self._tries = 0
+
+    def reset(self) -> None:
+        """The next pause is a short one again."""
+        self._tries = 0
+
+    def pause(self, failure: ClusterError | None = None) -> float:
+        """Seconds to wait before the next try; what the cluster asked for is the least."""
+        limit: float = min(_BACKOFF_MAX_S, _BACKOFF_FIRST_S * 2 ** min(self._tries, 10))
+        self._tries += 1
+        jitter = self._dice() * limit
+        if failure is None or failure.retry_after is None or failure.reason in _GO_ELSEWHERE:
+            return jitter
+        return min(_PAUSE_MAX_S, failure.retry_after) + jitter
+
+
+class Caller:
+    """Runs unary calls (and other short exchanges) against whichever node answers."""
+
+    def __init__(self, pool: Pool, timeouts: Timeouts, clock: Callable[[], float] = time.monotonic) -> None:
+        self.pool = pool
+        self.timeouts = timeouts
+        self.clock = clock
+        self.budget = RetryBudget()
+        self.closed = False
+
+    async def unary(
+        self,
+        rpc: Callable[[Endpoint], grpc.aio.UnaryUnaryMultiCallable[Request, Answer]],
+        request: Request,
+        *,
+        request_id: str = "",
+    ) -> Answer:
+        """One unary RPC with retries. The request must be safe to repeat: a read, or with a request_id."""
+
+        async def attempt(endpoint: Endpoint, timeout: float) -> Answer:
+            return await rpc(endpoint)(request, timeout=timeout)
+
+        return await self.run(attempt, request_id=request_id)
+
+    async def run(
+        self,
+        attempt: Callable[[Endpoint, float], Awaitable[Answer]],
+        *,
+        attempt_timeout: float | None = None,
+        request_id: str = "",
+    ) -> Answer:
+        """Runs `attempt(endpoint, timeout)` until one try succeeds, fails for good, or time is up.
+
+        Raises the decoded ClusterError of a final failure, and Unavailable with the last error of every
+        endpoint when `timeouts.call` passed.
+        """
+        try_for = attempt_timeout or self.timeouts.attempt
+        deadline = self.clock() + max(self.timeouts.call, try_for)
+        backoff = Backoff()
+        endpoint: Endpoint | None = None
+        while True:
+            endpoint = self.pool.pick(avoid=endpoint)
+            try:
+                with self.using(endpoint):
+                    answer = await attempt(endpoint, min(try_for, deadline - self.clock()))
+                self.budget.earn()
+                return answer
+            except ClusterError as failure:
+                await self.before_retry(failure, backoff, deadline, request_id)
+
+    @contextmanager
+    def using(self, endpoint: Endpoint) -> Iterator[None]:
+        """Keeps the books around a use of an endpoint; failures come out as ClusterError."""
+        if self.closed:
+            raise ClusterClosed("this Cluster is closed: use it inside `async with Cluster(...) as c:`")
+        endpoint.calls += 1
+        try:
+            yield
+            self.pool.succeeded(endpoint)
+        except grpc.aio.AioRpcError as error:
+            failure = decode_rpc_error(error)
+            self.pool.failed(endpoint, failure, verdict_of(failure))
+            raise failure from error
+        except asyncio.CancelledError:
+            # gRPC reports a stream that the server cancelled, and a call whose channel was closed, as a
+            # cancellation. Neither must look to the caller as if its own task were cancelled.
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise self._cut(endpoint) from None
+        except grpc.aio.UsageError:
+            if not self.closed:
+                raise
+            raise self._cut(endpoint) from None
+        finally:
+            endpoint.calls -= 1
+
+    def _cut(self, endpoint: Endpoint) -> CoterieError:
+        if self.closed:
+            return ClusterClosed("the Cluster was closed during the call")
+        failure = ClusterError("the node cancelled the call", code="CANCELLED")
+        self.pool.failed(endpoint, failure, verdict_of(failure))
+        return failure
+
+    def silent(self, endpoint: Endpoint, message: str) -> ClusterError:
+        """Notes that an endpoint holds a stream without serving it; returns the error to raise."""
+        failure = ClusterError(message, code="DEADLINE_EXCEEDED")
+        self.pool.failed(endpoint, failure, Verdict.TIMED_OUT)
+        return failure
+
+    async def before_retry(
+        self, failure: ClusterError, backoff: Backoff, deadline: float, request_id: str = ""
+    ) -> None:
+        """Waits before the next try; raises when there must not be one, or not before the deadline."""
+        if verdict_of(failure) is Verdict.FATAL:
+            raise failure
+        if self.pool.hopeless:
+            raise self.unreachable("TLS cannot work with any endpoint", failure, request_id) from failure
+        now = self.clock()
+        pause = max(backoff.pause(failure), self.budget.spend(now))
+        if now + pause >= deadline:
+            raise self.unreachable("no node answered in time", failure, request_id) from failure
+        await asyncio.sleep(pause)
+
+    def unreachable(self, sentence: str, failure: ClusterError, request_id: str = "") -> Unavailable:
+        """Unavailable, naming each endpoint and its last error."""
+        return Unavailable(
+            sentence,
+            endpoints=self.pool.last_errors(),
+            request_id=request_id,
+            reason=failure.reason,
+            metadata=failure.metadata,
+            retry_after=failure.retry_after,
+        )

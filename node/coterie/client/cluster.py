@@ -1,0 +1,252 @@
+"""Cluster: the client's way in. See `coterie.client` for a manual with examples."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, Unpack
+
+from coterie.client.connection import Connection
+from coterie.client.errors import ClusterClosed, CoterieError, InvalidRequest, SubmitErrors
+from coterie.client.job import Job, ProgressCallback
+from coterie.client.models import NodeInfo, Status, TaskInfo
+from coterie.client.rpc_errors import invalid
+from coterie.client.settings import TLS, Timeouts, resolve
+from coterie.client.spec import TaskOptions, TaskSpec, prepare
+from coterie.client.units import Duration, duration_ms
+from coterie.v1 import cluster_pb2, tasks_pb2
+
+PAGE_SIZE_MAX = 1000
+_SUBMIT_WINDOW = 2048
+
+
+class Cluster:
+    """A connection to a Coterie cluster; use it as `async with Cluster(...) as c:`.
+
+    - `endpoints`: some nodes, "h1:8080,h2:8080" or a list. One that answers is enough; the others are
+      discovered. Left out: the config file, then the environment variable COTERIE_ENDPOINT.
+    - `config_path`: a JSON or YAML file, the client's own or the cluster's (YAML needs PyYAML).
+    - `tls`: `TLS(ca=..., cert=..., key=...)`; else from the config file, else from COTERIE_TLS_CA,
+      COTERIE_TLS_CERT and COTERIE_TLS_KEY.
+    - `insecure`: allow plain text to other machines. Loopback needs no permission.
+    - `auto_discovery`: ask the cluster for its members now and then, and after failures.
+    - `tenant`: whose tasks these are.
+    - `timeouts`: how long to try; see `Timeouts`.
+
+    Every method may raise Unavailable (no node answered within `timeouts.call`), PermissionDenied and
+    ClusterClosed. Wrong arguments raise ConfigError at once; no connection is made before it is needed.
+    """
+
+    def __init__(
+        self,
+        endpoints: str | Sequence[str] | None = None,
+        *,
+        config_path: str | Path | None = None,
+        tls: TLS | None = None,
+        insecure: bool = False,
+        auto_discovery: bool = True,
+        tenant: str = "default",
+        timeouts: Timeouts | None = None,
+    ) -> None:
+        self._settings = resolve(
+            endpoints, config_path, tls, insecure=insecure, auto_discovery=auto_discovery, tenant=tenant
+        )
+        self._timeouts = timeouts or Timeouts()
+        self._connection: Connection | None = None
+
+    async def __aenter__(self) -> Self:
+        if self._connection is not None:
+            raise ClusterClosed("this Cluster is open already: make another one")
+        self._connection = Connection(self._settings, self._timeouts)
+        self._connection.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes every connection; calls and waits that are under way raise ClusterClosed."""
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            await connection.close()
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The addresses in use now: those given, and those discovered."""
+        return self._open.pool.addresses
+
+    async def submit_task(
+        self,
+        target_node: str | NodeInfo | None = None,
+        *,
+        type: str,
+        payload: Any = None,
+        on_progress: ProgressCallback | None = None,
+        wait_when_full: bool = False,
+        **options: Unpack[TaskOptions],
+    ) -> Job:
+        """Submits one task and returns its Job once a majority of nodes has it on disk.
+
+        `type` names the skill, `payload` is any JSON value or bytes, `target_node` pins the task to a node.
+        `options` are priority, timeout, deadline, checkpoint, request_id, task_id, max_attempts, labels,
+        constraints and start_delay; `TaskSpec` explains each.
+        `on_progress(p)` is called with `p.percent` and `p.message` while the task runs.
+        A full queue raises QueueFull; with `wait_when_full=True` the client comes back when told to.
+
+        Lost answers are retried with the same request_id, so the task exists once. Concurrent calls
+        share RPCs: `asyncio.gather` over many submits is as quick as `submit_tasks`.
+
+        Raises InvalidRequest (all violations at once), QueueFull, AlreadyExists.
+        """
+        entry = {"type": type, "payload": payload, "target_node": _node_id(target_node), **options}
+        job = await self._submit(TaskSpec.of(entry), wait_when_full)
+        if on_progress is not None:
+            job.follow(on_progress)
+        return job
+
+    async def submit_tasks(
+        self, entries: Iterable[TaskSpec | Mapping[str, Any]], *, wait_when_full: bool = False
+    ) -> list[Job]:
+        """Submits many tasks; each entry is a TaskSpec or a dict with the same keys.
+
+        Returns one Job per entry, in order. When some are refused the others stay submitted, and
+        SubmitErrors says which: `.errors` by index, `.jobs` with None in their places.
+        """
+        items = list(entries)
+        results: list[Job | BaseException] = []
+        for start in range(0, len(items), _SUBMIT_WINDOW):
+            window = items[start : start + _SUBMIT_WINDOW]
+            results += await asyncio.gather(
+                *(self._submit_entry(item, wait_when_full) for item in window), return_exceptions=True
+            )
+        jobs = [result if isinstance(result, Job) else None for result in results]
+        errors = {i: result for i, result in enumerate(results) if isinstance(result, CoterieError)}
+        for result in results:
+            if isinstance(result, BaseException) and not isinstance(result, CoterieError):
+                raise result
+        if errors:
+            raise SubmitErrors(errors, jobs)
+        return [job for job in jobs if job is not None]
+
+    def job(self, task_id: str) -> Job:
+        """The handle on a task submitted before, here or elsewhere; no call is made."""
+        if not isinstance(task_id, str) or not task_id:
+            raise invalid([("task_id", f"{task_id!r} is not a task id: give the text in job.id")])
+        return Job(self._open, self._open.task_name(task_id))
+
+    async def list_tasks(
+        self, *, filter: str = "", page_size: int = 50, limit: int | None = None, stale: bool = False
+    ) -> AsyncGenerator[TaskInfo, None]:
+        """The tenant's tasks, newest first, page by page as they are read.
+
+        `filter` is e.g. `state=RUNNING AND type="map" AND labels.team="x"`. At most `limit` tasks are
+        given; `stale=True` reads one node's replica as it is.
+        """
+        if not 1 <= page_size <= PAGE_SIZE_MAX:
+            raise invalid([("page_size", f"{page_size!r} is not from 1 to {PAGE_SIZE_MAX}")])
+        left = limit if limit is not None else -1
+        request = tasks_pb2.ListTasksRequest(
+            parent=f"tenants/{self._open.tenant}",
+            page_size=page_size,
+            filter=filter,
+            read_mode=tasks_pb2.STALE if stale else tasks_pb2.LINEARIZABLE,
+        )
+        while left != 0:
+            page = await self._open.caller.unary(lambda endpoint: endpoint.tasks.ListTasks, request)
+            for task in page.tasks[: left if left > 0 else None]:
+                yield TaskInfo.of(task)
+            left -= min(len(page.tasks), left) if left > 0 else 0
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def get_status(self, *, stale: bool = False, state_hash: bool = False) -> Status:
+        """The cluster's state: leader, quorum, nodes, tasks by state. `stale=True` asks one node only,
+        so it answers without a leader; `state_hash=True` adds the hash of the replicated state."""
+        request = cluster_pb2.GetStatusRequest(
+            read_mode=tasks_pb2.STALE if stale else tasks_pb2.LINEARIZABLE, include_state_hash=state_hash
+        )
+        raw = await self._open.caller.unary(lambda endpoint: endpoint.cluster.GetStatus, request)
+        return Status.of(raw)
+
+    async def list_nodes(self) -> list[NodeInfo]:
+        """Every node of the cluster, those that are down included."""
+        return [NodeInfo.of(node) for node in await self._open.nodes()]
+
+    async def drain_node(self, node: str | NodeInfo, *, deadline: Duration | None = None) -> NodeInfo:
+        """Empties a node before maintenance: no new work, running tasks checkpoint and move, leadership
+        goes elsewhere. After `deadline` running skills are stopped. Returns at once, with the node's state.
+        """
+        request_id = uuid.uuid4().hex
+        request = cluster_pb2.DrainNodeRequest(
+            node_id=_required_node_id(node), deadline_ms=_deadline_ms(deadline), request_id=request_id
+        )
+        raw = await self._open.caller.unary(
+            lambda endpoint: endpoint.cluster.DrainNode, request, request_id=request_id
+        )
+        return NodeInfo.of(raw)
+
+    async def undrain_node(self, node: str | NodeInfo) -> NodeInfo:
+        """Lets a drained or draining node take work again."""
+        request_id = uuid.uuid4().hex
+        request = cluster_pb2.UndrainNodeRequest(node_id=_required_node_id(node), request_id=request_id)
+        raw = await self._open.caller.unary(
+            lambda endpoint: endpoint.cluster.UndrainNode, request, request_id=request_id
+        )
+        return NodeInfo.of(raw)
+
+    async def transfer_leadership(self, node: str | NodeInfo | None = None) -> str:
+        """Moves leadership to a node (None: the most up-to-date follower). Returns the leader's id."""
+        request = cluster_pb2.TransferLeadershipRequest(node_id=_node_id(node) or "")
+        answer = await self._open.caller.unary(lambda endpoint: endpoint.cluster.TransferLeadership, request)
+        return answer.leader
+
+    @property
+    def _open(self) -> Connection:
+        if self._connection is None:
+            raise ClusterClosed("this Cluster is not open: use it inside `async with Cluster(...) as c:`")
+        return self._connection
+
+    async def _submit_entry(self, entry: TaskSpec | Mapping[str, Any], wait_when_full: bool) -> Job:
+        return await self._submit(TaskSpec.of(entry), wait_when_full)
+
+    async def _submit(self, spec: TaskSpec, wait_when_full: bool) -> Job:
+        connection = self._open
+        prepared = prepare(spec, connection.tenant)
+        request = prepared.request
+        if prepared.blob is not None:
+            request.task.payload.blob.CopyFrom(await connection.blobs.put(prepared.blob))
+        raw = await connection.submitter.submit(request, wait_when_full=wait_when_full)
+        job = Job(connection, raw.name or connection.task_name(raw.task_id), raw)
+        job.request_id = request.request_id
+        return job
+
+
+def _node_id(node: str | NodeInfo | None) -> str | None:
+    return node.id if isinstance(node, NodeInfo) else node
+
+
+def _required_node_id(node: str | NodeInfo) -> str:
+    node_id = _node_id(node)
+    if not isinstance(node_id, str) or not node_id:
+        raise invalid([("node", f"{node!r} is not a node id: list_nodes() shows them")])
+    return node_id
+
+
+def _deadline_ms(deadline: Duration | None) -> int:
+    if deadline is None:
+        return 0
+    try:
+        return duration_ms(deadline)
+    except ValueError as error:
+        raise InvalidRequest(
+            f"deadline: {error}", violations=[("deadline", str(error))], reason="BAD_FIELD"
+        ) from None

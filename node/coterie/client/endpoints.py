@@ -1,0 +1,211 @@
+"""One channel per endpoint, and the choice among them: round robin over those that answer."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import grpc
+import grpc.aio
+
+from coterie.client.errors import ClusterError
+from coterie.client.rpc_errors import Verdict, explain
+from coterie.client.settings import TLS, credentials
+from coterie.v1.cluster_pb2_grpc import ClusterStub
+from coterie.v1.tasks_pb2_grpc import BlobsStub, TasksStub
+
+if TYPE_CHECKING:
+    from coterie.v1.cluster_pb2_grpc import ClusterAsyncStub
+    from coterie.v1.tasks_pb2_grpc import BlobsAsyncStub, TasksAsyncStub
+
+MESSAGE_BYTES_MAX = 4 * 1024 * 1024
+_REFUSED_PAUSE_S = 0.25
+_REFUSED_PAUSE_MAX_S = 5.0
+_SILENT_PAUSE_S = 10.0
+_SILENT_PAUSE_MAX_S = 60.0
+
+_CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
+    # Each endpoint keeps a connection of its own, so that one broken channel says nothing about others.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    # Retries are made here, on another node and with the same request_id; gRPC's own would hide failures.
+    ("grpc.enable_retries", 0),
+    # A proxy meant for the web must not get between a client and its cluster.
+    ("grpc.enable_http_proxy", 0),
+)
+
+
+class Endpoint:
+    """One address: its channel (made at first use), its stubs, and how it fared lately."""
+
+    def __init__(self, address: str, connect: Callable[[str], grpc.aio.Channel], *, given: bool) -> None:
+        self.address = address
+        self.given = given
+        self.active = True
+        self.failures = 0
+        self.rests_until = 0.0
+        self.last_error = ""
+        self.bad_tls = False
+        self.calls = 0
+        self._connect = connect
+        self._channel: grpc.aio.Channel | None = None
+        self._tasks: TasksAsyncStub | None = None
+        self._blobs: BlobsAsyncStub | None = None
+        self._cluster: ClusterAsyncStub | None = None
+
+    @property
+    def tasks(self) -> TasksAsyncStub:
+        """The stub of the Tasks service."""
+        if self._tasks is None:
+            self._tasks = TasksStub(self._open())
+        return self._tasks
+
+    @property
+    def blobs(self) -> BlobsAsyncStub:
+        """The stub of the Blobs service."""
+        if self._blobs is None:
+            self._blobs = BlobsStub(self._open())
+        return self._blobs
+
+    @property
+    def cluster(self) -> ClusterAsyncStub:
+        """The stub of the Cluster service."""
+        if self._cluster is None:
+            self._cluster = ClusterStub(self._open())
+        return self._cluster
+
+    async def close(self) -> None:
+        """Closes the channel; calls on it end at once."""
+        channel, self._channel = self._channel, None
+        self._tasks = self._blobs = self._cluster = None
+        if channel is not None:
+            await channel.close()
+
+    def _open(self) -> grpc.aio.Channel:
+        if self._channel is None:
+            self._channel = self._connect(self.address)
+        return self._channel
+
+
+class Pool:
+    """The endpoints of a cluster: those given by the user, which stay, and those found by discovery.
+
+    `pick` goes round robin over the best endpoints there are. An endpoint that could not be reached rests
+    for a short time, one that took a call and did not answer rests longer; when all rest, the one that is
+    due first is tried, so the pool never refuses to pick.
+    """
+
+    def __init__(
+        self,
+        given: Iterable[str],
+        tls: TLS | None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        dice: Callable[[], float] = random.random,
+    ) -> None:
+        self._clock = clock
+        self._dice = dice
+        self.secure = tls is not None
+        self._credentials = credentials(tls) if tls is not None else None
+        options = list(_CHANNEL_OPTIONS)
+        if tls is not None and tls.server_name:
+            options.append(("grpc.ssl_target_name_override", tls.server_name))
+        self._options = options
+        self._endpoints = {address: Endpoint(address, self._connect, given=True) for address in given}
+        self._retired: list[Endpoint] = []
+        self._turn = int(dice() * len(self._endpoints))
+        self.on_trouble: Callable[[], None] = lambda: None
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Every address in use, the given ones first."""
+        return tuple(self._endpoints)
+
+    def pick(self, avoid: Endpoint | None = None) -> Endpoint:
+        """The endpoint for the next try, another one than `avoid` when there is a choice."""
+        now = self._clock()
+        candidates = [endpoint for endpoint in self._endpoints.values() if endpoint is not avoid]
+        if not candidates:
+            candidates = list(self._endpoints.values())
+        for wanted in (True, False):
+            best = [e for e in candidates if e.rests_until <= now and e.active is wanted]
+            if best:
+                self._turn += 1
+                return best[self._turn % len(best)]
+        if avoid is not None and avoid.rests_until <= now:
+            return avoid
+        return min(candidates, key=lambda endpoint: endpoint.rests_until)
+
+    def succeeded(self, endpoint: Endpoint) -> None:
+        """The endpoint answered."""
+        endpoint.failures = 0
+        endpoint.rests_until = 0.0
+        endpoint.bad_tls = False
+
+    def failed(self, endpoint: Endpoint, failure: ClusterError, verdict: Verdict) -> None:
+        """Takes note of a failed try, and lets the endpoint rest when it did not answer at all."""
+        endpoint.last_error = explain(failure, secure=self.secure)
+        endpoint.bad_tls = verdict is Verdict.BAD_TLS
+        if verdict in (Verdict.MOVE_ON, Verdict.FATAL):
+            return
+        silent = verdict is Verdict.TIMED_OUT
+        base, limit = (
+            (_SILENT_PAUSE_S, _SILENT_PAUSE_MAX_S) if silent else (_REFUSED_PAUSE_S, _REFUSED_PAUSE_MAX_S)
+        )
+        pause = min(limit, base * 2 ** min(endpoint.failures, 10)) * (0.75 + 0.5 * self._dice())
+        endpoint.failures += 1
+        endpoint.rests_until = max(endpoint.rests_until, self._clock() + pause)
+        self.on_trouble()
+
+    @property
+    def hopeless(self) -> bool:
+        """True when TLS cannot work with any endpoint: waiting will not help."""
+        return all(endpoint.bad_tls for endpoint in self._endpoints.values())
+
+    def last_errors(self) -> dict[str, str]:
+        """Each address with the last error seen there ("not tried" when there was none)."""
+        return {e.address: e.last_error or "not tried" for e in self._endpoints.values()}
+
+    def set_members(self, members: Mapping[str, bool]) -> None:
+        """Takes over what discovery found: address -> whether the node takes work.
+
+        Members that are gone are retired; given endpoints always stay as a way back in.
+        """
+        for address, active in members.items():
+            endpoint = self._endpoints.get(address)
+            if endpoint is None:
+                endpoint = self._endpoints[address] = Endpoint(address, self._connect, given=False)
+            endpoint.active = active
+        for address, endpoint in list(self._endpoints.items()):
+            if address in members:
+                continue
+            if endpoint.given:
+                endpoint.active = True
+            else:
+                self._retired.append(self._endpoints.pop(address))
+
+    async def close_retired(self) -> None:
+        """Closes the channels of retired members once no call uses them."""
+        idle = [endpoint for endpoint in self._retired if endpoint.calls == 0]
+        self._retired = [endpoint for endpoint in self._retired if endpoint.calls > 0]
+        for endpoint in idle:
+            await endpoint.close()
+
+    async def close(self) -> None:
+        """Closes every channel."""
+        for endpoint in [*self._endpoints.values(), *self._retired]:
+            await endpoint.close()
+
+    def _connect(self, address: str) -> grpc.aio.Channel:
+        if self._credentials is None:
+            return grpc.aio.insecure_channel(address, options=self._options)
+        return grpc.aio.secure_channel(address, self._credentials, options=self._options)

@@ -1,0 +1,176 @@
+"""Job: the handle on one submitted task. It holds no connection; any node can serve it."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+
+from coterie.client.connection import Connection
+from coterie.client.errors import (
+    CoterieError,
+    NodeLost,
+    TaskCancelled,
+    TaskDeadLettered,
+    TaskError,
+    TaskFailed,
+    TaskTimedOut,
+    WaitTimeout,
+)
+from coterie.client.models import Event, Progress, TaskInfo, decode_json, state_name, terminal
+from coterie.client.owned import log
+from coterie.client.units import Duration, duration_seconds
+from coterie.client.watch import Watch
+from coterie.v1 import tasks_pb2
+
+ProgressCallback = Callable[[Progress], Awaitable[None] | None]
+
+_LAST_PROGRESS_S = 1.0
+_LOSS_EVENTS = frozenset({"released", "assigned", "retry"})
+_ENDS: dict[str, type[TaskError]] = {
+    "CANCELLED": TaskCancelled,
+    "TIMED_OUT": TaskTimedOut,
+    "DEAD_LETTERED": TaskDeadLettered,
+}
+
+
+class Job:
+    """A task in the cluster. Get one from `submit_task`, `submit_tasks`, or `cluster.job(id)`.
+
+    - `id`: the task's id; keep it, and `cluster.job(id)` gives the handle back in any process.
+    - `name`: its full name, `tenants/<tenant>/tasks/<id>`.
+    - `request_id`: the idempotency key it was submitted with; empty for `cluster.job(id)`.
+    """
+
+    def __init__(self, connection: Connection, name: str, raw: tasks_pb2.Task | None = None) -> None:
+        self.name = name
+        self.id = name.rpartition("/")[2]
+        self.request_id = raw.request_id if raw is not None else ""
+        self._connection = connection
+        self._raw = raw
+        self._losses = raw.losses if raw is not None else None
+        self._progress: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        state = f" {state_name(self._raw.state)}" if self._raw is not None else ""
+        return f"<Job {self.id}{state}>"
+
+    @property
+    def task(self) -> TaskInfo | None:
+        """The task as last seen by this handle, without a call; None when it was not seen yet."""
+        return TaskInfo.of(self._raw) if self._raw is not None else None
+
+    async def get(self, *, include_steps: bool = False, stale: bool = False) -> TaskInfo:
+        """The task as it is now. `stale=True` reads one node's replica without asking the leader.
+
+        Raises NotFound, Unavailable.
+        """
+        request = tasks_pb2.GetTaskRequest(
+            name=self.name,
+            include_steps=include_steps,
+            read_mode=tasks_pb2.STALE if stale else tasks_pb2.LINEARIZABLE,
+        )
+        caller = self._connection.caller
+        self._raw = await caller.unary(lambda endpoint: endpoint.tasks.GetTask, request)
+        return TaskInfo.of(self._raw)
+
+    async def wait(self, *, failover: bool = True, timeout: Duration | None = None) -> Any:
+        """Waits for the result: a Python value when it is JSON, else bytes; None when there is none.
+
+        Leader changes, dead nodes and broken connections are waited through. With `failover=False` the
+        loss of the node that runs the task raises NodeLost (the task goes on elsewhere all the same).
+
+        Raises TaskFailed, TaskCancelled, TaskTimedOut or TaskDeadLettered when the task ended without a
+        result; WaitTimeout after `timeout` (the task goes on); NotFound; Unavailable when no node
+        answered for `timeouts.outage` seconds.
+        """
+        seconds = duration_seconds(timeout) if timeout is not None else None
+        scope = asyncio.timeout(seconds)
+        try:
+            async with scope:
+                await (self._wait_through() if failover else self._wait_here())
+                return await self._result()
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            raise WaitTimeout(f"task {self.id} did not finish within {timeout}; it goes on") from None
+
+    async def result(self) -> Any:
+        """The result of a finished task, like `wait`, but raises asyncio's InvalidStateError while it
+        is not finished."""
+        if not (await self.get()).done:
+            raise asyncio.InvalidStateError(f"task {self.id} is not finished: use wait()")
+        return await self._result()
+
+    def watch(self, *, resume_token: str = "") -> AsyncGenerator[Event, None]:
+        """The task's events from the first (or after `resume_token`) to the terminal one.
+
+        A break is mended on another node with the last token: no event is missed or repeated.
+        Raises NotFound, OutOfRange (the token is older than the history), Unavailable.
+        """
+        return Watch(self._connection.caller, self.name, resume_token).events()
+
+    async def cancel(self, reason: str = "") -> TaskInfo:
+        """Asks for the task to be cancelled; a running skill is told to stop and may finish first.
+
+        Raises FailedPrecondition when the task is already finished, NotFound, Unavailable.
+        """
+        request_id = uuid.uuid4().hex
+        request = tasks_pb2.CancelTaskRequest(name=self.name, reason=reason, request_id=request_id)
+        self._raw = await self._connection.caller.unary(
+            lambda endpoint: endpoint.tasks.CancelTask, request, request_id=request_id
+        )
+        return TaskInfo.of(self._raw)
+
+    def follow(self, on_progress: ProgressCallback) -> None:
+        """Calls `on_progress` (a function or coroutine function) with each progress report from now on."""
+        self._progress = self._connection.tasks.start(self._report(on_progress), "progress")
+
+    async def _wait_through(self) -> None:
+        if self._raw is None or not terminal(self._raw):
+            self._raw = await self._connection.waiter.wait(self.name)
+        if self._progress is not None:
+            # The last report should not come after the result; but a callback may not hold it up.
+            await asyncio.wait([self._progress], timeout=_LAST_PROGRESS_S)
+
+    async def _wait_here(self) -> None:
+        task = await self.get()
+        losses = task.losses if self._losses is None else self._losses
+        self._check_lost(task, losses)
+        if task.done:
+            return
+        async with aclosing(self.watch()) as events:
+            async for event in events:
+                if event.type in _LOSS_EVENTS:
+                    self._check_lost(await self.get(), losses)
+        await self.get()
+
+    def _check_lost(self, task: TaskInfo, losses: int) -> None:
+        if task.losses > losses:
+            self._losses = task.losses
+            raise NodeLost(
+                f"task {task.id} lost its node and runs again as attempt {task.attempt}; wait() follows it",
+                task,
+            )
+
+    async def _result(self) -> Any:
+        raw = self._raw
+        assert raw is not None, "only called on a task that was seen"
+        state = state_name(raw.state)
+        if state != "SUCCEEDED":
+            raise _ENDS.get(state, TaskFailed)(TaskInfo.of(raw))
+        return decode_json(await self._connection.blobs.read(raw.result))
+
+    async def _report(self, on_progress: ProgressCallback) -> None:
+        try:
+            async with aclosing(self.watch()) as events:
+                async for event in events:
+                    if event.type == "progress":
+                        outcome = on_progress(Progress(event.percent, event.detail))
+                        if inspect.isawaitable(outcome):
+                            await outcome
+        except CoterieError as error:
+            log.warning("progress of a task cannot be followed", extra={"task": self.id, "error": str(error)})

@@ -1,0 +1,240 @@
+"""TaskSpec: what to run, checked and turned into a request. All mistakes are reported at once."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypedDict
+
+from coterie.client.rpc_errors import invalid
+from coterie.client.units import Duration, duration_ms
+from coterie.v1 import tasks_pb2
+
+INLINE_BYTES_MAX = 256 * 1024
+"""Payloads above this many bytes travel as blobs; the cluster enforces the same limit."""
+
+_PRIORITIES = {
+    "low": tasks_pb2.LOW,
+    "normal": tasks_pb2.NORMAL,
+    "high": tasks_pb2.HIGH,
+    "critical": tasks_pb2.CRITICAL,
+}
+_CONSTRAINT_KEYS = ("require_gpu", "labels", "zones", "zone", "target_node", "prefer_zone")
+_INT32_MAX = 2**31 - 1
+
+
+class TaskOptions(TypedDict, total=False):
+    """The optional arguments of `submit_task`; see `TaskSpec` for their meaning."""
+
+    priority: str
+    timeout: Duration | None
+    deadline: Duration | None
+    checkpoint: bool
+    request_id: str | None
+    task_id: str | None
+    max_attempts: int | None
+    labels: Mapping[str, str] | None
+    constraints: Mapping[str, Any] | None
+    start_delay: Duration | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSpec:
+    """One task to submit.
+
+    - `type`: the skill that runs it. The only field without a default.
+    - `payload`: any JSON value, or bytes that are passed on as they are.
+    - `target_node`: run on this node only.
+    - `priority`: "low", "normal", "high" or "critical".
+    - `timeout`: bounds one attempt ("10m", "500ms", 600 = seconds); None: the skill's own.
+    - `deadline`: bounds the whole task from its submission, retries included; None: no bound.
+    - `checkpoint`: False makes a resumed task start from zero, its completed steps included.
+    - `request_id`: the idempotency key. Minted when left out. Submitting again with the same key and
+      the same body returns the same task instead of running it twice.
+    - `task_id`: choose the id yourself; None: the cluster chooses.
+    - `max_attempts`: None: the cluster's default.
+    - `labels`: your own words, usable in list filters.
+    - `constraints`: what the node must offer: `require_gpu`, `labels`, `zones` (any of them), `zone`,
+      `target_node`, and the wish `prefer_zone`. camelCase works too.
+    - `start_delay`: do not start earlier than this after the submission.
+    """
+
+    type: str
+    payload: Any = None
+    target_node: str | None = None
+    priority: str = "normal"
+    timeout: Duration | None = None
+    deadline: Duration | None = None
+    checkpoint: bool = True
+    request_id: str | None = None
+    task_id: str | None = None
+    max_attempts: int | None = None
+    labels: Mapping[str, str] | None = None
+    constraints: Mapping[str, Any] | None = None
+    start_delay: Duration | None = None
+
+    @classmethod
+    def of(cls, entry: TaskSpec | Mapping[str, Any]) -> TaskSpec:
+        """A spec from a dict with the same keys. InvalidRequest for unknown keys and a missing type."""
+        if isinstance(entry, TaskSpec):
+            return entry
+        if not isinstance(entry, Mapping):
+            raise invalid([("task", f"a dict or TaskSpec is expected, not {type(entry).__name__}")])
+        problems = [(str(key), unknown_key(str(key), SPEC_KEYS)) for key in entry if key not in SPEC_KEYS]
+        if "type" not in entry:
+            problems.append(("type", "is missing: name the skill that runs the task"))
+        if problems:
+            raise invalid(problems)
+        return cls(**entry)
+
+
+SPEC_KEYS = tuple(field.name for field in fields(TaskSpec))
+"""The keys of a task given as a dict."""
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A checked request, and the payload bytes when they are too large to travel in it."""
+
+    request: tasks_pb2.SubmitTaskRequest
+    blob: bytes | None
+
+
+def prepare(spec: TaskSpec, tenant: str) -> Prepared:
+    """The request for a spec. Mints the request_id. InvalidRequest lists every wrong field at once."""
+    problems: list[tuple[str, str]] = []
+    task = tasks_pb2.Task()
+    _fill_words(spec, task, problems)
+    task.attempt_timeout_ms = _duration("timeout", spec.timeout, problems)
+    task.deadline_ms = _duration("deadline", spec.deadline, problems)
+    task.start_delay_ms = _duration("start_delay", spec.start_delay, problems)
+    task.max_attempts = _max_attempts(spec.max_attempts, problems)
+    task.no_checkpoint = not spec.checkpoint
+    if spec.labels:
+        _fill_labels("labels", spec.labels, task.labels, problems)
+    if spec.constraints or spec.target_node:
+        _fill_constraints(spec, task.constraints, problems)
+    payload = _encode(spec.payload, problems)
+    if problems:
+        raise invalid(problems)
+    if len(payload) <= INLINE_BYTES_MAX:
+        task.payload.inline = payload
+    request = tasks_pb2.SubmitTaskRequest(
+        parent=f"tenants/{tenant}", task=task, request_id=spec.request_id or uuid.uuid4().hex
+    )
+    return Prepared(request, payload if len(payload) > INLINE_BYTES_MAX else None)
+
+
+def unknown_key(key: str, known: Sequence[str]) -> str:
+    """The sentence for an unknown key, with the nearest known one."""
+    near = difflib.get_close_matches(key, known, n=1)
+    return f"unknown key; did you mean {near[0]!r}?" if near else f"unknown key; known: {', '.join(known)}"
+
+
+def _fill_words(spec: TaskSpec, task: tasks_pb2.Task, problems: list[tuple[str, str]]) -> None:
+    if not isinstance(spec.type, str) or not spec.type:
+        problems.append(("type", f"{spec.type!r} is not a skill name: give a text"))
+    else:
+        task.type = spec.type
+    priority = _PRIORITIES.get(spec.priority.lower()) if isinstance(spec.priority, str) else None
+    if priority is None:
+        problems.append(("priority", f"{spec.priority!r} is not one of {', '.join(_PRIORITIES)}"))
+    else:
+        task.priority = priority
+    for field in ("task_id", "request_id", "target_node"):
+        value = getattr(spec, field)
+        if value is not None and (not isinstance(value, str) or not value):
+            problems.append((field, f"{value!r} is not a non-empty text: leave it out or give one"))
+    if isinstance(spec.task_id, str):
+        task.task_id = spec.task_id
+
+
+def _fill_labels(field: str, labels: Any, into: Any, problems: list[tuple[str, str]]) -> None:
+    if not isinstance(labels, Mapping):
+        problems.append((field, f"{labels!r} is not a dict of texts"))
+        return
+    for key, value in labels.items():
+        if isinstance(key, str) and isinstance(value, str):
+            into[key] = value
+        else:
+            problems.append((f"{field}.{key}", f"{value!r}: labels are texts, write it in quotes"))
+
+
+def _fill_constraints(spec: TaskSpec, into: tasks_pb2.Constraints, problems: list[tuple[str, str]]) -> None:
+    if isinstance(spec.target_node, str):
+        into.target_node = spec.target_node
+    given = spec.constraints or {}
+    if not isinstance(given, Mapping):
+        problems.append(("constraints", f"{given!r} is not a dict"))
+        return
+    flat = {key.replace("_", ""): key for key in _CONSTRAINT_KEYS}
+    for raw_key, value in given.items():
+        # requireGPU, requireGpu and require_gpu are one key.
+        key = flat.get(str(raw_key).replace("_", "").lower())
+        field = f"constraints.{raw_key}"
+        if key is None:
+            problems.append((field, unknown_key(str(raw_key), _CONSTRAINT_KEYS)))
+        elif key == "labels":
+            _fill_labels(field, value, into.labels, problems)
+        else:
+            _fill_constraint(key, field, value, into, problems)
+
+
+def _fill_constraint(
+    key: str, field: str, value: Any, into: tasks_pb2.Constraints, problems: list[tuple[str, str]]
+) -> None:
+    zones = [value] if key == "zone" else value
+    if key == "require_gpu":
+        if isinstance(value, bool):
+            into.require_gpu = value
+        else:
+            problems.append((field, f"{value!r} is not true or false"))
+    elif key in ("zone", "zones"):
+        if isinstance(zones, list | tuple) and all(isinstance(zone, str) and zone for zone in zones):
+            into.zones.extend(zones)
+        else:
+            problems.append((field, f"{value!r}: zones are non-empty texts"))
+    elif not isinstance(value, str):
+        problems.append((field, f"{value!r} is not a text"))
+    elif key == "prefer_zone":
+        into.prefer_zone = value
+    elif into.target_node not in ("", value):
+        problems.append((field, f"{value!r} contradicts target_node={into.target_node!r}: give one of them"))
+    else:
+        into.target_node = value
+
+
+def _duration(field: str, value: Duration | None, problems: list[tuple[str, str]]) -> int:
+    if value is None:
+        return 0
+    try:
+        ms = duration_ms(value)
+    except ValueError as error:
+        problems.append((field, str(error)))
+        return 0
+    if ms == 0 and field != "start_delay":
+        problems.append((field, f"{value!r} leaves no time: leave it out for the default"))
+    return ms
+
+
+def _max_attempts(value: int | None, problems: list[tuple[str, str]]) -> int:
+    if value is None:
+        return 0
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _INT32_MAX:
+        problems.append(("max_attempts", f"{value!r} is not a whole number from 1 to {_INT32_MAX}"))
+        return 0
+    return value
+
+
+def _encode(payload: Any, problems: list[tuple[str, str]]) -> bytes:
+    if isinstance(payload, bytes | bytearray | memoryview):
+        return bytes(payload)
+    try:
+        text = json.dumps(payload, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        return text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        problems.append(("payload", f"is not a JSON value ({error}): give JSON values or bytes"))
+        return b""

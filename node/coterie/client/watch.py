@@ -1,0 +1,127 @@
+"""A watch that survives nodes: it goes on after the last event seen, without a gap or a repeat."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+import grpc.aio
+
+from coterie.client.caller import Backoff, Caller
+from coterie.client.endpoints import Endpoint
+from coterie.client.errors import ClusterError
+from coterie.client.models import GAP_EVENT, Event, terminal
+from coterie.v1 import tasks_pb2
+
+_HOLES_MAX = 5
+_EMPTY_ENDS_MAX = 2
+
+WatchStream = grpc.aio.UnaryStreamCall[tasks_pb2.WatchTaskRequest, tasks_pb2.TaskEvent]
+
+
+class _Hole(ClusterError):
+    """A durable event is missing on this stream; the next one, from the last token, may have it."""
+
+
+class Watch:
+    """The events of one task, from the beginning or after `resume_token`, to the terminal one.
+
+    A broken or silent stream is opened again on another node with the token of the last event. Nodes
+    deliver at least once; the sequence numbers make that exactly once: what was seen is dropped, and
+    a hole makes the watch open the stream again from the last good token.
+    """
+
+    def __init__(self, caller: Caller, name: str, resume_token: str = "") -> None:
+        self._caller = caller
+        self._name = name
+        self._token = resume_token
+        self._sequence = 0
+        self._holes = 0
+        self._empty_ends = 0
+        self._deadline = 0.0
+        self._heard = False
+
+    async def events(self) -> AsyncGenerator[Event, None]:
+        """Yields each event once, in order; ends after the terminal event."""
+        backoff = Backoff()
+        endpoint: Endpoint | None = None
+        self._deadline = self._caller.clock() + self._caller.timeouts.outage
+        while True:
+            endpoint = self._caller.pool.pick(avoid=endpoint)
+            self._heard = False
+            failure: ClusterError
+            try:
+                with self._caller.using(endpoint):
+                    call: WatchStream = endpoint.tasks.WatchTask(
+                        tasks_pb2.WatchTaskRequest(name=self._name, resume_token=self._token)
+                    )
+                    try:
+                        while (event := await self._next(endpoint, call)) is not None:
+                            yield event
+                            if event.terminal:
+                                return
+                    finally:
+                        call.cancel()
+                if await self._finished():
+                    return
+                failure = ClusterError("the node ended the watch", code="UNAVAILABLE", reason="SHUTTING_DOWN")
+            except ClusterError as error:
+                failure = error
+            if self._heard:
+                backoff.reset()
+            await self._pause(failure, backoff)
+
+    async def _next(self, endpoint: Endpoint, call: WatchStream) -> Event | None:
+        """The next event that was not seen yet; None at the end of the stream."""
+        while True:
+            raw = await self._receive(endpoint, call)
+            if raw is None:
+                return None
+            self._heard = True
+            self._deadline = self._caller.clock() + self._caller.timeouts.outage
+            if self._accept(raw):
+                return Event.of(raw)
+
+    async def _receive(self, endpoint: Endpoint, call: WatchStream) -> tasks_pb2.TaskEvent | None:
+        try:
+            async with asyncio.timeout(self._caller.timeouts.stream_silence):
+                message = await call.read()
+        except TimeoutError:
+            raise self._caller.silent(endpoint, "the node sent no heartbeat") from None
+        return message if isinstance(message, tasks_pb2.TaskEvent) else None
+
+    def _accept(self, raw: tasks_pb2.TaskEvent) -> bool:
+        """Takes note of a message; False for heartbeats and repeats. Raises at a hole."""
+        live = raw.WhichOneof("live")
+        if live == "heartbeat" or not (raw.type or live == GAP_EVENT):
+            return False  # Neither a sign of life nor a bare snapshot of the task is an event.
+        if raw.sequence:
+            if raw.sequence <= self._sequence:
+                return False
+            if self._sequence and raw.sequence > self._sequence + 1:
+                self._holes += 1
+                raise _Hole(f"events {self._sequence + 1} to {raw.sequence - 1} are missing")
+            self._sequence = raw.sequence
+            self._holes = 0
+        self._empty_ends = 0
+        if raw.resume_token:
+            self._token = raw.resume_token
+        return True
+
+    async def _finished(self) -> bool:
+        """After a stream that ended by itself: True when the task is finished and nothing more comes,
+        as when the resume token was that of the terminal event."""
+        task = await self._caller.unary(
+            lambda endpoint: endpoint.tasks.GetTask, tasks_pb2.GetTaskRequest(name=self._name)
+        )
+        self._empty_ends += 1
+        return terminal(task) and self._empty_ends >= _EMPTY_ENDS_MAX
+
+    async def _pause(self, failure: ClusterError, backoff: Backoff) -> None:
+        if isinstance(failure, _Hole):
+            if self._holes > _HOLES_MAX:
+                raise ClusterError(
+                    f"the history of {self._name} has a hole: {failure.message}", reason="HISTORY_GAP"
+                ) from failure
+            failure = ClusterError(failure.message, code="UNAVAILABLE", reason="HISTORY_GAP")
+        await self._caller.before_retry(failure, backoff, self._deadline)
