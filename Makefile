@@ -36,7 +36,7 @@ $(STAMP): pyproject.toml
 		uv pip install --quiet --python $(BIN)/python -e '.[dev]'; \
 	else \
 		test -x $(BIN)/python || "$$python" -m venv $(VENV); \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'; \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 -e '.[dev]'; \
 	fi
 	@touch $@
 

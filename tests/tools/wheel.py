@@ -1,7 +1,7 @@
 """Does the wheel hold what it should, and does its client work where only the base install is?
 
-Builds the wheel, looks into it, installs it into an empty environment beside google-cloud-tasks (which brings
-a top-level package called `proto`), and imports both clients in one process."""
+Builds the wheel, looks into it, installs it into an empty environment and imports the client; then adds
+google-cloud-tasks, which brings a top-level package called `proto`, and imports both in one process."""
 
 from __future__ import annotations
 
@@ -17,16 +17,21 @@ from tests.tools.stubs import ROOT
 NEIGHBOUR = "google-cloud-tasks"
 PACKAGES = ("v1", "core", "raft", "node", "client", "skills")
 NODE_ONLY = ("pydantic", "pysyncobj", "yaml", "click", "cryptography", "openai", "networkx")
-TRIAL = f"""
+ALONE = f"""
 import importlib.util, sys
 import coterie.client
-import google.cloud.tasks_v2
 import coterie
 assert coterie.__file__ is None, f"coterie is a namespace, not a package: {{coterie.__file__}}"
 brought = [name for name in {NODE_ONLY!r} if importlib.util.find_spec(name)]
 assert not brought, f"the base install brings what only a node needs: {{brought}}"
-assert not [name for name in sys.modules if name.startswith(("coterie.node", "coterie.core", "coterie.raft"))]
-print("coterie.client works beside", google.cloud.tasks_v2.__name__)
+loaded = [name for name in sys.modules if name.startswith(("coterie.node", "coterie.core", "coterie.raft"))]
+assert not loaded, f"the client loads what only a node needs: {{loaded}}"
+print("coterie.client works alone")
+"""
+TOGETHER = """
+import coterie.client, coterie.v1.tasks_pb2_grpc
+import google.cloud.tasks_v2, proto
+print("coterie.client works beside", google.cloud.tasks_v2.__name__, "and", proto.__name__)
 """
 
 
@@ -60,8 +65,9 @@ def main() -> int:
         venv.create(base / "venv", with_pip=True)
         python = str(base / "venv" / "bin" / "python")
         install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        _run([*install, str(wheel), NEIGHBOUR], base)
-        print(_run([python, "-I", "-c", TRIAL], base).strip())
+        for package, trial in ((str(wheel), ALONE), (NEIGHBOUR, TOGETHER)):
+            _run([*install, package], base)
+            print(_run([python, "-I", "-c", trial], base).strip())
     return 0
 
 

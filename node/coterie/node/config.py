@@ -64,7 +64,7 @@ def load_config(paths: Sequence[Path], env: Mapping[str, str]) -> LoadedConfig:
     tree = read_tree(paths, env, problems)
     config, broken = _validated(tree, problems)
     refused = refused_values(tree)
-    findings = [*refused, *(errors(config) if config else ())]
+    findings = [*refused, *(errors(config) if config and tree.complete else ())]
     problems += [_said(tree, finding) for finding in findings if not _rests_on(finding, broken)]
     if config is None or problems:
         raise ConfigError(dict.fromkeys(problems))

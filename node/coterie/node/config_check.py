@@ -263,8 +263,8 @@ def _failover(config: ClusterConfig) -> Iterator[Finding]:
     reachable = down_after_ms(health) + health.timeout
     if objective is not None and objective < reachable:
         text = (
-            f"{format_duration(objective)} cannot be kept: interval x unhealthyThreshold + timeout of "
-            f"healthCheck make {format_duration(reachable)} the soonest that can be reached"
+            f"{format_duration(objective)} cannot be kept: giving a node up takes healthCheck interval x "
+            f"unhealthyThreshold + timeout; {format_duration(reachable)} is reachable"
         )
         yield Finding(("fault_tolerance", "failover", "failover_time"), text, (_HEALTH,))
 

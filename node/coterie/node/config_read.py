@@ -7,6 +7,7 @@ replace what was there."""
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from coterie.node.config_model import RELATIVE, ClusterConfig
-from coterie.node.config_support import REFUSED_KEYS
+from coterie.node.config_support import REFUSED_KEYS, REFUSED_LISTS
 from coterie.node.config_yaml import Entry, Value, read_yaml
 
 KeyPath = tuple[str | int, ...]  # snake_case keys and list positions
@@ -48,6 +49,7 @@ class Tree:
 
     values: dict[str, object] = field(default_factory=dict)
     origins: dict[KeyPath, Origin] = field(default_factory=dict)
+    complete: bool = True  # False: a file could not be read, so what seems to be missing may be in it
 
     def where(self, path: KeyPath) -> Origin:
         """The origin of that value, or of the nearest thing around it that was written."""
@@ -68,10 +70,13 @@ class Tree:
 def read_tree(paths: Sequence[Path], env: Mapping[str, str], problems: list[str]) -> Tree:
     """All sources in order, later ones over earlier ones. What is wrong is added to `problems`."""
     tree = Tree()
-    for file in _files(paths, problems):
+    files = list(_files(paths, problems))
+    for file in files:
         value = read_yaml(file, problems)
         if value is not None:
             tree.overlay(_Reader(str(file), file.parent, problems).read(value))
+        tree.complete &= value is not None
+    tree.complete &= bool(files)
     for name, path in ENVIRONMENT.items():
         if env.get(name):
             tree.overlay(_from_environment(name, path, env[name]))
@@ -199,6 +204,10 @@ class _Reader:
         many = _is_list(info.annotation)
         if value.is_mapping and section is not None and not many:
             return self._mapping(value, section, path, written)
+        refusal = REFUSED_LISTS.get(tuple(part for part in path if isinstance(part, str)))
+        if refusal is not None and isinstance(value.data, list):
+            self._problems.append(f"{written}: {refusal} ({self._name}:{value.line})")
+            return {}
         if not many or value.is_mapping or not isinstance(value.data, list):
             return self._path(value.data) if _is_relative(info) else self._free(value)
         return [
@@ -213,7 +222,9 @@ class _Reader:
         return self._path(value.data) if _is_relative(info) else self._free(value)
 
     def _path(self, data: object) -> object:
-        return str(self._directory / Path(data).expanduser()) if isinstance(data, str) and data else data
+        if not isinstance(data, str) or not data:
+            return data
+        return os.path.normpath(self._directory.absolute() / Path(data).expanduser())
 
     def _free(self, value: Value) -> object:
         """A value whose shape the model does not walk into, such as labels."""

@@ -31,6 +31,11 @@ REFUSED_KEYS: Final[Mapping[Keys, str]] = {
     ("observability", "tracing"): "OpenTelemetry is not supported by this version; use observability.metrics",
 }
 
+# A mapping here, for which another form is known elsewhere.
+REFUSED_LISTS: Final[Mapping[Keys, str]] = {
+    ("limits",): "quotas per tenant are not supported by this version; give sizes by name, such as blobMax",
+}
+
 REFUSED_VALUES: Final[Mapping[tuple[Keys, object], str]] = {
     (("cluster", "consensus", "protocol"), "paxos"): "Paxos is not implemented; the protocol is raft",
     (("cluster", "consensus", "protocol"), "custom"): "there is no seam for another protocol; it is raft",

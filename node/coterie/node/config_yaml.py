@@ -81,7 +81,17 @@ def parse_yaml(text: str, name: str, problems: list[str]) -> Value | None:
     if not isinstance(node, yaml.MappingNode):
         problems.append(f"{name}:{node.start_mark.line + 1}: expected keys and values at the top of the file")
         return None
-    return _Builder(name, problems).build(node, 0)
+    try:
+        return _Builder(name, problems).build(node, 0)
+    except _TooMuch:
+        problems.append(
+            f"{name}: more than {_VALUES_MAX} values or {_DEPTH_MAX} levels; repeat less by aliases"
+        )
+        return None
+
+
+class _TooMuch(Exception):
+    """The file is small and what it stands for is not."""
 
 
 class _Builder:
@@ -95,10 +105,7 @@ class _Builder:
     def build(self, node: yaml.Node, depth: int) -> Value | None:
         self._count += 1
         if self._count > _VALUES_MAX or depth > _DEPTH_MAX:
-            if self._count != _VALUES_MAX + 2:  # say it once, then unwind in silence
-                self._count = _VALUES_MAX + 1
-                self._complain(node, f"more than {_VALUES_MAX} values or {_DEPTH_MAX} levels")
-            return None
+            raise _TooMuch
         line = node.start_mark.line + 1
         if isinstance(node, yaml.MappingNode):
             return Value(line, self._entries(node, depth), is_mapping=True)
