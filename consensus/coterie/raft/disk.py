@@ -1,0 +1,154 @@
+"""The few file operations the engine needs, as a Protocol, and the real one. A simulator brings another."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+from typing import Protocol
+
+from coterie.raft.errors import DiskFailed, WrongDataDir
+
+LOCK_NAME = "raft.lock"
+
+
+class DiskFile(Protocol):
+    """An open file. Appends go to its end; `sync` makes everything appended so far durable."""
+
+    def append(self, data: bytes) -> None: ...
+    def sync(self) -> None: ...
+    def read_at(self, offset: int, size: int) -> bytes: ...
+    def close(self) -> None: ...
+
+
+class Disk(Protocol):
+    """One flat directory. Renames and new names are durable after `sync_dir` only."""
+
+    def open(self, name: str) -> DiskFile: ...
+    def create(self, name: str) -> DiskFile: ...
+    def read(self, name: str) -> bytes: ...
+    def size(self, name: str) -> int: ...
+    def exists(self, name: str) -> bool: ...
+    def truncate(self, name: str, size: int) -> None: ...
+    def rename(self, old: str, new: str) -> None: ...
+    def remove(self, name: str) -> None: ...
+    def sync_dir(self) -> None: ...
+    def path_of(self, name: str) -> str: ...
+    def lock(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class RealFile:
+    """A file of the operating system. Any error on the way to the disk is final: see DiskFailed."""
+
+    def __init__(self, path: str, flags: int) -> None:
+        self._path = path
+        self._fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+    def append(self, data: bytes) -> None:
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(self._fd, view) :]
+        except OSError as error:
+            raise DiskFailed(f"writing {self._path} failed: {error}") from error
+
+    def sync(self) -> None:
+        # After a failed fsync the kernel may drop the dirty pages and report success next time.
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            raise DiskFailed(f"fsync of {self._path} failed: {error}") from error
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        try:
+            return os.pread(self._fd, size, offset)
+        except OSError as error:
+            raise DiskFailed(f"reading {self._path} failed: {error}") from error
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class RealDisk:
+    """A directory of the operating system, held by an exclusive lock while the engine runs."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._lock_fd = -1
+
+    def path_of(self, name: str) -> str:
+        return str(self._directory / name)
+
+    def lock(self) -> None:
+        """Make the directory if need be and hold it alone. Raises WrongDataDir when another process does."""
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock_fd = os.open(self.path_of(LOCK_NAME), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise WrongDataDir(
+                f"the data directory {self._directory} cannot be used: {error}. Remedy: make it writable for "
+                "this user, or name another"
+            ) from error
+        try:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self.close()
+            raise WrongDataDir(
+                f"the data directory {self._directory} is in use by another process. Remedy: stop that "
+                "process, or give this node a directory of its own"
+            ) from error
+
+    def close(self) -> None:
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
+
+    def open(self, name: str) -> RealFile:
+        return RealFile(self.path_of(name), os.O_RDWR | os.O_APPEND)
+
+    def create(self, name: str) -> RealFile:
+        return RealFile(self.path_of(name), os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
+
+    def read(self, name: str) -> bytes:
+        return Path(self.path_of(name)).read_bytes()
+
+    def size(self, name: str) -> int:
+        return os.stat(self.path_of(name)).st_size
+
+    def exists(self, name: str) -> bool:
+        return os.path.exists(self.path_of(name))
+
+    def truncate(self, name: str, size: int) -> None:
+        """Cut a file and make the cut durable, or what was cut could come back after the next write."""
+        fd = os.open(self.path_of(name), os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.ftruncate(fd, size)
+            os.fsync(fd)
+        except OSError as error:
+            raise DiskFailed(f"truncating {self.path_of(name)} failed: {error}") from error
+        finally:
+            os.close(fd)
+
+    def rename(self, old: str, new: str) -> None:
+        try:
+            os.rename(self.path_of(old), self.path_of(new))
+        except OSError as error:
+            raise DiskFailed(f"renaming {self.path_of(old)} failed: {error}") from error
+
+    def remove(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(self.path_of(name))
+
+    def sync_dir(self) -> None:
+        try:
+            fd = os.open(self._directory, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise DiskFailed(f"fsync of the directory {self._directory} failed: {error}") from error

@@ -1,0 +1,153 @@
+"""Elections: PySyncObj's votes, with PreVote, leader stickiness and one vote per voter in front of them.
+
+Raft thesis, sections 4.2.3 (disruptive servers), 6.2 (check quorum) and 9.6 (PreVote)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from coterie.raft import messages as m
+from coterie.raft import seam
+from coterie.raft.seam import CANDIDATE, FOLLOWER, LEADER, Node
+
+
+class SyncObj(seam.SyncObj):
+    """Adds: nobody's term rises unless a majority would vote; a live leader is not disturbed."""
+
+    _leader_heard_at = -math.inf  # last message of the current leader
+    _election_at = -math.inf  # when this node last asked for votes
+    _pre_voters: frozenset[str] = frozenset()
+    _voters: frozenset[str] = frozenset()
+    _elect_now = False  # a majority has granted the pre-vote
+    _by_transfer = False  # the running election was asked for by the leader
+
+    def _tick_election(self) -> None:
+        """Before the library's own election timer: ask first, unless the leader told us to go."""
+        if self.__raftState == LEADER or self.__raftElectionDeadline >= self._now():
+            return
+        if self._others and not any(map(self._is_up, self._others)):
+            self._step_down()  # nobody to ask
+            return
+        if self._others and not (self._elect_now or self.__transferInProgress):
+            self._ask_pre_votes()
+            return
+        self._by_transfer = self.__transferInProgress
+        self._elect_now = False
+        self._voters = frozenset()
+        self._election_at = self._now()
+
+    def _ask_pre_votes(self) -> None:
+        self._restart_election_timer()
+        self.__raftLeader = None
+        self._pre_voters = frozenset([self._options.node_id])
+        last = self._log[-1]
+        question = m.PreVote(self.__raftCurrentTerm + 1, last[1], last[2])
+        for node in self._others:
+            self._post(node, question)
+
+    def _on_pre_vote(self, node: Node, message: m.PreVote) -> None:
+        granted = (
+            message.term > self.__raftCurrentTerm
+            and (message.last_term, message.last_index) >= (self._log[-1][2], self._log[-1][1])
+            and not self._leader_is_alive()
+        )
+        self._post(node, m.PreVoteReply(message.term, granted, self.__raftCurrentTerm))
+
+    def _on_pre_vote_reply(self, node: Node, message: m.PreVoteReply) -> None:
+        if message.voter_term > self.__raftCurrentTerm:
+            self._adopt_term(message.voter_term)
+            return
+        if (
+            not message.granted
+            or message.term != self.__raftCurrentTerm + 1
+            or not self._pre_voters
+            or self.__raftState == LEADER
+        ):
+            return
+        self._pre_voters |= {node.id}
+        if len(self._pre_voters) >= self._majority:
+            self._pre_voters = frozenset()
+            self._elect_now = True
+            self.__raftElectionDeadline = -math.inf
+
+    def _on_vote_request(self, node: Node, message: m.VoteRequest) -> None:
+        if not message.transfer and message.term > self.__raftCurrentTerm and self._leader_is_alive():
+            return  # whoever cannot hear the leader must not depose it
+        self._as_library(
+            node,
+            {
+                "type": "request_vote",
+                "term": message.term,
+                "last_log_index": message.last_index,
+                "last_log_term": message.last_term,
+            },
+        )
+
+    def _on_vote_reply(self, node: Node, message: m.VoteReply) -> None:
+        if message.term > self.__raftCurrentTerm or node.id in self._voters:
+            return
+        if message.term == self.__raftCurrentTerm and self.__raftState == CANDIDATE:
+            self._voters |= {node.id}
+            self._as_library(node, {"type": "response_vote", "term": message.term})
+
+    def _on_timeout_now(self, node: Node, message: m.TimeoutNow) -> None:
+        self._as_library(node, {"type": "timeout_now", "term": message.term})
+
+    def _as_library(self, node: Node, message: dict[str, Any]) -> None:
+        super().__onMessageReceived(node, message)
+
+    def _send_library_message(self, node: Node, message: dict[str, Any]) -> bool:
+        match message["type"]:
+            case "request_vote":
+                last_index, last_term = message["last_log_index"], message["last_log_term"]
+                self._post(node, m.VoteRequest(message["term"], last_index, last_term, self._by_transfer))
+            case "response_vote":
+                self._post(node, m.VoteReply(message["term"]))
+            case kind:
+                raise AssertionError(f"the library must not send {kind} by itself")
+        return True
+
+    # --- terms and leaders ---
+
+    def _adopt_term(self, term: int) -> None:
+        """Follow into a higher term whose leader is not known yet."""
+        self.__setCurrentTerm(term, None)
+        self._step_down()
+
+    def _step_down(self) -> None:
+        self.__setState(FOLLOWER)
+        self.__raftLeader = None
+        self.__transferInProgress = False
+        self._pre_voters, self._elect_now = frozenset(), False
+        self._restart_election_timer()
+
+    def _follow(self, node: Node, term: int) -> None:
+        """A message of the leader of `term` (at least ours) has arrived."""
+        if term > self.__raftCurrentTerm:
+            self.__transferInProgress = False
+            self.__setCurrentTerm(term, None)
+        if not self.__transferInProgress:
+            self._restart_election_timer()  # else the old leader's heartbeats would delay the hand-over
+        self.__setState(FOLLOWER)
+        self._pre_voters, self._elect_now = frozenset(), False
+        self._leader_heard_at = self._now()
+        self.__raftLeader = node
+
+    def _restart_election_timer(self) -> None:
+        self.__raftElectionDeadline = self._now() + self.__generateRaftTimeout()
+
+    def _leader_is_alive(self) -> bool:
+        """This node leads with a live majority, or has heard its leader within an election timeout."""
+        since = self._now() - self._options.election_timeout_s
+        if self.__raftState == LEADER:
+            return self._contact_at() > since
+        return self.__raftLeader is not None and self._leader_heard_at > since
+
+    def _contact_at(self) -> float:
+        """See Engine.quorum_contact_at."""
+        raise NotImplementedError
+
+    def _post(self, node: Node, message: m.Message) -> None:
+        """Queue a message; it leaves when everything it depends on is durable."""
+        raise NotImplementedError

@@ -1,0 +1,331 @@
+"""The Raft engine as the node sees it: coterie.core.ports.Engine on an event loop, one thread for the disk.
+
+All decisions are the member's (member.py); here are only timers, the disk thread, links and futures. The node
+owns the connections: it calls `link_up`, `receive` and `link_down`, and drops a link when `receive` raises
+BadFrame. Frames of one link must arrive in order; its transport must let `options.frame_bytes_max` pass.
+
+`before_compaction(index)` is awaited when a snapshot of `index` is complete, before it takes the place of the
+older one and before the log is cut: so nothing the hook is about can be lost by a crash in between."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
+
+from coterie.core.ports import Committed, Machine, NoQuorum, NotCommitted
+from coterie.raft.disk import Disk, RealDisk
+from coterie.raft.errors import DiskFailed, FatalRaftError
+from coterie.raft.jobs import Job
+from coterie.raft.member import Member
+from coterie.raft.options import RaftOptions
+from coterie.raft.seam import Clock
+
+logger = logging.getLogger("coterie.raft")
+T = TypeVar("T")
+Write = Callable[[bytes], None]
+HOOK_RETRY_S = 1.0
+
+
+class SystemClock:
+    """The operating system's clocks."""
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def wall_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+
+def _ignore() -> None:
+    """For engines nobody listens to."""
+
+
+async def _no_hook(index: int) -> None:
+    """For machines all of whose state is in their image."""
+
+
+class RaftEngine:
+    """One member of a Raft group. Use from one event loop only.
+
+    `on_change` is rung after entries were applied and when the leader or the term changed. `on_fatal` is
+    called once, when safety cannot be kept; from then on nothing is sent, and every proposal fails."""
+
+    def __init__(
+        self,
+        options: RaftOptions,
+        machine: Machine,
+        *,
+        on_fatal: Callable[[FatalRaftError], None],
+        on_change: Callable[[], None] = _ignore,
+        before_compaction: Callable[[int], Awaitable[None]] = _no_hook,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+        disk: Disk | None = None,
+    ) -> None:
+        self.options, self.on_change = options, on_change
+        self._machine, self._on_fatal = machine, on_fatal
+        self._before_compaction = before_compaction
+        self._clock: Clock = clock or SystemClock()
+        self._rng = rng or random.Random(random.SystemRandom().getrandbits(128))
+        self._disk: Disk = disk or RealDisk(options.data_dir)
+        self._links: dict[str, Write] = {}
+        self._member: Member | None = None
+        self._running = False
+        self._scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._compaction: asyncio.Task[None] | None = None
+
+    # --- life ---
+
+    async def start(self) -> None:
+        """Read the data directory, restore the machine, and begin to listen and to campaign.
+
+        Raises WrongDataDir, DamagedFile or DiskFailed (all FatalRaftError)."""
+        self._loop = asyncio.get_running_loop()
+        self._disk.lock()
+        try:
+            self._member = Member(self.options, self._machine, self._disk, self._clock, self._rng)
+        except BaseException:
+            self._disk.close()
+            raise
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="raft-disk")
+        self._running = True
+        self._kick()
+
+    async def stop(self) -> None:
+        """Stop sending, fail what waits, finish what the disk has begun, close the files."""
+        member = self._member
+        if member is None:
+            return
+        self._halt("the node is stopping")
+        if self._compaction is not None:
+            await asyncio.gather(self._compaction, return_exceptions=True)
+        await self._loop.run_in_executor(None, self._thread.shutdown)
+        self._member = None
+        member.close()
+        self._disk.close()
+
+    def _halt(self, reason: str) -> None:
+        self._running = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._compaction is not None:
+            self._compaction.cancel()
+        self._links.clear()
+        if self._member is not None:
+            self._member.fail_all(reason)
+
+    def _fail(self, error: Exception) -> None:
+        """Safety first: nothing leaves this node any more."""
+        if not self._running:
+            return
+        fatal = error if isinstance(error, FatalRaftError) else FatalRaftError(f"unexpected: {error!r}")
+        logger.critical("raft engine stopped", extra={"error": str(fatal)}, exc_info=error)
+        self._halt(f"the raft engine has stopped: {fatal}")
+        self._on_fatal(fatal)
+
+    # --- links ---
+
+    def link_up(self, peer: str, write: Write) -> None:
+        """A connection to a voter stands; `write` queues a frame and must not block. It replaces an older
+        one. Raises BadFrame when `peer` is no other voter."""
+        if self._running and self._member is not None:
+            self._member.link_up(peer)
+            self._links[peer] = write
+            self._kick()
+
+    def link_down(self, peer: str, write: Write) -> None:
+        """The connection is gone. Ignored when another one has replaced it."""
+        if self._member is not None and self._links.get(peer) == write:
+            del self._links[peer]
+            self._member.link_down(peer)
+            self._kick()
+
+    def receive(self, peer: str, frame: bytes) -> None:
+        """A frame has arrived. Raises BadFrame: then drop the link, nothing of it was used."""
+        if self._running and self._member is not None:
+            self._member.receive(peer, frame)
+            self._kick()
+
+    # --- the Engine protocol ---
+
+    @property
+    def leader(self) -> str:
+        return self._member.leader if self._running and self._member is not None else ""
+
+    @property
+    def is_leader(self) -> bool:
+        return self._running and self._member is not None and self._member.is_leader
+
+    @property
+    def term(self) -> int:
+        return self._member.term if self._member is not None else 0
+
+    @property
+    def commit_index(self) -> int:
+        return self._member.commit_index if self._member is not None else 0
+
+    @property
+    def applied_index(self) -> int:
+        return self._member.applied_index if self._member is not None else 0
+
+    @property
+    def has_quorum(self) -> bool:
+        return self._running and self._member is not None and self._member.has_quorum
+
+    def quorum_contact_at(self) -> float:
+        running = self._running and self._member is not None
+        return self._member.quorum_contact_at() if running and self._member is not None else float("-inf")
+
+    async def propose(self, entry: bytes, timeout_s: float) -> Committed:
+        """See Engine. Also raises EntryTooLarge, and TooManyProposals (a NotCommitted)."""
+        member = self._require_member()
+        return await self._await(partial(member.propose, entry, timeout_s))
+
+    async def read_barrier(self, timeout_s: float) -> int:
+        member = self._require_member()
+        return await self._await(partial(member.read, timeout_s))
+
+    async def transfer_leadership(self, target: str, timeout_s: float) -> str:
+        """See Engine; works on any node. Raises TransferFailed."""
+        member = self._require_member()
+        return await self._await(partial(member.transfer, target, timeout_s))
+
+    def request_snapshot(self) -> None:
+        """Make a snapshot and cut the log now, whatever their sizes."""
+        self._require_member().want_snapshot()
+        self._kick()
+
+    def _require_member(self) -> Member:
+        if self._member is None or not self._running:
+            raise NoQuorum("the raft engine is not running on this node")
+        return self._member
+
+    async def _await(self, start: Callable[[Callable[[T | Exception], None]], Callable[[], None]]) -> T:
+        future: asyncio.Future[T] = self._loop.create_future()
+
+        def done(answer: T | Exception) -> None:
+            if future.done():
+                return
+            if isinstance(answer, Exception):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+
+        give_up = start(done)
+        self._kick()
+        try:
+            return await future
+        except asyncio.CancelledError:
+            give_up()
+            raise
+
+    # --- driving the member ---
+
+    def _kick(self) -> None:
+        """Take a step in this turn of the loop, together with whatever else comes in until then."""
+        member = self._member
+        if self._running and not self._scheduled and member is not None and not member.is_blocked:
+            self._scheduled = True
+            self._loop.call_soon(self._step)
+
+    def _step(self) -> None:
+        self._scheduled = False
+        member = self._member
+        if member is None or not self._running or member.is_blocked:
+            return
+        try:
+            member.step()
+            self._hand_out(member)
+        except Exception as error:
+            self._fail(error)
+
+    def _hand_out(self, member: Member) -> None:
+        for job in member.take_jobs():
+            future = self._loop.run_in_executor(self._thread, job.work)
+            future.add_done_callback(partial(self._job_ended, job))
+        self._send(member)
+        if member.changed:
+            member.changed = False
+            self._ring()
+        if member.ready_to_cut and (self._compaction is None or self._compaction.done()):
+            self._compaction = self._loop.create_task(
+                self._compact(member.ready_to_cut), name="raft-compaction"
+            )
+        if not member.is_blocked:
+            self._arm(member.next_step_at())
+
+    def _send(self, member: Member) -> None:
+        for peer, frame in member.take_frames():
+            write = self._links.get(peer)
+            if write is None:
+                continue
+            try:
+                write(frame)
+            except Exception:
+                logger.warning("writing to a link failed", extra={"peer": peer}, exc_info=True)
+                self.link_down(peer, write)
+
+    def _ring(self) -> None:
+        try:
+            self.on_change()
+        except Exception:
+            logger.exception("the listener for changes failed")
+
+    def _job_ended(self, job: Job, future: asyncio.Future[object]) -> None:
+        member = self._member
+        if member is None or future.cancelled():
+            return
+        error = future.exception()
+        if error is not None:
+            wrapped = (
+                error if isinstance(error, FatalRaftError) else DiskFailed(f"{job.name} failed: {error}")
+            )
+            self._fail(wrapped)
+            return
+        member.job_done(job)
+        if self._running:
+            self._send(member)
+            self._kick()
+
+    def _arm(self, due: float) -> None:
+        """A step that comes too early is harmless, so an armed timer is only ever moved forward in time by
+        firing: pushing an election deadline back costs nothing."""
+        delay = due - self._clock.monotonic()
+        if delay <= 0:
+            self._kick()
+            return
+        at = self._loop.time() + delay
+        if self._timer is not None:
+            if self._timer_at <= at:
+                return
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = self._loop.call_at(at, self._fire)
+
+    def _fire(self) -> None:
+        self._timer = None
+        self._kick()
+
+    async def _compact(self, index: int) -> None:
+        while True:
+            try:
+                await self._before_compaction(index)
+                break
+            except Exception:
+                logger.exception("the hook before compaction failed; trying again")
+                await asyncio.sleep(HOOK_RETRY_S)
+        if self._member is not None and self._running:
+            self._member.cut_log(index)
+            self._kick()
+
+
+__all__ = ["NoQuorum", "NotCommitted", "RaftEngine", "SystemClock"]

@@ -1,0 +1,241 @@
+"""The log of one node: in memory for reading, in an append-only file for good. Term and vote live in it too.
+
+The journal never writes by itself. It collects records; the member takes them as one block, and a disk job
+appends and syncs the block before anything that depends on it leaves the node."""
+
+from __future__ import annotations
+
+import bisect
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import overload
+
+from pysyncobj.journal import Journal as LibraryJournal
+
+from coterie.raft import journal_format as form
+from coterie.raft.disk import Disk, DiskFile
+from coterie.raft.entry import NO_OP_ENTRY, Logged, at_ms_of
+from coterie.raft.errors import DamagedFile
+from coterie.raft.journal_format import BaseRecord, EntryRecord, Identity, TruncateRecord, VoteRecord
+
+NAME = "raft.journal"
+NEW_NAME = "raft.journal.new"
+FIRST_INDEX = 1  # PySyncObj's logs begin with an entry of their own at index 1
+BLOCK_BYTES = 1 << 20  # of records per block while the file is rewritten
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The entry just before the first one that is still here; `at_ms` bounds the entry times up to it."""
+
+    index: int
+    term: int
+    at_ms: int
+
+
+class Journal(LibraryJournal):  # type: ignore[misc]
+    """Entries are (command, index, term). Position 0 holds the base, whose command is gone."""
+
+    def __init__(self, disk: Disk, identity: Identity, rng: random.Random) -> None:
+        self._disk, self._identity = disk, identity
+        self._salt = rng.getrandbits(32)
+        self._term = 0
+        self._voted_for: str | None = None
+        self._pending: list[bytes] = []
+        self._reset_log(Base(FIRST_INDEX, 0, 0))
+        disk.remove(NEW_NAME)
+        if disk.exists(NAME):
+            self._load()
+        else:
+            self.rewrite(self.base)()
+
+    # --- what PySyncObj asks of a journal ---
+
+    def __len__(self) -> int:
+        return len(self._log)
+
+    @overload
+    def __getitem__(self, at: int) -> Logged: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Logged]: ...
+    def __getitem__(self, at: int | slice) -> Logged | list[Logged]:
+        return self._log[at]
+
+    def add(self, command: bytes, idx: int, term: int) -> None:
+        self._remember(command, idx, term)
+        self._pending.append(form.entry_record(command, idx, term))
+
+    def deleteEntriesFrom(self, entryFrom: int) -> None:
+        """Drop the entries from this position on: only ever at a real conflict."""
+        self._pending.append(form.truncate_record(self._log[entryFrom][1]))
+        self._forget_from(entryFrom)
+
+    def setCurrentTerm(self, currentTerm: int, votedForNodeId: str | None) -> None:
+        if (currentTerm, votedForNodeId) != (self._term, self._voted_for):
+            self._term, self._voted_for = currentTerm, votedForNodeId
+            self._pending.append(form.vote_record(currentTerm, votedForNodeId))
+
+    def getCurrentTerm(self) -> int:
+        return self._term
+
+    def getVotedForNodeId(self) -> str | None:
+        return self._voted_for
+
+    def setRaftCommitIndex(self, raftCommitIndex: int) -> None:
+        """Not stored: the leader tells, and what a snapshot covers is committed."""
+
+    def getRaftCommitIndex(self) -> int:
+        return self.base.index
+
+    def onOneSecondTimer(self) -> None:
+        """Nothing here goes by the clock."""
+
+    def _destroy(self) -> None:
+        self._file.close()
+
+    # --- reading ---
+
+    @property
+    def last_index(self) -> int:
+        return self._log[-1][1]
+
+    @property
+    def last_at_ms(self) -> int:
+        """No entry here, and none before the base, is later."""
+        return self._last_at_ms
+
+    def term_at(self, index: int) -> int:
+        """For the base index and above."""
+        return self._log[index - self.base.index][2]
+
+    def holds(self, index: int) -> bool:
+        return self.base.index <= index <= self._log[-1][1]
+
+    def bytes_between(self, low: int, high: int) -> int:
+        """The size of the commands of the entries above `low`, up to `high`."""
+        first = self.base.index
+        return self._ends[max(high, first) - first] - self._ends[max(low, first) - first]
+
+    def index_with_bytes_behind(self, index: int, size: int) -> int:
+        """The lowest index such that the entries above it, up to `index`, have at most `size` bytes."""
+        floor = self._ends[index - self.base.index] - size
+        return self.base.index + bisect.bisect_left(self._ends, floor, 0, index - self.base.index)
+
+    # --- becoming durable ---
+
+    @property
+    def is_dirty(self) -> bool:
+        return bool(self._pending)
+
+    def take_block(self) -> bytes:
+        """Everything not yet written, as one block; append it at the end of the file, then sync."""
+        block = form.block(self._pending, self._salt, self._offset)
+        self._pending = []
+        self._offset += len(block)
+        return block
+
+    def write(self, block: bytes) -> None:
+        """Runs off the event loop."""
+        self._file.append(block)
+        self._file.sync()
+
+    def rewrite(self, base: Base) -> Callable[[], None]:
+        """Let the log begin behind `base` from now on, keeping what follows it (nothing, when the log does
+        not pass through it). The function returned makes the new file; until it is done, nothing may be
+        taken from here: it runs off the event loop, while the node takes no step."""
+        if self.holds(base.index) and self.term_at(base.index) == base.term:
+            kept = self._log[base.index - self.base.index + 1 :]
+        else:
+            kept = []
+        self._reset_log(base)
+        for command, index, term in kept:
+            self._remember(command, index, term)
+        self._pending = []
+        blocks = self._whole_file(kept)
+        return lambda: self._replace_file(blocks)
+
+    def _whole_file(self, entries: list[Logged]) -> list[bytes]:
+        parts = [form.header(self._identity, self._salt)]
+        self._offset = len(parts[0])
+        base = self.base
+        records = [
+            form.base_record(base.index, base.term, base.at_ms),
+            form.vote_record(self._term, self._voted_for),
+        ]
+        size = 0
+        for command, index, term in entries:
+            records.append(form.entry_record(command, index, term))
+            size += len(command)
+            if size >= BLOCK_BYTES:
+                self._close_block(parts, records)
+                records, size = [], 0
+        if records:
+            self._close_block(parts, records)
+        return parts
+
+    def _close_block(self, parts: list[bytes], records: list[bytes]) -> None:
+        parts.append(form.block(records, self._salt, self._offset))
+        self._offset += len(parts[-1])
+
+    def _replace_file(self, parts: list[bytes]) -> None:
+        file = self._disk.create(NEW_NAME)
+        for part in parts:
+            file.append(part)
+        file.sync()
+        self._disk.rename(NEW_NAME, NAME)
+        self._disk.sync_dir()
+        old, self._file = self._file, file
+        if old is not None:
+            old.close()
+
+    # --- loading ---
+
+    _file: DiskFile = None  # type: ignore[assignment]
+
+    def _load(self) -> None:
+        path, raw = self._disk.path_of(NAME), self._disk.read(NAME)
+        self._salt, start = form.read_header(raw, path, self._identity)
+        records, good = form.read_blocks(raw, path, self._salt, start)
+        if not records or not isinstance(records[0], BaseRecord):
+            raise DamagedFile(path, start, "the first block does not say where the log begins")
+        for record in records:
+            self._replay(record, path)
+        if good < len(raw):
+            self._disk.truncate(NAME, good)
+        self._file = self._disk.open(NAME)
+        # What was read may come from the page cache of a process that died before its fsync.
+        self._file.sync()
+        self._offset = good
+
+    def _replay(self, record: form.Record, path: str) -> None:
+        match record:
+            case EntryRecord(command, index, term):
+                if index != self.last_index + 1:
+                    raise DamagedFile(path, 0, f"entry {index} follows entry {self.last_index}")
+                self._remember(command, index, term)
+            case TruncateRecord(index):
+                if not self.base.index < index <= self.last_index:
+                    raise DamagedFile(path, 0, f"a cut at {index} is outside the log")
+                self._forget_from(index - self.base.index)
+            case VoteRecord(term, voted_for):
+                self._term, self._voted_for = term, voted_for
+            case BaseRecord(index, term, at_ms):
+                self._reset_log(Base(index, term, at_ms))
+
+    # --- the log in memory ---
+
+    def _reset_log(self, base: Base) -> None:
+        self.base = base
+        self._log: list[Logged] = [(NO_OP_ENTRY, base.index, base.term)]
+        self._ends = [0]  # cumulated sizes of the commands
+        self._last_at_ms = base.at_ms
+
+    def _remember(self, command: bytes, index: int, term: int) -> None:
+        self._log.append((command, index, term))
+        self._ends.append(self._ends[-1] + len(command))
+        self._last_at_ms = max(self._last_at_ms, at_ms_of(command))
+
+    def _forget_from(self, position: int) -> None:
+        del self._log[position:]
+        del self._ends[position:]

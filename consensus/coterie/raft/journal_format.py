@@ -1,0 +1,202 @@
+"""The journal file: a header that says whose it is, then blocks, each synced before the next began.
+
+    file    = header block*
+    header  = magic (8) format (4) size (4) crc (4) payload: salt, cluster id, node id
+    block   = marker (4) crc (4) size (4) record*
+    record  = kind (1) size (4) body
+
+A block holds all records of one fsync and its CRC-32 covers them all, so a torn write, in whatever order the
+sectors reached the disk, damages the last block only. The CRC is seeded by the file's salt and the block's
+offset: bytes of another journal inside an entry can never pass for a block of this one."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from coterie.raft.errors import DamagedFile, WrongDataDir
+
+MAGIC = b"COTERIEJ"
+FORMAT = 1
+MARKER = b"\xc7\x1eBK"
+ENTRY, TRUNCATE, VOTE, BASE = 1, 2, 3, 4
+
+_HEADER = struct.Struct("<8sIII")
+_IDENTITY = struct.Struct("<IHH")
+_BLOCK = struct.Struct("<4sII")
+_RECORD = struct.Struct("<BI")
+_ENTRY = struct.Struct("<QQ")
+_INDEX = struct.Struct("<Q")
+_BASE = struct.Struct("<QQQ")
+_VOTE = struct.Struct("<QB")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whose data it is."""
+
+    cluster_id: str
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class EntryRecord:
+    command: bytes
+    index: int
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class TruncateRecord:
+    """Entries from `index` on are no longer part of the log."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class VoteRecord:
+    term: int
+    voted_for: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class BaseRecord:
+    """The log begins behind this entry; `at_ms` is the highest entry time up to it."""
+
+    index: int
+    term: int
+    at_ms: int
+
+
+Record = EntryRecord | TruncateRecord | VoteRecord | BaseRecord
+
+
+def header(identity: Identity, salt: int) -> bytes:
+    cluster, node = identity.cluster_id.encode(), identity.node_id.encode()
+    payload = _IDENTITY.pack(salt, len(cluster), len(node)) + cluster + node
+    return _HEADER.pack(MAGIC, FORMAT, len(payload), zlib.crc32(payload)) + payload
+
+
+def read_header(raw: bytes, path: str, identity: Identity) -> tuple[int, int]:
+    """The salt, and where the blocks begin. Raises WrongDataDir or DamagedFile."""
+    if len(raw) < _HEADER.size or raw[:8] != MAGIC:
+        raise DamagedFile(path, 0, "it does not begin like a journal")
+    _, version, size, crc = _HEADER.unpack_from(raw)
+    if version != FORMAT:
+        raise WrongDataDir(
+            f"{path} has format {version}, this program knows format {FORMAT}. Remedy: run the version that "
+            "wrote it, or a later one"
+        )
+    payload = raw[_HEADER.size : _HEADER.size + size]
+    if len(payload) != size or zlib.crc32(payload) != crc:
+        raise DamagedFile(path, _HEADER.size, "the header's checksum is wrong")
+    salt, cluster_size, node_size = _IDENTITY.unpack_from(payload)
+    names = payload[_IDENTITY.size :]
+    found = Identity(names[:cluster_size].decode(), names[cluster_size : cluster_size + node_size].decode())
+    _require_identity(path, found, identity)
+    return salt, _HEADER.size + size
+
+
+def _require_identity(path: str, found: Identity, wanted: Identity) -> None:
+    if found.cluster_id != wanted.cluster_id:
+        raise WrongDataDir(
+            f"{path} belongs to cluster {found.cluster_id!r}, this node is of cluster {wanted.cluster_id!r}. "
+            "Remedy: point the node at its own data directory"
+        )
+    if found.node_id != wanted.node_id:
+        raise WrongDataDir(
+            f"{path} belongs to node {found.node_id!r}, this is node {wanted.node_id!r}. "
+            "Remedy: point the node at its own data directory; two nodes must never share a log"
+        )
+
+
+def block(records: Iterable[bytes], salt: int, offset: int) -> bytes:
+    payload = b"".join(records)
+    return _BLOCK.pack(MARKER, _crc(payload, salt, offset), len(payload)) + payload
+
+
+def _crc(payload: bytes | memoryview, salt: int, offset: int) -> int:
+    return zlib.crc32(payload, zlib.crc32(_INDEX.pack(offset), salt))
+
+
+def read_blocks(raw: bytes, path: str, salt: int, start: int) -> tuple[list[Record], int]:
+    """All records, and where the good part ends; what follows is a torn write that was never promised.
+
+    Raises DamagedFile when a good block follows a bad one: then the bad one had been durable once. A flip of
+    bits in the very last block cannot be told from a torn write, and is cut off like one."""
+    records: list[Record] = []
+    position = start
+    while position < len(raw):
+        size = _block_size(raw, salt, position)
+        if size is None:
+            after = _next_good_block(raw, salt, position + 1)
+            if after is not None:
+                raise DamagedFile(path, position, f"the block is broken and a good one follows at {after}")
+            break
+        records.extend(_records(raw, position + _BLOCK.size, position + size, path))
+        position += size
+    return records, position
+
+
+def _block_size(raw: bytes, salt: int, position: int) -> int | None:
+    if len(raw) - position < _BLOCK.size:
+        return None
+    marker, crc, size = _BLOCK.unpack_from(raw, position)
+    begin = position + _BLOCK.size
+    if marker != MARKER or size > len(raw) - begin:
+        return None
+    if _crc(memoryview(raw)[begin : begin + size], salt, position) != crc:
+        return None
+    return int(_BLOCK.size + size)
+
+
+def _next_good_block(raw: bytes, salt: int, position: int) -> int | None:
+    position = raw.find(MARKER, position)
+    while position >= 0:
+        if _block_size(raw, salt, position) is not None:
+            return position
+        position = raw.find(MARKER, position + 1)
+    return None
+
+
+def _records(raw: bytes, position: int, end: int, path: str) -> Iterator[Record]:
+    while position < end:
+        kind, size = _RECORD.unpack_from(raw, position)
+        body = position + _RECORD.size
+        if body + size > end:
+            raise DamagedFile(path, position, "a record is longer than its block")
+        yield _record(kind, raw, body, body + size, path)
+        position = body + size
+
+
+def _record(kind: int, raw: bytes, begin: int, end: int, path: str) -> Record:
+    if kind == ENTRY:
+        index, term = _ENTRY.unpack_from(raw, begin)
+        return EntryRecord(raw[begin + _ENTRY.size : end], index, term)
+    if kind == TRUNCATE:
+        return TruncateRecord(*_INDEX.unpack_from(raw, begin))
+    if kind == VOTE:
+        term, has_vote = _VOTE.unpack_from(raw, begin)
+        return VoteRecord(term, raw[begin + _VOTE.size : end].decode() if has_vote else None)
+    if kind == BASE:
+        return BaseRecord(*_BASE.unpack_from(raw, begin))
+    raise DamagedFile(path, begin, f"unknown record kind {kind}")
+
+
+def entry_record(command: bytes, index: int, term: int) -> bytes:
+    return _RECORD.pack(ENTRY, _ENTRY.size + len(command)) + _ENTRY.pack(index, term) + command
+
+
+def truncate_record(index: int) -> bytes:
+    return _RECORD.pack(TRUNCATE, _INDEX.size) + _INDEX.pack(index)
+
+
+def vote_record(term: int, voted_for: str | None) -> bytes:
+    name = (voted_for or "").encode()
+    return _RECORD.pack(VOTE, _VOTE.size + len(name)) + _VOTE.pack(term, 0 if voted_for is None else 1) + name
+
+
+def base_record(index: int, term: int, at_ms: int) -> bytes:
+    return _RECORD.pack(BASE, _BASE.size) + _BASE.pack(index, term, at_ms)

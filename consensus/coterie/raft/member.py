@@ -1,0 +1,249 @@
+"""One member of the Raft group as a synchronous object: things happen to it, then it takes a step.
+
+A step turns what has happened (messages, proposals, finished disk jobs, time) into messages and disk jobs.
+What a step wants to send is handed out only when everything the step wrote is durable. The engine drives a
+member from the event loop, the simulator from virtual time; neither adds anything to what is decided here."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from coterie.core.ports import Machine
+from coterie.raft import messages as m
+from coterie.raft import reading
+from coterie.raft.disk import Disk
+from coterie.raft.errors import BadFrame
+from coterie.raft.jobs import Job, nothing
+from coterie.raft.journal import Journal
+from coterie.raft.journal_format import Identity
+from coterie.raft.options import RaftOptions
+from coterie.raft.seam import LEADER, Clock, Node, use_clock
+from coterie.raft.snapshot import SnapshotStore
+from coterie.raft.wire import Wire
+
+logger = logging.getLogger("coterie.raft")
+TIMER_SLACK_S = 0.0005  # the library's timers fire when they have passed, not when they are reached
+
+
+class SyncObj(reading.SyncObj):
+    """See the module. Known outside as Member."""
+
+    def __init__(
+        self, options: RaftOptions, machine: Machine, disk: Disk, clock: Clock, rng: random.Random
+    ) -> None:
+        """Reads the node's files, without starting anything. Raises WrongDataDir or DamagedFile."""
+        self._outbox: dict[str, list[m.Message]] = {}
+        self._jobs: deque[Job] = deque()
+        self._finished: deque[Job] = deque()
+        self._blocked = 0
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._up: set[str] = set()
+        self._wire = Wire(options.cluster_id, options.frame_bytes_max)
+        self._seen: tuple[str, int] = ("", 0)
+        self.changed = False  # the driver rings the bell, and sets it back
+        journal = Journal(disk, Identity(options.cluster_id, options.node_id), rng)
+        store = SnapshotStore(disk, options.cluster_id)
+        self._handlers: dict[type, Callable[[Node, Any], None]] = {
+            m.PreVote: self._on_pre_vote,
+            m.PreVoteReply: self._on_pre_vote_reply,
+            m.VoteRequest: self._on_vote_request,
+            m.VoteReply: self._on_vote_reply,
+            m.Append: self._on_append,
+            m.AppendReply: self._on_append_reply,
+            m.SnapshotChunk: self._on_snapshot_chunk,
+            m.SnapshotReply: self._on_snapshot_reply,
+            m.Forward: self._on_forward,
+            m.ForwardReply: self._on_forward_reply,
+            m.ReadRequest: self._on_read_request,
+            m.ReadReply: self._on_read_reply,
+            m.TimeoutNow: self._on_timeout_now,
+            m.TransferRequest: self._on_transfer_request,
+        }
+        super().__init__(machine, disk, store, options, journal, clock, rng)
+        self._load_snapshot()
+
+    # --- things that happen ---
+
+    def link_up(self, peer: str) -> None:
+        """A new link; whatever was on the way over an older one is lost."""
+        node = self._other(peer)
+        if peer in self._up:
+            self.link_down(peer)
+        self._up.add(peer)
+        self._inbox.append(lambda: self.__onNodeConnected(node))
+
+    def link_down(self, peer: str) -> None:
+        if peer in self._up:
+            node = self._nodes[peer]
+            self._up.discard(peer)
+            self._outbox.pop(peer, None)
+            self._inbox.append(lambda: self.__onNodeDisconnected(node))
+
+    def receive(self, peer: str, frame: bytes) -> None:
+        """Queue a frame's messages for the next step. Raises BadFrame, and then nothing was taken."""
+        node = self._other(peer)
+        messages = self._wire.decode(frame)
+        if peer in self._up:
+            for message in messages:
+                self._inbox.append(lambda message=message: self._handlers[type(message)](node, message))  # type: ignore[misc]
+
+    def _other(self, peer: str) -> Node:
+        if peer not in self._nodes or peer == self._options.node_id:
+            raise BadFrame(f"{peer!r} is no other voter of this cluster")
+        return self._nodes[peer]
+
+    def job_done(self, job: Job) -> None:
+        """A job's work has ended well. A job that fails is fatal, and there is no next step."""
+        self._finished.append(job)
+        if job.blocking:
+            self._blocked -= 1
+
+    # --- the step ---
+
+    @property
+    def is_blocked(self) -> bool:
+        """A blocking job is under way: no step may be taken."""
+        return self._blocked > 0
+
+    def step(self) -> None:
+        """Take in everything that has happened. Raises FatalRaftError: then never step again."""
+        use_clock(self._clock)
+        self._durable_index = self._log.last_index
+        was_leader = self.__raftState == LEADER
+        self._finish_jobs()
+        self._maybe_cut()
+        if not self._blocked:
+            self._take_in()
+        if was_leader and self.__raftState != LEADER:
+            self._close_progress()
+            self._restart_election_timer()
+            self._hand_over = None
+        self._write_log()
+        self._note_changes()
+
+    def _finish_jobs(self) -> None:
+        # A job's end may start a blocking job; the rest then waits for the next step.
+        while self._finished and not self._blocked:
+            self._finished.popleft().done()
+
+    def _take_in(self) -> None:
+        while self._inbox:
+            self._inbox.popleft()()
+        self._proposals.expire(self._now(), quorum=self._leader_is_alive())
+        self._tick_election()
+        super()._onTick(0)
+        self._tick_reads()
+        self._tick_transfers()
+        self._replicate()
+        self._maybe_make_snapshot()
+
+    def _write_log(self) -> None:
+        if self._log.is_dirty:
+            block = self._log.take_block()
+            self._job("write log", lambda: self._log.write(block), nothing, blocking=True)
+
+    def _note_changes(self) -> None:
+        seen = (self.leader, self.__raftCurrentTerm)
+        if seen != self._seen:
+            if seen[0] != self._seen[0] or self.__raftState == LEADER:
+                logger.info("leader changed", extra={"leader": seen[0], "term": seen[1]})
+            self._seen = seen
+            self._proposals.retry_at = self._reads.retry_at = 0.0
+            self.changed = True
+        if self.applied_some:
+            self.applied_some = False
+            self.changed = True
+
+    # --- what comes out ---
+
+    def take_jobs(self) -> list[Job]:
+        """New jobs, to be run one after the other in this order."""
+        jobs = list(self._jobs)
+        self._jobs.clear()
+        return jobs
+
+    def take_frames(self) -> list[tuple[str, bytes]]:
+        """Frames to send, in order. Empty while a blocking job is under way."""
+        if self._blocked or not self._outbox:
+            return []
+        outbox, self._outbox = self._outbox, {}
+        return [(peer, frame) for peer, messages in outbox.items() for frame in self._frames(messages)]
+
+    def _frames(self, messages: list[m.Message]) -> list[bytes]:
+        frames, start, size = [], 0, 0
+        for at, message in enumerate(messages):
+            if at > start and size + _size_of(message) > self._options.append_bytes_max:
+                frames.append(self._wire.encode(messages[start:at]))
+                start, size = at, 0
+            size += _size_of(message)
+        frames.append(self._wire.encode(messages[start:]))
+        return frames
+
+    def next_step_at(self) -> float:
+        """When the next step is due, if nothing happens before. Monotonic clock, seconds."""
+        if self._finished or self._inbox or self.has_more_to_apply or self._cut_wanted:
+            return -math.inf
+        now = self._now()
+        leads = self.__raftState == LEADER
+        due = [self.__newAppendEntriesTime if leads else self.__raftElectionDeadline]
+        deadline = self._proposals.next_deadline()
+        if deadline is not None:
+            due.append(deadline)
+        if self._proposals.has_to_send and self._proposals.retry_at > now:
+            due.append(self._proposals.retry_at)
+        due += self._next_tick_of_reads(now)
+        return min(due) + TIMER_SLACK_S
+
+    # --- what the engine reports ---
+
+    @property
+    def has_quorum(self) -> bool:
+        return self._leader_is_alive()
+
+    def quorum_contact_at(self) -> float:
+        """See Engine.quorum_contact_at."""
+        return self._contact_at()
+
+    def fail_all(self, reason: str) -> None:
+        """Nobody will be answered any more."""
+        self._proposals.fail_all(reason)
+        self._reads.fail_all(reason)
+        for wish in self._wishes:
+            wish.done(RuntimeError(reason))
+        self._wishes.clear()
+
+    def close(self) -> None:
+        """Close the files. No job may be under way."""
+        self._close_progress()
+        self._log._destroy()
+
+    # --- what the layers below ask for ---
+
+    def _post(self, node: Node, message: m.Message) -> None:
+        if node.id in self._up:
+            self._outbox.setdefault(str(node.id), []).append(message)
+
+    def _job(
+        self, name: str, work: Callable[[], object], done: Callable[[], None], *, blocking: bool = False
+    ) -> None:
+        self._jobs.append(Job(name, work, done, blocking))
+        self._blocked += blocking
+
+
+Member = SyncObj
+
+
+def _size_of(message: m.Message) -> int:
+    match message:
+        case m.Append(entries=entries):
+            return 64 + sum(map(len, entries))
+        case m.Forward(bodies=bodies):
+            return 64 + sum(map(len, bodies))
+        case m.SnapshotChunk(data=data):
+            return 64 + len(data)
+    return 64

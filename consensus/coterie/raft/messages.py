@@ -1,0 +1,153 @@
+"""What the members of the group say to each other, as plain records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+
+@dataclass(frozen=True, slots=True)
+class PreVote:
+    """Would you vote for me in `term`? Nobody's term changes by asking (Raft thesis, section 9.6)."""
+
+    term: int
+    last_index: int
+    last_term: int
+
+
+@dataclass(frozen=True, slots=True)
+class PreVoteReply:
+    term: int  # of the question
+    granted: bool
+    voter_term: int
+
+
+@dataclass(frozen=True, slots=True)
+class VoteRequest:
+    term: int
+    last_index: int
+    last_term: int
+    transfer: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class VoteReply:
+    """A granted vote."""
+
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    term: int
+    sequence: int  # 0: no reply is wanted
+    sent_at_us: int
+    prev_index: int
+    prev_term: int
+    commit_index: int
+    terms: list[int] = field(default_factory=list)
+    entries: list[bytes] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class AppendReply:
+    term: int
+    sequence: int
+    sent_at_us: int
+    matched: bool
+    next_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotChunk:
+    term: int
+    sequence: int
+    sent_at_us: int
+    index: int
+    index_term: int
+    size_bytes: int
+    offset: int
+    data: bytes
+
+
+class SnapshotStatus(IntEnum):
+    RESTART = 0
+    MORE = 1
+    DONE = 2
+    DAMAGED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotReply:
+    term: int
+    sequence: int
+    sent_at_us: int
+    index: int
+    offset: int
+    status: SnapshotStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """Entries for the leader of this very term to append."""
+
+    term: int
+    again: bool
+    ids: list[bytes]
+    bodies: list[bytes]
+
+
+class Refusal(IntEnum):
+    NOT_LEADER = 0
+    BUSY = 1
+    UNKNOWN = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardReply:
+    term: int
+    ids: list[bytes]
+    reason: Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRequest:
+    term: int
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadReply:
+    term: int
+    id: int
+    confirmed: bool
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class TimeoutNow:
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class TransferRequest:
+    term: int
+    target: str
+
+
+Message = (
+    PreVote
+    | PreVoteReply
+    | VoteRequest
+    | VoteReply
+    | Append
+    | AppendReply
+    | SnapshotChunk
+    | SnapshotReply
+    | Forward
+    | ForwardReply
+    | ReadRequest
+    | ReadReply
+    | TimeoutNow
+    | TransferRequest
+)

@@ -1,0 +1,76 @@
+"""What the leader knows about one follower, and what is on its way there."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+
+from coterie.raft.disk import DiskFile
+from coterie.raft.snapshot import Meta
+
+
+@dataclass(slots=True)
+class SnapshotSend:
+    """A snapshot on its way. The open file stays the same even when a newer snapshot takes its name."""
+
+    file: DiskFile
+    meta: Meta
+    size_bytes: int
+    first_sequence: int  # answers to older messages are of an earlier try
+    offset: int = 0
+    unanswered: int = 0
+
+
+@dataclass(slots=True)
+class Progress:
+    """Probing: the follower's log is not known to match, and one message at a time looks for where it does.
+    Otherwise entries stream, up to a window of unanswered messages."""
+
+    next_index: int
+    match_index: int = 0
+    probing: bool = True
+    probe_sequence: int = 0  # the unanswered probe; 0: none
+    acked_sequence: int = 0  # highest answered
+    sent_sequence: int = 0  # last message that wants a reply
+    contact_at: float = -math.inf  # highest answered send stamp
+    told_commit: int = 0
+    window: deque[tuple[int, int]] = field(default_factory=deque)  # (sequence, bytes) with entries
+    window_bytes: int = 0
+    unanswered: deque[int] = field(default_factory=deque)  # sequences of messages of any kind
+    snapshot: SnapshotSend | None = None
+
+    def sent(self, sequence: int, size: int) -> None:
+        self.sent_sequence = sequence
+        self.unanswered.append(sequence)
+        if size:
+            self.window.append((sequence, size))
+            self.window_bytes += size
+
+    def answered(self, sequence: int, sent_at: float) -> None:
+        """Answers come in the order of the messages; what was sent before this one is answered too."""
+        self.acked_sequence = max(self.acked_sequence, sequence)
+        self.contact_at = max(self.contact_at, sent_at)
+        while self.unanswered and self.unanswered[0] <= sequence:
+            self.unanswered.popleft()
+        while self.window and self.window[0][0] <= sequence:
+            self.window_bytes -= self.window.popleft()[1]
+
+    def matched(self, index: int) -> None:
+        self.match_index = max(self.match_index, index)
+        self.next_index = max(self.next_index, self.match_index + 1)
+
+    def restart(self, next_index: int) -> None:
+        """A new link: what was on its way is lost, and the disk behind the link may be another one."""
+        self.close_snapshot()
+        self.next_index, self.match_index = next_index, 0
+        self.probing, self.probe_sequence = True, 0
+        self.told_commit = 0
+        self.window.clear()
+        self.unanswered.clear()
+        self.window_bytes = 0
+
+    def close_snapshot(self) -> None:
+        if self.snapshot is not None:
+            self.snapshot.file.close()
+            self.snapshot = None

@@ -1,0 +1,211 @@
+"""Entries on their way: proposed here or forwarded, stamped and appended by the leader, applied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from coterie.core.ports import Committed
+from coterie.raft import messages as m
+from coterie.raft import snapshots
+from coterie.raft.entry import HEADER_BYTES, REGULAR, Logged, at_ms_of, body_of, id_of, seal
+from coterie.raft.errors import EntryTooLarge, FatalRaftError
+from coterie.raft.messages import Refusal
+from coterie.raft.proposals import Done, Proposal, Proposals, Stage
+from coterie.raft.seam import LEADER, Node
+from coterie.raft.snapshot import Meta
+
+REMEMBERED_MAX = 65_536  # forwarded entry ids of this term
+RETRY_MIN_S, RETRY_SPREAD_S = 0.01, 0.04
+
+
+class SyncObj(snapshots.SyncObj):
+    """Adds proposals. PySyncObj's own command queue stays empty."""
+
+    def __init__(self, *args: Any) -> None:
+        self._remembered: dict[bytes, None] = {}
+        self._remembers_all = True
+        self._durable_index = 0
+        self._applied_term = 0
+        self.applied_some = False
+        super().__init__(*args)
+        self._proposals = Proposals(
+            self._rng.getrandbits(64), self._options.outstanding_max, self._options.outstanding_bytes_max
+        )
+
+    # --- proposing ---
+
+    def propose(self, body: bytes, timeout_s: float, done: Done) -> Callable[[], None]:
+        """Queue an entry for the next step. `done` is called once, with Committed or NotCommitted; the
+        function returned gives up waiting. Raises EntryTooLarge or TooManyProposals."""
+        if len(body) > self._options.entry_bytes_max - HEADER_BYTES:
+            raise EntryTooLarge(
+                f"entry of {len(body)} bytes, the limit is {self._options.entry_bytes_max - HEADER_BYTES}; "
+                "put large data beside the log and refer to it"
+            )
+        proposal = self._proposals.add(body, self._now() + timeout_s, done)
+        return lambda: self._proposals.drop(proposal)
+
+    def _checkCommandsToApply(self) -> None:
+        """The library's place in a tick for handing on what was proposed."""
+        if not self._proposals.has_to_send or self._now() < self._proposals.retry_at:
+            return
+        if self.__raftState == LEADER:
+            self._append_proposals()
+        elif self.__raftLeader is not None and self._is_up(self.__raftLeader):
+            self._forward_proposals(self.__raftLeader)
+
+    def _append_proposals(self) -> None:
+        later: list[Proposal] = []
+        for proposal in self._proposals.to_send():
+            if proposal.stage is not Stage.WAITING or not self._has_room():
+                later.append(proposal)
+                continue
+            self._append_entry(proposal.entry_id, proposal.body)
+            proposal.stage, proposal.term, proposal.via = Stage.SENT, self.__raftCurrentTerm, ""
+        self._put_back(later)
+
+    def _forward_proposals(self, leader: Node) -> None:
+        later: list[Proposal] = []
+        batches: dict[bool, list[Proposal]] = {False: [], True: []}
+        for proposal in self._proposals.to_send():
+            if proposal.stage is Stage.WAITING:
+                batches[False].append(proposal)
+            elif proposal.stage is Stage.UNSURE and self._is_same_try(proposal, leader):
+                batches[True].append(proposal)
+            elif proposal.stage is Stage.UNSURE:
+                later.append(proposal)
+        for again, batch in batches.items():
+            self._forward(leader, batch, again=again)
+        self._put_back(later)
+
+    def _is_same_try(self, proposal: Proposal, leader: Node) -> bool:
+        return proposal.via == leader.id and proposal.term == self.__raftCurrentTerm
+
+    def _put_back(self, proposals: list[Proposal]) -> None:
+        for proposal in reversed(proposals):
+            self._proposals.back(proposal)
+
+    def _forward(self, leader: Node, batch: list[Proposal], *, again: bool) -> None:
+        start, size = 0, 0
+        for at, proposal in enumerate(batch):
+            if at > start and size + len(proposal.body) > self._options.append_bytes_max:
+                self._post_forward(leader, batch[start:at], again=again)
+                start, size = at, 0
+            size += len(proposal.body)
+            proposal.stage, proposal.term = Stage.SENT, self.__raftCurrentTerm
+            proposal.via = str(leader.id)
+        if start < len(batch):
+            self._post_forward(leader, batch[start:], again=again)
+
+    def _post_forward(self, leader: Node, batch: list[Proposal], *, again: bool) -> None:
+        ids, bodies = [p.entry_id for p in batch], [p.body for p in batch]
+        self._post(leader, m.Forward(self.__raftCurrentTerm, again, ids, bodies))
+
+    # --- on the leader ---
+
+    def __onBecomeLeader(self) -> None:
+        self._remembered, self._remembers_all = {}, True
+        super().__onBecomeLeader()
+
+    def _on_forward(self, node: Node, message: m.Forward) -> None:
+        if self.__raftState != LEADER or message.term != self.__raftCurrentTerm:
+            reason = Refusal.UNKNOWN if message.again else Refusal.NOT_LEADER
+            self._post(node, m.ForwardReply(self.__raftCurrentTerm, message.ids, reason))
+            return
+        busy: list[bytes] = []
+        unknown: list[bytes] = []
+        for entry_id, body in zip(message.ids, message.bodies, strict=True):
+            if entry_id in self._remembered:
+                continue
+            if message.again and not self._remembers_all:
+                unknown.append(entry_id)
+            elif self._takes(body):
+                self._remember_id(entry_id)
+                self._append_entry(entry_id, body)
+            else:
+                busy.append(entry_id)
+        for ids, reason in ((busy, Refusal.BUSY), (unknown, Refusal.UNKNOWN)):
+            if ids:
+                self._post(node, m.ForwardReply(self.__raftCurrentTerm, ids, reason))
+
+    def _takes(self, body: bytes) -> bool:
+        return self._has_room() and len(body) <= self._options.entry_bytes_max - HEADER_BYTES
+
+    def _remember_id(self, entry_id: bytes) -> None:
+        self._remembered[entry_id] = None
+        if len(self._remembered) > REMEMBERED_MAX:
+            del self._remembered[next(iter(self._remembered))]
+            self._remembers_all = False
+
+    def _has_room(self) -> bool:
+        log, options = self._log, self._options
+        commit = self.__raftCommitIndex
+        return (
+            log.last_index - commit < options.uncommitted_max
+            and log.bytes_between(commit, log.last_index) < options.uncommitted_bytes_max
+        )
+
+    def _append_entry(self, entry_id: bytes, body: bytes) -> None:
+        at_ms = max(self._clock.wall_ms(), self._log.last_at_ms)
+        self._log.add(seal(at_ms, entry_id, body), self._log.last_index + 1, self.__raftCurrentTerm)
+
+    # --- back on the follower ---
+
+    def _on_forward_reply(self, node: Node, message: m.ForwardReply) -> None:
+        certainly = message.reason is not Refusal.UNKNOWN
+        if self._proposals.refused(message.ids, certainly_not_appended=certainly):
+            self._proposals.retry_at = self._now() + self._pause()
+
+    def _pause(self) -> float:
+        return RETRY_MIN_S + RETRY_SPREAD_S * self._rng.random()
+
+    def __onNodeDisconnected(self, node: Node) -> None:
+        super().__onNodeDisconnected(node)
+        self._proposals.link_lost(str(node.id))
+
+    # --- applying ---
+
+    @property
+    def has_more_to_apply(self) -> bool:
+        return self._apply_limit() > self.__raftLastApplied
+
+    def _apply_limit(self) -> int:
+        # A single member commits what it appends, at once; it must still be on the disk first.
+        if self._majority == 1:
+            return int(min(self.__raftCommitIndex, self._durable_index))
+        return self.__raftCommitIndex
+
+    def __applyLogEntries(self) -> bool:
+        first = self.__raftLastApplied + 1 - self._log.base.index
+        count = min(self._apply_limit() - self.__raftLastApplied, self._options.apply_max)
+        entries = self._log[first : first + count] if count > 0 else []
+        if len(entries) != max(count, 0):
+            raise FatalRaftError(f"committed entries above {self.__raftLastApplied} are missing from the log")
+        for entry in entries:
+            self._apply(entry)
+        return False  # what is new is sent by the member itself
+
+    def _apply(self, entry: Logged) -> None:
+        command, index, term = entry
+        if command[0] == REGULAR:
+            at_ms = at_ms_of(command)
+            try:
+                result = self._machine.apply(index, at_ms, body_of(command))
+            except Exception as error:
+                raise FatalRaftError(
+                    f"applying entry {index} raised {error!r}: apply must be total"
+                ) from error
+            self._proposals.applied(id_of(command), Committed(index, term, at_ms, result))
+        self.__raftLastApplied = index
+        self._bytes_since_snapshot += len(command)
+        self.applied_some = True
+        if term > self._applied_term:
+            self._applied_term = term
+            self._proposals.term_applied(term)
+
+    def _restore(self, meta: Meta) -> None:
+        super()._restore(meta)
+        self._applied_term = meta.term
+        self.applied_some = True
+        self._proposals.lose_sight()

@@ -1,0 +1,131 @@
+"""Read barriers by ReadIndex (Raft thesis, section 6.4): the leader's commit index, once a majority has
+answered something the leader sent after the read began; then wait until that index is applied here."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from coterie.core.ports import NoQuorum, NotCommitted
+
+Done = Callable[[int | Exception], None]
+
+
+@dataclass(slots=True, eq=False)
+class Read:
+    """One caller of read_barrier."""
+
+    deadline: float
+    done: Done
+    open: bool = True
+
+    def finish(self, answer: int | Exception) -> None:
+        if self.open:
+            self.open = False
+            self.done(answer)
+
+
+@dataclass(slots=True)
+class Round:
+    """Reads that wait for the same proof of leadership."""
+
+    after_sequence: int  # the proof: a majority answers a message with a higher one
+    index: int
+    reads: list[Read]
+    asked_by: list[tuple[str, int]]  # (peer, its number)
+
+
+@dataclass(slots=True)
+class Reads:
+    """Everything this node knows about reads under way, as leader and as follower."""
+
+    count_max: int
+    fresh: list[Read] = field(default_factory=list)  # nobody was asked yet
+    asked: dict[int, list[Read]] = field(default_factory=dict)  # by the number of our question
+    asked_leader: str = ""
+    questions: list[tuple[str, int]] = field(default_factory=list)  # of followers, not yet in a round
+    rounds: deque[Round] = field(default_factory=deque)
+    retry_at: float = 0.0
+    _known: list[tuple[int, int, Read]] = field(default_factory=list)  # index known, not applied
+    _deadlines: list[tuple[float, int, Read]] = field(default_factory=list)
+    _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+
+    def add(self, deadline: float, done: Done) -> Read:
+        """Raises NoQuorum when too many wait already: then answers are not coming."""
+        if len(self._deadlines) >= self.count_max:
+            self._deadlines = [item for item in self._deadlines if item[2].open]
+            heapq.heapify(self._deadlines)
+        if len(self._deadlines) >= self.count_max:
+            raise NoQuorum(f"{self.count_max} reads wait here already; try again later")
+        read = Read(deadline, done)
+        heapq.heappush(self._deadlines, (deadline, next(self._numbers), read))
+        self.fresh.append(read)
+        return read
+
+    def ask(self, leader: str) -> int:
+        """All fresh reads go to the leader as one question."""
+        number = next(self._numbers)
+        self.asked[number] = [read for read in self.fresh if read.open]
+        self.asked_leader, self.fresh = leader, []
+        return number
+
+    def answered(self, number: int, index: int) -> None:
+        for read in self.asked.pop(number, []):
+            self.know(read, index)
+
+    def know(self, read: Read, index: int) -> None:
+        if read.open:
+            heapq.heappush(self._known, (index, next(self._numbers), read))
+
+    def start_over(self) -> None:
+        """Whoever was asked will not answer."""
+        for reads in self.asked.values():
+            self.fresh.extend(read for read in reads if read.open)
+        self.asked.clear()
+
+    def drop_rounds(self) -> list[tuple[str, int]]:
+        """This node leads no more: own reads start over; returns the questions nobody will answer."""
+        refused = list(self.questions)
+        for each in self.rounds:
+            self.fresh.extend(read for read in each.reads if read.open)
+            refused.extend(each.asked_by)
+        self.rounds.clear()
+        self.questions.clear()
+        return refused
+
+    def start_round(self, after_sequence: int, index: int) -> None:
+        self.rounds.append(Round(after_sequence, index, self.fresh, self.questions))
+        self.fresh, self.questions = [], []
+
+    def proved(self, quorum_sequence: int) -> list[Round]:
+        """The rounds whose proof has come."""
+        done = []
+        while self.rounds and self.rounds[0].after_sequence < quorum_sequence:
+            done.append(self.rounds.popleft())
+        return done
+
+    def applied(self, index: int) -> None:
+        while self._known and self._known[0][0] <= index:
+            heapq.heappop(self._known)[2].finish(index)
+
+    def next_deadline(self) -> float | None:
+        while self._deadlines and not self._deadlines[0][2].open:
+            heapq.heappop(self._deadlines)
+        return self._deadlines[0][0] if self._deadlines else None
+
+    def expire(self, now: float) -> None:
+        deadline = self.next_deadline()
+        while deadline is not None and deadline <= now:
+            error = NoQuorum(
+                "no majority confirmed in time who leads; the read may be stale, so it is refused"
+            )
+            heapq.heappop(self._deadlines)[2].finish(error)
+            deadline = self.next_deadline()
+
+    def fail_all(self, reason: str) -> None:
+        for _, _, read in self._deadlines:
+            read.finish(NotCommitted(reason))
+        self._deadlines.clear()

@@ -1,0 +1,262 @@
+"""Replication: what the leader sends, what a follower does with it, and what an answer proves.
+
+Replaces PySyncObj's AppendEntries: every answer carries a term; matching entries are never cut; a follower's
+commit index never passes what it was shown to share with the leader; entries stream only after a match."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from coterie.raft import elections
+from coterie.raft import messages as m
+from coterie.raft.errors import FatalRaftError
+from coterie.raft.progress import Progress
+from coterie.raft.seam import LEADER, Node
+
+UNANSWERED_MAX = 256  # a follower that owes this many answers gets no more messages
+
+
+class SyncObj(elections.SyncObj):
+    """Leader and follower sides of the log."""
+
+    def __init__(self, *args: Any) -> None:
+        self._progress: dict[Node, Progress] = {}  # of this leadership
+        self._sequence = 0
+        super().__init__(*args)
+
+    # --- leader ---
+
+    def __onBecomeLeader(self) -> None:
+        self._close_progress()
+        last = self._log.last_index
+        self._progress = {node: Progress(last + 1) for node in self._others}
+        for node in self._others:
+            if node.id in self._voters:
+                self._progress[node].contact_at = self._election_at
+        super().__onBecomeLeader()  # appends the no-op of the term, then sends
+
+    def _close_progress(self) -> None:
+        for progress in self._progress.values():
+            progress.close_snapshot()
+        self._progress = {}
+
+    def __onNodeConnected(self, node: Node) -> None:
+        super().__onNodeConnected(node)
+        self._restart_progress(node)
+
+    def __onNodeDisconnected(self, node: Node) -> None:
+        super().__onNodeDisconnected(node)
+        self._restart_progress(node)
+
+    def _restart_progress(self, node: Node) -> None:
+        if node in self._progress:
+            self._progress[node].restart(self._log.last_index + 1)
+            self.__raftMatchIndex[node] = 0
+
+    def __sendAppendEntries(self) -> None:
+        """The library calls this when a heartbeat is due and at the start of a leadership."""
+        self.__newAppendEntriesTime = self._now() + self._options.heartbeat_s
+        for node, progress in self._progress.items():
+            before = progress.sent_sequence
+            self._send_entries(node, progress)
+            if progress.sent_sequence == before:
+                self._send_heartbeat(node, progress)
+
+    def _replicate(self) -> None:
+        """Send what is new: entries, and the commit index when nothing else carries it."""
+        for node, progress in self._progress.items():
+            self._send_entries(node, progress)
+            known = min(self.__raftCommitIndex, progress.match_index)
+            if known > progress.told_commit and self._is_up(node) and self._log.holds(known):
+                self._append(node, progress, known, 0, wants_reply=False)
+
+    def _kick(self, after_sequence: int) -> None:
+        """Let every follower answer something sent after this, at once."""
+        for node, progress in self._progress.items():
+            if progress.sent_sequence <= after_sequence:
+                self._send_heartbeat(node, progress)
+
+    def _send_heartbeat(self, node: Node, progress: Progress) -> None:
+        if self._is_up(node) and len(progress.unanswered) < UNANSWERED_MAX:
+            at = progress.match_index if self._log.holds(progress.match_index) else 0
+            self._append(node, progress, at, 0)
+
+    def _send_entries(self, node: Node, progress: Progress) -> None:
+        if not self._is_up(node) or len(progress.unanswered) >= UNANSWERED_MAX:
+            return
+        if progress.snapshot is not None or progress.next_index <= self._log.base.index:
+            self._send_snapshot(node, progress)
+            return
+        if progress.probing:
+            if not progress.probe_sequence:
+                self._append(node, progress, progress.next_index - 1, self._batch(progress.next_index))
+                progress.probe_sequence = progress.sent_sequence
+            return
+        options = self._options
+        while (
+            progress.next_index <= self._log.last_index
+            and len(progress.window) < options.window_messages_max
+            and progress.window_bytes < options.window_bytes_max
+        ):
+            count = self._batch(progress.next_index)
+            self._append(node, progress, progress.next_index - 1, count)
+            progress.next_index += count
+
+    def _batch(self, start: int) -> int:
+        """How many entries from `start` on go into one message."""
+        log, options = self._log, self._options
+        count = min(log.last_index - start + 1, options.append_entries_max)
+        while count > 1 and log.bytes_between(start - 1, start - 1 + count) > options.append_bytes_max:
+            count = (count + 1) // 2
+        return max(count, 0)
+
+    def _append(
+        self, node: Node, progress: Progress, prev: int, count: int, *, wants_reply: bool = True
+    ) -> None:
+        log = self._log
+        first = prev + 1 - log.base.index
+        entries = log[first : first + count] if count else []
+        sequence = self._next_sequence() if wants_reply else 0
+        message = m.Append(
+            self.__raftCurrentTerm,
+            sequence,
+            self._stamp_us(),
+            prev,
+            log.term_at(prev) if prev else 0,
+            self.__raftCommitIndex,
+            [entry[2] for entry in entries],
+            [entry[0] for entry in entries],
+        )
+        if wants_reply:
+            progress.sent(sequence, log.bytes_between(prev, prev + count) if count else 0)
+        if progress.match_index >= prev + count:
+            progress.told_commit = max(progress.told_commit, min(self.__raftCommitIndex, prev + count))
+        self._post(node, message)
+
+    def _next_sequence(self) -> int:
+        self._sequence += 1
+        return self._sequence
+
+    def _stamp_us(self) -> int:
+        """Taken before the message leaves, so it never claims more than is true."""
+        return int(self._now() * 1_000_000)
+
+    def _on_append_reply(self, node: Node, message: m.AppendReply) -> None:
+        progress = self._note_answer(node, message)
+        if progress is None:
+            return
+        if message.matched:
+            self._note_match(node, progress, message.next_index - 1)
+            if progress.probing and message.sequence == progress.probe_sequence:
+                progress.probing, progress.probe_sequence = False, 0
+                progress.next_index = progress.match_index + 1
+        else:
+            self._note_mismatch(progress, message)
+        self._send_entries(node, progress)
+
+    def _note_answer(self, node: Node, message: m.AppendReply | m.SnapshotReply) -> Progress | None:
+        """The follower's progress, if this answers the present leadership. A higher term deposes."""
+        if message.term > self.__raftCurrentTerm:
+            self._adopt_term(message.term)
+            return None
+        if self.__raftState != LEADER or message.term != self.__raftCurrentTerm:
+            return None
+        progress = self._progress[node]
+        now = self._now()
+        progress.answered(min(message.sequence, self._sequence), min(message.sent_at_us / 1_000_000, now))
+        # The library's check quorum reads this: a leader lives by when it asked, not by when it heard.
+        self.__lastResponseTime[node] = max(progress.contact_at, self.__lastResponseTime[node])
+        return progress
+
+    def _note_match(self, node: Node, progress: Progress, index: int) -> None:
+        progress.matched(min(index, self._log.last_index))
+        self.__raftMatchIndex[node] = progress.match_index
+
+    def _note_mismatch(self, progress: Progress, message: m.AppendReply) -> None:
+        if not message.sequence or (progress.probing and message.sequence != progress.probe_sequence):
+            return  # not of the probe that is under way
+        progress.probing, progress.probe_sequence = True, 0
+        lower = min(progress.next_index - 1, message.next_index)
+        progress.next_index = max(progress.match_index + 1, lower)
+
+    def _contact_at(self) -> float:
+        if self.__raftState != LEADER:
+            return -math.inf
+        if self._majority == 1:
+            return self._now()
+        contacts = sorted((progress.contact_at for progress in self._progress.values()), reverse=True)
+        return contacts[self._majority - 2]
+
+    def _quorum_sequence(self) -> int:
+        """A majority has answered a message with this sequence or a later one."""
+        if self._majority == 1:
+            return self._sequence
+        acked = sorted((progress.acked_sequence for progress in self._progress.values()), reverse=True)
+        return acked[self._majority - 2]
+
+    def _send_snapshot(self, node: Node, progress: Progress) -> None:
+        raise NotImplementedError
+
+    # --- follower ---
+
+    def _on_append(self, node: Node, message: m.Append) -> None:
+        if message.term < self.__raftCurrentTerm:
+            self._answer(node, message, matched=False, next_index=0)  # the term tells it that it is deposed
+            return
+        if self.__raftState == LEADER and message.term == self.__raftCurrentTerm:
+            raise FatalRaftError(f"{node.id} leads term {message.term} too: two nodes share an id or a vote")
+        self._follow(node, message.term)
+        self.__leaderCommitIndex = message.commit_index
+        mismatch = self._mismatch(message)
+        if mismatch is not None:
+            self._answer(node, message, matched=False, next_index=mismatch)
+            return
+        self._store_entries(message)
+        match = max(message.prev_index + len(message.entries), self._log.base.index)
+        self._answer(node, message, matched=True, next_index=match + 1)
+        self._commit_to(min(message.commit_index, match))
+
+    def _answer(self, node: Node, message: m.Append, *, matched: bool, next_index: int) -> None:
+        if message.sequence or not matched:
+            self._post(
+                node,
+                m.AppendReply(
+                    self.__raftCurrentTerm, message.sequence, message.sent_at_us, matched, next_index
+                ),
+            )
+
+    def _mismatch(self, message: m.Append) -> int | None:
+        """None when our log holds the entry before the new ones; else where the leader may try next."""
+        log, prev = self._log, message.prev_index
+        if prev > log.last_index:
+            return log.last_index + 1
+        if prev < log.base.index or log.term_at(prev) == message.prev_term:
+            return None  # what the base covers is committed, hence equal
+        if prev <= self.__raftCommitIndex:
+            raise FatalRaftError(
+                f"entry {prev} is committed with term {log.term_at(prev)} here, "
+                f"and {message.prev_term} at the leader"
+            )
+        conflicting, index = log.term_at(prev), prev
+        while index - 1 > self.__raftCommitIndex and log.term_at(index - 1) == conflicting:
+            index -= 1
+        return index
+
+    def _store_entries(self, message: m.Append) -> None:
+        log = self._log
+        index = message.prev_index
+        for term, command in zip(message.terms, message.entries, strict=True):
+            index += 1
+            if index <= log.base.index:
+                continue
+            if index <= log.last_index:
+                if log.term_at(index) == term:
+                    continue  # what matches is never cut: it may have been acknowledged
+                if index <= self.__raftCommitIndex:
+                    raise FatalRaftError(f"entry {index} is committed here and the leader has another")
+                log.deleteEntriesFrom(index - log.base.index)
+            log.add(command, index, term)
+
+    def _commit_to(self, index: int) -> None:
+        self.__raftCommitIndex = max(self.__raftCommitIndex, index)

@@ -1,0 +1,147 @@
+"""Snapshot files: a header with (index, term), numbered chunks with a CRC each, and an end that counts them.
+
+file   = header chunk* end
+header = magic (8) format (4) size (4) crc (4) payload: index, term, at_ms, cluster id
+chunk  = size (4) crc (4) data; the CRC is seeded by the chunk's number
+end    = 0xffffffff (4) crc (4) chunks (8) bytes (8)"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from coterie.raft.disk import Disk, DiskFile
+from coterie.raft.errors import DamagedFile, WrongDataDir
+
+NAME = "raft.snapshot"
+MAKING_NAME = "raft.snapshot.new"
+RECEIVING_NAME = "raft.snapshot.in"
+MAGIC = b"COTERIES"
+FORMAT = 1
+CHUNK_BYTES_MAX = 64 << 20
+
+_HEADER = struct.Struct("<8sIII")
+_META = struct.Struct("<QQQ")
+_CHUNK = struct.Struct("<II")
+_END = struct.Struct("<IIQQ")
+_COUNTS = struct.Struct("<QQ")
+_END_MARK = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """The last entry the image includes; `at_ms` bounds all entry times up to it."""
+
+    index: int
+    term: int
+    at_ms: int
+
+
+def header(meta: Meta, cluster_id: str) -> bytes:
+    payload = _META.pack(meta.index, meta.term, meta.at_ms) + cluster_id.encode()
+    return _HEADER.pack(MAGIC, FORMAT, len(payload), zlib.crc32(payload)) + payload
+
+
+def chunk(number: int, data: bytes) -> bytes:
+    return _CHUNK.pack(len(data), zlib.crc32(data, number & 0xFFFFFFFF)) + data
+
+
+def end(chunks: int, size: int) -> bytes:
+    counts = _COUNTS.pack(chunks, size)
+    return _CHUNK.pack(_END_MARK, zlib.crc32(counts)) + counts
+
+
+def read_meta(file: DiskFile, path: str, cluster_id: str) -> tuple[Meta, int]:
+    """What the file says about itself, and where the chunks begin. Raises WrongDataDir or DamagedFile."""
+    raw = file.read_at(0, _HEADER.size)
+    if len(raw) < _HEADER.size or raw[:8] != MAGIC:
+        raise DamagedFile(path, 0, "it does not begin like a snapshot")
+    _, version, size, crc = _HEADER.unpack(raw)
+    if version != FORMAT:
+        raise WrongDataDir(
+            f"{path} has format {version}, this program knows format {FORMAT}. Remedy: run the version that "
+            "wrote it, or a later one"
+        )
+    payload = file.read_at(_HEADER.size, min(size, CHUNK_BYTES_MAX))
+    if len(payload) != size or size < _META.size or zlib.crc32(payload) != crc:
+        raise DamagedFile(path, _HEADER.size, "the header's checksum is wrong")
+    owner = payload[_META.size :].decode()
+    if owner != cluster_id:
+        raise WrongDataDir(
+            f"{path} belongs to cluster {owner!r}, this node is of cluster {cluster_id!r}. "
+            "Remedy: point the node at its own data directory"
+        )
+    return Meta(*_META.unpack_from(payload)), _HEADER.size + size
+
+
+def read_chunks(file: DiskFile, path: str, start: int) -> Iterator[bytes]:
+    """The chunks in order. Raises DamagedFile at the first wrong byte, or when the end is missing."""
+    position, number, total = start, 0, 0
+    while True:
+        head = file.read_at(position, _CHUNK.size)
+        if len(head) < _CHUNK.size:
+            raise DamagedFile(path, position, "the end is missing")
+        size, crc = _CHUNK.unpack(head)
+        if size == _END_MARK:
+            break
+        data = file.read_at(position + _CHUNK.size, size) if size <= CHUNK_BYTES_MAX else b""
+        if len(data) != size or zlib.crc32(data, number & 0xFFFFFFFF) != crc:
+            raise DamagedFile(path, position, f"chunk {number} has a wrong checksum")
+        yield data
+        position += _CHUNK.size + size
+        number, total = number + 1, total + size
+    counts = file.read_at(position + _CHUNK.size, _COUNTS.size)
+    if counts != _COUNTS.pack(number, total) or zlib.crc32(counts) != crc:
+        raise DamagedFile(path, position, "the end does not count what is there")
+
+
+class SnapshotStore:
+    """The node's current snapshot. It is replaced by renames only, and never by an older one."""
+
+    def __init__(self, disk: Disk, cluster_id: str) -> None:
+        self._disk, self._cluster_id = disk, cluster_id
+        self.current: Meta | None = None
+        self.size_bytes = 0
+        disk.remove(MAKING_NAME)
+        disk.remove(RECEIVING_NAME)
+        if disk.exists(NAME):
+            self.adopt(self.check(NAME))
+
+    @property
+    def index(self) -> int:
+        return self.current.index if self.current else 0
+
+    def adopt(self, meta: Meta) -> None:
+        """The file under NAME is `meta`'s from now on."""
+        self.current, self.size_bytes = meta, self._disk.size(NAME)
+
+    def check(self, name: str) -> Meta:
+        """Read a whole file. Raises DamagedFile or WrongDataDir."""
+        file = self._disk.open(name)
+        try:
+            meta, start = read_meta(file, self._disk.path_of(name), self._cluster_id)
+            for _ in read_chunks(file, self._disk.path_of(name), start):
+                pass
+            return meta
+        finally:
+            file.close()
+
+    def open(self) -> DiskFile:
+        return self._disk.open(NAME)
+
+    def image(self) -> Iterator[bytes]:
+        """The chunks of the current snapshot."""
+        file = self.open()
+        try:
+            path = self._disk.path_of(NAME)
+            _, start = read_meta(file, path, self._cluster_id)
+            yield from read_chunks(file, path, start)
+        finally:
+            file.close()
+
+    def switch(self, name: str) -> None:
+        """Make a complete, synced file the current snapshot. Runs off the event loop."""
+        self._disk.rename(name, NAME)
+        self._disk.sync_dir()

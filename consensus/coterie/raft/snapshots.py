@@ -1,0 +1,291 @@
+"""Snapshots in the life of a member: made in slices, cut the log, are sent in chunks, are installed whole."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from coterie.core.ports import Machine
+from coterie.raft import messages as m
+from coterie.raft import replication
+from coterie.raft import snapshot as form
+from coterie.raft.disk import Disk
+from coterie.raft.errors import DamagedFile, WrongDataDir
+from coterie.raft.jobs import nothing
+from coterie.raft.journal import Base
+from coterie.raft.messages import SnapshotStatus
+from coterie.raft.progress import Progress, SnapshotSend
+from coterie.raft.seam import Node
+from coterie.raft.snapshot import Meta, SnapshotStore
+from coterie.raft.spool import Making, Receiving
+
+logger = logging.getLogger("coterie.raft")
+
+
+class SyncObj(replication.SyncObj):
+    """Adds snapshots. A snapshot never replaces a newer one, and never takes the state back."""
+
+    _making: Making | None = None
+    _receiving: Receiving | None = None
+    _ready_to_cut = False
+    _cut_wanted = False
+
+    def __init__(self, machine: Machine, disk: Disk, store: SnapshotStore, *args: Any) -> None:
+        self._machine, self._disk, self._store = machine, disk, store
+        self._bytes_since_snapshot = 0
+        self._snapshot_wanted = False
+        super().__init__(*args)
+
+    # --- at the start ---
+
+    def _load_snapshot(self) -> None:
+        meta, log = self._store.current, self._log
+        if log.base.index > max(self._store.index, 1):
+            raise DamagedFile(
+                self._disk.path_of(form.NAME),
+                0,
+                f"the log begins at {log.base.index} and the snapshot that covers it is missing or older",
+            )
+        if meta is None:
+            return
+        if not (log.holds(meta.index) and log.term_at(meta.index) == meta.term):
+            log.rewrite(Base(meta.index, meta.term, meta.at_ms))()
+        self._restore(meta)
+
+    def _restore(self, meta: Meta) -> None:
+        self._restore_machine(self._store.image(), meta.index)
+        self.__raftLastApplied = meta.index
+        self.__raftCommitIndex = max(self.__raftCommitIndex, meta.index)
+        self._bytes_since_snapshot = 0
+
+    def _restore_machine(self, image: Iterable[bytes], index: int) -> None:
+        self._machine.restore(image, index)
+
+    # --- making one ---
+
+    def want_snapshot(self) -> None:
+        """Make a snapshot at the next step, whatever the size of the log."""
+        self._snapshot_wanted = True
+
+    def _maybe_make_snapshot(self) -> None:
+        index = self.__raftLastApplied
+        grown = (
+            index - max(self._store.index, 1) >= self._options.snapshot_every_entries
+            or self._bytes_since_snapshot >= self._options.snapshot_every_bytes
+        )
+        if self._making is not None or not (grown or self._snapshot_wanted):
+            return
+        self._snapshot_wanted = False
+        if index <= max(self._store.index, 1):
+            return
+        self._bytes_since_snapshot = 0
+        meta = Meta(index, self._log.term_at(index), self._log.last_at_ms)
+        self._making = Making(self._disk, meta, self._options.cluster_id, self._machine.freeze())
+        self._make_slice(self._making)
+
+    def _make_slice(self, making: Making) -> None:
+        if self._making is not making:
+            self._job("drop snapshot", making.spool.close, nothing)
+            return
+        if making.complete:
+            # The driver prepares what depends on the old entries, then calls cut_log.
+            self._ready_to_cut = True
+            return
+        data = making.next_slice(self._options.snapshot_slice_bytes)
+        self._job("write snapshot", making.spool.append(data, sync=True), partial(self._make_slice, making))
+
+    @property
+    def ready_to_cut(self) -> int:
+        """The index of a snapshot that is complete and waits for `cut_log`; 0: none."""
+        return self._making.meta.index if self._making is not None and self._ready_to_cut else 0
+
+    def cut_log(self, index: int) -> None:
+        """Switch to the snapshot of `index` and drop the log behind it, at the next step."""
+        if self.ready_to_cut == index:
+            self._cut_wanted = True
+
+    def _maybe_cut(self) -> None:
+        if not self._cut_wanted:
+            return
+        making = self._drop_making()
+        if making is None or making.meta.index <= self._store.index:
+            return
+        self._switch(form.MAKING_NAME, making.meta, self._base_to_keep(making.meta.index), nothing)
+
+    def _drop_making(self) -> Making | None:
+        making = self._making
+        if making is not None and self._ready_to_cut:
+            self._job("close snapshot", making.spool.close, nothing)
+        self._making, self._ready_to_cut, self._cut_wanted = None, False, False
+        return making
+
+    def _switch(self, name: str, meta: Meta, base: Base, done: Callable[[], None]) -> None:
+        """The snapshot first, then the log: a crash in between leaves a log longer than needed."""
+        rewrite = self._log.rewrite(base)
+        logger.info("log cut", extra={"snapshot_index": meta.index, "log_base": base.index})
+
+        def work() -> None:
+            self._store.switch(name)
+            rewrite()
+
+        def adopt() -> None:
+            self._store.adopt(meta)
+            done()
+
+        self._job("switch snapshot", work, adopt, blocking=True)
+
+    def _base_to_keep(self, index: int) -> Base:
+        """Keep some entries behind the snapshot, so that followers a little late need no snapshot."""
+        log, options = self._log, self._options
+        lowest = max(
+            log.base.index,
+            index - options.snapshot_keep_entries,
+            log.index_with_bytes_behind(index, options.snapshot_keep_bytes),
+        )
+        # Whoever gets a snapshot now needs the entries behind it next.
+        for progress in self._progress.values():
+            if progress.snapshot is not None and log.holds(progress.snapshot.meta.index):
+                sent = progress.snapshot.meta.index
+                if log.bytes_between(sent, index) <= options.snapshot_every_bytes:
+                    lowest = min(lowest, sent)
+        return Base(lowest, log.term_at(lowest), log.last_at_ms)
+
+    # --- sending one ---
+
+    def _send_snapshot(self, node: Node, progress: Progress) -> None:
+        sending = progress.snapshot
+        if sending is None:
+            meta = self._store.current
+            if meta is None or meta.index < self._log.base.index:
+                return  # being switched right now
+            sending = SnapshotSend(self._store.open(), meta, self._store.size_bytes, self._sequence + 1)
+            progress.snapshot = sending
+            progress.probing, progress.probe_sequence = True, 0
+        while sending.unanswered < self._options.snapshot_window and sending.offset < sending.size_bytes:
+            self._send_chunk(node, progress, sending)
+
+    def _send_chunk(self, node: Node, progress: Progress, sending: SnapshotSend) -> None:
+        data = sending.file.read_at(sending.offset, self._options.snapshot_chunk_bytes)
+        if not data:
+            raise DamagedFile(self._disk.path_of(form.NAME), sending.offset, "it became shorter")
+        sequence = self._next_sequence()
+        self._post(
+            node,
+            m.SnapshotChunk(
+                self.__raftCurrentTerm,
+                sequence,
+                self._stamp_us(),
+                sending.meta.index,
+                sending.meta.term,
+                sending.size_bytes,
+                sending.offset,
+                data,
+            ),
+        )
+        progress.sent(sequence, 0)
+        sending.offset += len(data)
+        sending.unanswered += 1
+
+    def _on_snapshot_reply(self, node: Node, message: m.SnapshotReply) -> None:
+        progress = self._note_answer(node, message)
+        sending = progress.snapshot if progress is not None else None
+        if progress is None or sending is None or message.sequence < sending.first_sequence:
+            return
+        if message.status is SnapshotStatus.MORE:
+            sending.unanswered -= 1
+        else:
+            progress.close_snapshot()
+        if message.status is SnapshotStatus.DAMAGED:
+            # Either the way there or this disk is bad; a bad disk must not lead.
+            self._job("check own snapshot", partial(self._store.check, form.NAME), nothing)
+        if message.status is SnapshotStatus.DONE:
+            self._note_match(node, progress, message.offset)
+            progress.next_index = progress.match_index + 1
+        self._send_entries(node, progress)
+
+    # --- receiving one ---
+
+    def _on_snapshot_chunk(self, node: Node, message: m.SnapshotChunk) -> None:
+        if message.term < self.__raftCurrentTerm:
+            self._answer_chunk(node, message, SnapshotStatus.RESTART, 0)
+            return
+        self._follow(node, message.term)
+        if message.index <= self.__raftCommitIndex:
+            self._drop_receiving()
+            self._answer_chunk(node, message, SnapshotStatus.DONE, self.__raftCommitIndex)
+            return
+        key = (str(node.id), message.term, message.index, message.size_bytes)
+        if message.offset == 0:
+            self._drop_receiving()
+            self._receiving = Receiving(self._disk, key, message.size_bytes)
+        receiving = self._receiving
+        if receiving is None or receiving.key != key or receiving.offset != message.offset:
+            if message.offset == 0 or receiving is not None:
+                self._drop_receiving()
+            self._answer_chunk(node, message, SnapshotStatus.RESTART, 0)
+            return
+        receiving.offset += len(message.data)
+        last = receiving.offset == receiving.size_bytes
+        stored = partial(self._chunk_stored, node, message, receiving, last)
+        self._job("store chunk", receiving.spool.append(message.data, sync=last), stored)
+
+    def _chunk_stored(self, node: Node, message: m.SnapshotChunk, receiving: Receiving, last: bool) -> None:
+        if self._receiving is not receiving:
+            return
+        if not last:
+            self._answer_chunk(node, message, SnapshotStatus.MORE, receiving.offset)
+            return
+        checked: list[Meta] = []
+
+        def check() -> None:
+            receiving.spool.close()
+            with contextlib.suppress(DamagedFile, WrongDataDir):
+                checked.append(self._store.check(form.RECEIVING_NAME))
+
+        self._job("check snapshot", check, lambda: self._install(node, message, receiving, checked))
+
+    def _install(
+        self, node: Node, message: m.SnapshotChunk, receiving: Receiving, checked: list[Meta]
+    ) -> None:
+        if self._receiving is not receiving:
+            return
+        self._receiving = None
+        if not checked:
+            logger.error("snapshot arrived damaged", extra={"peer": node.id, "index": message.index})
+            self._answer_chunk(node, message, SnapshotStatus.DAMAGED, 0)
+            return
+        meta = checked[0]
+        if meta.index <= self.__raftCommitIndex:  # the log has caught up in the meantime
+            self._answer_chunk(node, message, SnapshotStatus.DONE, self.__raftCommitIndex)
+            return
+        self._drop_making()
+
+        def done() -> None:
+            self._restore(meta)
+            self._answer_chunk(node, message, SnapshotStatus.DONE, meta.index)
+
+        self._switch(form.RECEIVING_NAME, meta, Base(meta.index, meta.term, meta.at_ms), done)
+
+    def _drop_receiving(self) -> None:
+        if self._receiving is not None:
+            self._job("drop chunks", self._receiving.spool.close, nothing)
+            self._receiving = None
+
+    def _answer_chunk(
+        self, node: Node, message: m.SnapshotChunk, status: SnapshotStatus, offset: int
+    ) -> None:
+        self._post(
+            node,
+            m.SnapshotReply(
+                self.__raftCurrentTerm, message.sequence, message.sent_at_us, message.index, offset, status
+            ),
+        )
+
+    def _job(
+        self, name: str, work: Callable[[], object], done: Callable[[], None], *, blocking: bool = False
+    ) -> None:
+        """Give work to the disk thread; see jobs.Job."""
+        raise NotImplementedError

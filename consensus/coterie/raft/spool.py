@@ -1,0 +1,71 @@
+"""A file that grows by disk jobs, and the two things that grow so: a snapshot made, a snapshot received."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from coterie.raft import snapshot as form
+from coterie.raft.disk import Disk, DiskFile
+
+
+class Spool:
+    """Created by its first job, so that a file of the same name is never in two hands."""
+
+    def __init__(self, disk: Disk, name: str) -> None:
+        self._disk, self._name = disk, name
+        self._file: DiskFile | None = None
+
+    def append(self, data: bytes, *, sync: bool) -> Callable[[], None]:
+        """A job's work."""
+
+        def work() -> None:
+            if self._file is None:
+                self._file = self._disk.create(self._name)
+            self._file.append(data)
+            if sync:
+                self._file.sync()
+
+        return work
+
+    def close(self) -> None:
+        """Also a job's work."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+class Making:
+    """A snapshot of the own state, encoded slice by slice while `apply` goes on."""
+
+    def __init__(self, disk: Disk, meta: form.Meta, cluster_id: str, image: Iterator[bytes]) -> None:
+        self.meta = meta
+        self.complete = False
+        self.spool = Spool(disk, form.MAKING_NAME)
+        self._image = image
+        self._next = [form.header(meta, cluster_id)]
+        self._chunks = self._bytes = 0
+
+    def next_slice(self, size_max: int) -> bytes:
+        """Encodes about `size_max` bytes more. After the last slice `complete` is true."""
+        parts, self._next = self._next, []
+        size = 0
+        while size < size_max:
+            data = next(self._image, None)
+            if data is None:
+                parts.append(form.end(self._chunks, self._bytes))
+                self.complete = True
+                break
+            parts.append(form.chunk(self._chunks, data))
+            self._chunks += 1
+            self._bytes += len(data)
+            size += len(data)
+        return b"".join(parts)
+
+
+class Receiving:
+    """A snapshot on its way in. It belongs to one sender, one term and one snapshot."""
+
+    def __init__(self, disk: Disk, key: tuple[str, int, int, int], size_bytes: int) -> None:
+        self.key, self.size_bytes = key, size_bytes
+        self.offset = 0  # where the next chunk belongs
+        self.spool = Spool(disk, form.RECEIVING_NAME)
