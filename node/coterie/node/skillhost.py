@@ -18,6 +18,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
+import signal
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -294,7 +296,8 @@ class SkillHost:
             outcome = verdicts.start_failed(reason)
         elif reason == "lease":
             outcome = verdicts.LEASE_LOST
-        elif reason == "kill":
+        elif reason == "kill" and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+            # Nobody but `on_child_closed` kills without a verdict of its own.
             outcome = verdicts.crashed("closed its connection to the node")
         else:
             outcome = verdicts.crashed(describe_status(status))

@@ -229,8 +229,8 @@ class Zygote:
                 # While the dead leader is not waited for, its process group cannot be anyone else's.
                 _kill_group(pid)
             _, status = os.waitpid(pid, 0)
+            died = True
             if child is not None:
-                died = True
                 self._free_slots.append(child.slot)
                 self._send({"op": "exited", "child": child.number, "status": status, "reason": child.reason})
         if died:
@@ -274,7 +274,8 @@ class Zygote:
 
 
 def _kill(child: ForkedChild, reason: str) -> None:
-    child.reason = child.reason or reason
+    if not _is_dead(child.pid):
+        child.reason = child.reason or reason
     # By pid too: just after the fork it does not lead a group yet.
     _signal(child.pid)
     _kill_group(child.pid)
@@ -301,6 +302,11 @@ def _next_dead() -> int:
     except ChildProcessError:
         return 0
     return 0 if dead is None else dead.si_pid
+
+
+def _is_dead(pid: int) -> bool:
+    """Dead, not yet waited for: it needed nobody to kill it."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _do_nothing(signum: int, frame: object) -> None:

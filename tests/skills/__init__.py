@@ -1,0 +1,1 @@
+"""Skills in their own processes."""
