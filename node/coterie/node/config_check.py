@@ -251,7 +251,9 @@ def _voters(config: ClusterConfig) -> Iterator[Finding]:
 def _roles(config: ClusterConfig) -> Iterator[Finding]:
     for place, entry in enumerate(config.cluster.nodes):
         if entry.role == "coordinator":
-            text = "coordinator is a preference: Raft elects the leader, and any node can be elected"
+            text = (
+                "coordinator is a preference that nothing acts on yet: Raft elects the leader among all nodes"
+            )
             yield Finding((*_NODES, place, "role"), text)
     if config.cluster.region:
         yield Finding(("cluster", "region"), "has no effect; give nodes a zone to place tasks by")

@@ -124,7 +124,7 @@ class NodeEntry(Section):
     port: Port | None = None  # the one port: clients, peers and Raft
     http_port: Port | None = None  # metrics and health, when listen.http gives none of its own
     role: Literal["coordinator", "worker"] = "worker"
-    capacity: Annotated[StrictInt, Field(ge=1, le=10_000)] = 16  # skill slots
+    capacity: Annotated[StrictInt, Field(ge=1, le=1_024)] = 16  # skill slots, a process each
     zone: Annotated[StrictStr, Field(max_length=100)] = ""
     labels: dict[StrictStr, StrictStr] = Field(default_factory=dict)
 
@@ -252,13 +252,12 @@ class LimitsSection(Section):
     payload_inline_max: Annotated[int, _size("1KiB", "1MiB")] = 256 * 1024
     blob_max: Annotated[int, _size("1MiB", "1GiB")] = 64 * 1024**2
     blob_quota: Annotated[int, _size("1MiB", "100TiB")] = 10 * 1024**3
-    result_max: Annotated[int, _size("1KiB", "1GiB")] = 64 * 1024**2
-    checkpoint_max: Annotated[int, _size("1KiB", "1GiB")] = 64 * 1024**2
-    step_result_max: Annotated[int, _size("1KiB", "1GiB")] = 8 * 1024**2
+    result_max: Annotated[int, _size("1KiB", "1GiB")] = 16 * 1024**2
+    checkpoint_max: Annotated[int, _size("1KiB", "1GiB")] = 16 * 1024**2
+    step_result_max: Annotated[int, _size("1KiB", "1GiB")] = 1024**2
     live_bytes_max: Annotated[int, _size("1MiB", "64GiB")] = 256 * 1024**2
     task_bytes_max: Annotated[int, _size("1MiB", "1GiB")] = 32 * 1024**2
     steps_per_task_max: Annotated[StrictInt, Field(ge=1, le=1_000_000)] = 10_000
-    labels_max: Annotated[StrictInt, Field(ge=0, le=1_000)] = 64
 
 
 class Skills(Section):

@@ -35,7 +35,6 @@ def node_settings(config: ClusterConfig, node_id: str = "", *, insecure: bool = 
     _check_transport(host, tls, allowed)
     return NodeSettings(
         cluster_name=config.cluster.name,
-        region=config.cluster.region,
         node_id=entry.id,
         host=host,
         grpc_port=listen.grpc.port or port,
@@ -47,7 +46,6 @@ def node_settings(config: ClusterConfig, node_id: str = "", *, insecure: bool = 
         capacity=entry.capacity,
         zone=entry.zone,
         labels=dict(sorted(entry.labels.items())),
-        prefers_leadership=entry.role == "coordinator",
         election_timeout_ms=consensus.election_timeout,
         heartbeat_ms=consensus.heartbeat_interval,
         snapshot_every=consensus.snapshot_every,
@@ -122,7 +120,6 @@ def _health(config: ClusterConfig) -> HealthSettings:
         down_after_ms=down_after_ms(health),
         lease_ms=lease,
         report_interval_ms=min(health.interval, _REPORT_INTERVAL_MAX_MS, lease // 3),
-        failover_objective_ms=config.fault_tolerance.failover.failover_time,
     )
 
 
@@ -144,5 +141,4 @@ def _limits(config: ClusterConfig) -> Limits:
         live_bytes_max=section.live_bytes_max,
         task_bytes_max=section.task_bytes_max,
         steps_per_task_max=section.steps_per_task_max,
-        labels_max=section.labels_max,
     )

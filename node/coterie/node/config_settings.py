@@ -50,7 +50,6 @@ class HealthSettings:
     down_after_ms: int
     lease_ms: int
     report_interval_ms: int
-    failover_objective_ms: int | None  # None: no objective is set
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +59,12 @@ class Limits:
     payload_inline_max: int = 256 * 1024  # larger payloads, results and checkpoints travel as blobs
     blob_max: int = 64 * 1024 * 1024
     blob_quota: int = 10 * 1024**3  # of one node's disk
-    result_max: int = 64 * 1024 * 1024
-    checkpoint_max: int = 64 * 1024 * 1024
-    step_result_max: int = 8 * 1024 * 1024
+    result_max: int = 16 * 1024 * 1024
+    checkpoint_max: int = 16 * 1024 * 1024
+    step_result_max: int = 1024 * 1024
     live_bytes_max: int = 256 * 1024 * 1024  # inline bytes of all live tasks
     task_bytes_max: int = 32 * 1024 * 1024  # inline bytes of one task and its steps
     steps_per_task_max: int = 10_000
-    labels_max: int = 64
-    label_bytes_max: int = 256  # of a key and of a value
-    name_bytes_max: int = 256  # task types, ids, step names
-    message_bytes_max: int = 4 * 1024 * 1024  # one gRPC message
-    batch_tasks_max: int = 1_000
-    page_size_max: int = 1_000
-    watches_max: int = 10_000  # open Watch and Wait calls on one node
-    wait_max_ms: int = 600_000  # one WaitTask call; the client asks again
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +91,6 @@ class NodeSettings:
     capacity: int
     zone: str
     labels: Mapping[str, str]
-    prefers_leadership: bool
-    region: str
     election_timeout_ms: int  # elections start after a random time in [T, 2T)
     heartbeat_ms: int
     snapshot_every: int  # log entries between snapshots

@@ -8,9 +8,7 @@ from typing import Any
 import grpc
 
 from coterie.node.errors import ApiError
-
-NODE_URI = "coterie://node/"
-USER_URI = "coterie://user/"
+from coterie.node.tls import NODE_URI, USER_URI
 
 
 @dataclass(frozen=True, slots=True)

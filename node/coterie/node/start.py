@@ -12,6 +12,7 @@ from coterie.node.config import ConfigError, NodeSettings
 from coterie.node.observability import get_logger
 from coterie.node.skillhost import SkillHost, SkillHostOptions
 from coterie.node.tls import TlsMaterial, load_tls
+from coterie.skills import limits as skill_limits
 
 if TYPE_CHECKING:
     from coterie.node.app import NodeApp
@@ -68,8 +69,14 @@ def _cannot_start(reason: str) -> int:
 
 def _host_options(settings: NodeSettings) -> SkillHostOptions:
     shipped = Path(coterie.skills.__file__).parent
+    limits = settings.limits
     return SkillHostOptions(
         skill_dirs=(shipped, *settings.skill_dirs),
         max_children=settings.capacity,
+        limits=skill_limits.Limits(
+            result_bytes_max=limits.result_max,
+            step_bytes_max=limits.step_result_max,
+            checkpoint_bytes_max=limits.checkpoint_max,
+        ),
         node_id=settings.node_id,
     )
