@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Sequence
+from collections.abc import Coroutine, Sequence
 
 from coterie.core.commands import RegisterNode
 from coterie.core.nouns import Event, Label, NodeId, SkillRef
@@ -75,7 +75,7 @@ class NodeApp:
         await self.listener.start()
         await self.engine.start()
         self._start_http()
-        loops = [asyncio.ensure_future(loop) for loop in self._loops()]
+        loops = [asyncio.create_task(loop, name="node") for loop in self._loops()]
         log.info("node started", extra={"address": self.settings.advertise, "version": VERSION})
         try:
             await self._until_stopped(loops)
@@ -239,7 +239,7 @@ class NodeApp:
 
     # --- running
 
-    def _loops(self) -> list[Awaitable[None]]:
+    def _loops(self) -> list[Coroutine[None, None, None]]:
         health = self.settings.health
         reporter = Reporter(
             self.engine,
@@ -311,8 +311,8 @@ class NodeApp:
             "watching_calls": watchers,
         }
 
-    async def _until_stopped(self, loops: list[asyncio.Future[None]]) -> None:
-        stop = asyncio.ensure_future(self._stop.wait())
+    async def _until_stopped(self, loops: list[asyncio.Task[None]]) -> None:
+        stop = asyncio.create_task(self._stop.wait(), name="stop")
         await asyncio.wait([stop, *loops], return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
         for loop in loops:
@@ -321,7 +321,7 @@ class NodeApp:
 
     # --- stopping
 
-    async def _shut_down(self, loops: list[asyncio.Future[None]]) -> None:
+    async def _shut_down(self, loops: list[asyncio.Task[None]]) -> None:
         self._leaving = True
         if self.fatal is None:
             await self._leave()

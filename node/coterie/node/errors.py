@@ -11,6 +11,16 @@ from google.rpc import error_details_pb2, status_pb2
 
 from coterie.core.commands import Rejected
 from coterie.core.ports import NoQuorum, NotCommitted
+from coterie.node.blobs import (
+    BlobDamaged,
+    BlobError,
+    BlobMismatch,
+    BlobNameInvalid,
+    BlobNotFound,
+    BlobQuotaExceeded,
+    BlobTooLarge,
+)
+from coterie.raft.errors import EntryTooLarge, TooManyProposals, TransferFailed
 
 DOMAIN = "coterie"
 STATUS_DETAILS_KEY = "grpc-status-details-bin"
@@ -91,10 +101,29 @@ def from_rejection(rejected: Rejected) -> ApiError:
     return ApiError(code, rejected.code, rejected.reason, violations, retry_after_ms=retry)
 
 
+_BLOB_ERRORS: dict[type[BlobError], tuple[grpc.StatusCode, str]] = {
+    BlobNameInvalid: (grpc.StatusCode.INVALID_ARGUMENT, "BAD_FIELD"),
+    BlobTooLarge: (grpc.StatusCode.INVALID_ARGUMENT, "BLOB_TOO_LARGE"),
+    BlobMismatch: (grpc.StatusCode.INVALID_ARGUMENT, "BLOB_MISMATCH"),
+    BlobNotFound: (grpc.StatusCode.NOT_FOUND, "BLOB_NOT_FOUND"),
+    BlobQuotaExceeded: (grpc.StatusCode.RESOURCE_EXHAUSTED, "BLOB_QUOTA"),
+    BlobDamaged: (grpc.StatusCode.UNAVAILABLE, "BLOB_DAMAGED"),
+}
+
+
 def from_exception(error: Exception) -> ApiError:
     """What a caller is told when the cluster could not answer."""
     if isinstance(error, ApiError):
         return error
+    if isinstance(error, BlobError):
+        code, reason = _BLOB_ERRORS.get(type(error), (grpc.StatusCode.UNAVAILABLE, "BLOB_STORAGE_FAILED"))
+        return ApiError(code, reason, str(error))
+    if isinstance(error, EntryTooLarge):
+        return ApiError(grpc.StatusCode.INVALID_ARGUMENT, "TOO_LARGE", str(error))
+    if isinstance(error, TransferFailed):
+        return ApiError(grpc.StatusCode.FAILED_PRECONDITION, "TRANSFER_FAILED", str(error))
+    if isinstance(error, TooManyProposals):
+        return ApiError(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", str(error), retry_after_ms=250)
     if isinstance(error, NoQuorum):
         return _unavailable("NO_QUORUM", str(error) or "no majority of the nodes can be reached")
     if isinstance(error, NotCommitted):

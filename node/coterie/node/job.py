@@ -27,7 +27,8 @@ from coterie.node.errors import ApiError
 from coterie.node.metrics import NodeMetrics
 from coterie.node.observability import get_logger
 from coterie.node.proposer import Proposer
-from coterie.node.skillhost import Fenced, SkillHost, SkillJob, SkillOutcome
+from coterie.node.skillhost import SkillHost, SkillJob, SkillOutcome
+from coterie.skills import Fenced
 
 log = get_logger(__name__)
 

@@ -130,6 +130,7 @@ class RaftDialer:
             for peer in self._channels.peers:
                 if peer < self._channels.me:
                     group.create_task(self._keep(peer), name=f"raft-dial-{peer}")
+            await asyncio.Event().wait()  # also when all the others dial us
 
     async def _keep(self, peer: str) -> None:
         pause = RECONNECT_MIN_S
