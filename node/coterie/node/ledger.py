@@ -132,8 +132,9 @@ class Ledger:
         return await self._reader.run(lambda connection: select_task(connection, task_id))
 
     async def tasks(self, query: LedgerQuery, before_order: int | None, limit: int) -> list[LedgerTask]:
-        """Newest first, orders below `before_order`. May hold fewer than `limit` when the records are large;
-        only an empty list means the end."""
+        """Newest first, orders below `before_order`; fewer than `limit` means the end.
+
+        Raises LedgerError when the records of so many tasks are too large for one page."""
         limit = self._limit(limit)
         # The queue first: a row leaves it only after the file has it.
         queued = {
@@ -147,9 +148,6 @@ class Ledger:
                 connection, query, before_order, limit, self._options.page_bytes_max
             )
         )
-        if len(stored) < limit and _is_cut(stored, self._options.page_bytes_max):
-            # Rows below the cut follow on the next page, queued ones too.
-            queued = {key: task for key, task in queued.items() if task.order > stored[-1].order}
         queued.update((task.task_id, task) for task in stored)
         return sorted(queued.values(), key=lambda task: task.order, reverse=True)[:limit]
 
@@ -223,6 +221,6 @@ class Ledger:
         return min(limit, self._options.page_rows_max)
 
 
-def _is_cut(rows: Sequence[LedgerTask] | Sequence[LedgerEvent], bytes_max: int) -> bool:
-    """Whether a page ends because of its bytes."""
-    return sum(len(row.record) for row in rows) >= bytes_max
+def _is_cut(events: Sequence[LedgerEvent], bytes_max: int) -> bool:
+    """Whether a page ends because of its bytes; what follows is on the next page, queued rows too."""
+    return sum(len(event.record) for event in events) >= bytes_max

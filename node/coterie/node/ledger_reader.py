@@ -117,7 +117,7 @@ def select_task(connection: sqlite3.Connection, task_id: str) -> LedgerTask | No
 def select_tasks(
     connection: sqlite3.Connection, query: LedgerQuery, before_order: int | None, limit: int, bytes_max: int
 ) -> list[LedgerTask]:
-    """Newest first. Fewer than `limit` when their records are large; at least one when there is one."""
+    """Newest first. Raises LedgerError when the records of `limit` tasks, but not of one, are too large."""
     conditions, values = _conditions(query, before_order)
     pairs = _pairs(connection, query)
     if len(pairs) > _PAIRS_MAX:
@@ -138,8 +138,9 @@ def select_tasks(
         ).fetchone()
         tasks.append(_task(row))
         size += len(tasks[-1].record)
-        if size >= bytes_max:
-            break
+        if size > bytes_max and len(tasks) > 1:
+            reason = f"the records of {len(orders)} tasks take more than {bytes_max} bytes"
+            raise LedgerError(f"{reason}; ask for a smaller page, {len(tasks) - 1} tasks would do")
     return tasks
 
 

@@ -104,7 +104,7 @@ class LedgerOptions:
     backlog_rows_max: int = 200_000
     backlog_bytes_max: int = 256 * 1024 * 1024
     page_rows_max: int = 1_000
-    page_bytes_max: int = 16 * 1024 * 1024
+    page_bytes_max: int = 32 * 1024 * 1024
     query_ms_max: int = 10_000
     read_threads: int = 2
     retry_initial_ms: int = 50
