@@ -14,7 +14,7 @@ from tests.tools.stubs import ROOT
 
 _BIN = Path(sys.executable).parent
 _PYTHON = sys.executable
-_TYPED = ["consensus", "node", "skills", "tests/tools", "bench"]
+_TYPED = ["consensus", "node", "skills", "tests", "bench"]
 
 STEPS: Final[dict[str, list[str]]] = {
     "lint": [str(_BIN / "ruff"), "check", "."],
