@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import faulthandler
+import inspect
 import logging
 import os
 import socket
@@ -172,7 +173,7 @@ class Child:
             self._context = SkillContext(facts, self, self._log)
         except ValueError as error:
             return failure(error, self._limits)
-        self._in_async_handler = asyncio.iscoroutinefunction(skill.handler)
+        self._in_async_handler = inspect.iscoroutinefunction(skill.handler)
         try:
             return await run_skill(skill, self._context, payload, self._limits)
         finally:
