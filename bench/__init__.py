@@ -1,4 +1,4 @@
-"""Figures of this machine: throughput, latency, failover, memory, start-up, the engine alone, and etcd beside it.
+"""Figures of this machine: throughput, latency, failover, memory, start-up, the engine alone, etcd beside it.
 
     make bench                              everything
     python -m bench.run --only latency      some of it

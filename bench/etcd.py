@@ -1,9 +1,9 @@
 """etcd as the yardstick: three members on loopback, synced to disk, puts of small values.
 
 Peers talk mutual TLS with certificates of the same making as ours; the client port is plain text.
-The load comes from h2load (package nghttp2-client) when it is there: it speaks gRPC's HTTP/2 at a fraction of the
-cost of a Python client, so that etcd and not its client is measured. A Python grpc.aio client (two processes) is
-measured too: it is what our own client's figures compare with."""
+The load comes from h2load (package nghttp2-client) when it is there: it speaks gRPC's HTTP/2 at a fraction
+of the cost of a Python client, so that etcd and not its client is measured. A Python grpc.aio client (two
+processes) is measured too: it is what our own client's figures compare with."""
 
 from __future__ import annotations
 
@@ -149,8 +149,8 @@ async def measure(options: Options) -> Section:
                 _enter(section, f"h2load_{outstanding}", f"h2load, {outstanding} outstanding", rounds)
         else:
             section.notes.append(
-                "h2load is not installed (apt-get install nghttp2-client): only the Python client is measured, "
-                "which holds etcd back; read the ratios to etcd with that in mind."
+                "h2load is not installed (apt-get install nghttp2-client): only the Python client is "
+                "measured, which holds etcd back; read the ratios to etcd with that in mind."
             )
         for outstanding in (1, 64):
             rounds = [await load.by_python(outstanding) for _ in range(options.runs)]
@@ -205,16 +205,20 @@ class _Load:
         return len(took), Puts(len(took) / lasted, percentile(took, 0.5), percentile(took, 0.99))
 
     async def _h2load(self, outstanding: int, puts: int) -> tuple[int, Puts]:
-        with tempfile.TemporaryDirectory(prefix="bench-h2load-") as directory:
-            body, log = Path(directory, "body"), Path(directory, "log")
-            body.write_bytes(etcd_wire.frame(etcd_wire.put_request(b"bench", b"x" * VALUE_BYTES)))
-            command = ["h2load", f"http://{self._address}{etcd_wire.PUT}", "-n", str(puts)]
-            command += ["-c", "1", "-m", str(outstanding), "-d", str(body), f"--log-file={log}"]
-            command += ["-H", "content-type: application/grpc", "-H", "te: trailers"]
-            done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
-            if done.returncode:
-                raise WorkNotDone(f"h2load failed: {done.stderr.strip() or done.stdout.strip()}")
-            return puts, _read_log(log.read_text(encoding="ascii").splitlines())
+        return puts, await asyncio.to_thread(_run_h2load, self._address, outstanding, puts)
+
+
+def _run_h2load(address: str, outstanding: int, puts: int) -> Puts:
+    with tempfile.TemporaryDirectory(prefix="bench-h2load-") as directory:
+        body, log = Path(directory, "body"), Path(directory, "log")
+        body.write_bytes(etcd_wire.frame(etcd_wire.put_request(b"bench", b"x" * VALUE_BYTES)))
+        command = ["h2load", f"http://{address}{etcd_wire.PUT}", "-n", str(puts)]
+        command += ["-c", "1", "-m", str(outstanding), "-d", str(body), f"--log-file={log}"]
+        command += ["-H", "content-type: application/grpc", "-H", "te: trailers"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise WorkNotDone(f"h2load failed: {done.stderr.strip() or done.stdout.strip()}")
+        return _read_log(log.read_text(encoding="ascii").splitlines())
 
 
 def _read_log(lines: Sequence[str]) -> Puts:

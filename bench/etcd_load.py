@@ -21,7 +21,7 @@ async def load(plan: dict[str, Any]) -> dict[str, Any]:
     value = b"x" * plan["value_bytes"]
     latencies_ms: list[float] = []
     async with grpc.aio.insecure_channel(plan["address"]) as channel:
-        put = channel.unary_unary(etcd_wire.PUT)
+        put: Any = channel.unary_unary(etcd_wire.PUT)
         await channel.channel_ready()
         began = time.monotonic()
         until = began + plan["seconds"]

@@ -57,7 +57,7 @@ def cpu_model() -> str:
 
 
 def sync_ms() -> tuple[float, float]:
-    """Median and 99th percentile, in ms, of appending a small record and syncing it where the nodes' data goes."""
+    """Median and 99th percentile, in ms, of appending a small record and syncing it, where nodes keep it."""
     took: list[float] = []
     with tempfile.TemporaryFile() as file:
         for _ in range(SYNCS):

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What may be chosen. `runs` is how often each figure is taken, `seconds` how long a steady load lasts."""
+    """What may be chosen. `runs`: how often each figure is taken; `seconds`: how long a steady load lasts."""
 
     runs: int = 3
     seconds: float = 8.0
