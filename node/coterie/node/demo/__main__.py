@@ -1,0 +1,104 @@
+"""Command line of the demo. Exit codes: 0 all promises kept, 1 one broken, 2 bad usage, 130 interrupted."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from coterie.client.errors import CoterieError
+from coterie.node.demo.documents import choose_documents, default_sources, folder_source
+from coterie.node.demo.drive import Demo, Options
+from coterie.node.localcluster import ClusterFailed
+
+DOCUMENTS_DEFAULT = 1_500
+DOCUMENTS_MAX = 10_000
+KILL_NODES_MIN = 3
+INTERRUPTED = 130
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--path", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Read this folder."
+)
+@click.option("--nodes", type=click.IntRange(1, 7), default=3, show_default=True, help="How many nodes.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("demo-report"),
+    show_default=True,
+    help="Where the report is written.",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(1, DOCUMENTS_MAX),
+    default=DOCUMENTS_DEFAULT,
+    show_default=True,
+    help="At most this many documents.",
+)
+@click.option("--no-kill", is_flag=True, help="Kill no node.")
+@click.option("--plain", is_flag=True, help="One line a second instead of the live view.")
+def main(path: Path | None, nodes: int, out: Path, limit: int, no_kill: bool, plain: bool) -> None:
+    """Let a cluster of real node processes read documents, kill nodes meanwhile, and prove what came of it.
+
+    Without --path it reads the standard library of this Python and Coterie's own documentation.
+    """
+    if not no_kill and nodes < KILL_NODES_MIN:
+        raise click.UsageError(
+            f"--nodes {nodes}: killing one leaves no majority; give 3 or more, or --no-kill"
+        )
+    sources = [folder_source(path)] if path else default_sources()
+    choice = choose_documents(sources, limit)
+    if not choice.documents:
+        raise click.UsageError(f"--path {path}: no text or source file below 1 MiB in it")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.UsageError(f"--out {out}: {error.strerror}; give a folder that can be written") from None
+    options = Options(nodes=nodes, out=out, kill=not no_kill, plain=plain)
+    sys.exit(_run(Demo(options, choice, Console())))
+
+
+def _run(demo: Demo) -> int:
+    try:
+        return _run_reporting(demo)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        click.echo("interrupted; all nodes are stopped", err=True)
+        return INTERRUPTED
+
+
+def _run_reporting(demo: Demo) -> int:
+    code = 1
+    try:
+        code = asyncio.run(_interruptible(demo))
+    except* (ClusterFailed, CoterieError) as group:
+        for error in _leaves(group):
+            click.echo(f"demo failed: {error}", err=True)
+    except* TimeoutError:
+        click.echo("demo failed: it was not finished in time", err=True)
+    return code
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
+
+
+async def _interruptible(demo: Demo) -> int:
+    # The same way out for SIGTERM as for Ctrl-C: cancel, and let the nodes be stopped on the way.
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await demo.run()
+
+
+if __name__ == "__main__":
+    main()

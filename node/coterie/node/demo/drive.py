@@ -1,0 +1,157 @@
+"""One run of the demo from start to verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from coterie.client import TLS, Cluster, CoterieError
+from coterie.node.demo import evidence as ev
+from coterie.node.demo import output, proof
+from coterie.node.demo.documents import Choice
+from coterie.node.demo.faults import Faults
+from coterie.node.demo.journal import Journal
+from coterie.node.demo.probe import Probe, write_gap_s
+from coterie.node.demo.view import show
+from coterie.node.demo.work import map_documents, reduce_documents
+from coterie.node.localcluster import LocalCluster
+
+READY_MAX_S = 30.0
+RUN_MAX_S = 300.0
+STATUS_PERIOD_S = 0.25
+CAPACITY = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line asks for."""
+
+    nodes: int
+    out: Path
+    kill: bool
+    plain: bool
+
+
+class Demo:
+    """Owns the node processes, the clients and the journal of one run."""
+
+    def __init__(self, options: Options, choice: Choice, console: Console) -> None:
+        self._options = options
+        self._choice = choice
+        self._console = console
+        self._journal = Journal(total=len(choice.documents))
+        self._labels = {"demo": uuid.uuid4().hex[:12]}
+        self._merged: Mapping[str, Any] = {}
+
+    async def run(self) -> int:
+        """Returns the exit code. Every node process is stopped when this returns or raises."""
+        self._console.print(f"reading {len(self._choice.documents):,} documents from", highlight=False)
+        for label in self._choice.labels:
+            self._console.print(f"  {label}", markup=False, highlight=False, soft_wrap=True)
+        nodes = LocalCluster(nodes=self._options.nodes, capacity=CAPACITY)
+        try:
+            async with _beside(show(self._console, self._journal, self._options.plain)):
+                nodes.start()
+                self._journal.processes = dict.fromkeys(nodes.node_ids, "running")
+                leader = await nodes.wait_ready(READY_MAX_S)
+                self._journal.say(f"{len(nodes.node_ids)} nodes are ready, {leader} leads")
+                async with asyncio.timeout(RUN_MAX_S):
+                    checks = await self._observed(nodes)
+            return self._conclude(nodes, checks)
+        finally:
+            nodes.stop()
+
+    async def _observed(self, nodes: LocalCluster) -> list[proof.Check]:
+        witness = nodes.base_dir / "witness.tsv"
+        async with AsyncExitStack() as stack:
+            cluster = await stack.enter_async_context(_client(nodes, nodes.endpoints))
+            await stack.enter_async_context(_beside(self._follow(nodes, cluster)))
+            await self._work(nodes, cluster, str(witness))
+            self._journal.phase = "reduce"
+            self._merged = await reduce_documents(cluster, self._journal, "Documents read by the demo")
+            self._journal.phase = "read back"
+            clients = {
+                node_id: await stack.enter_async_context(_client(nodes, nodes.addresses[node_id], alone=True))
+                for node_id in nodes.node_ids
+            }
+            return proof.judge(await self._gather(cluster, clients, witness))
+
+    async def _work(self, nodes: LocalCluster, cluster: Cluster, witness: str) -> None:
+        self._journal.phase = "map"
+        probe = Probe(cluster, self._journal, self._labels)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(probe.run())
+            async with asyncio.TaskGroup() as main:
+                main.create_task(
+                    map_documents(cluster, self._journal, self._choice.documents, witness, self._labels)
+                )
+                if self._options.kill:
+                    main.create_task(Faults(nodes, cluster, self._journal).run())
+            probe.stop()
+
+    async def _gather(self, cluster: Cluster, clients: Mapping[str, Cluster], witness: Path) -> ev.Evidence:
+        journal = self._journal
+        found = ev.Evidence(
+            acked=frozenset(journal.acked),
+            probes=frozenset(journal.probes),
+            with_results=frozenset(journal.results),
+        )
+        labels_filter = " AND ".join(f'labels.{key}="{value}"' for key, value in self._labels.items())
+        await ev.read_back(clients, labels_filter, found.acked | found.probes, found)
+        found.histories = await ev.read_histories(cluster, found.acked)
+        found.hashes = await ev.read_hashes(clients, lambda indexes: len(indexes) == 1)
+        found.executions, found.damaged_lines = ev.read_witness(witness)
+        for kill in journal.kills:
+            kill.gap_s = write_gap_s(kill, list(journal.probes.values()))
+            kill.resumed = ev.resume_times(kill, found.histories)
+        return found
+
+    async def _follow(self, nodes: LocalCluster, cluster: Cluster) -> None:
+        """Keep the journal's picture of nodes and queue fresh for the view."""
+        while True:
+            alive = {node_id: nodes.alive(node_id) for node_id in nodes.node_ids}
+            self._journal.processes = {name: "running" if up else "dead" for name, up in alive.items()}
+            try:
+                async with asyncio.timeout(STATUS_PERIOD_S * 4):
+                    self._journal.status = await cluster.get_status(stale=True)
+            except (CoterieError, TimeoutError):
+                # Between a kill and the election nobody may answer in time; the old picture stays.
+                continue
+            await asyncio.sleep(STATUS_PERIOD_S)
+
+    def _conclude(self, nodes: LocalCluster, checks: list[proof.Check]) -> int:
+        numbers = output.figures(self._journal, self._choice)
+        output.write_reports(self._options.out, self._merged, numbers, checks)
+        output.print_summary(self._console, numbers, checks, self._options.out)
+        if all(check.kept for check in checks):
+            self._console.print("every promise was kept", style="green")
+            return 0
+        logs = output.keep_logs(self._options.out, [nodes.log_path(node_id) for node_id in nodes.node_ids])
+        self._console.print(f"a promise was BROKEN; the nodes' logs are in {logs}", style="bold red")
+        return 1
+
+
+def _client(nodes: LocalCluster, endpoints: str, *, alone: bool = False) -> Cluster:
+    paths = nodes.client_tls
+    assert paths is not None
+    return Cluster(endpoints, tls=TLS(ca=paths.ca, cert=paths.cert, key=paths.key), auto_discovery=not alone)
+
+
+@asynccontextmanager
+async def _beside(coroutine: Any) -> AsyncIterator[None]:
+    """Run a coroutine that never ends beside a block, and stop it with the block."""
+    task = asyncio.create_task(coroutine)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
