@@ -249,7 +249,7 @@ async def test_without_a_majority_nothing_is_acked_and_nothing_is_lost(fresh: Lo
 
         async def no_quorum() -> bool:
             async with client_of(fresh, leader) as alone:
-                return not (await alone.get_status()).has_quorum
+                return not (await alone.get_status(stale=True)).has_quorum
 
         await until(no_quorum, "the last node knows that it is alone")
         waiting = asyncio.create_task(client.submit_task(type="echo", payload="patience"))

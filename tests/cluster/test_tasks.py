@@ -167,7 +167,7 @@ async def test_a_hanging_skill_harms_nobody_and_times_out(shared: LocalCluster) 
         ("abort", 2, "SKILL_CRASHED"),
         ("exit", 2, "SKILL_CRASHED"),
         ("raise", 2, "SKILL_FAILED"),
-        ("raise-final", 1, "SKILL_FAILED"),
+        ("raise-final", 1, "NON_RETRYABLE"),
     ],
 )
 async def test_a_dying_skill_is_tried_again_and_then_failed(
@@ -289,7 +289,7 @@ async def test_state_is_equal_on_all_nodes(shared: LocalCluster) -> None:
         hashes = set()
         for node_id in shared.node_ids:
             async with client_of(shared, node_id) as client:
-                status = await client.get_status(include_state_hash=True)
+                status = await client.get_status(state_hash=True)
                 hashes.add((status.applied_index, status.state_hash))
         return len(hashes) == 1
 

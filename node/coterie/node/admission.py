@@ -180,13 +180,13 @@ def _numbers(task: tasks_pb2.Task) -> list[Violation]:
 
 def _labels(task: tasks_pb2.Task) -> list[Violation]:
     wrong = []
-    for field, labels in (("labels", task.labels), ("constraints.labels", task.constraints.labels)):
+    for name, labels in (("labels", task.labels), ("constraints.labels", task.constraints.labels)):
         if len(labels) > LABELS_MAX:
-            wrong.append(Violation(f"task.{field}", f"{len(labels)} labels, the limit is {LABELS_MAX}"))
+            wrong.append(Violation(f"task.{name}", f"{len(labels)} labels, the limit is {LABELS_MAX}"))
         for key, value in labels.items():
             if not key or len(key) > LABEL_CHARS_MAX or len(value) > LABEL_CHARS_MAX:
                 text = f"key and value must have 1 and 0 to {LABEL_CHARS_MAX} characters"
-                wrong.append(Violation(f"task.{field}[{key[:40]!r}]", text))
+                wrong.append(Violation(f"task.{name}[{key[:40]!r}]", text))
     return wrong
 
 

@@ -15,7 +15,7 @@ from coterie.node.blobs import BlobOptions, BlobStore
 from coterie.node.clock import Clock
 from coterie.node.cluster_service import ClusterParts, ClusterService
 from coterie.node.config import NodeSettings
-from coterie.node.coordinator import ClusterNaming, Coordinator
+from coterie.node.coordinator import ClusterNaming, Coordinator, CoordinatorParts
 from coterie.node.gateway import BlobsService, GatewayParts, TasksService
 from coterie.node.httpd import HttpServer
 from coterie.node.hub import Bell, Hub
@@ -109,15 +109,17 @@ class NodeApp:
             )
         )
         self.coordinator = Coordinator(
-            self.me,
-            self.engine,
-            self.state,
-            self.proposer,
-            self.book,
-            self.bell,
-            self.clock,
-            settings.plan_policy,
-            ClusterNaming(settings.cluster_name, settings.policy),
+            CoordinatorParts(
+                self.me,
+                self.engine,
+                self.state,
+                self.proposer,
+                self.book,
+                self.bell,
+                self.clock,
+                settings.plan_policy,
+                ClusterNaming(settings.cluster_name, settings.policy),
+            )
         )
         self.listener = Listener(self._services(), self._listen_address(), self.tls)
         self.metrics.bind(self._gauges)

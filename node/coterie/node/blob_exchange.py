@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 
 import grpc
 
@@ -106,7 +106,7 @@ class BlobExchange:
         raise not_found("BLOB", sha256)
 
 
-async def _parts(call: AsyncIterator[tasks_pb2.BlobChunk]) -> AsyncIterator[bytes]:
+async def _parts(call: AsyncIterable[tasks_pb2.BlobChunk]) -> AsyncIterator[bytes]:
     async for chunk in call:
         if chunk.data:
             yield chunk.data

@@ -56,7 +56,7 @@ class ClusterService(cluster_pb2_grpc.ClusterServicer):
     async def GetStatus(
         self, request: cluster_pb2.GetStatusRequest, context: Context
     ) -> cluster_pb2.ClusterStatus:
-        """Answered from this node's replica unless LINEARIZABLE is asked for: it must work without a quorum."""
+        """From this node's replica unless LINEARIZABLE is asked for: it must work without a quorum."""
         parts, engine = self._parts, self._parts.engine
         if request.read_mode == tasks_pb2.LINEARIZABLE:
             await engine.read_barrier(seconds_left(context))
@@ -99,9 +99,7 @@ class ClusterService(cluster_pb2_grpc.ClusterServicer):
         return response
 
     @unary
-    async def DrainNode(
-        self, request: cluster_pb2.DrainNodeRequest, context: Context
-    ) -> cluster_pb2.Node:
+    async def DrainNode(self, request: cluster_pb2.DrainNodeRequest, context: Context) -> cluster_pb2.Node:
         if not 0 <= request.deadline_ms <= DURATION_MS_MAX:
             text = f"{request.deadline_ms} is not in 0..{DURATION_MS_MAX} ms"
             raise invalid([Violation("deadline_ms", text)])
@@ -160,17 +158,8 @@ class ClusterService(cluster_pb2_grpc.ClusterServicer):
             nodes.append(
                 convert.node_to_pb(node, held, parts.engine.leader, report, age_ms, parts.suspect_ms)
             )
-        for member in sorted(parts.members.keys() - state.nodes.keys()):
-            nodes.append(
-                cluster_pb2.Node(
-                    node_id=member,
-                    address=parts.members[member],
-                    state=cluster_pb2.DOWN,
-                    reason="has not registered yet",
-                    report_age_ms=-1,
-                )
-            )
-        return nodes
+        missing = sorted(parts.members.keys() - state.nodes.keys())
+        return nodes + [_unregistered(member, parts.members[member]) for member in missing]
 
     async def _loads(self) -> dict[str, tuple[peer_pb2.LoadReport, int]]:
         """Load reports as the leader has them; none when it cannot be asked."""
@@ -189,6 +178,16 @@ class ClusterService(cluster_pb2_grpc.ClusterServicer):
         except grpc.aio.AioRpcError:
             return {}
         return {load.report.node_id: (load.report, load.age_ms) for load in answer.loads}
+
+
+def _unregistered(node_id: str, address: str) -> cluster_pb2.Node:
+    return cluster_pb2.Node(
+        node_id=node_id,
+        address=address,
+        state=cluster_pb2.DOWN,
+        reason="has not registered yet",
+        report_age_ms=-1,
+    )
 
 
 def _by_state(state: ClusterState) -> dict[str, int]:

@@ -32,24 +32,29 @@ class ClusterNaming:
     policy: Policy
 
 
+@dataclass(frozen=True, slots=True)
+class CoordinatorParts:
+    """What the coordinator is given."""
+
+    me: NodeId
+    engine: Engine
+    state: Callable[[], ClusterState]
+    proposer: Proposer
+    book: LoadBook
+    bell: Bell
+    clock: Clock
+    policy: PlanPolicy
+    naming: ClusterNaming
+
+
 class Coordinator:
     """Runs on every node, acts only on the one that leads."""
 
-    def __init__(
-        self,
-        me: NodeId,
-        engine: Engine,
-        state: Callable[[], ClusterState],
-        proposer: Proposer,
-        book: LoadBook,
-        bell: Bell,
-        clock: Clock,
-        policy: PlanPolicy,
-        naming: ClusterNaming,
-    ) -> None:
-        self._me, self._engine, self._state, self._proposer = me, engine, state, proposer
-        self._book, self._bell, self._clock = book, bell.listener(), clock
-        self._policy, self._naming = policy, naming
+    def __init__(self, parts: CoordinatorParts) -> None:
+        self._me, self._engine, self._state = parts.me, parts.engine, parts.state
+        self._proposer, self._book, self._clock = parts.proposer, parts.book, parts.clock
+        self._policy, self._naming = parts.policy, parts.naming
+        self._bell = parts.bell.listener()
         self._term = 0  # of the leadership the load book belongs to
 
     async def run(self) -> None:

@@ -9,6 +9,7 @@ from coterie.core.commands import (
     Accepted,
     Command,
     ConfirmCancel,
+    ExpireTask,
     FailAttempt,
     FinishTask,
     Outcome,
@@ -19,7 +20,7 @@ from coterie.core.commands import (
     SaveCheckpoint,
     StartTask,
 )
-from coterie.core.nouns import NO_DATA, Data, Step, Task, TaskError, TaskId
+from coterie.core.nouns import NO_DATA, Data, ExpiryKind, Step, Task, TaskError, TaskId
 from coterie.core.ports import NotCommitted
 from coterie.node.blob_exchange import BlobExchange
 from coterie.node.clock import Clock
@@ -232,6 +233,8 @@ class Job:
             return None
         if outcome.kind == "lease_lost":
             return ReleaseTask(task_id, attempt, "its node lost its lease", lost=True)
+        if outcome.kind == "timed_out":
+            return ExpireTask(task_id, attempt, ExpiryKind.ATTEMPT, self._shared.clock.dice())
         error = TaskError(outcome.code, outcome.message, outcome.retryable, outcome.traceback)
         return FailAttempt(task_id, attempt, error, self._shared.clock.dice())
 

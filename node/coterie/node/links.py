@@ -1,4 +1,4 @@
-"""Connections to the other nodes: a Raft stream per pair on a channel of its own, and a channel for the rest."""
+"""Connections to the other nodes: a Raft stream per pair on a channel of its own, another for the rest."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ class LoadBook:
 
 
 class Lease:
-    """Until when this node may run skills: counted from the sending of a report that a live leader answered."""
+    """Until when this node may run skills: counted from sending a report that a live leader answered."""
 
     def __init__(self, clock: Clock, lease_ms: int, on_extend: Callable[[int], None]) -> None:
         self._clock, self._lease_s, self._on_extend = clock, lease_ms / 1000, on_extend
