@@ -20,6 +20,8 @@ DOCUMENTS_DEFAULT = 1_500
 DOCUMENTS_MAX = 10_000
 KILL_NODES_MIN = 3
 INTERRUPTED = 130
+# Of output into a file or a pipe, whose reader wraps lines as it likes.
+WIDTH_ELSEWHERE = 150
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -61,7 +63,12 @@ def main(path: Path | None, nodes: int, out: Path, limit: int, no_kill: bool, pl
     except OSError as error:
         raise click.UsageError(f"--out {out}: {error.strerror}; give a folder that can be written") from None
     options = Options(nodes=nodes, out=out, kill=not no_kill, plain=plain)
-    sys.exit(_run(Demo(options, choice, Console())))
+    sys.exit(_run(Demo(options, choice, _console())))
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDTH_ELSEWHERE)
 
 
 def _run(demo: Demo) -> int:

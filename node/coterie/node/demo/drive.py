@@ -65,6 +65,9 @@ class Demo:
                 async with asyncio.timeout(RUN_MAX_S):
                     checks = await self._observed(nodes)
             return self._conclude(nodes, checks)
+        except Exception:
+            self._keep_logs(nodes)
+            raise
         finally:
             nodes.stop()
 
@@ -116,6 +119,7 @@ class Demo:
     async def _follow(self, nodes: LocalCluster, cluster: Cluster) -> None:
         """Keep the journal's picture of nodes and queue fresh for the view."""
         while True:
+            await asyncio.sleep(STATUS_PERIOD_S)
             alive = {node_id: nodes.alive(node_id) for node_id in nodes.node_ids}
             self._journal.processes = {name: "running" if up else "dead" for name, up in alive.items()}
             try:
@@ -124,7 +128,6 @@ class Demo:
             except (CoterieError, TimeoutError):
                 # Between a kill and the election nobody may answer in time; the old picture stays.
                 continue
-            await asyncio.sleep(STATUS_PERIOD_S)
 
     def _conclude(self, nodes: LocalCluster, checks: list[proof.Check]) -> int:
         numbers = output.figures(self._journal, self._choice)
@@ -133,9 +136,13 @@ class Demo:
         if all(check.kept for check in checks):
             self._console.print("every promise was kept", style="green")
             return 0
-        logs = output.keep_logs(self._options.out, [nodes.log_path(node_id) for node_id in nodes.node_ids])
-        self._console.print(f"a promise was BROKEN; the nodes' logs are in {logs}", style="bold red")
+        self._console.print("a promise was BROKEN", style="bold red")
+        self._keep_logs(nodes)
         return 1
+
+    def _keep_logs(self, nodes: LocalCluster) -> None:
+        logs = output.keep_logs(self._options.out, [nodes.log_path(node_id) for node_id in nodes.node_ids])
+        self._console.print(f"the nodes' logs are in {logs}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _client(nodes: LocalCluster, endpoints: str, *, alone: bool = False) -> Cluster:

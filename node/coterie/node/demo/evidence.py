@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import aclosing
@@ -88,12 +89,16 @@ def resumptions(events: Iterable[Event]) -> tuple[tuple[str, float, float], ...]
 
 
 def resume_times(kill: Kill, histories: Iterable[History]) -> list[float]:
-    """Seconds from a kill to the new start of each task that had been on the killed node, sorted."""
+    """Seconds from a kill to the new start of each task that had been on the killed node, sorted.
+
+    Only what was given away until the node was back: later it may lose tasks for other reasons.
+    """
+    back = kill.wall + kill.back_s if kill.back_s is not None else math.inf
     return sorted(
         started - kill.wall
         for history in histories
         for node_id, released, started in history.resumed
-        if node_id == kill.node_id and released >= kill.wall
+        if node_id == kill.node_id and kill.wall <= released <= back
     )
 
 

@@ -88,7 +88,9 @@ def print_summary(console: Console, numbers: Mapping[str, Any], checks: Sequence
     console.print()
     console.print(table)
     console.print()
-    console.print(f"report: {out / MARKDOWN_FILE} and {out / JSON_FILE}", markup=False, soft_wrap=True)
+    console.print(
+        f"report: {out / MARKDOWN_FILE} and {out / JSON_FILE}", markup=False, highlight=False, soft_wrap=True
+    )
 
 
 def _story(numbers: Mapping[str, Any]) -> str:

@@ -110,7 +110,9 @@ def _nodes(journal: Journal) -> Table:
 
 def _bar(journal: Journal) -> Group:
     states = journal.status.tasks_by_state if journal.status else {}
-    bar = ProgressBar(total=max(1, journal.total), completed=journal.done, width=BAR_WIDTH)
+    # A progress bar does not end its line; a grid does.
+    bar = Table.grid()
+    bar.add_row(ProgressBar(total=max(1, journal.total), completed=journal.done, width=BAR_WIDTH))
     text = (
         f"{journal.done:,}/{journal.total:,} documents   acknowledged {len(journal.acked):,}   "
         f"queue {states.get('PENDING', 0):,}   running {_running(journal)}   {journal.rate:.1f} tasks/s"
