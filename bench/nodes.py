@@ -132,6 +132,11 @@ class Fleet:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
+    @property
+    def pids(self) -> list[int]:
+        """The client processes."""
+        return [helper.pid for helper in self._helpers]
+
     async def warm_up(self) -> None:
         """Connect and run the first tasks."""
         pairs = zip(self._helpers, self._plans, strict=True)

@@ -13,7 +13,7 @@ TASK_S = 0.1
 
 
 async def measure(options: Options) -> Section:
-    """Tasks per second, the share of what the slots allow, and how long a task took, its queueing included."""
+    """Tasks per second, the share of what the slots allow, and how long a task took, queueing included."""
     slots = options.nodes * options.capacity
     ideal = slots / TASK_S
     section = Section(
@@ -37,8 +37,8 @@ async def measure(options: Options) -> Section:
     section.add("p50", "submit to result: p50", "ms", p50s)
     section.add("p99", "submit to result: p99", "ms", p99s)
     section.notes.append(
-        f"{CLIENTS} connections in {PROCESSES} processes; each client has one task at a time, so a task waits "
-        f"for its turn: {slots} slots finish at most {ideal:,.0f} tasks/s, which makes "
+        f"{CLIENTS} connections in {PROCESSES} processes; each client has one task at a time, so a task "
+        f"waits for its turn: {slots} slots finish at most {ideal:,.0f} tasks/s, which makes "
         f"{1000 * CLIENTS / ideal:,.0f} ms from submit to result. Each task has one recorded step."
     )
     return section

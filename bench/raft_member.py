@@ -1,0 +1,163 @@
+"""One member of the engine bench: the Raft engine with its real journal and transport, and nothing above it.
+
+{"id", "addresses", "tls", "directory"}        -> {"started": true}
+{"ask": "state"}                               -> {"leader", "has_quorum", "applied", "digest"}
+{"ask": "load", "outstanding", "seconds", …}   -> {"latencies_ms", "seconds", "cpu_s"}"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import resource
+import sys
+import time
+import zlib
+from collections.abc import AsyncIterator, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import uvloop
+
+from coterie.node.config_settings import TlsPaths
+from coterie.node.identity import require_node
+from coterie.node.links import CLAIM_KEY, PeerChannels, RaftDialer, run_stream
+from coterie.node.rpc import Context, streaming
+from coterie.node.server import SERVER_OPTIONS, channel_credentials, server_credentials
+from coterie.node.tls import load_tls
+from coterie.raft.engine import RaftEngine
+from coterie.raft.errors import FatalRaftError
+from coterie.raft.options import RaftOptions
+from coterie.v1 import peer_pb2, peer_pb2_grpc
+
+PROPOSE_S = 30.0
+# The timers of a development cluster, so that engine and nodes are measured alike.
+ELECTION_MS, HEARTBEAT_MS = 300, 60
+
+
+class Counter:
+    """A machine that counts entries and keeps a digest of them, so that members can be compared."""
+
+    def __init__(self) -> None:
+        self.applied = 0
+        self.digest = 0
+
+    def apply(self, index: int, at_ms: int, entry: bytes) -> int:
+        self.applied += 1
+        self.digest = zlib.crc32(entry, self.digest)
+        return self.applied
+
+    def freeze(self) -> Iterator[bytes]:
+        yield json.dumps([self.applied, self.digest]).encode()
+
+    def restore(self, chunks: Iterable[bytes], index: int) -> None:
+        self.applied, self.digest = json.loads(b"".join(chunks))
+
+
+class RaftOnly(peer_pb2_grpc.PeerServicer):
+    """Of the Peer service only the Raft stream, as the node serves it."""
+
+    def __init__(self, engine: RaftEngine, peers: frozenset[str]) -> None:
+        self._engine, self._peers = engine, peers
+
+    @streaming
+    async def Raft(self, request_iterator: Any, context: Context) -> AsyncIterator[peer_pb2.RaftFrame]:
+        metadata = dict(context.invocation_metadata() or ())
+        peer = require_node(context, self._peers, str(metadata.get(CLAIM_KEY, "")))
+        await run_stream(self._engine, peer, request_iterator, context.write)
+        return
+        yield  # an async generator that writes through the context
+
+
+class EngineMember:
+    """One engine with its listener and its dialler."""
+
+    def __init__(self, plan: dict[str, Any]) -> None:
+        self._me: str = plan["id"]
+        self._addresses: dict[str, str] = plan["addresses"]
+        tls = plan["tls"]
+        paths = TlsPaths(Path(tls["ca"]), Path(tls["cert"]), Path(tls["key"])) if tls else None
+        self._tls = load_tls(paths, self._me) if paths else None
+        self._counter = Counter()
+        options = RaftOptions(
+            node_id=self._me,
+            peers=tuple(self._addresses),
+            data_dir=Path(plan["directory"]),
+            election_timeout_ms=ELECTION_MS,
+            heartbeat_ms=HEARTBEAT_MS,
+        )
+        self._engine = RaftEngine(options, self._counter, on_fatal=_fatal)
+
+    async def serve(self) -> None:
+        """Answer the parent until it closes our stdin."""
+        peers = {peer: address for peer, address in self._addresses.items() if peer != self._me}
+        channels = PeerChannels(self._me, peers, channel_credentials(self._tls) if self._tls else None)
+        server = grpc.aio.server(options=SERVER_OPTIONS)
+        add: Any = peer_pb2_grpc.add_PeerServicer_to_server
+        add(RaftOnly(self._engine, frozenset(peers)), server)
+        if self._tls:
+            server.add_secure_port(self._addresses[self._me], server_credentials(self._tls))
+        else:
+            server.add_insecure_port(self._addresses[self._me])
+        await server.start()
+        await self._engine.start()
+        dialling = asyncio.create_task(RaftDialer(channels, self._engine).run(), name="dial")
+        try:
+            say({"started": True})
+            while line := await asyncio.to_thread(sys.stdin.readline):
+                say(await self._answer(json.loads(line)))
+        finally:
+            dialling.cancel()
+            await asyncio.gather(dialling, return_exceptions=True)
+            await server.stop(0)
+            await channels.close()
+            await self._engine.stop()
+
+    async def _answer(self, question: dict[str, Any]) -> dict[str, Any]:
+        if question["ask"] == "load":
+            return await self._load(question)
+        return {
+            "leader": self._engine.leader,
+            "has_quorum": self._engine.has_quorum,
+            "applied": self._counter.applied,
+            "digest": self._counter.digest,
+        }
+
+    async def _load(self, plan: dict[str, Any]) -> dict[str, Any]:
+        """Keep so many proposals of so many bytes under way for so many seconds."""
+        latencies_ms: list[float] = []
+        numbers = itertools.count()
+        began, cpu_s = time.monotonic(), _cpu_s()
+        until = began + plan["seconds"]
+
+        async def caller() -> None:
+            while (sent := time.monotonic()) < until:
+                entry = next(numbers).to_bytes(8, "big").ljust(plan["entry_bytes"], b".")
+                await self._engine.propose(entry, PROPOSE_S)
+                latencies_ms.append((time.monotonic() - sent) * 1000)
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(plan["outstanding"]):
+                group.create_task(caller(), name=f"caller-{number}")
+        seconds = time.monotonic() - began
+        return {"latencies_ms": latencies_ms, "seconds": seconds, "cpu_s": _cpu_s() - cpu_s}
+
+
+def say(message: dict[str, Any]) -> None:
+    print(json.dumps(message), flush=True)
+
+
+def _fatal(error: FatalRaftError) -> None:
+    sys.exit(f"the engine stopped: {error}")
+
+
+def _cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(EngineMember(json.loads(sys.stdin.readline())).serve())
