@@ -92,13 +92,14 @@ class Caller:
         request: Request,
         *,
         request_id: str = "",
+        timeout: float | None = None,
     ) -> Answer:
         """One unary RPC with retries. The request must be safe to repeat: a read, or with a request_id."""
 
-        async def attempt(endpoint: Endpoint, timeout: float) -> Answer:
-            return await rpc(endpoint)(request, timeout=timeout)
+        async def attempt(endpoint: Endpoint, seconds: float) -> Answer:
+            return await rpc(endpoint)(request, timeout=seconds)
 
-        return await self.run(attempt, request_id=request_id)
+        return await self.run(attempt, request_id=request_id, timeout=timeout)
 
     async def run(
         self,
@@ -106,14 +107,17 @@ class Caller:
         *,
         attempt_timeout: float | None = None,
         request_id: str = "",
+        timeout: float | None = None,
     ) -> Answer:
-        """Runs `attempt(endpoint, timeout)` until one try succeeds, fails for good, or time is up.
+        """Runs `attempt(endpoint, seconds)` until one try succeeds, fails for good, or time is up.
 
         Raises the decoded ClusterError of a final failure, and Unavailable with the last error of every
-        endpoint when `timeouts.call` passed.
+        endpoint when `timeout` (by default `timeouts.call`) seconds passed.
         """
         try_for = attempt_timeout or self.timeouts.attempt
-        deadline = self.clock() + max(self.timeouts.call, try_for)
+        # An exchange whose one try takes longer, as a large blob does, also gets longer in all.
+        usual = self.timeouts.call + max(0.0, try_for - self.timeouts.attempt)
+        deadline = self.clock() + (usual if timeout is None else timeout)
         backoff = Backoff()
         endpoint: Endpoint | None = None
         while True:

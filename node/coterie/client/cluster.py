@@ -16,7 +16,7 @@ from coterie.client.models import NodeInfo, Status, TaskInfo
 from coterie.client.rpc_errors import invalid
 from coterie.client.settings import TLS, Timeouts, resolve
 from coterie.client.spec import TaskOptions, TaskSpec, prepare
-from coterie.client.units import Duration, duration_ms
+from coterie.client.units import Duration, duration_ms, optional_seconds
 from coterie.v1 import cluster_pb2, tasks_pb2
 
 PAGE_SIZE_MAX = 1000
@@ -168,18 +168,23 @@ class Cluster:
                 return
             request.page_token = page.next_page_token
 
-    async def get_status(self, *, stale: bool = False, state_hash: bool = False) -> Status:
+    async def get_status(
+        self, *, stale: bool = False, state_hash: bool = False, timeout: Duration | None = None
+    ) -> Status:
         """The cluster's state: leader, quorum, nodes, tasks by state. `stale=True` asks one node only,
-        so it answers without a leader; `state_hash=True` adds the hash of the replicated state."""
+        so it answers without a leader; `state_hash=True` adds the hash of the replicated state.
+        Raises Unavailable when no node answered within `timeout` (default: `timeouts.call`)."""
         request = cluster_pb2.GetStatusRequest(
             read_mode=tasks_pb2.STALE if stale else tasks_pb2.LINEARIZABLE, include_state_hash=state_hash
         )
-        raw = await self._open.caller.unary(lambda endpoint: endpoint.cluster.GetStatus, request)
+        raw = await self._open.caller.unary(
+            lambda endpoint: endpoint.cluster.GetStatus, request, timeout=optional_seconds(timeout)
+        )
         return Status.of(raw)
 
-    async def list_nodes(self) -> list[NodeInfo]:
+    async def list_nodes(self, *, timeout: Duration | None = None) -> list[NodeInfo]:
         """Every node of the cluster, those that are down included."""
-        return [NodeInfo.of(node) for node in await self._open.nodes()]
+        return [NodeInfo.of(node) for node in await self._open.nodes(optional_seconds(timeout))]
 
     async def drain_node(self, node: str | NodeInfo, *, deadline: Duration | None = None) -> NodeInfo:
         """Empties a node before maintenance: no new work, running tasks checkpoint and move, leadership

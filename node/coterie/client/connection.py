@@ -55,14 +55,15 @@ class Connection:
         """The full name of a task of this client's tenant; full names pass unchanged."""
         return task_id if "/" in task_id else f"tenants/{self.tenant}/tasks/{task_id}"
 
-    async def nodes(self) -> list[cluster_pb2.Node]:
-        """Every node of the cluster."""
+    async def nodes(self, timeout: float | None = None) -> list[cluster_pb2.Node]:
+        """Every node of the cluster; `timeout` bounds each page."""
         nodes: list[cluster_pb2.Node] = []
         token = ""
         for _ in range(_PAGES_MAX):
             page = await self.caller.unary(
                 lambda endpoint: endpoint.cluster.ListNodes,
                 cluster_pb2.ListNodesRequest(page_token=token),
+                timeout=timeout,
             )
             nodes.extend(page.nodes)
             token = page.next_page_token

@@ -53,6 +53,7 @@ class Endpoint:
         self.active = True
         self.failures = 0
         self.rests_until = 0.0
+        self.picked_at = 0.0
         self.last_error = ""
         self.bad_tls = False
         self.calls = 0
@@ -122,7 +123,10 @@ class Pool:
         self._options = options
         self._endpoints = {address: Endpoint(address, self._connect, given=True) for address in given}
         self._retired: list[Endpoint] = []
-        self._turn = int(dice() * len(self._endpoints))
+        self._picks = 0
+        for endpoint in self._endpoints.values():
+            # Clients that were given the same list must not all begin with its first node.
+            endpoint.picked_at = -dice()
         self.on_trouble: Callable[[], None] = lambda: None
 
     @property
@@ -139,11 +143,10 @@ class Pool:
         for wanted in (True, False):
             best = [e for e in candidates if e.rests_until <= now and e.active is wanted]
             if best:
-                self._turn += 1
-                return best[self._turn % len(best)]
+                return self._take(min(best, key=lambda endpoint: endpoint.picked_at))
         if avoid is not None and avoid.rests_until <= now:
-            return avoid
-        return min(candidates, key=lambda endpoint: endpoint.rests_until)
+            return self._take(avoid)
+        return self._take(min(candidates, key=lambda endpoint: endpoint.rests_until))
 
     def succeeded(self, endpoint: Endpoint) -> None:
         """The endpoint answered."""
@@ -204,6 +207,11 @@ class Pool:
         """Closes every channel."""
         for endpoint in [*self._endpoints.values(), *self._retired]:
             await endpoint.close()
+
+    def _take(self, endpoint: Endpoint) -> Endpoint:
+        self._picks += 1
+        endpoint.picked_at = self._picks
+        return endpoint
 
     def _connect(self, address: str) -> grpc.aio.Channel:
         if self._credentials is None:

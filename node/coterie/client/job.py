@@ -22,7 +22,7 @@ from coterie.client.errors import (
 )
 from coterie.client.models import Event, Progress, TaskInfo, decode_json, state_name, terminal
 from coterie.client.owned import log
-from coterie.client.units import Duration, duration_seconds
+from coterie.client.units import Duration, optional_seconds
 from coterie.client.watch import Watch
 from coterie.v1 import tasks_pb2
 
@@ -63,18 +63,28 @@ class Job:
         """The task as last seen by this handle, without a call; None when it was not seen yet."""
         return TaskInfo.of(self._raw) if self._raw is not None else None
 
-    async def get(self, *, include_steps: bool = False, stale: bool = False) -> TaskInfo:
+    async def get(
+        self,
+        *,
+        include_steps: bool = False,
+        include_payload: bool = False,
+        stale: bool = False,
+        timeout: Duration | None = None,
+    ) -> TaskInfo:
         """The task as it is now. `stale=True` reads one node's replica without asking the leader.
 
-        Raises NotFound, Unavailable.
+        Raises NotFound, Unavailable (no node answered within `timeout`).
         """
         request = tasks_pb2.GetTaskRequest(
             name=self.name,
             include_steps=include_steps,
+            include_payload=include_payload,
             read_mode=tasks_pb2.STALE if stale else tasks_pb2.LINEARIZABLE,
         )
         caller = self._connection.caller
-        self._raw = await caller.unary(lambda endpoint: endpoint.tasks.GetTask, request)
+        self._raw = await caller.unary(
+            lambda endpoint: endpoint.tasks.GetTask, request, timeout=optional_seconds(timeout)
+        )
         return TaskInfo.of(self._raw)
 
     async def wait(self, *, failover: bool = True, timeout: Duration | None = None) -> Any:
@@ -87,8 +97,7 @@ class Job:
         result; WaitTimeout after `timeout` (the task goes on); NotFound; Unavailable when no node
         answered for `timeouts.outage` seconds.
         """
-        seconds = duration_seconds(timeout) if timeout is not None else None
-        scope = asyncio.timeout(seconds)
+        scope = asyncio.timeout(optional_seconds(timeout))
         try:
             async with scope:
                 await (self._wait_through() if failover else self._wait_here())

@@ -95,9 +95,19 @@ class Job:
         """The task as last seen by this handle, without a call."""
         return self._job.task
 
-    def get(self, *, include_steps: bool = False, stale: bool = False) -> TaskInfo:
+    def get(
+        self,
+        *,
+        include_steps: bool = False,
+        include_payload: bool = False,
+        stale: bool = False,
+        timeout: Duration | None = None,
+    ) -> TaskInfo:
         """See `coterie.client.Job.get`."""
-        return self._thread.run(self._job.get(include_steps=include_steps, stale=stale))
+        work = self._job.get(
+            include_steps=include_steps, include_payload=include_payload, stale=stale, timeout=timeout
+        )
+        return self._thread.run(work)
 
     def wait(self, *, failover: bool = True, timeout: Duration | None = None) -> Any:
         """See `coterie.client.Job.wait`."""
@@ -219,13 +229,15 @@ class Cluster:
         pages = self._cluster.list_tasks(filter=filter, page_size=page_size, limit=limit, stale=stale)
         return _iterate(self._thread, pages)
 
-    def get_status(self, *, stale: bool = False, state_hash: bool = False) -> Status:
+    def get_status(
+        self, *, stale: bool = False, state_hash: bool = False, timeout: Duration | None = None
+    ) -> Status:
         """See `coterie.client.Cluster.get_status`."""
-        return self._run(self._cluster.get_status(stale=stale, state_hash=state_hash))
+        return self._run(self._cluster.get_status(stale=stale, state_hash=state_hash, timeout=timeout))
 
-    def list_nodes(self) -> list[NodeInfo]:
+    def list_nodes(self, *, timeout: Duration | None = None) -> list[NodeInfo]:
         """See `coterie.client.Cluster.list_nodes`."""
-        return self._run(self._cluster.list_nodes())
+        return self._run(self._cluster.list_nodes(timeout=timeout))
 
     def drain_node(self, node: str | NodeInfo, *, deadline: Duration | None = None) -> NodeInfo:
         """See `coterie.client.Cluster.drain_node`."""

@@ -37,6 +37,11 @@ def duration_seconds(value: Duration) -> float:
     return duration_ms(value) / 1000
 
 
+def optional_seconds(value: Duration | None) -> float | None:
+    """Seconds in a duration; None stays None."""
+    return None if value is None else duration_seconds(value)
+
+
 def _to_ms(value: Duration) -> float:
     if isinstance(value, timedelta):
         return value / timedelta(milliseconds=1)

@@ -17,7 +17,6 @@ from coterie.v1 import tasks_pb2
 
 NAMES_PER_MESSAGE_MAX = 512
 _PROBE_FAILURES_MAX = 2
-_NOT_FOUND_CHECKS_MAX = 5
 
 WaitStream = grpc.aio.StreamStreamCall[tasks_pb2.WaitTasksRequest, tasks_pb2.WaitTasksResponse]
 
@@ -47,18 +46,14 @@ class Waiter:
     async def wait(self, name: str) -> tasks_pb2.Task:
         """The task in its terminal state. Raises NotFound, or what makes waiting pointless."""
         backoff = Backoff()
-        checks = 0
         while True:
             try:
                 return await self._wait_on_stream(name)
             except NotFound:
-                # The node of the stream may lag behind the one that took the task: ask linearizably.
+                # The node of the stream may lag behind, or be cut off: only a linearizable read can say so.
                 task = await self._get(name)
-                checks += 1
                 if terminal(task):
                     return task
-                if checks >= _NOT_FOUND_CHECKS_MAX:
-                    raise
                 await asyncio.sleep(backoff.pause())
 
     def close(self) -> None:

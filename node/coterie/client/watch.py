@@ -28,7 +28,8 @@ class Watch:
 
     A broken or silent stream is opened again on another node with the token of the last event. Nodes
     deliver at least once; the sequence numbers make that exactly once: what was seen is dropped, and
-    a hole makes the watch open the stream again from the last good token.
+    a hole makes the watch open the stream again from the last good token. A hole that no node can fill
+    is an event of type "gap", never silence.
     """
 
     def __init__(self, caller: Caller, name: str, resume_token: str = "") -> None:
@@ -37,6 +38,7 @@ class Watch:
         self._token = resume_token
         self._sequence = 0
         self._holes = 0
+        self._gap: tasks_pb2.TaskEvent | None = None
         self._empty_ends = 0
         self._deadline = 0.0
         self._heard = False
@@ -56,10 +58,11 @@ class Watch:
                         tasks_pb2.WatchTaskRequest(name=self._name, resume_token=self._token)
                     )
                     try:
-                        while (event := await self._next(endpoint, call)) is not None:
-                            yield event
-                            if event.terminal:
-                                return
+                        while (news := await self._next(endpoint, call)) is not None:
+                            for event in news:
+                                yield event
+                                if event.terminal:
+                                    return
                     finally:
                         call.cancel()
                 if await self._finished():
@@ -71,16 +74,19 @@ class Watch:
                 backoff.reset()
             await self._pause(failure, backoff)
 
-    async def _next(self, endpoint: Endpoint, call: WatchStream) -> Event | None:
-        """The next event that was not seen yet; None at the end of the stream."""
+    async def _next(self, endpoint: Endpoint, call: WatchStream) -> list[Event] | None:
+        """The next events that were not seen yet; None when the stream has no more."""
         while True:
             raw = await self._receive(endpoint, call)
             if raw is None:
                 return None
             self._heard = True
             self._deadline = self._caller.clock() + self._caller.timeouts.outage
-            if self._accept(raw):
-                return Event.of(raw)
+            if news := self._accept(raw):
+                return news
+            # A token of the terminal event leaves nothing to come: the node can only send heartbeats.
+            if not self._sequence and self._token and await self._finished():
+                return None
 
     async def _receive(self, endpoint: Endpoint, call: WatchStream) -> tasks_pb2.TaskEvent | None:
         try:
@@ -90,23 +96,33 @@ class Watch:
             raise self._caller.silent(endpoint, "the node sent no heartbeat") from None
         return message if isinstance(message, tasks_pb2.TaskEvent) else None
 
-    def _accept(self, raw: tasks_pb2.TaskEvent) -> bool:
-        """Takes note of a message; False for heartbeats and repeats. Raises at a hole."""
-        live = raw.WhichOneof("live")
-        if live == "heartbeat" or not (raw.type or live == GAP_EVENT):
-            return False  # Neither a sign of life nor a bare snapshot of the task is an event.
+    def _accept(self, raw: tasks_pb2.TaskEvent) -> list[Event]:
+        """What a message adds: nothing for heartbeats and repeats. Raises at a hole that may be mended."""
+        if raw.WhichOneof("live") == GAP_EVENT:
+            self._gap = raw  # Given out with the next event, unless another node can fill it.
+            return []
+        if not raw.type:
+            return []  # Neither a sign of life nor a bare snapshot of the task is an event.
         if raw.sequence:
             if raw.sequence <= self._sequence:
-                return False
+                return []
             if self._sequence and raw.sequence > self._sequence + 1:
-                self._holes += 1
-                raise _Hole(f"events {self._sequence + 1} to {raw.sequence - 1} are missing")
+                self._note_hole(raw.sequence)
             self._sequence = raw.sequence
             self._holes = 0
         self._empty_ends = 0
         if raw.resume_token:
             self._token = raw.resume_token
-        return True
+        news = [Event.of(raw)] if self._gap is None else [Event.of(self._gap), Event.of(raw)]
+        self._gap = None
+        return news
+
+    def _note_hole(self, sequence: int) -> None:
+        self._holes += 1
+        if self._gap is None or self._holes <= _HOLES_MAX:
+            self._gap = None
+            raise _Hole(f"events {self._sequence + 1} to {sequence - 1} are missing")
+        # Every node says that it has them no more: the reader is told by a gap event.
 
     async def _finished(self) -> bool:
         """After a stream that ended by itself: True when the task is finished and nothing more comes,

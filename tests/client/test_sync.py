@@ -1,0 +1,137 @@
+"""The blocking mirror: the same cluster, from plain threads."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from coterie import client as asynchronous
+from coterie.client import ClusterClosed, SubmitErrors, Timeouts, Unavailable, WaitTimeout, sync
+from tests.client.conftest import PATIENT
+from tests.client.fake import FakeCluster
+
+
+def plain(fake: FakeCluster, **arguments: Any) -> sync.Cluster:
+    return sync.Cluster([node.address for node in fake.nodes], **{"timeouts": PATIENT, **arguments})
+
+
+def threads() -> set[str]:
+    return {thread.name for thread in threading.enumerate() if thread.name.startswith("coterie-client")}
+
+
+async def in_thread(work: Callable[[], Any]) -> Any:
+    return await asyncio.to_thread(work)
+
+
+async def test_submit_wait_watch_list_and_status(fake: FakeCluster) -> None:
+    loop = asyncio.get_running_loop()
+
+    def work() -> None:
+        with plain(fake) as client:
+            job = client.submit_task(type="echo", payload={"a": 1})
+            others = client.submit_tasks([{"type": "echo"}, {"type": "echo"}])
+            asyncio.run_coroutine_threadsafe(fake.finish(job.id, [1, 2]), loop).result()
+            assert job.wait(timeout="30s") == [1, 2] == job.result() == client.job(job.id).wait()
+            assert [event.type for event in job.watch()] == ["submitted", "succeeded"]
+            for _ in client.job(others[0].id).watch():
+                break
+            assert others[0].cancel("no").state == "CANCELLED"
+            with pytest.raises(WaitTimeout):
+                others[1].wait(timeout=0.05)
+            assert [task.id for task in client.list_tasks(page_size=2)] == ["t3", "t2", "t1"]
+            assert client.get_status().leader == "n1"
+            assert [node.id for node in client.list_nodes()] == ["n1", "n2", "n3"]
+            assert client.drain_node("n1").state == "DRAINING"
+            assert client.undrain_node("n1").state == "ACTIVE"
+            assert client.transfer_leadership() == "n2"
+            assert job.task is not None and job.task.done and len(client.endpoints) == 3
+        with pytest.raises(ClusterClosed):
+            job.get()
+        with pytest.raises(ClusterClosed):
+            client.get_status()
+
+    await in_thread(work)
+    assert threads() == set()
+
+
+async def test_refused_entries_come_with_blocking_jobs(fake: FakeCluster) -> None:
+    def work() -> None:
+        with plain(fake) as client, pytest.raises(SubmitErrors) as refused:
+            client.submit_tasks([{"type": "a"}, {}])
+        [job, none] = refused.value.jobs
+        assert isinstance(job, sync.Job) and none is None
+
+    await in_thread(work)
+
+
+async def test_errors_pass_and_the_thread_ends(fake: FakeCluster) -> None:
+    for node in fake.nodes:
+        await node.stop()
+
+    def work() -> None:
+        with plain(fake, timeouts=Timeouts(call=0.3)) as client, pytest.raises(Unavailable):
+            client.get_status()
+
+    await in_thread(work)
+    assert threads() == set()
+
+
+async def test_many_threads_share_a_client(fake: FakeCluster) -> None:
+    def work() -> None:
+        with plain(fake) as client:
+            jobs: list[sync.Job] = []
+            workers = [
+                threading.Thread(target=lambda: jobs.append(client.submit_task(type="echo")))
+                for _ in range(20)
+            ]
+            for worker in workers:
+                worker.start()
+            for worker in workers:
+                worker.join()
+            assert len({job.id for job in jobs}) == 20
+
+    await in_thread(work)
+
+
+async def test_a_callback_that_calls_the_cluster_is_told_why_not(
+    fake: FakeCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop = asyncio.get_running_loop()
+
+    def work() -> None:
+        with plain(fake) as client:
+            job = client.submit_task(type="echo", on_progress=lambda _: print(client.get_status()))
+            asyncio.run_coroutine_threadsafe(fake.tell(job.id, "progress", percent=1), loop).result()
+            asyncio.run_coroutine_threadsafe(fake.finish(job.id, "end"), loop).result()
+            assert job.wait() == "end"
+
+    await in_thread(work)
+    assert "must not call the Cluster" in caplog.text
+
+
+def test_wrong_arguments_start_no_thread() -> None:
+    with pytest.raises(asynchronous.ConfigError):
+        sync.Cluster("nonsense")
+    assert threads() == set()
+
+
+@pytest.mark.parametrize("name", ["Cluster", "Job"])
+def test_the_mirror_offers_every_public_method(name: str) -> None:
+    def public(cls: type) -> dict[str, list[str]]:
+        members = inspect.getmembers(cls, inspect.isfunction)
+        return {
+            key: list(inspect.signature(function).parameters)
+            for key, function in members
+            if not key.startswith("_") or key == "__init__"
+        }
+
+    theirs, ours = public(getattr(asynchronous, name)), public(getattr(sync, name))
+    if name == "Job":
+        del theirs["__init__"], ours["__init__"]
+        del theirs["follow"]  # Wired up by submit_task(on_progress=...).
+    assert ours == theirs
