@@ -58,7 +58,7 @@ def test_a_port_in_use(stopped: LocalCluster) -> None:
     ("change", "fragments"),
     [
         (lambda c: c["cluster"].update(capcity=1), ["capcity"]),
-        (lambda c: c["cluster"]["nodes"].append(dict(c["cluster"]["nodes"][0])), ["node-1", "twice"]),
+        (lambda c: c["cluster"]["nodes"].append(dict(c["cluster"]["nodes"][0])), ["node-1", "must differ"]),
         (lambda c: c["cluster"]["nodes"][0].update(capacity=-4), ["capacity", "-4"]),
         (
             lambda c: c["cluster"].update(consensus={"electionTimeout": "1s", "heartbeatInterval": "900ms"}),

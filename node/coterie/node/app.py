@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Coroutine, Sequence
+from contextlib import AsyncExitStack
 
 from coterie.core.commands import RegisterNode
 from coterie.core.nouns import Event, Label, NodeId, SkillRef
@@ -70,11 +71,9 @@ class NodeApp:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        await self.host.start()
-        await self._build()
-        await self.listener.start()
-        await self.engine.start()
-        self._start_http()
+        async with AsyncExitStack() as undo:
+            await self._start(undo)
+            undo.pop_all()  # from here on _shut_down ends the parts, in its own order
         loops = [asyncio.create_task(loop, name="node") for loop in self._loops()]
         log.info("node started", extra={"address": self.settings.advertise, "version": VERSION})
         try:
@@ -84,11 +83,27 @@ class NodeApp:
         if self.fatal is not None:
             raise self.fatal
 
+    async def _start(self, undo: AsyncExitStack) -> None:
+        """Start the parts; `undo` ends those that had started when a later one cannot."""
+        undo.push_async_callback(self.host.stop)
+        await self.host.start()
+        await self._build_storage()
+        undo.push_async_callback(self.ledger.close)
+        undo.push_async_callback(self.channels.close)
+        self._build_engine()
+        self._build_loops()
+        self.listener = Listener(self._services(), self._listen_address(), self.tls)
+        undo.push_async_callback(self.listener.stop, 0.0)
+        await self.engine.start()
+        undo.push_async_callback(self.engine.stop)
+        self.metrics.bind(self._gauges)
+        self._start_http()
+        undo.callback(self._stop_http)
+        await self.listener.start()
+
     # --- building
 
-    async def _build(self) -> None:
-        await self._build_storage()
-        self._build_engine()
+    def _build_loops(self) -> None:
         settings, health = self.settings, self.settings.health
         self.book = LoadBook(self.clock, health.down_after_ms)
         self.lease = Lease(self.clock, health.lease_ms, self.host.extend_lease)
@@ -121,8 +136,6 @@ class NodeApp:
                 ClusterNaming(settings.cluster_name, settings.policy),
             )
         )
-        self.listener = Listener(self._services(), self._listen_address(), self.tls)
-        self.metrics.bind(self._gauges)
 
     async def _build_storage(self) -> None:
         settings = self.settings
@@ -336,9 +349,12 @@ class NodeApp:
         await self.engine.stop()
         await self.ledger.close()
         await self.host.stop()
+        self._stop_http()
+        log.info("node stopped")
+
+    def _stop_http(self) -> None:
         if self.http is not None:
             self.http.stop()
-        log.info("node stopped")
 
     async def _leave(self) -> None:
         """Give back what runs here and hand over the leadership, as far as that goes quickly."""

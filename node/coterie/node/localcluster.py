@@ -27,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -107,6 +107,7 @@ class LocalCluster:
     capacity: skill slots of each node.
     options: further keys of the cluster file, merged over the defaults, e.g. {"skills": {"dirs": [...]}}.
     env: further environment variables of the node processes.
+    ports: one for each node; none: free ones are chosen.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class LocalCluster:
         capacity: int = 16,
         options: Mapping[str, Any] | None = None,
         env: Mapping[str, str] | None = None,
+        ports: Sequence[int] = (),
     ) -> None:
         if not 1 <= nodes <= 9:
             raise ValueError(f"nodes: {nodes} is not between 1 and 9; start three for a majority of two")
@@ -124,7 +126,8 @@ class LocalCluster:
         self.base_dir = Path(tempfile.mkdtemp(prefix="coterie-") if base_dir is None else base_dir).resolve()
         self.base_dir.mkdir(parents=True, exist_ok=True)
         self.node_ids = [f"node-{number}" for number in range(1, nodes + 1)]
-        self.addresses = dict(zip(self.node_ids, free_addresses(nodes), strict=True))
+        chosen = [f"127.0.0.1:{port}" for port in ports] or free_addresses(nodes)
+        self.addresses = dict(zip(self.node_ids, chosen, strict=True))
         self._env = dict(os.environ) | dict(env or {})
         self._processes: dict[str, NodeProcess] = {}
         self._expected: set[str] = set()

@@ -57,6 +57,8 @@ __all__ = [
 RESTART_DELAY_MIN_S = 0.05
 RESTART_DELAY_MAX_S = 5.0
 HEALTHY_AFTER_S = 10.0
+CLOSED_GRACE_S = 0.25
+"""A child that closed its socket is dying by itself, or else is killed after this."""
 KILL_CONFIRM_S = 5.0
 """A process in an uninterruptible system call dies late; its run is reported dead after this all the same."""
 
@@ -246,9 +248,11 @@ class SkillHost:
 
     def _kill(self, child: Child) -> None:
         """Have the child killed; it is buried when the zygote says that it is dead."""
-        if child.dying:
-            return
-        child.dying = True
+        if not child.dying:
+            child.dying = True
+            self._kill_now(child)
+
+    def _kill_now(self, child: Child) -> None:
         child.zygote.kill_child(child.number)
         self._set_deathbed(child, verdicts.crashed("does not die"))
 
@@ -279,6 +283,11 @@ class SkillHost:
             child.run.verdict = verdicts.protocol_error(error)
         if child.zygote.lost.is_set():
             self._bury(child, verdicts.HOST_LOST)
+        elif error is None and not child.dying:
+            # Its descriptors close before the process is dead; only its own death tells the true cause.
+            child.dying = True
+            loop = asyncio.get_running_loop()
+            child.deathbed = loop.call_later(CLOSED_GRACE_S, self._kill_now, child)
         else:
             self._kill(child)
 
@@ -356,11 +365,11 @@ class SkillHost:
         log.error("the process for skills died: %s", self._zygote.last_output)
         self._idle.clear()
         for child in list(self._children.values()):
+            if child.pid:
+                kill_group(child.pid)
             if child.is_closed:
                 self._bury(child, verdicts.HOST_LOST)
                 continue
-            if child.pid:
-                kill_group(child.pid)
             child.dying = True
             self._set_deathbed(child, verdicts.HOST_LOST)
         await self._zygote.stop()

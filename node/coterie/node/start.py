@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import coterie.skills
 from coterie.node.config import ConfigError, NodeSettings
 from coterie.node.observability import get_logger
-from coterie.node.skillhost import SkillHost, SkillHostOptions
+from coterie.node.skillhost import SkillHost, SkillHostError, SkillHostOptions
 from coterie.node.tls import TlsMaterial, load_tls
 from coterie.skills import limits as skill_limits
 
@@ -41,6 +41,8 @@ def start(settings: NodeSettings) -> int:
 def _run(settings: NodeSettings, tls: TlsMaterial | None, host: SkillHost) -> int:
     import uvloop
 
+    from coterie.node.blobs import BlobError
+    from coterie.node.httpd import HttpListenError
     from coterie.node.ledger import LedgerError
     from coterie.node.server import PortInUse
     from coterie.raft.errors import FatalRaftError
@@ -48,9 +50,7 @@ def _run(settings: NodeSettings, tls: TlsMaterial | None, host: SkillHost) -> in
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings, tls, host))
-    except (PortInUse, LedgerError) as error:
-        return _cannot_start(str(error))
-    except FatalRaftError as error:
+    except (PortInUse, HttpListenError, LedgerError, BlobError, SkillHostError, FatalRaftError) as error:
         return _cannot_start(str(error))
     return EXIT_OK
 

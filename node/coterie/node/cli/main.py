@@ -1,0 +1,75 @@
+"""The entry point `coterie`: which commands there are. Each is imported when it is called."""
+
+from __future__ import annotations
+
+from coterie.node.cli.framework import Entry, LazyGroup, RootGroup
+
+_AT = "coterie.node.cli"
+_EXIT_CODES = (
+    "Exit codes: 0 done, 1 the task failed, 2 wrong usage or input, 3 unavailable or no quorum, "
+    "4 refused, 5 timeout, 70 a defect, 130 interrupted."
+)
+
+_TASK = LazyGroup(
+    "task",
+    help="One task.",
+    entries={
+        "show": Entry(f"{_AT}.tasks:show", "Show a task, its steps and its result."),
+        "wait": Entry(f"{_AT}.tasks:wait", "Wait for a task and print its result."),
+        "watch": Entry(f"{_AT}.tasks:watch", "Print the events of a task until it ends."),
+        "cancel": Entry(f"{_AT}.tasks:cancel", "Ask for a task to be cancelled."),
+    },
+)
+_NODE = LazyGroup(
+    "node",
+    help="One node.",
+    entries={
+        "start": Entry(f"{_AT}.node:start", "Run a node in this process."),
+        "drain": Entry(f"{_AT}.cluster:drain", "Empty a node before maintenance."),
+        "undrain": Entry(f"{_AT}.cluster:undrain", "Let a drained node take work again."),
+    },
+)
+_LEADER = LazyGroup(
+    "leader",
+    help="The leader of the cluster.",
+    entries={"transfer": Entry(f"{_AT}.cluster:transfer", "Move leadership to another node.")},
+)
+_TLS = LazyGroup(
+    "tls",
+    help="Certificates.",
+    entries={"init": Entry(f"{_AT}.tls:init", "Make an authority and certificates.")},
+)
+_CONFIG = LazyGroup(
+    "config",
+    help="Configuration files.",
+    entries={"validate": Entry(f"{_AT}.config:validate", "Check cluster files: errors, warnings, notes.")},
+)
+
+_WORK, _RUN, _SETUP = "Work", "Cluster", "Set-up"
+cli = RootGroup(
+    "coterie",
+    help="A peer cluster of identical agent nodes: submit tasks to any node, kill any node.",
+    epilog=_EXIT_CODES,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    entries={
+        "submit": Entry(f"{_AT}.submit:submit", "Submit a task.", _WORK),
+        "tasks": Entry(f"{_AT}.tasks:tasks", "List tasks, newest first.", _WORK),
+        "task": Entry(f"{_AT}.main:_TASK", "Show, wait for, watch or cancel one task.", _WORK),
+        "why": Entry(f"{_AT}.why:why", "Why a task does not run.", _WORK),
+        "status": Entry(f"{_AT}.cluster:status", "The cluster: leader, nodes, queue.", _RUN),
+        "nodes": Entry(f"{_AT}.cluster:nodes", "List the nodes.", _RUN),
+        "drain": Entry(f"{_AT}.cluster:drain", "Empty a node before maintenance.", _RUN),
+        "undrain": Entry(f"{_AT}.cluster:undrain", "Let a drained node take work again.", _RUN),
+        "leader": Entry(f"{_AT}.main:_LEADER", "Move leadership.", _RUN),
+        "dev": Entry(f"{_AT}.dev:dev", "Run a cluster on this machine, in this terminal.", _SETUP),
+        "node": Entry(f"{_AT}.main:_NODE", "Run, drain or undrain one node.", _SETUP),
+        "tls": Entry(f"{_AT}.main:_TLS", "Make certificates.", _SETUP),
+        "config": Entry(f"{_AT}.main:_CONFIG", "Check cluster files.", _SETUP),
+        "version": Entry(f"{_AT}.version:version", "Print the version.", _SETUP),
+    },
+)
+
+
+def main() -> int:
+    """Run the program with the arguments of this process. Returns the exit code."""
+    return cli.main(standalone_mode=False)
