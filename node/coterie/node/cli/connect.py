@@ -1,4 +1,4 @@
-"""Whom the command line calls: by its options, else by the environment, else the `coterie dev` of this place."""
+"""Whom the command line calls: by options, else the environment, else the `coterie dev` of this place."""
 
 from __future__ import annotations
 

@@ -97,12 +97,12 @@ def explain(error: BaseException) -> Failure:
 
 
 def _usage(error: click.ClickException) -> Failure:
-    message = error.format_message()
+    message = said = error.format_message()
     context = error.ctx if isinstance(error, click.UsageError) else None
     if context is not None:
         message = f"{message.rstrip('.')} (see `{context.command_path} --help`)"
     name = _parameter_name(error)
-    violations = ((name, error.message),) if name else ()
+    violations = ((name, error.message or said),) if name else ()
     return Failure(EXIT_USAGE, "INVALID_ARGUMENT", message, "USAGE", violations)
 
 
@@ -110,7 +110,9 @@ def _parameter_name(error: click.ClickException) -> str:
     if isinstance(error, click.NoSuchOption):
         return error.option_name
     parameter = error.param if isinstance(error, click.BadParameter) else None
-    return parameter.name or "" if parameter is not None else ""
+    if parameter is None:
+        return ""
+    return parameter.opts[0] if isinstance(parameter, click.Option) else parameter.human_readable_name
 
 
 def _of_config(error: BaseException) -> Failure | None:

@@ -1,0 +1,73 @@
+"""Staying with a task: its events, its progress, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from coterie.node.cli.failures import EXIT_TIMEOUT, CommandFailed, Failure
+from coterie.node.cli.session import Session
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from coterie.client.job import Job
+    from coterie.client.models import Event, Progress, TaskInfo
+
+
+def progress_line(session: Session) -> Callable[[Progress], None]:
+    """Prints each progress report on stderr."""
+    return lambda progress: session.say(f"{progress.percent:.0f}% {progress.message}".rstrip())
+
+
+async def follow(
+    session: Session, job: Job, on_progress: Callable[[Progress], None] | None = None
+) -> tuple[TaskInfo, Any]:
+    """Wait for the task. Returns it with its result; raises the client's TaskError, WaitTimeout …"""
+    if on_progress is not None:
+        job.follow(on_progress)
+    result = await job.wait(timeout=session.timeout)
+    return await job.get(include_steps=True), result
+
+
+async def watch_events(session: Session, job: Job, events: list[Event], resume_token: str = "") -> None:
+    """Print each event until the last one, and keep them in `events`. --timeout bounds it."""
+    from coterie.node.cli.output import event_line
+
+    try:
+        async with asyncio.timeout(session.timeout) as scope:
+            async with aclosing(job.watch(resume_token=resume_token)) as stream:
+                async for event in stream:
+                    events.append(event)
+                    click.echo(event_line(event), err=session.json)
+    except TimeoutError as error:
+        if not scope.expired():
+            raise
+        text = f"task {job.id} did not end within {session.timeout:g} s; it goes on"
+        facts = {"resume_token": events[-1].resume_token if events else resume_token}
+        raise CommandFailed(
+            Failure(EXIT_TIMEOUT, "DEADLINE_EXCEEDED", text, "WAIT_TIMEOUT", facts=facts)
+        ) from error
+
+
+def print_end(session: Session, task: TaskInfo, result: Any, events: list[Event] | None = None) -> None:
+    """The answer of a command that stayed to the end: the result."""
+    document: dict[str, Any] = {"task": task, "result": result}
+    if events is not None:
+        document["events"] = events
+    session.emit(document, lambda out: _print_result(out, result))
+
+
+def _print_result(out: Console, result: Any) -> None:
+    if isinstance(result, bytes):
+        sys.stdout.buffer.write(result)
+        sys.stdout.buffer.flush()
+        return
+    from coterie.node.cli.text import value_text
+
+    click.echo(value_text(result))

@@ -1,0 +1,41 @@
+"""`coterie node start`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from coterie.node.cli.failures import EXIT_DEFECT, EXIT_USAGE, CommandFailed, Failure
+from coterie.node.cli.framework import LeafCommand
+from coterie.node.cli.session import Session
+
+_NODE_BAD_CONFIG = 2
+
+
+@click.command(cls=LeafCommand)
+@click.option(
+    "--config",
+    "configs",
+    multiple=True,
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Cluster file or directory of them; later ones overlay earlier ones.",
+)
+@click.option(
+    "--id", "node_id", default="", envvar="COTERIE_NODE_ID", help="Which node of it. COTERIE_NODE_ID."
+)
+@click.option("--insecure", is_flag=True, help="Allow plain text on loopback.")
+@click.pass_obj
+def start(session: Session, configs: tuple[Path, ...], node_id: str, insecure: bool) -> None:
+    """Run a node in this process until it is told to stop (SIGTERM, Ctrl-C)."""
+    # Skill processes are forked from this one before gRPC exists in it: nothing is imported before this line
+    # but what parsing the command line needs, and the node decides what comes next.
+    from coterie.node.main import run
+
+    code = run(configs, node_id, insecure)
+    if code:
+        exit_code = EXIT_USAGE if code == _NODE_BAD_CONFIG else EXIT_DEFECT
+        reason = "BAD_CONFIG" if code == _NODE_BAD_CONFIG else "NODE_FAILED"
+        message = f"node {node_id or 'of this file'} ended with exit code {code}; the lines above say why"
+        raise CommandFailed(Failure(exit_code, "FAILED_PRECONDITION", message, reason))

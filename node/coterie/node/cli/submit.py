@@ -1,0 +1,155 @@
+"""`coterie submit`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from coterie.node.cli.failures import bad_input
+from coterie.node.cli.following import follow, print_end, progress_line, watch_events
+from coterie.node.cli.framework import DURATION, LeafCommand
+from coterie.node.cli.session import Session
+from coterie.node.cli.text import one_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from coterie.client.cluster import Cluster
+    from coterie.client.models import TaskInfo
+
+PAYLOAD_BYTES_MAX: Final = 64 * 1024 * 1024
+PRIORITIES: Final = ("low", "normal", "high", "critical")
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to submit, and whether to stay for it."""
+
+    task: dict[str, Any]
+    wait: bool
+    stream: bool
+
+
+class LabelType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """A pair, from `key=value`."""
+
+    name = "k=v"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        key, equals, text = str(value).partition("=")
+        if not equals or not key:
+            self.fail(f"{value!r} is not a label: write key=value", param, ctx)
+        return key, text
+
+
+@click.command(cls=LeafCommand)
+@click.argument("type_", metavar="TYPE")
+@click.option("--payload", default=None, metavar="JSON|@FILE|-", help="Input: JSON, a file of it, or stdin.")
+@click.option("--priority", type=click.Choice(PRIORITIES, case_sensitive=False), default="normal")
+@click.option("--timeout", type=DURATION, help="For one attempt. Default: the skill's own.")
+@click.option("--deadline", type=DURATION, help="For the whole task, retries included.")
+@click.option(
+    "--label", "labels", type=LabelType(), multiple=True, help="Your own words, for lists. Repeatable."
+)
+@click.option("--require-gpu", is_flag=True, help="Only on a node with a GPU.")
+@click.option("--node", "target_node", help="On this node only.")
+@click.option("--request-id", help="Idempotency key: the same key and body give the same task.")
+@click.option("--max-attempts", type=click.IntRange(min=1), help="Default: the cluster's own.")
+@click.option("--no-checkpoint", is_flag=True, help="A resumed task starts from zero.")
+@click.option("--wait", is_flag=True, help="Stay until it ends, and print the result.")
+@click.option("--stream", is_flag=True, help="Like --wait, and print each event.")
+@click.pass_obj
+def submit(session: Session, /, type_: str, wait: bool, stream: bool, **options: Any) -> None:
+    """Submit a task of TYPE, the name of a skill. Prints the task's id, or with --wait its result.
+
+    \b
+    coterie submit echo --payload '{"text": "hello"}' --wait
+    coterie submit sleep --payload '{"seconds": 5, "steps": 10}' --stream
+    """
+    order = Order(_task(type_, options), wait or stream, stream)
+    if order.wait:
+        session.call(lambda cluster: _submit_and_stay(session, cluster, order), patient=True)
+        return
+    task = session.call(lambda cluster: _submit(cluster, order))
+    session.emit({"task": task}, lambda out: _print_submitted(session, out, task))
+
+
+async def _submit(cluster: Cluster, order: Order) -> TaskInfo:
+    job = await cluster.submit_task(**order.task)
+    return job.task or await job.get()
+
+
+async def _submit_and_stay(session: Session, cluster: Cluster, order: Order) -> None:
+    job = await cluster.submit_task(**order.task)
+    session.say(f"submitted {job.id}")
+    events: list[Any] = []
+    if order.stream:
+        # Events are the output of a stream; with --json that place belongs to the one document.
+        await watch_events(session, job, events)
+    task, result = await follow(session, job, None if order.stream else progress_line(session))
+    print_end(session, task, result, events if order.stream else None)
+
+
+def _print_submitted(session: Session, out: Console, task: TaskInfo) -> None:
+    # The id alone, so that a script can say id=$(coterie submit …).
+    click.echo(task.id)
+    if out.is_terminal:
+        session.say(f"{task.type} is {task.state}; `coterie task watch {task.id}` follows it")
+
+
+def _task(type_: str, options: dict[str, Any]) -> dict[str, Any]:
+    labels: dict[str, str] = {}
+    for key, value in options.pop("labels"):
+        if labels.setdefault(key, value) != value:
+            raise bad_input("--label", f"{key} is given as {labels[key]!r} and {value!r}; give it once")
+    constraints = {"require_gpu": True} if options.pop("require_gpu") else None
+    return {
+        "type": type_,
+        "payload": read_payload(options.pop("payload")),
+        "checkpoint": not options.pop("no_checkpoint"),
+        "labels": labels or None,
+        "constraints": constraints,
+        **options,
+    }
+
+
+def read_payload(text: str | None) -> Any:
+    """The JSON value in the text, in the file after an `@`, or in standard input for `-`."""
+    if text is None:
+        return None
+    data = _read(text) if text == "-" or text.startswith("@") else text
+    try:
+        return json.loads(data, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        remedy = 'write JSON such as \'{"text": "hello"}\' or \'"hello"\'; @FILE reads a file'
+        raise bad_input("--payload", f"{one_line(text, 60)!r} is not JSON ({error}); {remedy}") from error
+
+
+def _read(source: str) -> str:
+    try:
+        if source == "-":
+            data = sys.stdin.buffer.read(PAYLOAD_BYTES_MAX + 1)
+        else:
+            with Path(source[1:]).open("rb") as file:
+                data = file.read(PAYLOAD_BYTES_MAX + 1)
+    except OSError as error:
+        text = f"{source} cannot be read: {error.strerror}; name a file of JSON"
+        raise bad_input("--payload", text) from error
+    if len(data) > PAYLOAD_BYTES_MAX:
+        text = f"{source} is larger than {PAYLOAD_BYTES_MAX >> 20} MiB; pass a reference to it"
+        raise bad_input("--payload", text)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise bad_input("--payload", f"{source} is not UTF-8 text ({error.reason}); give JSON") from error
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not part of JSON")
