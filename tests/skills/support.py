@@ -131,9 +131,9 @@ def children_of(pid: int) -> set[int]:
     return found
 
 
-def open_fds() -> int:
-    """Open descriptors of this process."""
-    return len(os.listdir("/proc/self/fd"))
+def open_fds(pid: int | None = None) -> int:
+    """Open descriptors of a process; by default of this one."""
+    return len(os.listdir(f"/proc/{pid or 'self'}/fd"))
 
 
 def as_steps(results: Mapping[str, Any]) -> dict[str, bytes]:

@@ -86,6 +86,15 @@ async def test_kill_9_of_the_node_leaves_no_process(start_owner: StartOwner, use
     await until(lambda: not any(map(alive, doomed)), "zygote, children and their families are dead")
 
 
+async def test_kill_9_of_the_zygote_kills_children_though_the_node_cannot_act(
+    start_owner: StartOwner,
+) -> None:
+    owner = await start_owner(busy=["spin", "block"], idle=1)
+    os.kill(owner.pid, signal.SIGSTOP)
+    os.kill(owner.zygote, signal.SIGKILL)
+    await until(lambda: not any(map(alive, owner.children)), "all children are dead")
+
+
 async def test_sigterm_of_the_zygote_sweeps_and_the_host_makes_a_new_one(bench: Bench) -> None:
     await _lose_zygote(bench, signal.SIGTERM)
 
@@ -100,7 +109,7 @@ async def _lose_zygote(bench: Bench, signum: signal.Signals) -> None:
     os.kill(old, signum)
     outcomes = [await asyncio.wait_for(task, WAIT_S) for task in tasks]
     assert {(outcome.kind, outcome.retryable) for outcome in outcomes} == {("crashed", True)}
-    assert not any(map(alive, children)), "the runs were reported dead before they were"
+    await until(lambda: not any(map(alive, children)), "the running children are dead")
     assert await bench.value("echo", 1) == 1
     assert bench.host.zygote_pid != old
     assert bench.host.stats.restarts == 1
