@@ -45,8 +45,8 @@ async def measure(options: Options) -> Section:
     section.add("gap", "longest time without an acked submit", "ms", [gap.without_ack for gap in gaps], AIM)
     section.add("leader", "until a survivor names the new leader", "ms", [gap.new_leader for gap in gaps])
     section.notes.append(
-        f"{sum(gap.probes for gap in gaps)} submits, one every {PROBE_MS} ms from a client process that knows "
-        "the survivors only; each was acked and gave its result exactly once."
+        f"{sum(gap.probes for gap in gaps)} submits, one every {PROBE_MS} ms from a client process that "
+        "knows the survivors only; each was acked and gave its result exactly once."
     )
     return section
 

@@ -47,7 +47,8 @@ async def measure(options: Options) -> Section:
         await _idle(section, cluster, "used", "every slot used once")
     section.notes.append(
         "Ready: each node says has_quorum and its health service says SERVING. The zygote holds the loaded "
-        "skills and forks one child for each slot in use; the memory of these is given as PSS, since they share pages."
+        "skills and forks one child for each slot in use; their memory is given as PSS, since "
+        "they share pages."
     )
     return section
 

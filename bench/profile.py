@@ -23,39 +23,51 @@ from bench.options import Options, add_arguments, options_of
 
 SAMPLES_PER_S = 200
 SHOWN = 30
+OURS = "coterie/"
 SETTLE_S = 1.0
 MARGIN_S = 4.0
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Samples of one process: `own` while the function itself ran, `with_callees` while it was on the stack."""
+    """Samples of one process: `blamed` on the innermost function of ours, libraries it called included;
+    `files` is the same by file; `with_callees` counts while the function was on the stack."""
 
     total: int
-    own: Counter[str]
+    blamed: Counter[str]
+    files: Counter[str]
     with_callees: Counter[str]
 
 
 def read_collapsed(text: str) -> Profile:
     """py-spy's raw format: frames from the outermost inwards, separated by ";", then a blank and a count."""
-    own: Counter[str] = Counter()
+    blamed: Counter[str] = Counter()
+    files: Counter[str] = Counter()
     with_callees: Counter[str] = Counter()
     for line in text.splitlines():
         stack, _, count = line.rpartition(" ")
         frames = [_short(frame) for frame in stack.split(";")]
-        own[frames[-1]] += int(count)
+        ours = next((frame for frame in reversed(frames) if OURS in frame), frames[-1])
+        blamed[ours] += int(count)
+        files[ours.partition("  ")[2].partition(":")[0]] += int(count)
         for frame in set(frames):
             with_callees[frame] += int(count)
-    return Profile(own.total(), own, with_callees)
+    return Profile(blamed.total(), blamed, files, with_callees)
 
 
 def print_profile(title: str, profile: Profile, seconds: float) -> None:
-    """Two lists: where the time was spent, and under whom."""
+    """Three lists: which function of ours spent the time, which file, and who was on the stack."""
     busy = profile.total / (SAMPLES_PER_S * seconds)
     print(f"\n== {title}: {profile.total} samples, busy {100 * busy:.0f} % of the time")
-    for heading, counts in (("own time", profile.own), ("with callees", profile.with_callees)):
+    lists = {
+        "innermost of ours": profile.blamed,
+        "by file": profile.files,
+        "on the stack": profile.with_callees,
+    }
+    for heading, counts in lists.items():
         print(f"   -- {heading}")
-        for frame, count in counts.most_common(SHOWN):
+        shown = [(frame, count) for frame, count in counts.most_common(2 * SHOWN) if frame.strip()]
+        for frame, count in shown[:SHOWN]:
             print(f"   {100 * count / max(1, profile.total):5.1f} %  {frame}")
 
 
@@ -87,6 +99,7 @@ async def _record(pid: int, seconds: float, native: bool) -> Profile:
     with tempfile.NamedTemporaryFile(suffix=".txt") as file:
         command = [_py_spy(), "record", "--pid", str(pid), "--format", "raw", "--output", file.name]
         command += ["--duration", str(round(seconds)), "--rate", str(SAMPLES_PER_S), "--function"]
+        command += ["--full-filenames"]
         command += ["--native"] if native else ["--gil"]
         done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
         if done.returncode:
@@ -103,11 +116,12 @@ def _py_spy() -> str:
 
 
 def _short(frame: str) -> str:
-    """'fn (/long/path/coterie/raft/x.py:12)' with the path from its last known root on, without the line."""
-    for root in ("coterie/", "site-packages/", "lib/python"):
-        before, found, after = frame.partition(root)
+    """'fn (/long/path/coterie/raft/x.py:12)' as 'fn  coterie/raft/x.py:12'."""
+    name, _, place = frame.rstrip(")").partition(" (")
+    for root in (OURS, "site-packages/", "lib/python"):
+        _, found, after = place.partition(root)
         if found:
-            return f"{before.partition(' (')[0]}  {root if root == 'coterie/' else ''}{after.rstrip(')')}"
+            return f"{name}  {root if root == OURS else ''}{after}"
     return frame
 
 

@@ -96,7 +96,8 @@ class EngineMember:
         channels = PeerChannels(self._me, peers, channel_credentials(self._tls) if self._tls else None)
         server = grpc.aio.server(options=SERVER_OPTIONS)
         add: Any = peer_pb2_grpc.add_PeerServicer_to_server
-        add(RaftOnly(self._engine, frozenset(peers)), server)
+        service: Any = RaftOnly
+        add(service(self._engine, frozenset(peers)), server)
         if self._tls:
             server.add_secure_port(self._addresses[self._me], server_credentials(self._tls))
         else:

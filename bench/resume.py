@@ -1,8 +1,8 @@
 """A node dies or stops in the middle of its tasks: how long until they go on elsewhere.
 
 Tasks of 100 ms steps run on all nodes; one node that does not lead gets kill -9 or SIGSTOP. The time runs
-until the first event of a new attempt (its start or its next recorded step) is seen by a watcher on a surviving
-node; a run's figure is the slowest of that node's tasks."""
+until the first event of a new attempt (its start or its next recorded step) is seen by a watcher on a
+surviving node; a run's figure is the slowest of that node's tasks."""
 
 from __future__ import annotations
 

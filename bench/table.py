@@ -69,3 +69,13 @@ def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
         for column, (cell, width) in enumerate(zip(row, widths, strict=True))
     ]
     return COLUMN_GAP.join(cells).rstrip()
+
+
+def print_summary(sections: Sequence[Section]) -> None:
+    """All figures that have an aim, once more; and what failed."""
+    print("\n== Aims")
+    for line in lines([figure for section in sections for figure in section.figures if figure.aim]):
+        print(f"   {line}")
+    for section in sections:
+        for failure in section.failures:
+            print(f"   FAILED: {section.name}: {failure}")
