@@ -191,7 +191,7 @@ def test_hash_keeps_a_type_on_one_node_and_moves_few_when_one_goes() -> None:
 
     def owners() -> dict[str, str]:
         pool = candidates(cluster.state, {})
-        found = {t.type: place(t, pool, STRATEGIES["hash"])[0] for t in tasks}
+        found = {t.type: place(t, pool, STRATEGIES["hash"]) for t in tasks}
         return {name: best.node.node_id for name, best in found.items() if best is not None}
 
     before = owners()

@@ -9,8 +9,9 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from coterie.core.nouns import Constraints, Node, NodeId, NodeStatus, Task
+from coterie.core.nouns import NO_NODE, Constraints, Node, NodeId, NodeStatus
 from coterie.core.state import ClusterState
 
 GPU_LABEL = "gpu"
@@ -43,16 +44,25 @@ class Candidate:
         return self.node.capacity - self.held
 
 
-Strategy = Callable[[Task, Candidate], float]
+class Placeable(Protocol):
+    """What placement looks at: a task, or the command that will make one."""
+
+    @property
+    def type(self) -> str: ...
+    @property
+    def constraints(self) -> Constraints: ...
+
+
+Strategy = Callable[[Placeable, Candidate], float]
 """Cost of running the task there; the lowest wins, ties go to the emptiest node, then by id."""
 
 
-def least_loaded(task: Task, candidate: Candidate) -> float:
+def least_loaded(task: Placeable, candidate: Candidate) -> float:
     """Share of slots in use."""
     return candidate.held / candidate.node.capacity
 
 
-def adaptive(task: Task, candidate: Candidate) -> float:
+def adaptive(task: Placeable, candidate: Candidate) -> float:
     """Expected completion: the skill's usual time there, stretched by what already competes for the node."""
     load = candidate.load
     service = load.service_ms.get(task.type, DEFAULT_SERVICE_MS) if load else DEFAULT_SERVICE_MS
@@ -62,12 +72,12 @@ def adaptive(task: Task, candidate: Candidate) -> float:
     return cost * ZONE_PENALTY if zone and zone != candidate.node.zone else cost
 
 
-def round_robin(task: Task, candidate: Candidate) -> float:
+def round_robin(task: Placeable, candidate: Candidate) -> float:
     """The number of tasks held: each task goes to the node that got the fewest."""
     return float(candidate.held)
 
 
-def rendezvous(task: Task, candidate: Candidate) -> float:
+def rendezvous(task: Placeable, candidate: Candidate) -> float:
     """Highest random weight (Thaler and Ravishankar 1996) over the nodes with room, keyed by the task type:
     the same type prefers the same node, and few move when a node comes or goes."""
     seed = f"{task.type}\0{candidate.node.node_id}".encode()
@@ -117,11 +127,17 @@ def candidates(state: ClusterState, loads: Mapping[NodeId, NodeLoad]) -> list[Ca
     ]
 
 
-def place(task: Task, pool: list[Candidate], strategy: Strategy) -> tuple[Candidate | None, bool]:
-    """The best node with a free slot, and whether any node is eligible at all, full or not."""
-    eligible = [c for c in pool if not refusal(task.type, task.constraints, c.node)]
-    free = [c for c in eligible if c.free > 0]
+def place(
+    task: Placeable, pool: list[Candidate], strategy: Strategy, near: NodeId = NO_NODE
+) -> Candidate | None:
+    """The best eligible node with a free slot. Among equals the emptiest, then `near`, then by id."""
+    free = [c for c in pool if c.free > 0 and not refusal(task.type, task.constraints, c.node)]
     if not free:
-        return None, bool(eligible)
-    best = min(free, key=lambda c: (strategy(task, c), c.held / c.node.capacity, c.node.node_id))
-    return best, True
+        return None
+
+    def rank(candidate: Candidate) -> tuple[float, float, bool, str]:
+        node = candidate.node
+        busy = candidate.held / node.capacity
+        return strategy(task, candidate), busy, node.node_id != near, node.node_id
+
+    return min(free, key=rank)

@@ -118,7 +118,7 @@ def _assignments(state: ClusterState, view: View, policy: PlanPolicy) -> Iterato
         kind = (task.type, task.constraints)
         if kind in stuck:
             continue
-        best, _ = place(task, pool, strategy)
+        best = place(task, pool, strategy)
         if best is None:
             stuck.add(kind)
             continue

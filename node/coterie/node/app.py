@@ -27,6 +27,7 @@ from coterie.node.links import PeerChannels, RaftDialer
 from coterie.node.loads import Lease, LoadBook, Reporter, SelfGauge
 from coterie.node.metrics import NodeMetrics
 from coterie.node.observability import get_logger
+from coterie.node.optimist import Optimist
 from coterie.node.peer import PeerParts, PeerService
 from coterie.node.proposer import Proposer
 from coterie.node.reads import Reader
@@ -206,6 +207,7 @@ class NodeApp:
             state=self.state,
             proposer=self.proposer,
             admission=Admission(limits),
+            optimist=Optimist(self.me, self.state, self.book, self.clock, settings.strategy),
             reader=self.reader,
             watcher=Watcher(self.hub, self.reader, self.ledger),
             hub=self.hub,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from coterie.node.errors import ApiError, Violation, from_rejection, invalid, to
 from coterie.node.filters import parse_filter
 from coterie.node.hub import Hub
 from coterie.node.metrics import NodeMetrics
+from coterie.node.optimist import Optimist
 from coterie.node.proposer import Proposer
 from coterie.node.reads import Found, Reader
 from coterie.node.rpc import Context, seconds_left, streaming, unary
@@ -43,6 +44,7 @@ class GatewayParts:
     state: Callable[[], ClusterState]
     proposer: Proposer
     admission: Admission
+    optimist: Optimist
     reader: Reader
     watcher: Watcher
     hub: Hub
@@ -64,7 +66,7 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
         command = await self._admit(request)
         if request.validate_only:
             return request.task
-        outcome = await self._parts.proposer.one(command, _timeout(context), _size(command))
+        [outcome] = await self._submit([command], context)
         return await self._answer(outcome)
 
     @unary
@@ -76,12 +78,18 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
             raise invalid([Violation("requests", text)])
         admitted = [await self._try_admit(one) for one in request.requests]
         accepted = [one for one in admitted if isinstance(one, commands.SubmitTask)]
-        size = sum(map(_size, accepted))
-        outcomes = iter(await self._parts.proposer.propose(accepted, _timeout(context), size))
+        outcomes = iter(await self._submit(accepted, context))
         response = tasks_pb2.BatchSubmitTasksResponse()
         for one in admitted:
             await self._add_result(response, one if isinstance(one, ApiError) else next(outcomes))
         return response
+
+    async def _submit(self, submits: Sequence[commands.SubmitTask], context: Context) -> list[Outcome]:
+        """Outcomes of the submissions; assignments that fit travel along."""
+        size = sum(map(_size, submits))
+        with self._parts.optimist.with_assignments(submits) as (batch, places):
+            outcomes = await self._parts.proposer.propose(batch, _timeout(context), size)
+        return [outcomes[place] for place in places]
 
     async def _add_result(
         self, response: tasks_pb2.BatchSubmitTasksResponse, result: ApiError | Outcome

@@ -37,6 +37,13 @@ class LoadBook:
         self._clock, self._down_after_ms = clock, down_after_ms
         self._seen: dict[NodeId, _Seen] = {}
 
+    def copy_from(self, ack: peer_pb2.ReportAck) -> None:
+        """What the leader knows, for a follower's own placements. Followers judge nobody by it."""
+        now = self._clock.monotonic()
+        self._seen = {
+            NodeId(load.report.node_id): _Seen(load.report, now - load.age_ms / 1000, 0) for load in ack.loads
+        }
+
     def begin(self, known: list[NodeId]) -> None:
         """A leadership begins: every known node counts as heard from now."""
         now = self._clock.monotonic()
@@ -148,6 +155,8 @@ class Reporter:
                     ack = await call.read()
                 if not isinstance(ack, peer_pb2.ReportAck):  # end of the stream
                     return
+                if ack.lease and not self._engine.is_leader:
+                    self._book.copy_from(ack)
                 if ack.lease and ack.sent_at_us == report.sent_at_us:
                     self._lease.extend_from(sent)
                 elif not ack.lease:

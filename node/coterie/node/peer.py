@@ -65,7 +65,11 @@ class PeerService(peer_pb2_grpc.PeerServicer):
         if leads and report.node_id == peer:
             parts.book.note(report)
             parts.on_report()
-        return peer_pb2.ReportAck(sent_at_us=report.sent_at_us, lease=leads, leader=parts.engine.leader)
+        ack = peer_pb2.ReportAck(sent_at_us=report.sent_at_us, lease=leads, leader=parts.engine.leader)
+        if leads:
+            for other, age_ms in parts.book.reports():
+                ack.loads.add(report=other, age_ms=age_ms)
+        return ack
 
     @unary
     async def StoreBlob(self, request_iterator: Any, context: Context) -> tasks_pb2.BlobRef:

@@ -112,21 +112,27 @@ class ReportAck(_message.Message):
     SENT_AT_US_FIELD_NUMBER: _builtins.int
     LEASE_FIELD_NUMBER: _builtins.int
     LEADER_FIELD_NUMBER: _builtins.int
+    LOADS_FIELD_NUMBER: _builtins.int
     sent_at_us: _builtins.int
     lease: _builtins.bool
     """true: the answering node leads with a live quorum"""
     leader: _builtins.str
     """where to report instead, when it does not lead"""
+    @_builtins.property
+    def loads(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeLoad]:
+        """of all nodes, so that every node can place tasks well"""
+
     def __init__(
         self,
         *,
         sent_at_us: _builtins.int = ...,
         lease: _builtins.bool = ...,
         leader: _builtins.str = ...,
+        loads: _abc.Iterable[Global___NodeLoad] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["leader", b"leader", "lease", b"lease", "sent_at_us", b"sent_at_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leader", b"leader", "lease", b"lease", "loads", b"loads", "sent_at_us", b"sent_at_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

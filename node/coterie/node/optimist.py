@@ -1,0 +1,68 @@
+"""Optimistic assignment: the node that takes a task proposes the assignment together with the submission.
+
+One commit less on the way of a task. The state machine checks the assignment like any other and refuses it when
+the node is full, draining or gone by then; the coordinator does the rest, and everything while work is queued."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from coterie.core.commands import AssignTask, Command, SubmitTask
+from coterie.core.nouns import NodeId
+from coterie.core.placement import STRATEGIES, Candidate, candidates, place
+from coterie.core.state import ClusterState
+from coterie.node.clock import Clock
+from coterie.node.loads import LoadBook
+
+
+class Optimist:
+    """Chooses nodes by this node's replica and the latest load reports, its own promises included."""
+
+    def __init__(
+        self, me: NodeId, state: Callable[[], ClusterState], book: LoadBook, clock: Clock, strategy: str
+    ) -> None:
+        self._me, self._state, self._book, self._clock = me, state, book, clock
+        self._strategy = STRATEGIES[strategy]
+        self._promised: Counter[NodeId] = Counter()  # proposed, not yet applied here
+
+    @contextmanager
+    def with_assignments(self, submits: Sequence[SubmitTask]) -> Iterator[tuple[list[Command], list[int]]]:
+        """The commands to propose, and where in them each submission stands. Promises hold until the exit."""
+        commands: list[Command] = []
+        places: list[int] = []
+        promised: Counter[NodeId] = Counter()
+        pool = self._pool()
+        for submit in submits:
+            places.append(len(commands))
+            commands.append(submit)
+            assignment = self._assign(submit, pool)
+            if assignment is not None:
+                commands.append(assignment)
+                promised[assignment.node_id] += 1
+        self._promised += promised
+        try:
+            yield commands, places
+        finally:
+            self._promised -= promised
+
+    def _pool(self) -> list[Candidate]:
+        """Nodes with room; none while anything waits in the queue, which must go first."""
+        state = self._state()
+        delayed = state.indexes.delayed.first()
+        if len(state.indexes.pending) or (delayed is not None and delayed[0] <= self._clock.now_ms()):
+            return []
+        pool = candidates(state, self._book.loads())
+        for candidate in pool:
+            candidate.held += self._promised[candidate.node.node_id]
+        return pool
+
+    def _assign(self, submit: SubmitTask, pool: list[Candidate]) -> AssignTask | None:
+        if submit.start_delay_ms:
+            return None
+        best = place(submit, pool, self._strategy, near=self._me)
+        if best is None:
+            return None
+        best.held += 1
+        return AssignTask(submit.task_id, best.node.node_id, best.node.incarnation, 1)
