@@ -47,8 +47,7 @@ def status(session: Session, watch: bool, interval: float) -> None:
         from coterie.node.cli.output import console
 
         _print_status(console(), found)
-    reached = f"{found.served_by} counts {found.active_nodes} of {found.total_nodes} nodes as active"
-    text = f"no quorum: {reached}; start more of them"
+    text = f"no quorum: {found.served_by} reaches no majority of the {found.total_nodes} nodes; start more"
     raise CommandFailed(Failure(EXIT_UNAVAILABLE, "UNAVAILABLE", text, "NO_QUORUM", facts={"status": found}))
 
 

@@ -116,9 +116,19 @@ def cluster_for(target: Target) -> Cluster:
             os.environ.pop(name, None)
     from coterie.client import TLS, Cluster, Timeouts
 
+    _check_plain_text(target)
     tls = TLS(target.tls.ca, target.tls.cert, target.tls.key) if target.tls else None
     timeouts = Timeouts(call=target.call_s, attempt=min(ATTEMPT_S, target.call_s))
     return Cluster(target.endpoints, tls=tls, insecure=target.insecure, timeouts=timeouts)
+
+
+def _check_plain_text(target: Target) -> None:
+    from coterie.client.settings import is_loopback, parse_endpoints
+
+    far = [address for address in parse_endpoints(target.endpoints) if not is_loopback(address)]
+    if far and target.tls is None and not target.insecure:
+        remedy = "give --tls-dir or --tls-ca, or --insecure when the network in between is trusted"
+        raise bad_input("--endpoint", f"plain text to {', '.join(far)} is refused; {remedy}")
 
 
 def _tls(options: Session, environ: Mapping[str, str]) -> TlsFiles | None:

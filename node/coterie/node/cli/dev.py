@@ -170,8 +170,8 @@ def _banner(document: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _ends_like_ctrl_c() -> Iterator[None]:
-    """SIGTERM and a closed terminal stop the nodes too."""
-    numbers = (signal.SIGTERM, signal.SIGHUP)
+    """SIGTERM and a closed terminal stop the nodes too; and Ctrl-C when a shell has told us to ignore it."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
     try:
         yield

@@ -23,6 +23,8 @@ EXIT_TIMEOUT: Final = 5
 EXIT_DEFECT: Final = 70  # EX_SOFTWARE of sysexits.h
 EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells say it
 
+USAGE: Final = "USAGE"  # the reason of a command line that cannot be understood
+
 _CLIENT_ERRORS: Final = "coterie.client.errors"
 _CONFIG_SETTINGS: Final = "coterie.node.config_settings"
 _BY_CODE: Final[Mapping[str, int]] = {
@@ -53,8 +55,10 @@ class Failure:
         """For people; nothing when they interrupted it themselves."""
         if self.exit_code == EXIT_INTERRUPTED:
             return []
-        unsaid = [f"{name}: {text}" if name else text for name, text in self.violations]
-        return [self.message, *(line for line in unsaid if line not in self.message)]
+        if self.reason == USAGE:
+            return [self.message]
+        unsaid = [(name, text) for name, text in self.violations if text not in self.message]
+        return [self.message, *(f"{name}: {text}" if name else text for name, text in unsaid)]
 
     def document(self) -> dict[str, Any]:
         """The JSON document."""
@@ -103,7 +107,7 @@ def _usage(error: click.ClickException) -> Failure:
         message = f"{message.rstrip('.')} (see `{context.command_path} --help`)"
     name = _parameter_name(error)
     violations = ((name, error.message or said),) if name else ()
-    return Failure(EXIT_USAGE, "INVALID_ARGUMENT", message, "USAGE", violations)
+    return Failure(EXIT_USAGE, "INVALID_ARGUMENT", message, USAGE, violations)
 
 
 def _parameter_name(error: click.ClickException) -> str:

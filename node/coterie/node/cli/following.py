@@ -12,6 +12,7 @@ import click
 
 from coterie.node.cli.failures import EXIT_TIMEOUT, CommandFailed, Failure
 from coterie.node.cli.session import Session
+from coterie.node.units import format_duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,7 +32,7 @@ async def follow(
     """Wait for the task. Returns it with its result; raises the client's TaskError, WaitTimeout …"""
     if on_progress is not None:
         job.follow(on_progress)
-    result = await job.wait(timeout=session.timeout)
+    result = await job.wait(timeout=_written(session.timeout))
     return await job.get(include_steps=True), result
 
 
@@ -48,11 +49,16 @@ async def watch_events(session: Session, job: Job, events: list[Event], resume_t
     except TimeoutError as error:
         if not scope.expired():
             raise
-        text = f"task {job.id} did not end within {session.timeout:g} s; it goes on"
+        text = f"task {job.id} did not end within {_written(session.timeout)}; it goes on"
         facts = {"resume_token": events[-1].resume_token if events else resume_token}
         raise CommandFailed(
             Failure(EXIT_TIMEOUT, "DEADLINE_EXCEEDED", text, "WAIT_TIMEOUT", facts=facts)
         ) from error
+
+
+def _written(seconds: float | None) -> str | None:
+    # As a text, so that the error of the wait says what was asked for.
+    return None if seconds is None else format_duration(round(seconds * 1000))
 
 
 def print_end(session: Session, task: TaskInfo, result: Any, events: list[Event] | None = None) -> None:

@@ -65,12 +65,12 @@ class StatusView:
         except (CoterieError, TimeoutError) as error:
             self._trouble = one_line(str(error) or "no node answers", 160)
 
-    def render(self, notes: Mapping[str, str] | None = None) -> RenderableType:
-        """The table as it is now; `notes` by node id get a column."""
+    def render(self, processes: Mapping[str, str] | None = None) -> RenderableType:
+        """The table as it is now; `processes` (text by node id) get a column."""
         parts: list[RenderableType] = []
         if self._status is not None:
             parts += [*status_lines(self._status, self._speed), Text()]
-            parts.append(nodes_table(self._status.nodes, notes))
+            parts.append(nodes_table(self._status.nodes, processes))
         if self._trouble:
             parts.append(Text(clean(self._trouble), style="yellow"))
         return Group(*parts) if parts else Text("asking …")
@@ -103,10 +103,10 @@ class Screen:
         if self._live is not None:
             self._live.stop()
 
-    def draw(self, notes: Mapping[str, str] | None = None) -> None:
+    def draw(self, processes: Mapping[str, str] | None = None) -> None:
         """Show the view as it is now."""
         if self._live is not None:
-            self._live.update(self._view.render(notes), refresh=True)
+            self._live.update(self._view.render(processes), refresh=True)
         elif self._view.brief() != self._said:
             self._said = self._view.brief()
             self._out.print(self._said, soft_wrap=True)

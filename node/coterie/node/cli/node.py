@@ -10,7 +10,7 @@ from coterie.node.cli.failures import EXIT_DEFECT, EXIT_USAGE, CommandFailed, Fa
 from coterie.node.cli.framework import LeafCommand
 from coterie.node.cli.session import Session
 
-_NODE_BAD_CONFIG = 2
+_EXIT_CODES = {0: 0, 2: EXIT_USAGE}
 
 
 @click.command(cls=LeafCommand)
@@ -27,15 +27,19 @@ _NODE_BAD_CONFIG = 2
 )
 @click.option("--insecure", is_flag=True, help="Allow plain text on loopback.")
 @click.pass_obj
-def start(session: Session, configs: tuple[Path, ...], node_id: str, insecure: bool) -> None:
+def start(session: Session, configs: tuple[Path, ...], node_id: str, insecure: bool) -> int:
     """Run a node in this process until it is told to stop (SIGTERM, Ctrl-C)."""
     # Skill processes are forked from this one before gRPC exists in it: nothing is imported before this line
     # but what parsing the command line needs, and the node decides what comes next.
     from coterie.node.main import run
 
     code = run(configs, node_id, insecure)
-    if code:
-        exit_code = EXIT_USAGE if code == _NODE_BAD_CONFIG else EXIT_DEFECT
-        reason = "BAD_CONFIG" if code == _NODE_BAD_CONFIG else "NODE_FAILED"
-        message = f"node {node_id or 'of this file'} ended with exit code {code}; the lines above say why"
+    exit_code = _EXIT_CODES.get(code, EXIT_DEFECT)
+    if code and session.json:
+        # The node has said on standard error what was wrong; people need no second line.
+        reason = "BAD_CONFIG" if exit_code == EXIT_USAGE else "NODE_FAILED"
+        message = f"node {node_id or 'of this file'} ended with exit code {code}; its log says why"
         raise CommandFailed(Failure(exit_code, "FAILED_PRECONDITION", message, reason))
+    if session.json:
+        session.emit({"node": node_id}, lambda out: None)
+    return exit_code

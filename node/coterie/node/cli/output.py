@@ -123,14 +123,20 @@ def event_line(event: Event) -> str:
     return f"{moment}  {event.type:<16} {where:<12} {percent}{one_line(event.detail, 120)}".rstrip()
 
 
-def nodes_table(nodes: Iterable[NodeInfo], notes: Mapping[str, str] | None = None) -> Table:
-    """One line for each node; `notes` by node id add a column of their own."""
-    columns = ["NODE", "STATE", "LEADER", "RUNNING", "CPU", "RSS", "APPLIED", "ZONE", "ADDRESS", "REPORT"]
-    rows = [_node_row(node) for node in sorted(nodes, key=lambda node: node.id)]
-    if notes is not None:
-        columns.append("PROCESS")
-        rows = [[*row, notes.get(str(row[0]), "")] for row in rows]
-    return table(columns, rows, right=("RUNNING", "CPU", "RSS", "APPLIED"))
+def nodes_table(nodes: Iterable[NodeInfo], processes: Mapping[str, str] | None = None) -> Table:
+    """One line for each node, within 80 columns. With `processes` (text by node id) these stand where the
+    addresses are otherwise; zones have a column when there are any."""
+    shown = sorted(nodes, key=lambda node: node.id)
+    columns = ["NODE", "STATE", "ROLE", "BUSY", "CPU", "RSS", "APPLIED", "HEARD"]
+    columns.append("ADDRESS" if processes is None else "PROCESS")
+    rows = [
+        [*_node_row(node), node.address if processes is None else processes.get(node.id, "")]
+        for node in shown
+    ]
+    if any(node.zone for node in shown):
+        columns.append("ZONE")
+        rows = [[*row, node.zone or "-"] for row, node in zip(rows, shown, strict=True)]
+    return table(columns, rows, right=("BUSY", "CPU", "RSS", "APPLIED", "HEARD"))
 
 
 def status_lines(status: Status, rate: float | None = None) -> list[Text]:
@@ -143,6 +149,7 @@ def status_lines(status: Status, rate: float | None = None) -> list[Text]:
         (clean(status.cluster_name), "bold"), f"  leader {clean(leader)}  ", quorum, f"  {members}"
     )
     queue = "  ".join(f"{name.lower()} {count}" for name, count in _queue(status.tasks_by_state))
+    queue = queue or "nothing queued"
     done = f"finished {status.tasks_finished_total}  steps {status.steps_recorded_total}"
     speed = f"  {rate:.1f} tasks/s" if rate is not None else ""
     return [first, Text(f"{log}  (as {clean(status.served_by)} sees it)"), Text(f"{queue}  {done}{speed}")]
@@ -150,13 +157,10 @@ def status_lines(status: Status, rate: float | None = None) -> list[Text]:
 
 def _queue(by_state: Mapping[str, int]) -> list[tuple[str, int]]:
     others = sorted(set(by_state) - set(_LIVE_STATES))
-    return [(name, by_state.get(name, 0)) for name in (*_LIVE_STATES, *others) if by_state.get(name, 0)] or [
-        ("queue empty", 0)
-    ]
+    return [(name, by_state[name]) for name in (*_LIVE_STATES, *others) if by_state.get(name, 0)]
 
 
 def _node_row(node: NodeInfo) -> list[str | Text]:
-    heard = "never" if node.report_age_ms < 0 else f"{span(node.report_age_ms / 1000)} ago"
     return [
         node.id,
         state(node.state),
@@ -165,9 +169,7 @@ def _node_row(node: NodeInfo) -> list[str | Text]:
         f"{node.cpu:.0%}",
         size(node.rss_bytes),
         str(node.raw.applied_index),
-        node.zone or "-",
-        node.address,
-        heard,
+        "never" if node.report_age_ms < 0 else span(node.report_age_ms / 1000),
     ]
 
 
