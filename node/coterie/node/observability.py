@@ -5,6 +5,7 @@ nobody reads must not stop the event loop, and with it the heartbeats."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import logging.handlers
@@ -46,6 +47,9 @@ _SECRET_TEXT = re.compile(
         (?P<value> (?:bearer|basic)\s+\S+ | "[^"]*" | '[^']*' | [^\s,;}&]+ )
         | (?P<scheme> \bbearer\s+) (?P<bearer> [\w.~+/=-]{8,})"""
 )
+# Control characters, the line ends of Unicode, and halves of surrogate pairs.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _PLAIN_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _OWN_KEYS = frozenset({"ts", "level", "logger", "message", "node_id", "exception"})
 
@@ -142,7 +146,7 @@ class JsonFormatter(_LineFormatter):
         line.update(fields_of(record))
         if record.exc_info or record.exc_text:
             line["exception"] = self._exception(record)
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return _escape(json.dumps(line, ensure_ascii=False, default=str))
 
 
 class TextFormatter(_LineFormatter):
@@ -151,12 +155,12 @@ class TextFormatter(_LineFormatter):
     def format(self, record: logging.LogRecord) -> str:
         node = f" {self._node_id}" if self._node_id else ""
         name = record.name.removeprefix(f"{_ROOT}.")
-        message = _one_line(redact_text(record.getMessage()))
         fields = "".join(f" {key}={_shown(value)}" for key, value in fields_of(record).items())
-        text = f"{_time(record)[11:23]} {record.levelname:<7}{node} {name}: {message}{fields}"
+        message = redact_text(record.getMessage())
+        lines = [f"{_time(record)[11:23]} {record.levelname:<7}{node} {name}: {message}{fields}"]
         if record.exc_info or record.exc_text:
-            text += "\n" + self._exception(record)
-        return text
+            lines += self._exception(record).split("\n")
+        return "\n".join(map(_escape, lines))
 
 
 class RateLimit(logging.Filter):
@@ -229,12 +233,10 @@ class LogOutput(logging.Handler):
 
     def close(self) -> None:
         self.flush()
-        try:
-            self._lines.put_nowait(None)
-        except queue.Full:
-            pass  # nobody reads; the thread ends with the process
-        else:
-            if self._thread.ident is not None:
+        if self._thread.is_alive():
+            # Full means that nobody reads: the thread then ends with the process.
+            with contextlib.suppress(queue.Full):
+                self._lines.put_nowait(None)
                 self._thread.join(2)
         if not self._thread.is_alive():
             for target in self._targets:
@@ -291,5 +293,6 @@ def _shown(value: object) -> str:
     return text if re.fullmatch(r"[\w.:/@%+-]+", text) else json.dumps(text, ensure_ascii=False)
 
 
-def _one_line(text: str) -> str:
-    return text.replace("\r", "\\r").replace("\n", "\\n")
+def _escape(text: str) -> str:
+    """`text` as one line that does nothing to a terminal and that every encoding of Unicode takes."""
+    return _UNPRINTABLE.sub(lambda match: _ESCAPES.get(match[0]) or f"\\u{ord(match[0]):04x}", text)
