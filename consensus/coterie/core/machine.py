@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from coterie.core import node_rules, task_rules
+from coterie.core import node_rules, submit_rules, task_rules
 from coterie.core.commands import (
     Accepted,
     AssignTask,
@@ -60,7 +60,7 @@ def _configure(state: ClusterState, command: ConfigureCluster, moment: Moment) -
 
 RULES: dict[type, Rule] = {
     ConfigureCluster: _configure,
-    SubmitTask: task_rules.submit,
+    SubmitTask: submit_rules.submit,
     AssignTask: task_rules.assign,
     StartTask: task_rules.start,
     RecordStep: task_rules.record_step,
