@@ -33,8 +33,8 @@ def good_evidence() -> Evidence:
         per_node={"node-1": list(rows), "node-2": list(rows)},
         hashes={"node-1": "9:abc", "node-2": "9:abc"},
         histories=[
-            History("a", "SUCCEEDED", 1, dict.fromkeys(STEPS, 1), 1),
-            History("b", "SUCCEEDED", 2, {"survey": 1, "words": 2}, 1),
+            History("a", "SUCCEEDED", 1, dict.fromkeys(STEPS, 1), 1, (("survey", 1), ("words", 1))),
+            History("b", "SUCCEEDED", 2, {"survey": 1, "words": 2}, 1, (("survey", 1), ("words", 2))),
         ],
         executions=[
             Execution("a", "survey", 1, 10),
@@ -110,8 +110,19 @@ def record_what_nobody_ran(found: Evidence) -> None:
 
 
 def record_nothing(found: Evidence) -> None:
-    found.histories = [replace(history, steps={}) for history in found.histories]
+    found.histories = [replace(history, steps={}, completions=()) for history in found.histories]
     found.executions.clear()
+
+
+def overwrite_a_step(found: Evidence) -> None:
+    """The later attempt ran a completed step again, and the cluster took its record."""
+    found.executions.append(Execution("b", "survey", 2, 12))
+    steps = (("survey", 1), ("survey", 2), ("words", 2))
+    found.histories[1] = replace(found.histories[1], steps={"survey": 2, "words": 2}, completions=steps)
+
+
+def forget_a_step(found: Evidence) -> None:
+    found.histories[0] = replace(found.histories[0], completions=(("survey", 1),))
 
 
 def differ_in_state(found: Evidence) -> None:
@@ -135,6 +146,8 @@ def differ_in_state(found: Evidence) -> None:
         (damage_the_witness, {"steps run again after completion"}),
         (record_what_nobody_ran, {"steps recorded"}),
         (record_nothing, {"steps recorded"}),
+        (overwrite_a_step, {"steps recorded", "steps run again after completion"}),
+        (forget_a_step, {"steps recorded"}),
         (differ_in_state, {"states of the nodes that differ"}),
     ],
 )
@@ -186,10 +199,10 @@ def test_resumptions_name_the_lost_node_and_the_new_start() -> None:
 def test_resume_times_belong_to_the_kill_that_caused_them() -> None:
     kill = Kill("node-1", "leader", at=0.0, wall=100.0, done=1, running=3, back_s=5.0)
     histories = [
-        History("a", "SUCCEEDED", 2, {}, 1, (("node-1", 101.0, 101.5),)),
-        History("b", "SUCCEEDED", 2, {}, 1, (("node-2", 101.0, 101.5),)),
-        History("c", "SUCCEEDED", 2, {}, 1, (("node-1", 99.0, 99.5), ("node-1", 120.0, 121.0))),
-        History("d", "SUCCEEDED", 2, {}, 1, (("node-1", 101.0, 101.25),)),
+        History("a", "SUCCEEDED", 2, {}, 1, (), (("node-1", 101.0, 101.5),)),
+        History("b", "SUCCEEDED", 2, {}, 1, (), (("node-2", 101.0, 101.5),)),
+        History("c", "SUCCEEDED", 2, {}, 1, (), (("node-1", 99.0, 99.5), ("node-1", 120.0, 121.0))),
+        History("d", "SUCCEEDED", 2, {}, 1, (), (("node-1", 101.0, 101.25),)),
     ]
     assert resume_times(kill, histories) == [1.25, 1.5]
     kill.back_s = None

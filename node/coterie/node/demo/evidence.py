@@ -32,15 +32,20 @@ class Execution:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """One task as the cluster recorded it. `steps`: name to the attempt that completed it."""
+    """One task as the cluster recorded it.
+
+    steps: name to the attempt that completed it, as the task shows them at the end.
+    completions: (name, attempt) of every completed step in the task's events, in order.
+    resumed: (node that was lost, when it was given away, when it started again), seconds since the epoch.
+    """
 
     task_id: str
     state: str
     attempt: int
     steps: Mapping[str, int]
     terminal_events: int
+    completions: tuple[tuple[str, int], ...] = ()
     resumed: tuple[tuple[str, float, float], ...] = ()
-    """(node that was lost, when it was given away, when it started again), times since the epoch."""
 
 
 @dataclass(slots=True)
@@ -161,5 +166,6 @@ def _history(task: TaskInfo, events: list[Event]) -> History:
         attempt=task.attempt,
         steps={step.name: step.attempt for step in task.steps},
         terminal_events=sum(1 for event in events if event.type in TERMINAL_EVENTS),
+        completions=tuple((event.detail, event.attempt) for event in events if event.type == "step"),
         resumed=resumptions(events),
     )

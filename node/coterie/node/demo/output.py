@@ -96,10 +96,11 @@ def print_summary(console: Console, numbers: Mapping[str, Any], checks: Sequence
 def _story(numbers: Mapping[str, Any]) -> str:
     box = numbers["machine"]
     skipped = ", ".join(f"{count:,} {why}" for why, count in numbers["skipped"].items()) or "none"
+    disturbed = " with kills and restarts" if numbers["kills"] else ""
     lines = [
         f"{numbers['documents']:,} documents ({numbers['megabytes']} MB; left out: {skipped})",
         f"{numbers['acknowledged']:,} tasks acknowledged, and {numbers['probe_writes']:,} probe writes",
-        f"map {numbers['map_seconds']} s, {numbers['tasks_per_second']} tasks/s with kills and restarts; "
+        f"map {numbers['map_seconds']} s, {numbers['tasks_per_second']} tasks/s{disturbed}; "
         f"reduce {numbers['reduce_seconds']} s",
         *(_kill_line(kill) for kill in numbers["kills"]),
         f"on {box['cores']} cores of {box['cpu']}, {box['system']}, Python {box['python']}",

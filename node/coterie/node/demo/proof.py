@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from coterie.node.demo.evidence import Evidence, Execution
+from coterie.node.demo.evidence import Evidence, Execution, History
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,24 @@ def judge_steps(executions: Iterable[Execution], recorded: Mapping[tuple[str, st
     )
 
 
+def first_completions(histories: Iterable[History]) -> dict[tuple[str, str], int]:
+    """(task id, step) to the first attempt that completed it.
+
+    The events are asked as well as the task, so that a record overwritten by a later attempt shows.
+    """
+    first: dict[tuple[str, str], int] = {}
+    for history in histories:
+        for step, attempt in (*history.completions, *history.steps.items()):
+            key = (history.task_id, step)
+            first[key] = min(attempt, first.get(key, attempt))
+    return first
+
+
+def contradictions(histories: Iterable[History]) -> int:
+    """Tasks whose events do not tell of each of their steps exactly once."""
+    return sum(1 for h in histories if sorted(h.completions) != sorted(h.steps.items()))
+
+
 def judge_readback(acked: frozenset[str], rows: Iterable[tuple[str, str]]) -> ReadbackFindings:
     """`rows`: (task id, state) as one node lists them."""
     states: dict[str, str] = {}
@@ -87,12 +105,7 @@ def judge_readback(acked: frozenset[str], rows: Iterable[tuple[str, str]]) -> Re
 
 def judge(evidence: Evidence) -> list[Check]:
     """Every promise of the demo. The demo has succeeded when all are kept."""
-    recorded = {
-        (history.task_id, step): attempt
-        for history in evidence.histories
-        for step, attempt in history.steps.items()
-    }
-    steps = judge_steps(evidence.executions, recorded)
+    steps = judge_steps(evidence.executions, first_completions(evidence.histories))
     everything = evidence.acked | evidence.probes
     nodes = {name: judge_readback(everything, rows) for name, rows in evidence.per_node.items()}
     return [
@@ -143,12 +156,14 @@ def _results(evidence: Evidence, nodes: Mapping[str, ReadbackFindings]) -> list[
 
 
 def _steps(evidence: Evidence, steps: StepFindings) -> list[Check]:
+    unlike = contradictions(evidence.histories)
     return [
         Check(
             "steps recorded",
             f"{steps.recorded:,}",
-            steps.recorded > 0 and not steps.unwitnessed,
-            f"{steps.executed:,} executions in the witness file; {steps.unwitnessed} recorded but not in it",
+            steps.recorded > 0 and not steps.unwitnessed and not unlike,
+            f"{steps.executed:,} executions in the witness file; {steps.unwitnessed} recorded but not in it; "
+            f"{unlike} tasks whose events differ",
         ),
         Check(
             "steps run again after completion",
