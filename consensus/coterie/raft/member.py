@@ -120,7 +120,6 @@ class SyncObj(reading.SyncObj):
         if not self._blocked:
             self._take_in()
         if was_leader and self.__raftState != LEADER:
-            self._close_progress()
             self._restart_election_timer()
             self._hand_over = None
         self._write_log()

@@ -187,7 +187,8 @@ class SyncObj(proposing.SyncObj):
 
     def _next_tick_of_reads(self, now: float) -> list[float]:
         """Moments at which something here is due."""
-        due = [wish.deadline for wish in self._wishes] + [wish.retry_at for wish in self._wishes]
+        due = [wish.deadline for wish in self._wishes]
+        due += [wish.retry_at for wish in self._wishes if wish.retry_at > now]
         if self._hand_over is not None:
             due.append(self._hand_over.until)
         if self._reads.fresh and self._reads.retry_at > now:

@@ -36,6 +36,11 @@ class SyncObj(elections.SyncObj):
                 self._progress[node].contact_at = self._election_at
         super().__onBecomeLeader()  # appends the no-op of the term, then sends
 
+    def __setState(self, newState: int) -> None:
+        super().__setState(newState)
+        if newState != LEADER:
+            self._close_progress()  # nothing may be sent in the name of a leadership that is over
+
     def _close_progress(self) -> None:
         for progress in self._progress.values():
             progress.close_snapshot()

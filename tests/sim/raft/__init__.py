@@ -1,0 +1,1 @@
+"""The Raft engine under simulation: real members, journals and snapshots; virtual time, network and disks."""

@@ -1,0 +1,132 @@
+"""What must hold in every run, checked as it happens and at the end."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from coterie.core.ports import Committed, NoQuorum
+
+_IMAGE = struct.Struct(">QIQ")
+PADDING = bytes(90)
+
+
+class Violation(Exception):
+    """The engine broke a promise."""
+
+
+@dataclass(slots=True)
+class Asked:
+    """A proposal, and what was said about it."""
+
+    body: bytes
+    node: str
+    answers: list[Committed | Exception] = field(default_factory=list)
+    lost: bool = False  # its node died first: nobody was left to be answered
+
+
+@dataclass(slots=True)
+class Book:
+    """The run as an all-seeing observer has it."""
+
+    leaders: dict[int, str] = field(default_factory=dict)
+    log: dict[int, tuple[bytes, int]] = field(default_factory=dict)  # index -> (body, at_ms)
+    chain: dict[int, int] = field(default_factory=dict)  # index -> checksum of the state after it
+    where: dict[bytes, int] = field(default_factory=dict)  # body -> index
+    asked: list[Asked] = field(default_factory=list)
+    acked_index: int = 0  # highest index anybody was told about
+    reads: int = 0
+    refused_reads: int = 0
+    digest: hashlib._Hash = field(default_factory=hashlib.sha256)
+
+    def note(self, *what: object) -> None:
+        """The digest of two runs of one seed must be equal."""
+        self.digest.update(repr(what).encode())
+
+    def leads(self, node: str, term: int, now_us: int) -> bool:
+        """True when this term has a leader for the first time."""
+        first = term not in self.leaders
+        other = self.leaders.setdefault(term, node)
+        if other != node:
+            raise Violation(f"two leaders in term {term}: {other} and {node}")
+        if first:
+            self.note("leader", node, term, now_us)
+        return first
+
+    def applied(self, node: str, index: int, at_ms: int, body: bytes, chain: int) -> None:
+        known = self.log.get(index)
+        if known is None:
+            if body in self.where:
+                raise Violation(f"entry {body[:12]!r} applied at {self.where[body]} and again at {index}")
+            self.log[index], self.chain[index], self.where[body] = (body, at_ms), chain, index
+            self.note("applied", node, index, body)
+        elif known != (body, at_ms) or self.chain[index] != chain:
+            raise Violation(f"{node} applied {body[:12]!r} at {index}, another node {known[0][:12]!r}")
+
+    def answered(self, asked: Asked, answer: Committed | Exception) -> None:
+        asked.answers.append(answer)
+        self.note("answer", asked.node, asked.body, type(answer).__name__)
+        if len(asked.answers) > 1:
+            raise Violation(f"proposal {asked.body[:12]!r} was answered twice: {asked.answers}")
+        if isinstance(answer, Committed):
+            if self.log.get(answer.index) != (asked.body, answer.at_ms):
+                raise Violation(f"told {answer} about {asked.body[:12]!r}, which is not there")
+            if answer.result != self.chain[answer.index]:
+                raise Violation(f"proposal {asked.body[:12]!r} got the result of another")
+            self.acked_index = max(self.acked_index, answer.index)
+
+    def read(self, node: str, not_below: int, index: int) -> None:
+        self.reads += 1
+        self.note("read", node, index)
+        if index < not_below:
+            raise Violation(f"a read on {node} saw {index}, after {not_below} was acknowledged")
+        self.acked_index = max(self.acked_index, index)
+
+    def close(self) -> None:
+        """At the end, with every node up and equal."""
+        times = [self.log[index][1] for index in sorted(self.log)]
+        if times != sorted(times):
+            raise Violation("entry times go back along the log")
+        for asked in self.asked:
+            if not asked.answers and not asked.lost:
+                raise Violation(f"proposal {asked.body[:12]!r} on {asked.node} was never answered")
+            if asked.answers and type(asked.answers[0]) is NoQuorum and asked.body in self.where:
+                raise Violation(f"told that {asked.body[:12]!r} was not appended, but it was applied")
+
+    @property
+    def committed(self) -> int:
+        return sum(1 for asked in self.asked if asked.answers and isinstance(asked.answers[0], Committed))
+
+
+class SimMachine:
+    """A state that is a checksum of everything applied, in order: two equal states had equal histories."""
+
+    def __init__(self, node: str, book: Book) -> None:
+        self._node, self._book = node, book
+        self.chain, self.index, self.count = 0, 0, 0
+
+    def apply(self, index: int, at_ms: int, entry: bytes) -> object:
+        if index <= self.index:
+            raise Violation(f"{self._node} applied {index} after {self.index}")
+        self.chain = zlib.crc32(entry, self.chain ^ index)
+        self.index, self.count = index, self.count + 1
+        self._book.applied(self._node, index, at_ms, entry, self.chain)
+        return self.chain
+
+    def freeze(self) -> Iterator[bytes]:
+        image = _IMAGE.pack(self.index, self.chain, self.count)
+        return iter([image, *[PADDING for _ in range(self.count % 7 + 2)]])
+
+    def restore(self, chunks: Iterable[bytes], index: int) -> None:
+        parts = list(chunks)
+        before = self.index
+        self.index, self.chain, self.count = _IMAGE.unpack(parts[0])
+        if len(parts) != self.count % 7 + 3 or any(part != PADDING for part in parts[1:]):
+            raise Violation(f"{self._node} restored a mixed image")
+        if self.index > index or before > self.index:
+            raise Violation(f"{self._node} restored {self.index} for {index}, had {before}")
+        if self.count and self._book.chain.get(self.index) != self.chain:
+            raise Violation(f"{self._node} restored a state nobody had at {self.index}")

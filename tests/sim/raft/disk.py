@@ -1,0 +1,163 @@
+"""A disk in memory that forgets what was not synced when the power goes, and can die in mid-operation."""
+
+from __future__ import annotations
+
+import random
+
+SECTOR = 512
+
+
+class Died(BaseException):
+    """The process was killed while it used the disk. Not an Exception: no handler of ours may keep it."""
+
+
+class Inode:
+    """`data` is what a process reads; `durable` is what outlives the power."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.durable = b""
+
+
+class SimFile:
+    """A handle of one process; when that process is dead, using it is an error in the simulator's target."""
+
+    def __init__(self, disk: SimDisk, inode: Inode) -> None:
+        self._disk, self._inode, self._process = disk, inode, disk.process
+
+    def _check(self) -> None:
+        if self._process != self._disk.process:
+            raise Died
+
+    def append(self, data: bytes) -> None:
+        self._check()
+        if self._disk.burn():
+            self._inode.data += data[: self._disk.rng.randint(0, len(data))]
+            raise Died
+        self._inode.data += data
+
+    def sync(self) -> None:
+        self._check()
+        self._disk.operate()
+        self._inode.durable = bytes(self._inode.data)
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        self._check()
+        return bytes(self._inode.data[offset : offset + size])
+
+    def close(self) -> None:
+        """Handles cost nothing here."""
+
+
+class SimDisk:
+    """The files of one node. They outlive its processes."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        self.process = 0  # which start of the node may use it
+        self.fuse: int | None = None  # operations left to live
+        self._names: dict[str, Inode] = {}
+        self._durable_names: dict[str, Inode] = {}
+        self._unsynced: list[tuple[str, str, Inode | None]] = []  # (kind, name, inode) in order
+
+    # --- dying ---
+
+    def burn(self) -> bool:
+        """One operation of the fuse; true when it is the last."""
+        if self.fuse is None:
+            return False
+        self.fuse -= 1
+        return self.fuse < 0
+
+    def operate(self) -> None:
+        if self.burn():
+            raise Died
+
+    def kill(self) -> None:
+        """The process is gone. What it gave to the operating system stays."""
+        self.process += 1
+        self.fuse = None
+
+    def lose_power(self) -> None:
+        """Of what was not synced, any part may be there: names in order, sectors in any order."""
+        self.kill()
+        names = dict(self._durable_names)
+        for kind, name, inode in self._unsynced[: self.rng.randint(0, len(self._unsynced))]:
+            if kind == "name" and inode is not None:
+                names[name] = inode
+            else:
+                names.pop(name, None)
+        self._names, self._durable_names, self._unsynced = names, dict(names), []
+        for inode in {id(inode): inode for inode in names.values()}.values():
+            inode.data = bytearray(self._torn(inode))
+            inode.durable = bytes(inode.data)
+
+    def _torn(self, inode: Inode) -> bytes:
+        kept = len(inode.durable)
+        if bytes(inode.data[:kept]) != inode.durable:
+            return inode.durable  # it was cut and not synced
+        tail = bytearray(inode.data[kept : self.rng.randint(kept, max(kept, len(inode.data)))])
+        if tail and self.rng.random() < 0.5:
+            hole = self.rng.randrange(len(tail))
+            length = min(SECTOR, len(tail) - hole)
+            tail[hole : hole + length] = bytes(length)
+        return inode.durable + bytes(tail)
+
+    # --- coterie.raft.disk.Disk ---
+
+    def open(self, name: str) -> SimFile:
+        return SimFile(self, self._names[name])
+
+    def create(self, name: str) -> SimFile:
+        self.operate()
+        inode = Inode()
+        self._names[name] = inode
+        self._unsynced.append(("name", name, inode))
+        return SimFile(self, inode)
+
+    def read(self, name: str) -> bytes:
+        return bytes(self._names[name].data)
+
+    def size(self, name: str) -> int:
+        return len(self._names[name].data)
+
+    def exists(self, name: str) -> bool:
+        return name in self._names
+
+    def truncate(self, name: str, size: int) -> None:
+        self.operate()
+        inode = self._names[name]
+        del inode.data[size:]
+        inode.durable = bytes(inode.data)
+
+    def rename(self, old: str, new: str) -> None:
+        self.operate()
+        inode = self._names.pop(old)
+        self._names[new] = inode
+        # One atomic operation: after a crash the file has one of the two names.
+        self._unsynced.append(("name", new, inode))
+
+    def remove(self, name: str) -> None:
+        self.operate()
+        if self._names.pop(name, None) is not None:
+            self._unsynced.append(("gone", name, None))
+
+    def sync_dir(self) -> None:
+        self.operate()
+        self._durable_names = dict(self._names)
+        self._unsynced = []
+
+    def path_of(self, name: str) -> str:
+        return f"sim:{name}"
+
+    def lock(self) -> None:
+        """One process at a time is the simulator's business."""
+
+    def close(self) -> None:
+        """See lock."""
+
+    def flip_bit(self, name: str, position: int, bit: int) -> None:
+        """Damage a durable file."""
+        inode = self._names[name]
+        inode.data[position] ^= 1 << bit
+        inode.durable = bytes(inode.data)

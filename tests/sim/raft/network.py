@@ -1,0 +1,94 @@
+"""Links as TCP gives them: in order and complete while they live; what was on the way dies with them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+Deliver = Callable[[str, str, bytes], None]
+Later = Callable[[int, Callable[[], None]], None]
+
+
+@dataclass(slots=True)
+class Direction:
+    """One way of one link."""
+
+    last_at: int = 0
+    held: list[bytes] = field(default_factory=list)
+    stalled: bool = False
+    on_way: int = 0
+
+
+@dataclass(slots=True)
+class Link:
+    """Between two nodes; `generation` grows at every connection."""
+
+    up: bool = False
+    generation: int = 0
+    ways: dict[str, Direction] = field(default_factory=dict)  # by receiver
+
+
+class Network:
+    """Every frame gets a delay; none overtakes another of the same link."""
+
+    def __init__(self, ids: list[str], rng: random.Random, now: Callable[[], int], later: Later) -> None:
+        self._rng, self._now, self._later = rng, now, later
+        self.links = {frozenset((a, b)): Link() for a in ids for b in ids if a < b}
+        self.blocked: set[frozenset[str]] = set()
+        self.deliver: Deliver = lambda sender, receiver, frame: None
+        self.slow_us = 0
+
+    def link(self, a: str, b: str) -> Link:
+        return self.links[frozenset((a, b))]
+
+    def connect(self, a: str, b: str) -> None:
+        link = self.link(a, b)
+        link.up = True
+        link.generation += 1
+        link.ways = {a: Direction(), b: Direction()}
+
+    def disconnect(self, a: str, b: str) -> None:
+        link = self.link(a, b)
+        link.up = False
+        link.generation += 1
+
+    def send(self, sender: str, receiver: str, frame: bytes) -> None:
+        link = self.link(sender, receiver)
+        if not link.up:
+            return
+        way = link.ways[receiver]
+        if way.stalled:
+            way.held.append(frame)
+        else:
+            self._dispatch(link, way, sender, receiver, frame)
+
+    def _dispatch(self, link: Link, way: Direction, sender: str, receiver: str, frame: bytes) -> None:
+        generation = link.generation
+        delay = self._rng.randint(100, 1_500) + (self._rng.randint(0, self.slow_us) if self.slow_us else 0)
+        way.last_at = max(way.last_at + 1, self._now() + delay)
+
+        def arrive() -> None:
+            if link.generation != generation:
+                return
+            if way.stalled:
+                way.held.append(frame)
+            else:
+                self.deliver(sender, receiver, frame)
+
+        self._later(way.last_at - self._now(), arrive)
+
+    def stall(self, sender: str, receiver: str) -> None:
+        link = self.link(sender, receiver)
+        if link.up:
+            link.ways[receiver].stalled = True
+
+    def release(self, sender: str, receiver: str) -> None:
+        """What was held back arrives now, late and in order."""
+        link = self.link(sender, receiver)
+        if link.up and link.ways[receiver].stalled:
+            way = link.ways[receiver]
+            way.stalled = False
+            held, way.held = way.held, []
+            for frame in held:
+                self._dispatch(link, way, sender, receiver, frame)
