@@ -59,13 +59,14 @@ class BlobExchange:
         stored, errors = 0, []
         try:
             for copy in asyncio.as_completed(copies):
-                if stored >= needed:
-                    break
                 try:
                     await copy
                     stored += 1
                 except (grpc.aio.AioRpcError, TimeoutError) as error:
                     errors.append(str(error)[:200])
+                # Looked at here: an item that is drawn and not awaited would be warned about.
+                if stored >= needed:
+                    break
         finally:
             await self._settle(copies, needed <= stored)
         if stored < needed:
