@@ -1,7 +1,7 @@
 """Optimistic assignment: the node that takes a task proposes its assignment together with the submission.
 
 One commit less on the way of a task. The state machine checks the assignment like any other and refuses it
-when the node is full, draining or gone by then. The coordinator does the rest, and all while work is queued."""
+when the node is full, draining or gone by then; then, and while work is queued, the coordinator assigns."""
 
 from __future__ import annotations
 

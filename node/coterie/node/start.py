@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import coterie.skills
 from coterie.node.config import ConfigError, NodeSettings
 from coterie.node.observability import get_logger
 from coterie.node.skillhost import SkillHost, SkillHostError, SkillHostOptions
 from coterie.node.tls import TlsMaterial, load_tls
 from coterie.skills import limits as skill_limits
+from coterie.skills.registry import SHIPPED_DIR
 
 if TYPE_CHECKING:
     from coterie.node.app import NodeApp
@@ -68,7 +67,7 @@ def _cannot_start(reason: str) -> int:
 
 
 def _host_options(settings: NodeSettings) -> SkillHostOptions:
-    shipped = Path(coterie.skills.__file__).parent
+    shipped = SHIPPED_DIR
     limits = settings.limits
     return SkillHostOptions(
         skill_dirs=(shipped, *settings.skill_dirs),
