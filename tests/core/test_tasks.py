@@ -63,6 +63,14 @@ def test_a_short_task_needs_no_report_of_its_start(cluster: CoreCluster) -> None
     assert cluster.types() == ["submitted", "assigned", "started", "succeeded"]
 
 
+def test_any_report_implies_the_start(cluster: CoreCluster) -> None:
+    cluster.do(submit_command())
+    cluster.assign()
+    cluster.do(RecordStep(T1, 1, "s", NO_DATA))
+    assert cluster.types() == ["submitted", "assigned", "started", "step"]
+    assert cluster.do(StartTask(T1, 1)) == Accepted(T1, duplicate=True)
+
+
 def test_the_same_request_is_answered_with_the_same_task(cluster: CoreCluster) -> None:
     cluster.do(submit_command("t1", request_id="r", digest=b"d"))
     again = cluster.do(submit_command("t2", request_id="r", digest=b"d"))

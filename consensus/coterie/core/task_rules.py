@@ -79,8 +79,16 @@ def _started(state: ClusterState, task: Task, moment: Moment) -> Task:
     return change_task(state, task, after, moment, "started")
 
 
+def _heard(state: ClusterState, task_id: TaskId, attempt: int, moment: Moment) -> Task | Rejected:
+    """The task, if `attempt` holds it; running from now on if its start was not reported yet."""
+    task = _fenced(state, task_id, attempt)
+    if isinstance(task, Task) and task.state is TaskState.SCHEDULED:
+        return _started(state, task, moment)
+    return task
+
+
 def record_step(state: ClusterState, command: RecordStep, moment: Moment) -> Outcome:
-    task = _fenced(state, command.task_id, command.attempt)
+    task = _heard(state, command.task_id, command.attempt, moment)
     if isinstance(task, Rejected):
         return task
     steps = state.steps.get(task.task_id, ())
@@ -117,7 +125,7 @@ def _step_refused(state: ClusterState, task: Task, count: int, more: int) -> Rej
 
 
 def save_checkpoint(state: ClusterState, command: SaveCheckpoint, moment: Moment) -> Outcome:
-    task = _fenced(state, command.task_id, command.attempt)
+    task = _heard(state, command.task_id, command.attempt, moment)
     if isinstance(task, Rejected):
         return task
     if command.number <= task.checkpoint_number:
@@ -137,7 +145,7 @@ def save_checkpoint(state: ClusterState, command: SaveCheckpoint, moment: Moment
 
 
 def report_progress(state: ClusterState, command: ReportProgress, moment: Moment) -> Outcome:
-    task = _fenced(state, command.task_id, command.attempt)
+    task = _heard(state, command.task_id, command.attempt, moment)
     if isinstance(task, Rejected):
         return task
     after = evolve(task, percent_x100=command.percent_x100, progress_message=command.message)
