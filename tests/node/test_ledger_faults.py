@@ -6,6 +6,7 @@ import itertools
 import logging
 import os
 import random
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -59,19 +60,35 @@ def pages_of(path: Path) -> int:
     return path.stat().st_size // PAGE
 
 
-WRITE_FOR_EVER = """
-    import asyncio, itertools, sys
+# Writes for ever, flushes now and then, and is killed at a statement of the thread that writes: mostly in the
+# middle of a transaction.
+WRITE_UNTIL_KILLED = """
+    import asyncio, itertools, os, signal, sys
     from pathlib import Path
     from coterie.node.ledger import Ledger, LedgerOptions
+    from coterie.node.ledger_store import LedgerStore
     from tests.node.ledger_tools import append
 
+    statements = itertools.count(1)
+    open_once = LedgerStore._open_once
+
+    def count(_):
+        if next(statements) == int(sys.argv[3]):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def open_and_count(store):
+        open_once(store)
+        store._connection.set_trace_callback(count)
+
+    LedgerStore._open_once = open_and_count
+
     async def main():
-        ledger = await Ledger.open(Path(sys.argv[1]), LedgerOptions(batch_ms=2))
+        ledger = await Ledger.open(Path(sys.argv[1]), LedgerOptions(batch_ms=1))
         first = int(sys.argv[2])
         for number in itertools.count(1):
-            append(ledger, first, first + 19)
-            first += 20
-            if number % 10 == 0:
+            append(ledger, first, first + 4)
+            first += 5
+            if number % 5 == 0:
                 await ledger.flush(first - 1)
                 print(ledger.flushed_index, flush=True)
             else:
@@ -81,48 +98,46 @@ WRITE_FOR_EVER = """
 """
 
 
-def write_and_kill(path: Path, first: int, dice: random.Random) -> int:
-    """Let a process write entries from `first` on, kill it; the last index it knew to be durable."""
-    flushed = ""
-    with run_helper(WRITE_FOR_EVER, str(path), str(first)) as process:
-        try:
-            assert process.stdout is not None
-            for _ in range(dice.randint(1, 4)):
-                flushed = process.stdout.readline()
-            # The kill comes some writes later, most likely inside one.
-            for _ in range(dice.randint(0, 30_000)):
-                pass
-        finally:
-            process.kill()
-        assert flushed, process.communicate()[1]
-    return int(flushed)
+def write_until_killed(path: Path, first: int, statement: int) -> int:
+    """Let a process write entries from `first` on until it is killed; the last index it had flushed."""
+    with run_helper(WRITE_UNTIL_KILLED, str(path), str(first), str(statement)) as process:
+        output, errors = process.communicate()
+        assert process.returncode == -signal.SIGKILL, errors
+    return int(output.split()[-1]) if output else first - 1
 
 
-async def test_kill_9_in_the_middle_of_writing_loses_nothing_that_was_flushed(path: Path) -> None:
+@pytest.mark.parametrize("seed", range(3))
+async def test_kill_9_in_the_middle_of_writing_loses_nothing_that_was_flushed(path: Path, seed: int) -> None:
+    dice = random.Random(seed)
     first = 1
-    dice = random.Random(7)
-    for _ in range(4):
-        flushed = write_and_kill(path, first, dice)
+    for _ in range(3):
+        flushed = write_until_killed(path, first, statement=dice.randint(5, 400))
         async with opened(path) as ledger:
             durable = ledger.flushed_index
             assert durable >= flushed
-            page_tasks: list[LedgerTask] = []
-            page_events: list[LedgerEvent] = []
-            after, more = 0, True
-            while more:
-                page = await ledger.rows_after(after, 1_000)
-                page_tasks += page.tasks
-                page_events += page.events
-                after, more = page.through_index, page.more
+            tasks, events = await everything(ledger)
             # Whole log entries, from the first to the last that it claims, and none beyond.
-            assert [row.order for row in page_tasks] == list(range(1, durable + 1))
-            assert len(page_events) == 2 * durable
+            assert [row.order for row in tasks] == list(range(1, durable + 1))
+            assert len(events) == 2 * durable
             # The log replays what came after its last compaction.
             append(ledger, max(1, flushed - 10), durable + 5)
             await ledger.flush(durable + 5)
             assert await ledger.counts() == {"SUCCEEDED": durable + 5}
             assert ledger.gaps == ()
             first = durable + 6
+
+
+async def everything(ledger: Ledger) -> tuple[list[LedgerTask], list[LedgerEvent]]:
+    """All committed rows."""
+    tasks: list[LedgerTask] = []
+    events: list[LedgerEvent] = []
+    after, more = 0, True
+    while more:
+        page = await ledger.rows_after(after, 1_000)
+        tasks += page.tasks
+        events += page.events
+        after, more = page.through_index, page.more
+    return tasks, events
 
 
 @pytest.fixture

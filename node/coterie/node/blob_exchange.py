@@ -9,7 +9,7 @@ from collections.abc import AsyncIterable, AsyncIterator
 import grpc
 
 from coterie.core.nouns import NO_DATA, Data
-from coterie.node.blobs import BlobStore
+from coterie.node.blobs import BlobDamaged, BlobNotFound, BlobStore
 from coterie.node.errors import ApiError, not_found
 from coterie.node.links import PeerChannels
 from coterie.node.observability import get_logger
@@ -40,9 +40,13 @@ class BlobExchange:
         """The content of Data, from here or from a peer. Raises ApiError when no node has it."""
         if not data.sha256:
             return data.inline
-        if not await self._store.has(data.sha256):
+        await self.ensure(data.sha256, data.size_bytes)
+        try:
+            return await self._store.get(data.sha256)
+        except (BlobDamaged, BlobNotFound):
+            # The store has put the bad file aside, so a sound copy of a peer can take its place.
             await self._fetch(data.sha256, data.size_bytes)
-        return await self._store.get(data.sha256)
+            return await self._store.get(data.sha256)
 
     async def ensure(self, sha256: str, size: int) -> None:
         """Make sure the blob is here; raises ApiError when no node has it."""

@@ -20,6 +20,8 @@ from coterie.node.blobs import (
     BlobQuotaExceeded,
     BlobTooLarge,
 )
+from coterie.node.filters import FilterError
+from coterie.node.ledger_rows import LedgerError
 from coterie.raft.errors import EntryTooLarge, TooManyProposals, TransferFailed
 
 DOMAIN = "coterie"
@@ -115,6 +117,10 @@ def from_exception(error: Exception) -> ApiError:
     """What a caller is told when the cluster could not answer."""
     if isinstance(error, ApiError):
         return error
+    if isinstance(error, FilterError):
+        return invalid([Violation("filter", str(error).removeprefix("filter: "))])
+    if isinstance(error, LedgerError):
+        return ApiError(grpc.StatusCode.RESOURCE_EXHAUSTED, "HISTORY_BUSY", str(error))
     if isinstance(error, BlobError):
         code, reason = _BLOB_ERRORS.get(type(error), (grpc.StatusCode.UNAVAILABLE, "BLOB_STORAGE_FAILED"))
         return ApiError(code, reason, str(error))
