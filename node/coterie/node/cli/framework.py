@@ -50,9 +50,12 @@ class Entry:
 class LazyGroup(click.Group):
     """A group that knows its commands by name and summary only, so that help needs no imports."""
 
+    shows_global_options = False
+
     def __init__(self, *args: Any, entries: Mapping[str, Entry], **kwargs: Any) -> None:
         super().__init__(*args, **{"no_args_is_help": False, **kwargs})
         self.entries = dict(entries)
+        self.params += global_options(hidden=not self.shows_global_options)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.entries)
@@ -85,9 +88,7 @@ class LazyGroup(click.Group):
 class RootGroup(LazyGroup):
     """The program: runs a command, turns what goes wrong into one line or one document, and an exit code."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.params += global_options(hidden=False)
+    shows_global_options = True
 
     def main(  # type: ignore[override]
         self,
