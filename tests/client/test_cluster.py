@@ -10,7 +10,7 @@ import pytest
 
 from coterie.client import AlreadyExists, Cluster, InvalidRequest, PermissionDenied, Timeouts, Unavailable
 from coterie.v1 import cluster_pb2, tasks_pb2
-from tests.client.conftest import IMPATIENT, PATIENT, client_of
+from tests.client.conftest import PATIENT, client_of
 from tests.client.fake import FakeCluster, Fault
 
 
@@ -115,7 +115,7 @@ async def test_calls_go_round_the_nodes_that_answer(fake: FakeCluster) -> None:
 
 async def test_a_stopped_node_costs_one_attempt_and_is_then_left_alone(fake: FakeCluster) -> None:
     fake.nodes[1].deaf = True
-    async with client_of(fake, timeouts=IMPATIENT) as client:
+    async with client_of(fake, timeouts=Timeouts(attempt=1.5)) as client:
         for _ in range(12):
             await client.get_status()
     assert Counter(name for name, _, _ in fake.calls)["n2"] == 1

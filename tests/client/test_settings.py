@@ -66,13 +66,16 @@ def test_the_environment_is_the_last_resort(monkeypatch: pytest.MonkeyPatch, tmp
     assert settings_of("10.0.0.4:1", file, own).tls == own
 
 
-def test_plain_text_beyond_this_machine_needs_a_word() -> None:
+def test_plain_text_beyond_this_machine_needs_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
     for loopback in ("127.0.0.1:1", "localhost:1", "[::1]:1", "127.9.9.9:1"):
         assert settings_of(loopback).tls is None
     with pytest.raises(ConfigError, match=r"plain text to 10\.0\.0\.1:1 is refused"):
         settings_of("127.0.0.1:1,10.0.0.1:1")
     settings = settings_of("10.0.0.1:1", insecure=True)
     assert settings.allows("10.0.0.2:1")
+    monkeypatch.setenv("COTERIE_TLS_CA", "ca.pem")
+    assert settings_of("10.0.0.1:1", insecure=True).tls is None
+    monkeypatch.delenv("COTERIE_TLS_CA")
     assert not settings_of("127.0.0.1:1").allows("10.0.0.2:1")
     assert settings_of("10.0.0.1:1", tls=TLS(ca="ca.pem")).allows("10.0.0.2:1")
 

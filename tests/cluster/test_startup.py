@@ -107,7 +107,7 @@ async def test_strangers_are_kept_out(shared: LocalCluster, tmp_path: Path) -> N
     foreign = TLS(ca=paths.ca, cert=tmp_path / "user.admin.crt", key=tmp_path / "user.admin.key")
     endpoint = shared.addresses["node-1"]
     for arguments in ({"insecure": True}, {"tls": TLS(ca=paths.ca)}, {"tls": foreign}):
-        async with Cluster(endpoint, auto_discovery=False, **arguments) as client:  # type: ignore[arg-type]
+        async with Cluster(endpoint, auto_discovery=False, **arguments) as client:
             with pytest.raises(Unavailable):
                 await client.get_status(timeout=3)
 

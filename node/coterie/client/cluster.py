@@ -31,7 +31,8 @@ class Cluster:
     - `config_path`: a JSON or YAML file, the client's own or the cluster's (YAML needs PyYAML).
     - `tls`: `TLS(ca=..., cert=..., key=...)`; else from the config file, else from COTERIE_TLS_CA,
       COTERIE_TLS_CERT and COTERIE_TLS_KEY.
-    - `insecure`: allow plain text to other machines. Loopback needs no permission.
+    - `insecure`: allow plain text to other machines, and ignore the environment's TLS files. Plain text
+      to loopback needs no permission.
     - `auto_discovery`: ask the cluster for its members now and then, and after failures.
     - `tenant`: whose tasks these are.
     - `timeouts`: how long to try; see `Timeouts`.

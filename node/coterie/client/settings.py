@@ -99,7 +99,8 @@ def resolve(
         )
     settings = Settings(
         endpoints=addresses,
-        tls=tls or file.get("tls") or _tls_from_env(),
+        # Who says insecure=True wants plain text, whatever the environment holds for other programs.
+        tls=tls or file.get("tls") or (None if insecure else _tls_from_env()),
         insecure=insecure or file.get("insecure", False),
         auto_discovery=auto_discovery and file.get("auto_discovery", True),
         tenant=tenant if tenant != "default" else file.get("tenant", tenant),
