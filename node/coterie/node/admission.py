@@ -67,8 +67,9 @@ class Admission:
                 limits.retry.backoff_initial_ms,
                 limits.retry.backoff_max_ms,
             ),
-            request_id=request.request_id,
-            digest=_digest(request) if request.request_id else b"",
+            # A proposal whose outcome was unknown is made again: without an id it would meet its own task.
+            request_id=request.request_id or new_id,
+            digest=_digest(request),
             attempt_timeout_ms=task.attempt_timeout_ms or limits.attempt_timeout_ms,
             deadline_after_ms=task.deadline_ms,
             start_delay_ms=task.start_delay_ms,

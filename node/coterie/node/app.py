@@ -324,6 +324,9 @@ class NodeApp:
             "capacity": self.settings.capacity,
             "live_tasks": len(state.tasks),
             "ledger_backlog": self.ledger.backlog,
+            "ledger_gaps": len(self.ledger.gaps),
+            "ledger_rows_lost_total": self.ledger.rows_lost,
+            "blob_bytes": self.blobs.total_bytes,
             "waiting_calls": waiters,
             "watching_calls": watchers,
         }
@@ -350,6 +353,7 @@ class NodeApp:
         await self.channels.close()
         await self.engine.stop()
         await self.ledger.close()
+        await self.blobs.close()
         await self.host.stop()
         self._stop_http()
         log.info("node stopped")

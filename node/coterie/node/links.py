@@ -16,7 +16,8 @@ log = get_logger(__name__)
 
 RECONNECT_MIN_S, RECONNECT_MAX_S = 0.05, 0.5
 CLAIM_KEY = "coterie-node"
-FRAME_BYTES_MAX = 8 << 20
+FRAME_BYTES_MAX = 16 << 20
+COALESCE_BYTES = 1 << 20  # frames that wait together travel in one message up to here
 Write = Callable[[bytes], None]
 
 CHANNEL_OPTIONS: list[tuple[str, Any]] = [
@@ -97,8 +98,12 @@ class Outgoing:
     async def pump(self, write: Callable[[peer_pb2.RaftFrame], Any]) -> None:
         """Write until cancelled, or until the stream or the reader gives up."""
         while not self.broken.is_set():
-            frame = await self._frames.get()
-            await write(peer_pb2.RaftFrame(frame=frame))
+            frames = [await self._frames.get()]
+            size = len(frames[0])
+            while not self._frames.empty() and size < COALESCE_BYTES:
+                frames.append(self._frames.get_nowait())
+                size += len(frames[-1])
+            await write(peer_pb2.RaftFrame(frames=frames))
 
 
 async def run_stream(
@@ -110,7 +115,8 @@ async def run_stream(
     pump = asyncio.create_task(outgoing.pump(write), name=f"raft-pump-{peer}")
     try:
         async for message in frames:
-            sink.receive(peer, message.frame)
+            for frame in message.frames:
+                sink.receive(peer, frame)
             if pump.done():
                 return
     finally:

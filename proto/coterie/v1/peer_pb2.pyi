@@ -22,16 +22,19 @@ DESCRIPTOR: _descriptor.FileDescriptor
 class RaftFrame(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    FRAME_FIELD_NUMBER: _builtins.int
-    frame: _builtins.bytes
+    FRAMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def frames(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """in order; what was waiting when the message was written"""
+
     def __init__(
         self,
         *,
-        frame: _builtins.bytes = ...,
+        frames: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frames", b"frames"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
