@@ -47,6 +47,7 @@ log = get_logger(__name__)
 
 STOP_GRACE_S = 1.0
 LEAVE_S = 2.0
+LOG_KEPT_ENTRIES = 2_000  # behind a snapshot, for followers that lag a little
 
 
 class NodeApp:
@@ -159,6 +160,7 @@ class NodeApp:
             election_timeout_ms=settings.election_timeout_ms,
             heartbeat_ms=settings.heartbeat_ms,
             snapshot_every_entries=settings.snapshot_every,
+            snapshot_keep_entries=min(settings.snapshot_every, LOG_KEPT_ENTRIES),
         )
         self.engine = RaftEngine(
             options,
@@ -209,7 +211,7 @@ class NodeApp:
             admission=Admission(limits),
             optimist=Optimist(self.me, self.state, self.book, self.clock, settings.strategy),
             reader=self.reader,
-            watcher=Watcher(self.hub, self.reader, self.ledger),
+            watcher=Watcher(self.hub, self.reader, self.ledger, lambda: self.engine.has_quorum),
             hub=self.hub,
             exchange=self.exchange,
             clock=self.clock,

@@ -14,7 +14,7 @@ from coterie.raft import codec
 
 COMMANDS_MAX = 512  # per entry
 BYTES_MAX = 1 << 20  # of payload per entry, about
-IN_FLIGHT_MAX = 8  # entries not yet answered
+IN_FLIGHT_MAX = 1  # entries not yet answered
 TRY_S = 5.0  # one try; the same commands are proposed again until the caller's deadline
 RETRY_PAUSE_S = 0.02
 

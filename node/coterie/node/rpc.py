@@ -29,7 +29,7 @@ def seconds_left(context: Context) -> float:
 async def abort(context: Context, error: ApiError) -> NoReturn:
     """End the call with the error's full status."""
     details = to_status(error).SerializeToString()
-    await context.abort(error.code, str(error), trailing_metadata=((STATUS_DETAILS_KEY, details),))
+    await context.abort(error.code, error.message, trailing_metadata=((STATUS_DETAILS_KEY, details),))
 
 
 async def _refuse(context: Context, error: Exception) -> NoReturn:

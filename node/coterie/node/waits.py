@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 
+import grpc
+
 from coterie.core.nouns import Task, TaskId
 from coterie.core.transitions import TERMINAL
 from coterie.node.admission import task_id_of
@@ -47,7 +49,9 @@ class _Waits:
             return
         try:
             found = await self._reader.get(task_id, BARRIER_S)
-        except ApiError:
+        except ApiError as error:
+            if error.code is not grpc.StatusCode.NOT_FOUND:
+                raise
             if task_id in self._names:
                 self._drop(task_id)
                 self._missing.append(task_id)

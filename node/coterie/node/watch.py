@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+
+import grpc
 
 from coterie.core.nouns import Event, TaskId
 from coterie.core.transitions import TERMINAL
 from coterie.node import convert
-from coterie.node.errors import Violation, invalid
+from coterie.node.errors import ApiError, Violation, invalid
 from coterie.node.hub import Hub, Subscription
 from coterie.node.ledger import Ledger
 from coterie.node.reads import Found, Reader
@@ -23,13 +25,16 @@ END_TYPES = {state.name.lower() for state in TERMINAL}
 class Watcher:
     """Serves WatchTask."""
 
-    def __init__(self, hub: Hub, reader: Reader, ledger: Ledger) -> None:
+    def __init__(self, hub: Hub, reader: Reader, ledger: Ledger, has_quorum: Callable[[], bool]) -> None:
         self._hub, self._reader, self._ledger = hub, reader, ledger
+        self._has_quorum = has_quorum
 
     async def events(self, task_id: TaskId, token: str) -> AsyncIterator[tasks_pb2.TaskEvent]:
         """From the event after the token to the last one. Sequence numbers are dense; a hole is a Gap."""
         seen = _sequence(task_id, token)
-        await self._reader.get(task_id, BARRIER_S)
+        now = await self._reader.get(task_id, BARRIER_S)
+        if now.task.state in TERMINAL and seen >= now.task.sequence:
+            return
         with self._hub.watch(task_id) as live:
             first = True
             async for event in self._all(task_id, seen, live):
@@ -67,6 +72,8 @@ class Watcher:
         while not (live.overflowed and live.queue.empty()):
             event = await _next(live)
             if event is None:
+                if not self._has_quorum():  # cut off: what happens to the task is not known here
+                    raise ApiError(grpc.StatusCode.UNAVAILABLE, "NO_QUORUM", "this node is cut off")
                 yield tasks_pb2.TaskEvent(heartbeat=tasks_pb2.Heartbeat())
                 continue
             sequence = event.task.sequence
