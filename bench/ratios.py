@@ -85,8 +85,8 @@ def ratios(sections: Iterable[Section]) -> Section:
         return compared
     compared.notes.append(
         "A task is at least three commits (submitted, assigned, finished) and a run in a child process; "
-        "etcd's put is one commit. The engine's commits are proposed inside the leader's process, etcd's puts "
-        "come over gRPC."
+        "etcd's put is one commit. The engine's commits are proposed inside the leader's process, etcd's "
+        "puts come over gRPC."
     )
     return compared
 
