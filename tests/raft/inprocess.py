@@ -164,7 +164,10 @@ class Cluster:
     async def same_state(self) -> None:
         def same() -> bool:
             applied = {engine.applied_index for engine in self.engines.values()}
-            return len(applied) == 1 and len({m.digest() for n, m in self.machines.items() if n in self.engines}) == 1
+            return (
+                len(applied) == 1
+                and len({m.digest() for n, m in self.machines.items() if n in self.engines}) == 1
+            )
 
         await self.until(same, "equal states")
 

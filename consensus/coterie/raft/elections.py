@@ -9,6 +9,7 @@ from typing import Any
 
 from coterie.raft import messages as m
 from coterie.raft import seam
+from coterie.raft.journal import Journal
 from coterie.raft.seam import CANDIDATE, FOLLOWER, LEADER, Node
 
 
@@ -16,11 +17,17 @@ class SyncObj(seam.SyncObj):
     """Adds: nobody's term rises unless a majority would vote; a live leader is not disturbed."""
 
     _leader_heard_at = -math.inf  # last message of the current leader
+    _sworn_until = -math.inf  # a leader may rely on an answer this node gave before it was restarted
     _election_at = -math.inf  # when this node last asked for votes
     _pre_voters: frozenset[str] = frozenset()
     _voters: frozenset[str] = frozenset()
     _elect_now = False  # a majority has granted the pre-vote
     _by_transfer = False  # the running election was asked for by the leader
+
+    def _use_journal(self, journal: Journal) -> None:
+        super()._use_journal(journal)
+        if self.__raftCurrentTerm > 0:
+            self._sworn_until = self._now() + self._options.election_timeout_s
 
     def _tick_election(self) -> None:
         """Before the library's own election timer: ask first, unless the leader told us to go."""
@@ -50,7 +57,7 @@ class SyncObj(seam.SyncObj):
         granted = (
             message.term > self.__raftCurrentTerm
             and (message.last_term, message.last_index) >= (self._log[-1][2], self._log[-1][1])
-            and not self._leader_is_alive()
+            and not self._is_loyal()
         )
         self._post(node, m.PreVoteReply(message.term, granted, self.__raftCurrentTerm))
 
@@ -72,7 +79,7 @@ class SyncObj(seam.SyncObj):
             self.__raftElectionDeadline = -math.inf
 
     def _on_vote_request(self, node: Node, message: m.VoteRequest) -> None:
-        if not message.transfer and message.term > self.__raftCurrentTerm and self._leader_is_alive():
+        if not message.transfer and message.term > self.__raftCurrentTerm and self._is_loyal():
             return  # whoever cannot hear the leader must not depose it
         self._as_library(
             node,
@@ -136,6 +143,10 @@ class SyncObj(seam.SyncObj):
 
     def _restart_election_timer(self) -> None:
         self.__raftElectionDeadline = self._now() + self.__generateRaftTimeout()
+
+    def _is_loyal(self) -> bool:
+        """A leader may be counting on this node not to vote for another one."""
+        return self._now() < self._sworn_until or self._leader_is_alive()
 
     def _leader_is_alive(self) -> bool:
         """This node leads with a live majority, or has heard its leader within an election timeout."""

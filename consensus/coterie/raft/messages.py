@@ -106,6 +106,7 @@ class Refusal(IntEnum):
 @dataclass(frozen=True, slots=True)
 class ForwardReply:
     term: int
+    of_term: int  # of the Forward that this answers; a later try is not meant
     ids: list[bytes]
     reason: Refusal
 

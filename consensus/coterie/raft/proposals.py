@@ -99,14 +99,17 @@ class Proposals:
     def is_open(self, entry_id: bytes) -> bool:
         return entry_id in self._open
 
-    def refused(self, ids: Iterable[bytes], *, certainly_not_appended: bool) -> bool:
-        """The leader did not append these, or cannot tell. True when some will be sent again."""
+    def refused(self, ids: Iterable[bytes], peer: str, term: int) -> bool:
+        """`peer` certainly did not append these when it was asked to in `term`. True when some will be sent
+        again; an answer to an older try says nothing about the present one."""
         again = False
         for entry_id in ids:
             proposal = self._open.get(entry_id)
-            if proposal is None or proposal.stage is not Stage.SENT:
-                continue
-            if certainly_not_appended:
+            if (
+                proposal is not None
+                and proposal.stage is Stage.SENT
+                and (proposal.via, proposal.term) == (peer, term)
+            ):
                 self._send_anew(proposal)
                 again = True
         return again

@@ -111,7 +111,7 @@ class SyncObj(snapshots.SyncObj):
     def _on_forward(self, node: Node, message: m.Forward) -> None:
         if self.__raftState != LEADER or message.term != self.__raftCurrentTerm:
             reason = Refusal.UNKNOWN if message.again else Refusal.NOT_LEADER
-            self._post(node, m.ForwardReply(self.__raftCurrentTerm, message.ids, reason))
+            self._post(node, m.ForwardReply(self.__raftCurrentTerm, message.term, message.ids, reason))
             return
         busy: list[bytes] = []
         unknown: list[bytes] = []
@@ -127,7 +127,7 @@ class SyncObj(snapshots.SyncObj):
                 busy.append(entry_id)
         for ids, reason in ((busy, Refusal.BUSY), (unknown, Refusal.UNKNOWN)):
             if ids:
-                self._post(node, m.ForwardReply(self.__raftCurrentTerm, ids, reason))
+                self._post(node, m.ForwardReply(self.__raftCurrentTerm, message.term, ids, reason))
 
     def _takes(self, body: bytes) -> bool:
         return self._has_room() and len(body) <= self._options.entry_bytes_max - HEADER_BYTES
@@ -153,8 +153,9 @@ class SyncObj(snapshots.SyncObj):
     # --- back on the follower ---
 
     def _on_forward_reply(self, node: Node, message: m.ForwardReply) -> None:
-        certainly = message.reason is not Refusal.UNKNOWN
-        if self._proposals.refused(message.ids, certainly_not_appended=certainly):
+        if message.reason is Refusal.UNKNOWN:
+            return  # then only the log, or the deadline, can tell
+        if self._proposals.refused(message.ids, str(node.id), message.of_term):
             self._proposals.retry_at = self._now() + self._pause()
 
     def _pause(self) -> float:

@@ -131,7 +131,7 @@ def _forward_reply(term: int, body: Any) -> m.ForwardReply:
     _require_ids(ids)
     if body.reason not in m.Refusal.__members__.values():
         raise BadFrame(f"unknown refusal {body.reason}")
-    return m.ForwardReply(term, ids, m.Refusal(body.reason))
+    return m.ForwardReply(term, body.of_term, ids, m.Refusal(body.reason))
 
 
 def _snapshot_chunk(term: int, body: Any) -> m.SnapshotChunk:

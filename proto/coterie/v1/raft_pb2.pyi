@@ -343,20 +343,24 @@ class RaftMessage(_message.Message):
         UNKNOWN: RaftMessage.ForwardReply.Reason.ValueType  # 2
         """may have been appended"""
 
+        OF_TERM_FIELD_NUMBER: _builtins.int
         IDS_FIELD_NUMBER: _builtins.int
         REASON_FIELD_NUMBER: _builtins.int
+        of_term: _builtins.int
+        """the term of the Forward that this answers"""
         reason: Global___RaftMessage.ForwardReply.Reason.ValueType
         @_builtins.property
         def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
         def __init__(
             self,
             *,
+            of_term: _builtins.int = ...,
             ids: _abc.Iterable[_builtins.bytes] | None = ...,
             reason: Global___RaftMessage.ForwardReply.Reason.ValueType = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids", "reason", b"reason"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids", "of_term", b"of_term", "reason", b"reason"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -29,8 +29,10 @@ def main(arguments: list[str] | None = None) -> int:
     failed = [report for report in reports if report.violation]
     for report in failed[:FAILURES_SHOWN]:
         print(f"seed {report.seed}, {report.count} nodes, {report.violation}")
-        print(f"  replay: python -m tests.sim.raft --seed {report.seed} --nodes {options.nodes}"
-              + (f" --plant {options.plant}" if options.plant else ""))
+        print(
+            f"  replay: python -m tests.sim.raft --seed {report.seed} --nodes {options.nodes}"
+            + (f" --plant {options.plant}" if options.plant else "")
+        )
     print(_summary(reports, len(failed), time.monotonic() - began))
     return 1 if failed else 0
 

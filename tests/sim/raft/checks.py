@@ -32,7 +32,9 @@ class Asked:
 class Book:
     """The run as an all-seeing observer has it."""
 
+    lease_us: int
     leaders: dict[int, str] = field(default_factory=dict)
+    elections: list[tuple[int, int]] = field(default_factory=list)  # (term, when), no hand-overs
     log: dict[int, tuple[bytes, int]] = field(default_factory=dict)  # index -> (body, at_ms)
     chain: dict[int, int] = field(default_factory=dict)  # index -> checksum of the state after it
     where: dict[bytes, int] = field(default_factory=dict)  # body -> index
@@ -46,15 +48,23 @@ class Book:
         """The digest of two runs of one seed must be equal."""
         self.digest.update(repr(what).encode())
 
-    def leads(self, node: str, term: int, now_us: int) -> bool:
-        """True when this term has a leader for the first time."""
-        first = term not in self.leaders
+    def leads(self, node: str, term: int, now_us: int, *, by_transfer: bool) -> None:
+        if term not in self.leaders:
+            self.note("leader", node, term, now_us)
+            if not by_transfer:
+                self.elections.append((term, now_us))
         other = self.leaders.setdefault(term, node)
         if other != node:
             raise Violation(f"two leaders in term {term}: {other} and {node}")
-        if first:
-            self.note("leader", node, term, now_us)
-        return first
+
+    def claims(self, node: str, term: int, contact_us: float) -> None:
+        """A leader relies on its majority until `contact_us` plus the lease: nobody was elected by then."""
+        for later, at_us in self.elections[-4:]:
+            if later > term and contact_us + self.lease_us > at_us:
+                raise Violation(
+                    f"{node} of term {term} claims a majority at {contact_us:.0f} us, "
+                    f"term {later} began at {at_us} us"
+                )
 
     def applied(self, node: str, index: int, at_ms: int, body: bytes, chain: int) -> None:
         known = self.log.get(index)

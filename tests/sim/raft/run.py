@@ -49,6 +49,9 @@ class Nemesis:
             self.break_link,
             self.cut_one_way,
             self.isolate,
+            self.part,
+            self.part,
+            self.die_writing,
             self.split,
             self.snapshot,
             self.die_in_compaction,
@@ -107,13 +110,28 @@ class Nemesis:
         outward = self.rng.random() < 0.5
         for other in deaf:
             self.world.network.stall(*((a, other) if outward else (other, a)))
-        self._after(100, 900, lambda: [self.world.break_link(a, other) for other in deaf] and None)
+        self._after(100, 900, lambda: self._break_all(a, deaf))
+
+    def _break_all(self, a: str, others: list[str]) -> None:
+        for other in others:
+            self.world.break_link(a, other)
 
     def isolate(self, a: str, b: str) -> None:
         for other in self.world.ids:
             if other != a:
                 self.world.block(a, other)
         self._after(100, 900, self.world.unblock_all)
+
+    def part(self, a: str, b: str) -> None:
+        """Two nodes lose each other; the others hear both."""
+        self.world.block(a, b)
+        self._after(100, 900, self.world.unblock_all)
+
+    def die_writing(self, a: str, b: str) -> None:
+        """Some nodes, or all, die with their next write to the log."""
+        for node_id in self.world.ids if self.rng.random() < 0.5 else [a]:
+            self.world.nodes[node_id].fuse_at = "write log"
+            self._after(50, 400, lambda node_id=node_id: self.world.start(node_id))  # type: ignore[misc]
 
     def split(self, a: str, b: str) -> None:
         left = self.rng.sample(self.world.ids, len(self.world.ids) // 2)
@@ -129,7 +147,9 @@ class Nemesis:
 
     def die_in_compaction(self, a: str, b: str) -> None:
         node = self.world.nodes[a]
-        node.fuse_at = self.rng.choice(["switch snapshot", "switch snapshot", "write snapshot", "store chunk"])
+        node.fuse_at = self.rng.choice(
+            ["switch snapshot", "switch snapshot", "write snapshot", "store chunk"]
+        )
         self.snapshot(a, b)
         self._after(300, 900, lambda: self.world.start(a))
 
@@ -142,7 +162,7 @@ class Nemesis:
     def slow_disk(self, a: str, b: str) -> None:
         node = self.world.nodes[a]
         node.disk_us = self.rng.choice([5_000, 40_000, 200_000])
-        self._after(50, 600, lambda: setattr(node, "disk_us", 400))
+        self._after(50, 600, lambda: setattr(node, "disk_us", self.world.disk_us))
 
     def slow_network(self, a: str, b: str) -> None:
         self.world.network.slow_us = self.rng.choice([5_000, 30_000, 80_000])
@@ -163,7 +183,7 @@ class Nemesis:
         world.network.slow_us = 0
         for a in world.ids:
             node = world.nodes[a]
-            node.disk_us, node.fuse_at, node.disk.fuse = 400, "", None
+            node.disk_us, node.fuse_at, node.disk.fuse = world.disk_us, "", None
             world.resume(a)
             for b in world.ids:
                 if a != b:
