@@ -178,28 +178,26 @@ class RandomLog:
         key = f"s{self.random.randint(0, 4)}"
         error = TaskError("SKILL_FAILED", "no", retryable=self.random.random() < 0.8)
         data = Data(b"r" * self.random.randint(0, 30))
-        return self.random.choice(
-            [
-                StartTask(task_id, attempt),
-                RecordStep(task_id, attempt, key, data),
-                SaveCheckpoint(task_id, attempt, data, self.random.randint(1, 6)),
-                ReportProgress(task_id, attempt, self.random.randint(0, 10_000), "on the way"),
-                FinishTask(task_id, attempt, data),
-                FailAttempt(task_id, attempt, error, self.random.getrandbits(32)),
-                ReleaseTask(task_id, attempt, "why not", lost=self.random.random() < 0.5),
-                ConfirmCancel(task_id, attempt),
-            ]
-        )
+        reports: list[Command] = [
+            StartTask(task_id, attempt),
+            RecordStep(task_id, attempt, key, data),
+            SaveCheckpoint(task_id, attempt, data, self.random.randint(1, 6)),
+            ReportProgress(task_id, attempt, self.random.randint(0, 10_000), "on the way"),
+            FinishTask(task_id, attempt, data),
+            FailAttempt(task_id, attempt, error, self.random.getrandbits(32)),
+            ReleaseTask(task_id, attempt, "why not", lost=self.random.random() < 0.5),
+            ConfirmCancel(task_id, attempt),
+        ]
+        return self.random.choice(reports)
 
     def _operator(self) -> Command:
         task_id, attempt = self._task()
-        return self.random.choice(
-            [
-                CancelTask(task_id, "changed my mind"),
-                ExpireTask(task_id, attempt, self.random.choice(list(ExpiryKind)), 7),
-                SetDrain(NodeId(self.random.choice(["n1", "n2", "n9"])), self.random.random() < 0.5, 20),
-            ]
-        )
+        orders: list[Command] = [
+            CancelTask(task_id, "changed my mind"),
+            ExpireTask(task_id, attempt, self.random.choice(list(ExpiryKind)), 7),
+            SetDrain(NodeId(self.random.choice(["n1", "n2", "n9"])), self.random.random() < 0.5, 20),
+        ]
+        return self.random.choice(orders)
 
     def _policy(self) -> Command:
         policy = Policy(

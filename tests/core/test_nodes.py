@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from coterie.core.agenda import Cancel, Start, Stop, agenda
@@ -145,7 +147,7 @@ def test_draining_survives_a_restart_and_ends_on_request(cluster: CoreCluster) -
         (Constraints(target_node="n2"), {}, "target node"),
     ],
 )
-def test_hard_constraints(constraints: Constraints, changes: dict[str, object], fragment: str) -> None:
+def test_hard_constraints(constraints: Constraints, changes: dict[str, Any], fragment: str) -> None:
     cluster = CoreCluster().with_node("n1", **changes)
     said = refusal("echo", constraints, cluster.state.nodes[N1])
     assert (fragment in said) if fragment else said == ""
