@@ -18,7 +18,6 @@ class SyncObj(seam.SyncObj):
 
     _leader_heard_at = -math.inf  # last message of the current leader
     _sworn_until = -math.inf  # a leader may rely on an answer this node gave before it was restarted
-    _election_at = -math.inf  # when this node last asked for votes
     _pre_voters: frozenset[str] = frozenset()
     _voters: frozenset[str] = frozenset()
     _elect_now = False  # a majority has granted the pre-vote
@@ -42,7 +41,6 @@ class SyncObj(seam.SyncObj):
         self._by_transfer = self.__transferInProgress
         self._elect_now = False
         self._voters = frozenset()
-        self._election_at = self._now()
 
     def _ask_pre_votes(self) -> None:
         self._restart_election_timer()

@@ -204,8 +204,10 @@ class Journal(LibraryJournal):  # type: ignore[misc]
         if good < len(raw):
             self._disk.truncate(NAME, good)
         self._file = self._disk.open(NAME)
-        # What was read may come from the page cache of a process that died before its fsync.
+        # A process that died may have left all this to the page cache: what was written, and what was
+        # renamed. It must be on the disk before anything is promised that builds on it.
         self._file.sync()
+        self._disk.sync_dir()
         self._offset = good
 
     def _replay(self, record: form.Record, path: str) -> None:

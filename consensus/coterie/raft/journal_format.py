@@ -91,7 +91,7 @@ def read_header(raw: bytes, path: str, identity: Identity) -> tuple[int, int]:
         )
     payload = raw[_HEADER.size : _HEADER.size + size]
     if len(payload) != size or zlib.crc32(payload) != crc:
-        raise DamagedFile(path, _HEADER.size, "the header's checksum is wrong")
+        raise DamagedFile(path, 0, "the header's checksum is wrong")
     salt, cluster_size, node_size = _IDENTITY.unpack_from(payload)
     names = payload[_IDENTITY.size :]
     found = Identity(names[:cluster_size].decode(), names[cluster_size : cluster_size + node_size].decode())

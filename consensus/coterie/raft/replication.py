@@ -29,11 +29,8 @@ class SyncObj(elections.SyncObj):
 
     def __onBecomeLeader(self) -> None:
         self._close_progress()
-        last = self._log.last_index
-        self._progress = {node: Progress(last + 1) for node in self._others}
-        for node in self._others:
-            if node.id in self._voters:
-                self._progress[node].contact_at = self._election_at
+        # A granted vote is no contact: the voter may vote again, in the next term, until it hears a leader.
+        self._progress = {node: Progress(self._log.last_index + 1) for node in self._others}
         super().__onBecomeLeader()  # appends the no-op of the term, then sends
 
     def __setState(self, newState: int) -> None:

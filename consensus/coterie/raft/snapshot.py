@@ -66,7 +66,7 @@ def read_meta(file: DiskFile, path: str, cluster_id: str) -> tuple[Meta, int]:
         )
     payload = file.read_at(_HEADER.size, min(size, CHUNK_BYTES_MAX))
     if len(payload) != size or size < _META.size or zlib.crc32(payload) != crc:
-        raise DamagedFile(path, _HEADER.size, "the header's checksum is wrong")
+        raise DamagedFile(path, 0, "the header's checksum is wrong")
     owner = payload[_META.size :].decode()
     if owner != cluster_id:
         raise WrongDataDir(

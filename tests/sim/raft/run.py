@@ -52,6 +52,7 @@ class Nemesis:
             self.part,
             self.part,
             self.die_writing,
+            self.die_in_turn,
             self.split,
             self.snapshot,
             self.die_in_compaction,
@@ -132,6 +133,15 @@ class Nemesis:
         for node_id in self.world.ids if self.rng.random() < 0.5 else [a]:
             self.world.nodes[node_id].fuse_at = "write log"
             self._after(50, 400, lambda node_id=node_id: self.world.start(node_id))  # type: ignore[misc]
+
+    def die_in_turn(self, a: str, b: str) -> None:
+        """All but `a` die with their next write and are soon back; `a` is lost meanwhile."""
+        for node_id in self.world.ids:
+            if node_id != a:
+                self.world.nodes[node_id].fuse_at = "write log"
+                self._after(20, 60, lambda node_id=node_id: self.world.start(node_id))  # type: ignore[misc]
+        self._after(1, 10, lambda: self.world.kill(a))
+        self._after(500, 900, lambda: self.world.start(a))
 
     def split(self, a: str, b: str) -> None:
         left = self.rng.sample(self.world.ids, len(self.world.ids) // 2)

@@ -156,7 +156,7 @@ class World:
         """kill -9, or the plug is pulled. A job under way may have got anywhere."""
         node = self.nodes[node_id]
         if node.is_up and node.jobs and self.rng.random() < 0.8:
-            node.disk.fuse = self.rng.randint(0, 6)
+            node.disk.fuse = self.rng.randint(0, 1 if node.jobs[0].name == "write log" else 8)
             with contextlib.suppress(Died):
                 node.jobs[0].work()
         node.member = None
