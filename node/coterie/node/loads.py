@@ -101,8 +101,10 @@ class Lease:
     def extend_from(self, sent_at: float) -> None:
         """`sent_at` (monotonic seconds) was answered."""
         until = sent_at + self._lease_s
+        if until <= self._until:  # a new leader that nobody has answered yet says minus infinity
+            return
         left_ms = int((until - self._clock.monotonic()) * 1000)
-        if until > self._until and left_ms > 0:
+        if left_ms > 0:
             self._until = until
             self._on_extend(left_ms)
 
