@@ -14,7 +14,7 @@ from bench.figures import Aim, Section, WorkNotDone
 from bench.nodes import Fleet, ready, running
 from bench.options import Options, run_alone
 from coterie.node.localcluster import LocalCluster
-from coterie.node.localcluster_wait import open_channel, status_of
+from coterie.node.localcluster.wait import open_channel, status_of
 from coterie.v1 import cluster_pb2
 
 NAME = "footprint"

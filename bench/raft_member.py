@@ -21,7 +21,7 @@ import grpc
 import grpc.aio
 import uvloop
 
-from coterie.node.config_settings import TlsPaths
+from coterie.node.config.settings import TlsPaths
 from coterie.node.identity import require_node
 from coterie.node.links import CLAIM_KEY, PeerChannels, RaftDialer, run_stream
 from coterie.node.rpc import Context, streaming

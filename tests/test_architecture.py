@@ -51,7 +51,7 @@ ENVIRONMENT_READERS = (
     "coterie.node.main",
     "coterie.node.demo",
     "coterie.node.localcluster",
-    "coterie.node.skillhost_zygote",
+    "coterie.node.skillhost.zygote",
     "coterie.client.settings",
     "coterie.skills",
 )
@@ -182,7 +182,7 @@ def test_the_law_finds_a_planted_fault(module: str, source: str, fault: str) -> 
         ("coterie.raft.a", "from pysyncobj import SyncObj\nfrom coterie.v1 import raft_pb2\nimport os"),
         ("coterie.client.a", "def f():\n    import yaml\nfrom coterie.v1 import tasks_pb2\nimport grpc"),
         ("coterie.node.llm", "import openai"),
-        ("coterie.node.config_read", "import os\nx = os.environ"),
+        ("coterie.node.config.read", "import os\nx = os.environ"),
         ("coterie.skills.a", "import asyncio\nimport pydantic\nimport re\nre.compile('x')"),
     ],
 )

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from coterie.node.localcluster import ClusterFailed, LocalCluster, free_addresses
-from coterie.node.localcluster_config import merge
-from coterie.node.localcluster_wait import disagreement
-from coterie.node.reaper import groups_left
+from coterie.node.localcluster.config import merge
+from coterie.node.localcluster.reaper import groups_left
+from coterie.node.localcluster.wait import disagreement
 from coterie.v1 import cluster_pb2
 
 # Starts a process of its own in the same group, as a node might, and tells its id.

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coterie.node.config import ConfigError, LoadedConfig, load_config
-from coterie.node.config_yaml import Value, parse_yaml
+from coterie.node.config.yaml_text import Value, parse_yaml
 
 NODES = "cluster: {nodes: [{id: a, host: 127.0.0.1}]}\n"
 

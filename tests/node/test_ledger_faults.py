@@ -28,8 +28,8 @@ from coterie.node.ledger import (
     LedgerQuery,
     LedgerTask,
 )
-from coterie.node.ledger_gaps import GAPS_MAX, add_gap, covered_through, fill_gap
-from coterie.node.ledger_store import LedgerStore
+from coterie.node.ledger.gaps import GAPS_MAX, add_gap, covered_through, fill_gap
+from coterie.node.ledger.store import LedgerStore
 from tests.node.ledger_tools import IDLE, append, event, opened, task, until
 
 ALL = LedgerQuery()
@@ -66,7 +66,7 @@ WRITE_UNTIL_KILLED = """
     import asyncio, itertools, os, signal, sys
     from pathlib import Path
     from coterie.node.ledger import Ledger, LedgerOptions
-    from coterie.node.ledger_store import LedgerStore
+    from coterie.node.ledger.store import LedgerStore
     from tests.node.ledger_tools import append
 
     statements = itertools.count(1)

@@ -53,9 +53,11 @@ def set_drain(state: ClusterState, command: SetDrain, moment: Moment) -> Outcome
     node = state.nodes.get(command.node_id)
     if node is None:
         return Rejected("NODE_NOT_FOUND", f"no node {command.node_id}")
-    if node.draining == command.draining:
-        return Accepted(duplicate=True)
     deadline = moment.at_ms + command.deadline_after_ms if command.draining else 0
+    if node.draining and command.draining:  # the same again changes nothing, more haste does
+        deadline = min(deadline, node.drain_deadline_at_ms)
+    if node.draining == command.draining and node.drain_deadline_at_ms == deadline:
+        return Accepted(duplicate=True)
     state.nodes[node.node_id] = replace(
         node, draining=command.draining, drain_deadline_at_ms=deadline, changed_at_ms=moment.at_ms
     )

@@ -297,6 +297,9 @@ def expire(state: ClusterState, command: ExpireTask, moment: Moment) -> Outcome:
         return Accepted(task.task_id)
     if task.state not in HELD or task.attempt != command.attempt:
         return _stale(task)
+    if task.cancel_requested:
+        _cancelled(state, task, moment)
+        return Accepted(task.task_id)
     error = TaskError("ATTEMPT_TIMEOUT", f"attempt {task.attempt} took longer than allowed")
     _failed(state, task, error, command.dice, moment, TaskState.TIMED_OUT)
     return Accepted(task.task_id)

@@ -33,13 +33,15 @@ class Codec:
         self.plain: list[str] = []
         self.enums: list[tuple[str, type[IntEnum]]] = []
         self.nested: list[tuple[str, Codec, Any]] = []
+        self.required: set[str] = set()  # nested, and never absent: read from an empty message then
         self.repeated: list[tuple[str, Codec | None]] = []
         for field in fields(record):
             self._add(field.name, hints[field.name])
 
     def _add(self, name: str, hint: Any) -> None:
         hint = getattr(hint, "__supertype__", hint)  # NewType
-        if get_origin(hint) in (typing.Union, types.UnionType):
+        optional = get_origin(hint) in (typing.Union, types.UnionType)
+        if optional:
             hint = next(arg for arg in get_args(hint) if arg is not type(None))
         if get_origin(hint) is tuple:
             item = get_args(hint)[0]
@@ -47,6 +49,8 @@ class Codec:
         elif is_dataclass(hint):
             codec = codec_for(typing.cast(Any, hint))
             self.nested.append((name, codec, _absent(codec.record)))
+            if not optional and codec.record not in _ABSENT:
+                self.required.add(name)
         elif isinstance(hint, type) and issubclass(hint, IntEnum):
             self.enums.append((name, hint))
         else:
@@ -77,7 +81,7 @@ class Codec:
         for name, enum in self.enums:
             values[name] = enum(getattr(message, name))
         for name, codec, absent in self.nested:
-            present = message.HasField(name)
+            present = name in self.required or message.HasField(name)
             values[name] = codec.read(getattr(message, name)) if present else absent
         for name, item in self.repeated:
             found = getattr(message, name)

@@ -22,7 +22,7 @@ from coterie.node.httpd import HttpServer
 from coterie.node.hub import Bell, Hub
 from coterie.node.incarnation import next_incarnation
 from coterie.node.ledger import Ledger
-from coterie.node.ledger_feed import GapFiller, feed
+from coterie.node.ledger.feed import GapFiller, feed
 from coterie.node.links import PeerChannels, RaftDialer
 from coterie.node.loads import Lease, LoadBook, Reporter, SelfGauge
 from coterie.node.metrics import NodeMetrics

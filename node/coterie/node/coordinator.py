@@ -16,12 +16,14 @@ from coterie.node.hub import Bell, wait_for_bell
 from coterie.node.loads import LoadBook
 from coterie.node.observability import get_logger
 from coterie.node.proposer import Proposer
+from coterie.raft.errors import TransferFailed
 
 log = get_logger(__name__)
 
 PROPOSE_TIMEOUT_S = 5.0
 IDLE_S = 0.1  # at most this long between two looks at the load reports
-DRAIN_HANDOVER_S = 5.0
+HANDOVER_S = 2.0
+HANDOVER_PAUSE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +58,13 @@ class Coordinator:
         self._policy, self._naming = parts.policy, parts.naming
         self._bell = parts.bell.listener()
         self._term = 0  # of the leadership the load book belongs to
+        self._looked_at_ms = 0
+        self._hand_over_at = float("-inf")  # monotonic: not before
 
     async def run(self) -> None:
         while True:
             await wait_for_bell(self._bell, self._pause_s())
+            self._looked_at_ms = self._clock.now_ms()
             if not self._engine.is_leader:
                 continue
             try:
@@ -71,8 +76,9 @@ class Coordinator:
                 await asyncio.sleep(IDLE_S)
 
     def _pause_s(self) -> float:
+        """Until the next clock runs out; one that ran out before the last look waits for something else."""
         due = next_clock_ms(self._state())
-        if not due:
+        if due <= self._looked_at_ms:
             return IDLE_S
         return min(IDLE_S, max(0.001, (due - self._clock.now_ms()) / 1000))
 
@@ -84,17 +90,24 @@ class Coordinator:
             self._book.begin(list(self._state().nodes))
             log.info("leading", extra={"term": self._term})
             await self._configure()
-        await self._hand_over_when_draining()
-        while self._engine.is_leader:
+        while self._may_plan():
             commands = self._plan()
             if not commands:
-                return
+                break
             await self._carry_out(commands)
+        await self._hand_over_when_draining()
+
+    def _may_plan(self) -> bool:
+        """This leadership is still the one the load book belongs to, and a majority answers it. A leader that
+        was stopped for a while wakes up with old reports, and believes in itself until somebody answers: its
+        verdicts would reach the log by way of its successor."""
+        engine = self._engine
+        return engine.is_leader and engine.term == self._term and engine.has_quorum
 
     def _plan(self) -> list[Command]:
         state = self._state()
-        for node_id in state.nodes:
-            self._book.expect(node_id)
+        for node in state.nodes.values():
+            self._book.expect(node.node_id, node.incarnation)
         view = View(self._clock.now_ms(), self._book.loads(), self._book.fresh(), self._clock.dice())
         return plan(state, view, self._policy)
 
@@ -120,9 +133,23 @@ class Coordinator:
         await self._proposer.one(command, PROPOSE_TIMEOUT_S)
 
     async def _hand_over_when_draining(self) -> None:
+        """To a node that stays. Planning waits meanwhile, so a failure is not tried again at once."""
         state = self._state()
         me = state.nodes.get(self._me)
-        if me is None or not me.draining or state.indexes.held_by(self._me):
+        if me is None or not me.draining or state.indexes.held_by(self._me) or not self._may_plan():
             return
-        if any(n.status is NodeStatus.UP and not n.draining for n in state.nodes.values()):
-            await self._engine.transfer_leadership("", DRAIN_HANDOVER_S)
+        now = self._clock.monotonic()
+        if now < self._hand_over_at:
+            return
+        self._hand_over_at = now + HANDOVER_PAUSE_S
+        for node in sorted(state.nodes.values(), key=lambda node: node.node_id):
+            if node.status is NodeStatus.UP and not node.draining and await self._hand_over(node.node_id):
+                return
+
+    async def _hand_over(self, node_id: NodeId) -> bool:
+        try:
+            await self._engine.transfer_leadership(node_id, HANDOVER_S)
+        except (TransferFailed, NotCommitted) as error:
+            log.info("leadership did not move", extra={"node": node_id, "error": str(error)})
+            return False
+        return True

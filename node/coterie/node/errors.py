@@ -21,7 +21,7 @@ from coterie.node.blobs import (
     BlobTooLarge,
 )
 from coterie.node.filters import FilterError
-from coterie.node.ledger_rows import LedgerError
+from coterie.node.ledger.rows import LedgerError
 from coterie.raft.errors import EntryTooLarge, TooManyProposals, TransferFailed
 
 DOMAIN = "coterie"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from coterie.core.nouns import TaskState
-from coterie.node.ledger_rows import LedgerQuery
+from coterie.node.ledger.rows import LedgerQuery
 
 FILTER_CHARS_MAX = 2_048
 CLAUSES_MAX = 32

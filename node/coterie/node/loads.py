@@ -56,9 +56,12 @@ class LoadBook:
         in_a_row = before.in_a_row + 1 if before is not None and fresh else 1
         self._seen[NodeId(report.node_id)] = _Seen(report, now, in_a_row)
 
-    def expect(self, node_id: NodeId) -> None:
-        """A node that registered but has not reported yet starts its grace now."""
-        self._seen.setdefault(node_id, _Seen(None, self._clock.monotonic(), 0))
+    def expect(self, node_id: NodeId, incarnation: int) -> None:
+        """A node that registered but has not reported yet starts its grace now, also when it was known
+        before: the silence of its earlier process says nothing about this one."""
+        seen = self._seen.get(node_id)
+        if seen is None or (seen.report is not None and seen.report.incarnation < incarnation):
+            self._seen[node_id] = _Seen(None, self._clock.monotonic(), 0)
 
     def age_ms(self, node_id: NodeId) -> int:
         """Since the last report to this leader; -1: none yet."""

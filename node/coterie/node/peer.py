@@ -13,7 +13,7 @@ from coterie.node.clock import Clock
 from coterie.node.errors import not_found
 from coterie.node.identity import require_node
 from coterie.node.ledger import Ledger
-from coterie.node.ledger_feed import pages
+from coterie.node.ledger.feed import pages
 from coterie.node.links import CLAIM_KEY, FrameSink, run_stream
 from coterie.node.loads import LoadBook
 from coterie.node.rpc import Context, streaming, unary

@@ -26,7 +26,7 @@ EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells say it
 USAGE: Final = "USAGE"  # the reason of a command line that cannot be understood
 
 _CLIENT_ERRORS: Final = "coterie.client.errors"
-_CONFIG_SETTINGS: Final = "coterie.node.config_settings"
+_CONFIG_SETTINGS: Final = "coterie.node.config.settings"
 _BY_CODE: Final[Mapping[str, int]] = {
     "UNAVAILABLE": EXIT_UNAVAILABLE,
     "DATA_LOSS": EXIT_UNAVAILABLE,

@@ -10,15 +10,15 @@ import socket
 from collections.abc import Callable
 from typing import Protocol
 
-from coterie.node.skillhost_output import OutputPipe
-from coterie.node.skillhost_types import (
+from coterie.node.skillhost.nouns import (
     OUTCOME_KINDS_OF_CHILD,
     JobPort,
     OnSkillLog,
     SkillJob,
     SkillOutcome,
 )
-from coterie.node.skillhost_zygote import Zygote
+from coterie.node.skillhost.output import OutputPipe
+from coterie.node.skillhost.zygote import Zygote
 from coterie.skills import Fenced
 from coterie.skills.context import PROGRESS_MESSAGE_CHARS_MAX, STEPS_MAX
 from coterie.skills.frames import Frame, FrameDecoder, FrameError, FrameSocket, Header

@@ -10,8 +10,8 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel
 
-from coterie.node.config_model import ClusterConfig
-from coterie.node.config_read import camel
+from coterie.node.config.model import ClusterConfig
+from coterie.node.config.read import camel
 
 FIRST_PORT = 7101
 _LOOPBACK = "127.0.0.1"

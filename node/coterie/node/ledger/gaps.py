@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from coterie.node.ledger_rows import Gap
+from coterie.node.ledger.rows import Gap
 
 GAPS_MAX = 64
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from coterie.node.config_settings import ConfigError, TlsPaths
+from coterie.node.config.settings import ConfigError, TlsPaths
 
 NODE_URI: Final = "coterie://node/"
 USER_URI: Final = "coterie://user/"
@@ -57,7 +57,7 @@ def init_tls(
 
     hosts: names and addresses at which the nodes are dialled, for all of them or by node id. An authority
     that is already in `directory` is used again; certificates are made anew. Raises TlsError."""
-    from coterie.node import tls_issue
+    from coterie.node.tls import issue as tls_issue
 
     authority = tls_issue.open_authority(directory)
     for node_id in node_ids:
@@ -68,14 +68,14 @@ def init_tls(
 
 def issue_node(directory: Path, node_id: str, hosts: Sequence[str] = ()) -> TlsPaths:
     """A certificate for one node, by the authority in `directory`, which is made when there is none."""
-    from coterie.node import tls_issue
+    from coterie.node.tls import issue as tls_issue
 
     return tls_issue.issue_node(tls_issue.open_authority(directory), directory, node_id, hosts)
 
 
 def issue_user(directory: Path, name: str) -> TlsPaths:
     """A certificate for a person or program, by the authority in `directory`, made when there is none."""
-    from coterie.node import tls_issue
+    from coterie.node.tls import issue as tls_issue
 
     return tls_issue.issue_user(tls_issue.open_authority(directory), directory, name)
 
@@ -84,6 +84,6 @@ def load_tls(paths: TlsPaths, node_id: str | None = None, now: datetime | None =
     """Read the three files and check that they fit together, are valid now, and belong to `node_id`.
 
     node_id: None for a client. Raises TlsError for the first thing that is wrong."""
-    from coterie.node import tls_check
+    from coterie.node.tls import check as tls_check
 
     return tls_check.load(paths, node_id, now or datetime.now(UTC))

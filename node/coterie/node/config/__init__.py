@@ -17,12 +17,12 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from coterie.node.config_check import Finding, errors, notes, refused_values, warnings
-from coterie.node.config_dev import dev_config, dump_config, free_ports
-from coterie.node.config_model import ClusterConfig
-from coterie.node.config_read import ENVIRONMENT, KeyPath, Tree, read_tree
-from coterie.node.config_resolve import node_settings
-from coterie.node.config_settings import (
+from coterie.node.config.check import Finding, errors, notes, refused_values, warnings
+from coterie.node.config.dev import dev_config, dump_config, free_ports
+from coterie.node.config.model import ClusterConfig
+from coterie.node.config.read import ENVIRONMENT, KeyPath, Tree, read_tree
+from coterie.node.config.resolve import node_settings
+from coterie.node.config.settings import (
     ConfigError,
     HealthSettings,
     Limits,

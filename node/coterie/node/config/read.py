@@ -17,9 +17,9 @@ from typing import Final, get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from coterie.node.config_model import RELATIVE, ClusterConfig
-from coterie.node.config_support import REFUSED_KEYS, REFUSED_LISTS
-from coterie.node.config_yaml import Entry, Value, read_yaml
+from coterie.node.config.model import RELATIVE, ClusterConfig
+from coterie.node.config.support import REFUSED_KEYS, REFUSED_LISTS
+from coterie.node.config.yaml_text import Entry, Value, read_yaml
 
 KeyPath = tuple[str | int, ...]  # snake_case keys and list positions
 

@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from coterie.node.ledger_gaps import covered_through
-from coterie.node.ledger_rows import (
+from coterie.node.ledger.gaps import covered_through
+from coterie.node.ledger.rows import (
     Gap,
     LedgerClosed,
     LedgerError,
@@ -23,7 +23,7 @@ from coterie.node.ledger_rows import (
     LedgerQuery,
     LedgerTask,
 )
-from coterie.node.ledger_store import decode_labels, encode_label, is_damage
+from coterie.node.ledger.store import decode_labels, encode_label, is_damage
 
 T = TypeVar("T")
 

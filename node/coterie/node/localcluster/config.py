@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from coterie.node.config_dev import dev_config, dump_config
-from coterie.node.config_settings import TlsPaths
+from coterie.node.config.dev import dev_config, dump_config
+from coterie.node.config.settings import TlsPaths
 
 CONFIG_FILE = "cluster.yaml"
 

@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from coterie.node.config_address import check_host, is_loopback
-from coterie.node.config_model import check_node_id
-from coterie.node.config_settings import TlsPaths
+from coterie.node.config.address import check_host, is_loopback
+from coterie.node.config.model import check_node_id
+from coterie.node.config.settings import TlsPaths
 from coterie.node.tls import CA_CERT, CA_KEY, NODE_URI, USER_URI, TlsError, node_paths, user_paths
 
 AUTHORITY_DAYS: Final = 3_650

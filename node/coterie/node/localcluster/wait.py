@@ -11,7 +11,7 @@ from typing import Protocol
 import grpc
 import grpc.aio
 
-from coterie.node.config_settings import TlsPaths
+from coterie.node.config.settings import TlsPaths
 from coterie.v1 import cluster_pb2, cluster_pb2_grpc, tasks_pb2
 
 POLL_S = 0.05

@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 
 from coterie.core.nouns import RetryPolicy
-from coterie.node.config_address import is_loopback, join_address
-from coterie.node.config_check import down_after_ms, lease_ms, node_ports
-from coterie.node.config_model import ClusterConfig, NodeEntry, Tls
-from coterie.node.config_settings import (
+from coterie.node.config.address import is_loopback, join_address
+from coterie.node.config.check import down_after_ms, lease_ms, node_ports
+from coterie.node.config.model import ClusterConfig, NodeEntry, Tls
+from coterie.node.config.settings import (
     ConfigError,
     HealthSettings,
     Limits,

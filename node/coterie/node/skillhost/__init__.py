@@ -24,9 +24,9 @@ import time
 from collections import deque
 from collections.abc import Mapping
 
-from coterie.node import skillhost_verdicts as verdicts
-from coterie.node.skillhost_child import LEVELS, Child, Run
-from coterie.node.skillhost_types import (
+from coterie.node.skillhost import verdicts as verdicts
+from coterie.node.skillhost.child import LEVELS, Child, Run
+from coterie.node.skillhost.nouns import (
     JobPort,
     OnSkillLog,
     SkillHostError,
@@ -37,7 +37,7 @@ from coterie.node.skillhost_types import (
     SkillOutcome,
     SkillProblem,
 )
-from coterie.node.skillhost_zygote import Zygote, kill_group
+from coterie.node.skillhost.zygote import Zygote, kill_group
 from coterie.skills.runframe import RUN_BODY_BYTES_MAX
 from coterie.skills.status import describe_status
 

@@ -1,7 +1,7 @@
 """The shape of the configuration: every key, its type, its range and its default.
 
 Keys are snake_case here; in files camelCase is equal. Times come out as milliseconds, sizes as bytes.
-To add a key: add it here, give it an effect in config_resolve.py or a line in config_support.py; test it."""
+To add a key: add it here, give it an effect in resolve.py or a line in support.py; test it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from coterie.node.config_address import WILDCARDS, Address, check_host, parse_address
+from coterie.node.config.address import WILDCARDS, Address, check_host, parse_address
 from coterie.node.units import (
     format_duration,
     format_size,

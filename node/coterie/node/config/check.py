@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from coterie.node.config_address import is_loopback, join_address
-from coterie.node.config_model import ClusterConfig, HealthCheck, NodeEntry
-from coterie.node.config_read import KeyPath, Tree
-from coterie.node.config_support import CHOICES, NO_EFFECT, REFUSED_VALUES
+from coterie.node.config.address import is_loopback, join_address
+from coterie.node.config.model import ClusterConfig, HealthCheck, NodeEntry
+from coterie.node.config.read import KeyPath, Tree
+from coterie.node.config.support import CHOICES, NO_EFFECT, REFUSED_VALUES
 from coterie.node.units import format_duration, format_size
 
 GRPC_PORT: Final = 8080

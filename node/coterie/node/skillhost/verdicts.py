@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from coterie.node.skillhost_types import SkillOutcome
+from coterie.node.skillhost.nouns import SkillOutcome
 
 CANCELLED = SkillOutcome("cancelled", code="CANCELLED", message="the task was cancelled", retryable=False)
 LEASE_LOST = SkillOutcome("lease_lost", code="LEASE_LOST", message="the node's lease ran out")

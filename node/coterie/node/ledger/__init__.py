@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from coterie.node.ledger_reader import (
+from coterie.node.ledger.reader import (
     LedgerReader,
     select_counts,
     select_events,
@@ -18,7 +18,7 @@ from coterie.node.ledger_reader import (
     select_task,
     select_tasks,
 )
-from coterie.node.ledger_rows import (
+from coterie.node.ledger.rows import (
     Gap,
     LedgerClosed,
     LedgerError,
@@ -28,8 +28,8 @@ from coterie.node.ledger_rows import (
     LedgerQuery,
     LedgerTask,
 )
-from coterie.node.ledger_store import LedgerStore
-from coterie.node.ledger_writer import LedgerWriter, QueuedRows
+from coterie.node.ledger.store import LedgerStore
+from coterie.node.ledger.writer import LedgerWriter, QueuedRows
 
 __all__ = [
     "Gap",

@@ -32,9 +32,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from coterie.node.config_settings import TlsPaths
-from coterie.node.localcluster_config import make_tls, write_config
-from coterie.node.localcluster_wait import wait_agreed
+from coterie.node.config.settings import TlsPaths
+from coterie.node.localcluster.config import make_tls, write_config
+from coterie.node.localcluster.wait import wait_agreed
 
 LOG_TAIL_LINES = 15
 STOP_GRACE_S = 8.0

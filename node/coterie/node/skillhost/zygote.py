@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import coterie.skills
-from coterie.node.skillhost_output import OutputPipe
-from coterie.node.skillhost_types import SkillHostError, SkillHostOptions, SkillInfo, SkillProblem
+from coterie.node.skillhost.nouns import SkillHostError, SkillHostOptions, SkillInfo, SkillProblem
+from coterie.node.skillhost.output import OutputPipe
 from coterie.skills.frames import Frame, FrameDecoder, FrameSocket, encode_frame
 
 ENV_ALLOW = frozenset({"PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "PYTHONPATH"})

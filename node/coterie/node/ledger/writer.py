@@ -12,8 +12,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from coterie.node.ledger_gaps import add_gap, covered_through, fill_gap
-from coterie.node.ledger_rows import (
+from coterie.node.ledger.gaps import add_gap, covered_through, fill_gap
+from coterie.node.ledger.rows import (
     Gap,
     LedgerClosed,
     LedgerError,
@@ -21,7 +21,7 @@ from coterie.node.ledger_rows import (
     LedgerOptions,
     LedgerTask,
 )
-from coterie.node.ledger_store import ROW_ERRORS, LedgerStore, is_damage
+from coterie.node.ledger.store import ROW_ERRORS, LedgerStore, is_damage
 
 T = TypeVar("T")
 

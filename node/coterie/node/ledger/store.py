@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from coterie.node.ledger_rows import Gap, LedgerError, LedgerEvent, LedgerOptions, LedgerTask
+from coterie.node.ledger.rows import Gap, LedgerError, LedgerEvent, LedgerOptions, LedgerTask
 
 APPLICATION_ID = 0x436F_7472  # "Cotr": tells our files from other people's SQLite files
 SCHEMA_VERSION = 1
