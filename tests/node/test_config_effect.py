@@ -17,10 +17,10 @@ JUDGED_EARLIER = {"interval_ms", "allow_insecure_loopback", "timeout_ms", "unhea
 
 def attributes_read() -> set[str]:
     """Every attribute name that is read in the node, and the settings properties that read others."""
-    files = [path for path in NODE.rglob("*.py") if not path.name.startswith(("config", "tls"))]
-    trees = [
-        ast.parse(path.read_text(encoding="utf-8")) for path in [*files, NODE / "config" / "settings.py"]
-    ]
+    rooms = {"config", "tls"}
+    files = [path for path in NODE.rglob("*.py") if path.relative_to(NODE).parts[0] not in rooms]
+    files.append(NODE / "config" / "settings.py")
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in files]
     return {node.attr for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
 
 
