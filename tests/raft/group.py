@@ -130,9 +130,9 @@ class Group:
                 member.step()
                 self.jobs[node].extend(member.take_jobs())
             self.collect(node)
-            if node in self.hold_disk or not self.run_jobs(node):
-                if member.is_blocked or member.next_step_at() > self.clock.monotonic():
-                    return
+            worked = node not in self.hold_disk and self.run_jobs(node)
+            if not worked and (member.is_blocked or member.next_step_at() > self.clock.monotonic()):
+                return
         raise AssertionError(f"{node} does not come to rest")
 
     def run_jobs(self, node: str) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -222,6 +223,8 @@ class RaftEngine:
 
         give_up = start(done)
         self._kick()
+        if self._member is not None and self._member.is_blocked:
+            self._arm(self._member.next_step_at())  # its deadline does not wait for the disk
         try:
             return await future
         except asyncio.CancelledError:
@@ -260,8 +263,7 @@ class RaftEngine:
             self._compaction = self._loop.create_task(
                 self._compact(member.ready_to_cut), name="raft-compaction"
             )
-        if not member.is_blocked:
-            self._arm(member.next_step_at())
+        self._arm(member.next_step_at())
 
     def _send(self, member: Member) -> None:
         for peer, frame in member.take_frames():
@@ -299,8 +301,10 @@ class RaftEngine:
     def _arm(self, due: float) -> None:
         """A step that comes too early is harmless, so an armed timer is only ever moved forward in time by
         firing: pushing an election deadline back costs nothing."""
-        delay = due - self._clock.monotonic()
-        if delay <= 0:
+        if due == math.inf:
+            return
+        delay = max(due - self._clock.monotonic(), 0.0)
+        if delay == 0.0 and self._member is not None and not self._member.is_blocked:
             self._kick()
             return
         at = self._loop.time() + delay
@@ -313,7 +317,12 @@ class RaftEngine:
 
     def _fire(self) -> None:
         self._timer = None
-        self._kick()
+        member = self._member
+        if member is not None and self._running and member.is_blocked:
+            member.expire()
+            self._arm(member.next_step_at())
+        else:
+            self._kick()
 
     async def _compact(self, index: int) -> None:
         while True:

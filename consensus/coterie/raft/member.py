@@ -17,12 +17,14 @@ from coterie.core.ports import Machine
 from coterie.raft import messages as m
 from coterie.raft import reading
 from coterie.raft.disk import Disk
-from coterie.raft.errors import BadFrame
+from coterie.raft.errors import BadFrame, DamagedFile
 from coterie.raft.jobs import Job, nothing
+from coterie.raft.journal import NAME as JOURNAL_NAME
 from coterie.raft.journal import Journal
 from coterie.raft.journal_format import Identity
 from coterie.raft.options import RaftOptions
 from coterie.raft.seam import LEADER, Clock, Node, use_clock
+from coterie.raft.snapshot import NAME as SNAPSHOT_NAME
 from coterie.raft.snapshot import SnapshotStore
 from coterie.raft.wire import Wire
 
@@ -46,6 +48,9 @@ class SyncObj(reading.SyncObj):
         self._wire = Wire(options.cluster_id, options.frame_bytes_max)
         self._seen: tuple[str, int] = ("", 0)
         self.changed = False  # the driver rings the bell, and sets it back
+        if disk.exists(SNAPSHOT_NAME) and not disk.exists(JOURNAL_NAME):
+            # Its term and vote are gone with it: this node could vote twice.
+            raise DamagedFile(disk.path_of(JOURNAL_NAME), 0, "it is missing, and a snapshot is there")
         journal = Journal(disk, Identity(options.cluster_id, options.node_id), rng)
         store = SnapshotStore(disk, options.cluster_id)
         self._handlers: dict[type, Callable[[Node, Any], None]] = {
@@ -133,7 +138,7 @@ class SyncObj(reading.SyncObj):
     def _take_in(self) -> None:
         while self._inbox:
             self._inbox.popleft()()
-        self._proposals.expire(self._now(), quorum=self._leader_is_alive())
+        self.expire()
         self._tick_election()
         super()._onTick(0)
         self._tick_reads()
@@ -184,18 +189,18 @@ class SyncObj(reading.SyncObj):
         return frames
 
     def next_step_at(self) -> float:
-        """When the next step is due, if nothing happens before. Monotonic clock, seconds."""
+        """When the next step is due, if nothing happens before; while blocked, the next `expire`. Monotonic
+        clock, seconds."""
+        if self._blocked:
+            return min(self._deadlines(), default=math.inf) + TIMER_SLACK_S
         if self._finished or self._inbox or self.has_more_to_apply or self._cut_wanted:
             return -math.inf
         now = self._now()
         leads = self.__raftState == LEADER
         due = [self.__newAppendEntriesTime if leads else self.__raftElectionDeadline]
-        deadline = self._proposals.next_deadline()
-        if deadline is not None:
-            due.append(deadline)
         if self._proposals.has_to_send and self._proposals.retry_at > now:
             due.append(self._proposals.retry_at)
-        due += self._next_tick_of_reads(now)
+        due += self._due_dates(now) + self._deadlines()
         return min(due) + TIMER_SLACK_S
 
     # --- what the engine reports ---

@@ -16,6 +16,7 @@ from coterie.raft.seam import LEADER, Node
 from coterie.raft.snapshot import Meta
 
 REMEMBERED_MAX = 65_536  # forwarded entry ids of this term
+APPLY_S_MAX = 0.02  # without a turn for the event loop
 RETRY_MIN_S, RETRY_SPREAD_S = 0.01, 0.04
 
 
@@ -183,8 +184,11 @@ class SyncObj(snapshots.SyncObj):
         entries = self._log[first : first + count] if count > 0 else []
         if len(entries) != max(count, 0):
             raise FatalRaftError(f"committed entries above {self.__raftLastApplied} are missing from the log")
+        until = self._now() + APPLY_S_MAX
         for entry in entries:
             self._apply(entry)
+            if self._now() > until:
+                break  # the event loop gets a turn; a step for the rest follows at once
         return False  # what is new is sent by the member itself
 
     def _apply(self, entry: Logged) -> None:

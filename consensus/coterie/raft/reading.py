@@ -56,7 +56,6 @@ class SyncObj(proposing.SyncObj):
 
     def _tick_reads(self) -> None:
         reads = self._reads
-        reads.expire(self._now())
         if self.__raftState == LEADER:
             reads.start_over()
             self._tick_rounds()
@@ -145,6 +144,26 @@ class SyncObj(proposing.SyncObj):
                 self._ask_transfer(wish)
         self._tick_hand_over(now)
 
+    def expire(self) -> None:
+        """Answer those whose time is over. Also while the disk works and no step may be taken."""
+        now = self._now()
+        self._proposals.expire(now, quorum=self._leader_is_alive())
+        self._reads.expire(now)
+        for wish in list(self._wishes):
+            if wish.deadline <= now:
+                self._wishes.remove(wish)
+                wish.done(TransferFailed(f"leadership did not move in time from {self.leader or 'nobody'}"))
+
+    def _deadlines(self) -> list[float]:
+        """When `expire` has something to do."""
+        due = [wish.deadline for wish in self._wishes]
+        due += [
+            deadline
+            for deadline in (self._proposals.next_deadline(), self._reads.next_deadline())
+            if deadline is not None
+        ]
+        return due
+
     def _is_fulfilled(self, wish: TransferWish) -> bool:
         leader = self.leader
         return bool(leader) and (leader == wish.target if wish.target else leader != wish.old_leader)
@@ -185,15 +204,11 @@ class SyncObj(proposing.SyncObj):
         """While leadership is handed over nothing new is appended, so that the target can catch up."""
         return self._hand_over is None and super()._has_room()
 
-    def _next_tick_of_reads(self, now: float) -> list[float]:
-        """Moments at which something here is due."""
-        due = [wish.deadline for wish in self._wishes]
-        due += [wish.retry_at for wish in self._wishes if wish.retry_at > now]
+    def _due_dates(self, now: float) -> list[float]:
+        """Moments at which a step has something to do here."""
+        due = [wish.retry_at for wish in self._wishes if wish.retry_at > now]
         if self._hand_over is not None:
             due.append(self._hand_over.until)
         if self._reads.fresh and self._reads.retry_at > now:
             due.append(self._reads.retry_at)
-        deadline = self._reads.next_deadline()
-        if deadline is not None:
-            due.append(deadline)
         return due

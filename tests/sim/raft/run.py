@@ -62,7 +62,8 @@ class Nemesis:
             self.transfer,
             self.jump_wall_clock,
         ]
-        self.faults = [fault for fault in every if self.rng.random() < 0.6] or every
+        share = self.rng.choice([0.1, 0.4, 0.8])  # few kinds of faults get deeper than many
+        self.faults = [fault for fault in every if self.rng.random() < share] or every
 
     def strike(self) -> None:
         """One fault, rather on the leader than on others."""
@@ -208,7 +209,7 @@ class Clients:
     def __init__(self, world: World) -> None:
         self.world, self.rng = world, world.rng
         self._number = 0
-        self.rate = self.rng.choice([15, 30, 60])
+        self.rate = self.rng.choice([3, 15, 30, 60])
 
     def body(self) -> bytes:
         self._number += 1
@@ -257,7 +258,7 @@ def _work(world: World, nemesis: Nemesis, clients: Clients) -> None:
     rng = world.rng
     world.run_until(2 * SECOND, stop=lambda: bool(world.leader()))
     end = world.now_us + FAULTS_S * SECOND
-    fault_every_ms = rng.choice([60, 150, 400])
+    fault_every_ms = rng.choice([60, 150, 400, 700])
     next_fault = world.now_us + rng.randint(0, 2 * fault_every_ms) * MILLISECOND
     while world.now_us < end:
         world.run_until(world.now_us + rng.randint(0, 2 * SECOND // clients.rate))

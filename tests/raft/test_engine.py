@@ -1,0 +1,414 @@
+"""The engine on a real event loop: three nodes in one process, real files, real fsync."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coterie.core.ports import Committed, Engine, NoQuorum, NotCommitted
+from coterie.raft.disk import RealDisk, RealFile
+from coterie.raft.engine import RaftEngine
+from coterie.raft.errors import (
+    BadFrame,
+    DamagedFile,
+    DiskFailed,
+    FatalRaftError,
+    TransferFailed,
+    WrongDataDir,
+)
+from coterie.raft.journal import NAME as JOURNAL
+from coterie.raft.snapshot import NAME as SNAPSHOT
+from tests.raft.inprocess import Cluster, ListMachine
+
+TIMEOUT_S = 20.0
+
+
+@contextlib.asynccontextmanager
+async def running(root: Path, count: int = 3, **settings: Any) -> AsyncIterator[Cluster]:
+    cluster = Cluster(root, count, **settings)
+    try:
+        await cluster.start()
+        yield cluster
+    finally:
+        await cluster.stop()
+    assert cluster.fatal == {}
+
+
+def test_it_is_an_engine(tmp_path: Path) -> None:
+    engine: Engine = RaftEngine(
+        Cluster(tmp_path, 1).options("n1"), ListMachine(), on_fatal=lambda error: None
+    )
+    assert (engine.leader, engine.is_leader, engine.has_quorum) == ("", False, False)
+    assert engine.quorum_contact_at() == float("-inf")
+
+
+async def test_every_node_takes_proposals_and_reads(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        results = await asyncio.gather(
+            *(
+                cluster.engines[node].propose(f"{node} {number}".encode(), TIMEOUT_S)
+                for node in cluster.ids
+                for number in range(50)
+            )
+        )
+        assert sorted(committed.index for committed in results) == sorted({c.index for c in results})
+        await cluster.same_state()
+        top = max(committed.index for committed in results)
+        for node in cluster.ids:
+            assert await cluster.engines[node].read_barrier(TIMEOUT_S) >= top
+            assert cluster.machines[node].indexes == sorted(cluster.machines[node].indexes)
+
+
+async def test_a_single_node(tmp_path: Path) -> None:
+    async with running(tmp_path, 1) as cluster:
+        committed = await cluster.engines["n1"].propose(b"x", TIMEOUT_S)
+        assert committed.result == 1
+        assert await cluster.engines["n1"].read_barrier(TIMEOUT_S) == committed.index
+        await cluster.stop()
+        await cluster.start()
+        assert (await cluster.engines["n1"].propose(b"y", TIMEOUT_S)).result == 2
+
+
+async def test_work_goes_on_when_the_leader_is_lost_and_it_catches_up(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        acked: list[bytes] = []
+
+        async def work(node: str, number: int) -> None:
+            body = f"{node} {number}".encode()
+            while True:
+                try:
+                    await cluster.engines[node].propose(body, 1.0)
+                except NotCommitted:
+                    continue
+                acked.append(body)
+                return
+
+        leader = await cluster.leader()
+        others = [node for node in cluster.ids if node != leader]
+        jobs = [asyncio.create_task(work(node, number)) for node in others for number in range(100)]
+        await cluster.until(lambda: len(acked) > 20, "some work")
+        await cluster.stop(leader)
+        await asyncio.gather(*jobs)
+        await cluster.start(leader)
+        await cluster.same_state()
+        for machine in cluster.machines.values():
+            assert sorted(set(machine.entries)) == sorted(set(acked))
+        assert len(acked) == 200
+
+
+async def test_everything_is_there_after_all_were_stopped(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        for number in range(30):
+            await cluster.engines["n2"].propose(b"%d" % number, TIMEOUT_S)
+        await cluster.stop()
+        await cluster.start()
+        await cluster.engines["n1"].propose(b"last", TIMEOUT_S)
+        await cluster.same_state()
+        assert cluster.machines["n3"].entries == [b"%d" % number for number in range(30)] + [b"last"]
+
+
+async def test_snapshots_cut_the_logs_after_the_hook_and_bring_back_a_late_node(tmp_path: Path) -> None:
+    settings = {"snapshot_every_entries": 50, "snapshot_keep_entries": 5, "snapshot_chunk_bytes": 500}
+    async with running(tmp_path, **settings) as cluster:
+        late = (await cluster.followers())[0]
+        await cluster.stop(late)
+        node = next(iter(cluster.engines))
+        for number in range(300):
+            await cluster.engines[node].propose(b"%d" % number + bytes(100), TIMEOUT_S)
+        await cluster.until(lambda: {name for name, _ in cluster.hooked} >= set(cluster.engines), "snapshots")
+        await cluster.until(lambda: (tmp_path / node / SNAPSHOT).exists(), "a snapshot file")
+        await cluster.start(late)
+        await cluster.same_state()
+        assert cluster.machines[late].restored_at
+        assert len(cluster.machines[late].entries) == 300
+        await cluster.stop()
+        await cluster.start()
+        await cluster.engines[late].read_barrier(TIMEOUT_S)
+        assert len(cluster.machines[late].entries) == 300
+
+
+async def test_a_hook_that_fails_is_tried_again_and_delays_the_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coterie.raft.engine.HOOK_RETRY_S", 0.01)
+    calls: list[int] = []
+
+    async def hook(index: int) -> None:
+        calls.append(index)
+        assert not (tmp_path / "n1" / SNAPSHOT).exists()
+        if len(calls) < 3:
+            raise RuntimeError("the ledger is busy")
+
+    cluster = Cluster(tmp_path, 1)
+    engine = RaftEngine(
+        cluster.options("n1"), ListMachine(), on_fatal=lambda error: None, before_compaction=hook
+    )
+    await engine.start()
+    try:
+        await engine.propose(b"x", TIMEOUT_S)
+        engine.request_snapshot()
+        cluster.engines["n1"] = engine
+        await cluster.until(lambda: (tmp_path / "n1" / SNAPSHOT).exists(), "a snapshot")
+        assert len(calls) == 3
+    finally:
+        await engine.stop()
+
+
+async def test_leadership_moves_on_request_from_any_node(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        leader = await cluster.leader()
+        target = next(node for node in cluster.ids if node != leader)
+        third = next(node for node in cluster.ids if node not in (leader, target))
+        assert await cluster.engines[third].transfer_leadership(target, TIMEOUT_S) == target
+        assert await cluster.leader() == target
+        assert await cluster.engines[target].transfer_leadership("", TIMEOUT_S) != target
+        with pytest.raises(TransferFailed, match="no voter"):
+            await cluster.engines[leader].transfer_leadership("n9", TIMEOUT_S)
+
+
+async def test_an_isolated_leader_answers_no_read_and_gives_up_leading(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        leader = await cluster.leader()
+        engine = cluster.engines[leader]
+        assert engine.quorum_contact_at() > float("-inf")
+        cluster.isolate(leader)
+        with pytest.raises(NoQuorum):
+            await engine.read_barrier(0.5)
+        await cluster.until(lambda: not engine.is_leader, "the leader to step down")
+        assert not engine.has_quorum
+        with pytest.raises(NotCommitted):
+            await engine.propose(b"x", 0.2)
+        cluster.heal()
+        await cluster.leader()
+
+
+async def test_a_node_that_cannot_be_heard_raises_no_terms(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        leader = await cluster.leader()
+        deaf = next(node for node in cluster.ids if node != leader)
+        term = cluster.engines[leader].term
+        for other in cluster.ids:
+            if other != deaf:
+                cluster.cut_one_way(other, deaf)
+        await cluster.until(lambda: not cluster.engines[deaf].has_quorum, "the deaf node to miss its leader")
+        for number in range(100):
+            await cluster.engines[leader].propose(b"%d" % number, TIMEOUT_S)
+            await asyncio.sleep(0.01)  # time for several elections, were there any
+        assert (cluster.engines[leader].term, await cluster.leader(leader)) == (term, leader)
+
+
+async def test_the_bell_rings_and_a_broken_listener_harms_nobody(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        leader = await cluster.leader()
+        rung: list[int] = []
+
+        def listener() -> None:
+            rung.append(cluster.engines[leader].applied_index)
+            raise RuntimeError("not my day")
+
+        cluster.engines[leader].on_change = listener
+        committed = await cluster.engines[leader].propose(b"x", TIMEOUT_S)
+        assert committed.index in rung
+
+
+async def test_who_cancels_does_not_wait(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        leader = await cluster.leader()
+        cluster.isolate(leader)
+        task = asyncio.create_task(cluster.engines[leader].propose(b"x", TIMEOUT_S))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        cluster.heal()
+
+
+async def test_stopping_answers_everybody(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        leader = await cluster.leader()
+        cluster.isolate(leader)
+        engine = cluster.engines[leader]
+        waiting = [
+            asyncio.create_task(engine.propose(b"x", TIMEOUT_S)),
+            asyncio.create_task(engine.read_barrier(TIMEOUT_S)),
+            asyncio.create_task(engine.transfer_leadership("", TIMEOUT_S)),
+        ]
+        await asyncio.sleep(0)
+        await cluster.stop(leader)
+        answers = await asyncio.gather(*waiting, return_exceptions=True)
+        assert all(isinstance(answer, Exception) for answer in answers)
+        with pytest.raises(NoQuorum):
+            await engine.propose(b"x", TIMEOUT_S)
+
+
+async def test_a_failed_fsync_stops_the_node_for_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = Cluster(tmp_path, 3)
+    await cluster.start()
+    try:
+        victim = await cluster.leader()
+        others = [node for node in cluster.ids if node != victim]
+        whole_sync = RealFile.sync
+
+        def sync(self: RealFile) -> None:
+            if f"/{victim}/" in self._path:
+                raise DiskFailed(f"fsync of {self._path} failed: planted")
+            whole_sync(self)
+
+        monkeypatch.setattr(RealFile, "sync", sync)
+        engine = cluster.engines[victim]
+        with pytest.raises(NotCommitted, match="stopped"):
+            await engine.propose(b"never", TIMEOUT_S)
+        assert isinstance(cluster.fatal[victim], DiskFailed)
+        assert (engine.is_leader, engine.has_quorum, engine.leader) == (False, False, "")
+        await cluster.until(lambda: cluster.engines[others[0]].leader in others, "another leader")
+        committed = await cluster.engines[others[0]].propose(b"after", TIMEOUT_S)
+        assert isinstance(committed, Committed)
+        assert all(cluster.machines[node].entries == [b"after"] for node in others[:1])
+    finally:
+        monkeypatch.undo()
+        await cluster.stop()
+
+
+async def test_deadlines_do_not_wait_for_a_disk_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    engine = RaftEngine(Cluster(tmp_path, 1).options("n1"), ListMachine(), on_fatal=lambda error: None)
+    await engine.start()
+    try:
+        await engine.propose(b"x", TIMEOUT_S)
+        whole_sync = RealFile.sync
+
+        def sync(self: RealFile) -> None:
+            assert go_on.wait(TIMEOUT_S)
+            whole_sync(self)
+
+        monkeypatch.setattr(RealFile, "sync", sync)
+        with pytest.raises(NotCommitted):
+            await engine.propose(b"y", 0.05)  # starts the write that hangs
+        with pytest.raises(NotCommitted):
+            await engine.propose(b"z", 0.05)
+        with pytest.raises(NoQuorum):
+            await engine.read_barrier(0.05)
+        with pytest.raises(TransferFailed):
+            await engine.transfer_leadership("", 0.05)
+        go_on.set()
+        assert (await engine.propose(b"last", TIMEOUT_S)).result == 3
+    finally:
+        go_on.set()
+        await engine.stop()
+
+
+async def test_a_disk_without_room_is_an_error_like_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fatal: list[FatalRaftError] = []
+    engine = RaftEngine(Cluster(tmp_path, 1).options("n1"), ListMachine(), on_fatal=fatal.append)
+    await engine.start()
+    await engine.propose(b"x", TIMEOUT_S)
+
+    def full(descriptor: int, data: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("coterie.raft.disk.os.write", full)
+        with pytest.raises(NotCommitted):
+            await engine.propose(b"y", TIMEOUT_S)
+    assert "No space left" in str(fatal[0])
+    await engine.stop()
+
+
+async def test_a_damaged_journal_is_refused_at_the_start(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        for number in range(5):
+            await cluster.engines["n1"].propose(b"%d" % number, TIMEOUT_S)
+        await cluster.stop("n1")
+        path = tmp_path / "n1" / JOURNAL
+        raw = bytearray(path.read_bytes())
+        raw[len(raw) // 2] ^= 16
+        path.write_bytes(bytes(raw))
+        with pytest.raises(DamagedFile, match="Remedy"):
+            await cluster.start("n1")
+        assert (await cluster.engines["n2"].propose(b"without it", TIMEOUT_S)).result == 6
+
+
+async def test_a_directory_serves_one_engine(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        double = RaftEngine(cluster.options("n1"), ListMachine(), on_fatal=lambda error: None)
+        with pytest.raises(WrongDataDir, match="in use"):
+            await double.start()
+    disk = RealDisk(tmp_path / "n1")  # it was given back
+    disk.lock()
+    disk.close()
+
+
+async def test_bad_frames_are_the_links_problem(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        engine = cluster.engines["n1"]
+        for frame in (b"", b"\x80\x04\x95", b"x" * 100):
+            with pytest.raises(BadFrame):
+                engine.receive("n2", frame)
+        with pytest.raises(BadFrame, match="n9"):
+            engine.receive("n9", b"")
+        with pytest.raises(BadFrame, match="n9"):
+            engine.link_up("n9", lambda frame: None)
+        with pytest.raises(BadFrame, match="n1"):
+            engine.link_up("n1", lambda frame: None)
+        assert (await engine.propose(b"x", TIMEOUT_S)).result == 1
+
+
+async def test_a_newer_link_replaces_the_older_and_the_older_ones_end_is_ignored(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        await cluster.leader()
+        old_links = dict(cluster._links)
+        cluster.connect("n1", "n2")
+        cluster.engines["n1"].link_down("n2", old_links["n1", "n2"])
+        cluster.engines["n2"].link_down("n1", old_links["n2", "n1"])
+        assert cluster.engines["n1"]._links["n2"] is cluster._links["n1", "n2"]
+        assert (await cluster.engines["n1"].propose(b"x", TIMEOUT_S)).result == 1
+        await cluster.same_state()
+
+
+async def test_a_link_whose_write_fails_is_dropped(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        leader = await cluster.leader()
+        other = next(node for node in cluster.ids if node != leader)
+
+        def broken(frame: bytes) -> None:
+            raise ConnectionError("gone")
+
+        cluster.engines[leader].link_up(other, broken)
+        assert (await cluster.engines[leader].propose(b"x", TIMEOUT_S)).result == 1
+        cluster.disconnect(leader, other)
+        cluster.connect(leader, other)
+        await cluster.same_state()
+
+
+async def test_large_entries_pass(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        body = bytes(4 << 20)
+        for node in cluster.ids:
+            await cluster.engines[node].propose(body, TIMEOUT_S)
+        await cluster.same_state()
+        assert [len(entry) for entry in cluster.machines["n1"].entries] == [4 << 20] * 3
+
+
+async def test_large_states_are_written_without_an_election(tmp_path: Path) -> None:
+    async with running(tmp_path, election_timeout_ms=300) as cluster:
+        leader = await cluster.leader()
+        for number in range(20):
+            await cluster.engines[leader].propose(bytes([number]) * (1 << 20), TIMEOUT_S)
+        term = cluster.engines[leader].term
+        for engine in cluster.engines.values():
+            engine.request_snapshot()
+        await cluster.until(lambda: len(cluster.hooked) == 3, "three snapshots")
+        await cluster.engines[leader].propose(b"x", TIMEOUT_S)
+        assert cluster.engines[leader].term == term
