@@ -35,6 +35,7 @@ PAGE_DEFAULT, PAGE_MAX = 50, 1_000
 PROPOSE_MAX_S = 60.0
 DEADLINE_MARGIN_S = 0.05
 LEDGER_BACKLOG_MAX = 100_000
+WAITING_BYTES_MAX = 64 << 20  # of proposals without an answer, as when there is no leader
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +87,8 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
 
     async def _submit(self, submits: Sequence[commands.SubmitTask], context: Context) -> list[Outcome]:
         """Outcomes of the submissions; assignments that fit travel along."""
-        size = sum(map(_size, submits))
         with self._parts.optimist.with_assignments(submits) as (batch, places):
-            outcomes = await self._parts.proposer.propose(batch, _timeout(context), size)
+            outcomes = await self._parts.proposer.propose(batch, _timeout(context))
         return [outcomes[place] for place in places]
 
     async def _add_result(
@@ -111,6 +111,8 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
     async def _admit(self, request: tasks_pb2.SubmitTaskRequest) -> commands.SubmitTask:
         """Everything that can be refused is refused here, before anything is proposed."""
         parts = self._parts
+        if parts.proposer.waiting_bytes > WAITING_BYTES_MAX:
+            raise _full("too many proposals wait on this node")
         state = parts.state()
         skills = {skill.name for node in state.nodes.values() for skill in node.skills}
         command = parts.admission.command(
@@ -249,10 +251,6 @@ class BlobsService(tasks_pb2_grpc.BlobsServicer):
 
 def _timeout(context: Context) -> float:
     return max(0.05, min(seconds_left(context) - DEADLINE_MARGIN_S, PROPOSE_MAX_S))
-
-
-def _size(command: commands.SubmitTask) -> int:
-    return len(command.payload.inline) + 256
 
 
 def _full(message: str) -> ApiError:

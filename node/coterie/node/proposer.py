@@ -12,17 +12,20 @@ from coterie.core.ports import Engine, NotCommitted
 from coterie.node.metrics import NodeMetrics
 from coterie.raft import codec
 
-COMMANDS_MAX = 512  # per entry
-BYTES_MAX = 1 << 20  # of payload per entry, about
+COMMANDS_MAX = 512  # per entry, unless one caller brings more at once
+BYTES_MAX = 1 << 20  # per entry, unless a single command is larger
 IN_FLIGHT_MAX = 1  # entries not yet answered
 TRY_S = 5.0  # one try; the same commands are proposed again until the caller's deadline
 RETRY_PAUSE_S = 0.02
+LATE_S = 0.02  # the engine knows better why it is late than a clock does: it goes first
 
 
 @dataclass(slots=True)
 class _Item:
-    commands: Sequence[Command]
-    size: int
+    """What one caller waits for. Batches are concatenated as they are: that is how protobuf joins lists."""
+
+    batch: bytes = field(repr=False)
+    count: int
     deadline: float
     answer: asyncio.Future[list[Outcome]] = field(repr=False)
 
@@ -35,37 +38,69 @@ class Proposer:
         self._metrics = metrics
         self._queue: deque[_Item] = deque()
         self._in_flight: set[asyncio.Task[None]] = set()
-        self._scheduled = False
+        self._scheduled = self._closed = False
+        self._waiting_bytes = 0
 
-    async def propose(self, commands: Sequence[Command], timeout_s: float, size: int = 0) -> list[Outcome]:
+    @property
+    def waiting_bytes(self) -> int:
+        """Of commands that somebody waits for: who lets clients in must refuse them when it is too much."""
+        return self._waiting_bytes
+
+    async def propose(self, commands: Sequence[Command], timeout_s: float) -> list[Outcome]:
         """Outcomes in the order of the commands, once they are durable on a majority and applied here.
-        `size` is roughly the bytes they carry. Raises NotCommitted at the deadline: outcome unknown."""
+
+        Raises NotCommitted at the deadline: outcome unknown. What is wrong with the commands themselves is
+        raised to their own caller and does not touch those who travel in the same entry."""
         if not commands:
             return []
+        if self._closed:
+            raise NotCommitted("the node is stopping")
         loop = asyncio.get_running_loop()
-        item = _Item(commands, size, loop.time() + timeout_s, loop.create_future())
-        self._queue.append(item)
+        deadline = loop.time() + timeout_s
+        items = [self._enqueue(batch, count, deadline, loop) for batch, count in _batches(commands)]
         self._schedule(loop)
-        return await item.answer
+        try:
+            async with asyncio.timeout_at(deadline + LATE_S):
+                if len(items) == 1:
+                    return await items[0].answer
+                answers = await asyncio.gather(*(item.answer for item in items))
+        except TimeoutError:
+            text = "not known to be committed in time; it may be, or may yet be: propose it again"
+            raise NotCommitted(text) from None
+        return [outcome for answer in answers for outcome in answer]
 
-    async def one(self, command: Command, timeout_s: float, size: int = 0) -> Outcome:
-        return (await self.propose([command], timeout_s, size))[0]
+    async def one(self, command: Command, timeout_s: float) -> Outcome:
+        return (await self.propose([command], timeout_s))[0]
 
     async def close(self) -> None:
+        self._closed = True
         for task in list(self._in_flight):
             task.cancel()
         await asyncio.gather(*self._in_flight, return_exceptions=True)
         while self._queue:
             _fail(self._queue.popleft(), NotCommitted("the node is stopping"))
 
+    def _enqueue(self, batch: bytes, count: int, deadline: float, loop: asyncio.AbstractEventLoop) -> _Item:
+        item = _Item(batch, count, deadline, loop.create_future())
+        self._waiting_bytes += len(batch)
+        size = len(batch)
+
+        def answered(_: object) -> None:
+            self._waiting_bytes -= size
+            item.batch = b""  # an item nobody waits for any more may stay in the queue for a while
+
+        item.answer.add_done_callback(answered)
+        self._queue.append(item)
+        return item
+
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
-        if not self._scheduled and len(self._in_flight) < IN_FLIGHT_MAX:
+        if not self._scheduled and not self._closed and len(self._in_flight) < IN_FLIGHT_MAX:
             self._scheduled = True
             loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         self._scheduled = False
-        while self._queue and len(self._in_flight) < IN_FLIGHT_MAX:
+        while self._queue and not self._closed and len(self._in_flight) < IN_FLIGHT_MAX:
             items = self._take()
             task = asyncio.get_running_loop().create_task(self._send(items), name="propose")
             self._in_flight.add(task)
@@ -74,12 +109,15 @@ class Proposer:
     def _take(self) -> list[_Item]:
         items: list[_Item] = []
         count = size = 0
-        while self._queue and count < COMMANDS_MAX and (not items or size < BYTES_MAX):
-            item = self._queue.popleft()
+        while self._queue:
+            item = self._queue[0]
             if not item.answer.done():
+                count += item.count
+                size += len(item.batch)
+                if items and (count > COMMANDS_MAX or size > BYTES_MAX):
+                    break
                 items.append(item)
-                count += len(item.commands)
-                size += item.size
+            self._queue.popleft()
         return items
 
     def _sent(self, task: asyncio.Task[None]) -> None:
@@ -90,14 +128,14 @@ class Proposer:
     async def _send(self, items: list[_Item]) -> None:
         loop = asyncio.get_running_loop()
         try:
-            while items:
-                entry = codec.encode_batch(c for item in items for c in item.commands)
+            while items := [item for item in items if not item.answer.done()]:
                 left = max(item.deadline for item in items) - loop.time()
                 began = loop.time()
                 try:
+                    entry = b"".join([item.batch for item in items])
                     committed = await self._engine.propose(entry, max(0.01, min(TRY_S, left)))
                 except NotCommitted as error:
-                    items = _still_wanted(items, loop.time(), error)
+                    _fail_late(items, loop.time(), error)
                     await asyncio.sleep(RETRY_PAUSE_S)
                     continue
                 self._metrics.committed(loop.time() - began, len(items))
@@ -112,16 +150,19 @@ class Proposer:
                 _fail(item, error)
 
 
-def _still_wanted(items: list[_Item], now: float, error: NotCommitted) -> list[_Item]:
-    wanted = []
+def _batches(commands: Sequence[Command]) -> list[tuple[bytes, int]]:
+    """The commands as batches of at most BYTES_MAX, or of one command, each with its count."""
+    batch = codec.encode_batch(commands)
+    if len(batch) <= BYTES_MAX or len(commands) == 1:
+        return [(batch, len(commands))]
+    middle = len(commands) // 2
+    return _batches(commands[:middle]) + _batches(commands[middle:])
+
+
+def _fail_late(items: list[_Item], now: float, error: NotCommitted) -> None:
     for item in items:
-        if item.answer.done():
-            continue
         if item.deadline <= now:
             _fail(item, error)
-        else:
-            wanted.append(item)
-    return wanted
 
 
 def _fail(item: _Item, error: Exception) -> None:
@@ -133,7 +174,7 @@ def _answer(items: list[_Item], result: object) -> None:
     assert isinstance(result, list)
     at = 0
     for item in items:
-        end = at + len(item.commands)
+        end = at + item.count
         if not item.answer.done():
             item.answer.set_result(result[at:end])
         at = end
