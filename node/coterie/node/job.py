@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
+import grpc
+
 from coterie.core.commands import (
     Accepted,
     Command,
@@ -24,7 +26,7 @@ from coterie.core.nouns import NO_DATA, Data, ExpiryKind, Step, Task, TaskError,
 from coterie.core.ports import NotCommitted
 from coterie.node.blob_exchange import BlobExchange
 from coterie.node.clock import Clock
-from coterie.node.errors import ApiError
+from coterie.node.errors import ApiError, from_exception
 from coterie.node.metrics import NodeMetrics
 from coterie.node.observability import get_logger
 from coterie.node.proposer import Proposer
@@ -35,8 +37,10 @@ log = get_logger(__name__)
 
 REPORT_TIMEOUT_S = 30.0  # one try of a report; an end is reported until the log says yes or no
 START_DELAY_S = 0.02  # a task that ends sooner needs no report of its start
+RETRY_PAUSE_S = 0.1  # between two tries while there is no majority
 PROGRESS_INTERVAL_S = 0.2
 EWMA_WEIGHT = 0.2
+MESSAGE_CHARS_MAX = 2_000
 STEP_FULL = {"TOO_MANY_STEPS", "TASK_TOO_LARGE"}
 
 
@@ -73,7 +77,8 @@ class Job:
         self.attempt = task.attempt
         self.done: asyncio.Task[None]
         self._checkpoint_number = task.checkpoint_number
-        self._cancelling = self._leaving = self._stopped = self._finished = self._killed = False
+        self._cancelling = self._leaving = self._stopped = False
+        self._entered = self._in_host = self._killed = self._finished = False
         self._progress: tuple[float, str] | None = None
         self._progress_timer: asyncio.TimerHandle | None = None
         self._start_timer: asyncio.TimerHandle | None = None
@@ -91,12 +96,25 @@ class Job:
         """End at once, report nothing: the attempt is not ours any more."""
         if not self._stopped:
             self._stopped = True
-            self.done.cancel()
+            self._cancel_timers()
+            if self._finished or not self._killed:  # a second blow would let go of a dying process
+                self.done.cancel()
+
+    def withdraw(self) -> None:
+        """The node is stopping: end the skill and let the worker give the task back. What had ended is still
+        reported."""
+        if not self._finished:
+            self.stop()
 
     def cancel(self, grace_ms: int) -> None:
-        if not self._cancelling:
-            self._cancelling = True
+        """Somebody asked to cancel: politely when the skill runs, else before it does."""
+        if self._cancelling:
+            return
+        self._cancelling = True
+        if self._in_host:
             self._shared.host.cancel(self.task_id, self.attempt, grace_ms)
+        else:
+            self._kill()
 
     def leave(self, at_once: bool) -> None:
         """The node is draining: give the task back after its next step, or now."""
@@ -104,20 +122,23 @@ class Job:
         if at_once:
             self._kill()
 
+    def stay(self) -> None:
+        """The drain was called off."""
+        self._leaving = False
+
     # --- what the skill says (JobPort)
 
     async def record_step(self, key: str, result: bytes) -> None:
-        kept = await self._shared.blobs.keep(result)
-        outcome = await self._commit(RecordStep(self.task_id, self.attempt, key, kept), len(kept.inline))
-        self._believe(outcome)
+        kept = await self._keep(result)
+        self._believe(await self._commit(RecordStep(self.task_id, self.attempt, key, kept)))
         self._shared.metrics.step_recorded()
         self._leave_after_step()
 
     async def save_checkpoint(self, state: bytes) -> None:
-        kept = await self._shared.blobs.keep(state)
         self._checkpoint_number += 1
-        command = SaveCheckpoint(self.task_id, self.attempt, kept, self._checkpoint_number)
-        self._believe(await self._commit(command, len(kept.inline)))
+        number = self._checkpoint_number  # the order of the calls, whichever is kept first
+        kept = await self._keep(state)
+        self._believe(await self._commit(SaveCheckpoint(self.task_id, self.attempt, kept, number)))
         self._leave_after_step()
 
     def report_progress(self, percent: float, message: str) -> None:
@@ -136,9 +157,16 @@ class Job:
 
     def _kill(self) -> None:
         """Stop the skill, once; the end is reported all the same."""
-        if not self._finished and not self._killed:
-            self._killed = True
+        if self._finished or self._killed or self._stopped:
+            return
+        self._killed = True
+        if self._entered:  # else it will look before it starts: a task cancelled earlier would never report
             self.done.cancel()
+
+    def _cancel_timers(self) -> None:
+        for timer in (self._start_timer, self._progress_timer):
+            if timer is not None:
+                timer.cancel()
 
     def _believe(self, outcome: Outcome) -> None:
         if isinstance(outcome, Accepted):
@@ -147,14 +175,15 @@ class Job:
             raise ValueError(outcome.reason)  # the skill's own fault: it sees the error
         raise Fenced(outcome.reason)
 
-    async def _commit(self, command: Command, size: int = 0) -> Outcome:
+    async def _commit(self, command: Command) -> Outcome:
         """Until the log answers: a report is repeated with the same content, never dropped."""
         while True:
             try:
-                return await self._shared.proposer.one(command, REPORT_TIMEOUT_S, size)
+                return await self._shared.proposer.one(command, REPORT_TIMEOUT_S)
             except NotCommitted as error:
                 fields = {"task_id": self.task_id, "attempt": self.attempt, "error": str(error)}
                 log.info("report not committed yet", extra=fields)
+                await asyncio.sleep(RETRY_PAUSE_S)
 
     def _report_start(self) -> None:
         self._report(StartTask(self.task_id, self.attempt))
@@ -178,48 +207,64 @@ class Job:
             log.debug("report lost", extra={"task_id": self.task_id, "error": str(error)})
 
     async def _run(self) -> None:
+        self._entered = True
         began = self._shared.clock.monotonic()
         try:
-            outcome = await self._run_skill()
+            outcome = None if self._killed else await self._run_skill()
         except asyncio.CancelledError:
             self.done.uncancel()  # taken note of: the report still has to go out
             outcome = None
-        except ApiError as error:  # an input that no node has
-            outcome = SkillOutcome("failed", code=error.reason, message=error.message)
+        except (
+            Exception
+        ) as error:  # an input that no node has, a full disk: the attempt's end, not the node's
+            failure = self._failure(error)
+            outcome = SkillOutcome("failed", b"", failure.code, failure.message, failure.retryable)
         finally:
             self._finished = True
-            for timer in (self._start_timer, self._progress_timer):
-                if timer is not None:
-                    timer.cancel()
+            self._cancel_timers()
         if outcome is not None and outcome.kind == "succeeded":
             self._shared.observe(self._task.type, (self._shared.clock.monotonic() - began) * 1000)
         if not self._stopped:
             await self._report_end(outcome)
 
     async def _run_skill(self) -> SkillOutcome:
-        load = self._shared.blobs.load
         task = self._task
         job = SkillJob(
             task_id=task.task_id,
             attempt=task.attempt,
             skill=task.type,
-            payload=await load(task.payload),
-            steps={step.key: await load(step.result) for step in self._steps},
-            checkpoint=None if task.checkpoint is NO_DATA else await load(task.checkpoint),
+            payload=await self._load(task.payload),
+            steps={step.key: await self._load(step.result) for step in self._steps},
+            checkpoint=None if task.checkpoint is NO_DATA else await self._load(task.checkpoint),
             timeout_ms=task.attempt_timeout_ms,
         )
+        self._in_host = True
         return await self._shared.host.run(job, self)
 
     async def _report_end(self, outcome: SkillOutcome | None) -> None:
-        """Tell the log how the attempt ended. A refusal means that it was not ours any more: fine."""
-        command = await self._ending(outcome)
-        if command is None:
-            return
-        size = len(command.result.inline) if isinstance(command, FinishTask) else 0
-        answer = await self._commit(command, size)
+        """Tell the log how the attempt ended. A refusal means that it was not ours any more: fine. An end
+        that cannot be told is told as a failure: without a word it would be started again and again."""
+        try:
+            command = await self._ending(outcome)
+            answer = await self._commit(command) if command is not None else None
+        except Exception as error:
+            answer = await self._commit(self._failed(self._failure(error)))
         if isinstance(answer, Rejected):
             fields = {"task_id": self.task_id, "attempt": self.attempt, "code": answer.code}
             log.info("end of an attempt refused", extra=fields)
+
+    def _failure(self, error: Exception) -> TaskError:
+        """A fault of this node, or of what was asked of it, as the end of an attempt."""
+        known = from_exception(error)
+        if known.code is grpc.StatusCode.INTERNAL:
+            fields = {"task_id": self.task_id, "attempt": self.attempt}
+            log.error("an attempt failed in the node itself", extra=fields, exc_info=error)
+        permanent = known.code is grpc.StatusCode.INVALID_ARGUMENT
+        message = known.message.encode("utf-8", "replace").decode()[:MESSAGE_CHARS_MAX]
+        return TaskError(known.reason, message, retryable=not permanent)
+
+    def _failed(self, error: TaskError) -> FailAttempt:
+        return FailAttempt(self.task_id, self.attempt, error, self._shared.clock.dice())
 
     async def _ending(self, outcome: SkillOutcome | None) -> Command | None:
         task_id, attempt = self.task_id, self.attempt
@@ -228,7 +273,7 @@ class Job:
         if outcome is None:
             return ReleaseTask(task_id, attempt, "its node is draining" if self._leaving else "stopped")
         if outcome.kind == "succeeded":
-            return await self._finish(outcome)
+            return FinishTask(task_id, attempt, await self._keep(outcome.result))
         if outcome.kind == "fenced":
             return None
         if outcome.kind == "lease_lost":
@@ -236,21 +281,24 @@ class Job:
         if outcome.kind == "timed_out":
             return ExpireTask(task_id, attempt, ExpiryKind.ATTEMPT, self._shared.clock.dice())
         error = TaskError(outcome.code, outcome.message, outcome.retryable, outcome.traceback)
-        return FailAttempt(task_id, attempt, error, self._shared.clock.dice())
+        return self._failed(error)
 
-    async def _finish(self, outcome: SkillOutcome) -> Command:
-        try:
-            kept: Data = await self._keep_result(outcome.result)
-        except ApiError as error:
-            failure = TaskError(error.reason, error.message, retryable=False)
-            return FailAttempt(self.task_id, self.attempt, failure, self._shared.clock.dice())
-        return FinishTask(self.task_id, self.attempt, kept)
-
-    async def _keep_result(self, result: bytes) -> Data:
+    async def _keep(self, content: bytes) -> Data:
         while True:
             try:
-                return await self._shared.blobs.keep(result)
+                return await self._shared.blobs.keep(content)
             except ApiError as error:
-                if error.reason != "NO_QUORUM":
-                    raise
-                await asyncio.sleep(0.2)  # the content is here: wait for a majority to come back
+                await self._pause_without_majority(error)
+
+    async def _load(self, data: Data) -> bytes:
+        while True:
+            try:
+                return await self._shared.blobs.load(data)
+            except ApiError as error:
+                await self._pause_without_majority(error)
+
+    async def _pause_without_majority(self, error: ApiError) -> None:
+        """Too few nodes answer: wait for them as a report does. Anything else is raised again."""
+        if error.reason != "NO_QUORUM":
+            raise error
+        await asyncio.sleep(RETRY_PAUSE_S)
