@@ -146,3 +146,22 @@ def test_replica_hands_out_events_and_restores() -> None:
     assert TaskId("t1") in {**other.state.tasks, **other.state.finished} or other.state.meta.order == 0
     other.apply(40, 2_000, codec.encode_batch([]))
     assert other.state.meta.order <= replica.state.meta.order
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c.__name__)
+def test_a_command_with_no_field_set_is_applied_like_any_other(command: type) -> None:
+    """Apply is total: what a stranger could write into the log must not stop the nodes that read it."""
+    name = command.__name__
+    field = "".join("_" + letter.lower() if letter.isupper() else letter for letter in name).lstrip("_")
+    batch = log_pb2.Batch()
+    getattr(batch.commands.add(), field).SetInParent()
+    batch.commands.add().submit_task.SetInParent()
+    batch.commands.add().register_node.capacity = 1
+    batch.commands.add().assign_task.attempt = 1
+    getattr(batch.commands.add(), field).SetInParent()
+    batch.commands.add().fail_attempt.attempt = 1
+    replica = Replica(lambda index, events: None, lambda index: None)
+    outcomes = replica.apply(1, 1, batch.SerializeToString())
+    assert len(outcomes) == 6
+    restored = codec.decode_state(codec.encode_state(replica.state))
+    assert state_hash(restored) == state_hash(replica.state)

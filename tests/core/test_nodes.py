@@ -18,6 +18,7 @@ from coterie.core.commands import (
     SetDrain,
 )
 from coterie.core.nouns import (
+    STOPPING,
     Constraints,
     Data,
     ExpiryKind,
@@ -119,6 +120,15 @@ def test_an_assignment_must_name_the_next_attempt(cluster: CoreCluster) -> None:
     assert code(cluster.do(AssignTask(T1, N1, 1, 2))) == "STALE_ASSIGNMENT"
     cluster.assign()
     assert code(cluster.do(AssignTask(T1, N2, 1, 1))) == "STALE_ASSIGNMENT"
+
+
+def test_draining_again_can_only_bring_the_deadline_forward(cluster: CoreCluster) -> None:
+    cluster.do(SetDrain(N1, True, 60_000))
+    first = cluster.state.nodes[N1].drain_deadline_at_ms
+    assert cluster.do(SetDrain(N1, True, 90_000)) == Accepted(duplicate=True)
+    assert cluster.state.nodes[N1].drain_deadline_at_ms == first
+    assert cluster.do(SetDrain(N1, True, 5)) == Accepted()
+    assert cluster.state.nodes[N1].drain_deadline_at_ms == cluster.now_ms + 5
 
 
 def test_draining_survives_a_restart_and_ends_on_request(cluster: CoreCluster) -> None:
@@ -364,3 +374,25 @@ def test_data_of_a_task_is_counted_while_it_lives(cluster: CoreCluster) -> None:
     cluster.do(CancelTask(T1))
     cluster.do(ReleaseTask(T1, 1, "stopped"))
     assert cluster.state.indexes.live_bytes == 0
+
+
+def test_a_node_that_said_it_stops_is_not_brought_back_by_its_last_reports(cluster: CoreCluster) -> None:
+    cluster.do(MarkNode(N1, 1, NodeStatus.DOWN, STOPPING))
+    view = View(cluster.now_ms, loads(cluster), fresh_reports={N1: 9, N2: 9})
+    assert plan(cluster.state, view, PlanPolicy()) == []
+    cluster.do(register_command("n1", incarnation=2))
+    assert cluster.state.nodes[N1].status is NodeStatus.UP
+
+
+def test_tasks_that_no_node_can_take_do_not_block_those_behind_them(cluster: CoreCluster) -> None:
+    for number in range(3_000):
+        cluster.do(submit_command(f"gpu{number}", priority=4, constraints=Constraints(require_gpu=True)))
+    cluster.do(submit_command("plain", priority=1))
+    assert [command.task_id for command in planned(cluster)] == ["plain"]  # type: ignore[attr-defined]
+
+
+def test_a_task_whose_time_has_come_queues_by_its_priority(cluster: CoreCluster) -> None:
+    cluster.do(submit_command("later", priority=1, start_delay_ms=1))
+    cluster.do(submit_command("urgent", priority=4))
+    cluster.now_ms += 10
+    assert [command.task_id for command in planned(cluster)] == ["urgent", "later"]  # type: ignore[attr-defined]

@@ -263,7 +263,14 @@ def test_a_result_after_the_cancellation_is_dropped(cluster: CoreCluster) -> Non
     assert (cluster.task().state, cluster.task().result) == (TaskState.CANCELLED, NO_DATA)
 
 
-@pytest.mark.parametrize("end", [FailAttempt(T1, 1, ERROR), ReleaseTask(T1, 1, "x", lost=True)])
+@pytest.mark.parametrize(
+    "end",
+    [
+        FailAttempt(T1, 1, ERROR),
+        ReleaseTask(T1, 1, "x", lost=True),
+        ExpireTask(T1, 1, ExpiryKind.ATTEMPT),
+    ],
+)
 def test_a_cancelled_task_does_not_come_back(cluster: CoreCluster, end: FailAttempt) -> None:
     cluster.running()
     cluster.do(CancelTask(T1))

@@ -54,9 +54,8 @@ def set_drain(state: ClusterState, command: SetDrain, moment: Moment) -> Outcome
     if node is None:
         return Rejected("NODE_NOT_FOUND", f"no node {command.node_id}")
     deadline = moment.at_ms + command.deadline_after_ms if command.draining else 0
-    if node.draining and command.draining:  # the same again changes nothing, more haste does
-        deadline = min(deadline, node.drain_deadline_at_ms)
-    if node.draining == command.draining and node.drain_deadline_at_ms == deadline:
+    hastier = command.draining and command.deadline_after_ms > 0 and deadline < node.drain_deadline_at_ms
+    if node.draining == command.draining and not hastier:
         return Accepted(duplicate=True)
     state.nodes[node.node_id] = replace(
         node, draining=command.draining, drain_deadline_at_ms=deadline, changed_at_ms=moment.at_ms

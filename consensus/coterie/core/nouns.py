@@ -9,6 +9,7 @@ from typing import NewType, TypeVar
 TaskId = NewType("TaskId", str)
 NodeId = NewType("NodeId", str)
 NO_NODE = NodeId("")
+STOPPING = "the node is stopping"  # why a node is DOWN that said so itself: only its next start ends it
 
 
 class TaskState(IntEnum):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from heapq import merge
+from itertools import islice
 
 from coterie.core.commands import AssignTask, Command, ExpireTask, MarkNode, ReleaseTask
 from coterie.core.nouns import (
+    STOPPING,
     Constraints,
     ExpiryKind,
     Node,
@@ -22,7 +24,7 @@ from coterie.core.state import ClusterState
 from coterie.core.transitions import TERMINAL
 
 COMMANDS_MAX = 512  # of one plan: one log entry
-SCAN_MAX = 2_000  # queued tasks looked at in one plan
+KINDS_MAX = 500  # kinds of task found to have no node in one plan; each costs a look at every node
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,8 @@ def _verdicts(state: ClusterState, view: View, policy: PlanPolicy) -> Iterator[C
 
 
 def _is_back(node: Node, load: NodeLoad, view: View, policy: PlanPolicy) -> bool:
+    if node.reason == STOPPING:  # its last reports are still around
+        return False
     fresh = view.fresh_reports.get(node.node_id, 0) >= policy.up_after_reports
     return fresh and load.incarnation == node.incarnation and load.age_ms <= policy.down_after_ms
 
@@ -112,8 +116,8 @@ def _assignments(state: ClusterState, view: View, policy: PlanPolicy) -> Iterato
     free = sum(max(0, c.free) for c in pool)
     strategy = STRATEGIES[policy.strategy]
     stuck: set[tuple[str, Constraints]] = set()  # kinds of task that found no node in this round
-    for task in islice(_queue(state, view.now_ms), SCAN_MAX):
-        if free <= 0:
+    for task in _queue(state, view.now_ms):
+        if free <= 0 or len(stuck) >= KINDS_MAX:
             return
         kind = (task.type, task.constraints)
         if kind in stuck:
@@ -128,13 +132,13 @@ def _assignments(state: ClusterState, view: View, policy: PlanPolicy) -> Iterato
 
 
 def _queue(state: ClusterState, now_ms: int) -> Iterator[Task]:
-    """Tasks that may start now: those whose time has come, then by priority and age."""
+    """Tasks that may start now, by priority and age, also those that had to wait for their time."""
     indexes = state.indexes
     due = sorted(
         (-state.tasks[task_id].priority, order, task_id)
         for _, order, task_id in indexes.delayed.up_to(now_ms)
     )
-    for _, _, task_id in chain(due, indexes.pending):
+    for _, _, task_id in merge(due, indexes.pending):
         yield state.tasks[task_id]
 
 

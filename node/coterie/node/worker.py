@@ -10,10 +10,12 @@ from coterie.core.agenda import Action, Cancel, Start, Stop, agenda
 from coterie.core.commands import (
     Command,
     ConfirmCancel,
+    MarkNode,
     RegisterNode,
     Rejected,
+    ReleaseTask,
 )
-from coterie.core.nouns import NodeId, Task, TaskId
+from coterie.core.nouns import STOPPING, NodeId, NodeStatus, Task, TaskId
 from coterie.core.ports import NotCommitted
 from coterie.core.state import ClusterState
 from coterie.node.blob_exchange import BlobExchange
@@ -59,7 +61,7 @@ class Worker:
         self._bell = parts.bell.listener()
         self._jobs: dict[TaskId, Job] = {}
         self._leaving = False
-        self._confirming: set[asyncio.Task[None]] = set()
+        self._confirming: dict[ConfirmCancel, asyncio.Task[None]] = {}
         self._factory = JobFactory(parts.proposer, parts.blobs, parts.host, parts.clock, parts.metrics)
 
     async def run(self) -> None:
@@ -85,11 +87,17 @@ class Worker:
         return self._factory.service_ms
 
     async def leave(self) -> None:
-        """The node is stopping: give back every task, and wait until the log knows."""
+        """The node is stopping: end every skill, give back every task, and take no more. One entry says it
+        all: a task given back before the node is known to be gone would be assigned to it again."""
         self._leaving = True
-        for job in self._jobs.values():
-            job.leave(at_once=True)
-        await asyncio.gather(*(job.done for job in self._jobs.values()), return_exceptions=True)
+        jobs = list(self._jobs.values())
+        for job in jobs:
+            job.withdraw()
+        await asyncio.gather(*(job.done for job in jobs), return_exceptions=True)
+        held = self._parts.state().indexes.held_by(self._me)
+        commands: list[Command] = [ReleaseTask(task_id, held[task_id], STOPPING) for task_id in sorted(held)]
+        commands.append(MarkNode(self._me, self._incarnation, NodeStatus.DOWN, STOPPING))
+        await self._parts.proposer.propose(commands, PROPOSE_TIMEOUT_S)
 
     async def _round(self) -> None:
         state = self._parts.state()
@@ -136,21 +144,25 @@ class Worker:
         if job is not None:
             job.cancel(CANCEL_GRACE_MS)
             return
-        self._propose_later(ConfirmCancel(task_id, attempt))
+        self._confirm(ConfirmCancel(task_id, attempt))
 
     def _drain(self, state: ClusterState) -> None:
         """On a draining node a job leaves at its next completed step, or when the deadline has passed."""
         node = state.nodes.get(self._me)
         if node is None or not node.draining:
+            for job in self._jobs.values():
+                job.stay()
             return
         overdue = self._parts.clock.now_ms() >= node.drain_deadline_at_ms
         for job in self._jobs.values():
             job.leave(at_once=overdue)
 
-    def _propose_later(self, command: Command) -> None:
-        task = asyncio.get_running_loop().create_task(self._propose(command), name="confirm")
-        self._confirming.add(task)
-        task.add_done_callback(self._confirming.discard)
+    def _confirm(self, command: ConfirmCancel) -> None:
+        """Once at a time: this round may come again many times before the log answers."""
+        if command not in self._confirming:
+            task = asyncio.get_running_loop().create_task(self._propose(command), name="confirm")
+            self._confirming[command] = task
+            task.add_done_callback(lambda _: self._confirming.pop(command, None))
 
     async def _propose(self, command: Command) -> None:
         try:
@@ -161,5 +173,7 @@ class Worker:
     async def _end_all(self) -> None:
         for job in list(self._jobs.values()):
             job.stop()
-        waiting = [job.done for job in self._jobs.values()] + list(self._confirming)
+        for confirming in self._confirming.values():
+            confirming.cancel()
+        waiting = [job.done for job in self._jobs.values()] + list(self._confirming.values())
         await asyncio.gather(*waiting, return_exceptions=True)

@@ -1,0 +1,179 @@
+"""Whose verdicts count: a leader that slept or lost its place must not decide by what it remembers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from coterie.core.commands import AssignTask, Command, MarkNode, Outcome, SetDrain
+from coterie.core.machine import apply
+from coterie.core.nouns import NodeId, NodeStatus, Policy
+from coterie.core.scheduler import PlanPolicy
+from coterie.core.state import Moment
+from coterie.node.coordinator import ClusterNaming, Coordinator, CoordinatorParts
+from coterie.node.hub import Bell
+from coterie.node.loads import LoadBook
+from coterie.raft.errors import TransferFailed
+from coterie.v1 import peer_pb2
+from tests.core.builders import CoreCluster, register_command, submit_command
+
+ME, OTHER = NodeId("n1"), NodeId("n2")
+
+
+class FakeClock:
+    def __init__(self) -> None:
+        self.now_s = 1_000.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def now_ms(self) -> int:
+        return int(self.now_s * 1000)
+
+    def dice(self) -> int:
+        return 0
+
+    def new_id(self) -> str:
+        return "c1"
+
+
+class FakeEngine:
+    """Leads in `term`; transfers fail while `stuck`."""
+
+    def __init__(self) -> None:
+        self.is_leader = self.has_quorum = True
+        self.term = 1
+        self.stuck = False
+        self.asked: list[str] = []
+
+    async def read_barrier(self, timeout_s: float) -> int:
+        return 0
+
+    async def transfer_leadership(self, target: str, timeout_s: float) -> str:
+        self.asked.append(target)
+        if self.stuck:
+            raise TransferFailed("nobody is up to date")
+        self.is_leader = False
+        return target
+
+
+class World:
+    """A coordinator over a core; what it proposes is applied at once."""
+
+    def __init__(self) -> None:
+        self.clock, self.engine = FakeClock(), FakeEngine()
+        self.core = CoreCluster(now_ms=self.clock.now_ms())
+        self.book = LoadBook(self.clock, 3_000)  # type: ignore[arg-type]
+        self.proposed: list[Command] = []
+        self.during: list[Any] = []  # called, one per proposal, while it is on its way
+        self.bell = Bell()
+        naming = ClusterNaming("test", Policy())
+        shared: tuple[Any, ...] = (self.book, self.bell, self.clock, PlanPolicy(), naming)
+        parts: tuple[Any, ...] = (ME, self.engine, lambda: self.core.state, self, *shared)
+        self.coordinator = Coordinator(CoordinatorParts(*parts))
+
+    async def propose(self, commands: Sequence[Command], timeout_s: float) -> list[Outcome]:
+        if self.during:
+            self.during.pop(0)()
+        self.proposed += commands
+        moment = Moment(self.core.index + 1, self.clock.now_ms())
+        return [apply(self.core.state, command, moment) for command in commands]
+
+    async def one(self, command: Command, timeout_s: float) -> Outcome:
+        return (await self.propose([command], timeout_s))[0]
+
+    def join(self, *node_ids: NodeId, incarnation: int = 1) -> None:
+        for node_id in node_ids:
+            self.core.do(register_command(node_id, incarnation))
+
+    def report(self, *node_ids: NodeId) -> None:
+        for node_id in node_ids:
+            self.book.note(peer_pb2.LoadReport(node_id=node_id, incarnation=1))
+
+    async def look(self) -> list[Command]:
+        """What one round proposes."""
+        self.proposed.clear()
+        await self.coordinator._lead()
+        return list(self.proposed)
+
+
+@pytest.fixture
+async def world() -> World:
+    made = World()
+    made.join(ME, OTHER)
+    await made.look()
+    made.report(ME, OTHER)
+    return made
+
+
+async def test_a_silent_node_is_given_up(world: World) -> None:
+    world.clock.now_s += 3.1
+    world.report(ME)
+    [verdict] = await world.look()
+    assert isinstance(verdict, MarkNode)
+    assert (verdict.node_id, verdict.status) == (OTHER, NodeStatus.DOWN)
+
+
+async def test_a_leader_that_slept_gives_nobody_up_before_a_majority_answers_it(world: World) -> None:
+    world.clock.now_s += 10  # SIGSTOP and SIGCONT: it still believes that it leads
+    world.engine.has_quorum = False
+    assert await world.look() == []
+
+
+async def test_a_leadership_that_came_back_during_a_proposal_begins_anew(world: World) -> None:
+    """Deposed and elected again while a proposal was on its way: the silence in between proves nothing."""
+
+    def lead_again_later() -> None:
+        world.engine.term = 3
+        world.clock.now_s += 10
+
+    world.core.do(submit_command())
+    world.during = [lead_again_later]
+    commands = await world.look()
+    assert [type(command) for command in commands] == [AssignTask]
+    assert [type(command) for command in await world.look()] == [], "everyone has a grace"
+
+
+async def test_a_restarted_node_has_a_grace_of_its_own(world: World) -> None:
+    world.clock.now_s += 3.1
+    world.report(ME)
+    world.join(OTHER, incarnation=2)
+    assert await world.look() == []
+
+
+async def drained(world: World) -> None:
+    world.join(NodeId("n3"))
+    world.report(NodeId("n3"))
+    for node_id in (ME, OTHER):
+        world.core.do(SetDrain(node_id, True, 1))
+
+
+async def test_a_draining_leader_hands_over_to_a_node_that_stays(world: World) -> None:
+    await drained(world)
+    await world.look()
+    assert world.engine.asked == ["n3"]
+
+
+async def test_a_draining_leader_that_cannot_hand_over_goes_on_planning(world: World) -> None:
+    await drained(world)
+    world.engine.stuck = True
+    for number in range(3):
+        world.core.do(submit_command(f"t{number}"))
+        assert [type(command) for command in await world.look()] == [AssignTask]
+    assert world.engine.asked == ["n3"], "each try holds the planning up: not in every round"
+
+
+async def test_a_task_overdue_without_a_node_does_not_make_the_loop_spin(world: World) -> None:
+    world.core.do(submit_command("t1", type="nowhere", start_delay_ms=1))
+    world.core.do(submit_command("t2", start_delay_ms=60))
+    running = asyncio.ensure_future(world.coordinator.run())
+    await asyncio.sleep(0)
+    world.clock.now_s += 1
+    world.bell.ring()
+    await asyncio.sleep(0.05)
+    assert world.coordinator._pause_s() >= 0.1
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)

@@ -1,0 +1,86 @@
+"""What a node does with its own tasks when it stops, and with cancellations the log is slow to take."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from coterie.core.commands import CancelTask, Command, ConfirmCancel, MarkNode, Outcome
+from coterie.core.machine import apply
+from coterie.core.nouns import STOPPING, NodeId, NodeStatus, TaskState
+from coterie.core.state import Moment
+from coterie.node.clock import Clock
+from coterie.node.hub import Bell
+from coterie.node.loads import Lease
+from coterie.node.metrics import NodeMetrics
+from coterie.node.worker import Worker, WorkerParts
+from tests.core.builders import CoreCluster, register_command, submit_command
+from tests.node.test_job import FakeBlobs, FakeHost
+
+ME = NodeId("n1")
+
+
+class World:
+    """A worker over a core; what it proposes is applied while the gate is open."""
+
+    def __init__(self) -> None:
+        self.core = CoreCluster().with_node("n1", capacity=8)
+        self.entries: list[list[Command]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        clock = Clock()
+        self.lease = Lease(clock, 60_000, lambda ms: None)
+        self.lease.extend_from(clock.monotonic())
+        self.host = FakeHost()
+        tail: tuple[Any, ...] = (FakeBlobs(), self.host, self.lease, Bell(), clock, NodeMetrics())
+        parts: tuple[Any, ...] = (register_command("n1"), lambda: self.core.state, self, *tail)
+        self.worker = Worker(WorkerParts(*parts))
+
+    async def propose(self, commands: Sequence[Command], timeout_s: float) -> list[Outcome]:
+        self.entries.append(list(commands))
+        await self.gate.wait()
+        self.core.index += 1
+        moment = Moment(self.core.index, self.core.now_ms)
+        return [apply(self.core.state, command, moment) for command in commands]
+
+    async def one(self, command: Command, timeout_s: float) -> Outcome:
+        return (await self.propose([command], timeout_s))[0]
+
+
+@pytest.fixture
+async def world() -> World:
+    return World()
+
+
+async def test_a_stopping_node_gives_everything_back_and_goes_down_in_one_entry(world: World) -> None:
+    """A task given back while its node still counts would be assigned to it again, and lost with it."""
+    world.core.running("t1")
+    world.core.do(submit_command("t2"))
+    world.core.assign("t2")
+    await world.worker._round()
+    await world.host.started.wait()
+    world.entries.clear()
+    await world.worker.leave()
+    [entry] = world.entries
+    assert entry[-1] == MarkNode(ME, 1, NodeStatus.DOWN, STOPPING)
+    assert world.host.killed == 2
+    for task_id in ("t1", "t2"):
+        task = world.core.task(task_id)
+        assert (task.state, task.losses, task.failures) == (TaskState.PENDING, 0, 0)
+    assert world.core.state.nodes[ME].status is NodeStatus.DOWN
+
+
+async def test_a_cancellation_is_confirmed_once_however_often_it_is_looked_at(world: World) -> None:
+    world.core.running("t1")
+    world.core.do(CancelTask(world.core.task("t1").task_id))
+    world.gate.clear()
+    for _ in range(5):
+        await world.worker._round()
+        await asyncio.sleep(0)
+    assert world.entries == [[ConfirmCancel(world.core.task("t1").task_id, 1)]]
+    world.gate.set()
+    await asyncio.gather(*world.worker._confirming.values())
+    assert world.core.task("t1").state is TaskState.CANCELLED
