@@ -20,7 +20,7 @@ from typing import Any
 
 import uvloop
 
-from coterie.client import TLS, Cluster, CoterieError
+from coterie.client import TLS, Cluster, CoterieError, Job, WaitTimeout
 
 TASK_S = 60.0
 ERRORS_SHOWN_MAX = 10
@@ -98,6 +98,9 @@ class Load:
             self.seen.acked_at.append(acked)
             self.seen.ack_ms.append((acked - began) * 1000)
             result = await job.wait(timeout=TASK_S)
+        except WaitTimeout as error:
+            self.seen.errors.append(f"{error}; {await where(job)}")
+            return
         except CoterieError as error:
             self.seen.errors.append(f"{type(error).__name__}: {error}")
             return
@@ -113,6 +116,16 @@ class Load:
             return payload, payload
         seconds, steps = self._plan["sleep_seconds"], self._plan.get("steps", 1)
         return {"seconds": seconds, "steps": steps}, {"slept_seconds": seconds, "steps": steps}
+
+
+async def where(job: Job) -> str:
+    """What the cluster says of a task that does not end."""
+    try:
+        task = await job.get()
+    except CoterieError as error:
+        return f"asking for it: {error}"
+    waits = f", waits for {task.wait_reason} {task.wait_detail}" if task.wait_reason else ""
+    return f"it is {task.state} on {task.node or 'no node'}, attempt {task.attempt}{waits}"
 
 
 async def serve() -> None:
@@ -171,4 +184,7 @@ def _cpu_s() -> float:
 
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve())
+        try:
+            runner.run(serve())
+        except CoterieError as failure:
+            say({"error": f"{type(failure).__name__}: {failure}"})

@@ -13,7 +13,7 @@ from bench import proc
 from bench.figures import WorkNotDone
 from bench.options import Options
 from bench.processes import Helper
-from coterie.client import TLS, Cluster
+from coterie.client import TLS, Cluster, CoterieError
 from coterie.node.localcluster import ClusterFailed, LocalCluster
 
 READY_S = 60.0
@@ -28,12 +28,21 @@ async def running(options: Options, capacity: int | None = None) -> AsyncIterato
         cluster.start()
         await ready(cluster)
         yield cluster
-        if failed := cluster.failed_nodes():
-            raise WorkNotDone(f"{', '.join(failed)} ended by itself\n{cluster.log_tails()}")
+        _check_alive(cluster, "")
     except ClusterFailed as error:
+        raise WorkNotDone(str(error)) from None
+    except (WorkNotDone, CoterieError) as error:
+        _check_alive(cluster, str(error))
         raise WorkNotDone(str(error)) from None
     finally:
         await asyncio.to_thread(cluster.stop)
+
+
+def _check_alive(cluster: LocalCluster, seen: str) -> None:
+    """A node that ended by itself is the cause, whatever was seen of it."""
+    if failed := cluster.failed_nodes():
+        tails = "\n".join(cluster.log_tail(node_id) for node_id in failed)
+        raise WorkNotDone(f"{', '.join(failed)} ended by itself; {seen}\n{tails}") from None
 
 
 async def ready(cluster: LocalCluster) -> str:

@@ -65,6 +65,8 @@ class Helper:
             code = await self._process.wait()
             raise WorkNotDone(f"{self._module} ended with exit code {code}; its error is above")
         answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise WorkNotDone(f"{self._module}: {answer['error']}")
         return answer
 
     async def ask(self, message: dict[str, Any], timeout_s: float = ANSWER_S) -> dict[str, Any]:
