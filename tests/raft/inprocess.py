@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from coterie.raft.engine import RaftEngine
 from coterie.raft.errors import BadFrame, FatalRaftError
@@ -177,3 +179,14 @@ class Cluster:
             f"applied {engine.applied_index}"
             for node, engine in self.engines.items()
         )
+
+
+@contextlib.asynccontextmanager
+async def running(root: Path, count: int = 3, **settings: Any) -> AsyncIterator[Cluster]:
+    cluster = Cluster(root, count, **settings)
+    try:
+        await cluster.start()
+        yield cluster
+    finally:
+        await cluster.stop()
+    assert cluster.fatal == {}

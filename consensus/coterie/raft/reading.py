@@ -134,11 +134,6 @@ class SyncObj(proposing.SyncObj):
             if self._is_fulfilled(wish):
                 self._wishes.remove(wish)
                 wish.done(self.leader)
-            elif wish.deadline <= now:
-                self._wishes.remove(wish)
-                wish.done(
-                    TransferFailed(f"leadership did not move in time; the leader is {self.leader or '?'}")
-                )
             elif self.leader and (self.leader != wish.asked or now >= wish.retry_at):
                 wish.asked, wish.retry_at = self.leader, now + 2 * self._options.election_timeout_s
                 self._ask_transfer(wish)

@@ -1,0 +1,169 @@
+"""The engine when disks, files and links fail it."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from coterie.core.ports import Committed, NoQuorum, NotCommitted
+from coterie.raft.disk import RealDisk, RealFile
+from coterie.raft.engine import RaftEngine
+from coterie.raft.errors import (
+    BadFrame,
+    DamagedFile,
+    DiskFailed,
+    FatalRaftError,
+    TransferFailed,
+    WrongDataDir,
+)
+from coterie.raft.journal import NAME as JOURNAL
+from tests.raft.inprocess import Cluster, ListMachine, running
+
+TIMEOUT_S = 20.0
+
+
+async def test_a_failed_fsync_stops_the_node_for_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = Cluster(tmp_path, 3)
+    await cluster.start()
+    try:
+        victim = await cluster.leader()
+        others = [node for node in cluster.ids if node != victim]
+        whole_sync = RealFile.sync
+
+        def sync(self: RealFile) -> None:
+            if f"/{victim}/" in self._path:
+                raise DiskFailed(f"fsync of {self._path} failed: planted")
+            whole_sync(self)
+
+        monkeypatch.setattr(RealFile, "sync", sync)
+        engine = cluster.engines[victim]
+        with pytest.raises(NotCommitted, match="stopped"):
+            await engine.propose(b"never", TIMEOUT_S)
+        assert isinstance(cluster.fatal[victim], DiskFailed)
+        assert (engine.is_leader, engine.has_quorum, engine.leader) == (False, False, "")
+        await cluster.until(lambda: cluster.engines[others[0]].leader in others, "another leader")
+        committed = await cluster.engines[others[0]].propose(b"after", TIMEOUT_S)
+        assert isinstance(committed, Committed)
+        assert all(cluster.machines[node].entries == [b"after"] for node in others[:1])
+    finally:
+        monkeypatch.undo()
+        await cluster.stop()
+
+
+async def test_deadlines_do_not_wait_for_a_disk_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    engine = RaftEngine(Cluster(tmp_path, 1).options("n1"), ListMachine(), on_fatal=lambda error: None)
+    await engine.start()
+    try:
+        await engine.propose(b"x", TIMEOUT_S)
+        whole_sync = RealFile.sync
+
+        def sync(self: RealFile) -> None:
+            assert go_on.wait(TIMEOUT_S)
+            whole_sync(self)
+
+        monkeypatch.setattr(RealFile, "sync", sync)
+        with pytest.raises(NotCommitted):
+            await engine.propose(b"y", 0.05)  # starts the write that hangs
+        with pytest.raises(NotCommitted):
+            await engine.propose(b"z", 0.05)
+        with pytest.raises(NoQuorum):
+            await engine.read_barrier(0.05)
+        with pytest.raises(TransferFailed):
+            await engine.transfer_leadership("", 0.05)
+        go_on.set()
+        assert (await engine.propose(b"last", TIMEOUT_S)).result == 3
+    finally:
+        go_on.set()
+        await engine.stop()
+
+
+async def test_a_disk_without_room_is_an_error_like_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fatal: list[FatalRaftError] = []
+    engine = RaftEngine(Cluster(tmp_path, 1).options("n1"), ListMachine(), on_fatal=fatal.append)
+    await engine.start()
+    await engine.propose(b"x", TIMEOUT_S)
+
+    def full(descriptor: int, data: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("coterie.raft.disk.os.write", full)
+        with pytest.raises(NotCommitted):
+            await engine.propose(b"y", TIMEOUT_S)
+    assert "No space left" in str(fatal[0])
+    await engine.stop()
+
+
+async def test_a_damaged_journal_is_refused_at_the_start(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        for number in range(5):
+            await cluster.engines["n1"].propose(b"%d" % number, TIMEOUT_S)
+        await cluster.stop("n1")
+        path = tmp_path / "n1" / JOURNAL
+        raw = bytearray(path.read_bytes())
+        raw[len(raw) // 2] ^= 16
+        path.write_bytes(bytes(raw))
+        with pytest.raises(DamagedFile, match="Remedy"):
+            await cluster.start("n1")
+        assert (await cluster.engines["n2"].propose(b"without it", TIMEOUT_S)).result == 6
+
+
+async def test_a_directory_serves_one_engine(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        double = RaftEngine(cluster.options("n1"), ListMachine(), on_fatal=lambda error: None)
+        with pytest.raises(WrongDataDir, match="in use"):
+            await double.start()
+    disk = RealDisk(tmp_path / "n1")  # it was given back
+    disk.lock()
+    disk.close()
+
+
+async def test_bad_frames_are_the_links_problem(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        engine = cluster.engines["n1"]
+        for frame in (b"", b"\x80\x04\x95", b"x" * 100):
+            with pytest.raises(BadFrame):
+                engine.receive("n2", frame)
+        with pytest.raises(BadFrame, match="n9"):
+            engine.receive("n9", b"")
+        with pytest.raises(BadFrame, match="n9"):
+            engine.link_up("n9", lambda frame: None)
+        with pytest.raises(BadFrame, match="n1"):
+            engine.link_up("n1", lambda frame: None)
+        assert (await engine.propose(b"x", TIMEOUT_S)).result == 1
+
+
+async def test_a_newer_link_replaces_the_older_and_the_older_ones_end_is_ignored(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        await cluster.leader()
+        old_links = dict(cluster._links)
+        cluster.connect("n1", "n2")
+        cluster.engines["n1"].link_down("n2", old_links["n1", "n2"])
+        cluster.engines["n2"].link_down("n1", old_links["n2", "n1"])
+        assert cluster.engines["n1"]._links["n2"] is cluster._links["n1", "n2"]
+        assert (await cluster.engines["n1"].propose(b"x", TIMEOUT_S)).result == 1
+        await cluster.same_state()
+
+
+async def test_a_link_whose_write_fails_is_dropped(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        leader = await cluster.leader()
+        other = next(node for node in cluster.ids if node != leader)
+
+        def broken(frame: bytes) -> None:
+            raise ConnectionError("gone")
+
+        cluster.engines[leader].link_up(other, broken)
+        assert (await cluster.engines[leader].propose(b"x", TIMEOUT_S)).result == 1
+        cluster.disconnect(leader, other)
+        cluster.connect(leader, other)
+        await cluster.same_state()
