@@ -117,7 +117,7 @@ async def run_stream(
         async for message in frames:
             for frame in message.frames:
                 sink.receive(peer, frame)
-            if pump.done():
+            if pump.done() or outgoing.broken.is_set():
                 return
     finally:
         sink.link_down(peer, outgoing.write)
@@ -148,6 +148,8 @@ class RaftDialer:
                 log.debug("raft stream ended", extra={"peer": peer, "error": error.details()})
                 if error.code() is grpc.StatusCode.PERMISSION_DENIED:
                     log.warning("a peer refused us", extra={"peer": peer, "error": error.details()})
+            except Exception as error:  # bytes that are no frame: the link's end, not this node's
+                log.warning("a raft stream broke", extra={"peer": peer, "error": str(error)[:200]})
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, RECONNECT_MAX_S)
 
