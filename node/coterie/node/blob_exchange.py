@@ -9,8 +9,8 @@ from collections.abc import AsyncIterable, AsyncIterator
 import grpc
 
 from coterie.core.nouns import NO_DATA, Data
-from coterie.node.blobs import BlobDamaged, BlobNotFound, BlobStore
-from coterie.node.errors import ApiError, not_found
+from coterie.node.blobs import BlobDamaged, BlobMismatch, BlobNotFound, BlobStore
+from coterie.node.errors import ApiError, Violation, invalid, not_found
 from coterie.node.links import PeerChannels
 from coterie.node.observability import get_logger
 from coterie.v1 import tasks_pb2
@@ -19,6 +19,7 @@ log = get_logger(__name__)
 
 CHUNK_BYTES = 1 << 20
 COPY_TIMEOUT_S = 30.0
+SECURED_MAX = 10_000  # blobs remembered to be on a majority
 
 
 class BlobExchange:
@@ -26,6 +27,7 @@ class BlobExchange:
 
     def __init__(self, store: BlobStore, channels: PeerChannels, inline_max: int) -> None:
         self._store, self._channels, self._inline_max = store, channels, inline_max
+        self._secured: dict[str, None] = {}
 
     async def keep(self, content: bytes) -> Data:
         """Content as Data: inline when small, else a blob on a majority of nodes."""
@@ -40,18 +42,30 @@ class BlobExchange:
         """The content of Data, from here or from a peer. Raises ApiError when no node has it."""
         if not data.sha256:
             return data.inline
-        await self.ensure(data.sha256, data.size_bytes)
+        await self.ensure(data.sha256)
         try:
             return await self._store.get(data.sha256)
         except (BlobDamaged, BlobNotFound):
             # The store has put the bad file aside, so a sound copy of a peer can take its place.
-            await self._fetch(data.sha256, data.size_bytes)
+            await self._fetch(data.sha256)
             return await self._store.get(data.sha256)
 
-    async def ensure(self, sha256: str, size: int) -> None:
-        """Make sure the blob is here; raises ApiError when no node has it."""
+    async def ensure(self, sha256: str) -> None:
+        """Make sure the blob is here. Raises ApiError: BLOB_NOT_FOUND when all nodes say so, NO_QUORUM when
+        some cannot be asked."""
         if not await self._store.has(sha256):
-            await self._fetch(sha256, size)
+            await self._fetch(sha256)
+
+    async def secure(self, data: Data) -> None:
+        """Before a command refers to a blob: it has that size and is on a majority, this node included.
+        Raises ApiError."""
+        await self.ensure(data.sha256)
+        size = await self._store.size(data.sha256)
+        if size != data.size_bytes:
+            text = f"{data.size_bytes} is wrong: blob {data.sha256} has {size} bytes"
+            raise invalid([Violation("task.payload.blob.size_bytes", text)])
+        if data.sha256 not in self._secured:
+            await self.spread(data.sha256, size)
 
     async def spread(self, sha256: str, size: int) -> None:
         """Copy a blob that is here to enough peers for a majority. Raises ApiError when too few answer."""
@@ -76,6 +90,9 @@ class BlobExchange:
         if stored < needed:
             message = f"the blob is on {stored + 1} of {len(peers) + 1} nodes: {'; '.join(errors)}"
             raise ApiError(grpc.StatusCode.UNAVAILABLE, "NO_QUORUM", message, retry_after_ms=500)
+        self._secured[sha256] = None
+        if len(self._secured) > SECURED_MAX:
+            del self._secured[next(iter(self._secured))]
 
     async def _settle(self, copies: list[asyncio.Task[None]], wait: bool) -> None:
         """Copies beyond the majority get a moment to end, then are cut off: the reader fetches instead."""
@@ -96,7 +113,8 @@ class BlobExchange:
         async for part in self._store.open_chunks(sha256, CHUNK_BYTES):
             yield tasks_pb2.BlobChunk(data=part)
 
-    async def _fetch(self, sha256: str, size: int) -> None:
+    async def _fetch(self, sha256: str) -> None:
+        silent = []
         for peer in self._channels.peers:
             call = self._channels.stub(peer).FetchBlob(
                 tasks_pb2.GetBlobRequest(sha256=sha256),
@@ -104,29 +122,32 @@ class BlobExchange:
                 timeout=COPY_TIMEOUT_S,
             )
             try:
-                await self._store.put(_parts(call), sha256, size)
+                await receive_blob(self._store, call)
                 return
-            except grpc.aio.AioRpcError as error:
-                log.debug("a peer lacks a blob", extra={"peer": peer, "error": error.details()})
+            except (grpc.aio.AioRpcError, BlobMismatch) as error:
+                lacks = isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.NOT_FOUND
+                if not lacks:
+                    silent.append(peer)
+                log.debug("a peer did not give a blob", extra={"peer": peer, "error": str(error)[:200]})
+            finally:
+                call.cancel()
+        if silent:
+            message = f"blob {sha256} is not here, and {', '.join(silent)} did not answer"
+            raise ApiError(grpc.StatusCode.UNAVAILABLE, "NO_QUORUM", message, retry_after_ms=500)
         raise not_found("BLOB", sha256)
 
 
-async def _parts(call: AsyncIterable[tasks_pb2.BlobChunk]) -> AsyncIterator[bytes]:
-    async for chunk in call:
-        if chunk.data:
-            yield chunk.data
-
-
-async def receive_blob(store: BlobStore, chunks: AsyncIterator[tasks_pb2.BlobChunk]) -> tasks_pb2.BlobRef:
+async def receive_blob(store: BlobStore, chunks: AsyncIterable[tasks_pb2.BlobChunk]) -> tasks_pb2.BlobRef:
     """Store an incoming stream: first message the reference, then the data."""
-    first = await anext(aiter(chunks), None)
+    stream = aiter(chunks)
+    first = await anext(stream, None)
     if first is None or not first.ref.sha256:
         raise ApiError(
             grpc.StatusCode.INVALID_ARGUMENT,
             "BAD_FIELD",
             "ref: the first message must carry sha256 and size_bytes",
         )
-    await store.put(_with_first(first, chunks), first.ref.sha256, first.ref.size_bytes)
+    await store.put(_with_first(first, stream), first.ref.sha256, first.ref.size_bytes)
     return first.ref
 
 

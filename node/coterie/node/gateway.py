@@ -137,8 +137,10 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
     async def _ensure_blob(self, command: commands.SubmitTask) -> None:
         payload = command.payload
         try:
-            await self._parts.exchange.ensure(payload.sha256, payload.size_bytes)
+            await self._parts.exchange.secure(payload)
         except ApiError as error:
+            if error.reason != "BLOB_NOT_FOUND":
+                raise
             text = f"no node has blob {payload.sha256}; store it with Blobs.PutBlob first"
             raise invalid([Violation("task.payload.blob", text)]) from error
 
@@ -244,7 +246,7 @@ class BlobsService(tasks_pb2_grpc.BlobsServicer):
     async def GetBlob(
         self, request: tasks_pb2.GetBlobRequest, context: Context
     ) -> AsyncIterator[tasks_pb2.BlobChunk]:
-        await self._exchange.ensure(request.sha256, 0)
+        await self._exchange.ensure(request.sha256)
         async for part in self._store.open_chunks(request.sha256, CHUNK_BYTES):
             yield tasks_pb2.BlobChunk(data=part)
 

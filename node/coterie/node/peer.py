@@ -83,6 +83,8 @@ class PeerService(peer_pb2_grpc.PeerServicer):
         self._peer(context)
         if not await self._parts.blobs.has(request.sha256):
             raise not_found("BLOB", request.sha256)
+        size = await self._parts.blobs.size(request.sha256)
+        yield tasks_pb2.BlobChunk(ref=tasks_pb2.BlobRef(sha256=request.sha256, size_bytes=size))
         async for part in self._parts.blobs.open_chunks(request.sha256, CHUNK_BYTES):
             yield tasks_pb2.BlobChunk(data=part)
 

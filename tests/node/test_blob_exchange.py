@@ -1,0 +1,129 @@
+"""Blobs between nodes: a majority before anything refers to one, and any node can hand one out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from coterie.core.nouns import Data
+from coterie.node.blob_exchange import BlobExchange, receive_blob
+from coterie.node.blobs import BlobStore
+from coterie.node.errors import ApiError
+from coterie.v1 import tasks_pb2
+
+CONTENT = b"x" * 3_000_000
+NAME = sha256(CONTENT).hexdigest()
+REF = Data(sha256=NAME, size_bytes=len(CONTENT))
+
+
+def rpc_error(code: grpc.StatusCode) -> grpc.aio.AioRpcError:
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata())
+
+
+class FakeCall:
+    """A streamed answer of a peer."""
+
+    def __init__(self, chunks: AsyncIterator[tasks_pb2.BlobChunk]) -> None:
+        self._chunks = chunks
+
+    def __aiter__(self) -> AsyncIterator[tasks_pb2.BlobChunk]:
+        return self._chunks
+
+    def cancel(self) -> bool:
+        return True
+
+
+class FakePeer:
+    """A store behind the two calls of the Peer service; none: the peer is down."""
+
+    def __init__(self, store: BlobStore) -> None:
+        self.store, self.down = store, False
+
+    async def StoreBlob(self, chunks: Any, **_: Any) -> tasks_pb2.BlobRef:
+        if self.down:
+            raise rpc_error(grpc.StatusCode.UNAVAILABLE)
+        return await receive_blob(self.store, chunks)
+
+    def FetchBlob(self, request: tasks_pb2.GetBlobRequest, **_: Any) -> FakeCall:
+        return FakeCall(self._fetch(request.sha256))
+
+    async def _fetch(self, name: str) -> AsyncIterator[tasks_pb2.BlobChunk]:
+        if self.down:
+            raise rpc_error(grpc.StatusCode.UNAVAILABLE)
+        if not await self.store.has(name):
+            raise rpc_error(grpc.StatusCode.NOT_FOUND)
+        yield tasks_pb2.BlobChunk(ref=tasks_pb2.BlobRef(sha256=name, size_bytes=await self.store.size(name)))
+        async for part in self.store.open_chunks(name):
+            yield tasks_pb2.BlobChunk(data=part)
+
+
+class World:
+    """This node and two peers."""
+
+    def __init__(self, stores: list[BlobStore]) -> None:
+        self.store = stores[0]
+        self.peers = {f"n{n}": FakePeer(store) for n, store in enumerate(stores[1:], 2)}
+        self.metadata = ()
+        channels: Any = self
+        self.exchange = BlobExchange(self.store, channels, 1_000)
+
+    def stub(self, peer: str) -> FakePeer:
+        return self.peers[peer]
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    stores = [await BlobStore.open(tmp_path / name) for name in ("n1", "n2", "n3")]
+    yield World(stores)
+    for store in stores:
+        await store.close()
+
+
+async def copies(world: World) -> int:
+    return sum([await store.has(NAME) for store in (world.store, *(p.store for p in world.peers.values()))])
+
+
+async def refused(world: World, data: Data = REF) -> ApiError:
+    with pytest.raises(ApiError) as caught:
+        await world.exchange.secure(data)
+    return caught.value
+
+
+async def test_a_node_without_the_blob_gets_it_by_name_alone(world: World) -> None:
+    await world.peers["n3"].store.put_bytes(CONTENT)
+    await world.exchange.ensure(NAME)
+    assert await world.store.get(NAME) == CONTENT
+
+
+async def test_a_blob_that_only_this_node_has_is_on_a_majority_before_it_is_referred_to(world: World) -> None:
+    """A PutBlob that failed half-way leaves one copy behind; a submission must not rely on it."""
+    await world.store.put_bytes(CONTENT)
+    await world.exchange.secure(REF)
+    assert await copies(world) >= 2
+
+
+async def test_without_a_majority_nothing_may_refer_to_a_blob(world: World) -> None:
+    await world.store.put_bytes(CONTENT)
+    for peer in world.peers.values():
+        peer.down = True
+    assert (await refused(world)).reason == "NO_QUORUM"
+    world.peers["n2"].down = False
+    await world.exchange.secure(REF)
+
+
+async def test_a_wrong_size_is_refused_at_the_door(world: World) -> None:
+    await world.store.put_bytes(CONTENT)
+    error = await refused(world, Data(sha256=NAME, size_bytes=5))
+    assert error.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "size_bytes" in error.message
+
+
+async def test_a_blob_is_called_missing_only_when_every_node_says_so(world: World) -> None:
+    assert (await refused(world)).reason == "BLOB_NOT_FOUND"
+    world.peers["n3"].down = True
+    assert (await refused(world)).code is grpc.StatusCode.UNAVAILABLE
