@@ -110,7 +110,10 @@ class NodeApp:
         self.book = LoadBook(self.clock, health.down_after_ms)
         self.lease = Lease(self.clock, health.lease_ms, self.host.extend_lease)
         self.proposer = Proposer(self.engine, self.metrics)
-        self.reader = Reader(self.engine, self.state, self.ledger, self.clock)
+        self.filler = GapFiller(self.ledger, self.channels)
+        self.reader = Reader(
+            self.engine, self.state, self.ledger, self.clock, lambda: self.filler.catching_up
+        )
         self.exchange = BlobExchange(self.blobs, self.channels, settings.limits.payload_inline_max)
         self.worker = Worker(
             WorkerParts(
@@ -276,8 +279,7 @@ class NodeApp:
             runs_skills=lambda: self.lease.valid,
         )
         dialer = RaftDialer(self.channels, self.engine)
-        filler = GapFiller(self.ledger, self.channels)
-        loops = [dialer, reporter, keeper, filler, self.coordinator, self.worker]
+        loops = [dialer, reporter, keeper, self.filler, self.coordinator, self.worker]
         return [loop.run() for loop in loops]  # type: ignore[attr-defined]
 
     def _takes_clients(self) -> bool:

@@ -178,6 +178,12 @@ def event_to_pb(event: Event) -> tasks_pb2.TaskEvent:
     return message
 
 
+def end_to_pb(task: Task) -> tasks_pb2.TaskEvent:
+    """The last event of a finished task, made from the task itself."""
+    detail = task.error.message if task.error is not None else ""
+    return event_to_pb(Event(task.state.name.lower(), task, 0, task.finished_at_ms, detail))
+
+
 def resume_token(task_id: str, sequence: int) -> str:
     """Good on every node: events are numbered by the log, not by the node that sends them."""
     return f"{task_id}.{sequence}"

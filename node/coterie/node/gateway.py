@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,12 +27,13 @@ from coterie.node.optimist import Optimist
 from coterie.node.proposer import Proposer
 from coterie.node.reads import Found, Reader
 from coterie.node.rpc import Context, seconds_left, streaming, unary
-from coterie.node.waits import wait_many
+from coterie.node.waits import RECHECK_S, wait_many
 from coterie.node.watch import Watcher
 from coterie.v1 import tasks_pb2, tasks_pb2_grpc
 
 BATCH_MAX = 512
 PAGE_DEFAULT, PAGE_MAX = 50, 1_000
+PAGE_BYTES_MAX = 4 << 20  # of a list, about: what does not fit is on the next page
 PROPOSE_MAX_S = 60.0
 DEADLINE_MARGIN_S = 0.05
 LEDGER_BACKLOG_MAX = 100_000
@@ -119,6 +121,8 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
             request, parts.clock.new_id(), skills | parts.local_skills(), state.nodes.keys()
         )
         self._refuse_when_full(state, command)
+        if request.task.task_id:
+            await self._refuse_known_id(state, command)
         if command.payload.sha256:
             await self._ensure_blob(command)
         return command
@@ -133,6 +137,15 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
             raise _full(f"{queued} tasks are pending, the limit is {limit}")
         if self._parts.ledger_backlog() > LEDGER_BACKLOG_MAX:
             raise _full("the ledger of this node cannot keep up")
+
+    async def _refuse_known_id(self, state: ClusterState, command: commands.SubmitTask) -> None:
+        """The state forgets finished tasks, the ledger does not: an id that a client chose is good once."""
+        retried = f"{command.tenant}/{command.request_id}" in state.requests
+        if retried or state.task(command.task_id) is not None:
+            return  # the state machine knows the answer
+        if await self._parts.reader.in_history(command.task_id):
+            message = f"task {command.task_id} exists already, and has ended; choose another task_id"
+            raise ApiError(grpc.StatusCode.ALREADY_EXISTS, "TASK_EXISTS", message)
 
     async def _ensure_blob(self, command: commands.SubmitTask) -> None:
         payload = command.payload
@@ -171,10 +184,18 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
         limit, before = _page_size(request.page_size), _page_start(request.page_token)
         reader = self._parts.reader
         await reader.barrier(request.read_mode, seconds_left(context))
+        reader.has_whole_history(request.read_mode)
         page = await reader.page(query, before, limit)
-        response = tasks_pb2.ListTasksResponse(tasks=[reader.to_pb(found) for found in page])
-        if len(page) == limit:
-            response.next_page_token = str(page[-1].task.order)
+        response = tasks_pb2.ListTasksResponse()
+        size = 0
+        for found in page:
+            task = reader.to_pb(found)
+            size += task.ByteSize()
+            if response.tasks and size > PAGE_BYTES_MAX:
+                break
+            response.tasks.append(task)
+        if page and (len(page) == limit or len(response.tasks) < len(page)):
+            response.next_page_token = str(page[len(response.tasks) - 1].task.order)
         return response
 
     @unary
@@ -183,10 +204,13 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
         left = seconds_left(context) - DEADLINE_MARGIN_S
         timeout = min(left, request.timeout_ms / 1000) if request.timeout_ms else left
         reader = self._parts.reader
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout
         found = await reader.get(task_id, left)
-        if found.task.state not in TERMINAL:
-            await self._until_finished(task_id, max(0.0, timeout))
-            found = await reader.get(task_id, left)
+        while found.task.state not in TERMINAL and (left := end - loop.time()) > 0:
+            await self._until_finished(task_id, min(left, RECHECK_S))
+            await reader.still_connected()
+            found = await reader.get(task_id, max(0.0, end - loop.time()))
         return reader.to_pb(found)
 
     async def _until_finished(self, task_id: TaskId, timeout_s: float) -> None:
@@ -206,16 +230,19 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
     async def WaitTasks(
         self, request_iterator: Any, context: Context
     ) -> AsyncIterator[tasks_pb2.WaitTasksResponse]:
-        async for response in wait_many(request_iterator, self._parts.hub, self._parts.reader):
-            yield response
+        waits = wait_many(request_iterator, self._parts.hub, self._parts.reader)
+        async with aclosing(waits) as responses:
+            async for response in responses:
+                yield response
 
     @streaming
     async def WatchTask(
         self, request: tasks_pb2.WatchTaskRequest, context: Context
     ) -> AsyncIterator[tasks_pb2.TaskEvent]:
         task_id = task_id_of(request.name)
-        async for event in self._parts.watcher.events(task_id, request.resume_token):
-            yield event
+        async with aclosing(self._parts.watcher.events(task_id, request.resume_token)) as events:
+            async for event in events:
+                yield event
 
     @unary
     async def CancelTask(self, request: tasks_pb2.CancelTaskRequest, context: Context) -> tasks_pb2.Task:

@@ -6,13 +6,16 @@ import heapq
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import grpc
+
 from coterie.core.nouns import Label, Step, Task, TaskId
 from coterie.core.ports import Engine
 from coterie.core.scheduler import wait_reason
 from coterie.core.state import ClusterState
+from coterie.core.transitions import TERMINAL
 from coterie.node import convert
 from coterie.node.clock import Clock
-from coterie.node.errors import not_found
+from coterie.node.errors import ApiError, not_found
 from coterie.node.ledger import Ledger, LedgerQuery
 from coterie.v1 import tasks_pb2
 
@@ -29,13 +32,25 @@ class Reader:
     """Linearizable unless asked otherwise: a read waits until this node has applied what was committed."""
 
     def __init__(
-        self, engine: Engine, state: Callable[[], ClusterState], ledger: Ledger, clock: Clock
+        self,
+        engine: Engine,
+        state: Callable[[], ClusterState],
+        ledger: Ledger,
+        clock: Clock,
+        catching_up: Callable[[], bool],
     ) -> None:
+        """`catching_up`: rows are missing from this node's ledger, and a peer may have them."""
         self._engine, self._state, self._ledger, self._clock = engine, state, ledger, clock
+        self._catching_up = catching_up
 
     async def barrier(self, mode: tasks_pb2.ReadMode.ValueType, timeout_s: float) -> None:
         if mode != tasks_pb2.STALE:
             await self._engine.read_barrier(min(timeout_s, BARRIER_S))
+
+    async def still_connected(self) -> None:
+        """For those who wait: raises NoQuorum on a node that has been cut off for BARRIER_S."""
+        if not self._engine.has_quorum:
+            await self._engine.read_barrier(BARRIER_S)
 
     async def find(self, task_id: TaskId) -> Found | None:
         """The task as this node knows it now."""
@@ -53,12 +68,24 @@ class Reader:
         """A live or recently finished task, without its steps."""
         return self._state().task(task_id)
 
+    async def in_history(self, task_id: TaskId) -> bool:
+        """Whether a task of that id has ended. Raises ApiError UNAVAILABLE when this node cannot know."""
+        found = await self.find(task_id)
+        if found is None and self._catching_up():
+            raise _catching_up(
+                f"whether task {task_id} exists is among the history that this node still copies"
+            )
+        return found is not None and found.task.state in TERMINAL
+
     async def get(self, task_id: TaskId, timeout_s: float) -> Found:
-        """The task; a miss is believed only after a barrier. Raises ApiError NOT_FOUND."""
+        """The task; a miss is believed only after a barrier, and not while history is missing here.
+        Raises ApiError NOT_FOUND, or UNAVAILABLE."""
         found = await self.find(task_id)
         if found is None:
             await self._engine.read_barrier(min(timeout_s, BARRIER_S))
             found = await self.find(task_id)
+        if found is None and self._catching_up():
+            raise _catching_up(f"task {task_id} may be among the history that this node still copies")
         if found is None:
             raise not_found("TASK", task_id)
         return found
@@ -72,13 +99,20 @@ class Reader:
         message.wait_detail = detail
         return message
 
+    def has_whole_history(self, mode: tasks_pb2.ReadMode.ValueType) -> None:
+        """Raises ApiError UNAVAILABLE when a list from here could lack finished tasks and must not."""
+        if mode != tasks_pb2.STALE and self._catching_up():
+            raise _catching_up("this node still copies history from the others; ask another, or STALE")
+
     async def page(self, query: LedgerQuery, before: int | None, limit: int) -> list[Found]:
-        """Tasks newest first, live and finished merged."""
+        """Tasks newest first, live and finished merged. The live ones are taken first: what ends meanwhile is
+        in the ledger then, and would be in neither the other way round."""
+        live = self._live(query, before, limit)
         rows = await self._ledger.tasks(query, before, limit)
         finished = [Found(*convert.read_finished(row.record)) for row in rows]
         known = {found.task.task_id for found in finished}
-        live = [found for found in self._live(query, before, limit) if found.task.task_id not in known]
-        return heapq.nlargest(limit, [*live, *finished], key=lambda found: found.task.order)
+        unfinished = [found for found in live if found.task.task_id not in known]
+        return heapq.nlargest(limit, [*unfinished, *finished], key=lambda found: found.task.order)
 
     def _live(self, query: LedgerQuery, before: int | None, limit: int) -> list[Found]:
         state = self._state()
@@ -89,6 +123,10 @@ class Reader:
             if (before is None or task.order < before) and _matches(query, task):
                 matching.append(Found(task, state.steps.get(task.task_id, ())))
         return matching
+
+
+def _catching_up(message: str) -> ApiError:
+    return ApiError(grpc.StatusCode.UNAVAILABLE, "CATCHING_UP", message, retry_after_ms=1_000)
 
 
 def _matches(query: LedgerQuery, task: Task) -> bool:

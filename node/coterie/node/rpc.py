@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, NoReturn, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any, NoReturn, TypeVar, cast
 
 import grpc
 
@@ -59,13 +60,15 @@ def unary(
 def streaming(
     handler: Callable[[Any, Request, Context], AsyncIterator[Response]],
 ) -> Callable[[Any, Request, Context], AsyncIterator[Response]]:
-    """The same for handlers that yield."""
+    """The same for handlers that yield; what they hold is let go of as soon as the caller has gone."""
 
     @functools.wraps(handler)
     async def wrapped(self: Any, request: Request, context: Context) -> AsyncIterator[Response]:
         try:
-            async for response in handler(self, request, context):
-                yield response
+            generator = cast("AsyncGenerator[Response, None]", handler(self, request, context))
+            async with aclosing(generator) as responses:
+                async for response in responses:
+                    yield response
         except (asyncio.CancelledError, grpc.aio.AbortError, GeneratorExit):
             raise
         except Exception as error:

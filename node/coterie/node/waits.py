@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 
 import grpc
 
@@ -11,7 +11,7 @@ from coterie.core.nouns import Task, TaskId
 from coterie.core.transitions import TERMINAL
 from coterie.node.admission import task_id_of
 from coterie.node.errors import ApiError, Violation, invalid
-from coterie.node.hub import Hub
+from coterie.node.hub import Hub, wait_for_bell
 from coterie.node.reads import Found, Reader
 from coterie.v1 import tasks_pb2
 
@@ -19,6 +19,8 @@ NAMES_MAX = 100_000  # waited for on one stream
 BYTES_MAX = 2 << 20  # of results in one message, about
 TASKS_MAX = 256
 BARRIER_S = 10.0
+READY_BYTES_MAX = 64 << 20  # of results a caller may leave unread before it is cut off
+RECHECK_S = 5.0  # between two looks at what is waited for: a snapshot brings ends without their events
 
 
 class _Waits:
@@ -28,13 +30,15 @@ class _Waits:
         self._hub, self._reader = hub, reader
         self._names: set[TaskId] = set()
         self._ready: list[Task] = []
+        self._ready_bytes = 0
         self._missing: list[str] = []
         self._bell = asyncio.Event()
+        self._recheck_at = asyncio.get_running_loop().time() + RECHECK_S
 
     async def add(self, names: Iterable[str]) -> None:
         """Wait for these too; what has ended already is ready at once."""
         fresh = [task_id for task_id in map(task_id_of, names) if task_id not in self._names]
-        if len(self._names) + len(fresh) > NAMES_MAX:
+        if len(self._names) + len(self._ready) + len(fresh) > NAMES_MAX:
             raise invalid([Violation("names", f"more than {NAMES_MAX} on one stream; open another")])
         for task_id in fresh:
             self._names.add(task_id)
@@ -68,6 +72,7 @@ class _Waits:
         if task.task_id in self._names:
             self._names.discard(task.task_id)
             self._ready.append(task)
+            self._ready_bytes += len(task.result.inline)
             self._bell.set()
 
     def _drop(self, task_id: TaskId) -> None:
@@ -76,9 +81,10 @@ class _Waits:
 
     async def next(self) -> tasks_pb2.WaitTasksResponse:
         """The next message, as full as what is ready."""
-        while not self._ready and not self._missing:
-            self._bell.clear()
-            await self._bell.wait()
+        if self._ready_bytes > READY_BYTES_MAX:
+            message = f"{self._ready_bytes} bytes of results wait unread; read faster or wait for fewer"
+            raise ApiError(grpc.StatusCode.RESOURCE_EXHAUSTED, "SLOW_READER", message, retry_after_ms=500)
+        await self._until_something()
         response = tasks_pb2.WaitTasksResponse(not_found=self._missing)
         self._missing = []
         size = count = 0
@@ -87,9 +93,30 @@ class _Waits:
             if count and size > BYTES_MAX:
                 break
             response.tasks.append(self._reader.to_pb(Found(task)))
+            self._ready_bytes -= len(task.result.inline)
             count += 1
         del self._ready[:count]
         return response
+
+    async def _until_something(self) -> None:
+        """Until something can be said. Looks for itself now and then, come what may."""
+        loop = asyncio.get_running_loop()
+        while True:
+            if loop.time() >= self._recheck_at:
+                await self._recheck()
+                self._recheck_at = loop.time() + RECHECK_S
+            if self._ready or self._missing:
+                return
+            self._bell.clear()
+            await wait_for_bell(self._bell, self._recheck_at - loop.time())
+
+    async def _recheck(self) -> None:
+        """Level-triggered: what has ended unheard is taken now. Raises NoQuorum on a node that is cut off."""
+        await self._reader.still_connected()
+        for task_id in list(self._names):
+            known = self._reader.peek(task_id)
+            if known is None or known.state in TERMINAL:
+                await self._look(task_id)
 
     def close(self) -> None:
         for task_id in list(self._names):
@@ -98,7 +125,7 @@ class _Waits:
 
 async def wait_many(
     requests: AsyncIterator[tasks_pb2.WaitTasksRequest], hub: Hub, reader: Reader
-) -> AsyncIterator[tasks_pb2.WaitTasksResponse]:
+) -> AsyncGenerator[tasks_pb2.WaitTasksResponse, None]:
     """Serve one WaitTasks stream until the caller hangs up or sends something wrong."""
     waits = _Waits(hub, reader)
 
@@ -107,6 +134,7 @@ async def wait_many(
             await waits.add(request.names)
 
     taking = asyncio.create_task(take(), name="wait-tasks-in")
+    ready: asyncio.Future[tasks_pb2.WaitTasksResponse] | None = None
     try:
         while True:
             ready = asyncio.ensure_future(waits.next())
@@ -114,11 +142,12 @@ async def wait_many(
             if not ready.done() and taking.done() and taking.exception() is None:
                 await ready  # the caller adds no more names but still wants the rest
             if not ready.done():
-                ready.cancel()
                 await taking  # raises what was wrong
                 return
             yield ready.result()
     finally:
-        taking.cancel()
-        await asyncio.gather(taking, return_exceptions=True)
+        ending = [task for task in (taking, ready) if task is not None]
+        for task in ending:
+            task.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)
         waits.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 import grpc
 
@@ -29,10 +29,15 @@ class Watcher:
         self._hub, self._reader, self._ledger = hub, reader, ledger
         self._has_quorum = has_quorum
 
-    async def events(self, task_id: TaskId, token: str) -> AsyncIterator[tasks_pb2.TaskEvent]:
+    async def events(self, task_id: TaskId, token: str) -> AsyncGenerator[tasks_pb2.TaskEvent, None]:
         """From the event after the token to the last one. Sequence numbers are dense; a hole is a Gap."""
         seen = _sequence(task_id, token)
         now = await self._reader.get(task_id, BARRIER_S)
+        if seen > now.task.sequence:  # this node lags behind the one that gave out the token, or nobody did
+            await self._reader.barrier(tasks_pb2.LINEARIZABLE, BARRIER_S)
+            now = await self._reader.get(task_id, BARRIER_S)
+            if seen > now.task.sequence:
+                raise _bad_token(task_id, token)
         if now.task.state in TERMINAL and seen >= now.task.sequence:
             return
         with self._hub.watch(task_id) as live:
@@ -47,12 +52,19 @@ class Watcher:
         self, task_id: TaskId, seen: int, live: Subscription
     ) -> AsyncIterator[tasks_pb2.TaskEvent]:
         while True:
+            # Looked at first: when it has ended by now, its end is in the history, if anywhere.
+            now = (await self._found(task_id)).task
             async for event in self._history(task_id, seen):
                 seen = event.sequence or seen
                 yield event
                 if event.type in END_TYPES:
                     return
-            async for event in self._live(seen, live):
+            if now.state in TERMINAL:  # it ended where this ledger has a gap
+                if now.sequence > seen + 1:
+                    yield _gap(seen + 1, now.sequence)
+                yield convert.end_to_pb(now)
+                return
+            async for event in self._live(task_id, seen, live):
                 seen = event.sequence or seen
                 yield event
                 if event.type in END_TYPES:
@@ -67,14 +79,20 @@ class Watcher:
                 seen = row.sequence
                 yield convert.record_to_event(row.record)
 
-    async def _live(self, seen: int, live: Subscription) -> AsyncIterator[tasks_pb2.TaskEvent]:
-        """Until the subscription has overflowed and is empty, or a hole shows."""
+    async def _live(
+        self, task_id: TaskId, seen: int, live: Subscription
+    ) -> AsyncIterator[tasks_pb2.TaskEvent]:
+        """Until the subscription has overflowed and is empty, a hole shows, or the state is ahead of what was
+        heard, as after a snapshot."""
         while not (live.overflowed and live.queue.empty()):
             event = await _next(live)
             if event is None:
                 if not self._has_quorum():  # cut off: what happens to the task is not known here
                     raise ApiError(grpc.StatusCode.UNAVAILABLE, "NO_QUORUM", "this node is cut off")
                 yield tasks_pb2.TaskEvent(heartbeat=tasks_pb2.Heartbeat())
+                known = self._reader.peek(task_id)
+                if live.queue.empty() and (known is None or known.sequence > seen):
+                    return
                 continue
             sequence = event.task.sequence
             if sequence <= seen:
@@ -101,9 +119,13 @@ def _sequence(task_id: TaskId, token: str) -> int:
     if not token:
         return 0
     owner, _, number = token.rpartition(".")
-    if owner != task_id or not number.isdecimal():
-        raise invalid([Violation("resume_token", f"{token!r} is not a token of task {task_id}")])
+    if owner != task_id or not number.isdecimal() or len(number) > 18:
+        raise _bad_token(task_id, token)
     return int(number)
+
+
+def _bad_token(task_id: TaskId, token: str) -> ApiError:
+    return invalid([Violation("resume_token", f"{token[:200]!r} is not a token of task {task_id}")])
 
 
 def _gap(first: int, present: int) -> tasks_pb2.TaskEvent:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from coterie.core.nouns import Event, Task
 from coterie.core.transitions import TERMINAL
 from coterie.node import convert
-from coterie.node.ledger import Gap, Ledger, LedgerEvent, LedgerTask
+from coterie.node.ledger import Gap, Ledger, LedgerError, LedgerEvent, LedgerPage, LedgerTask
 from coterie.node.links import PeerChannels
 from coterie.node.observability import get_logger
 from coterie.v1 import log_pb2, peer_pb2
@@ -20,6 +21,7 @@ log = get_logger(__name__)
 PAGE_ROWS = 500
 LOOK_EVERY_S = 1.0
 COPY_TIMEOUT_S = 60.0
+MESSAGE_BYTES = 4 << 20  # of rows, about; a single row may be larger
 
 
 def feed(ledger: Ledger, index: int, events: Sequence[Event]) -> None:
@@ -57,14 +59,25 @@ async def pages(ledger: Ledger, after_index: int, up_to_index: int) -> AsyncIter
     """Rows with log indexes above `after_index`, page by page, as far as this ledger has no gap itself."""
     while after_index < up_to_index:
         page = await ledger.rows_after(after_index, PAGE_ROWS)
-        yield peer_pb2.LedgerRows(
-            tasks=[row.record for row in page.tasks],
-            events=[row.record for row in page.events],
-            through_index=page.through_index,
-        )
+        for rows in _messages(page, after_index):
+            yield rows
         if not page.more or page.through_index <= after_index:
             return
         after_index = page.through_index
+
+
+def _messages(page: LedgerPage, after_index: int) -> Iterator[peer_pb2.LedgerRows]:
+    """A page in messages of about MESSAGE_BYTES; only the last one claims to be complete."""
+    rows, size = peer_pb2.LedgerRows(through_index=after_index), 0
+    for target, records in (("tasks", page.tasks), ("events", page.events)):
+        for row in records:
+            if size and size + len(row.record) > MESSAGE_BYTES:
+                yield rows
+                rows, size = peer_pb2.LedgerRows(through_index=after_index), 0
+            getattr(rows, target).append(row.record)
+            size += len(row.record)
+    rows.through_index = page.through_index
+    yield rows
 
 
 class GapFiller:
@@ -72,17 +85,44 @@ class GapFiller:
 
     def __init__(self, ledger: Ledger, channels: PeerChannels) -> None:
         self._ledger, self._channels = ledger, channels
+        self._hopeless = False
+
+    @property
+    def catching_up(self) -> bool:
+        """Rows are missing here that a peer has, or may have."""
+        return bool(self._ledger.gaps) and bool(self._channels.peers) and not self._hopeless
 
     async def run(self) -> None:
         while True:
-            for gap in self._ledger.gaps:
-                for peer in self._channels.peers:
-                    if await self._copy(peer, gap):
-                        break
+            await self._fill()
             await asyncio.sleep(LOOK_EVERY_S)
 
-    async def _copy(self, peer: str, gap: Gap) -> bool:
-        """Copy the gap from one peer; whether anything was gained."""
+    async def _fill(self) -> None:
+        """One round. Gaps are hopeless when every peer has answered and none had anything."""
+        hopeless = True
+        for gap in self._ledger.gaps:
+            for peer in self._channels.peers:
+                gained, answered = await self._try(peer, gap)
+                hopeless = hopeless and answered and not gained
+                if gained:
+                    break
+        self._hopeless = hopeless
+
+    async def _try(self, peer: str, gap: Gap) -> tuple[bool, bool]:
+        """Whether something was gained, and whether the peer answered in full."""
+        before = self._ledger.gaps
+        try:
+            await self._copy(peer, gap)
+        except grpc.aio.AioRpcError as error:
+            log.debug("ledger copy ended", extra={"peer": peer, "error": error.details()})
+        except (LedgerError, DecodeError, ValueError) as error:  # rows of a newer version, or broken ones
+            log.warning("rows of a peer are no use", extra={"peer": peer, "error": str(error)[:200]})
+        else:
+            return self._ledger.gaps != before, True
+        return self._ledger.gaps != before, False
+
+    async def _copy(self, peer: str, gap: Gap) -> None:
+        """Copy what one peer has of the gap."""
         request = peer_pb2.FetchLedgerRequest(after_index=gap.after_index, up_to_index=gap.up_to_index)
         call = self._channels.stub(peer).FetchLedger(
             request, metadata=self._channels.metadata, timeout=COPY_TIMEOUT_S
@@ -90,15 +130,13 @@ class GapFiller:
         after = gap.after_index
         try:
             async for rows in call:
-                through = min(rows.through_index, gap.up_to_index)
-                if through > after:
-                    await self._adopt(rows, Gap(after, through))
-                    after = through
-        except grpc.aio.AioRpcError as error:
-            log.debug("ledger copy ended", extra={"peer": peer, "error": error.details()})
+                through = max(after, min(rows.through_index, gap.up_to_index))
+                await self._adopt(rows, Gap(after, through))
+                after = through
+        finally:
+            call.cancel()
         if after > gap.after_index:
             log.info("ledger gap filled", extra={"peer": peer, "after": gap.after_index, "through": after})
-        return after > gap.after_index
 
     async def _adopt(self, rows: peer_pb2.LedgerRows, filled: Gap) -> None:
         tasks = []

@@ -1,0 +1,185 @@
+"""Waiting, watching and reading in every window: snapshots that skip events, gaps, lost callers."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from coterie.core.commands import CancelTask, SubmitTask
+from coterie.core.nouns import TaskId
+from coterie.core.ports import NoQuorum
+from coterie.node import waits, watch
+from coterie.node.errors import ApiError
+from coterie.node.ledger import LedgerQuery
+from coterie.node.waits import wait_many
+from coterie.v1 import tasks_pb2
+from tests.core.builders import submit_command
+from tests.node.fakes import QuietNode
+
+T1 = TaskId("t1")
+
+
+@pytest.fixture
+async def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[QuietNode]:
+    monkeypatch.setattr(waits, "RECHECK_S", 0.02)
+    monkeypatch.setattr(watch, "HEARTBEAT_S", 0.02)
+    made = await QuietNode.open(tmp_path)
+    yield made
+    await made.ledger.close()
+
+
+def run(node: QuietNode, task_id: str = "t1") -> None:
+    command = submit_command(task_id)
+    assert isinstance(command, SubmitTask)
+    node.do(command)
+    node.core.assign(task_id)
+    node.ledger.append(node.core.index, [], [])
+    node.core.state.outbox.clear()
+
+
+async def names(*batches: list[str]) -> AsyncIterator[tasks_pb2.WaitTasksRequest]:
+    for batch in batches:
+        yield tasks_pb2.WaitTasksRequest(names=batch)
+
+
+async def first_answer(node: QuietNode, *task_ids: str) -> tasks_pb2.WaitTasksResponse:
+    async with asyncio.timeout(30):
+        return await anext(wait_many(names(list(task_ids)), node.hub, node.reader))
+
+
+async def types_of(node: QuietNode, token: str = "") -> list[str]:
+    """Types of the events of t1 up to its end; `gap` for a gap, without heartbeats."""
+    found = []
+    async with asyncio.timeout(30):
+        async for event in node.watcher.events(T1, token):
+            kind = event.WhichOneof("live")
+            if kind != "heartbeat":
+                found.append(kind or event.type)
+    return found
+
+
+async def test_a_stream_of_waits_hears_of_an_end_that_came_with_a_snapshot(node: QuietNode) -> None:
+    run(node)
+    waiting = asyncio.ensure_future(first_answer(node, "t1"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    node.finish("t1", seen=False)
+    node.restore()
+    answer = await waiting
+    assert [task.task_id for task in answer.tasks] == ["t1"]
+
+
+async def test_a_stream_of_waits_on_a_cut_off_node_ends(node: QuietNode) -> None:
+    run(node)
+    waiting = asyncio.ensure_future(first_answer(node, "t1"))
+    await asyncio.sleep(0)
+    node.engine.has_quorum = False
+    with pytest.raises(NoQuorum):
+        await waiting
+
+
+async def test_a_caller_that_has_gone_leaves_nothing_behind(node: QuietNode) -> None:
+    run(node)
+    stream = wait_many(names(["t1"]), node.hub, node.reader)
+    asking = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0.005)
+    assert node.hub.counts() == (1, 0)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    await stream.aclose()
+    gc.collect()
+    assert node.hub.counts() == (0, 0)
+    left = {task.get_name() for task in asyncio.all_tasks()} - {asyncio.current_task().get_name()}  # type: ignore[union-attr]
+    assert not left, "a task waits for ever for a caller that has gone"
+
+
+async def test_a_caller_that_does_not_read_is_cut_off(
+    node: QuietNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waits, "READY_BYTES_MAX", 3)
+    monkeypatch.setattr(waits, "BYTES_MAX", 1)
+    for task_id in ("t1", "t2", "t3"):
+        run(node, task_id)
+    stream = wait_many(names(["t1", "t2", "t3"]), node.hub, node.reader)
+    asking = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0.005)
+    for task_id in ("t1", "t2", "t3"):
+        node.finish(task_id)
+    with pytest.raises(ApiError) as caught:
+        for _ in range(3):
+            await asking
+            asking = asyncio.ensure_future(anext(stream))
+    assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_a_watch_hears_of_an_end_that_came_with_a_snapshot(node: QuietNode) -> None:
+    run(node)
+    watching = asyncio.ensure_future(types_of(node))
+    await asyncio.sleep(0.005)
+    node.finish("t1", seen=False)
+    node.restore()
+    assert (await watching)[-1] == "succeeded"
+
+
+async def test_a_watch_of_a_task_that_ended_in_a_gap_ends(node: QuietNode) -> None:
+    run(node)
+    node.finish("t1", seen=False)
+    node.restore()
+    assert await types_of(node) == ["submitted", "gap", "succeeded"]
+
+
+async def test_a_watch_that_missed_nothing_has_no_gap(node: QuietNode) -> None:
+    node.do(submit_command())
+    watching = asyncio.ensure_future(types_of(node))
+    await asyncio.sleep(0.05)
+    node.do(CancelTask(T1))
+    assert await watching == ["submitted", "cancelled"]
+
+
+@pytest.mark.parametrize("token", ["t1.99", "t1." + "9" * 5_000, "t2.1", "t1.", "t1.-1", "."])
+async def test_a_token_that_nobody_gave_out_is_refused(node: QuietNode, token: str) -> None:
+    node.do(submit_command())
+    with pytest.raises(ApiError) as caught:
+        await types_of(node, token)
+    assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_an_unknown_task_is_not_called_missing_while_history_is_missing(node: QuietNode) -> None:
+    node.catching_up = True
+    with pytest.raises(ApiError) as caught:
+        await node.reader.get(T1, 1)
+    assert caught.value.code is grpc.StatusCode.UNAVAILABLE
+    node.catching_up = False
+    with pytest.raises(ApiError) as caught:
+        await node.reader.get(T1, 1)
+    assert caught.value.code is grpc.StatusCode.NOT_FOUND
+
+
+async def test_the_id_of_a_task_that_the_state_has_forgotten_is_still_taken(node: QuietNode) -> None:
+    assert not await node.reader.in_history(T1)
+    run(node)
+    assert not await node.reader.in_history(T1)
+    node.finish("t1")
+    node.forget_finished()
+    assert await node.reader.in_history(T1)
+
+
+async def test_a_task_that_ends_while_a_page_is_read_is_on_it(
+    node: QuietNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(node)
+    read = node.ledger.tasks
+
+    async def ends_meanwhile(query: LedgerQuery, before: int | None, limit: int) -> object:
+        rows = await read(query, before, limit)
+        node.finish("t1")
+        return rows
+
+    monkeypatch.setattr(node.ledger, "tasks", ends_meanwhile)
+    page = await node.reader.page(LedgerQuery(), None, 10)
+    assert [found.task.task_id for found in page] == ["t1"]
