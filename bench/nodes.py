@@ -182,7 +182,7 @@ class CpuBooks:
 
     def _read(self) -> tuple[dict[str, float], float]:
         nodes = {node_id: proc.cpu_s([pid]) for node_id, pid in self._pids.items()}
-        return nodes, sum(proc.cpu_s(proc.descendants(pid)) for pid in self._pids.values())
+        return nodes, sum(proc.cpu_s(proc.descendants(pid), with_reaped=True) for pid in self._pids.values())
 
 
 async def run_load(cluster: LocalCluster, processes: int, plan: dict[str, Any]) -> tuple[Outcome, CpuBooks]:

@@ -24,9 +24,10 @@ def pss_mib(pid: int) -> float:
     return 0.0
 
 
-def cpu_s(pids: Iterable[int]) -> float:
-    """CPU time used so far by those processes that still live."""
-    return sum(_cpu_s(pid) for pid in pids)
+def cpu_s(pids: Iterable[int], *, with_reaped: bool = False) -> float:
+    """CPU time used so far by those processes that still live; `with_reaped` adds that of their children that
+    ended."""
+    return sum(_cpu_s(pid, with_reaped) for pid in pids)
 
 
 def descendants(pid: int) -> list[int]:
@@ -48,10 +49,11 @@ def _children(pid: int) -> list[int]:
     return [int(child) for line in lists for child in line.split()]
 
 
-def _cpu_s(pid: int) -> float:
+def _cpu_s(pid: int, with_reaped: bool) -> float:
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii")
     except OSError:
         return 0.0
     fields = stat.rpartition(")")[2].split()  # the name may hold spaces and brackets
-    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+    times = fields[11:15] if with_reaped else fields[11:13]  # user and system, its own and of reaped children
+    return sum(map(int, times)) / _TICKS_PER_S
