@@ -86,7 +86,9 @@ class Admission:
     ) -> list[Violation]:
         task = request.task
         wrong = _names(request) + _type(task.type, skills) + _numbers(task) + _labels(task)
-        wrong += self._payload(convert.data_from_pb(task.payload))
+        wrong += self._payload(convert.data_from_pb(task.payload)) + _zones(task.constraints)
+        if task.payload.HasField("blob") and not task.payload.blob.sha256:
+            wrong.append(Violation("task.payload.blob.sha256", "is empty; name the blob, or send it inline"))
         target = task.constraints.target_node
         if target and target not in nodes:
             known = ", ".join(sorted(nodes))
@@ -188,6 +190,18 @@ def _labels(task: tasks_pb2.Task) -> list[Violation]:
             if not key or len(key) > LABEL_CHARS_MAX or len(value) > LABEL_CHARS_MAX:
                 text = f"key and value must have 1 and 0 to {LABEL_CHARS_MAX} characters"
                 wrong.append(Violation(f"task.{name}[{key[:40]!r}]", text))
+    return wrong
+
+
+def _zones(constraints: tasks_pb2.Constraints) -> list[Violation]:
+    wrong = []
+    if len(constraints.zones) > LABELS_MAX:
+        text = f"{len(constraints.zones)} zones, the limit is {LABELS_MAX}"
+        wrong.append(Violation("task.constraints.zones", text))
+    for name, zones in (("zones", constraints.zones), ("prefer_zone", [constraints.prefer_zone])):
+        if any(len(zone) > LABEL_CHARS_MAX for zone in zones):
+            text = f"a zone has at most {LABEL_CHARS_MAX} characters"
+            wrong.append(Violation(f"task.constraints.{name}", text))
     return wrong
 
 

@@ -31,7 +31,8 @@ from coterie.node.optimist import Optimist
 from coterie.node.peer import PeerParts, PeerService
 from coterie.node.proposer import Proposer
 from coterie.node.reads import Reader
-from coterie.node.server import HealthKeeper, Listener, Services, channel_credentials
+from coterie.node.rpc import Gate
+from coterie.node.server import CLIENT_CALLS_MAX, HealthKeeper, Listener, Services, channel_credentials
 from coterie.node.skillhost import SkillHost
 from coterie.node.tls import TlsMaterial
 from coterie.node.version import VERSION
@@ -222,9 +223,10 @@ class NodeApp:
             local_skills=lambda: frozenset(self.host.skills),
             ledger_backlog=lambda: self.ledger.backlog,
         )
+        gate = Gate(CLIENT_CALLS_MAX)
         return Services(
-            TasksService(gateway),
-            BlobsService(self.blobs, self.exchange),
+            TasksService(gateway, gate),
+            BlobsService(self.blobs, self.exchange, gate),
             ClusterService(self._cluster_parts()),
             PeerService(self._peer_parts()),
         )

@@ -124,6 +124,14 @@ def from_exception(error: Exception) -> ApiError:
     if isinstance(error, BlobError):
         code, reason = _BLOB_ERRORS.get(type(error), (grpc.StatusCode.UNAVAILABLE, "BLOB_STORAGE_FAILED"))
         return ApiError(code, reason, str(error))
+    if isinstance(error, grpc.aio.AioRpcError):
+        return _from_peer(error)
+    return _from_engine(error) or ApiError(
+        grpc.StatusCode.INTERNAL, "INTERNAL", f"{type(error).__name__}: {error}"
+    )
+
+
+def _from_engine(error: Exception) -> ApiError | None:
     if isinstance(error, EntryTooLarge):
         return ApiError(grpc.StatusCode.INVALID_ARGUMENT, "TOO_LARGE", str(error))
     if isinstance(error, TransferFailed):
@@ -136,7 +144,20 @@ def from_exception(error: Exception) -> ApiError:
         return _unavailable(
             "NO_LEADER", str(error) or "not committed in time; retry with the same request_id"
         )
-    return ApiError(grpc.StatusCode.INTERNAL, "INTERNAL", f"{type(error).__name__}: {error}")
+    if isinstance(error, TimeoutError):
+        return _unavailable("TIMED_OUT", str(error) or "the nodes did not answer in time")
+    return None
+
+
+def _from_peer(error: grpc.aio.AioRpcError) -> ApiError:
+    """What another node answered to a call that was passed on to it: its refusal, or that it is not there."""
+    for key, value in error.trailing_metadata() or ():
+        if key == STATUS_DETAILS_KEY and isinstance(value, bytes):
+            info = error_details_pb2.ErrorInfo()
+            for detail in status_pb2.Status.FromString(value).details:
+                if detail.Unpack(info):
+                    return ApiError(error.code(), info.reason, error.details() or "")
+    return _unavailable("NODE_UNREACHABLE", f"another node did not answer: {error.details()}")
 
 
 def _unavailable(reason: str, message: str) -> ApiError:

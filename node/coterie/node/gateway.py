@@ -26,7 +26,7 @@ from coterie.node.metrics import NodeMetrics
 from coterie.node.optimist import Optimist
 from coterie.node.proposer import Proposer
 from coterie.node.reads import Found, Reader
-from coterie.node.rpc import Context, seconds_left, streaming, unary
+from coterie.node.rpc import Context, Gate, seconds_left, streaming, unary
 from coterie.node.waits import RECHECK_S, wait_many
 from coterie.node.watch import Watcher
 from coterie.v1 import tasks_pb2, tasks_pb2_grpc
@@ -61,8 +61,8 @@ class GatewayParts:
 class TasksService(tasks_pb2_grpc.TasksServicer):
     """Submit, read, wait, watch, cancel."""
 
-    def __init__(self, parts: GatewayParts) -> None:
-        self._parts = parts
+    def __init__(self, parts: GatewayParts, gate: Gate) -> None:
+        self._parts, self.gate = parts, gate
 
     @unary
     async def SubmitTask(self, request: tasks_pb2.SubmitTaskRequest, context: Context) -> tasks_pb2.Task:
@@ -260,8 +260,8 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
 class BlobsService(tasks_pb2_grpc.BlobsServicer):
     """Content beside the log."""
 
-    def __init__(self, store: BlobStore, exchange: BlobExchange) -> None:
-        self._store, self._exchange = store, exchange
+    def __init__(self, store: BlobStore, exchange: BlobExchange, gate: Gate) -> None:
+        self._store, self._exchange, self.gate = store, exchange, gate
 
     @unary
     async def PutBlob(self, request_iterator: Any, context: Context) -> tasks_pb2.BlobRef:

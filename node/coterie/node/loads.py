@@ -6,6 +6,7 @@ import asyncio
 import resource
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 
@@ -21,6 +22,7 @@ from coterie.v1 import peer_pb2
 log = get_logger(__name__)
 
 ACK_TIMEOUT_S = 2.0
+LOOK_S = 0.1  # between two looks at who leads, while an answer is waited for
 
 
 @dataclass(slots=True)
@@ -155,9 +157,7 @@ class Reporter:
                 sent = self._clock.monotonic()
                 report = self._make_report()
                 report.sent_at_us = int(sent * 1_000_000)
-                async with asyncio.timeout(ACK_TIMEOUT_S):
-                    await call.write(report)
-                    ack = await call.read()
+                ack = await self._ask(call, report, leader)
                 if not isinstance(ack, peer_pb2.ReportAck):  # end of the stream
                     return
                 if ack.lease and not self._engine.is_leader:
@@ -172,6 +172,26 @@ class Reporter:
             await asyncio.sleep(min(0.1, self._interval_s))
         finally:
             call.cancel()
+
+    async def _ask(self, call: Any, report: peer_pb2.LoadReport, leader: str) -> Any:
+        """The answer to a report. Gives up as soon as another node leads: the lease is running, and one that
+        hangs must not keep this node from asking its successor."""
+
+        async def ask() -> Any:
+            await call.write(report)
+            return await call.read()
+
+        asking = asyncio.ensure_future(ask())
+        end = self._clock.monotonic() + ACK_TIMEOUT_S
+        try:
+            while not asking.done() and self._engine.leader == leader and self._clock.monotonic() < end:
+                await asyncio.wait([asking], timeout=min(LOOK_S, self._interval_s))
+            if not asking.done():
+                raise TimeoutError(f"{leader} did not answer")
+            return asking.result()
+        finally:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
 
 
 class SelfGauge:

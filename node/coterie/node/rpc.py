@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any, NoReturn, TypeVar, cast
 
 import grpc
@@ -19,6 +20,33 @@ Request = TypeVar("Request")
 Response = TypeVar("Response")
 Context = grpc.aio.ServicerContext[Any, Any]
 NO_DEADLINE_S = 3_600.0
+
+
+class Gate:
+    """How many calls of clients are inside at once: peers must find a free place even when clients fill the
+    node with waiting calls. A service has one as its attribute `gate`, or none."""
+
+    def __init__(self, calls_max: int) -> None:
+        self._free = calls_max
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """Raises ApiError RESOURCE_EXHAUSTED when it is full."""
+        if self._free <= 0:
+            message = "too many calls are open on this node; close some, or use another node"
+            raise ApiError(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", message, retry_after_ms=500)
+        self._free -= 1
+        try:
+            yield
+        finally:
+            self._free += 1
+
+
+_OPEN = Gate(sys.maxsize)
+
+
+def _gate(service: object) -> Gate:
+    return getattr(service, "gate", _OPEN)
 
 
 def seconds_left(context: Context) -> float:
@@ -48,7 +76,8 @@ def unary(
     @functools.wraps(handler)
     async def wrapped(self: Any, request: Request, context: Context) -> Response:
         try:
-            return await handler(self, request, context)
+            with _gate(self).call():
+                return await handler(self, request, context)
         except (asyncio.CancelledError, grpc.aio.AbortError):
             raise
         except Exception as error:
@@ -66,9 +95,10 @@ def streaming(
     async def wrapped(self: Any, request: Request, context: Context) -> AsyncIterator[Response]:
         try:
             generator = cast("AsyncGenerator[Response, None]", handler(self, request, context))
-            async with aclosing(generator) as responses:
-                async for response in responses:
-                    yield response
+            with _gate(self).call():
+                async with aclosing(generator) as responses:
+                    async for response in responses:
+                        yield response
         except (asyncio.CancelledError, grpc.aio.AbortError, GeneratorExit):
             raise
         except Exception as error:

@@ -41,6 +41,7 @@ SERVER_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_metadata_size", 16 << 10),
 ]
 CALLS_MAX = 20_000  # on the whole server
+CLIENT_CALLS_MAX = 18_000  # of these, on the Tasks and Blobs services; operators and peers get in after that
 
 
 @dataclass(frozen=True, slots=True)
