@@ -304,3 +304,26 @@ def test_the_first_entry_of_a_leadership_is_a_no_op() -> None:
     leader = group.elect("n1")
     assert leader._log[-1][0] == NO_OP_ENTRY
     assert leader.commit_index == leader._log.last_index
+
+
+def test_small_appends_wait_for_the_answer_and_then_travel_together() -> None:
+    group = Group(3)
+    group.elect("n1")
+    group.hold_disk |= {"n2", "n3"}
+    answers = [group.propose("n1", body(number)) for number in range(5)]
+    group.settle()
+    assert group.members["n2"]._log.last_index == 3, "the others wait while the first is unanswered"
+    group.hold_disk.clear()
+    group.pass_ms(200)
+    assert [answer.committed.index for answer in answers] == [3, 4, 5, 6, 7]
+    assert {machine.digest() for machine in group.machines.values()} == {group.machines["n1"].digest()}
+
+
+def test_many_waiting_entries_do_not_wait_for_an_answer() -> None:
+    group = Group(3)
+    group.elect("n1")
+    group.hold_disk |= {"n2", "n3"}
+    for number in range(80):
+        group.propose("n1", body(number))
+    group.settle()
+    assert group.members["n1"]._progress[group.members["n1"]._nodes["n2"]].next_index > 60

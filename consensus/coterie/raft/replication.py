@@ -14,6 +14,7 @@ from coterie.raft.errors import FatalRaftError
 from coterie.raft.progress import Progress
 from coterie.raft.seam import LEADER, Node
 
+SMALL_APPEND_ENTRIES = 64  # fewer than these wait while an append is unanswered
 UNANSWERED_MAX = 256  # a follower that owes this many answers gets no more messages
 
 
@@ -66,11 +67,12 @@ class SyncObj(elections.SyncObj):
                 self._send_heartbeat(node, progress)
 
     def _replicate(self) -> None:
-        """Send what is new: entries, and the commit index when nothing else carries it."""
+        """Send what is new: entries, and the commit index when nothing else carries it soon."""
         for node, progress in self._progress.items():
             self._send_entries(node, progress)
             known = min(self.__raftCommitIndex, progress.match_index)
-            if known > progress.told_commit and self._is_up(node) and self._log.holds(known):
+            news = known > progress.told_commit and not progress.window
+            if news and self._is_up(node) and self._log.holds(known):
                 self._append(node, progress, known, 0, wants_reply=False)
 
     def _kick(self, after_sequence: int) -> None:
@@ -96,6 +98,9 @@ class SyncObj(elections.SyncObj):
                 progress.probe_sequence = progress.sent_sequence
             return
         options = self._options
+        waiting = self._log.last_index - progress.next_index + 1
+        if progress.window and waiting < SMALL_APPEND_ENTRIES:
+            return  # they travel together when the follower has answered (RFC 896 does so with bytes)
         while (
             progress.next_index <= self._log.last_index
             and len(progress.window) < options.window_messages_max

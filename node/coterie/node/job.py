@@ -36,7 +36,7 @@ from coterie.skills import Fenced
 log = get_logger(__name__)
 
 REPORT_TIMEOUT_S = 30.0  # one try of a report; an end is reported until the log says yes or no
-START_DELAY_S = 0.02  # a task that ends sooner needs no report of its start
+START_DELAY_S = 0.1  # a task that ends sooner needs no report of its start
 RETRY_PAUSE_S = 0.1  # between two tries while there is no majority
 PROGRESS_INTERVAL_S = 0.2
 EWMA_WEIGHT = 0.2

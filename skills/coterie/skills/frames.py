@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 LENGTHS = struct.Struct("!II")
 HEADER_BYTES_MAX = 64 * 1024
-RECEIVE_BYTES = 256 * 1024
+RECEIVE_BYTES = 32 * 1024
 
 Header = dict[str, Any]
 

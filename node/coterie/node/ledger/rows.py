@@ -100,7 +100,7 @@ class LedgerOptions:
     """Limits of a ledger. `backlog_rows_max` bounds memory while the disk does not take rows."""
 
     batch_rows_max: int = 1_000  # a batch is written when it holds so many rows …
-    batch_ms: int = 30  # … or when its first row is so old
+    batch_ms: int = 100  # … or when its first row is so old
     backlog_rows_max: int = 200_000
     backlog_bytes_max: int = 256 * 1024 * 1024
     page_rows_max: int = 1_000
