@@ -22,6 +22,7 @@ from coterie.node.clock import Clock
 from coterie.node.errors import ApiError, Violation, from_rejection, invalid, to_status
 from coterie.node.filters import parse_filter
 from coterie.node.hub import Hub
+from coterie.node.links import FRAME_BYTES_MAX
 from coterie.node.metrics import NodeMetrics
 from coterie.node.optimist import Optimist
 from coterie.node.proposer import Proposer
@@ -33,7 +34,8 @@ from coterie.v1 import tasks_pb2, tasks_pb2_grpc
 
 BATCH_MAX = 512
 PAGE_DEFAULT, PAGE_MAX = 50, 1_000
-PAGE_BYTES_MAX = 4 << 20  # of a list, about: what does not fit is on the next page
+PAGE_BYTES_MAX = 3 << 20  # of a list, about: what does not fit is on the next page
+ANSWER_BYTES_MAX = FRAME_BYTES_MAX - 65_536
 PROPOSE_MAX_S = 60.0
 DEADLINE_MARGIN_S = 0.05
 LEDGER_BACKLOG_MAX = 100_000
@@ -174,7 +176,13 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
         reader = self._parts.reader
         await reader.barrier(request.read_mode, seconds_left(context))
         found = await reader.get(task_id, seconds_left(context))
-        return reader.to_pb(found, with_steps=request.include_steps, with_payload=request.include_payload)
+        task = reader.to_pb(found, with_steps=request.include_steps, with_payload=request.include_payload)
+        if task.ByteSize() > ANSWER_BYTES_MAX:
+            message = (
+                f"{task.ByteSize()} bytes with its steps, the limit is {ANSWER_BYTES_MAX}; leave them out"
+            )
+            raise ApiError(grpc.StatusCode.FAILED_PRECONDITION, "TOO_LARGE", message)
+        return task
 
     @unary
     async def ListTasks(

@@ -17,6 +17,7 @@ log = get_logger(__name__)
 RECONNECT_MIN_S, RECONNECT_MAX_S = 0.05, 0.5
 CLAIM_KEY = "coterie-node"
 FRAME_BYTES_MAX = 16 << 20
+ROW_BYTES_MAX = 64 << 20  # of a message that answers a peer: one finished task with all its steps
 COALESCE_BYTES = 1 << 20  # frames that wait together travel in one message up to here
 Write = Callable[[bytes], None]
 
@@ -29,7 +30,7 @@ CHANNEL_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.keepalive_timeout_ms", 2_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.max_receive_message_length", FRAME_BYTES_MAX),
+    ("grpc.max_receive_message_length", ROW_BYTES_MAX),
     ("grpc.max_send_message_length", FRAME_BYTES_MAX),
     ("grpc.enable_http_proxy", 0),
 ]

@@ -11,7 +11,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from coterie.node.links import FRAME_BYTES_MAX
+from coterie.node.links import FRAME_BYTES_MAX, ROW_BYTES_MAX
 from coterie.node.tls import TlsMaterial
 from coterie.v1 import (
     cluster_pb2,
@@ -32,7 +32,7 @@ SERVER_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_concurrent_streams", 1_000),
     ("grpc.server_handshake_timeout_ms", 3_000),
     ("grpc.max_receive_message_length", FRAME_BYTES_MAX),
-    ("grpc.max_send_message_length", FRAME_BYTES_MAX),
+    ("grpc.max_send_message_length", ROW_BYTES_MAX),
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),

@@ -34,7 +34,10 @@ def start(settings: NodeSettings) -> int:
         return _cannot_start(
             f"data directory {settings.data_dir}: {error.strerror}; choose another storage.dir"
         )
-    host = SkillHost.spawn(_host_options(settings))  # before gRPC, uvloop and threads
+    try:
+        host = SkillHost.spawn(_host_options(settings))  # before gRPC, uvloop and threads
+    except SkillHostError as error:
+        return _cannot_start(str(error))
     return _run(settings, tls, host)
 
 

@@ -1,0 +1,137 @@
+"""The Tasks service over a quiet node: sizes of answers, ids that were used before, waits in every window."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import grpc
+import pytest
+
+from coterie.core.commands import RecordStep
+from coterie.core.nouns import Data, TaskId
+from coterie.node import gateway
+from coterie.node.admission import Admission, AdmissionLimits
+from coterie.node.clock import Clock
+from coterie.node.gateway import TasksService
+from coterie.node.rpc import Gate
+from coterie.v1 import tasks_pb2
+from tests.core.builders import submit_command
+from tests.node.fakes import QuietNode
+
+
+class Refused(Exception):
+    """Stands for grpc's own AbortError."""
+
+
+class Context:
+    """A call without a deadline; remembers its refusal."""
+
+    code: grpc.StatusCode | None = None
+
+    def time_remaining(self) -> float | None:
+        return None
+
+    async def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: Any) -> None:
+        self.code = code
+        raise Refused(details)
+
+
+@pytest.fixture
+async def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[QuietNode]:
+    monkeypatch.setattr(gateway, "RECHECK_S", 0.02)
+    made = await QuietNode.open(tmp_path)
+    yield made
+    await made.ledger.close()
+
+
+@pytest.fixture
+def service(node: QuietNode) -> Any:
+    parts: Any = SimpleNamespace(
+        state=node.state,
+        reader=node.reader,
+        hub=node.hub,
+        clock=Clock(),
+        admission=Admission(AdmissionLimits()),
+        local_skills=lambda: frozenset({"echo"}),
+        ledger_backlog=lambda: 0,
+        proposer=SimpleNamespace(waiting_bytes=0),
+    )
+    return TasksService(parts, Gate(100))
+
+
+def run(node: QuietNode, task_id: str = "t1", payload: bytes = b"{}") -> None:
+    node.do(submit_command(task_id, payload=Data(payload)))
+    node.core.assign(task_id)
+    node.core.state.outbox.clear()
+
+
+def submission(task_id: str) -> tasks_pb2.SubmitTaskRequest:
+    return tasks_pb2.SubmitTaskRequest(task=tasks_pb2.Task(task_id=task_id, type="echo"), validate_only=True)
+
+
+async def refusal(call: Any, request: Any) -> grpc.StatusCode | None:
+    context = Context()
+    with pytest.raises(Refused):
+        await call(request, context)
+    return context.code
+
+
+async def test_an_id_is_good_once_even_when_the_state_has_forgotten_it(node: QuietNode, service: Any) -> None:
+    """A second task of that name would answer with the first one's result as soon as it had ended."""
+    run(node)
+    node.finish("t1")
+    node.forget_finished()
+    assert await refusal(service.SubmitTask, submission("t1")) is grpc.StatusCode.ALREADY_EXISTS
+    assert (await service.SubmitTask(submission("t2"), Context())).task_id == "t2"
+    node.catching_up = True
+    assert await refusal(service.SubmitTask, submission("t3")) is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_list_keeps_to_a_size_and_goes_on_where_it_ended(
+    node: QuietNode, service: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway, "PAGE_BYTES_MAX", 300)
+    for number in range(7):
+        node.do(submit_command(f"t{number}"))
+    found: list[str] = []
+    token, pages = "", 0
+    while pages == 0 or token:
+        request = tasks_pb2.ListTasksRequest(page_size=100, page_token=token)
+        answer = await service.ListTasks(request, Context())
+        found += [task.task_id for task in answer.tasks]
+        token, pages = answer.next_page_token, pages + 1
+    assert found == [f"t{number}" for number in reversed(range(7))]
+    assert pages > 2
+
+
+async def test_a_task_too_large_to_send_is_refused_with_a_remedy(
+    node: QuietNode, service: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway, "ANSWER_BYTES_MAX", 1_000)
+    run(node)
+    node.do(RecordStep(TaskId("t1"), 1, "s", Data(b"x" * 1_000)))
+    request = tasks_pb2.GetTaskRequest(name="t1", include_steps=True)
+    assert await refusal(service.GetTask, request) is grpc.StatusCode.FAILED_PRECONDITION
+    assert (await service.GetTask(tasks_pb2.GetTaskRequest(name="t1"), Context())).step_count == 1
+
+
+async def test_a_wait_hears_of_an_end_that_came_with_a_snapshot(node: QuietNode, service: Any) -> None:
+    run(node)
+    waiting = asyncio.ensure_future(service.WaitTask(tasks_pb2.WaitTaskRequest(name="t1"), Context()))
+    await asyncio.sleep(0.005)
+    node.finish("t1", seen=False)
+    node.restore()
+    async with asyncio.timeout(30):
+        assert (await waiting).state == tasks_pb2.SUCCEEDED
+
+
+async def test_a_wait_on_a_node_that_is_cut_off_ends(node: QuietNode, service: Any) -> None:
+    run(node)
+    node.engine.has_quorum = False
+    request = tasks_pb2.WaitTaskRequest(name="t1")
+    async with asyncio.timeout(30):
+        assert await refusal(service.WaitTask, request) is grpc.StatusCode.UNAVAILABLE
