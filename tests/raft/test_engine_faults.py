@@ -48,7 +48,8 @@ async def test_a_failed_fsync_stops_the_node_for_good(
         await cluster.until(lambda: cluster.engines[others[0]].leader in others, "another leader")
         committed = await cluster.engines[others[0]].propose(b"after", TIMEOUT_S)
         assert isinstance(committed, Committed)
-        assert all(cluster.machines[node].entries == [b"after"] for node in others[:1])
+        # The failed leader's entry may have reached the others: its outcome was unknown, and is decided now.
+        assert cluster.machines[others[0]].entries in ([b"after"], [b"never", b"after"])
     finally:
         monkeypatch.undo()
         await cluster.stop()

@@ -66,15 +66,36 @@ def test_nothing_is_acknowledged_before_it_is_durable() -> None:
     assert answer.committed.result == 1
 
 
-def test_the_leader_sends_nothing_before_its_own_copy_is_durable() -> None:
+def test_the_leaders_own_copy_does_not_count_before_it_is_durable() -> None:
+    """Entries travel while the leader's disk takes them; a majority needs the disk all the same."""
+    group = Group(3)
+    group.elect("n1")
+    group.isolate("n3")
+    group.hold_disk.add("n1")
+    answer = group.propose("n1", b"x")
+    assert [message.entries for message in group.waiting("n1", "n2", m.Append)] != []
+    group.settle()
+    assert group.members["n2"]._log.last_index == 3, "n2 has it on its disk"
+    assert (answer.value, group.members["n1"].commit_index) == (None, 2)
+    group.hold_disk.clear()
+    group.pass_ms(50)
+    assert answer.committed.index == 3
+
+
+def test_a_leader_that_loses_what_it_sent_early_cannot_write_there_again_in_its_term() -> None:
+    """Its followers have the entry, its own disk does not: after the crash it must take theirs."""
     group = Group(3)
     group.elect("n1")
     group.hold_disk.add("n1")
-    group.propose("n1", b"x")
-    assert group.waiting("n1", "n2", m.Append) == []
+    group.propose("n1", b"early")
+    group.settle()
+    assert group.members["n2"]._log.last_index == group.members["n3"]._log.last_index == 3
     group.hold_disk.clear()
-    group.run_jobs("n1")
-    assert [message.entries for message in group.waiting("n1", "n2", m.Append)] != []
+    group.crash("n1", power=True)
+    group.elect("n2")
+    group.start("n1")
+    group.pass_ms(2_000)
+    assert [machine.entries for machine in group.machines.values()] == [[b"early"]] * 3
 
 
 def test_an_acknowledgement_for_an_old_leadership_does_not_count() -> None:

@@ -18,7 +18,7 @@ from coterie.raft import messages as m
 from coterie.raft import reading
 from coterie.raft.disk import Disk
 from coterie.raft.errors import BadFrame, DamagedFile
-from coterie.raft.jobs import Job, nothing
+from coterie.raft.jobs import Job
 from coterie.raft.journal import NAME as JOURNAL_NAME
 from coterie.raft.journal import Journal
 from coterie.raft.journal_format import Identity
@@ -43,6 +43,8 @@ class SyncObj(reading.SyncObj):
         self._jobs: deque[Job] = deque()
         self._finished: deque[Job] = deque()
         self._blocked = 0
+        self._writing = False  # the blocking job that is under way writes the log
+        self._durable_term = -1  # the term of the last write that has ended
         self._inbox: deque[Callable[[], None]] = deque()
         self._up: set[str] = set()
         self._wire = Wire(options.cluster_id, options.frame_bytes_max)
@@ -148,8 +150,13 @@ class SyncObj(reading.SyncObj):
 
     def _write_log(self) -> None:
         if self._log.is_dirty:
-            block = self._log.take_block()
-            self._job("write log", lambda: self._log.write(block), nothing, blocking=True)
+            block, term = self._log.take_block(), self.__raftCurrentTerm
+            self._writing = True
+
+            def written() -> None:
+                self._writing, self._durable_term = False, term
+
+            self._job("write log", lambda: self._log.write(block), written, blocking=True)
 
     def _note_changes(self) -> None:
         seen = (self.leader, self.__raftCurrentTerm)
@@ -172,11 +179,28 @@ class SyncObj(reading.SyncObj):
         return jobs
 
     def take_frames(self) -> list[tuple[str, bytes]]:
-        """Frames to send, in order. Empty while a blocking job is under way."""
-        if self._blocked or not self._outbox:
+        """Frames to send, in order. While a blocking job is under way only what `_early` lets go."""
+        if not self._outbox:
             return []
-        outbox, self._outbox = self._outbox, {}
+        if self._blocked:
+            outbox = self._early()
+        else:
+            outbox, self._outbox = self._outbox, {}
         return [(peer, frame) for peer, messages in outbox.items() for frame in self._frames(messages)]
+
+    def _early(self) -> dict[str, list[m.Message]]:
+        """A leader's entries may travel while its own disk takes them (Raft thesis, 10.2.1): they promise
+        nothing but its term, which is durable, and its own copy counts in the next step at the earliest."""
+        only_writing = self._writing and self._blocked == 1
+        leads = self.__raftState == LEADER and self._durable_term == self.__raftCurrentTerm
+        if not (only_writing and leads):
+            return {}
+        early = [
+            peer
+            for peer, messages in self._outbox.items()
+            if all(isinstance(message, m.Append) for message in messages)
+        ]
+        return {peer: self._outbox.pop(peer) for peer in early}
 
     def _frames(self, messages: list[m.Message]) -> list[bytes]:
         frames, start, size = [], 0, 0
