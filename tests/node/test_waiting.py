@@ -46,6 +46,11 @@ async def names(*batches: list[str]) -> AsyncIterator[tasks_pb2.WaitTasksRequest
         yield tasks_pb2.WaitTasksRequest(names=batch)
 
 
+async def more_to_come(name: str) -> AsyncIterator[tasks_pb2.WaitTasksRequest]:
+    yield tasks_pb2.WaitTasksRequest(names=[name])
+    await asyncio.Event().wait()
+
+
 async def first_answer(node: QuietNode, *task_ids: str) -> tasks_pb2.WaitTasksResponse:
     async with asyncio.timeout(30):
         return await anext(wait_many(names(list(task_ids)), node.hub, node.reader))
@@ -85,7 +90,7 @@ async def test_a_stream_of_waits_on_a_cut_off_node_ends(node: QuietNode) -> None
 async def test_a_caller_that_has_gone_leaves_nothing_behind(node: QuietNode) -> None:
     run(node)
     before = asyncio.all_tasks()
-    stream = wait_many(names(["t1"]), node.hub, node.reader)
+    stream = wait_many(more_to_come("t1"), node.hub, node.reader)
     asking = asyncio.ensure_future(anext(stream))
     await asyncio.sleep(0.005)
     assert node.hub.counts() == (1, 0)
