@@ -229,7 +229,7 @@ def test_the_defaults_are_sound_and_silent(tmp_path: Path) -> None:
     loaded = load(tmp_path, ONE_NODE, INSECURE)
     assert loaded.warnings == () and loaded.notes == ()
     settings = node_settings(loaded.config)
-    assert (settings.election_timeout_ms, settings.heartbeat_ms) == (1_000, 200)
+    assert (settings.election_timeout_ms, settings.heartbeat_ms) == (500, 100)
     assert 0 < settings.health.lease_ms < settings.health.down_after_ms - settings.election_timeout_ms
     assert settings.policy.pending_tasks_max == 10_000
 
@@ -242,8 +242,8 @@ def test_constant_backoff_does_not_grow(tmp_path: Path) -> None:
 
 def test_a_development_cluster_detects_quickly(tmp_path: Path) -> None:
     settings = node_settings(dev_config(3, tmp_path, [7001, 7002, 7003], capacity=4), "node-2")
-    assert (settings.election_timeout_ms, settings.heartbeat_ms) == (300, 60)
-    assert (settings.health.down_after_ms, settings.health.lease_ms) == (1_200, 700)
+    assert (settings.election_timeout_ms, settings.heartbeat_ms) == (250, 60)
+    assert (settings.health.down_after_ms, settings.health.lease_ms) == (1_200, 800)
     assert settings.members == {f"node-{n}": f"127.0.0.1:700{n}" for n in (1, 2, 3)}
     assert settings.tls is not None and settings.tls.key == tmp_path / "tls" / "node-2.key"
 
@@ -297,3 +297,14 @@ def test_a_configuration_cannot_be_changed_afterwards(tmp_path: Path) -> None:
     config: ClusterConfig = load(tmp_path, ONE_NODE).config
     with pytest.raises(ValueError, match="frozen"):
         config.cluster.name = "other"
+
+
+def test_the_defaults_and_the_loopback_timers_let_leases_outlive_an_election(tmp_path: Path) -> None:
+    three = "cluster: {nodes: [{id: a, host: h1}, {id: b, host: h2}, {id: c, host: h3}]}\n"
+    for text, warned in (
+        (three, False),
+        (dump_config(dev_config(3)), False),
+        (three + "faultTolerance: {healthCheck: {interval: 1s, unhealthyThreshold: 2}}\n", True),
+    ):
+        warnings = load(tmp_path, text).warnings
+        assert any("an election takes up to" in warning for warning in warnings) == warned, warnings

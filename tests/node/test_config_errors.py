@@ -140,7 +140,7 @@ def two_nodes(first: str, second: str) -> str:
             "heartbeatInterval: 400ms is not less than a third of electionTimeout (1200ms)",
         ),
         (
-            "faultTolerance: {healthCheck: {interval: 1s, unhealthyThreshold: 2}}",
+            "faultTolerance: {healthCheck: {interval: 500ms, unhealthyThreshold: 2}}",
             "is 0 ms and must be at least 100 ms; raise unhealthyThreshold to 3",
         ),
         (

@@ -14,7 +14,7 @@ from coterie.raft import codec
 
 COMMANDS_MAX = 512  # per entry, unless one caller brings more at once
 BYTES_MAX = 1 << 20  # per entry, unless a single command is larger
-IN_FLIGHT_MAX = 1  # entries not yet answered
+IN_FLIGHT_MAX = 2  # entries not yet answered
 TRY_S = 5.0  # one try; the same commands are proposed again until the caller's deadline
 RETRY_PAUSE_S = 0.02
 LATE_S = 0.02  # the engine knows better why it is late than a clock does: it goes first

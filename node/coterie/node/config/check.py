@@ -15,6 +15,7 @@ from coterie.node.config.support import CHOICES, NO_EFFECT, REFUSED_VALUES
 from coterie.node.units import format_duration, format_size
 
 GRPC_PORT: Final = 8080
+REPORT_INTERVAL_MAX_MS = 1_000
 LEASE_MIN_MS: Final = 100
 VOTERS_MAX: Final = 7
 _BLOB_SIZES: Final = ("result_max", "checkpoint_max", "step_result_max")
@@ -80,6 +81,12 @@ def lease_ms(config: ClusterConfig) -> int:
     """How long a worker may run skills after sending a report that was acknowledged; see HealthSettings."""
     health = config.fault_tolerance.health_check
     return down_after_ms(health) - config.cluster.consensus.election_timeout - health.interval
+
+
+def report_interval_ms(config: ClusterConfig) -> int:
+    """How often a node reports to the leader: one lost report must not cost the lease."""
+    interval = config.fault_tolerance.health_check.interval
+    return min(interval, REPORT_INTERVAL_MAX_MS, lease_ms(config) // 3)
 
 
 def down_after_ms(health: HealthCheck) -> int:
@@ -259,6 +266,19 @@ def _roles(config: ClusterConfig) -> Iterator[Finding]:
         yield Finding(("cluster", "region"), "has no effect; give nodes a zone to place tasks by")
 
 
+def _outliving(config: ClusterConfig) -> Iterator[Finding]:
+    """A lease that ends before a new leader can extend it costs every node its skills at each election."""
+    election = config.cluster.consensus.election_timeout
+    left, longest = lease_ms(config) - report_interval_ms(config), 2 * election
+    if left < longest and len(config.cluster.nodes) > 1:
+        text = (
+            f"an election takes up to {format_duration(longest)}, a lease may end {format_duration(left)} "
+            "after the leader died: then healthy nodes stop their skills and resume them; raise unhealthyThreshold "
+            "or lower electionTimeout"
+        )
+        yield Finding((*_HEALTH, "unhealthy_threshold"), text, (_ELECTION,))
+
+
 def _failover(config: ClusterConfig) -> Iterator[Finding]:
     health = config.fault_tolerance.health_check
     objective = config.fault_tolerance.failover.failover_time
@@ -308,4 +328,4 @@ _ERRORS: Final[tuple[Check, ...]] = (
     _backoff,
     _plain_http,
 )
-_WARNINGS: Final[tuple[Check, ...]] = (_voters, _roles, _failover, _transport)
+_WARNINGS: Final[tuple[Check, ...]] = (_voters, _roles, _failover, _outliving, _transport)

@@ -15,8 +15,8 @@ from coterie.node.config.read import camel
 
 FIRST_PORT = 7101
 _LOOPBACK = "127.0.0.1"
-_CONSENSUS = {"election_timeout": "300ms", "heartbeat_interval": "60ms"}
-_HEALTH_CHECK = {"interval": "200ms", "timeout": "200ms", "unhealthy_threshold": 6}  # down after 1.2 s
+_CONSENSUS = {"election_timeout": "250ms", "heartbeat_interval": "60ms"}
+_HEALTH_CHECK = {"interval": "150ms", "timeout": "150ms", "unhealthy_threshold": 8}  # down after 1.2 s
 
 
 def dev_config(

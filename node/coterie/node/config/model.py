@@ -131,8 +131,8 @@ class NodeEntry(Section):
 
 class Consensus(Section):
     protocol: StrictStr = "raft"
-    election_timeout: Annotated[int, _duration("50ms", "5m")] = 1_000
-    heartbeat_interval: Annotated[int, _duration("5ms", "1m")] = 200
+    election_timeout: Annotated[int, _duration("50ms", "5m")] = 500
+    heartbeat_interval: Annotated[int, _duration("5ms", "1m")] = 100
     snapshot_every: Annotated[StrictInt, Field(ge=100, le=10_000_000)] = 10_000
     fsync: StrictBool = True
 
@@ -185,7 +185,7 @@ class Distribution(Section):
 class HealthCheck(Section):
     interval: Annotated[int, _duration("10ms", "10m")] = 1_000
     timeout: Annotated[int, _duration("10ms", "10m")] = 1_000
-    unhealthy_threshold: Annotated[StrictInt, Field(ge=1, le=1_000)] = 3
+    unhealthy_threshold: Annotated[StrictInt, Field(ge=1, le=1_000)] = 4
     healthy_threshold: Annotated[StrictInt, Field(ge=1, le=1_000)] = 2
 
 

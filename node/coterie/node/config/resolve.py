@@ -6,7 +6,7 @@ import difflib
 
 from coterie.core.nouns import RetryPolicy
 from coterie.node.config.address import is_loopback, join_address
-from coterie.node.config.check import down_after_ms, lease_ms, node_ports
+from coterie.node.config.check import down_after_ms, lease_ms, node_ports, report_interval_ms
 from coterie.node.config.model import ClusterConfig, NodeEntry, Tls
 from coterie.node.config.settings import (
     ConfigError,
@@ -16,8 +16,6 @@ from coterie.node.config.settings import (
     NodeSettings,
     TlsPaths,
 )
-
-_REPORT_INTERVAL_MAX_MS = 1_000
 
 
 def node_settings(config: ClusterConfig, node_id: str = "", *, insecure: bool = False) -> NodeSettings:
@@ -111,15 +109,14 @@ def _tls(section: Tls | None, node_id: str) -> TlsPaths | None:
 
 def _health(config: ClusterConfig) -> HealthSettings:
     health = config.fault_tolerance.health_check
-    lease = lease_ms(config)
     return HealthSettings(
         interval_ms=health.interval,
         timeout_ms=health.timeout,
         unhealthy_threshold=health.unhealthy_threshold,
         healthy_threshold=health.healthy_threshold,
         down_after_ms=down_after_ms(health),
-        lease_ms=lease,
-        report_interval_ms=min(health.interval, _REPORT_INTERVAL_MAX_MS, lease // 3),
+        lease_ms=lease_ms(config),
+        report_interval_ms=report_interval_ms(config),
     )
 
 
