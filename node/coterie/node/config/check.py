@@ -273,8 +273,8 @@ def _outliving(config: ClusterConfig) -> Iterator[Finding]:
     if left < longest and len(config.cluster.nodes) > 1:
         text = (
             f"an election takes up to {format_duration(longest)}, a lease may end {format_duration(left)} "
-            "after the leader died: then healthy nodes stop their skills and resume them; raise unhealthyThreshold "
-            "or lower electionTimeout"
+            "after the leader died: then healthy nodes stop their skills and resume them; raise "
+            "unhealthyThreshold or lower electionTimeout"
         )
         yield Finding((*_HEALTH, "unhealthy_threshold"), text, (_ELECTION,))
 
