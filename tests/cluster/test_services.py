@@ -169,3 +169,23 @@ async def test_a_node_without_any_data_catches_up() -> None:
                 return {job.id for job in jobs} <= listed
 
             await until(knows, "the emptied node has everything again", timeout_s=60)
+
+
+async def test_an_oversize_payload_is_refused_with_the_field_the_size_and_the_remedy(
+    shared: LocalCluster,
+) -> None:
+    """The client turns large payloads into blobs by itself; a caller that does not is told."""
+    from coterie.v1 import tasks_pb2, tasks_pb2_grpc
+
+    size = 256 * 1024 + 1
+    task = tasks_pb2.Task(type="echo", payload=tasks_pb2.Data(inline=b'"' + b"x" * (size - 2) + b'"'))
+    async with channel_to(shared, "node-1") as channel:
+        stub: Any = tasks_pb2_grpc.TasksStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.SubmitTask(tasks_pb2.SubmitTaskRequest(task=task), timeout=10)
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        said = refused.value.details() or ""
+        assert "task.payload.inline" in said and str(size) in said and "PutBlob" in said
+        task.payload.inline = task.payload.inline[1:]
+        accepted = await stub.SubmitTask(tasks_pb2.SubmitTaskRequest(task=task), timeout=10)
+        assert accepted.task_id
