@@ -9,7 +9,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
     """`work` runs off the event loop. `done` runs at the next step after it. While a blocking job is under
-    way the member takes no step and lets nothing out."""
+    way the member takes no step and lets nothing out but what promises nothing (see Member.take_frames)."""
 
     name: str
     work: Callable[[], object]

@@ -96,9 +96,6 @@ class Proposals:
         if proposal is not None:
             proposal.done(committed)
 
-    def is_open(self, entry_id: bytes) -> bool:
-        return entry_id in self._open
-
     def refused(self, ids: Iterable[bytes], peer: str, term: int) -> bool:
         """`peer` certainly did not append these when it was asked to in `term`. True when some will be sent
         again; an answer to an older try says nothing about the present one."""

@@ -254,7 +254,6 @@ class NodeApp:
             ledger=self.ledger,
             clock=self.clock,
             quorum_fresh_s=self.settings.election_timeout_ms / 1000,
-            on_report=lambda: None,
         )
 
     def _listen_address(self) -> str:

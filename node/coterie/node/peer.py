@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,6 @@ class PeerParts:
     ledger: Ledger
     clock: Clock
     quorum_fresh_s: float  # older evidence of a majority grants no lease
-    on_report: Callable[[], None]
 
 
 class PeerService(peer_pb2_grpc.PeerServicer):
@@ -64,7 +63,6 @@ class PeerService(peer_pb2_grpc.PeerServicer):
         leads = parts.engine.is_leader and age_s <= parts.quorum_fresh_s
         if leads and report.node_id == peer:
             parts.book.note(report)
-            parts.on_report()
         ack = peer_pb2.ReportAck(sent_at_us=report.sent_at_us, lease=leads, leader=parts.engine.leader)
         if leads:
             for other, age_ms in parts.book.reports():
