@@ -162,6 +162,15 @@ async def measure(options: Options) -> Section:
     return section
 
 
+async def puts_of(members: int, outstanding: Sequence[int], options: Options) -> dict[int, list[Puts]]:
+    """Loads of etcd's leader by h2load (where that is missing: the Python client), by outstanding puts."""
+    with EtcdCluster(members, options.tls) as cluster:
+        load = _Load(cluster, await cluster.leader(), options.seconds / 2)
+        await load.warm_up()
+        one = load.by_h2load if shutil.which("h2load") else load.by_python
+        return {count: [await one(count) for _ in range(options.runs)] for count in outstanding}
+
+
 class _Load:
     """Puts against one member, each round checked against the store's revision."""
 

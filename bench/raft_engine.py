@@ -33,12 +33,12 @@ async def measure(options: Options) -> Section:
     """Commits per second and latency at 1, 64 and 512 outstanding proposals."""
     title = f"Raft engine alone: {options.nodes} processes, synced commits of {ENTRY_BYTES} B"
     section = Section(NAME, title)
-    async with _members(options) as members:
-        leader = await _leader(members)
-        await _load(members, leader, 64, 1.0)  # warm-up
+    async with running_members(options) as members:
+        leader = await common_leader(members)
+        await load(members, leader, 64, 1.0)  # warm-up
         for outstanding in OUTSTANDING:
             rounds = [
-                await _load(members, leader, outstanding, options.seconds / 2) for _ in range(options.runs)
+                await load(members, leader, outstanding, options.seconds / 2) for _ in range(options.runs)
             ]
             per_s = [len(one["latencies_ms"]) / one["seconds"] for one in rounds]
             name = f"{outstanding} outstanding"
@@ -52,18 +52,22 @@ async def measure(options: Options) -> Section:
 
 
 @asynccontextmanager
-async def _members(options: Options) -> AsyncIterator[Members]:
+async def running_members(
+    options: Options, sync_delay_ms: float = 0.0, module: str = "bench.raft_member"
+) -> AsyncIterator[Members]:
+    """Engine processes that know each other; `sync_delay_ms` is added to every fsync of theirs."""
     names = [f"member-{number}" for number in range(1, options.nodes + 1)]
     addresses = dict(zip(names, free_addresses(options.nodes), strict=True))
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-raft-")))
         if options.tls:
             init_tls(directory / "tls", names, hosts=["127.0.0.1", "localhost"])
-        members = {name: await stack.enter_async_context(Helper("bench.raft_member")) for name in names}
+        members = {name: await stack.enter_async_context(Helper(module)) for name in names}
         for name, member in members.items():
             paths = node_paths(directory / "tls", name)
             tls = {"ca": str(paths.ca), "cert": str(paths.cert), "key": str(paths.key)}
-            plan = {"id": name, "addresses": addresses, "directory": str(directory / name)}
+            plan: dict[str, Any] = {"id": name, "addresses": addresses, "directory": str(directory / name)}
+            plan |= {"sync_delay_ms": sync_delay_ms}
             await member.ask(plan | {"tls": tls if options.tls else None})
         yield members
 
@@ -72,7 +76,8 @@ async def _states(members: Members) -> dict[str, dict[str, Any]]:
     return {name: await member.ask({"ask": "state"}) for name, member in members.items()}
 
 
-async def _leader(members: Members) -> str:
+async def common_leader(members: Members) -> str:
+    """The member all follow; waits for it."""
     deadline = time.monotonic() + ELECTION_S
     while time.monotonic() < deadline:
         states = await _states(members)
@@ -83,7 +88,8 @@ async def _leader(members: Members) -> str:
     raise WorkNotDone(f"the engines had no common leader after {ELECTION_S:g} s")
 
 
-async def _load(members: Members, leader: str, outstanding: int, seconds: float) -> dict[str, Any]:
+async def load(members: Members, leader: str, outstanding: int, seconds: float) -> dict[str, Any]:
+    """Proposals inside the leader's process; afterwards every member has applied the same."""
     before = (await _states(members))[leader]["applied"]
     cpu = {name: proc.cpu_s([member.pid]) for name, member in members.items()}
     plan = {"ask": "load", "outstanding": outstanding, "seconds": seconds, "entry_bytes": ENTRY_BYTES}

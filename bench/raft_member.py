@@ -1,6 +1,6 @@
 """One member of the engine bench: the Raft engine with its real journal and transport, and nothing above it.
 
-{"id", "addresses", "tls", "directory"}        -> {"started": true}
+{"id", "addresses", "tls", "directory", …}     -> {"started": true}; "sync_delay_ms": added to every fsync
 {"ask": "state"}                               -> {"leader", "has_quorum", "applied", "digest"}
 {"ask": "load", "outstanding", "seconds", …}   -> {"latencies_ms", "seconds", "cpu_s"}"""
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import resource
 import sys
 import time
@@ -27,6 +28,7 @@ from coterie.node.links import CLAIM_KEY, PeerChannels, RaftDialer, run_stream
 from coterie.node.rpc import Context, streaming
 from coterie.node.server import SERVER_OPTIONS, channel_credentials, server_credentials
 from coterie.node.tls import load_tls
+from coterie.raft.disk import RealDisk, RealFile
 from coterie.raft.engine import RaftEngine
 from coterie.raft.errors import FatalRaftError
 from coterie.raft.options import RaftOptions
@@ -54,6 +56,35 @@ class Counter:
 
     def restore(self, chunks: Iterable[bytes], index: int) -> None:
         self.applied, self.digest = json.loads(b"".join(chunks))
+
+
+class SlowFile(RealFile):
+    """A file on a disk whose fsync takes longer."""
+
+    delay_s = 0.0
+
+    def sync(self) -> None:
+        time.sleep(self.delay_s)
+        super().sync()
+
+
+class SlowDisk(RealDisk):
+    """The real disk with some time added to every fsync of a file."""
+
+    def __init__(self, directory: Path, delay_s: float) -> None:
+        super().__init__(directory)
+        self._delay_s = delay_s
+
+    def open(self, name: str) -> RealFile:
+        return self._slow(SlowFile(self.path_of(name), os.O_RDWR | os.O_APPEND))
+
+    def create(self, name: str) -> RealFile:
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+        return self._slow(SlowFile(self.path_of(name), flags))
+
+    def _slow(self, file: SlowFile) -> SlowFile:
+        file.delay_s = self._delay_s
+        return file
 
 
 class RaftOnly(peer_pb2_grpc.PeerServicer):
@@ -88,7 +119,9 @@ class EngineMember:
             election_timeout_ms=ELECTION_MS,
             heartbeat_ms=HEARTBEAT_MS,
         )
-        self._engine = RaftEngine(options, self._counter, on_fatal=_fatal)
+        delay_ms = float(plan.get("sync_delay_ms", 0))
+        disk = SlowDisk(options.data_dir, delay_ms / 1000) if delay_ms else None
+        self._engine = RaftEngine(options, self._counter, on_fatal=_fatal, disk=disk)
 
     async def serve(self) -> None:
         """Answer the parent until it closes our stdin."""
