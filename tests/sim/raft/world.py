@@ -136,7 +136,7 @@ class World:
         if node.is_up:
             return
         node.starts += 1
-        node.machine = SimMachine(node_id, self.book)
+        node.machine = self.new_machine(node_id)
         rng = random.Random(self.rng.random())
         try:
             member = self.member_type(self.options[node_id], node.machine, node.disk, node.clock, rng)
@@ -151,6 +151,10 @@ class World:
         for other in self.ids:
             if other != node_id:
                 self._reconnect_later(node_id, other)
+
+    def new_machine(self, node_id: str) -> SimMachine:
+        """What a starting node replicates; simulations of more than the engine put theirs here."""
+        return SimMachine(node_id, self.book)
 
     def kill(self, node_id: str, *, power: bool = False) -> None:
         """kill -9, or the plug is pulled. A job under way may have got anywhere."""
