@@ -79,7 +79,7 @@ def test_a_node_gets_a_process_without_grpc_and_without_threads() -> None:
     }
 
 
-@pytest.mark.parametrize(("node_exit", "code"), [(0, 0), (2, 2), (1, 70)])
+@pytest.mark.parametrize(("node_exit", "code"), [(0, 0), (2, 2), (1, 1), (4, 4), (9, 70)])
 def test_the_exit_code_of_a_node_is_translated(node_exit: int, code: int) -> None:
     assert probe("node", "start", "--config", "a.yaml", node_exit=node_exit)["code"] == code
 

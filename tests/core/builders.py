@@ -8,6 +8,7 @@ from typing import Any
 
 from coterie.core.commands import (
     AssignTask,
+    BeginLeadership,
     CancelTask,
     Command,
     ConfigureCluster,
@@ -15,6 +16,7 @@ from coterie.core.commands import (
     ExpireTask,
     FailAttempt,
     FinishTask,
+    ForgetNode,
     MarkNode,
     Outcome,
     RecordStep,
@@ -165,7 +167,10 @@ class RandomLog:
                 node_id, max(0, incarnation + self.random.randint(-1, 1)), capacity=self.random.randint(1, 5)
             )
         status = self.random.choice([NodeStatus.UP, NodeStatus.UP, NodeStatus.DOWN])
-        return MarkNode(node.node_id, max(0, incarnation - self.random.randint(0, 1)), status)
+        if self.random.random() < 0.05:
+            return ForgetNode(node.node_id, max(0, incarnation - self.random.randint(0, 1)))
+        judged = max(0, incarnation - self.random.randint(0, 1))
+        return MarkNode(node.node_id, judged, status, term=self.random.randint(0, 3))
 
     def _assign(self) -> Command:
         task_id, attempt = self._task()
@@ -195,9 +200,17 @@ class RandomLog:
         orders: list[Command] = [
             CancelTask(task_id, "changed my mind"),
             ExpireTask(task_id, attempt, self.random.choice(list(ExpiryKind)), 7),
-            SetDrain(NodeId(self.random.choice(["n1", "n2", "n9"])), self.random.random() < 0.5, 20),
+            self._drain(),
+            BeginLeadership(NodeId("n1"), self.random.randint(0, 3)),
         ]
         return self.random.choice(orders)
+
+    def _drain(self) -> Command:
+        node_id = NodeId(self.random.choice(["n1", "n2", "n9"]))
+        node = self.cluster.state.nodes.get(node_id)
+        number = self.random.choice([0, 0, 1]) + (node.drain_number if node else 0)
+        leaving = self.random.random() < 0.2
+        return SetDrain(node_id, self.random.random() < 0.5, 20, number, leaving)
 
     def _policy(self) -> Command:
         policy = Policy(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from coterie.core.commands import AssignTask, Command, MarkNode, Outcome, SetDrain
+from coterie.core.commands import AssignTask, BeginLeadership, Command, MarkNode, Outcome, SetDrain
 from coterie.core.machine import apply
 from coterie.core.nouns import NodeId, NodeStatus, Policy
 from coterie.core.scheduler import PlanPolicy
@@ -134,7 +134,24 @@ async def test_a_leadership_that_came_back_during_a_proposal_begins_anew(world: 
     world.during = [lead_again_later]
     commands = await world.look()
     assert [type(command) for command in commands] == [AssignTask]
-    assert [type(command) for command in await world.look()] == [], "everyone has a grace"
+    assert await world.look() == [BeginLeadership(ME, 3)], "everyone has a grace"
+
+
+async def test_a_leader_that_was_succeeded_does_not_begin(world: World) -> None:
+    """It stood for election, slept, and woke up when its successor had begun."""
+    world.core.do(BeginLeadership(OTHER, 7))
+    world.engine.term = 5
+    world.core.do(submit_command())
+    assert await world.look() == [BeginLeadership(ME, 5)]
+
+
+async def test_a_verdict_carries_the_term_of_its_judge(world: World) -> None:
+    world.clock.now_s += 3.1
+    world.report(ME)
+    world.during = [lambda: world.core.do(BeginLeadership(OTHER, 2))]
+    [verdict] = await world.look()
+    assert isinstance(verdict, MarkNode) and verdict.term == 1
+    assert world.core.state.nodes[OTHER].status is NodeStatus.UP, "its successor has begun"
 
 
 async def test_a_restarted_node_has_a_grace_of_its_own(world: World) -> None:

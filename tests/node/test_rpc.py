@@ -86,6 +86,7 @@ def test_a_refusal_of_another_node_is_passed_on_as_it_is() -> None:
     [
         grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), "down"),
         TimeoutError(),
+        grpc.aio.UsageError("Channel is closed."),
     ],
 )
 def test_a_node_that_does_not_answer_can_be_tried_again(error: Exception) -> None:

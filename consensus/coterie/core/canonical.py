@@ -33,10 +33,21 @@ def _parts(value: Any) -> Iterator[bytes]:
             yield from _parts(item)
     elif is_dataclass(value):
         yield b"r" + type(value).__name__.encode() + b":"
-        for field in fields(value):
-            yield from _parts(getattr(value, field.name))
+        yield from _record(value)
     else:
         raise TypeError(f"no canonical form for {type(value).__name__}")
+
+
+def _record(record: Any) -> Iterator[bytes]:
+    """The fields in their order. Younger ones only when they are set, under their names: so the hash of a
+    state that does not use them stays what it was."""
+    for field in fields(record):
+        value = getattr(record, field.name)
+        if "added" not in field.metadata:
+            yield from _parts(value)
+        elif value != field.default:
+            yield b"f" + field.name.encode() + b":"
+            yield from _parts(value)
 
 
 def state_hash(state: ClusterState) -> str:

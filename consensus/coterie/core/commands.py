@@ -155,13 +155,34 @@ class MarkNode:
     incarnation: int
     status: NodeStatus
     reason: str = ""
+    term: int = 0  # of the leadership that judged; 0: the node says it of itself
 
 
 @dataclass(frozen=True, slots=True)
 class SetDrain:
+    """Empty a node, or let it work again."""
+
     node_id: NodeId
     draining: bool
     deadline_after_ms: int = 0
+    number: int = 0  # one more than the node's drain_number when this was decided; 0: written by version 0.1
+    leaving: bool = False  # remove it from the cluster once it is empty
+
+
+@dataclass(frozen=True, slots=True)
+class BeginLeadership:
+    """A coordinator starts: verdicts of earlier terms that are still on their way count no more."""
+
+    node_id: NodeId
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetNode:
+    """A node that is no member of the cluster any more. A later process of that id is not meant."""
+
+    node_id: NodeId
+    incarnation: int
 
 
 Command = (
@@ -181,6 +202,8 @@ Command = (
     | RegisterNode
     | MarkNode
     | SetDrain
+    | BeginLeadership
+    | ForgetNode
 )
 
 

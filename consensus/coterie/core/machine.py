@@ -9,6 +9,7 @@ from coterie.core import node_rules, submit_rules, task_rules
 from coterie.core.commands import (
     Accepted,
     AssignTask,
+    BeginLeadership,
     CancelTask,
     Command,
     ConfigureCluster,
@@ -16,6 +17,7 @@ from coterie.core.commands import (
     ExpireTask,
     FailAttempt,
     FinishTask,
+    ForgetNode,
     MarkNode,
     Outcome,
     RecordStep,
@@ -75,4 +77,6 @@ RULES: dict[type, Rule] = {
     RegisterNode: node_rules.register,
     MarkNode: node_rules.mark,
     SetDrain: node_rules.set_drain,
+    BeginLeadership: node_rules.begin_leadership,
+    ForgetNode: node_rules.forget,
 }

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from coterie.core.commands import Accepted, MarkNode, Outcome, RegisterNode, Rejected, SetDrain
-from coterie.core.nouns import Node, NodeStatus
+from coterie.core.commands import (
+    Accepted,
+    BeginLeadership,
+    ForgetNode,
+    MarkNode,
+    Outcome,
+    RegisterNode,
+    Rejected,
+    SetDrain,
+)
+from coterie.core.nouns import Node, NodeStatus, evolve
 from coterie.core.state import ClusterState, Moment
 from coterie.core.task_rules import release_all
 
@@ -29,14 +38,28 @@ def register(state: ClusterState, command: RegisterNode, moment: Moment) -> Outc
         draining=before.draining if before else False,
         drain_deadline_at_ms=before.drain_deadline_at_ms if before else 0,
         changed_at_ms=moment.at_ms,
+        drain_number=before.drain_number if before else 0,
+        leaving=before.leaving if before else False,
     )
     return Accepted()
+
+
+def begin_leadership(state: ClusterState, command: BeginLeadership, moment: Moment) -> Outcome:
+    known = state.meta.lead_term
+    if command.term < known:
+        return Rejected("STALE_LEADER", f"term {known} has begun after term {command.term}")
+    if command.term > known:
+        state.meta = evolve(state.meta, lead_term=command.term)
+    return Accepted(duplicate=command.term == known)
 
 
 def mark(state: ClusterState, command: MarkNode, moment: Moment) -> Outcome:
     node = state.nodes.get(command.node_id)
     if node is None:
         return Rejected("NODE_NOT_FOUND", f"no node {command.node_id}")
+    if 0 < command.term < state.meta.lead_term:
+        # A verdict may be proposed again for seconds, also by way of the successor, who knows better.
+        return Rejected("STALE_LEADER", f"term {state.meta.lead_term} has begun after term {command.term}")
     if node.incarnation != command.incarnation:
         return Rejected("STALE_NODE", f"node {command.node_id} has restarted since")
     if node.status is command.status:
@@ -50,14 +73,48 @@ def mark(state: ClusterState, command: MarkNode, moment: Moment) -> Outcome:
 
 
 def set_drain(state: ClusterState, command: SetDrain, moment: Moment) -> Outcome:
+    """Refused when nobody would be left to work, and when somebody else has decided meanwhile. Version 0.1
+    wrote commands without a number, whose outcomes stay what they were."""
     node = state.nodes.get(command.node_id)
     if node is None:
         return Rejected("NODE_NOT_FOUND", f"no node {command.node_id}")
     deadline = moment.at_ms + command.deadline_after_ms if command.draining else 0
     hastier = command.draining and command.deadline_after_ms > 0 and deadline < node.drain_deadline_at_ms
-    if node.draining == command.draining and not hastier:
+    leaving = command.draining and (command.leaving or node.leaving)
+    if node.draining == command.draining and node.leaving == leaving and not hastier:
         return Accepted(duplicate=True)
+    if 0 < command.number <= node.drain_number:
+        return Rejected(
+            "STALE_DRAIN", f"node {command.node_id} was drained or undrained meanwhile; ask again"
+        )
+    if command.number and command.draining and not node.draining and not _others_work(state, node):
+        text = f"{command.node_id} is the last node that takes work; undrain another one first"
+        return Rejected("LAST_NODE", text)
+    if command.draining and node.draining and not hastier:
+        deadline = node.drain_deadline_at_ms  # a deadline that was promised is only brought forward
     state.nodes[node.node_id] = replace(
-        node, draining=command.draining, drain_deadline_at_ms=deadline, changed_at_ms=moment.at_ms
+        node,
+        draining=command.draining,
+        drain_deadline_at_ms=deadline,
+        changed_at_ms=moment.at_ms,
+        drain_number=max(node.drain_number, command.number),
+        leaving=leaving,
     )
+    return Accepted()
+
+
+def _others_work(state: ClusterState, node: Node) -> bool:
+    others = [other for other in state.nodes.values() if other.node_id != node.node_id]
+    takes_none = node.status is not NodeStatus.UP
+    return takes_none or any(other.status is NodeStatus.UP and not other.draining for other in others)
+
+
+def forget(state: ClusterState, command: ForgetNode, moment: Moment) -> Outcome:
+    node = state.nodes.get(command.node_id)
+    if node is None:
+        return Accepted(duplicate=True)
+    if node.incarnation > command.incarnation:
+        return Rejected("STALE_NODE", f"node {command.node_id} has restarted since")
+    release_all(state, node.node_id, "the node was removed", moment)
+    del state.nodes[node.node_id]
     return Accepted()

@@ -9,6 +9,7 @@ from typing import NewType, TypeVar
 TaskId = NewType("TaskId", str)
 NodeId = NewType("NodeId", str)
 NO_NODE = NodeId("")
+ADDED = {"added": True}  # metadata of a field younger than the first logs: hashed only when it is set
 STOPPING = "the node is stopping"  # why a node is DOWN that said so itself: only its next start ends it
 
 
@@ -194,6 +195,8 @@ class Node:
     drain_deadline_at_ms: int = 0
     reason: str = ""
     changed_at_ms: int = 0
+    drain_number: int = field(default=0, metadata=ADDED)  # how often draining was begun, changed or ended
+    leaving: bool = field(default=False, metadata=ADDED)  # to be removed when it is empty
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ class View:
     loads: Mapping[NodeId, NodeLoad] = field(default_factory=dict)
     fresh_reports: Mapping[NodeId, int] = field(default_factory=dict)  # in a row, while DOWN
     dice: int = 0
+    term: int = 0  # of the leadership that looks
 
 
 def plan(state: ClusterState, view: View, policy: PlanPolicy) -> list[Command]:
@@ -70,9 +71,9 @@ def _verdicts(state: ClusterState, view: View, policy: PlanPolicy) -> Iterator[C
             continue
         if node.status is NodeStatus.UP and load.age_ms > policy.down_after_ms:
             reason = f"no report for {load.age_ms} ms"
-            yield MarkNode(node_id, node.incarnation, NodeStatus.DOWN, reason)
+            yield MarkNode(node_id, node.incarnation, NodeStatus.DOWN, reason, view.term)
         elif node.status is NodeStatus.DOWN and _is_back(node, load, view, policy):
-            yield MarkNode(node_id, node.incarnation, NodeStatus.UP, "reports again")
+            yield MarkNode(node_id, node.incarnation, NodeStatus.UP, "reports again", view.term)
 
 
 def _is_back(node: Node, load: NodeLoad, view: View, policy: PlanPolicy) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from coterie.core.indexes import TaskIndexes
-from coterie.core.nouns import Data, Event, Node, NodeId, Policy, Request, Step, Task, TaskId, evolve
+from coterie.core.nouns import ADDED, Data, Event, Node, NodeId, Policy, Request, Step, Task, TaskId, evolve
 from coterie.core.transitions import TERMINAL, is_legal
 
 FORMAT = 1  # of the state's meaning; raised together by all nodes when apply changes its mind
@@ -24,6 +24,7 @@ class Meta:
     steps_total: int = 0
     finished_bytes: int = 0
     format: int = FORMAT
+    lead_term: int = field(default=0, metadata=ADDED)  # of the newest coordinator
 
 
 @dataclass(slots=True)

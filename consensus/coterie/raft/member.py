@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from coterie.core.ports import Machine
+from coterie.core.ports import Machine, NotCommitted
 from coterie.raft import messages as m
 from coterie.raft import reading
 from coterie.raft.disk import Disk
@@ -242,7 +242,7 @@ class SyncObj(reading.SyncObj):
         self._proposals.fail_all(reason)
         self._reads.fail_all(reason)
         for wish in self._wishes:
-            wish.done(RuntimeError(reason))
+            wish.done(NotCommitted(reason))
         self._wishes.clear()
 
     def close(self) -> None:

@@ -51,6 +51,10 @@ LEAVE_S = 2.0
 LOG_KEPT_ENTRIES = 2_000  # behind a snapshot, for followers that lag a little
 
 
+class NodeFailed(Exception):
+    """A node that had started could not go on; the message says why."""
+
+
 class NodeApp:
     """Builds a node from its settings, runs it until a signal or a fatal error."""
 
@@ -70,7 +74,7 @@ class NodeApp:
         return self.replica.state
 
     async def run(self) -> None:
-        """Until SIGTERM, SIGINT or a fatal error of the engine, which is raised."""
+        """Until SIGTERM or SIGINT. Raises NodeFailed when the engine could not go on."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
@@ -84,7 +88,7 @@ class NodeApp:
         finally:
             await self._shut_down(loops)
         if self.fatal is not None:
-            raise self.fatal
+            raise NodeFailed(str(self.fatal)) from self.fatal
 
     async def _start(self, undo: AsyncExitStack) -> None:
         """Start the parts; `undo` ends those that had started when a later one cannot."""

@@ -10,14 +10,14 @@ import grpc
 
 from coterie.core.canonical import state_hash
 from coterie.core.commands import Accepted, SetDrain
-from coterie.core.nouns import NodeId, NodeStatus
+from coterie.core.nouns import NodeId
 from coterie.core.ports import Engine
 from coterie.core.state import ClusterState
 from coterie.core.transitions import TERMINAL
 from coterie.node import convert
 from coterie.node.admission import DURATION_MS_MAX
 from coterie.node.clock import Clock
-from coterie.node.errors import ApiError, Violation, from_rejection, invalid, not_found
+from coterie.node.errors import Violation, from_rejection, invalid, not_found
 from coterie.node.links import PeerChannels
 from coterie.node.loads import LoadBook
 from coterie.node.proposer import Proposer
@@ -103,24 +103,22 @@ class ClusterService(cluster_pb2_grpc.ClusterServicer):
         if not 0 <= request.deadline_ms <= DURATION_MS_MAX:
             text = f"{request.deadline_ms} is not in 0..{DURATION_MS_MAX} ms"
             raise invalid([Violation("deadline_ms", text)])
-        self._refuse_last(request.node_id)
         deadline = request.deadline_ms or DRAIN_DEADLINE_MS
-        return await self._set_drain(SetDrain(NodeId(request.node_id), True, deadline), context)
+        number = self._next_drain(request.node_id)
+        return await self._set_drain(SetDrain(NodeId(request.node_id), True, deadline, number), context)
 
     @unary
     async def UndrainNode(
         self, request: cluster_pb2.UndrainNodeRequest, context: Context
     ) -> cluster_pb2.Node:
-        return await self._set_drain(SetDrain(NodeId(request.node_id), False), context)
+        command = SetDrain(NodeId(request.node_id), False, number=self._next_drain(request.node_id))
+        return await self._set_drain(command, context)
 
-    def _refuse_last(self, node_id: str) -> None:
-        nodes = self._parts.state().nodes
-        if node_id not in nodes:
+    def _next_drain(self, node_id: str) -> int:
+        node = self._parts.state().nodes.get(NodeId(node_id))
+        if node is None:
             raise not_found("NODE", node_id)
-        others = [n for n in nodes.values() if n.node_id != node_id]
-        if not any(n.status is NodeStatus.UP and not n.draining for n in others):
-            message = f"{node_id} is the last node that takes work; undrain another one first"
-            raise ApiError(grpc.StatusCode.FAILED_PRECONDITION, "LAST_NODE", message)
+        return node.drain_number + 1
 
     async def _set_drain(self, command: SetDrain, context: Context) -> cluster_pb2.Node:
         timeout = min(seconds_left(context), PROPOSE_MAX_S)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from coterie.core.commands import Accepted, Command, ConfigureCluster, MarkNode
+from coterie.core.commands import Accepted, BeginLeadership, Command, ConfigureCluster, MarkNode, Rejected
 from coterie.core.nouns import NodeId, NodeStatus, Policy
 from coterie.core.ports import Engine, NotCommitted
 from coterie.core.scheduler import PlanPolicy, View, next_clock_ms, plan
@@ -84,18 +84,28 @@ class Coordinator:
 
     async def _lead(self) -> None:
         """One round. A leadership begins only when everything committed before it is applied here."""
-        if self._term != self._engine.term:
-            await self._engine.read_barrier(PROPOSE_TIMEOUT_S)
-            self._term = self._engine.term
-            self._book.begin(list(self._state().nodes))
-            log.info("leading", extra={"term": self._term})
-            await self._configure()
+        if self._term != self._engine.term and not await self._begin():
+            return
         while self._may_plan():
             commands = self._plan()
             if not commands:
                 break
-            await self._carry_out(commands)
+            if not await self._carry_out(commands):
+                break
         await self._hand_over_when_draining()
+
+    async def _begin(self) -> bool:
+        """Whether this leadership has begun: from its entry on, verdicts of earlier ones are refused."""
+        await self._engine.read_barrier(PROPOSE_TIMEOUT_S)
+        term = self._engine.term
+        outcome = await self._proposer.one(BeginLeadership(self._me, term), PROPOSE_TIMEOUT_S)
+        if not isinstance(outcome, Accepted):
+            return False
+        self._term = term
+        self._book.begin(list(self._state().nodes))
+        log.info("leading", extra={"term": term})
+        await self._configure()
+        return True
 
     def _may_plan(self) -> bool:
         """This leadership is still the one the load book belongs to, and a majority answers it. A leader that
@@ -108,10 +118,12 @@ class Coordinator:
         state = self._state()
         for node in state.nodes.values():
             self._book.expect(node.node_id, node.incarnation)
-        view = View(self._clock.now_ms(), self._book.loads(), self._book.fresh(), self._clock.dice())
+        book = self._book
+        view = View(self._clock.now_ms(), book.loads(), book.fresh(), self._clock.dice(), self._term)
         return plan(state, view, self._policy)
 
-    async def _carry_out(self, commands: list[Command]) -> None:
+    async def _carry_out(self, commands: list[Command]) -> bool:
+        """Whether to look again at once."""
         outcomes = await self._proposer.propose(commands, PROPOSE_TIMEOUT_S)
         for command, outcome in zip(commands, outcomes, strict=True):
             if isinstance(command, MarkNode) and isinstance(outcome, Accepted):
@@ -120,6 +132,8 @@ class Coordinator:
                 level(f"node is {command.status.name.lower()}", extra=fields)
         if not any(isinstance(outcome, Accepted) for outcome in outcomes):
             await asyncio.sleep(0.01)  # the state moved on under the plan: look again, not in a spin
+        # A successor has begun, of which this node will hear soon.
+        return not any(isinstance(o, Rejected) and o.code == "STALE_LEADER" for o in outcomes)
 
     async def _configure(self) -> None:
         meta = self._state().meta

@@ -126,6 +126,8 @@ def from_exception(error: Exception) -> ApiError:
         return ApiError(code, reason, str(error))
     if isinstance(error, grpc.aio.AioRpcError):
         return _from_peer(error)
+    if isinstance(error, grpc.aio.UsageError):  # a channel to a peer that was closed meanwhile
+        return _unavailable("NODE_STOPPING", "this node is stopping; ask another one")
     return _from_engine(error) or ApiError(
         grpc.StatusCode.INTERNAL, "INTERNAL", f"{type(error).__name__}: {error}"
     )

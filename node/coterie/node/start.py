@@ -44,6 +44,7 @@ def start(settings: NodeSettings) -> int:
 def _run(settings: NodeSettings, tls: TlsMaterial | None, host: SkillHost) -> int:
     import uvloop
 
+    from coterie.node.app import NodeFailed
     from coterie.node.blobs import BlobError
     from coterie.node.httpd import HttpListenError
     from coterie.node.ledger import LedgerError
@@ -54,6 +55,9 @@ def _run(settings: NodeSettings, tls: TlsMaterial | None, host: SkillHost) -> in
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings, tls, host))
+    except NodeFailed as error:
+        print(f"coterie: {error}", file=sys.stderr)
+        return EXIT_FAILED
     except (PortInUse, HttpListenError, LedgerError, BlobError, SkillHostError, FatalRaftError) as error:
         return _cannot_start(str(error))
     return EXIT_OK

@@ -647,10 +647,12 @@ class MarkNode(_message.Message):
     INCARNATION_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     incarnation: _builtins.int
     status: _builtins.int
     reason: _builtins.str
+    term: _builtins.int
     def __init__(
         self,
         *,
@@ -658,10 +660,11 @@ class MarkNode(_message.Message):
         incarnation: _builtins.int = ...,
         status: _builtins.int = ...,
         reason: _builtins.str = ...,
+        term: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["incarnation", b"incarnation", "node_id", b"node_id", "reason", b"reason", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["incarnation", b"incarnation", "node_id", b"node_id", "reason", b"reason", "status", b"status", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -674,23 +677,73 @@ class SetDrain(_message.Message):
     NODE_ID_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
     DEADLINE_AFTER_MS_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    LEAVING_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     draining: _builtins.bool
     deadline_after_ms: _builtins.int
+    number: _builtins.int
+    leaving: _builtins.bool
     def __init__(
         self,
         *,
         node_id: _builtins.str = ...,
         draining: _builtins.bool = ...,
         deadline_after_ms: _builtins.int = ...,
+        number: _builtins.int = ...,
+        leaving: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_after_ms", b"deadline_after_ms", "draining", b"draining", "node_id", b"node_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_after_ms", b"deadline_after_ms", "draining", b"draining", "leaving", b"leaving", "node_id", b"node_id", "number", b"number"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SetDrain: _TypeAlias = SetDrain  # noqa: Y015
+
+@_typing.final
+class BeginLeadership(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    term: _builtins.int
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        term: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node_id", b"node_id", "term", b"term"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginLeadership: _TypeAlias = BeginLeadership  # noqa: Y015
+
+@_typing.final
+class ForgetNode(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    incarnation: _builtins.int
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        incarnation: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["incarnation", b"incarnation", "node_id", b"node_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForgetNode: _TypeAlias = ForgetNode  # noqa: Y015
 
 @_typing.final
 class Command(_message.Message):
@@ -712,6 +765,8 @@ class Command(_message.Message):
     REGISTER_NODE_FIELD_NUMBER: _builtins.int
     MARK_NODE_FIELD_NUMBER: _builtins.int
     SET_DRAIN_FIELD_NUMBER: _builtins.int
+    BEGIN_LEADERSHIP_FIELD_NUMBER: _builtins.int
+    FORGET_NODE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def configure_cluster(self) -> Global___ConfigureCluster: ...
     @_builtins.property
@@ -744,6 +799,10 @@ class Command(_message.Message):
     def mark_node(self) -> Global___MarkNode: ...
     @_builtins.property
     def set_drain(self) -> Global___SetDrain: ...
+    @_builtins.property
+    def begin_leadership(self) -> Global___BeginLeadership: ...
+    @_builtins.property
+    def forget_node(self) -> Global___ForgetNode: ...
     def __init__(
         self,
         *,
@@ -763,12 +822,14 @@ class Command(_message.Message):
         register_node: Global___RegisterNode | None = ...,
         mark_node: Global___MarkNode | None = ...,
         set_drain: Global___SetDrain | None = ...,
+        begin_leadership: Global___BeginLeadership | None = ...,
+        forget_node: Global___ForgetNode | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assign_task", b"assign_task", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "finish_task", b"finish_task", "mark_node", b"mark_node", "record_step", b"record_step", "register_node", b"register_node", "release_task", b"release_task", "report_progress", b"report_progress", "save_checkpoint", b"save_checkpoint", "set_drain", b"set_drain", "start_task", b"start_task", "submit_task", b"submit_task"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assign_task", b"assign_task", "begin_leadership", b"begin_leadership", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "finish_task", b"finish_task", "forget_node", b"forget_node", "mark_node", b"mark_node", "record_step", b"record_step", "register_node", b"register_node", "release_task", b"release_task", "report_progress", b"report_progress", "save_checkpoint", b"save_checkpoint", "set_drain", b"set_drain", "start_task", b"start_task", "submit_task", b"submit_task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assign_task", b"assign_task", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "finish_task", b"finish_task", "mark_node", b"mark_node", "record_step", b"record_step", "register_node", b"register_node", "release_task", b"release_task", "report_progress", b"report_progress", "save_checkpoint", b"save_checkpoint", "set_drain", b"set_drain", "start_task", b"start_task", "submit_task", b"submit_task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assign_task", b"assign_task", "begin_leadership", b"begin_leadership", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "finish_task", b"finish_task", "forget_node", b"forget_node", "mark_node", b"mark_node", "record_step", b"record_step", "register_node", b"register_node", "release_task", b"release_task", "report_progress", b"report_progress", "save_checkpoint", b"save_checkpoint", "set_drain", b"set_drain", "start_task", b"start_task", "submit_task", b"submit_task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["configure_cluster", "submit_task", "assign_task", "start_task", "record_step", "save_checkpoint", "report_progress", "finish_task", "fail_attempt", "release_task", "cancel_task", "confirm_cancel", "expire_task", "register_node", "mark_node", "set_drain"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["configure_cluster", "submit_task", "assign_task", "start_task", "record_step", "save_checkpoint", "report_progress", "finish_task", "fail_attempt", "release_task", "cancel_task", "confirm_cancel", "expire_task", "register_node", "mark_node", "set_drain", "begin_leadership", "forget_node"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -973,6 +1034,8 @@ class Node(_message.Message):
     DRAIN_DEADLINE_AT_MS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     CHANGED_AT_MS_FIELD_NUMBER: _builtins.int
+    DRAIN_NUMBER_FIELD_NUMBER: _builtins.int
+    LEAVING_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     address: _builtins.str
     incarnation: _builtins.int
@@ -984,6 +1047,8 @@ class Node(_message.Message):
     drain_deadline_at_ms: _builtins.int
     reason: _builtins.str
     changed_at_ms: _builtins.int
+    drain_number: _builtins.int
+    leaving: _builtins.bool
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Label]: ...
     @_builtins.property
@@ -1004,10 +1069,12 @@ class Node(_message.Message):
         drain_deadline_at_ms: _builtins.int = ...,
         reason: _builtins.str = ...,
         changed_at_ms: _builtins.int = ...,
+        drain_number: _builtins.int = ...,
+        leaving: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity", b"capacity", "changed_at_ms", b"changed_at_ms", "drain_deadline_at_ms", b"drain_deadline_at_ms", "draining", b"draining", "incarnation", b"incarnation", "labels", b"labels", "node_id", b"node_id", "reason", b"reason", "skills", b"skills", "status", b"status", "version", b"version", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity", b"capacity", "changed_at_ms", b"changed_at_ms", "drain_deadline_at_ms", b"drain_deadline_at_ms", "drain_number", b"drain_number", "draining", b"draining", "incarnation", b"incarnation", "labels", b"labels", "leaving", b"leaving", "node_id", b"node_id", "reason", b"reason", "skills", b"skills", "status", b"status", "version", b"version", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1054,6 +1121,7 @@ class Meta(_message.Message):
     STEPS_TOTAL_FIELD_NUMBER: _builtins.int
     FINISHED_BYTES_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
+    LEAD_TERM_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     cluster_name: _builtins.str
     clock_ms: _builtins.int
@@ -1062,6 +1130,7 @@ class Meta(_message.Message):
     steps_total: _builtins.int
     finished_bytes: _builtins.int
     format: _builtins.int
+    lead_term: _builtins.int
     @_builtins.property
     def policy(self) -> Global___Policy: ...
     def __init__(
@@ -1076,10 +1145,11 @@ class Meta(_message.Message):
         steps_total: _builtins.int = ...,
         finished_bytes: _builtins.int = ...,
         format: _builtins.int = ...,
+        lead_term: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_ms", b"clock_ms", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "finished_bytes", b"finished_bytes", "finished_total", b"finished_total", "format", b"format", "order", b"order", "policy", b"policy", "steps_total", b"steps_total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_ms", b"clock_ms", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "finished_bytes", b"finished_bytes", "finished_total", b"finished_total", "format", b"format", "lead_term", b"lead_term", "order", b"order", "policy", b"policy", "steps_total", b"steps_total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

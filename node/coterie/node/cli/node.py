@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
-from coterie.node.cli.failures import EXIT_DEFECT, EXIT_USAGE, CommandFailed, Failure
+from coterie.node.cli.failures import EXIT_DEFECT, EXIT_REFUSED, EXIT_USAGE, CommandFailed, Failure
 from coterie.node.cli.framework import LeafCommand
 from coterie.node.cli.session import Session
 
-_EXIT_CODES = {0: 0, 2: EXIT_USAGE}
+EXIT_NODE_FAILED = 1  # it had started and could not go on
+_EXIT_CODES = {0: 0, 1: EXIT_NODE_FAILED, 2: EXIT_USAGE, 4: EXIT_REFUSED}
 
 
 @click.command(cls=LeafCommand)
