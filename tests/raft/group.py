@@ -110,7 +110,7 @@ class Group:
     def connect(self, a: str, b: str) -> None:
         for here, there in ((a, b), (b, a)):
             self.on_way[here, there].clear()
-            self.members[here].link_up(there)
+            self.members[here].link_up(there, self.members[there].disk_id)
             self.run(here)
 
     def disconnect(self, a: str, b: str) -> None:

@@ -101,7 +101,7 @@ class Cluster:
         for here, there in ((a, b), (b, a)):
             self._links[here, there] = self._pipe(here, there)
         for here, there in ((a, b), (b, a)):
-            self.engines[here].link_up(there, self._links[here, there])
+            self.engines[here].link_up(there, self._links[here, there], self.engines[there].disk_id)
 
     def _pipe(self, here: str, there: str) -> Callable[[bytes], None]:
         loop = asyncio.get_running_loop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 
@@ -13,6 +14,69 @@ class NotCommitted(Exception):
 
 class NoQuorum(NotCommitted):
     """No leader with a majority could be reached before the deadline."""
+
+
+class ChangeRefused(Exception):
+    """A change of the members was certainly not made, now or later; the message says why."""
+
+
+class Role(StrEnum):
+    """What a member does in the group."""
+
+    VOTER = "voter"
+    LEARNER = "learner"  # gets the whole log, and neither votes nor counts
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One node of the group. `disk_id` names the data directory it is bound to; empty: not bound yet, and
+    until it is, a voter's answers do not count."""
+
+    node_id: str
+    address: str
+    role: Role
+    disk_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AddMember:
+    """The node joins as a learner. With VOTER wanted the leader promotes it when it has caught up."""
+
+    node_id: str
+    address: str
+    role_wanted: Role = Role.VOTER
+
+
+@dataclass(frozen=True, slots=True)
+class PromoteMember:
+    """A learner that has caught up becomes a voter."""
+
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class DemoteMember:
+    """A voter becomes a learner, and stays one."""
+
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveMember:
+    """The node leaves for good: its disk is never let in again under this id."""
+
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class MoveMember:
+    """The node is reached under another address."""
+
+    node_id: str
+    address: str
+
+
+MembershipChange = AddMember | PromoteMember | DemoteMember | RemoveMember | MoveMember
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +144,14 @@ class Engine(Protocol):
 
     async def transfer_leadership(self, target: str, timeout_s: float) -> str:
         """Hand leadership to `target` (empty: the most up-to-date follower). Returns the new leader."""
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """The latest configuration in this node's log, sorted by node id; empty while it knows of none."""
+
+    async def change_members(self, change: MembershipChange, timeout_s: float) -> tuple[Member, ...]:
+        """Change who belongs to the group, one change at a time (Raft thesis, sections 4.1 to 4.4).
+
+        Works on any node; returns the members when the change is committed, at once when what it asks for
+        holds already. Raises ChangeRefused: certainly not done; NotCommitted or NoQuorum: unknown, ask
+        for the same again."""

@@ -19,9 +19,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
+from coterie.core import ports
 from coterie.core.ports import Committed, Machine, NoQuorum, NotCommitted
 from coterie.raft.disk import Disk, RealDisk
-from coterie.raft.errors import DiskFailed, FatalRaftError
+from coterie.raft.errors import DiskFailed, FatalRaftError, Why
 from coterie.raft.jobs import Job
 from coterie.raft.member import Member
 from coterie.raft.options import RaftOptions
@@ -54,8 +55,9 @@ async def _no_hook(index: int) -> None:
 class RaftEngine:
     """One member of a Raft group. Use from one event loop only.
 
-    `on_change` is rung after entries were applied and when the leader or the term changed. `on_fatal` is
-    called once, when safety cannot be kept; from then on nothing is sent, and every proposal fails."""
+    `on_change` is rung after entries were applied and when the leader, the term or the members changed.
+    `on_fatal` is called once, when safety cannot be kept, or when the group has removed this node; from then
+    on nothing is sent, and every proposal fails."""
 
     def __init__(
         self,
@@ -135,11 +137,12 @@ class RaftEngine:
 
     # --- links ---
 
-    def link_up(self, peer: str, write: Write) -> None:
-        """A connection to a voter stands; `write` queues a frame and must not block. It replaces an older
-        one. Raises BadFrame when `peer` is no other voter."""
+    def link_up(self, peer: str, write: Write, disk_id: str = "") -> None:
+        """A connection to `peer` stands, who says that `disk_id` is its disk; `write` queues a frame and must
+        not block. It replaces an older connection. Raises LinkRefused (a BadFrame): then drop it, and tell
+        the peer `why`, for its `link_refused`."""
         if self._running and self._member is not None:
-            self._member.link_up(peer)
+            self._member.link_up(peer, disk_id)
             self._links[peer] = write
             self._kick()
 
@@ -150,11 +153,25 @@ class RaftEngine:
             self._member.link_down(peer)
             self._kick()
 
+    def link_refused(self, peer: str, why: Why) -> None:
+        """`peer` refuses to talk to this node. When a member says that this node was removed, the engine
+        stops with RemovedFromCluster."""
+        if self._running and self._member is not None:
+            try:
+                self._member.link_refused(peer, why)
+            except FatalRaftError as error:
+                self._fail(error)
+
     def receive(self, peer: str, frame: bytes) -> None:
         """A frame has arrived. Raises BadFrame: then drop the link, nothing of it was used."""
         if self._running and self._member is not None:
             self._member.receive(peer, frame)
             self._kick()
+
+    @property
+    def disk_id(self) -> str:
+        """Of this node's data directory, for the peers to know it by; empty while the engine is stopped."""
+        return self._member.disk_id if self._member is not None else ""
 
     # --- the Engine protocol ---
 
@@ -199,6 +216,17 @@ class RaftEngine:
         """See Engine; works on any node. Raises TransferFailed."""
         member = self._require_member()
         return await self._await(partial(member.transfer, target, timeout_s))
+
+    @property
+    def members(self) -> tuple[ports.Member, ...]:
+        return self._member.members if self._member is not None else ()
+
+    async def change_members(
+        self, change: ports.MembershipChange, timeout_s: float
+    ) -> tuple[ports.Member, ...]:
+        """See Engine; works on any node."""
+        member = self._require_member()
+        return await self._await(partial(member.change, change, timeout_s))
 
     def request_snapshot(self) -> None:
         """Make a snapshot and cut the log now, whatever their sizes."""

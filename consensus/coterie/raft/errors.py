@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from coterie.core.ports import NotCommitted
 
 
@@ -29,8 +31,28 @@ class WrongDataDir(FatalRaftError):
     """The data directory belongs to another node or cluster, is in use, or has a newer format."""
 
 
+class RemovedFromCluster(FatalRaftError):
+    """The group has removed this node, or its disk, for good. Nothing is wrong with it: it has to stop."""
+
+
 class BadFrame(Exception):
     """A peer sent bytes that are no frame of ours. The link must be dropped; the node goes on."""
+
+
+class Why(StrEnum):
+    """Why a link is refused, in words a peer can tell apart."""
+
+    REMOVED = "removed"  # this disk was removed from the group and never comes back
+    WRONG_DISK = "wrong-disk"  # the id is bound to another disk: this one was wiped or replaced
+    STRANGER = "stranger"  # the id is not among the members (yet)
+
+
+class LinkRefused(BadFrame):
+    """The peer may not talk to this node."""
+
+    def __init__(self, why: Why, message: str) -> None:
+        super().__init__(message)
+        self.why = why
 
 
 class EntryTooLarge(ValueError):

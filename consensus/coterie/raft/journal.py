@@ -8,7 +8,7 @@ from __future__ import annotations
 import bisect
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import overload
 
 from pysyncobj.journal import Journal as LibraryJournal
@@ -48,6 +48,7 @@ class Journal(LibraryJournal):  # type: ignore[misc]
         if disk.exists(NAME):
             self._load()
         else:
+            self._identity = replace(identity, disk_id=f"{rng.getrandbits(64):016x}")
             self.rewrite(self.base)()
 
     # --- what PySyncObj asks of a journal ---
@@ -95,6 +96,11 @@ class Journal(LibraryJournal):  # type: ignore[misc]
         self._file.close()
 
     # --- reading ---
+
+    @property
+    def disk_id(self) -> str:
+        """Made up when the data directory was set up; a wiped directory gets another."""
+        return self._identity.disk_id
 
     @property
     def last_index(self) -> int:
@@ -195,7 +201,7 @@ class Journal(LibraryJournal):  # type: ignore[misc]
 
     def _load(self) -> None:
         path, raw = self._disk.path_of(NAME), self._disk.read(NAME)
-        self._salt, start = form.read_header(raw, path, self._identity)
+        self._identity, self._salt, start = form.read_header(raw, path, self._identity)
         records, good = form.read_blocks(raw, path, self._salt, start)
         if not records or not isinstance(records[0], BaseRecord):
             raise DamagedFile(path, start, "the first block does not say where the log begins")

@@ -1,7 +1,7 @@
 """The journal file: a header that says whose it is, then blocks, each synced before the next began.
 
     file    = header block*
-    header  = magic (8) format (4) size (4) crc (4) payload: salt, cluster id, node id
+    header  = magic (8) format (4) size (4) crc (4) payload: salt, disk id, cluster id, node id
     block   = marker (4) crc (4) size (4) record*
     record  = kind (1) size (4) body
 
@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from coterie.raft.errors import DamagedFile, WrongDataDir
 
 MAGIC = b"COTERIEJ"
-FORMAT = 1
+FORMAT = 2
 MARKER = b"\xc7\x1eBK"
 ENTRY, TRUNCATE, VOTE, BASE = 1, 2, 3, 4
 
 _HEADER = struct.Struct("<8sIII")
-_IDENTITY = struct.Struct("<IHH")
+_IDENTITY = struct.Struct("<IQHH")
 _BLOCK = struct.Struct("<4sII")
 _RECORD = struct.Struct("<BI")
 _ENTRY = struct.Struct("<QQ")
@@ -35,10 +35,11 @@ _VOTE = struct.Struct("<QB")
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Whose data it is."""
+    """Whose data it is. `disk_id` is made up once, when the directory is set up: 16 hex digits."""
 
     cluster_id: str
     node_id: str
+    disk_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +76,13 @@ Record = EntryRecord | TruncateRecord | VoteRecord | BaseRecord
 
 def header(identity: Identity, salt: int) -> bytes:
     cluster, node = identity.cluster_id.encode(), identity.node_id.encode()
-    payload = _IDENTITY.pack(salt, len(cluster), len(node)) + cluster + node
+    payload = _IDENTITY.pack(salt, int(identity.disk_id, 16), len(cluster), len(node)) + cluster + node
     return _HEADER.pack(MAGIC, FORMAT, len(payload), zlib.crc32(payload)) + payload
 
 
-def read_header(raw: bytes, path: str, identity: Identity) -> tuple[int, int]:
-    """The salt, and where the blocks begin. Raises WrongDataDir or DamagedFile."""
+def read_header(raw: bytes, path: str, identity: Identity) -> tuple[Identity, int, int]:
+    """Whose file it is (cluster and node as in `identity`, and its disk id), the salt, and where the blocks
+    begin. Raises WrongDataDir or DamagedFile."""
     if len(raw) < _HEADER.size or raw[:8] != MAGIC:
         raise DamagedFile(path, 0, "it does not begin like a journal")
     _, version, size, crc = _HEADER.unpack_from(raw)
@@ -92,11 +94,12 @@ def read_header(raw: bytes, path: str, identity: Identity) -> tuple[int, int]:
     payload = raw[_HEADER.size : _HEADER.size + size]
     if len(payload) != size or zlib.crc32(payload) != crc:
         raise DamagedFile(path, 0, "the header's checksum is wrong")
-    salt, cluster_size, node_size = _IDENTITY.unpack_from(payload)
+    salt, disk_id, cluster_size, node_size = _IDENTITY.unpack_from(payload)
     names = payload[_IDENTITY.size :]
-    found = Identity(names[:cluster_size].decode(), names[cluster_size : cluster_size + node_size].decode())
+    cluster, node = names[:cluster_size], names[cluster_size : cluster_size + node_size]
+    found = Identity(cluster.decode(), node.decode(), f"{disk_id:016x}")
     _require_identity(path, found, identity)
-    return salt, _HEADER.size + size
+    return found, salt, _HEADER.size + size
 
 
 def _require_identity(path: str, found: Identity, wanted: Identity) -> None:

@@ -13,11 +13,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from coterie.core import ports
 from coterie.core.ports import Machine, NotCommitted
 from coterie.raft import messages as m
 from coterie.raft import reading
 from coterie.raft.disk import Disk
-from coterie.raft.errors import BadFrame, DamagedFile
+from coterie.raft.errors import DamagedFile, LinkRefused, RemovedFromCluster, Why
 from coterie.raft.jobs import Job
 from coterie.raft.journal import NAME as JOURNAL_NAME
 from coterie.raft.journal import Journal
@@ -76,8 +77,8 @@ class SyncObj(reading.SyncObj):
 
     # --- things that happen ---
 
-    def link_up(self, peer: str) -> None:
-        """A new link; whatever was on the way over an older one is lost."""
+    def link_up(self, peer: str, disk_id: str = "") -> None:
+        """A new link; whatever was on the way over an older one is lost. Raises LinkRefused."""
         node = self._other(peer)
         if peer in self._up:
             self.link_down(peer)
@@ -101,8 +102,16 @@ class SyncObj(reading.SyncObj):
 
     def _other(self, peer: str) -> Node:
         if peer not in self._nodes or peer == self._options.node_id:
-            raise BadFrame(f"{peer!r} is no other voter of this cluster")
+            raise LinkRefused(Why.STRANGER, f"{peer!r} is no other member of this cluster")
         return self._nodes[peer]
+
+    def link_refused(self, peer: str, why: Why) -> None:
+        """Raises RemovedFromCluster when a member says that this node is none any more."""
+        if why is Why.REMOVED and peer in self._nodes:
+            raise RemovedFromCluster(
+                f"{peer} says that node {self._options.node_id!r} with disk {self.disk_id} was removed from "
+                "the cluster. Remedy: to bring the node back, add it again with an empty data directory"
+            )
 
     def job_done(self, job: Job) -> None:
         """A job's work has ended well. A job that fails is fatal, and there is no next step."""
@@ -226,6 +235,28 @@ class SyncObj(reading.SyncObj):
             due.append(self._proposals.retry_at)
         due += self._due_dates(now) + self._deadlines()
         return min(due) + TIMER_SLACK_S
+
+    # --- the group ---
+
+    @property
+    def disk_id(self) -> str:
+        return self._log.disk_id
+
+    @property
+    def members(self) -> tuple[ports.Member, ...]:
+        """See Engine.members."""
+        addresses = self._options.addresses
+        return tuple(ports.Member(peer, addresses.get(peer, ""), ports.Role.VOTER) for peer in self._nodes)
+
+    def change(
+        self,
+        change: ports.MembershipChange,
+        timeout_s: float,
+        done: Callable[[tuple[ports.Member, ...] | Exception], None],
+    ) -> Callable[[], None]:
+        """See Engine.change_members."""
+        done(ports.ChangeRefused(f"{change}: the members cannot be changed yet"))
+        return lambda: None
 
     # --- what the engine reports ---
 

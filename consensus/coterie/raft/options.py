@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 MIB = 1 << 20
@@ -10,13 +11,17 @@ MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RaftOptions:
-    """`peers` are the ids of all voters, this node included. Sizes are bytes, times are milliseconds.
+    """`peers` are the ids of the first voters, this node included, and `addresses` where they are reached;
+    both count only until the log says who the members are. With `join` there are none: this node waits until
+    a leader sends it the log of a group it was added to. Sizes are bytes, times are milliseconds.
 
     Election timeouts are drawn from [election_timeout_ms, 2 * election_timeout_ms)."""
 
     node_id: str
     peers: tuple[str, ...]
     data_dir: Path
+    join: bool = False
+    addresses: Mapping[str, str] = field(default_factory=dict)
     cluster_id: str = "coterie"
     election_timeout_ms: int = 1_000
     heartbeat_ms: int = 100
@@ -48,7 +53,11 @@ class RaftOptions:
         found = []
         if not self.node_id:
             found.append("node_id is empty: give this node its id")
-        if self.node_id not in self.peers:
+        if self.join and self.peers:
+            found.append(
+                f"join is set and peers are {list(self.peers)}: a node that joins has none, leave them out"
+            )
+        if not self.join and self.node_id not in self.peers:
             found.append(f"peers {list(self.peers)} do not hold node_id {self.node_id!r}: add it")
         doubled = sorted({peer for peer in self.peers if self.peers.count(peer) > 1})
         if doubled:

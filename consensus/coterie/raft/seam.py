@@ -151,6 +151,7 @@ class SyncObj(library.SyncObj):  # type: ignore[misc]
         self._options, self._clock, self._rng = options, clock, rng
         self._nodes = {peer: Node(peer) for peer in sorted(options.peers)}
         self._majority = len(self._nodes) // 2 + 1
+        self._log = journal  # the library's constructor looks at every property
         use_clock(clock)
         others: Iterable[Node] = [node for peer, node in self._nodes.items() if peer != options.node_id]
         super().__init__(

@@ -218,7 +218,7 @@ class World:
         self._kick(node)
 
     def _link_up(self, node: SimNode, there: str) -> None:
-        node.member.link_up(there)
+        node.member.link_up(there, self.nodes[there].member.disk_id)
         self._kick(node)
 
     def _reconnect_later(self, a: str, b: str) -> None:
