@@ -30,7 +30,7 @@ from coterie.core.nouns import (
     TaskState,
     WaitReason,
 )
-from coterie.core.placement import STRATEGIES, NodeLoad, candidates, place, refusal
+from coterie.core.routing import STRATEGIES, NodeLoad, Pool, RoutingRules, SkillLoad, choose, refusal
 from coterie.core.scheduler import PlanPolicy, View, next_clock_ms, plan, wait_reason
 from coterie.core.transitions import HELD, TERMINAL, TRANSITIONS, is_legal, mermaid
 from tests.core.builders import CoreCluster, register_command, submit_command
@@ -175,7 +175,7 @@ def test_every_strategy_fills_the_cluster_and_no_more(strategy: str, cluster: Co
     for number in range(12):
         cluster.do(submit_command(f"t{number}"))
     view = View(cluster.now_ms, loads(cluster))
-    commands = plan(cluster.state, view, PlanPolicy(strategy=strategy))
+    commands = plan(cluster.state, view, PlanPolicy(RoutingRules(strategy=strategy)))
     assert len(commands) == 8  # two nodes of four slots
     for command in commands:
         assert isinstance(cluster.do(command), Accepted)
@@ -186,7 +186,7 @@ def test_round_robin_and_least_loaded_spread_evenly(cluster: CoreCluster) -> Non
         for number in range(4):
             cluster.do(submit_command(f"{strategy}{number}"))
         view = View(cluster.now_ms, loads(cluster))
-        chosen = [c.node_id for c in plan(cluster.state, view, PlanPolicy(strategy=strategy))]  # type: ignore[union-attr]
+        chosen = [c.node_id for c in plan(cluster.state, view, PlanPolicy(RoutingRules(strategy=strategy)))]  # type: ignore[union-attr]
         assert sorted(chosen) == ["n1", "n1", "n2", "n2"]
         for number in range(4):
             cluster.do(CancelTask(TaskId(f"{strategy}{number}")))
@@ -202,8 +202,8 @@ def test_hash_keeps_a_type_on_one_node_and_moves_few_when_one_goes() -> None:
     tasks = list(cluster.state.tasks.values())
 
     def owners() -> dict[str, str]:
-        pool = candidates(cluster.state, {})
-        found = {t.type: place(t, pool, STRATEGIES["hash"]) for t in tasks}
+        pool = Pool(cluster.state, View(cluster.now_ms), RoutingRules(strategy="hash"))
+        found = {t.type: choose(t, pool).chosen for t in tasks}
         return {name: best.node.node_id for name, best in found.items() if best is not None}
 
     before = owners()
@@ -218,8 +218,8 @@ def test_adaptive_prefers_the_node_where_the_skill_is_fast(cluster: CoreCluster)
     view = View(
         cluster.now_ms,
         {
-            N1: NodeLoad(N1, 1, 0, service_ms={"echo": 900.0}),
-            N2: NodeLoad(N2, 1, 0, service_ms={"echo": 100.0}),
+            N1: NodeLoad(N1, 1, 0, skills={"echo": SkillLoad(900.0)}),
+            N2: NodeLoad(N2, 1, 0, skills={"echo": SkillLoad(100.0)}),
         },
     )
     assert plan(cluster.state, view, PlanPolicy()) == [AssignTask(T1, N2, 1, 1)]

@@ -12,7 +12,7 @@ from coterie.core.commands import Command
 from coterie.core.indexes import TaskIndexes
 from coterie.core.machine import apply
 from coterie.core.nouns import Event, NodeId, TaskId
-from coterie.core.placement import NodeLoad
+from coterie.core.routing import NodeLoad
 from coterie.core.scheduler import PlanPolicy, View, plan, wait_reason
 from coterie.core.state import ClusterState, Moment
 from coterie.core.transitions import TERMINAL, TRANSITIONS

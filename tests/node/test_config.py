@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coterie.core.placement import STRATEGIES
+from coterie.core.routing import STRATEGIES
 from coterie.node.config import (
     ClusterConfig,
     ConfigError,
@@ -84,16 +84,12 @@ def test_the_published_files_are_warned_about() -> None:
     loaded = load_config(SEED_FILES, {})
     told = "\n".join(loaded.warnings)
     assert "cluster.nodes[0].role: coordinator is a preference" in told
-    assert "cluster.region: has no effect" in told
     assert "faultTolerance.failover.failoverTime: 30s cannot be kept" in told and "35s is reachable" in told
     assert "security.tls: missing: node-01, node-02, node-03" in told
     noted = {note.split(":")[0] for note in loaded.notes}
     assert noted == {
         "distribution.adaptive.rebalanceInterval",
         "distribution.adaptive.threshold",
-        "distribution.routing.affinity",
-        "distribution.routing.antiAffinity",
-        "distribution.routing.locality",
         "faultTolerance.failover.taskMigration.checkpointInterval",
         "faultTolerance.circuitBreaker",
     }
@@ -222,7 +218,7 @@ def test_an_unknown_node_is_refused_with_a_hint(node_id: str, hint: str) -> None
 def test_every_strategy_of_the_scheduler_can_be_configured(tmp_path: Path) -> None:
     for name in STRATEGIES:
         config = load(tmp_path, ONE_NODE, f"distribution: {{strategy: {name}}}").config
-        assert node_settings(config, insecure=True).plan_policy.strategy == name
+        assert node_settings(config, insecure=True).plan_policy.routing.strategy == name
 
 
 def test_the_defaults_are_sound_and_silent(tmp_path: Path) -> None:

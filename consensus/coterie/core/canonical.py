@@ -11,7 +11,8 @@ from coterie.core.state import ClusterState
 
 
 def canonical(value: Any) -> bytes:
-    """A type-tagged, length-prefixed encoding of None, bool, int, str, bytes, tuples and frozen records."""
+    """A type-tagged, length-prefixed encoding of None, bool, int, str, bytes, tuples and frozen records.
+    Fields that came later are named, and left out while they hold their default."""
     return b"".join(_parts(value))
 
 
@@ -63,4 +64,6 @@ def state_hash(state: ClusterState) -> str:
         digest.update(canonical(state.nodes[node_id]))
     for request in state.requests.values():
         digest.update(canonical(request))
+    for anchor in state.anchors.values():
+        digest.update(canonical(anchor))
     return digest.hexdigest()

@@ -54,6 +54,7 @@ class AssignTask:
     node_id: NodeId
     incarnation: int
     attempt: int  # the attempt this assignment begins: one more than the task's
+    turn: int = 0  # in the rotation of round-robin; 0: no turn is taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +146,9 @@ class RegisterNode:
     labels: tuple[Label, ...] = ()
     skills: tuple[SkillRef, ...] = ()
     version: str = ""
+    memory_bytes: int = 0
+    gpus: int = 0
+    standby: bool = False
 
 
 @dataclass(frozen=True, slots=True)

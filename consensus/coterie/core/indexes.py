@@ -49,13 +49,24 @@ class SortedKeys:
 class TaskIndexes:
     """Which tasks are queued, delayed, held by a node, or bound by a deadline."""
 
-    __slots__ = ("assigned", "by_state", "deadlines", "delayed", "live_bytes", "pending")
+    __slots__ = (
+        "assigned",
+        "by_state",
+        "deadlines",
+        "delayed",
+        "held_types",
+        "live_bytes",
+        "pending",
+        "reserved",
+    )
 
     def __init__(self) -> None:
         self.pending = SortedKeys()  # (-priority, order, id): ready to be assigned
         self.delayed = SortedKeys()  # (start_at_ms, order, id): PENDING, but not yet
         self.deadlines = SortedKeys()  # (deadline_at_ms, order, id)
         self.assigned: dict[NodeId, dict[TaskId, int]] = {}  # node -> task -> attempt
+        self.held_types: dict[tuple[NodeId, str], int] = {}  # how many of a type a node holds; never 0
+        self.reserved: dict[NodeId, tuple[int, int]] = {}  # memory in bytes and GPUs set aside; never both 0
         self.by_state: dict[TaskState, int] = dict.fromkeys(TaskState, 0)
         self.live_bytes = 0
 
@@ -77,6 +88,7 @@ class TaskIndexes:
             self._queue(task).add(_queue_key(task))
         elif task.state in HELD:
             self.assigned.setdefault(task.node_id, {})[task.task_id] = task.attempt
+            self._count(task, 1)
 
     def remove(self, task: Task) -> None:
         self.by_state[task.state] -= 1
@@ -89,6 +101,23 @@ class TaskIndexes:
             self._queue(task).remove(_queue_key(task))
         elif task.state in HELD:
             self.assigned[task.node_id].pop(task.task_id, None)
+            self._count(task, -1)
+
+    def _count(self, task: Task, by: int) -> None:
+        """Keep the sums over what a node holds."""
+        key = (task.node_id, task.type)
+        count = self.held_types.get(key, 0) + by
+        if count:
+            self.held_types[key] = count
+        else:
+            del self.held_types[key]
+        wanted = task.constraints
+        if wanted.memory_bytes or wanted.gpus:
+            memory, gpus = self.reserved.get(task.node_id, (0, 0))
+            sums = (memory + by * wanted.memory_bytes, gpus + by * wanted.gpus)
+            self.reserved[task.node_id] = sums
+            if sums == (0, 0):
+                del self.reserved[task.node_id]
 
     def replace(self, before: Task, after: Task) -> None:
         """Move a task; cheap when nothing that is indexed changed."""

@@ -40,6 +40,10 @@ def register(state: ClusterState, command: RegisterNode, moment: Moment) -> Outc
         changed_at_ms=moment.at_ms,
         drain_number=before.drain_number if before else 0,
         leaving=before.leaving if before else False,
+        memory_bytes=command.memory_bytes,
+        gpus=command.gpus,
+        standby=command.standby,
+        turn=before.turn if before else 0,
     )
     return Accepted()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import NewType, TypeVar
+from typing import Any, NewType, TypeVar
 
 TaskId = NewType("TaskId", str)
 NodeId = NewType("NodeId", str)
@@ -63,6 +63,11 @@ class ExpiryKind(IntEnum):
     ATTEMPT = 2  # of one attempt, when its node did not say so itself
 
 
+def later(default: Any) -> Any:
+    """A field with ADDED. The default must be protobuf's own: 0, "", False, ()."""
+    return field(default=default, metadata=ADDED)
+
+
 @dataclass(frozen=True, slots=True)
 class Data:
     """Bytes of a payload, checkpoint or result: inline, or a reference to a blob beside the log."""
@@ -82,14 +87,35 @@ class Label:
 
 
 @dataclass(frozen=True, slots=True)
+class Companion:
+    """Other tasks that a task wants to be near to, or away from. What is left empty matches every task."""
+
+    task_id: str = ""
+    type: str = ""
+    label_key: str = ""
+    label_value: str = ""  # empty: any value of that key
+    away: bool = False  # keep away instead of near
+    required: bool = False  # a condition instead of a wish
+    zone: bool = False  # near is the whole zone, not only the node
+
+
+@dataclass(frozen=True, slots=True)
 class Constraints:
-    """What a node must offer; all of it."""
+    """What a node must offer, all of it, and what the task would like."""
 
     require_gpu: bool = False
     labels: tuple[Label, ...] = ()
     zones: tuple[str, ...] = ()
     target_node: str = ""
     prefer_zone: str = ""  # soft
+    skill_version: str = later("")  # this revision of the skill; empty: any
+    memory_bytes: int = later(0)  # set aside on the node while the task is there
+    gpus: int = later(0)  # set aside likewise
+    require_coordinator: bool = later(False)  # only on the node that leads
+    session: str = later("")  # soft: where the last task of this session ran
+    max_latency_ms: int = later(0)  # between the node that took the task and the one that runs it
+    origin: str = later("")  # the node that took the task
+    companions: tuple[Companion, ...] = later(())
 
 
 NO_CONSTRAINTS = Constraints()
@@ -197,6 +223,19 @@ class Node:
     changed_at_ms: int = 0
     drain_number: int = field(default=0, metadata=ADDED)  # how often draining was begun, changed or ended
     leaving: bool = field(default=False, metadata=ADDED)  # to be removed when it is empty
+    memory_bytes: int = later(0)  # that tasks may set aside; 0: not counted
+    gpus: int = later(0)
+    standby: bool = later(False)  # takes work only in the place of a node that is gone
+    turn: int = later(0)  # of its last assignment in the rotation of round-robin
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """Where the last task of a session was placed."""
+
+    session: str
+    node_id: NodeId
+    at_ms: int
 
 
 @dataclass(frozen=True, slots=True)

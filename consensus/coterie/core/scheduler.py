@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from heapq import merge
 from itertools import islice
 
-from coterie.core.commands import AssignTask, Command, ExpireTask, MarkNode, ReleaseTask
+from coterie.core.commands import Command, ExpireTask, MarkNode, ReleaseTask
 from coterie.core.nouns import (
+    NO_NODE,
     STOPPING,
-    Constraints,
     ExpiryKind,
     Node,
     NodeId,
@@ -19,19 +19,18 @@ from coterie.core.nouns import (
     TaskState,
     WaitReason,
 )
-from coterie.core.placement import STRATEGIES, NodeLoad, candidates, place, refusal
+from coterie.core.routing import NodeLoad, Round, RoutingRules, refusal
 from coterie.core.state import ClusterState
 from coterie.core.transitions import TERMINAL
 
 COMMANDS_MAX = 512  # of one plan: one log entry
-KINDS_MAX = 500  # kinds of task found to have no node in one plan; each costs a look at every node
 
 
 @dataclass(frozen=True, slots=True)
 class PlanPolicy:
     """How the coordinator decides; nothing here needs to be equal on all nodes."""
 
-    strategy: str = "adaptive"
+    routing: RoutingRules = field(default_factory=RoutingRules)
     down_after_ms: int = 3_000  # silence after which a node is given up
     up_after_reports: int = 2  # fresh reports that bring a node back
     start_within_ms: int = 15_000  # an assignment nobody starts is taken back
@@ -47,6 +46,8 @@ class View:
     fresh_reports: Mapping[NodeId, int] = field(default_factory=dict)  # in a row, while DOWN
     dice: int = 0
     term: int = 0  # of the leadership that looks
+    leader: NodeId = NO_NODE
+    breakers: Mapping[str, str] = field(default_factory=dict)  # open ones, and why: see routing.filters
 
 
 def plan(state: ClusterState, view: View, policy: PlanPolicy) -> list[Command]:
@@ -113,23 +114,13 @@ def _correction(task: Task, node: Node | None, view: View, policy: PlanPolicy) -
 
 
 def _assignments(state: ClusterState, view: View, policy: PlanPolicy) -> Iterator[Command]:
-    pool = candidates(state, view.loads)
-    free = sum(max(0, c.free) for c in pool)
-    strategy = STRATEGIES[policy.strategy]
-    stuck: set[tuple[str, Constraints]] = set()  # kinds of task that found no node in this round
+    placing = Round(state, view, policy.routing)
     for task in _queue(state, view.now_ms):
-        if free <= 0 or len(stuck) >= KINDS_MAX:
+        if placing.over:
             return
-        kind = (task.type, task.constraints)
-        if kind in stuck:
-            continue
-        best = place(task, pool, strategy)
-        if best is None:
-            stuck.add(kind)
-            continue
-        best.held += 1
-        free -= 1
-        yield AssignTask(task.task_id, best.node.node_id, best.node.incarnation, task.attempt + 1)
+        decision = placing.place(task)
+        if decision is not None:
+            yield decision.assignment(task.task_id, task.attempt + 1)
 
 
 def _queue(state: ClusterState, now_ms: int) -> Iterator[Task]:

@@ -5,7 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from coterie.core.indexes import TaskIndexes
-from coterie.core.nouns import ADDED, Data, Event, Node, NodeId, Policy, Request, Step, Task, TaskId, evolve
+from coterie.core.nouns import (
+    ADDED,
+    Anchor,
+    Data,
+    Event,
+    Node,
+    NodeId,
+    Policy,
+    Request,
+    Step,
+    Task,
+    TaskId,
+    evolve,
+)
 from coterie.core.transitions import TERMINAL, is_legal
 
 FORMAT = 1  # of the state's meaning; raised together by all nodes when apply changes its mind
@@ -40,6 +53,7 @@ class ClusterState:
     finished: dict[TaskId, Task] = field(default_factory=dict)
     nodes: dict[NodeId, Node] = field(default_factory=dict)
     requests: dict[str, Request] = field(default_factory=dict)
+    anchors: dict[str, Anchor] = field(default_factory=dict)  # by session, oldest first
     indexes: TaskIndexes = field(default_factory=TaskIndexes, compare=False)
     outbox: list[Event] = field(default_factory=list, compare=False)  # drained by the shell per entry
 
@@ -62,6 +76,7 @@ class ClusterState:
             finished=dict(self.finished),
             nodes=dict(self.nodes),
             requests=dict(self.requests),
+            anchors=dict(self.anchors),
         )
 
 

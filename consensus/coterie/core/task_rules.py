@@ -18,6 +18,7 @@ from coterie.core.commands import (
     SaveCheckpoint,
     StartTask,
 )
+from coterie.core.holdings import lacking, note_assignment, set_aside
 from coterie.core.nouns import (
     NO_DATA,
     ExpiryKind,
@@ -51,6 +52,9 @@ def assign(state: ClusterState, command: AssignTask, moment: Moment) -> Outcome:
         return Rejected("NODE_DRAINING", f"node {command.node_id} takes no new work")
     if len(state.indexes.held_by(node.node_id)) >= node.capacity:
         return Rejected("NODE_FULL", f"node {command.node_id} has no free slot")
+    short = lacking(node, task.constraints, set_aside(state, node.node_id))
+    if short:
+        return Rejected("NODE_FULL", f"node {command.node_id} is short of {short}")
     after = evolve(
         task,
         state=TaskState.SCHEDULED,
@@ -61,6 +65,7 @@ def assign(state: ClusterState, command: AssignTask, moment: Moment) -> Outcome:
         start_at_ms=0,
     )
     change_task(state, task, after, moment, "assigned")
+    note_assignment(state, task, node, command.turn, moment)
     return Accepted(task.task_id)
 
 

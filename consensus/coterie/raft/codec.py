@@ -187,11 +187,12 @@ def encode_state(state: ClusterState) -> Iterator[bytes]:
     def add_task(piece: pb.StateSlice, task: n.Task) -> None:
         fill_task(piece.tasks.add(), task, state.steps.get(task.task_id, ()))
 
-    node, task, request = codec_for(n.Node), codec_for(n.Task), codec_for(n.Request)
+    node, task, request, anchor = (codec_for(kind) for kind in (n.Node, n.Task, n.Request, n.Anchor))
     yield from _slices(iter(state.nodes.values()), lambda s, x: node.fill(x, s.nodes.add()))
     yield from _slices(iter(state.tasks.values()), add_task)
     yield from _slices(iter(state.finished.values()), lambda s, x: task.fill(x, s.finished.add()))
     yield from _slices(iter(state.requests.values()), lambda s, x: request.fill(x, s.requests.add()))
+    yield from _slices(iter(state.anchors.values()), lambda s, x: anchor.fill(x, s.anchors.add()))
 
 
 def fill_task(message: pb.TaskWithSteps, task: n.Task, steps: Iterable[n.Step]) -> None:
@@ -230,3 +231,6 @@ def _read_slice(state: ClusterState, piece: pb.StateSlice) -> None:
     for request in piece.requests:
         known = codec_for(n.Request).read(request)
         state.requests[known.key] = known
+    for kept in piece.anchors:
+        anchor = codec_for(n.Anchor).read(kept)
+        state.anchors[anchor.session] = anchor

@@ -203,6 +203,9 @@ class NodeApp:
             labels=tuple(Label(key, settings.labels[key]) for key in sorted(settings.labels)),
             skills=tuple(SkillRef(name, info.version) for name, info in sorted(self.host.skills.items())),
             version=VERSION,
+            memory_bytes=settings.memory_bytes,
+            gpus=settings.gpus,
+            standby=settings.standby,
         )
 
     def _services(self) -> Services:
@@ -217,7 +220,9 @@ class NodeApp:
             state=self.state,
             proposer=self.proposer,
             admission=Admission(limits),
-            optimist=Optimist(self.me, self.state, self.book, self.clock, settings.strategy),
+            optimist=Optimist(
+                self.me, self.state, self.book, self.clock, lambda: self.engine.leader, settings.routing
+            ),
             reader=self.reader,
             watcher=Watcher(self.hub, self.reader, self.ledger, lambda: self.engine.has_quorum),
             hub=self.hub,
@@ -302,8 +307,15 @@ class NodeApp:
             rss_bytes=self.gauge.rss_bytes(),
             applied_index=self.engine.applied_index,
         )
-        for skill, service_ms in self.worker.service_ms().items():
-            report.skills.add(skill=skill, service_ms=service_ms)
+        for name, load in self.worker.skill_loads().items():
+            report.skills.add(
+                skill=name,
+                service_ms=load.service_ms,
+                samples=load.samples,
+                idle_ms=load.idle_ms,
+                running=load.running,
+                running_ms=load.running_ms,
+            )
         return report
 
     def _start_http(self) -> None:

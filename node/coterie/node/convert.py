@@ -18,7 +18,7 @@ from coterie.core.nouns import (
     Task,
     TaskError,
 )
-from coterie.core.placement import NodeLoad
+from coterie.core.routing import NodeLoad, SkillLoad
 from coterie.raft import codec
 from coterie.v1 import cluster_pb2, log_pb2, peer_pb2, tasks_pb2
 
@@ -207,7 +207,13 @@ def load_from_pb(report: peer_pb2.LoadReport, age_ms: int) -> NodeLoad:
         age_ms=age_ms,
         running=report.running,
         cpu=report.cpu,
-        service_ms={skill.skill: skill.service_ms for skill in report.skills},
+        skills={
+            skill.skill: SkillLoad(
+                skill.service_ms, skill.samples, skill.idle_ms, skill.running, skill.running_ms
+            )
+            for skill in report.skills
+        },
+        rtt_ms={peer.node_id: peer.rtt_ms for peer in report.peers},
     )
 
 

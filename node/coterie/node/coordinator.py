@@ -119,7 +119,9 @@ class Coordinator:
         for node in state.nodes.values():
             self._book.expect(node.node_id, node.incarnation)
         book = self._book
-        view = View(self._clock.now_ms(), book.loads(), book.fresh(), self._clock.dice(), self._term)
+        view = View(
+            self._clock.now_ms(), book.loads(), book.fresh(), self._clock.dice(), self._term, leader=self._me
+        )
         return plan(state, view, self._policy)
 
     async def _carry_out(self, commands: list[Command]) -> bool:

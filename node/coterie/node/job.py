@@ -30,6 +30,7 @@ from coterie.node.errors import ApiError, from_exception
 from coterie.node.metrics import NodeMetrics
 from coterie.node.observability import get_logger
 from coterie.node.proposer import Proposer
+from coterie.node.service_times import ServiceTimes
 from coterie.node.skillhost import SkillHost, SkillJob, SkillOutcome
 from coterie.skills import Fenced
 
@@ -39,7 +40,6 @@ REPORT_TIMEOUT_S = 30.0  # one try of a report; an end is reported until the log
 START_DELAY_S = 0.1  # a task that ends sooner needs no report of its start
 RETRY_PAUSE_S = 0.1  # between two tries while there is no majority
 PROGRESS_INTERVAL_S = 0.2
-EWMA_WEIGHT = 0.2
 MESSAGE_CHARS_MAX = 2_000
 STEP_FULL = {"TOO_MANY_STEPS", "TASK_TOO_LARGE"}
 
@@ -57,15 +57,10 @@ class JobFactory:
     ) -> None:
         self.proposer, self.blobs, self.host = proposer, blobs, host
         self.clock, self.metrics = clock, metrics
-        self.service_ms: dict[str, float] = {}
+        self.times = ServiceTimes(clock)
 
     def make(self, task: Task, steps: Iterable[Step]) -> Job:
         return Job(self, task, steps)
-
-    def observe(self, skill: str, took_ms: float) -> None:
-        before = self.service_ms.get(skill, took_ms)
-        self.service_ms[skill] = before + EWMA_WEIGHT * (took_ms - before)
-        self.metrics.skill_ran(skill, took_ms)
 
 
 class Job:
@@ -208,7 +203,8 @@ class Job:
 
     async def _run(self) -> None:
         self._entered = True
-        began = self._shared.clock.monotonic()
+        shared, skill = self._shared, self._task.type
+        began = shared.times.begin(skill)
         try:
             outcome = None if self._killed else await self._run_skill()
         except asyncio.CancelledError:
@@ -222,8 +218,9 @@ class Job:
         finally:
             self._finished = True
             self._cancel_timers()
-        if outcome is not None and outcome.kind == "succeeded":
-            self._shared.observe(self._task.type, (self._shared.clock.monotonic() - began) * 1000)
+            took_ms = shared.times.end(skill, began, outcome is not None and outcome.kind == "succeeded")
+        if took_ms is not None:
+            shared.metrics.skill_ran(skill, took_ms)
         if not self._stopped:
             await self._report_end(outcome)
 

@@ -11,8 +11,8 @@ from typing import Any
 import grpc
 
 from coterie.core.nouns import NodeId
-from coterie.core.placement import NodeLoad
 from coterie.core.ports import Engine
+from coterie.core.routing import NodeLoad
 from coterie.node import convert
 from coterie.node.clock import Clock
 from coterie.node.links import PeerChannels

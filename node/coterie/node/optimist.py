@@ -11,7 +11,8 @@ from contextlib import contextmanager
 
 from coterie.core.commands import AssignTask, Command, SubmitTask
 from coterie.core.nouns import NodeId
-from coterie.core.placement import STRATEGIES, Candidate, candidates, place
+from coterie.core.routing import Pool, RoutingRules, choose
+from coterie.core.scheduler import View
 from coterie.core.state import ClusterState
 from coterie.node.clock import Clock
 from coterie.node.loads import LoadBook
@@ -21,10 +22,16 @@ class Optimist:
     """Chooses nodes by this node's replica and the latest load reports, its own promises included."""
 
     def __init__(
-        self, me: NodeId, state: Callable[[], ClusterState], book: LoadBook, clock: Clock, strategy: str
+        self,
+        me: NodeId,
+        state: Callable[[], ClusterState],
+        book: LoadBook,
+        clock: Clock,
+        leader: Callable[[], str],
+        rules: RoutingRules,
     ) -> None:
         self._me, self._state, self._book, self._clock = me, state, book, clock
-        self._strategy = STRATEGIES[strategy]
+        self._leader, self._rules = leader, rules
         self._promised: Counter[NodeId] = Counter()  # proposed, not yet applied here
 
     @contextmanager
@@ -47,22 +54,23 @@ class Optimist:
         finally:
             self._promised -= promised
 
-    def _pool(self) -> list[Candidate]:
-        """Nodes with room; none while anything waits in the queue, which must go first."""
-        state = self._state()
+    def _pool(self) -> Pool | None:
+        """The nodes as they are known here; None while anything waits in the queue, which must go first."""
+        state, now_ms = self._state(), self._clock.now_ms()
         delayed = state.indexes.delayed.first()
-        if len(state.indexes.pending) or (delayed is not None and delayed[0] <= self._clock.now_ms()):
-            return []
-        pool = candidates(state, self._book.loads())
-        for candidate in pool:
+        if len(state.indexes.pending) or (delayed is not None and delayed[0] <= now_ms):
+            return None
+        view = View(now_ms, self._book.loads(), leader=NodeId(self._leader()))
+        pool = Pool(state, view, self._rules)
+        for candidate in pool.candidates:
             candidate.held += self._promised[candidate.node.node_id]
         return pool
 
-    def _assign(self, submit: SubmitTask, pool: list[Candidate]) -> AssignTask | None:
-        if submit.start_delay_ms:
+    def _assign(self, submit: SubmitTask, pool: Pool | None) -> AssignTask | None:
+        if submit.start_delay_ms or pool is None or pool.free <= 0:
             return None
-        best = place(submit, pool, self._strategy, near=self._me)
-        if best is None:
+        decision = choose(submit, pool, near=self._me)
+        if decision.chosen is None:
             return None
-        best.held += 1
-        return AssignTask(submit.task_id, best.node.node_id, best.node.incarnation, 1)
+        pool.give(submit, decision.chosen)
+        return decision.assignment(submit.task_id, 1)

@@ -17,6 +17,7 @@ from coterie.core.commands import (
 )
 from coterie.core.nouns import STOPPING, NodeId, NodeStatus, Task, TaskId
 from coterie.core.ports import NotCommitted
+from coterie.core.routing import SkillLoad
 from coterie.core.state import ClusterState
 from coterie.node.blob_exchange import BlobExchange
 from coterie.node.clock import Clock
@@ -82,9 +83,9 @@ class Worker:
     def running(self) -> int:
         return len(self._jobs)
 
-    def service_ms(self) -> dict[str, float]:
-        """EWMA of the time an attempt takes, per skill."""
-        return self._factory.service_ms
+    def skill_loads(self) -> dict[str, SkillLoad]:
+        """How long each skill takes here, and what of it is running."""
+        return self._factory.times.loads()
 
     async def leave(self) -> None:
         """The node is stopping: end every skill, give back every task, and take no more. One entry says it

@@ -68,6 +68,43 @@ class Label(_message.Message):
 Global___Label: _TypeAlias = Label  # noqa: Y015
 
 @_typing.final
+class Companion(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    LABEL_KEY_FIELD_NUMBER: _builtins.int
+    LABEL_VALUE_FIELD_NUMBER: _builtins.int
+    AWAY_FIELD_NUMBER: _builtins.int
+    REQUIRED_FIELD_NUMBER: _builtins.int
+    ZONE_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    type: _builtins.str
+    label_key: _builtins.str
+    label_value: _builtins.str
+    away: _builtins.bool
+    required: _builtins.bool
+    zone: _builtins.bool
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        type: _builtins.str = ...,
+        label_key: _builtins.str = ...,
+        label_value: _builtins.str = ...,
+        away: _builtins.bool = ...,
+        required: _builtins.bool = ...,
+        zone: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["away", b"away", "label_key", b"label_key", "label_value", b"label_value", "required", b"required", "task_id", b"task_id", "type", b"type", "zone", b"zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Companion: _TypeAlias = Companion  # noqa: Y015
+
+@_typing.final
 class Constraints(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -76,13 +113,30 @@ class Constraints(_message.Message):
     ZONES_FIELD_NUMBER: _builtins.int
     TARGET_NODE_FIELD_NUMBER: _builtins.int
     PREFER_ZONE_FIELD_NUMBER: _builtins.int
+    SKILL_VERSION_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    GPUS_FIELD_NUMBER: _builtins.int
+    REQUIRE_COORDINATOR_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
+    MAX_LATENCY_MS_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    COMPANIONS_FIELD_NUMBER: _builtins.int
     require_gpu: _builtins.bool
     target_node: _builtins.str
     prefer_zone: _builtins.str
+    skill_version: _builtins.str
+    memory_bytes: _builtins.int
+    gpus: _builtins.int
+    require_coordinator: _builtins.bool
+    session: _builtins.str
+    max_latency_ms: _builtins.int
+    origin: _builtins.str
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Label]: ...
     @_builtins.property
     def zones(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def companions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Companion]: ...
     def __init__(
         self,
         *,
@@ -91,10 +145,18 @@ class Constraints(_message.Message):
         zones: _abc.Iterable[_builtins.str] | None = ...,
         target_node: _builtins.str = ...,
         prefer_zone: _builtins.str = ...,
+        skill_version: _builtins.str = ...,
+        memory_bytes: _builtins.int = ...,
+        gpus: _builtins.int = ...,
+        require_coordinator: _builtins.bool = ...,
+        session: _builtins.str = ...,
+        max_latency_ms: _builtins.int = ...,
+        origin: _builtins.str = ...,
+        companions: _abc.Iterable[Global___Companion] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "prefer_zone", b"prefer_zone", "require_gpu", b"require_gpu", "target_node", b"target_node", "zones", b"zones"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["companions", b"companions", "gpus", b"gpus", "labels", b"labels", "max_latency_ms", b"max_latency_ms", "memory_bytes", b"memory_bytes", "origin", b"origin", "prefer_zone", b"prefer_zone", "require_coordinator", b"require_coordinator", "require_gpu", b"require_gpu", "session", b"session", "skill_version", b"skill_version", "target_node", b"target_node", "zones", b"zones"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -314,10 +376,12 @@ class AssignTask(_message.Message):
     NODE_ID_FIELD_NUMBER: _builtins.int
     INCARNATION_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
+    TURN_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     node_id: _builtins.str
     incarnation: _builtins.int
     attempt: _builtins.int
+    turn: _builtins.int
     def __init__(
         self,
         *,
@@ -325,10 +389,11 @@ class AssignTask(_message.Message):
         node_id: _builtins.str = ...,
         incarnation: _builtins.int = ...,
         attempt: _builtins.int = ...,
+        turn: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "incarnation", b"incarnation", "node_id", b"node_id", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "incarnation", b"incarnation", "node_id", b"node_id", "task_id", b"task_id", "turn", b"turn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -609,12 +674,18 @@ class RegisterNode(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     SKILLS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    GPUS_FIELD_NUMBER: _builtins.int
+    STANDBY_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     address: _builtins.str
     incarnation: _builtins.int
     capacity: _builtins.int
     zone: _builtins.str
     version: _builtins.str
+    memory_bytes: _builtins.int
+    gpus: _builtins.int
+    standby: _builtins.bool
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Label]: ...
     @_builtins.property
@@ -630,10 +701,13 @@ class RegisterNode(_message.Message):
         labels: _abc.Iterable[Global___Label] | None = ...,
         skills: _abc.Iterable[Global___SkillRef] | None = ...,
         version: _builtins.str = ...,
+        memory_bytes: _builtins.int = ...,
+        gpus: _builtins.int = ...,
+        standby: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity", b"capacity", "incarnation", b"incarnation", "labels", b"labels", "node_id", b"node_id", "skills", b"skills", "version", b"version", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity", b"capacity", "gpus", b"gpus", "incarnation", b"incarnation", "labels", b"labels", "memory_bytes", b"memory_bytes", "node_id", b"node_id", "skills", b"skills", "standby", b"standby", "version", b"version", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1036,6 +1110,10 @@ class Node(_message.Message):
     CHANGED_AT_MS_FIELD_NUMBER: _builtins.int
     DRAIN_NUMBER_FIELD_NUMBER: _builtins.int
     LEAVING_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    GPUS_FIELD_NUMBER: _builtins.int
+    STANDBY_FIELD_NUMBER: _builtins.int
+    TURN_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     address: _builtins.str
     incarnation: _builtins.int
@@ -1049,6 +1127,10 @@ class Node(_message.Message):
     changed_at_ms: _builtins.int
     drain_number: _builtins.int
     leaving: _builtins.bool
+    memory_bytes: _builtins.int
+    gpus: _builtins.int
+    standby: _builtins.bool
+    turn: _builtins.int
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Label]: ...
     @_builtins.property
@@ -1071,14 +1153,43 @@ class Node(_message.Message):
         changed_at_ms: _builtins.int = ...,
         drain_number: _builtins.int = ...,
         leaving: _builtins.bool = ...,
+        memory_bytes: _builtins.int = ...,
+        gpus: _builtins.int = ...,
+        standby: _builtins.bool = ...,
+        turn: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity", b"capacity", "changed_at_ms", b"changed_at_ms", "drain_deadline_at_ms", b"drain_deadline_at_ms", "drain_number", b"drain_number", "draining", b"draining", "incarnation", b"incarnation", "labels", b"labels", "leaving", b"leaving", "node_id", b"node_id", "reason", b"reason", "skills", b"skills", "status", b"status", "version", b"version", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity", b"capacity", "changed_at_ms", b"changed_at_ms", "drain_deadline_at_ms", b"drain_deadline_at_ms", "drain_number", b"drain_number", "draining", b"draining", "gpus", b"gpus", "incarnation", b"incarnation", "labels", b"labels", "leaving", b"leaving", "memory_bytes", b"memory_bytes", "node_id", b"node_id", "reason", b"reason", "skills", b"skills", "standby", b"standby", "status", b"status", "turn", b"turn", "version", b"version", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Node: _TypeAlias = Node  # noqa: Y015
+
+@_typing.final
+class Anchor(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    AT_MS_FIELD_NUMBER: _builtins.int
+    session: _builtins.str
+    node_id: _builtins.str
+    at_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        session: _builtins.str = ...,
+        node_id: _builtins.str = ...,
+        at_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "node_id", b"node_id", "session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Anchor: _TypeAlias = Anchor  # noqa: Y015
 
 @_typing.final
 class Request(_message.Message):
@@ -1190,6 +1301,7 @@ class StateSlice(_message.Message):
     TASKS_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
     REQUESTS_FIELD_NUMBER: _builtins.int
+    ANCHORS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def meta(self) -> Global___Meta: ...
     @_builtins.property
@@ -1200,6 +1312,8 @@ class StateSlice(_message.Message):
     def finished(self) -> _containers.RepeatedCompositeFieldContainer[Global___Task]: ...
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___Request]: ...
+    @_builtins.property
+    def anchors(self) -> _containers.RepeatedCompositeFieldContainer[Global___Anchor]: ...
     def __init__(
         self,
         *,
@@ -1208,10 +1322,11 @@ class StateSlice(_message.Message):
         tasks: _abc.Iterable[Global___TaskWithSteps] | None = ...,
         finished: _abc.Iterable[Global___Task] | None = ...,
         requests: _abc.Iterable[Global___Request] | None = ...,
+        anchors: _abc.Iterable[Global___Anchor] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["finished", b"finished", "meta", b"meta", "nodes", b"nodes", "requests", b"requests", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchors", b"anchors", "finished", b"finished", "meta", b"meta", "nodes", b"nodes", "requests", b"requests", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

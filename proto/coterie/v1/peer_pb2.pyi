@@ -46,22 +46,60 @@ class SkillLoad(_message.Message):
 
     SKILL_FIELD_NUMBER: _builtins.int
     SERVICE_MS_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    IDLE_MS_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    RUNNING_MS_FIELD_NUMBER: _builtins.int
     skill: _builtins.str
     service_ms: _builtins.float
-    """EWMA of the time one attempt takes"""
+    """EWMA of the time one successful attempt takes"""
+    samples: _builtins.int
+    """how many it is made of"""
+    idle_ms: _builtins.int
+    """since the last of them"""
+    running: _builtins.int
+    running_ms: _builtins.float
+    """how long those that run have been running: the lower median"""
     def __init__(
         self,
         *,
         skill: _builtins.str = ...,
         service_ms: _builtins.float = ...,
+        samples: _builtins.int = ...,
+        idle_ms: _builtins.int = ...,
+        running: _builtins.int = ...,
+        running_ms: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["service_ms", b"service_ms", "skill", b"skill"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle_ms", b"idle_ms", "running", b"running", "running_ms", b"running_ms", "samples", b"samples", "service_ms", b"service_ms", "skill", b"skill"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SkillLoad: _TypeAlias = SkillLoad  # noqa: Y015
+
+@_typing.final
+class PeerLatency(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    RTT_MS_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    rtt_ms: _builtins.float
+    """smoothed round trip of a small call"""
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        rtt_ms: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node_id", b"node_id", "rtt_ms", b"rtt_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PeerLatency: _TypeAlias = PeerLatency  # noqa: Y015
 
 @_typing.final
 class LoadReport(_message.Message):
@@ -76,6 +114,7 @@ class LoadReport(_message.Message):
     RSS_BYTES_FIELD_NUMBER: _builtins.int
     APPLIED_INDEX_FIELD_NUMBER: _builtins.int
     SKILLS_FIELD_NUMBER: _builtins.int
+    PEERS_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     incarnation: _builtins.int
     sent_at_us: _builtins.int
@@ -87,6 +126,8 @@ class LoadReport(_message.Message):
     applied_index: _builtins.int
     @_builtins.property
     def skills(self) -> _containers.RepeatedCompositeFieldContainer[Global___SkillLoad]: ...
+    @_builtins.property
+    def peers(self) -> _containers.RepeatedCompositeFieldContainer[Global___PeerLatency]: ...
     def __init__(
         self,
         *,
@@ -99,10 +140,11 @@ class LoadReport(_message.Message):
         rss_bytes: _builtins.int = ...,
         applied_index: _builtins.int = ...,
         skills: _abc.Iterable[Global___SkillLoad] | None = ...,
+        peers: _abc.Iterable[Global___PeerLatency] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_index", b"applied_index", "capacity", b"capacity", "cpu", b"cpu", "incarnation", b"incarnation", "node_id", b"node_id", "rss_bytes", b"rss_bytes", "running", b"running", "sent_at_us", b"sent_at_us", "skills", b"skills"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_index", b"applied_index", "capacity", b"capacity", "cpu", b"cpu", "incarnation", b"incarnation", "node_id", b"node_id", "peers", b"peers", "rss_bytes", b"rss_bytes", "running", b"running", "sent_at_us", b"sent_at_us", "skills", b"skills"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

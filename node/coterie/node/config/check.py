@@ -230,6 +230,16 @@ def _backoff(config: ClusterConfig) -> Iterator[Finding]:
         yield Finding((*path, "initial_backoff"), text, ((*path, "max_backoff"),))
 
 
+def _affinity(config: ClusterConfig) -> Iterator[Finding]:
+    routing = config.distribution.routing
+    path: KeyPath = ("distribution", "routing")
+    if routing.affinity and routing.anti_affinity and "affinity" in routing.model_fields_set:
+        text = (
+            "true, and affinity too: tasks of one type cannot be gathered and spread; make one of them false"
+        )
+        yield Finding((*path, "anti_affinity"), text, ((*path, "affinity"),))
+
+
 def _plain_http(config: ClusterConfig) -> Iterator[Finding]:
     http = config.listen.http
     if http is not None and http.host and not is_loopback(http.host):
@@ -262,8 +272,6 @@ def _roles(config: ClusterConfig) -> Iterator[Finding]:
                 "coordinator is a preference that nothing acts on yet: Raft elects the leader among all nodes"
             )
             yield Finding((*_NODES, place, "role"), text)
-    if config.cluster.region:
-        yield Finding(("cluster", "region"), "has no effect; give nodes a zone to place tasks by")
 
 
 def _outliving(config: ClusterConfig) -> Iterator[Finding]:
@@ -326,6 +334,7 @@ _ERRORS: Final[tuple[Check, ...]] = (
     _lease,
     _sizes,
     _backoff,
+    _affinity,
     _plain_http,
 )
 _WARNINGS: Final[tuple[Check, ...]] = (_voters, _roles, _failover, _outliving, _transport)

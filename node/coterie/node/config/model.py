@@ -125,6 +125,11 @@ class NodeEntry(Section):
     http_port: Port | None = None  # metrics and health, when listen.http gives none of its own
     role: Literal["coordinator", "worker"] = "worker"
     capacity: Annotated[StrictInt, Field(ge=1, le=1_024)] = 16  # skill slots, a process each
+    memory: Annotated[int, _size("1MiB", "64TiB")] | None = (
+        None  # that tasks may set aside; none: not counted
+    )
+    gpus: Annotated[StrictInt, Field(ge=0, le=1_024)] = 0
+    standby: StrictBool = False  # takes work only in the place of a node that is gone
     zone: Annotated[StrictStr, Field(max_length=100)] = ""
     labels: dict[StrictStr, StrictStr] = Field(default_factory=dict)
 

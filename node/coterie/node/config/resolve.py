@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 
 from coterie.core.nouns import RetryPolicy
+from coterie.core.routing import RoutingRules
 from coterie.node.config.address import is_loopback, join_address
 from coterie.node.config.check import down_after_ms, lease_ms, node_ports, report_interval_ms
 from coterie.node.config.model import ClusterConfig, NodeEntry, Tls
@@ -42,13 +43,16 @@ def node_settings(config: ClusterConfig, node_id: str = "", *, insecure: bool = 
         data_dir=config.storage.dir.absolute() / entry.id,
         peers=_peers(config, entry.id),
         capacity=entry.capacity,
+        memory_bytes=entry.memory or 0,
+        gpus=entry.gpus,
+        standby=entry.standby,
         zone=entry.zone,
-        labels=dict(sorted(entry.labels.items())),
+        labels=_labels(config, entry),
         election_timeout_ms=consensus.election_timeout,
         heartbeat_ms=consensus.heartbeat_interval,
         snapshot_every=consensus.snapshot_every,
         health=_health(config),
-        strategy=config.distribution.strategy,
+        routing=_routing(config),
         max_pending=queue.max_pending,
         retry=_retry(config),
         default_attempt_timeout_ms=queue.attempt_timeout,
@@ -59,6 +63,12 @@ def node_settings(config: ClusterConfig, node_id: str = "", *, insecure: bool = 
         metrics=config.observability.metrics,
         log=LogSettings(config.observability.log.level, config.observability.log.format),
     )
+
+
+def _labels(config: ClusterConfig, entry: NodeEntry) -> dict[str, str]:
+    """The node's own labels, and its region, so that tasks can ask for it."""
+    region = {"region": config.cluster.region} if config.cluster.region else {}
+    return dict(sorted({**region, **entry.labels}.items()))
 
 
 def _peers(config: ClusterConfig, node_id: str) -> dict[str, str]:
@@ -117,6 +127,16 @@ def _health(config: ClusterConfig) -> HealthSettings:
         down_after_ms=down_after_ms(health),
         lease_ms=lease_ms(config),
         report_interval_ms=report_interval_ms(config),
+    )
+
+
+def _routing(config: ClusterConfig) -> RoutingRules:
+    routing = config.distribution.routing
+    return RoutingRules(
+        strategy=config.distribution.strategy,
+        affinity=routing.affinity and not routing.anti_affinity,
+        anti_affinity=routing.anti_affinity,
+        locality="same-zone" if routing.locality == "zone" else routing.locality,
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from coterie.core.nouns import Policy, RetryPolicy
+from coterie.core.routing import RoutingRules
 from coterie.core.scheduler import PlanPolicy
 
 
@@ -89,13 +90,16 @@ class NodeSettings:
     data_dir: Path  # of this node alone
     peers: Mapping[str, str]  # every other node: id -> host:port
     capacity: int
+    memory_bytes: int  # 0: not counted
+    gpus: int
+    standby: bool
     zone: str
     labels: Mapping[str, str]
     election_timeout_ms: int  # elections start after a random time in [T, 2T)
     heartbeat_ms: int
     snapshot_every: int  # log entries between snapshots
     health: HealthSettings
-    strategy: str
+    routing: RoutingRules
     max_pending: int
     retry: RetryPolicy
     default_attempt_timeout_ms: int
@@ -125,7 +129,7 @@ class NodeSettings:
     def plan_policy(self) -> PlanPolicy:
         """How this node decides when it is the coordinator."""
         return PlanPolicy(
-            strategy=self.strategy,
+            routing=self.routing,
             down_after_ms=self.health.down_after_ms,
             up_after_reports=self.health.healthy_threshold,
         )

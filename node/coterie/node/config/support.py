@@ -51,9 +51,6 @@ REFUSED_VALUES: Final[Mapping[tuple[Keys, object], str]] = {
     (("distribution", "task_queue", "type"), "fifo"): (
         "the queue is ordered by priority, and first in, first out inside a priority; write priority"
     ),
-    (("distribution", "routing", "anti_affinity"), True): (
-        "spreading tasks of one type over the nodes is not supported by this version; write false"
-    ),
     (("fault_tolerance", "failover", "strategy"), "active-active"): (
         "a task runs on one node at a time; every node serves and runs tasks anyway; write active-passive"
     ),
@@ -82,9 +79,6 @@ NO_EFFECT: Final[Mapping[Keys, str]] = {
         "rebalance_interval",
     ): "work is placed when it can start, and not moved later",
     ("distribution", "adaptive", "threshold"): "work is placed when it can start, and not moved later",
-    ("distribution", "routing", "affinity"): "placement goes by load, not by task type",
-    ("distribution", "routing", "anti_affinity"): "placement goes by load, not by task type",
-    ("distribution", "routing", "locality"): "a task names its zones itself, in its constraints",
     ("fault_tolerance", "failover", "task_migration", "checkpoint_interval"): (
         "a skill checkpoints when it calls ctx.checkpoint"
     ),

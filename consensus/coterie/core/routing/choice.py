@@ -1,0 +1,173 @@
+"""The decision about one task: every node refused with reasons, or ranked with every term of its cost."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from coterie.core.commands import AssignTask
+from coterie.core.nouns import NO_CONSTRAINTS, NO_NODE, NodeId, Task, TaskId, WaitReason
+from coterie.core.routing.filters import Objection, blocked, told, unfit
+from coterie.core.routing.pool import Candidate, Placeable, Pool, Term
+from coterie.core.routing.strategies import NEVER, STRATEGIES
+from coterie.core.routing.wishes import wishes
+
+ROUND_ROBIN = "round-robin"
+
+
+class Ranked(NamedTuple):
+    """A fit node. `objection`: what keeps it from taking the task now, as when it is full."""
+
+    cost: float
+    candidate: Candidate
+    terms: tuple[Term, ...]
+    objection: Objection | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A node that may not run the task, with everything that speaks against it."""
+
+    candidate: Candidate
+    objections: tuple[Objection, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Where the task goes now, if anywhere, and why."""
+
+    chosen: Candidate | None
+    ranked: tuple[Ranked, ...]  # fit nodes that were compared, best first
+    refused: tuple[Refused, ...]
+    wait: WaitReason = WaitReason.NONE
+    detail: str = ""
+    turn: int = 0
+    better_off: int = 0  # tasks of this kind, this one included, that should rather wait for a busy node
+
+    def assignment(self, task_id: TaskId, attempt: int) -> AssignTask:
+        """The command that carries it out, as that attempt."""
+        assert self.chosen is not None
+        node = self.chosen.node
+        return AssignTask(task_id, node.node_id, node.incarnation, attempt, self.turn)
+
+
+def kind(task: Placeable) -> Hashable:
+    """What decides which nodes are fit for a task: tasks of one kind are refused alike."""
+    wanted = task.constraints
+    if wanted is NO_CONSTRAINTS:
+        return task.type
+    return (
+        task.type,
+        wanted.require_gpu,
+        wanted.labels,
+        wanted.zones,
+        wanted.target_node,
+        wanted.skill_version,
+        wanted.memory_bytes,
+        wanted.gpus,
+        wanted.require_coordinator,
+        (wanted.max_latency_ms, wanted.origin) if wanted.max_latency_ms else 0,
+        wanted.companions,
+    )
+
+
+def choose(task: Placeable, pool: Pool, near: NodeId = NO_NODE) -> Decision:
+    """The best node that can take the task now. Among equal costs the emptiest, then `near`, then by id."""
+    fit, refused = _sorted_out(task, pool)
+    strategy = STRATEGIES[pool.rules.strategy]
+    ranked: list[Ranked] = []
+    for candidate in fit:
+        objection = blocked(task, candidate, pool)
+        delay = 0.0
+        if objection is not None:
+            delay = NEVER if objection.filter == "breaker" else strategy.delay_ms(task, candidate, pool)
+        terms = strategy.amounts(task, candidate, pool, fit)
+        if objection is not None and delay < NEVER:
+            terms.append(Term("wait", delay, detail="until a slot is free"))
+        terms.extend(wishes(task, candidate, pool))
+        ranked.append(Ranked(_cost(terms) if delay < NEVER else NEVER, candidate, tuple(terms), objection))
+    ranked.sort(key=lambda r: _order(r, near))
+    return _decide(pool, ranked, refused)
+
+
+def _order(ranked: Ranked, near: NodeId) -> tuple[float, bool, float, bool, str]:
+    node = ranked.candidate.node
+    busy = ranked.candidate.held / max(1, node.capacity)
+    return ranked.cost, ranked.objection is not None, busy, node.node_id != near, node.node_id
+
+
+def _cost(terms: list[Term]) -> float:
+    total, factor = 0.0, 1.0
+    for term in terms:
+        total += term.amount
+        factor *= term.factor
+    return total * factor
+
+
+def _decide(pool: Pool, ranked: list[Ranked], refused: tuple[Refused, ...]) -> Decision:
+    everything = tuple(ranked)
+    free = next((r for r in ranked if r.objection is None), None)
+    if free is None:
+        reason, detail = _why_none(everything, refused)
+        return Decision(None, everything, refused, reason, detail)
+    best = ranked[0]
+    if best.objection is not None and best.cost * pool.rules.patience < free.cost:
+        count = _better_off(best, free, ranked, pool)
+        detail = (
+            f"waits for {best.candidate.node.node_id}: about {best.cost:.0f} ms there, "
+            f"{free.cost:.0f} ms on {free.candidate.node.node_id}, which is free"
+        )
+        return Decision(None, everything, refused, WaitReason.QUEUED, detail, better_off=count)
+    turn = pool.next_turn() if pool.rules.strategy == ROUND_ROBIN else 0
+    return Decision(free.candidate, everything, refused, turn=turn)
+
+
+def _better_off(best: Ranked, free: Ranked, ranked: list[Ranked], pool: Pool) -> int:
+    """How many such tasks one after the other would wait for busy nodes before the free slot is as good: each
+    makes the others wait for another share of a task. They are noted as waiting."""
+    busy = [r for r in ranked if r.objection is not None and r.cost < NEVER]
+    slots = sum(r.candidate.node.capacity for r in busy)
+    service = sum(term.amount for term in best.terms if term.name != "wait")
+    gain = free.cost / pool.rules.patience - best.cost
+    count = 1 + int(gain * slots / service) if service > 0 else 1
+    for place, waited_for in enumerate(busy):
+        waited_for.candidate.waiting += count // len(busy) + (place < count % len(busy))
+    return count
+
+
+def _why_none(ranked: tuple[Ranked, ...], refused: tuple[Refused, ...]) -> tuple[WaitReason, str]:
+    if not ranked:
+        reasons = [f"{r.candidate.node.node_id} {told([o.reason for o in r.objections])}" for r in refused]
+        return WaitReason.NO_NODE, "; ".join(reasons) or "no node has registered"
+    reasons = [f"{r.candidate.node.node_id} {r.objection.reason}" for r in ranked if r.objection]
+    broken = all(r.objection is not None and r.objection.filter == "breaker" for r in ranked)
+    return (WaitReason.CIRCUIT_OPEN if broken else WaitReason.QUEUED), "; ".join(reasons)
+
+
+def _sorted_out(task: Placeable, pool: Pool) -> tuple[list[Candidate], tuple[Refused, ...]]:
+    """Fit nodes and refused ones. The answer is kept for the round, unless the round can change it."""
+    keep = not any(companion.required for companion in task.constraints.companions)
+    key = ("fit", kind(task)) if keep else None
+    if key is not None and key in pool.memo:
+        return pool.memo[key]  # type: ignore[return-value]
+    fit: list[Candidate] = []
+    refused: list[Refused] = []
+    for candidate in pool.candidates:
+        objections = unfit(task, candidate, pool)
+        if objections:
+            refused.append(Refused(candidate, objections))
+        else:
+            fit.append(candidate)
+    answer = fit, tuple(refused)
+    if key is not None:
+        pool.memo[key] = answer
+    return answer
+
+
+def why_waiting(task: Task, pool: Pool) -> tuple[WaitReason, str]:
+    """Why no node has the task yet, as far as nodes are the reason."""
+    decision = choose(task, pool)
+    if decision.chosen is not None:
+        return WaitReason.QUEUED, "its turn has not come: work ahead of it goes first"
+    return decision.wait, decision.detail

@@ -1,0 +1,51 @@
+"""One pass over the queue: each task placed, or left, knowing what the round has given away already."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from coterie.core.routing.choice import Decision, choose, kind
+from coterie.core.routing.pool import Placeable, Pool, RoutingRules, Sight
+from coterie.core.state import ClusterState
+
+KINDS_MAX = 500  # kinds of task found to have no node in one round; each costs a look at every node
+SKIPPED_MAX = 2_000  # tasks passed over because they are better off waiting
+
+
+class Round:
+    """Ask `place` for each task in the order of the queue until the round is `over`."""
+
+    def __init__(self, state: ClusterState, sight: Sight, rules: RoutingRules) -> None:
+        self.pool = Pool(state, sight, rules)
+        self._stuck: set[Hashable] = set()
+        self._better_off: dict[Hashable, int] = {}  # kind -> how many more of it wait for a busy node
+        self._skipped = 0
+
+    @property
+    def over(self) -> bool:
+        """No node has a slot left, or looking further is not worth it."""
+        return self.pool.free <= 0 or len(self._stuck) >= KINDS_MAX or self._skipped >= SKIPPED_MAX
+
+    def place(self, task: Placeable) -> Decision | None:
+        """Where the task goes now; None: nowhere in this round. The pool has given the slot away then."""
+        of_kind = kind(task)
+        if of_kind in self._stuck or self._waits(of_kind):
+            return None
+        decision = choose(task, self.pool)
+        if decision.chosen is None:
+            if decision.better_off:
+                self._better_off[of_kind] = decision.better_off - 1
+                self._skipped += 1
+            else:
+                self._stuck.add(of_kind)
+            return None
+        self.pool.give(task, decision.chosen)
+        return decision
+
+    def _waits(self, of_kind: Hashable) -> bool:
+        left = self._better_off.get(of_kind, 0)
+        if left <= 0:
+            return False
+        self._better_off[of_kind] = left - 1
+        self._skipped += 1
+        return True
