@@ -90,7 +90,10 @@ def two_nodes(first: str, second: str) -> str:
         ("cluster: {discovery: {method: dns}}", "method: dns: looking members up in DNS is not supported"),
         ("cluster: {discovery: {method: k8s}}", "method: k8s: looking members up in Kubernetes"),
         ("distribution: {taskQueue: {type: fifo}}", "type: fifo: the queue is ordered by priority"),
-        ("distribution: {routing: {antiAffinity: true}}", "antiAffinity: true: spreading tasks"),
+        (
+            "distribution: {routing: {affinity: true, antiAffinity: true}}",
+            "antiAffinity: true, and affinity too",
+        ),
         (
             "faultTolerance: {failover: {strategy: active-active}}",
             "strategy: active-active: a task runs on one",
