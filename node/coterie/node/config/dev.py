@@ -28,17 +28,19 @@ def dev_config(
     capacity: int = 16,
     http_ports: Sequence[int] = (),
     skill_dirs: Sequence[Path] = (),
+    hosts: Sequence[str] = (),
 ) -> ClusterConfig:
-    """A cluster of `node-1`, `node-2` ... on 127.0.0.1, with timers for one machine.
+    """A cluster of `node-1`, `node-2` ... on 127.0.0.1 or on `hosts`, with timers for one machine.
 
-    ports: one for each node; none: from FIRST_PORT on. http_ports: likewise, none: no HTTP. Data goes to
-    base_dir/data, certificates are expected in base_dir/tls, as coterie.node.tls makes them."""
+    ports: one for each node; none: from FIRST_PORT on. http_ports: likewise, none: no HTTP. hosts: one for
+    each node. Data goes to base_dir/data, certificates are expected in base_dir/tls, as coterie.node.tls
+    makes them."""
     grpc_ports = list(ports) or list(range(FIRST_PORT, FIRST_PORT + nodes))
     if nodes < 1 or len(grpc_ports) != nodes or (http_ports and len(http_ports) != nodes):
         raise ValueError(f"{nodes} nodes need one port each, not {len(grpc_ports)} and {len(http_ports)}")
     entries: list[dict[str, object]] = [
-        {"id": f"node-{number}", "host": _LOOPBACK, "port": port, "capacity": capacity}
-        for number, port in enumerate(grpc_ports, 1)
+        {"id": f"node-{number}", "host": host, "port": port, "capacity": capacity}
+        for number, (host, port) in enumerate(zip(hosts or [_LOOPBACK] * nodes, grpc_ports, strict=True), 1)
     ]
     for entry, http_port in zip(entries, http_ports, strict=False):
         entry["http_port"] = http_port

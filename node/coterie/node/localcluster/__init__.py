@@ -108,6 +108,8 @@ class LocalCluster:
     options: further keys of the cluster file, merged over the defaults, e.g. {"skills": {"dirs": [...]}}.
     env: further environment variables of the node processes.
     ports: one for each node; none: free ones are chosen.
+    hosts: one address of this machine for each node; none: loopback. They need not be reachable from here
+        when a subclass starts the nodes elsewhere (see `node_command`).
     """
 
     def __init__(
@@ -119,6 +121,7 @@ class LocalCluster:
         options: Mapping[str, Any] | None = None,
         env: Mapping[str, str] | None = None,
         ports: Sequence[int] = (),
+        hosts: Sequence[str] = (),
     ) -> None:
         if not 1 <= nodes <= 9:
             raise ValueError(f"nodes: {nodes} is not between 1 and 9; start three for a majority of two")
@@ -126,14 +129,13 @@ class LocalCluster:
         self.base_dir = Path(tempfile.mkdtemp(prefix="coterie-") if base_dir is None else base_dir).resolve()
         self.base_dir.mkdir(parents=True, exist_ok=True)
         self.node_ids = [f"node-{number}" for number in range(1, nodes + 1)]
-        chosen = [f"127.0.0.1:{port}" for port in ports] or free_addresses(nodes)
-        self.addresses = dict(zip(self.node_ids, chosen, strict=True))
+        self.addresses = dict(zip(self.node_ids, _addresses(nodes, ports, hosts), strict=True))
         self._env = dict(os.environ) | dict(env or {})
         self._processes: dict[str, NodeProcess] = {}
         self._expected: set[str] = set()
         self._reaper: subprocess.Popen[bytes] | None = None
         tls_dir = self.base_dir / "tls"
-        self.client_tls: TlsPaths | None = make_tls(tls_dir, self.node_ids) if tls else None
+        self.client_tls: TlsPaths | None = make_tls(tls_dir, self.node_ids, hosts) if tls else None
         addresses = list(self.addresses.values())
         self.config_path = write_config(self.base_dir, addresses, tls, capacity, options or {})
 
@@ -155,7 +157,8 @@ class LocalCluster:
             raise ClusterFailed(f"{node_id} runs already (pid {self._processes[node_id].pid}): kill it first")
         self._forget(node_id)
         self._expected.discard(node_id)
-        process = NodeProcess(node_id, self.node_command(node_id), self.log_path(node_id), self._env)
+        command, env = self.node_command(node_id), self.node_env(node_id)
+        process = NodeProcess(node_id, command, self.log_path(node_id), env)
         self._processes[node_id] = process
         self._tell_reaper(f"+{process.pid}")
         return process.pid
@@ -164,6 +167,10 @@ class LocalCluster:
         """The command line of a node."""
         config = str(self.config_path)
         return [sys.executable, "-m", "coterie.node.main", "--config", config, "--id", node_id]
+
+    def node_env(self, node_id: str) -> Mapping[str, str]:
+        """The environment of a node."""
+        return self._env
 
     def kill_node(self, node_id: str) -> None:
         """kill -9 of the node process only: its skills must notice by themselves. Returns when dead."""
@@ -291,6 +298,12 @@ class LocalCluster:
             _pipe(self._reaper).close()
         self._reaper.wait()
         self._reaper = None
+
+
+def _addresses(nodes: int, ports: Sequence[int], hosts: Sequence[str]) -> list[str]:
+    if not hosts:
+        return [f"127.0.0.1:{port}" for port in ports] or free_addresses(nodes)
+    return [f"{host}:{port}" for host, port in zip(hosts, ports or [PORT_FIRST] * nodes, strict=True)]
 
 
 def free_addresses(count: int) -> list[str]:

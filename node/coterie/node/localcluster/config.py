@@ -1,4 +1,4 @@
-"""The cluster file of a local cluster: loopback addresses, quick failure detection, fresh certificates."""
+"""The cluster file of a local cluster: its addresses, quick failure detection, fresh certificates."""
 
 from __future__ import annotations
 
@@ -32,16 +32,18 @@ def write_config(
     options: Mapping[str, Any],
 ) -> Path:
     """Write the cluster file all nodes of `addresses` share. Returns its path."""
+    hosts = [address.rpartition(":")[0] for address in addresses]
     ports = [int(address.rpartition(":")[2]) for address in addresses]
-    defaults = dump_config(dev_config(len(ports), base_dir, ports, tls=tls, capacity=capacity))
+    defaults = dump_config(dev_config(len(ports), base_dir, ports, tls=tls, capacity=capacity, hosts=hosts))
     document = merge(yaml.safe_load(defaults), options)
     path = base_dir / CONFIG_FILE
     path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
     return path
 
 
-def make_tls(tls_dir: Path, node_ids: list[str]) -> TlsPaths:
-    """An authority, a certificate for each node, and one for the client, whose files are returned."""
+def make_tls(tls_dir: Path, node_ids: list[str], hosts: Sequence[str] = ()) -> TlsPaths:
+    """An authority, a certificate for each node, good on loopback and on `hosts`, and one for the client,
+    whose files are returned."""
     from coterie.node.tls import init_tls
 
-    return init_tls(tls_dir, node_ids, hosts=["127.0.0.1", "localhost"])
+    return init_tls(tls_dir, node_ids, hosts=["127.0.0.1", "localhost", *hosts])

@@ -1,0 +1,1 @@
+"""What faults are made with: network namespaces, file systems, a library in front of libc, other clocks."""
