@@ -17,10 +17,10 @@ FIND_PYTHON = for p in $(or $(PYTHON),python3 python3.13 python3.12 python3.11);
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check sim chaos bench proto fmt clean
+.PHONY: help setup demo test check sim chaos chaos-net chaos-disk bench proto fmt clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## make .venv and install everything into it (all other targets do it when needed)
 
@@ -54,6 +54,12 @@ sim: $(STAMP)  ## the Raft engine under simulated faults, SEEDS=2000 of them
 
 chaos: $(STAMP)  ## longer runs with faults on real processes
 	$(BIN)/python -m pytest -m chaos $(ARGS)
+
+chaos-net: $(STAMP)  ## bars with cut networks on five hosts; ARGS=--full for the size that proves something
+	$(BIN)/python -m tests.chaos.bars 3 8 $(ARGS)
+
+chaos-disk: $(STAMP)  ## bars with failing disks: power, damage, fsync, space; ARGS=--full likewise
+	$(BIN)/python -m tests.chaos.bars 9 $(ARGS)
 
 bench: $(STAMP)  ## throughput, latency and failover figures of this machine
 	$(BIN)/python -m bench.run $(ARGS)

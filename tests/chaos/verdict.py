@@ -181,5 +181,5 @@ def journal_records(field: Field, node_id: str) -> list[form.Record]:
     """Everything in a node's journal."""
     path = field.data_dir(node_id) / "raft" / "raft.journal"
     raw = path.read_bytes()
-    salt, start = form.read_header(raw, str(path), form.Identity("coterie-dev", node_id))
+    *_, salt, start = form.read_header(raw, str(path), form.Identity("coterie-dev", node_id))
     return form.read_blocks(raw, str(path), salt, start)[0]

@@ -131,6 +131,7 @@ def test_the_budget_slows_retries_of_many_callers() -> None:
     [
         ("UNAVAILABLE", "", "connection refused", Verdict.BACK_OFF),
         ("UNAVAILABLE", "NO_LEADER", "", Verdict.MOVE_ON),
+        ("UNAVAILABLE", "NO_QUORUM", "", Verdict.BACK_OFF),
         ("UNAVAILABLE", "", "Ssl handshake failed: CERTIFICATE_VERIFY_FAILED", Verdict.BAD_TLS),
         ("DEADLINE_EXCEEDED", "", "", Verdict.TIMED_OUT),
         ("CANCELLED", "", "", Verdict.BACK_OFF),

@@ -27,6 +27,7 @@ from coterie.client.errors import (
 DETAILS_KEY = "grpc-status-details-bin"
 PUSHBACK_KEY = "grpc-retry-pushback-ms"
 LEADERSHIP_LOST = "LEADERSHIP_LOST_UNKNOWN_OUTCOME"
+NO_QUORUM = "NO_QUORUM"
 
 _BY_CODE: dict[str, type[ClusterError]] = {
     "RESOURCE_EXHAUSTED": ResourceExhausted,
@@ -48,7 +49,7 @@ class Verdict(enum.Enum):
 
     FATAL = "the same request fails everywhere"
     MOVE_ON = "this node says so; another node may answer now"
-    BACK_OFF = "this endpoint cannot be reached"
+    BACK_OFF = "this endpoint cannot be reached, or is itself cut off"
     TIMED_OUT = "this endpoint took the call and did not answer"
     BAD_TLS = "this endpoint and this client cannot agree on TLS, and time will not change that"
 
@@ -79,6 +80,8 @@ def verdict_of(failure: ClusterError) -> Verdict:
     if failure.metadata.get("pushback") == "stop":
         return Verdict.FATAL
     match failure.code:
+        case "UNAVAILABLE" if failure.reason == NO_QUORUM:
+            return Verdict.BACK_OFF
         case "UNAVAILABLE" if failure.reason:
             return Verdict.MOVE_ON
         case "UNAVAILABLE":

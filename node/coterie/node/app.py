@@ -48,6 +48,7 @@ log = get_logger(__name__)
 
 STOP_GRACE_S = 1.0
 LEAVE_S = 2.0
+ELECTIONS_WAITED = 4.0  # election timeouts: an election seldom takes more than two
 LOG_KEPT_ENTRIES = 2_000  # behind a snapshot, for followers that lag a little
 
 
@@ -117,7 +118,12 @@ class NodeApp:
         self.proposer = Proposer(self.engine, self.metrics)
         self.filler = GapFiller(self.ledger, self.channels)
         self.reader = Reader(
-            self.engine, self.state, self.ledger, self.clock, lambda: self.filler.catching_up
+            self.engine,
+            self.state,
+            self.ledger,
+            self.clock,
+            lambda: self.filler.catching_up,
+            ELECTIONS_WAITED * settings.election_timeout_ms / 1000,
         )
         self.exchange = BlobExchange(self.blobs, self.channels, settings.limits.payload_inline_max)
         self.worker = Worker(

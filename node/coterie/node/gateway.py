@@ -91,6 +91,7 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
 
     async def _submit(self, submits: Sequence[commands.SubmitTask], context: Context) -> list[Outcome]:
         """Outcomes of the submissions; assignments that fit travel along."""
+        await self._parts.reader.connected()
         with self._parts.optimist.with_assignments(submits) as (batch, places):
             outcomes = await self._parts.proposer.propose(batch, _timeout(context))
         return [outcomes[place] for place in places]
@@ -255,6 +256,7 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
     @unary
     async def CancelTask(self, request: tasks_pb2.CancelTaskRequest, context: Context) -> tasks_pb2.Task:
         task_id = task_id_of(request.name)
+        await self._parts.reader.connected()
         outcome = await self._parts.proposer.one(
             commands.CancelTask(task_id, request.reason[:1_000]), _timeout(context)
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 import grpc
 
 from coterie.core.nouns import Label, Step, Task, TaskId
-from coterie.core.ports import Engine
+from coterie.core.ports import Engine, NoQuorum
 from coterie.core.scheduler import wait_reason
 from coterie.core.state import ClusterState
 from coterie.core.transitions import TERMINAL
@@ -20,6 +21,7 @@ from coterie.node.ledger import Ledger, LedgerQuery
 from coterie.v1 import tasks_pb2
 
 BARRIER_S = 10.0
+LOOK_S = 0.02  # how often a call looks whether there is a leader again
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +40,30 @@ class Reader:
         ledger: Ledger,
         clock: Clock,
         catching_up: Callable[[], bool],
+        election_s: float = 2.0,
     ) -> None:
-        """`catching_up`: rows are missing from this node's ledger, and a peer may have them."""
+        """`catching_up`: rows are missing from this node's ledger, and a peer may have them.
+        `election_s`: for how long a node is without a leader at most when the others are there."""
         self._engine, self._state, self._ledger, self._clock = engine, state, ledger, clock
-        self._catching_up = catching_up
+        self._catching_up, self._election_s = catching_up, election_s
+        self._alone_since: float | None = None  # as far as calls have noticed
 
     async def barrier(self, mode: tasks_pb2.ReadMode.ValueType, timeout_s: float) -> None:
         if mode != tasks_pb2.STALE:
+            await self.connected()
             await self._engine.read_barrier(min(timeout_s, BARRIER_S))
+
+    async def connected(self) -> None:
+        """Waits through an election. Raises NoQuorum on a node that has been without a leader for longer than
+        one takes, so that callers do not spend their time on a node that is cut off."""
+        while not self._engine.has_quorum:
+            now = self._clock.monotonic()
+            if self._alone_since is None:
+                self._alone_since = now
+            if now - self._alone_since > self._election_s:
+                raise NoQuorum("this node is cut off from the majority; another node may not be")
+            await asyncio.sleep(LOOK_S)
+        self._alone_since = None
 
     async def still_connected(self) -> None:
         """For those who wait: raises NoQuorum on a node that has been cut off for BARRIER_S."""

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coterie.core.ports import NoQuorum
+from coterie.node.ledger import Ledger
+from coterie.node.reads import Reader
+from coterie.v1 import tasks_pb2
+from tests.node.fakes import FakeEngine, QuietNode
+
+ELECTION_S = 2.0
+
+
+class Time:
+    """A clock that moves when told."""
+
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class World:
+    """A reader whose engine and clock the test moves."""
+
+    def __init__(self, node: QuietNode, ledger: Ledger) -> None:
+        self.engine, self.time = FakeEngine(), Time()
+        engine: Any = self.engine
+        clock: Any = self.time
+        self.reader = Reader(engine, node.state, ledger, clock, lambda: False, ELECTION_S)
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    ledger = await Ledger.open(tmp_path / "ledger.db")
+    yield World(QuietNode(ledger), ledger)
+    await ledger.close()
+
+
+async def started(world: World) -> asyncio.Task[None]:
+    call = asyncio.create_task(world.reader.connected())
+    await asyncio.sleep(0.05)
+    return call
+
+
+async def test_a_call_waits_through_an_election(world: World) -> None:
+    world.engine.has_quorum = False
+    call = await started(world)
+    world.time.now += 0.9 * ELECTION_S
+    await asyncio.sleep(0.05)
+    assert not call.done()
+    world.engine.has_quorum = True
+    async with asyncio.timeout(30):
+        await call
+
+
+async def test_a_node_that_is_cut_off_sends_callers_away_at_once(world: World) -> None:
+    world.engine.has_quorum = False
+    first = await started(world)
+    world.time.now += 1.1 * ELECTION_S
+    async with asyncio.timeout(30):
+        with pytest.raises(NoQuorum, match="cut off"):
+            await first
+        with pytest.raises(NoQuorum):
+            await world.reader.connected()  # the clock stands still: this one did not wait
+        with pytest.raises(NoQuorum):
+            await world.reader.barrier(tasks_pb2.LINEARIZABLE, 30.0)
+        await world.reader.barrier(tasks_pb2.STALE, 30.0)
+
+
+async def test_patience_is_fresh_after_a_leader_was_there(world: World) -> None:
+    world.engine.has_quorum = False
+    first = await started(world)
+    world.engine.has_quorum = True
+    await first
+    world.time.now += 10 * ELECTION_S
+    world.engine.has_quorum = False
+    second = await started(world)
+    assert not second.done()
+    second.cancel()
