@@ -11,6 +11,7 @@ from typing import Any
 
 from coterie.core.ports import Committed
 from coterie.raft import messages as m
+from coterie.raft.errors import DiskFull
 from coterie.raft.jobs import Job
 from coterie.raft.member import Member
 from coterie.raft.options import RaftOptions
@@ -69,6 +70,7 @@ class Group:
         self.stopped: set[tuple[str, str]] = set()  # directions in which nothing is delivered for now
         self.jobs: dict[str, deque[Job]] = {node: deque() for node in self.ids}
         self.hold_disk: set[str] = set()  # nodes whose jobs wait for `run_jobs`
+        self.sync_s: dict[str, float] = {}  # how long a node's disk takes, as the node measures it
         self.wire = Wire(CLUSTER, 1 << 30)
         for node in self.ids:
             self.start(node)
@@ -139,9 +141,13 @@ class Group:
         """Let the disk do what it was given. True when there was something."""
         member, worked = self.members[node], False
         while self.jobs[node]:
+            try:
+                self.jobs[node][0].work()
+            except DiskFull:
+                member.job_waits(self.jobs[node][0])
+                break
             job = self.jobs[node].popleft()
-            job.work()
-            member.job_done(job)
+            member.job_done(job, self.sync_s.get(node, 0.0))
             worked = True
         self.collect(node)
         return worked
@@ -218,9 +224,9 @@ class Group:
     def leaders(self) -> list[str]:
         return [node for node, member in self.members.items() if member.is_leader]
 
-    def propose(self, node: str, body: bytes, timeout_s: float = 60) -> Answer:
+    def propose(self, node: str, body: bytes, timeout_s: float = 60, *, vital: bool = False) -> Answer:
         answer = Answer()
-        self.members[node].propose(body, timeout_s, answer.values.append)
+        self.members[node].propose(body, timeout_s, answer.values.append, vital=vital)
         self.run(node)
         return answer
 

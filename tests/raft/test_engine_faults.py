@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from pathlib import Path
 
@@ -15,10 +17,12 @@ from coterie.raft.errors import (
     DamagedFile,
     DiskFailed,
     FatalRaftError,
+    NoSpace,
     TransferFailed,
     WrongDataDir,
 )
 from coterie.raft.journal import NAME as JOURNAL
+from coterie.raft.room import Room
 from tests.raft.inprocess import Cluster, ListMachine, running
 
 TIMEOUT_S = 20.0
@@ -85,22 +89,50 @@ async def test_deadlines_do_not_wait_for_a_disk_that_hangs(
         await engine.stop()
 
 
-async def test_a_disk_without_room_is_an_error_like_any_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_disk_without_room_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fatal: list[FatalRaftError] = []
+    engine = RaftEngine(Cluster(tmp_path, 1).options("n1"), ListMachine(), on_fatal=fatal.append)
+    await engine.start()
+    await engine.propose(b"x", TIMEOUT_S)
+    journal = tmp_path / "n1" / JOURNAL
+    size, whole_write = journal.stat().st_size, os.pwrite
+
+    def full(descriptor: int, data: memoryview, offset: int) -> int:
+        if offset == size:
+            return whole_write(descriptor, data[:7], offset)  # a torn write, as full disks make them
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("coterie.raft.disk.os.pwrite", full)
+        with pytest.raises(NotCommitted):
+            await engine.propose(b"y", 0.1)
+        assert (engine.room, engine.takes_new_work) == (Room.FULL, False)
+        with pytest.raises(NoSpace):
+            await engine.propose(b"z", TIMEOUT_S)
+    assert journal.stat().st_size == size
+    assert (await engine.propose(b"w", TIMEOUT_S, vital=True)).result == 3  # "y" was only late
+    await engine.stop()
+    again = RaftEngine(Cluster(tmp_path, 1).options("n1"), machine := ListMachine(), on_fatal=fatal.append)
+    await again.start()
+    await again.propose(b"v", TIMEOUT_S)
+    assert (machine.entries, fatal) == ([b"x", b"y", b"w", b"v"], [])
+    await again.stop()
+
+
+async def test_a_write_error_stops_the_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fatal: list[FatalRaftError] = []
     engine = RaftEngine(Cluster(tmp_path, 1).options("n1"), ListMachine(), on_fatal=fatal.append)
     await engine.start()
     await engine.propose(b"x", TIMEOUT_S)
 
-    def full(descriptor: int, data: object) -> int:
-        raise OSError(28, "No space left on device")
+    def broken(descriptor: int, data: object, offset: int) -> int:
+        raise OSError(errno.EIO, "Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr("coterie.raft.disk.os.write", full)
+        patch.setattr("coterie.raft.disk.os.pwrite", broken)
         with pytest.raises(NotCommitted):
             await engine.propose(b"y", TIMEOUT_S)
-    assert "No space left" in str(fatal[0])
+    assert "Input/output error" in str(fatal[0]) and JOURNAL in str(fatal[0])
     await engine.stop()
 
 

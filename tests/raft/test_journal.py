@@ -11,7 +11,7 @@ from coterie.raft import journal_format as form
 from coterie.raft.disk import RealDisk
 from coterie.raft.entry import HEADER_BYTES, seal
 from coterie.raft.errors import DamagedFile, WrongDataDir
-from coterie.raft.journal import NAME, NEW_NAME, Base, Journal
+from coterie.raft.journal import MARK_NAME, NAME, NEW_NAME, Base, Journal
 from coterie.raft.journal_format import Identity
 from tests.sim.raft.disk import Died, SimDisk
 
@@ -236,9 +236,9 @@ def test_the_same_on_a_real_disk(tmp_path: Path) -> None:
         synced(journal)
     journal._destroy()
     path = tmp_path / "data" / NAME
-    path.write_bytes(path.read_bytes()[:-1])
+    path.write_bytes(path.read_bytes() + b"torn")
     again = Journal(disk, ME, rng())
-    assert again.last_index == 4
+    assert again.last_index == 5
     again._destroy()
     raw = bytearray(path.read_bytes())
     raw[raw.index(form.MARKER) + 14] ^= 1
@@ -246,3 +246,47 @@ def test_the_same_on_a_real_disk(tmp_path: Path) -> None:
     with pytest.raises(DamagedFile, match=str(path)):
         Journal(disk, ME, rng())
     disk.close()
+
+
+def test_damage_to_the_last_block_is_no_torn_write_once_it_was_synced() -> None:
+    for position in range(-60, 0):
+        disk = SimDisk(random.Random(3))
+        journal = Journal(disk, ME, rng())
+        for number in range(2, 6):
+            journal.add(entry(number), number, 1)
+            synced(journal)
+        disk.kill()
+        raw = disk.read(NAME)
+        disk.flip_bit(NAME, len(raw) + position, 3)
+        with pytest.raises(DamagedFile, match="had been synced"):
+            Journal(disk, ME, rng())
+
+
+def test_a_journal_that_became_shorter_is_damaged() -> None:
+    disk = SimDisk(random.Random(3))
+    journal = Journal(disk, ME, rng())
+    starts = []
+    for number in range(2, 6):
+        starts.append(disk.size(NAME))
+        journal.add(entry(number), number, 1)
+        synced(journal)
+    disk.kill()
+    disk.truncate(NAME, starts[-1])  # a whole block less: nothing looks broken
+    with pytest.raises(DamagedFile, match="had been synced"):
+        Journal(disk, ME, rng())
+
+
+def test_a_mark_that_is_old_damaged_or_of_another_file_says_nothing() -> None:
+    disk = SimDisk(random.Random(3))
+    journal = Journal(disk, ME, rng())
+    journal.add(entry(2), 2, 1)
+    synced(journal)
+    old = disk.read(MARK_NAME)
+    journal.rewrite(journal.base)()
+    journal.add(entry(3), 3, 1)
+    block = journal.take_block()
+    journal._file.append(block[:-1])  # torn, and never synced
+    for mark in (old, disk.read(MARK_NAME), b"", bytes(len(old))):
+        again = copy_of(disk, disk.read(NAME))
+        again.create(MARK_NAME).append(mark)
+        assert Journal(again, ME, rng()).last_index == 2

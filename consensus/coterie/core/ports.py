@@ -127,8 +127,9 @@ class Engine(Protocol):
     def has_quorum(self) -> bool:
         """This node leads or follows a leader it has heard from within an election timeout."""
 
-    async def propose(self, entry: bytes, timeout_s: float) -> Committed:
-        """Replicate `entry`; return when it is durable on a majority and applied on this node.
+    async def propose(self, entry: bytes, timeout_s: float, *, vital: bool = False) -> Committed:
+        """Replicate `entry`; return when it is durable on a majority and applied on this node. `vital`: it
+        ends work or frees room, and is taken even while the disks are too full for new work.
 
         Works on any node. Raises NotCommitted when the outcome is unknown: the entry may have been
         committed, or may yet be, so entries must be safe to propose again."""

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import fcntl
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from coterie.raft.errors import DiskFailed, WrongDataDir
+from coterie.raft.errors import DiskFailed, DiskFull, WrongDataDir
 
 LOCK_NAME = "raft.lock"
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class DiskFile(Protocol):
-    """An open file. Appends go to its end; `sync` makes everything appended so far durable."""
+    """An open file. Appends go to its end, whole or, with DiskFull, not at all; `sync` makes everything
+    appended so far durable. `reserve` asks for room behind the end that nobody else can take, and returns how
+    much there is: less than was asked for when the disk is full, None when the file system cannot do it.
+    `overwrite` puts `data` in the place of the whole content, which has the same size."""
 
     def append(self, data: bytes) -> None: ...
     def sync(self) -> None: ...
+    def reserve(self, size: int) -> int | None: ...
+    def overwrite(self, data: bytes) -> None: ...
     def read_at(self, offset: int, size: int) -> bytes: ...
     def close(self) -> None: ...
 
@@ -35,6 +44,7 @@ class Disk(Protocol):
     def remove(self, name: str) -> None: ...
     def sync_dir(self) -> None: ...
     def path_of(self, name: str) -> str: ...
+    def room(self) -> tuple[int, int]: ...  # free bytes, and the size of it all
     def lock(self) -> None: ...
     def close(self) -> None: ...
 
@@ -44,15 +54,48 @@ class RealFile:
 
     def __init__(self, path: str, flags: int) -> None:
         self._path = path
-        self._fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
+        try:
+            self._fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise _failure(error, f"opening {path}") from error
+        self._size = self._reserved_end = os.fstat(self._fd).st_size
 
     def append(self, data: bytes) -> None:
         view = memoryview(data)
         try:
             while view:
-                view = view[os.write(self._fd, view) :]
+                view = view[os.pwrite(self._fd, view, self._size + len(data) - len(view)) :]
         except OSError as error:
-            raise DiskFailed(f"writing {self._path} failed: {error}") from error
+            self._cut_torn()
+            raise _failure(error, f"writing {self._path}") from error
+        self._size += len(data)
+
+    def _cut_torn(self) -> None:
+        # Unlike a failed fsync, a failed write has left nothing behind that could be mistaken for durable.
+        try:
+            os.ftruncate(self._fd, self._size)
+        except OSError as error:
+            raise DiskFailed(f"cutting a failed write off {self._path} failed: {error}") from error
+        self._reserved_end = self._size  # what was allocated behind the end is gone too
+
+    def reserve(self, size: int) -> int | None:
+        ahead = self._reserved_end - self._size
+        if ahead >= size // 2:
+            return ahead
+        failed = _allocate(self._fd, self._size, size)
+        if failed in NO_ROOM:
+            return max(ahead, 0)
+        if failed:
+            return None
+        self._reserved_end = self._size + size
+        return size
+
+    def overwrite(self, data: bytes) -> None:
+        try:
+            os.pwrite(self._fd, data, 0)
+        except OSError as error:
+            raise _failure(error, f"writing {self._path}") from error
+        self._size = max(self._size, len(data))
 
     def sync(self) -> None:
         # After a failed fsync the kernel may drop the dirty pages and report success next time.
@@ -108,10 +151,10 @@ class RealDisk:
             self._lock_fd = -1
 
     def open(self, name: str) -> RealFile:
-        return RealFile(self.path_of(name), os.O_RDWR | os.O_APPEND)
+        return RealFile(self.path_of(name), os.O_RDWR)
 
     def create(self, name: str) -> RealFile:
-        return RealFile(self.path_of(name), os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
+        return RealFile(self.path_of(name), os.O_RDWR | os.O_CREAT | os.O_TRUNC)
 
     def read(self, name: str) -> bytes:
         return Path(self.path_of(name)).read_bytes()
@@ -137,11 +180,18 @@ class RealDisk:
         try:
             os.rename(self.path_of(old), self.path_of(new))
         except OSError as error:
-            raise DiskFailed(f"renaming {self.path_of(old)} failed: {error}") from error
+            raise _failure(error, f"renaming {self.path_of(old)}") from error
 
     def remove(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.remove(self.path_of(name))
+
+    def room(self) -> tuple[int, int]:
+        try:
+            status = os.statvfs(self._directory)
+        except OSError as error:
+            raise DiskFailed(f"looking at the disk of {self._directory} failed: {error}") from error
+        return status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize
 
     def sync_dir(self) -> None:
         try:
@@ -152,3 +202,31 @@ class RealDisk:
                 os.close(fd)
         except OSError as error:
             raise DiskFailed(f"fsync of the directory {self._directory} failed: {error}") from error
+
+
+def _failure(error: OSError, doing: str) -> DiskFull | DiskFailed:
+    if error.errno in NO_ROOM:
+        return DiskFull(f"{doing} failed: {error}")
+    return DiskFailed(f"{doing} failed: {error}")
+
+
+_KEEP_SIZE = 1  # fallocate(2): blocks behind the end of the file, its size stays
+
+
+def _allocate(fd: int, offset: int, size: int) -> int:
+    """fallocate(2), which os.posix_fallocate cannot replace: that one grows the file. Returns the errno."""
+    if _fallocate is None:
+        return errno.EOPNOTSUPP
+    if _fallocate(fd, _KEEP_SIZE, offset, size) == 0:
+        return 0
+    return ctypes.get_errno()
+
+
+def _find_fallocate() -> Callable[[int, int, int, int], int] | None:
+    found = getattr(ctypes.CDLL(None, use_errno=True), "fallocate64", None)
+    if found is not None:
+        found.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    return found
+
+
+_fallocate = _find_fallocate()

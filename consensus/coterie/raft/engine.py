@@ -22,16 +22,19 @@ from typing import TypeVar
 from coterie.core import ports
 from coterie.core.ports import Committed, Machine, NoQuorum, NotCommitted
 from coterie.raft.disk import Disk, RealDisk
-from coterie.raft.errors import DiskFailed, FatalRaftError, Why
+from coterie.raft.errors import DiskFailed, DiskFull, FatalRaftError, Why
 from coterie.raft.jobs import Job
 from coterie.raft.member import Member
 from coterie.raft.options import RaftOptions
 from coterie.raft.seam import Clock
+from coterie.raft.status import EngineStatus
+from coterie.raft.storing import WRITE_LOG
 
 logger = logging.getLogger("coterie.raft")
 T = TypeVar("T")
 Write = Callable[[bytes], None]
 HOOK_RETRY_S = 1.0
+NO_ROOM_RETRY_S = 0.25
 
 
 class SystemClock:
@@ -48,11 +51,15 @@ def _ignore() -> None:
     """For engines nobody listens to."""
 
 
+def _unheard(seconds: float) -> None:
+    """For engines whose disk nobody watches."""
+
+
 async def _no_hook(index: int) -> None:
     """For machines all of whose state is in their image."""
 
 
-class RaftEngine:
+class RaftEngine(EngineStatus):
     """One member of a Raft group. Use from one event loop only.
 
     `on_change` is rung after entries were applied and when the leader, the term or the members changed.
@@ -72,14 +79,13 @@ class RaftEngine:
         disk: Disk | None = None,
     ) -> None:
         self.options, self.on_change = options, on_change
+        self.on_sync: Callable[[float], None] = _unheard  # hears how long each sync of the journal took
         self._machine, self._on_fatal = machine, on_fatal
         self._before_compaction = before_compaction
         self._clock: Clock = clock or SystemClock()
         self._rng = rng or random.Random(random.SystemRandom().getrandbits(128))
         self._disk: Disk = disk or RealDisk(options.data_dir)
         self._links: dict[str, Write] = {}
-        self._member: Member | None = None
-        self._running = False
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -175,38 +181,10 @@ class RaftEngine:
 
     # --- the Engine protocol ---
 
-    @property
-    def leader(self) -> str:
-        return self._member.leader if self._running and self._member is not None else ""
-
-    @property
-    def is_leader(self) -> bool:
-        return self._running and self._member is not None and self._member.is_leader
-
-    @property
-    def term(self) -> int:
-        return self._member.term if self._member is not None else 0
-
-    @property
-    def commit_index(self) -> int:
-        return self._member.commit_index if self._member is not None else 0
-
-    @property
-    def applied_index(self) -> int:
-        return self._member.applied_index if self._member is not None else 0
-
-    @property
-    def has_quorum(self) -> bool:
-        return self._running and self._member is not None and self._member.has_quorum
-
-    def quorum_contact_at(self) -> float:
-        running = self._running and self._member is not None
-        return self._member.quorum_contact_at() if running and self._member is not None else float("-inf")
-
-    async def propose(self, entry: bytes, timeout_s: float) -> Committed:
-        """See Engine. Also raises EntryTooLarge, and TooManyProposals (a NotCommitted)."""
+    async def propose(self, entry: bytes, timeout_s: float, *, vital: bool = False) -> Committed:
+        """See Engine. Also raises EntryTooLarge, and TooManyProposals or NoSpace (both NotCommitted)."""
         member = self._require_member()
-        return await self._await(partial(member.propose, entry, timeout_s))
+        return await self._await(partial(member.propose, entry, timeout_s, vital=vital))
 
     async def read_barrier(self, timeout_s: float) -> int:
         member = self._require_member()
@@ -281,8 +259,7 @@ class RaftEngine:
 
     def _hand_out(self, member: Member) -> None:
         for job in member.take_jobs():
-            future = self._loop.run_in_executor(self._thread, job.work)
-            future.add_done_callback(partial(self._job_ended, job))
+            self._submit(job)
         self._send(member)
         if member.changed:
             member.changed = False
@@ -292,6 +269,16 @@ class RaftEngine:
                 self._compact(member.ready_to_cut), name="raft-compaction"
             )
         self._arm(member.next_step_at())
+
+    def _submit(self, job: Job) -> None:
+        if self._running:
+            future = self._loop.run_in_executor(self._thread, self._timed, job.work)
+            future.add_done_callback(partial(self._job_ended, job))
+
+    def _timed(self, work: Callable[[], object]) -> float:
+        began = self._clock.monotonic()
+        work()
+        return self._clock.monotonic() - began
 
     def _send(self, member: Member) -> None:
         for peer, frame in member.take_frames():
@@ -310,18 +297,24 @@ class RaftEngine:
         except Exception:
             logger.exception("the listener for changes failed")
 
-    def _job_ended(self, job: Job, future: asyncio.Future[object]) -> None:
+    def _job_ended(self, job: Job, future: asyncio.Future[float]) -> None:
         member = self._member
         if member is None or future.cancelled():
             return
         error = future.exception()
+        if isinstance(error, DiskFull):
+            member.job_waits(job)
+            self._loop.call_later(NO_ROOM_RETRY_S, self._submit, job)
+            return
         if error is not None:
             wrapped = (
                 error if isinstance(error, FatalRaftError) else DiskFailed(f"{job.name} failed: {error}")
             )
             self._fail(wrapped)
             return
-        member.job_done(job)
+        member.job_done(job, future.result())
+        if job.name == WRITE_LOG:
+            self.on_sync(future.result())
         if self._running:
             self._send(member)
             self._kick()

@@ -15,14 +15,17 @@ class DiskFailed(FatalRaftError):
     """A write or an fsync failed. What is on the disk is unknown, so nothing may be promised any more."""
 
 
+class DiskFull(Exception):
+    """There is no room for a write. What was half written is cut off again, so it may be tried again."""
+
+
 class DamagedFile(FatalRaftError):
     """A file holds bytes that were once durable and are not what was written."""
 
     def __init__(self, path: str, offset: int, problem: str) -> None:
         super().__init__(
-            f"{path} is damaged at byte {offset}: {problem}. Remedy: do not edit or truncate it; restore "
-            "this node's data directory from a backup, or replace the node by one with a new id and an "
-            "empty directory"
+            f"{path} is damaged at byte {offset}: {problem}. Remedy: do not edit or truncate it; get "
+            "the data again from the other nodes with `coterie node resync`"
         )
         self.path, self.offset = path, offset
 
@@ -61,6 +64,10 @@ class EntryTooLarge(ValueError):
 
 class TooManyProposals(NotCommitted):
     """Too many entries wait here already; this one was certainly not appended. Try again later."""
+
+
+class NoSpace(NotCommitted):
+    """The disks are too full for new work; this entry was certainly not appended. Try again later."""
 
 
 class TransferFailed(Exception):

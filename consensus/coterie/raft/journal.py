@@ -6,6 +6,7 @@ appends and syncs the block before anything that depends on it leaves the node."
 from __future__ import annotations
 
 import bisect
+import contextlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,11 +17,14 @@ from pysyncobj.journal import Journal as LibraryJournal
 from coterie.raft import journal_format as form
 from coterie.raft.disk import Disk, DiskFile
 from coterie.raft.entry import NO_OP_ENTRY, Logged, at_ms_of
-from coterie.raft.errors import DamagedFile
+from coterie.raft.errors import DamagedFile, DiskFailed, DiskFull
 from coterie.raft.journal_format import BaseRecord, EntryRecord, Identity, TruncateRecord, VoteRecord
+from coterie.raft.options import RaftOptions
+from coterie.raft.room import Reading, reserve_wanted
 
 NAME = "raft.journal"
 NEW_NAME = "raft.journal.new"
+MARK_NAME = "raft.synced"
 FIRST_INDEX = 1  # PySyncObj's logs begin with an entry of their own at index 1
 BLOCK_BYTES = 1 << 20  # of records per block while the file is rewritten
 
@@ -38,8 +42,8 @@ class Journal(LibraryJournal):  # type: ignore[misc]
     """Entries are (command, index, term). Position 0 holds the base, whose command is gone."""
 
     def __init__(self, disk: Disk, identity: Identity, rng: random.Random) -> None:
-        self._disk, self._identity = disk, identity
-        self._salt = rng.getrandbits(32)
+        self._disk, self._identity, self._rng = disk, identity, rng
+        self._reserve_bytes = 0
         self._term = 0
         self._voted_for: str | None = None
         self._pending: list[bytes] = []
@@ -49,7 +53,8 @@ class Journal(LibraryJournal):  # type: ignore[misc]
             self._load()
         else:
             self._identity = replace(identity, disk_id=f"{rng.getrandbits(64):016x}")
-            self.rewrite(self.base)()
+            self._begin()
+        self._mark = self._open_mark()
 
     # --- what PySyncObj asks of a journal ---
 
@@ -94,6 +99,8 @@ class Journal(LibraryJournal):  # type: ignore[misc]
 
     def _destroy(self) -> None:
         self._file.close()
+        if self._mark is not None:
+            self._mark.close()
 
     # --- reading ---
 
@@ -142,24 +149,78 @@ class Journal(LibraryJournal):  # type: ignore[misc]
         return block
 
     def write(self, block: bytes) -> None:
-        """Runs off the event loop."""
+        """Runs off the event loop. Raises DiskFull, and then it may be called again with the same block."""
         self._file.append(block)
         self._file.sync()
+        self._synced += len(block)
+        self._set_mark()
+        if self._reserve_bytes:
+            self._file.reserve(self._reserve_bytes)
+
+    def look(self, options: RaftOptions) -> Reading:
+        """How much room there is; also keeps room reserved, and the mark durable. Runs off the event loop."""
+        free_bytes, total_bytes = self._disk.room()
+        self._reserve_bytes = reserve_wanted(options, total_bytes)
+        reading = Reading(free_bytes, total_bytes, self._file.reserve(self._reserve_bytes))
+        if self._mark is not None and self._marked != self._synced:
+            self._marked = self._synced
+            self._mark.sync()
+        return reading
+
+    def _set_mark(self) -> None:
+        """Say how much is synced, without waiting for the disk: so damage to the last block can be told from
+        a torn write whenever the process, or a quiet second, outlived the write."""
+        if self._mark is not None:
+            with contextlib.suppress(DiskFull):
+                self._mark.overwrite(form.mark(self._salt, self._synced))
+
+    def _open_mark(self) -> DiskFile | None:
+        mark = form.mark(self._salt, self._synced)
+        try:
+            if not self._disk.exists(MARK_NAME) or self._disk.size(MARK_NAME) != len(mark):
+                file = self._disk.create(MARK_NAME)
+                file.append(mark)
+            else:
+                file = self._disk.open(MARK_NAME)
+                file.overwrite(mark)
+        except DiskFull:
+            return None
+        return file
 
     def rewrite(self, base: Base) -> Callable[[], None]:
         """Let the log begin behind `base` from now on, keeping what follows it (nothing, when the log does
         not pass through it). The function returned makes the new file; until it is done, nothing may be
-        taken from here: it runs off the event loop, while the node takes no step."""
-        if self.holds(base.index) and self.term_at(base.index) == base.term:
-            kept = self._log[base.index - self.base.index + 1 :]
-        else:
-            kept = []
+        taken from here: it runs off the event loop, while the node takes no step.
+
+        When there is no room for a new file, the old one, longer than needed, stays in use."""
+        passes = self.holds(base.index) and self.term_at(base.index) == base.term
+        kept = self._log[base.index - self.base.index + 1 :] if passes else []
+        old, unwritten = (self._salt, self._offset), self._pending
+        self._salt = self._rng.getrandbits(32)  # so that a mark is about one file only
         self._reset_log(base)
         for command, index, term in kept:
             self._remember(command, index, term)
         self._pending = []
         blocks = self._whole_file(kept)
-        return lambda: self._replace_file(blocks)
+
+        def work() -> None:
+            try:
+                self._replace_file(blocks)
+            except DiskFull:
+                self._disk.remove(NEW_NAME)
+                self._salt, self._offset = old
+                restart = [] if passes else [form.base_record(base.index, base.term, base.at_ms)]
+                self._pending = unwritten + restart
+
+        return work
+
+    def _begin(self) -> None:
+        """The first file of a new node."""
+        self._salt = self._rng.getrandbits(32)
+        try:
+            self._replace_file(self._whole_file([]))
+        except DiskFull as error:
+            raise DiskFailed(f"{error}. Remedy: a new node needs room on its disk") from error
 
     def _whole_file(self, entries: list[Logged]) -> list[bytes]:
         parts = [form.header(self._identity, self._salt)]
@@ -194,15 +255,22 @@ class Journal(LibraryJournal):  # type: ignore[misc]
         old, self._file = self._file, file
         if old is not None:
             old.close()
+        self._synced = self._offset
+        self._set_mark()
 
     # --- loading ---
 
     _file: DiskFile = None  # type: ignore[assignment]
+    _mark: DiskFile | None = None
+    _salt = 0
+    _offset = 0  # where the next block goes
+    _synced = _marked = 0
 
     def _load(self) -> None:
         path, raw = self._disk.path_of(NAME), self._disk.read(NAME)
         self._identity, self._salt, start = form.read_header(raw, path, self._identity)
-        records, good = form.read_blocks(raw, path, self._salt, start)
+        synced = form.read_mark(self._disk.read(MARK_NAME), self._salt) if self._disk.exists(MARK_NAME) else 0
+        records, good = form.read_blocks(raw, path, self._salt, start, synced)
         if not records or not isinstance(records[0], BaseRecord):
             raise DamagedFile(path, start, "the first block does not say where the log begins")
         for record in records:
@@ -214,7 +282,7 @@ class Journal(LibraryJournal):  # type: ignore[misc]
         # renamed. It must be on the disk before anything is promised that builds on it.
         self._file.sync()
         self._disk.sync_dir()
-        self._offset = good
+        self._offset = self._synced = good
 
     def _replay(self, record: form.Record, path: str) -> None:
         match record:

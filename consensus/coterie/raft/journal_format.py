@@ -21,6 +21,7 @@ from coterie.raft.errors import DamagedFile, WrongDataDir
 MAGIC = b"COTERIEJ"
 FORMAT = 2
 MARKER = b"\xc7\x1eBK"
+MARK_MAGIC = b"CTMK"
 ENTRY, TRUNCATE, VOTE, BASE = 1, 2, 3, 4
 
 _HEADER = struct.Struct("<8sIII")
@@ -31,6 +32,7 @@ _ENTRY = struct.Struct("<QQ")
 _INDEX = struct.Struct("<Q")
 _BASE = struct.Struct("<QQQ")
 _VOTE = struct.Struct("<QB")
+_MARK = struct.Struct("<4sIQI")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +126,25 @@ def _crc(payload: bytes | memoryview, salt: int, offset: int) -> int:
     return zlib.crc32(payload, zlib.crc32(_INDEX.pack(offset), salt))
 
 
-def read_blocks(raw: bytes, path: str, salt: int, start: int) -> tuple[list[Record], int]:
+def mark(salt: int, synced: int) -> bytes:
+    """The content of the mark file: so much of the journal with this salt has been synced."""
+    raw = struct.pack("<4sIQ", MARK_MAGIC, salt, synced)
+    return raw + struct.pack("<I", zlib.crc32(raw))
+
+
+def read_mark(raw: bytes, salt: int) -> int:
+    """How much of the journal with this salt is known to have been synced; 0: nothing is known."""
+    if len(raw) != _MARK.size:
+        return 0
+    _, of_salt, synced, _ = _MARK.unpack(raw)
+    return int(synced) if raw == mark(salt, synced) and of_salt == salt else 0
+
+
+def read_blocks(raw: bytes, path: str, salt: int, start: int, synced: int = 0) -> tuple[list[Record], int]:
     """All records, and where the good part ends; what follows is a torn write that was never promised.
 
-    Raises DamagedFile when a good block follows a bad one: then the bad one had been durable once. A flip of
-    bits in the very last block cannot be told from a torn write, and is cut off like one."""
+    Raises DamagedFile when a good block follows a bad one, or when the bad one lies below `synced`: then it
+    had been durable once."""
     records: list[Record] = []
     position = start
     while position < len(raw):
@@ -140,6 +156,8 @@ def read_blocks(raw: bytes, path: str, salt: int, start: int) -> tuple[list[Reco
             break
         records.extend(_records(raw, position + _BLOCK.size, position + size, path))
         position += size
+    if position < synced:
+        raise DamagedFile(path, position, f"a whole block should be here: {synced} bytes had been synced")
     return records, position
 
 

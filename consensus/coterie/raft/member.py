@@ -16,24 +16,25 @@ from typing import Any
 from coterie.core import ports
 from coterie.core.ports import Machine, NotCommitted
 from coterie.raft import messages as m
-from coterie.raft import reading
+from coterie.raft import storing
 from coterie.raft.disk import Disk
 from coterie.raft.errors import DamagedFile, LinkRefused, RemovedFromCluster, Why
 from coterie.raft.jobs import Job
+from coterie.raft.journal import MARK_NAME, Journal
 from coterie.raft.journal import NAME as JOURNAL_NAME
-from coterie.raft.journal import Journal
 from coterie.raft.journal_format import Identity
 from coterie.raft.options import RaftOptions
 from coterie.raft.seam import LEADER, Clock, Node, use_clock
 from coterie.raft.snapshot import NAME as SNAPSHOT_NAME
 from coterie.raft.snapshot import SnapshotStore
+from coterie.raft.storing import WRITE_LOG
 from coterie.raft.wire import Wire
 
 logger = logging.getLogger("coterie.raft")
 TIMER_SLACK_S = 0.0005  # the library's timers fire when they have passed, not when they are reached
 
 
-class SyncObj(reading.SyncObj):
+class SyncObj(storing.SyncObj):
     """See the module. Known outside as Member."""
 
     def __init__(
@@ -51,9 +52,10 @@ class SyncObj(reading.SyncObj):
         self._wire = Wire(options.cluster_id, options.frame_bytes_max)
         self._seen: tuple[str, int] = ("", 0)
         self.changed = False  # the driver rings the bell, and sets it back
-        if disk.exists(SNAPSHOT_NAME) and not disk.exists(JOURNAL_NAME):
-            # Its term and vote are gone with it: this node could vote twice.
-            raise DamagedFile(disk.path_of(JOURNAL_NAME), 0, "it is missing, and a snapshot is there")
+        for name in (SNAPSHOT_NAME, MARK_NAME):
+            if disk.exists(name) and not disk.exists(JOURNAL_NAME):
+                # Its term and vote are gone with it: this node could vote twice.
+                raise DamagedFile(disk.path_of(JOURNAL_NAME), 0, f"it is missing, and {name} is there")
         journal = Journal(disk, Identity(options.cluster_id, options.node_id), rng)
         store = SnapshotStore(disk, options.cluster_id)
         self._handlers: dict[type, Callable[[Node, Any], None]] = {
@@ -113,8 +115,10 @@ class SyncObj(reading.SyncObj):
                 "the cluster. Remedy: to bring the node back, add it again with an empty data directory"
             )
 
-    def job_done(self, job: Job) -> None:
-        """A job's work has ended well. A job that fails is fatal, and there is no next step."""
+    def job_done(self, job: Job, took_s: float = 0.0) -> None:
+        """A job's work has ended well. One that raises DiskFull waits for room (`job_waits`) and is run
+        again; any other failure is fatal, and there is no next step."""
+        self._job_took(job, took_s)
         self._finished.append(job)
         if job.blocking:
             self._blocked -= 1
@@ -132,7 +136,8 @@ class SyncObj(reading.SyncObj):
         self._durable_index = self._log.last_index
         was_leader = self.__raftState == LEADER
         self._finish_jobs()
-        self._maybe_cut()
+        if not self._blocked:
+            self._maybe_cut()
         if not self._blocked:
             self._take_in()
         if was_leader and self.__raftState != LEADER:
@@ -150,6 +155,7 @@ class SyncObj(reading.SyncObj):
         while self._inbox:
             self._inbox.popleft()()
         self.expire()
+        self._tick_disk()
         self._tick_election()
         super()._onTick(0)
         self._tick_reads()
@@ -165,7 +171,7 @@ class SyncObj(reading.SyncObj):
             def written() -> None:
                 self._writing, self._durable_term = False, term
 
-            self._job("write log", lambda: self._log.write(block), written, blocking=True)
+            self._job(WRITE_LOG, lambda: self._log.write(block), written, blocking=True)
 
     def _note_changes(self) -> None:
         seen = (self.leader, self.__raftCurrentTerm)

@@ -56,6 +56,8 @@ class AppendReply:
     sent_at_us: int
     matched: bool
     next_index: int
+    room: int = 0  # see room.Room
+    sync_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +97,14 @@ class Forward:
     again: bool
     ids: list[bytes]
     bodies: list[bytes]
+    vital: bool = False
 
 
 class Refusal(IntEnum):
     NOT_LEADER = 0
     BUSY = 1
     UNKNOWN = 2
+    NO_SPACE = 3
 
 
 @dataclass(frozen=True, slots=True)

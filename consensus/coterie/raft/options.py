@@ -43,6 +43,9 @@ class RaftOptions:
     snapshot_slice_bytes: int = 1 * MIB  # written and synced in one go
     snapshot_chunk_bytes: int = 256 * 1024  # of one message while it is sent
     snapshot_window: int = 16  # unanswered chunks
+    disk_low_bytes: int = 64 * MIB  # free; with less, only what ends work is taken (at most 1/20 of the disk)
+    disk_reserve_bytes: int = 8 * MIB  # allocated ahead for that, and for votes (at most 1/20 of the disk)
+    slow_disk_ms: int = 100  # a leader whose syncs stay above this hands over to a node with a faster disk
 
     def __post_init__(self) -> None:
         problems = list(self._problems())
@@ -112,4 +115,7 @@ LIMITS = (
     "snapshot_slice_bytes",
     "snapshot_chunk_bytes",
     "snapshot_window",
+    "disk_low_bytes",
+    "disk_reserve_bytes",
+    "slow_disk_ms",
 )

@@ -7,6 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from coterie.raft.disk import DiskFile
+from coterie.raft.room import Room
 from coterie.raft.snapshot import Meta
 
 
@@ -39,6 +40,8 @@ class Progress:
     window_bytes: int = 0
     unanswered: deque[int] = field(default_factory=deque)  # sequences of messages of any kind
     snapshot: SnapshotSend | None = None
+    room: Room = Room.OK  # on its disk; FULL: it is sent nothing to store
+    sync_s: float = 0.0  # 99th percentile of its syncs; 0: not known
 
     def sent(self, sequence: int, size: int) -> None:
         self.sent_sequence = sequence
@@ -59,6 +62,14 @@ class Progress:
     def matched(self, index: int) -> None:
         self.match_index = max(self.match_index, index)
         self.next_index = max(self.next_index, self.match_index + 1)
+
+    def hold(self) -> None:
+        """It has no room: what was sent ahead was not stored."""
+        self.close_snapshot()
+        if not self.probing:
+            self.next_index = self.match_index + 1
+        self.window.clear()
+        self.window_bytes = 0
 
     def restart(self, next_index: int) -> None:
         """A new link: what was on its way is lost, and the disk behind the link may be another one."""

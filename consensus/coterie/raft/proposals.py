@@ -15,7 +15,7 @@ from enum import Enum
 
 from coterie.core.ports import Committed, NoQuorum, NotCommitted
 from coterie.raft.entry import make_id
-from coterie.raft.errors import TooManyProposals
+from coterie.raft.errors import NoSpace, TooManyProposals
 
 Done = Callable[[Committed | Exception], None]
 
@@ -37,6 +37,7 @@ class Proposal:
     body: bytes
     deadline: float
     done: Done
+    vital: bool
     stage: Stage = Stage.WAITING
     term: int = 0
     via: str = ""  # the leader it was sent to; empty: this node appended it itself
@@ -58,14 +59,14 @@ class Proposals:
     def __len__(self) -> int:
         return len(self._open)
 
-    def add(self, body: bytes, deadline: float, done: Done) -> Proposal:
+    def add(self, body: bytes, deadline: float, done: Done, *, vital: bool = False) -> Proposal:
         """Raises TooManyProposals."""
         if len(self._open) >= self._count_max or self._bytes + len(body) > self._bytes_max:
             raise TooManyProposals(
                 f"{len(self._open)} proposals with {self._bytes} bytes wait already, the limits are "
                 f"{self._count_max} and {self._bytes_max}; try again later"
             )
-        proposal = Proposal(make_id(self._incarnation, next(self._numbers)), body, deadline, done)
+        proposal = Proposal(make_id(self._incarnation, next(self._numbers)), body, deadline, done, vital)
         self._open[proposal.entry_id] = proposal
         self._bytes += len(body)
         self._to_send.append(proposal)
@@ -110,6 +111,17 @@ class Proposals:
                 self._send_anew(proposal)
                 again = True
         return again
+
+    def turned_away(self, ids: Iterable[bytes], peer: str, term: int) -> None:
+        """`peer` has no room for these, and certainly did not append them when it was asked in `term`."""
+        for entry_id in ids:
+            proposal = self._open.get(entry_id)
+            if proposal is not None and (proposal.via, proposal.term) == (peer, term):
+                self.turn_away(proposal)
+
+    def turn_away(self, proposal: Proposal) -> None:
+        if self._close(proposal.entry_id) is not None:
+            proposal.done(NoSpace("the disks are too full for new work; the entry was not appended"))
 
     def term_applied(self, term: int) -> None:
         """An entry of this term is applied: tries in older terms that were not seen by now are dead."""

@@ -36,7 +36,9 @@ class SyncObj(snapshots.SyncObj):
 
     # --- proposing ---
 
-    def propose(self, body: bytes, timeout_s: float, done: Done) -> Callable[[], None]:
+    def propose(
+        self, body: bytes, timeout_s: float, done: Done, *, vital: bool = False
+    ) -> Callable[[], None]:
         """Queue an entry for the next step. `done` is called once, with Committed or NotCommitted; the
         function returned gives up waiting. Raises EntryTooLarge or TooManyProposals."""
         if len(body) > self._options.entry_bytes_max - HEADER_BYTES:
@@ -44,7 +46,7 @@ class SyncObj(snapshots.SyncObj):
                 f"entry of {len(body)} bytes, the limit is {self._options.entry_bytes_max - HEADER_BYTES}; "
                 "put large data beside the log and refer to it"
             )
-        proposal = self._proposals.add(body, self._now() + timeout_s, done)
+        proposal = self._proposals.add(body, self._now() + timeout_s, done, vital=vital)
         return lambda: self._proposals.drop(proposal)
 
     def _checkCommandsToApply(self) -> None:
@@ -59,6 +61,9 @@ class SyncObj(snapshots.SyncObj):
     def _append_proposals(self) -> None:
         later: list[Proposal] = []
         for proposal in self._proposals.to_send():
+            if proposal.stage is Stage.WAITING and self._refuses(proposal.vital):
+                self._proposals.turn_away(proposal)
+                continue
             if proposal.stage is not Stage.WAITING or not self._has_room():
                 later.append(proposal)
                 continue
@@ -68,16 +73,15 @@ class SyncObj(snapshots.SyncObj):
 
     def _forward_proposals(self, leader: Node) -> None:
         later: list[Proposal] = []
-        batches: dict[bool, list[Proposal]] = {False: [], True: []}
+        batches: dict[tuple[bool, bool], list[Proposal]] = {}
         for proposal in self._proposals.to_send():
-            if proposal.stage is Stage.WAITING:
-                batches[False].append(proposal)
-            elif proposal.stage is Stage.UNSURE and self._is_same_try(proposal, leader):
-                batches[True].append(proposal)
-            elif proposal.stage is Stage.UNSURE:
+            if proposal.stage is Stage.UNSURE and not self._is_same_try(proposal, leader):
                 later.append(proposal)
-        for again, batch in batches.items():
-            self._forward(leader, batch, again=again)
+            elif proposal.stage in (Stage.WAITING, Stage.UNSURE):
+                key = (proposal.stage is Stage.UNSURE, proposal.vital)
+                batches.setdefault(key, []).append(proposal)
+        for (again, vital), batch in sorted(batches.items()):
+            self._forward(leader, batch, again=again, vital=vital)
         self._put_back(later)
 
     def _is_same_try(self, proposal: Proposal, leader: Node) -> bool:
@@ -87,21 +91,21 @@ class SyncObj(snapshots.SyncObj):
         for proposal in reversed(proposals):
             self._proposals.back(proposal)
 
-    def _forward(self, leader: Node, batch: list[Proposal], *, again: bool) -> None:
+    def _forward(self, leader: Node, batch: list[Proposal], *, again: bool, vital: bool) -> None:
         start, size = 0, 0
         for at, proposal in enumerate(batch):
             if at > start and size + len(proposal.body) > self._options.append_bytes_max:
-                self._post_forward(leader, batch[start:at], again=again)
+                self._post_forward(leader, batch[start:at], again=again, vital=vital)
                 start, size = at, 0
             size += len(proposal.body)
             proposal.stage, proposal.term = Stage.SENT, self.__raftCurrentTerm
             proposal.via = str(leader.id)
         if start < len(batch):
-            self._post_forward(leader, batch[start:], again=again)
+            self._post_forward(leader, batch[start:], again=again, vital=vital)
 
-    def _post_forward(self, leader: Node, batch: list[Proposal], *, again: bool) -> None:
+    def _post_forward(self, leader: Node, batch: list[Proposal], *, again: bool, vital: bool) -> None:
         ids, bodies = [p.entry_id for p in batch], [p.body for p in batch]
-        self._post(leader, m.Forward(self.__raftCurrentTerm, again, ids, bodies))
+        self._post(leader, m.Forward(self.__raftCurrentTerm, again, ids, bodies, vital))
 
     # --- on the leader ---
 
@@ -114,19 +118,20 @@ class SyncObj(snapshots.SyncObj):
             reason = Refusal.UNKNOWN if message.again else Refusal.NOT_LEADER
             self._post(node, m.ForwardReply(self.__raftCurrentTerm, message.term, message.ids, reason))
             return
-        busy: list[bytes] = []
-        unknown: list[bytes] = []
+        refused: dict[Refusal, list[bytes]] = {Refusal.BUSY: [], Refusal.UNKNOWN: [], Refusal.NO_SPACE: []}
         for entry_id, body in zip(message.ids, message.bodies, strict=True):
             if entry_id in self._remembered:
                 continue
             if message.again and not self._remembers_all:
-                unknown.append(entry_id)
+                refused[Refusal.UNKNOWN].append(entry_id)
+            elif self._refuses(message.vital):
+                refused[Refusal.NO_SPACE].append(entry_id)
             elif self._takes(body):
                 self._remember_id(entry_id)
                 self._append_entry(entry_id, body)
             else:
-                busy.append(entry_id)
-        for ids, reason in ((busy, Refusal.BUSY), (unknown, Refusal.UNKNOWN)):
+                refused[Refusal.BUSY].append(entry_id)
+        for reason, ids in refused.items():
             if ids:
                 self._post(node, m.ForwardReply(self.__raftCurrentTerm, message.term, ids, reason))
 
@@ -147,6 +152,10 @@ class SyncObj(snapshots.SyncObj):
             and log.bytes_between(commit, log.last_index) < options.uncommitted_bytes_max
         )
 
+    def _refuses(self, vital: bool) -> bool:
+        """Whether this leader's disks are too full for an entry."""
+        raise NotImplementedError
+
     def _append_entry(self, entry_id: bytes, body: bytes) -> None:
         at_ms = max(self._clock.wall_ms(), self._log.last_at_ms)
         self._log.add(seal(at_ms, entry_id, body), self._log.last_index + 1, self.__raftCurrentTerm)
@@ -156,6 +165,9 @@ class SyncObj(snapshots.SyncObj):
     def _on_forward_reply(self, node: Node, message: m.ForwardReply) -> None:
         if message.reason is Refusal.UNKNOWN:
             return  # then only the log, or the deadline, can tell
+        if message.reason is Refusal.NO_SPACE:
+            self._proposals.turned_away(message.ids, str(node.id), message.of_term)
+            return
         if self._proposals.refused(message.ids, str(node.id), message.of_term):
             self._proposals.retry_at = self._now() + self._pause()
 

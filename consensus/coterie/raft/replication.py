@@ -12,6 +12,7 @@ from coterie.raft import elections
 from coterie.raft import messages as m
 from coterie.raft.errors import FatalRaftError
 from coterie.raft.progress import Progress
+from coterie.raft.room import Room
 from coterie.raft.seam import LEADER, Node
 
 SMALL_APPEND_ENTRIES = 64  # fewer than these wait while an append is unanswered
@@ -89,6 +90,8 @@ class SyncObj(elections.SyncObj):
     def _send_entries(self, node: Node, progress: Progress) -> None:
         if not self._is_up(node) or len(progress.unanswered) >= UNANSWERED_MAX:
             return
+        if progress.room is Room.FULL:
+            return
         if progress.snapshot is not None or progress.next_index <= self._log.base.index:
             self._send_snapshot(node, progress)
             return
@@ -153,6 +156,8 @@ class SyncObj(elections.SyncObj):
         progress = self._note_answer(node, message)
         if progress is None:
             return
+        progress.room = Room(min(message.room, Room.FULL))
+        progress.sync_s = message.sync_us / 1_000_000
         if message.matched:
             self._note_match(node, progress, message.next_index - 1)
             if progress.probing and message.sequence == progress.probe_sequence:
@@ -160,6 +165,8 @@ class SyncObj(elections.SyncObj):
                 progress.next_index = progress.match_index + 1
         else:
             self._note_mismatch(progress, message)
+        if progress.room is Room.FULL:
+            progress.hold()
         self._send_entries(node, progress)
 
     def _note_answer(self, node: Node, message: m.AppendReply | m.SnapshotReply) -> Progress | None:
@@ -219,8 +226,7 @@ class SyncObj(elections.SyncObj):
         if mismatch is not None:
             self._answer(node, message, matched=False, next_index=mismatch)
             return
-        self._store_entries(message)
-        match = max(message.prev_index + len(message.entries), self._log.base.index)
+        match = max(self._store_entries(message), self._log.base.index)
         self._answer(node, message, matched=True, next_index=match + 1)
         self._commit_to(min(message.commit_index, match))
 
@@ -229,7 +235,13 @@ class SyncObj(elections.SyncObj):
             self._post(
                 node,
                 m.AppendReply(
-                    self.__raftCurrentTerm, message.sequence, message.sent_at_us, matched, next_index
+                    self.__raftCurrentTerm,
+                    message.sequence,
+                    message.sent_at_us,
+                    matched,
+                    next_index,
+                    self._room_to_tell(),
+                    int(self.sync_p99_s * 1_000_000),
                 ),
             )
 
@@ -250,7 +262,8 @@ class SyncObj(elections.SyncObj):
             index -= 1
         return index
 
-    def _store_entries(self, message: m.Append) -> None:
+    def _store_entries(self, message: m.Append) -> int:
+        """Returns the last index that is equal to the leader's; below the end when there is no room."""
         log = self._log
         index = message.prev_index
         for term, command in zip(message.terms, message.entries, strict=True):
@@ -262,8 +275,23 @@ class SyncObj(elections.SyncObj):
                     continue  # what matches is never cut: it may have been acknowledged
                 if index <= self.__raftCommitIndex:
                     raise FatalRaftError(f"entry {index} is committed here and the leader has another")
+                if not self._takes_entries():
+                    return index - 1
                 log.deleteEntriesFrom(index - log.base.index)
+            if not self._takes_entries():
+                return index - 1
             log.add(command, index, term)
+        return index
+
+    def _takes_entries(self) -> bool:
+        raise NotImplementedError
+
+    def _room_to_tell(self) -> Room:
+        raise NotImplementedError
+
+    @property
+    def sync_p99_s(self) -> float:
+        raise NotImplementedError
 
     def _commit_to(self, index: int) -> None:
         self.__raftCommitIndex = max(self.__raftCommitIndex, index)

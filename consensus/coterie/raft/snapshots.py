@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -23,6 +24,7 @@ from coterie.raft.snapshot import Meta, SnapshotStore
 from coterie.raft.spool import Making, Receiving
 
 logger = logging.getLogger("coterie.raft")
+NO_ROOM_RETRY_S = 2.0
 
 
 class SyncObj(replication.SyncObj):
@@ -32,6 +34,8 @@ class SyncObj(replication.SyncObj):
     _receiving: Receiving | None = None
     _ready_to_cut = False
     _cut_wanted = False
+    _make_again_at = -math.inf
+    _no_room_until = -math.inf  # for a snapshot that is sent here
 
     def __init__(self, machine: Machine, disk: Disk, store: SnapshotStore, *args: Any) -> None:
         self._machine, self._disk, self._store = machine, disk, store
@@ -78,6 +82,8 @@ class SyncObj(replication.SyncObj):
         )
         if self._making is not None or not (grown or self._snapshot_wanted):
             return
+        if self._now() < self._make_again_at or not self._has_space_for(self._store.size_bytes):
+            return
         self._snapshot_wanted = False
         if index <= max(self._store.index, 1):
             return
@@ -89,6 +95,11 @@ class SyncObj(replication.SyncObj):
     def _make_slice(self, making: Making) -> None:
         if self._making is not making:
             self._job("drop snapshot", making.spool.close, nothing)
+            return
+        if making.spool.failed:
+            self._making = None
+            self._snapshot_wanted, self._make_again_at = True, self._now() + NO_ROOM_RETRY_S
+            self._job("drop snapshot", making.spool.discard, nothing)
             return
         if making.complete:
             # The driver prepares what depends on the old entries, then calls cut_log.
@@ -217,6 +228,8 @@ class SyncObj(replication.SyncObj):
             self._drop_receiving()
             self._answer_chunk(node, message, SnapshotStatus.DONE, self.__raftCommitIndex)
             return
+        if self._now() < self._no_room_until:
+            return  # the leader hears of it by the next answer to an append
         key = (str(node.id), message.term, message.index, message.size_bytes)
         if message.offset == 0:
             self._drop_receiving()
@@ -234,6 +247,10 @@ class SyncObj(replication.SyncObj):
 
     def _chunk_stored(self, node: Node, message: m.SnapshotChunk, receiving: Receiving, last: bool) -> None:
         if self._receiving is not receiving:
+            return
+        if receiving.spool.failed:
+            self._receiving, self._no_room_until = None, self._now() + NO_ROOM_RETRY_S
+            self._job("drop chunks", receiving.spool.discard, nothing)
             return
         if not last:
             self._answer_chunk(node, message, SnapshotStatus.MORE, receiving.offset)
@@ -283,6 +300,9 @@ class SyncObj(replication.SyncObj):
                 self.__raftCurrentTerm, message.sequence, message.sent_at_us, message.index, offset, status
             ),
         )
+
+    def _has_space_for(self, size_bytes: int) -> bool:
+        raise NotImplementedError
 
     def _job(
         self, name: str, work: Callable[[], object], done: Callable[[], None], *, blocking: bool = False

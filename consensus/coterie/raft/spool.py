@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 
 from coterie.raft import snapshot as form
 from coterie.raft.disk import Disk, DiskFile
+from coterie.raft.errors import DiskFull
+
+logger = logging.getLogger("coterie.raft")
 
 
 class Spool:
@@ -14,14 +18,22 @@ class Spool:
     def __init__(self, disk: Disk, name: str) -> None:
         self._disk, self._name = disk, name
         self._file: DiskFile | None = None
+        self.failed = False  # for want of room: what it holds is no use
 
     def append(self, data: bytes, *, sync: bool) -> Callable[[], None]:
         """A job's work."""
 
         def work() -> None:
-            if self._file is None:
-                self._file = self._disk.create(self._name)
-            self._file.append(data)
+            if self.failed:
+                return
+            try:
+                if self._file is None:
+                    self._file = self._disk.create(self._name)
+                self._file.append(data)
+            except DiskFull as error:
+                logger.warning("no room for a snapshot", extra={"file": self._name, "error": str(error)})
+                self.failed = True
+                return
             if sync:
                 self._file.sync()
 
@@ -32,6 +44,11 @@ class Spool:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def discard(self) -> None:
+        """Also a job's work: give the room back."""
+        self.close()
+        self._disk.remove(self._name)
 
 
 class Making:

@@ -123,7 +123,7 @@ def _forward(term: int, body: Any) -> m.Forward:
     if len(ids) != len(bodies) or not ids:
         raise BadFrame(f"{len(bodies)} forwarded entries with {len(ids)} ids")
     _require_ids(ids)
-    return m.Forward(term, body.again, ids, bodies)
+    return m.Forward(term, body.again, ids, bodies, body.vital)
 
 
 def _forward_reply(term: int, body: Any) -> m.ForwardReply:

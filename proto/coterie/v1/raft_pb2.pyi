@@ -181,11 +181,17 @@ class RaftMessage(_message.Message):
         SENT_AT_US_FIELD_NUMBER: _builtins.int
         MATCHED_FIELD_NUMBER: _builtins.int
         NEXT_INDEX_FIELD_NUMBER: _builtins.int
+        ROOM_FIELD_NUMBER: _builtins.int
+        SYNC_US_FIELD_NUMBER: _builtins.int
         sequence: _builtins.int
         sent_at_us: _builtins.int
         matched: _builtins.bool
         next_index: _builtins.int
         """matched: one past the last index known equal; else where to try next"""
+        room: _builtins.int
+        """on the follower's disk: 0 for all, 1 only for what ends work, 2 for no entries"""
+        sync_us: _builtins.int
+        """99th percentile of its syncs in the last seconds; 0: it had none"""
         def __init__(
             self,
             *,
@@ -193,10 +199,12 @@ class RaftMessage(_message.Message):
             sent_at_us: _builtins.int = ...,
             matched: _builtins.bool = ...,
             next_index: _builtins.int = ...,
+            room: _builtins.int = ...,
+            sync_us: _builtins.int = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["matched", b"matched", "next_index", b"next_index", "sent_at_us", b"sent_at_us", "sequence", b"sequence"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["matched", b"matched", "next_index", b"next_index", "room", b"room", "sent_at_us", b"sent_at_us", "sequence", b"sequence", "sync_us", b"sync_us"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -297,8 +305,11 @@ class RaftMessage(_message.Message):
         AGAIN_FIELD_NUMBER: _builtins.int
         IDS_FIELD_NUMBER: _builtins.int
         BODIES_FIELD_NUMBER: _builtins.int
+        VITAL_FIELD_NUMBER: _builtins.int
         again: _builtins.bool
         """the first try may have been appended: look before appending"""
+        vital: _builtins.bool
+        """they end work: taken even when the disks are nearly full"""
         @_builtins.property
         def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
         @_builtins.property
@@ -309,10 +320,11 @@ class RaftMessage(_message.Message):
             again: _builtins.bool = ...,
             ids: _abc.Iterable[_builtins.bytes] | None = ...,
             bodies: _abc.Iterable[_builtins.bytes] | None = ...,
+            vital: _builtins.bool = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["again", b"again", "bodies", b"bodies", "ids", b"ids"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["again", b"again", "bodies", b"bodies", "ids", b"ids", "vital", b"vital"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -334,6 +346,8 @@ class RaftMessage(_message.Message):
             """certainly not appended"""
             UNKNOWN: RaftMessage.ForwardReply._Reason.ValueType  # 2
             """may have been appended"""
+            NO_SPACE: RaftMessage.ForwardReply._Reason.ValueType  # 3
+            """certainly not appended: the disks are too full for new work"""
 
         class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper): ...
         NOT_LEADER: RaftMessage.ForwardReply.Reason.ValueType  # 0
@@ -342,6 +356,8 @@ class RaftMessage(_message.Message):
         """certainly not appended"""
         UNKNOWN: RaftMessage.ForwardReply.Reason.ValueType  # 2
         """may have been appended"""
+        NO_SPACE: RaftMessage.ForwardReply.Reason.ValueType  # 3
+        """certainly not appended: the disks are too full for new work"""
 
         OF_TERM_FIELD_NUMBER: _builtins.int
         IDS_FIELD_NUMBER: _builtins.int

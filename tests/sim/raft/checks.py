@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from coterie.core.ports import Committed, NoQuorum
+from coterie.raft.errors import NoSpace
 
 _IMAGE = struct.Struct(">QIQ")
 PADDING = bytes(90)
@@ -103,7 +104,8 @@ class Book:
         for asked in self.asked:
             if not asked.answers and not asked.lost:
                 raise Violation(f"proposal {asked.body[:12]!r} on {asked.node} was never answered")
-            if asked.answers and type(asked.answers[0]) is NoQuorum and asked.body in self.where:
+            certain = asked.answers and type(asked.answers[0]) in (NoQuorum, NoSpace)
+            if certain and asked.body in self.where:
                 raise Violation(f"told that {asked.body[:12]!r} was not appended, but it was applied")
 
     @property

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+from coterie.raft.errors import DiskFull
+
 SECTOR = 512
 
 
@@ -17,6 +19,7 @@ class Inode:
     def __init__(self) -> None:
         self.data = bytearray()
         self.durable = b""
+        self.reserved = 0  # behind the end
 
 
 class SimFile:
@@ -31,10 +34,28 @@ class SimFile:
 
     def append(self, data: bytes) -> None:
         self._check()
+        inode = self._inode
+        if len(data) > inode.reserved + self._disk.free:
+            inode.reserved = 0  # the torn part was cut, and what was allocated behind it
+            raise DiskFull(f"no room for {len(data)} bytes")
         if self._disk.burn():
-            self._inode.data += data[: self._disk.rng.randint(0, len(data))]
+            inode.data += data[: self._disk.rng.randint(0, len(data))]
             raise Died
-        self._inode.data += data
+        inode.reserved = max(0, inode.reserved - len(data))
+        inode.data += data
+
+    def reserve(self, size: int) -> int:
+        self._check()
+        inode = self._inode
+        if inode.reserved < size // 2 and size - inode.reserved <= self._disk.free:
+            inode.reserved = size
+        return inode.reserved
+
+    def overwrite(self, data: bytes) -> None:
+        self._check()
+        if self._disk.burn():
+            raise Died
+        self._inode.data[:] = data
 
     def sync(self) -> None:
         self._check()
@@ -56,9 +77,24 @@ class SimDisk:
         self.rng = rng
         self.process = 0  # which start of the node may use it
         self.fuse: int | None = None  # operations left to live
+        self.size_bytes = 1 << 30
+        self.taken_bytes = 0  # by other programs
         self._names: dict[str, Inode] = {}
         self._durable_names: dict[str, Inode] = {}
         self._unsynced: list[tuple[str, str, Inode | None]] = []  # (kind, name, inode) in order
+
+    @property
+    def free(self) -> int:
+        inodes = {id(inode): inode for inode in self._names.values()}.values()
+        used = sum(len(inode.data) + inode.reserved for inode in inodes)
+        return max(0, self.size_bytes - self.taken_bytes - used)
+
+    def drop_reserves(self) -> None:
+        for inode in self._names.values():
+            inode.reserved = 0
+
+    def room(self) -> tuple[int, int]:
+        return self.free, self.size_bytes
 
     # --- dying ---
 
@@ -89,6 +125,7 @@ class SimDisk:
                 names.pop(name, None)
         self._names, self._durable_names, self._unsynced = names, dict(names), []
         for inode in {id(inode): inode for inode in names.values()}.values():
+            inode.reserved = 0
             inode.data = bytearray(self._torn(inode))
             inode.durable = bytes(inode.data)
 

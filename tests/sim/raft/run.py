@@ -58,6 +58,8 @@ class Nemesis:
             self.die_in_compaction,
             self.die_at_start,
             self.slow_disk,
+            self.fill_disk,
+            self.fill_disk,
             self.slow_network,
             self.transfer,
             self.jump_wall_clock,
@@ -175,6 +177,15 @@ class Nemesis:
         node.disk_us = self.rng.choice([5_000, 40_000, 200_000])
         self._after(50, 600, lambda: setattr(node, "disk_us", self.world.disk_us))
 
+    def fill_disk(self, a: str, b: str) -> None:
+        """Others take the room, now and then what was allocated for the log too."""
+        for node_id in self.world.ids if self.rng.random() < 0.3 else [a]:
+            disk = self.world.nodes[node_id].disk
+            disk.taken_bytes = disk.size_bytes
+            if self.rng.random() < 0.3:
+                disk.drop_reserves()
+            self._after(30, 1_500, lambda disk=disk: setattr(disk, "taken_bytes", 0))  # type: ignore[misc]
+
     def slow_network(self, a: str, b: str) -> None:
         self.world.network.slow_us = self.rng.choice([5_000, 30_000, 80_000])
         self._after(50, 600, lambda: setattr(self.world.network, "slow_us", 0))
@@ -195,6 +206,7 @@ class Nemesis:
         for a in world.ids:
             node = world.nodes[a]
             node.disk_us, node.fuse_at, node.disk.fuse = world.disk_us, "", None
+            node.disk.taken_bytes = 0
             world.resume(a)
             for b in world.ids:
                 if a != b:
@@ -220,7 +232,7 @@ class Clients:
         rng, world = self.rng, self.world
         node_id = rng.choice(world.ids)
         for _ in range(rng.randint(5, 30) if rng.random() < 0.03 else 1):
-            world.propose(node_id, self.body(), rng.choice([0.1, 0.5, 1.5]))
+            world.propose(node_id, self.body(), rng.choice([0.1, 0.5, 1.5]), vital=rng.random() < 0.3)
         if rng.random() < 0.4:
             world.read(rng.choice(world.ids), 0.5)
 
@@ -279,6 +291,7 @@ def _expect_progress(world: World, clients: Clients) -> None:
             and world.leader() != ""
             and all(member.leader == world.leader() for member in members)
             and len({member.applied_index for member in members}) == 1
+            and all(member.takes_new_work for member in members)
             and all(asked.answers or asked.lost for asked in world.book.asked)
         )
 

@@ -12,30 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from coterie.core.ports import Committed, NotCommitted
-from coterie.raft.errors import FatalRaftError
+from coterie.raft.errors import DiskFull, FatalRaftError
 from coterie.raft.jobs import Job
 from coterie.raft.member import Member
 from coterie.raft.options import RaftOptions
 from tests.sim.raft.checks import Asked, Book, SimMachine, Violation
+from tests.sim.raft.clock import NodeClock
 from tests.sim.raft.disk import Died, SimDisk
 from tests.sim.raft.network import Network
 
 ELECTION_MS = 150
 MILLISECOND = 1_000
 STEPS_PER_100_MS_MAX = 800
-
-
-class NodeClock:
-    """Virtual time with an origin of its own, and a wall clock that is wrong and jumps."""
-
-    def __init__(self, world: World, offset_us: int, wall_ms: int) -> None:
-        self._world, self._offset_us, self.wall_offset_ms = world, offset_us, wall_ms
-
-    def monotonic(self) -> float:
-        return (self._world.now_us + self._offset_us) / 1_000_000
-
-    def wall_ms(self) -> int:
-        return max(0, 1_700_000_000_000 + self._world.now_us // 1_000 + self.wall_offset_ms)
 
 
 @dataclass(slots=True)
@@ -106,12 +94,14 @@ class World:
             snapshot_slice_bytes=200,
             snapshot_chunk_bytes=128,
             snapshot_window=3,
+            disk_low_bytes=5_000,
+            disk_reserve_bytes=12_000,
         )
 
     def _new_node(self, node_id: str) -> SimNode:
         offset, wall = self.rng.randrange(10**9), self.rng.randint(-5_000, 5_000)
         disk = SimDisk(random.Random(self.rng.random()))
-        return SimNode(node_id, disk, NodeClock(self, offset, wall), disk_us=self.disk_us)
+        return SimNode(node_id, disk, NodeClock(lambda: self.now_us, offset, wall), disk_us=self.disk_us)
 
     # --- time ---
 
@@ -161,7 +151,7 @@ class World:
         node = self.nodes[node_id]
         if node.is_up and node.jobs and self.rng.random() < 0.8:
             node.disk.fuse = self.rng.randint(0, 1 if node.jobs[0].name == "write log" else 8)
-            with contextlib.suppress(Died):
+            with contextlib.suppress(Died, DiskFull):
                 node.jobs[0].work()
         node.member = None
         node.jobs.clear()
@@ -327,10 +317,12 @@ class World:
             return
         node.job_running = True
         process = node.member
-        delay = self.rng.randint(50, node.disk_us)
-        self.later(delay, lambda: self._to(node, lambda: self._job(node)) if node.member is process else None)
+        us = self.rng.randint(50, node.disk_us)
+        self.later(
+            us, lambda: self._to(node, lambda: self._job(node, us)) if node.member is process else None
+        )
 
-    def _job(self, node: SimNode) -> None:
+    def _job(self, node: SimNode, took_us: int) -> None:
         job = node.jobs[0]
         if node.fuse_at and job.name == node.fuse_at:
             self.kill(node.node_id, power=self.rng.random() < 0.5)
@@ -341,18 +333,27 @@ class World:
             node.jobs.clear()
             self.kill(node.node_id, power=self.rng.random() < 0.5)
             return
+        except DiskFull:
+            node.member.job_waits(job)
+            process = node.member
+            self.later(20 * MILLISECOND, lambda: self._again(node) if node.member is process else None)
+            return
         except FatalRaftError as error:
             raise Violation(f"{node.node_id}: {job.name} failed: {error}") from error
         node.jobs.popleft()
         node.job_running = False
-        node.member.job_done(job)
+        node.member.job_done(job, took_us / 1_000_000)
         self._send(node)
         self._kick(node)
         self._run_job(node)
 
+    def _again(self, node: SimNode) -> None:
+        node.job_running = False
+        self._run_job(node)
+
     # --- clients ---
 
-    def propose(self, node_id: str, body: bytes, timeout_s: float) -> Asked | None:
+    def propose(self, node_id: str, body: bytes, timeout_s: float, *, vital: bool = False) -> Asked | None:
         node = self.nodes[node_id]
         if not node.is_up or node.paused:
             return None
@@ -362,7 +363,7 @@ class World:
             self.book.answered(asked, answer)
 
         try:
-            node.member.propose(body, timeout_s, done)
+            node.member.propose(body, timeout_s, done, vital=vital)
         except NotCommitted:
             return None
         self.book.asked.append(asked)
