@@ -23,9 +23,10 @@ import grpc.aio
 import uvloop
 
 from coterie.node.config.settings import TlsPaths
+from coterie.node.direct import DirectRaft, Me
 from coterie.node.identity import require_node
 from coterie.node.links import CLAIM_KEY, PeerChannels, RaftDialer, run_stream
-from coterie.node.rpc import Context, streaming
+from coterie.node.rpc import Context, streaming, unary
 from coterie.node.server import SERVER_OPTIONS, channel_credentials, server_credentials
 from coterie.node.tls import load_tls
 from coterie.raft.disk import RealDisk, RealFile
@@ -88,10 +89,18 @@ class SlowDisk(RealDisk):
 
 
 class RaftOnly(peer_pb2_grpc.PeerServicer):
-    """Of the Peer service only the Raft stream, as the node serves it."""
+    """Of the Peer service only what the Raft links need, as the node serves it."""
+
+    raft_port = 0
 
     def __init__(self, engine: RaftEngine, peers: frozenset[str]) -> None:
         self._engine, self._peers = engine, peers
+
+    @unary
+    async def GetRaftAddress(
+        self, request: peer_pb2.GetRaftAddressRequest, context: Context
+    ) -> peer_pb2.RaftAddress:
+        return peer_pb2.RaftAddress(port=self.raft_port)
 
     @streaming
     async def Raft(self, request_iterator: Any, context: Context) -> AsyncIterator[peer_pb2.RaftFrame]:
@@ -137,7 +146,12 @@ class EngineMember:
             server.add_insecure_port(self._addresses[self._me])
         await server.start()
         await self._engine.start()
-        dialling = asyncio.create_task(RaftDialer(channels, self._engine).run(), name="dial")
+        me = Me(self._me, "bench", self._engine.options.frame_bytes_max)
+        direct = DirectRaft(me, self._engine, peers, self._tls)
+        await direct.start("127.0.0.1", None, self._engine.disk_id)
+        service.raft_port = direct.port
+        dialler = RaftDialer(channels, self._engine, direct)
+        dialling = asyncio.create_task(dialler.run(), name="dial")
         try:
             say({"started": True})
             while line := await asyncio.to_thread(sys.stdin.readline):
@@ -147,6 +161,7 @@ class EngineMember:
             await asyncio.gather(dialling, return_exceptions=True)
             await server.stop(0)
             await channels.close()
+            await direct.stop()
             await self._engine.stop()
 
     async def _answer(self, question: dict[str, Any]) -> dict[str, Any]:

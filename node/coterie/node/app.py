@@ -17,6 +17,7 @@ from coterie.node.clock import Clock
 from coterie.node.cluster_service import ClusterParts, ClusterService
 from coterie.node.config import NodeSettings
 from coterie.node.coordinator import ClusterNaming, Coordinator, CoordinatorParts
+from coterie.node.direct import DirectRaft, Me
 from coterie.node.gateway import BlobsService, GatewayParts, TasksService
 from coterie.node.httpd import HttpServer
 from coterie.node.hub import Bell, Hub
@@ -32,7 +33,13 @@ from coterie.node.peer import PeerParts, PeerService
 from coterie.node.proposer import Proposer
 from coterie.node.reads import Reader
 from coterie.node.rpc import Gate
-from coterie.node.server import CLIENT_CALLS_MAX, HealthKeeper, Listener, Services, channel_credentials
+from coterie.node.server import (
+    CLIENT_CALLS_MAX,
+    HealthKeeper,
+    Listener,
+    Services,
+    channel_credentials,
+)
 from coterie.node.skillhost import SkillHost
 from coterie.node.tls import TlsMaterial
 from coterie.node.version import VERSION
@@ -100,10 +107,12 @@ class NodeApp:
         undo.push_async_callback(self.channels.close)
         self._build_engine()
         self._build_loops()
+        undo.push_async_callback(self.direct.stop)
         self.listener = Listener(self._services(), self._listen_address(), self.tls)
         undo.push_async_callback(self.listener.stop, 0.0)
         await self.engine.start()
         undo.push_async_callback(self.engine.stop)
+        await self.direct.start(self.settings.host, self.settings.raft_port, self.engine.disk_id)
         self.metrics.bind(self._gauges)
         self._start_http()
         undo.callback(self._stop_http)
@@ -183,6 +192,9 @@ class NodeApp:
             on_fatal=self._fatal,
             before_compaction=self.ledger.flush,
         )
+
+        me = Me(self.me, settings.cluster_name, options.frame_bytes_max)
+        self.direct = DirectRaft(me, self.engine, frozenset(settings.peers), self.tls)
 
     def _applied(self, index: int, events: Sequence[Event]) -> None:
         feed(self.ledger, index, events)
@@ -268,6 +280,7 @@ class NodeApp:
             blobs=self.blobs,
             ledger=self.ledger,
             clock=self.clock,
+            raft_port=lambda: self.direct.port,
             quorum_fresh_s=self.settings.election_timeout_ms / 1000,
         )
 
@@ -294,7 +307,7 @@ class NodeApp:
             leads=lambda: self.engine.is_leader,
             runs_skills=lambda: self.lease.valid,
         )
-        dialer = RaftDialer(self.channels, self.engine)
+        dialer = RaftDialer(self.channels, self.engine, self.direct)
         loops = [dialer, reporter, keeper, self.filler, self.coordinator, self.worker]
         return [loop.run() for loop in loops]  # type: ignore[attr-defined]
 
@@ -378,6 +391,7 @@ class NodeApp:
         await self.proposer.close()
         await self.listener.stop(STOP_GRACE_S)
         await self.channels.close()
+        await self.direct.stop()
         await self.engine.stop()
         await self.ledger.close()
         await self.blobs.close()

@@ -14,6 +14,8 @@ from coterie.v1 import peer_pb2, peer_pb2_grpc
 
 log = get_logger(__name__)
 
+ASK_S = 3.0
+DIRECT_PAUSE_S = 60.0  # a socket that a firewall swallows costs seconds; not at every reconnect
 RECONNECT_MIN_S, RECONNECT_MAX_S = 0.05, 0.5
 CLAIM_KEY = "coterie-node"
 FRAME_BYTES_MAX = 16 << 20
@@ -39,7 +41,7 @@ CHANNEL_OPTIONS: list[tuple[str, Any]] = [
 class FrameSink(Protocol):
     """What a Raft stream is plugged into: the engine."""
 
-    def link_up(self, peer: str, write: Write) -> None: ...
+    def link_up(self, peer: str, write: Write, disk_id: str = "") -> None: ...
     def link_down(self, peer: str, write: Write) -> None: ...
     def receive(self, peer: str, frame: bytes) -> None: ...
 
@@ -126,11 +128,20 @@ async def run_stream(
         await asyncio.gather(pump, return_exceptions=True)
 
 
-class RaftDialer:
-    """Keeps the Raft streams to the peers with smaller ids open; the others dial us."""
+class DirectDialer(Protocol):
+    """Opens sockets for Raft frames; see coterie.node.direct."""
 
-    def __init__(self, channels: PeerChannels, sink: FrameSink) -> None:
-        self._channels, self._sink = channels, sink
+    async def serve(self, peer: str, address: tuple[str, int]) -> bool:
+        """Dial, and carry frames until the socket ends. False when there was no getting through."""
+
+
+class RaftDialer:
+    """Keeps a link to every peer with a smaller id; the others dial us. It is a socket of its own where the
+    peer can be reached by one, else a gRPC stream."""
+
+    def __init__(self, channels: PeerChannels, sink: FrameSink, direct: DirectDialer | None = None) -> None:
+        self._channels, self._sink, self._direct = channels, sink, direct
+        self._direct_again: dict[str, float] = {}  # when to try a socket again, by peer
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -155,7 +166,9 @@ class RaftDialer:
             pause = min(pause * 2, RECONNECT_MAX_S)
 
     async def _once(self, peer: str) -> bool:
-        """One stream, from dialling to its end; whether it ever stood."""
+        """One link, from dialling to its end; whether it ever stood."""
+        if await self._once_direct(peer):
+            return True
         call = self._channels.stub(peer, "raft").Raft(metadata=self._channels.metadata)
         try:
             await call.wait_for_connection()
@@ -163,3 +176,18 @@ class RaftDialer:
         finally:
             call.cancel()
         return True
+
+    async def _once_direct(self, peer: str) -> bool:
+        now = asyncio.get_running_loop().time()
+        if self._direct is None or now < self._direct_again.get(peer, 0.0):
+            return False
+        stub = self._channels.stub(peer, "raft")
+        request = peer_pb2.GetRaftAddressRequest()
+        answer = await stub.GetRaftAddress(request, metadata=self._channels.metadata, timeout=ASK_S)
+        if not answer.port:
+            return False
+        host = self._channels.peers[peer].rpartition(":")[0].strip("[]")
+        if await self._direct.serve(peer, (host, answer.port)):
+            return True
+        self._direct_again[peer] = now + DIRECT_PAUSE_S
+        return False

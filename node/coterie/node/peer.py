@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,7 @@ class PeerParts:
     blobs: BlobStore
     ledger: Ledger
     clock: Clock
+    raft_port: Callable[[], int]  # where frames come in on sockets of their own; 0: nowhere
     quorum_fresh_s: float  # older evidence of a majority grants no lease
 
 
@@ -50,6 +51,13 @@ class PeerService(peer_pb2_grpc.PeerServicer):
         await run_stream(self._parts.sink, peer, request_iterator, context.write)
         return
         yield  # an async generator that writes through the context
+
+    @unary
+    async def GetRaftAddress(
+        self, request: peer_pb2.GetRaftAddressRequest, context: Context
+    ) -> peer_pb2.RaftAddress:
+        self._peer(context)
+        return peer_pb2.RaftAddress(port=self._parts.raft_port())
 
     @streaming
     async def Report(self, request_iterator: Any, context: Context) -> AsyncIterator[peer_pb2.ReportAck]:

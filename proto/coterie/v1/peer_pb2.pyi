@@ -41,6 +41,72 @@ class RaftFrame(_message.Message):
 Global___RaftFrame: _TypeAlias = RaftFrame  # noqa: Y015
 
 @_typing.final
+class GetRaftAddressRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRaftAddressRequest: _TypeAlias = GetRaftAddressRequest  # noqa: Y015
+
+@_typing.final
+class RaftAddress(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PORT_FIELD_NUMBER: _builtins.int
+    port: _builtins.int
+    """on the host of the peer's gRPC address; 0: it takes streams only"""
+    def __init__(
+        self,
+        *,
+        port: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["port", b"port"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RaftAddress: _TypeAlias = RaftAddress  # noqa: Y015
+
+@_typing.final
+class RaftHello(_message.Message):
+    """The first frame on a socket that carries Raft frames, from both sides."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FORMAT_FIELD_NUMBER: _builtins.int
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    DISK_ID_FIELD_NUMBER: _builtins.int
+    format: _builtins.int
+    cluster_id: _builtins.str
+    node_id: _builtins.str
+    disk_id: _builtins.str
+    """of the data directory"""
+    def __init__(
+        self,
+        *,
+        format: _builtins.int = ...,
+        cluster_id: _builtins.str = ...,
+        node_id: _builtins.str = ...,
+        disk_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "disk_id", b"disk_id", "format", b"format", "node_id", b"node_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RaftHello: _TypeAlias = RaftHello  # noqa: Y015
+
+@_typing.final
 class SkillLoad(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -41,6 +41,11 @@ class PeerStub(object):
                 request_serializer=coterie_dot_v1_dot_peer__pb2.RaftFrame.SerializeToString,
                 response_deserializer=coterie_dot_v1_dot_peer__pb2.RaftFrame.FromString,
                 _registered_method=True)
+        self.GetRaftAddress = channel.unary_unary(
+                '/coterie.v1.Peer/GetRaftAddress',
+                request_serializer=coterie_dot_v1_dot_peer__pb2.GetRaftAddressRequest.SerializeToString,
+                response_deserializer=coterie_dot_v1_dot_peer__pb2.RaftAddress.FromString,
+                _registered_method=True)
         self.Report = channel.stream_stream(
                 '/coterie.v1.Peer/Report',
                 request_serializer=coterie_dot_v1_dot_peer__pb2.LoadReport.SerializeToString,
@@ -74,6 +79,13 @@ class PeerServicer(object):
 
     def Raft(self, request_iterator, context):
         """One stream per pair of nodes. Frames are the Raft engine's own, opaque here.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRaftAddress(self, request, context):
+        """Where the peer takes Raft frames on a socket of their own, which is cheaper than the stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -119,6 +131,11 @@ def add_PeerServicer_to_server(servicer, server):
                     servicer.Raft,
                     request_deserializer=coterie_dot_v1_dot_peer__pb2.RaftFrame.FromString,
                     response_serializer=coterie_dot_v1_dot_peer__pb2.RaftFrame.SerializeToString,
+            ),
+            'GetRaftAddress': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRaftAddress,
+                    request_deserializer=coterie_dot_v1_dot_peer__pb2.GetRaftAddressRequest.FromString,
+                    response_serializer=coterie_dot_v1_dot_peer__pb2.RaftAddress.SerializeToString,
             ),
             'Report': grpc.stream_stream_rpc_method_handler(
                     servicer.Report,
@@ -174,6 +191,33 @@ class Peer(object):
             '/coterie.v1.Peer/Raft',
             coterie_dot_v1_dot_peer__pb2.RaftFrame.SerializeToString,
             coterie_dot_v1_dot_peer__pb2.RaftFrame.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRaftAddress(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coterie.v1.Peer/GetRaftAddress',
+            coterie_dot_v1_dot_peer__pb2.GetRaftAddressRequest.SerializeToString,
+            coterie_dot_v1_dot_peer__pb2.RaftAddress.FromString,
             options,
             channel_credentials,
             insecure,

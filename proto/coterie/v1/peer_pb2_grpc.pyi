@@ -36,6 +36,8 @@ class PeerStub:
     def __new__(cls, channel: _aio.Channel) -> PeerAsyncStub: ...
     Raft: _grpc.StreamStreamMultiCallable[_peer_pb2.RaftFrame, _peer_pb2.RaftFrame]
     """One stream per pair of nodes. Frames are the Raft engine's own, opaque here."""
+    GetRaftAddress: _grpc.UnaryUnaryMultiCallable[_peer_pb2.GetRaftAddressRequest, _peer_pb2.RaftAddress]
+    """Where the peer takes Raft frames on a socket of their own, which is cheaper than the stream."""
     Report: _grpc.StreamStreamMultiCallable[_peer_pb2.LoadReport, _peer_pb2.ReportAck]
     """Load reports to the leader; an ack extends the reporter's lease."""
     StoreBlob: _grpc.StreamUnaryMultiCallable[_tasks_pb2.BlobChunk, _tasks_pb2.BlobRef]
@@ -52,6 +54,8 @@ class PeerAsyncStub(PeerStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Raft: _aio.StreamStreamMultiCallable[_peer_pb2.RaftFrame, _peer_pb2.RaftFrame]  # type: ignore[assignment]
     """One stream per pair of nodes. Frames are the Raft engine's own, opaque here."""
+    GetRaftAddress: _aio.UnaryUnaryMultiCallable[_peer_pb2.GetRaftAddressRequest, _peer_pb2.RaftAddress]  # type: ignore[assignment]
+    """Where the peer takes Raft frames on a socket of their own, which is cheaper than the stream."""
     Report: _aio.StreamStreamMultiCallable[_peer_pb2.LoadReport, _peer_pb2.ReportAck]  # type: ignore[assignment]
     """Load reports to the leader; an ack extends the reporter's lease."""
     StoreBlob: _aio.StreamUnaryMultiCallable[_tasks_pb2.BlobChunk, _tasks_pb2.BlobRef]  # type: ignore[assignment]
@@ -71,6 +75,14 @@ class PeerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_peer_pb2.RaftFrame], _abc.AsyncIterator[_peer_pb2.RaftFrame]]:
         """One stream per pair of nodes. Frames are the Raft engine's own, opaque here."""
+
+    @_abc_1.abstractmethod
+    def GetRaftAddress(
+        self,
+        request: _peer_pb2.GetRaftAddressRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_peer_pb2.RaftAddress, _abc.Awaitable[_peer_pb2.RaftAddress]]:
+        """Where the peer takes Raft frames on a socket of their own, which is cheaper than the stream."""
 
     @_abc_1.abstractmethod
     def Report(

@@ -123,8 +123,9 @@ def _addresses(config: ClusterConfig) -> Iterator[Finding]:
     ports = node_ports(config)
     taken: dict[tuple[str, int], str] = {}
     for place, entry in enumerate(config.cluster.nodes):
-        for port, key in ((ports[entry.id], "port"), (entry.http_port, "http_port")):
-            if port is None:
+        named = ((ports[entry.id], "port"), (entry.http_port, "http_port"), (entry.raft_port, "raft_port"))
+        for port, key in named:
+            if not port:
                 continue
             owner = taken.setdefault((entry.host.lower(), port), f"{entry.id} {key}")
             if owner != f"{entry.id} {key}" and not _same_id(config, owner, entry):

@@ -121,7 +121,9 @@ class NodeEntry(Section):
 
     id: NodeId
     host: Host
-    port: Port | None = None  # the one port: clients, peers and Raft
+    port: Port | None = None  # clients and peers
+    # Raft frames between nodes; none: any free port, told to the peers; 0: the peers' gRPC streams carry them
+    raft_port: Annotated[StrictInt, Field(ge=0, le=65_535)] | None = None
     http_port: Port | None = None  # metrics and health, when listen.http gives none of its own
     role: Literal["coordinator", "worker"] = "worker"
     capacity: Annotated[StrictInt, Field(ge=1, le=1_024)] = 16  # skill slots, a process each

@@ -37,6 +37,7 @@ def node_settings(config: ClusterConfig, node_id: str = "", *, insecure: bool = 
         node_id=entry.id,
         host=host,
         grpc_port=listen.grpc.port or port,
+        raft_port=entry.raft_port,
         http_host=(listen.http.host if listen.http else "") or "127.0.0.1",
         http_port=(listen.http.port if listen.http else None) or entry.http_port,
         advertise=join_address(advertise.host or entry.host, advertise.port or port),

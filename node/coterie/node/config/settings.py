@@ -84,6 +84,7 @@ class NodeSettings:
     node_id: str
     host: str  # to listen on
     grpc_port: int
+    raft_port: int | None  # for Raft frames; None: any free one; 0: no socket of their own
     http_host: str
     http_port: int | None  # None: no HTTP listener
     advertise: str  # host:port that clients and peers are told
