@@ -17,7 +17,7 @@ class Sink:
     def __init__(self) -> None:
         self.writes: dict[str, Write] = {}
 
-    def link_up(self, peer: str, write: Write) -> None:
+    def link_up(self, peer: str, write: Write, disk_id: str = "") -> None:
         self.writes[peer] = write
 
     def link_down(self, peer: str, write: Write) -> None:

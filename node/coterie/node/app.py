@@ -7,18 +7,14 @@ import signal
 from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 
-from coterie.core.commands import RegisterNode
-from coterie.core.nouns import Event, Label, NodeId, SkillRef
+from coterie.core.nouns import Event, NodeId
 from coterie.core.state import ClusterState
-from coterie.node.admission import Admission, AdmissionLimits
 from coterie.node.blob_exchange import BlobExchange
 from coterie.node.blobs import BlobOptions, BlobStore
 from coterie.node.clock import Clock
-from coterie.node.cluster_service import ClusterParts, ClusterService
 from coterie.node.config import NodeSettings
 from coterie.node.coordinator import ClusterNaming, Coordinator, CoordinatorParts
 from coterie.node.direct import DirectRaft, Me
-from coterie.node.gateway import BlobsService, GatewayParts, TasksService
 from coterie.node.httpd import HttpServer
 from coterie.node.hub import Bell, Hub
 from coterie.node.incarnation import next_incarnation
@@ -28,28 +24,19 @@ from coterie.node.links import PeerChannels, RaftDialer
 from coterie.node.loads import Lease, LoadBook, Reporter, SelfGauge
 from coterie.node.metrics import NodeMetrics
 from coterie.node.observability import get_logger
-from coterie.node.optimist import Optimist
-from coterie.node.peer import PeerParts, PeerService
 from coterie.node.proposer import Proposer
 from coterie.node.reads import Reader
-from coterie.node.rpc import Gate
-from coterie.node.server import (
-    CLIENT_CALLS_MAX,
-    HealthKeeper,
-    Listener,
-    Services,
-    channel_credentials,
-)
+from coterie.node.server import HealthKeeper, Listener, channel_credentials
 from coterie.node.skillhost import SkillHost
 from coterie.node.tls import TlsMaterial
 from coterie.node.version import VERSION
-from coterie.node.watch import Watcher
+from coterie.node.vitals import gauges, load_report, ready
+from coterie.node.wiring import listen_address, registration, services
 from coterie.node.worker import Worker, WorkerParts
 from coterie.raft.engine import RaftEngine
 from coterie.raft.errors import FatalRaftError
 from coterie.raft.options import RaftOptions
 from coterie.raft.replica import Replica
-from coterie.v1 import peer_pb2
 
 log = get_logger(__name__)
 
@@ -108,12 +95,12 @@ class NodeApp:
         self._build_engine()
         self._build_loops()
         undo.push_async_callback(self.direct.stop)
-        self.listener = Listener(self._services(), self._listen_address(), self.tls)
+        self.listener = Listener(services(self), listen_address(self), self.tls)
         undo.push_async_callback(self.listener.stop, 0.0)
         await self.engine.start()
         undo.push_async_callback(self.engine.stop)
         await self.direct.start(self.settings.host, self.settings.raft_port, self.engine.disk_id)
-        self.metrics.bind(self._gauges)
+        self.metrics.bind(lambda: gauges(self))
         self._start_http()
         undo.callback(self._stop_http)
         await self.listener.start()
@@ -137,7 +124,7 @@ class NodeApp:
         self.exchange = BlobExchange(self.blobs, self.channels, settings.limits.payload_inline_max)
         self.worker = Worker(
             WorkerParts(
-                self._registration(),
+                registration(self),
                 self.state,
                 self.proposer,
                 self.exchange,
@@ -210,84 +197,6 @@ class NodeApp:
         self.fatal = error
         self._stop.set()
 
-    def _registration(self) -> RegisterNode:
-        settings = self.settings
-        return RegisterNode(
-            node_id=self.me,
-            address=settings.advertise,
-            incarnation=self.incarnation,
-            capacity=settings.capacity,
-            zone=settings.zone,
-            labels=tuple(Label(key, settings.labels[key]) for key in sorted(settings.labels)),
-            skills=tuple(SkillRef(name, info.version) for name, info in sorted(self.host.skills.items())),
-            version=VERSION,
-            memory_bytes=settings.memory_bytes,
-            gpus=settings.gpus,
-            standby=settings.standby,
-        )
-
-    def _services(self) -> Services:
-        settings = self.settings
-        limits = AdmissionLimits(
-            payload_inline_max=settings.limits.payload_inline_max,
-            blob_bytes_max=settings.limits.blob_max,
-            attempt_timeout_ms=settings.default_attempt_timeout_ms,
-            retry=settings.retry,
-        )
-        gateway = GatewayParts(
-            state=self.state,
-            proposer=self.proposer,
-            admission=Admission(limits),
-            optimist=Optimist(
-                self.me, self.state, self.book, self.clock, lambda: self.engine.leader, settings.routing
-            ),
-            reader=self.reader,
-            watcher=Watcher(self.hub, self.reader, self.ledger, lambda: self.engine.has_quorum),
-            hub=self.hub,
-            exchange=self.exchange,
-            clock=self.clock,
-            metrics=self.metrics,
-            local_skills=lambda: frozenset(self.host.skills),
-            ledger_backlog=lambda: self.ledger.backlog,
-        )
-        gate = Gate(CLIENT_CALLS_MAX)
-        return Services(
-            TasksService(gateway, gate),
-            BlobsService(self.blobs, self.exchange, gate),
-            ClusterService(self._cluster_parts()),
-            PeerService(self._peer_parts()),
-        )
-
-    def _cluster_parts(self) -> ClusterParts:
-        return ClusterParts(
-            me=self.me,
-            state=self.state,
-            engine=self.engine,
-            proposer=self.proposer,
-            book=self.book,
-            channels=self.channels,
-            members=self.settings.members,
-            clock=self.clock,
-            suspect_ms=self.settings.health.down_after_ms // 2,
-        )
-
-    def _peer_parts(self) -> PeerParts:
-        return PeerParts(
-            peers=frozenset(self.settings.peers),
-            sink=self.engine,
-            engine=self.engine,
-            book=self.book,
-            blobs=self.blobs,
-            ledger=self.ledger,
-            clock=self.clock,
-            raft_port=lambda: self.direct.port,
-            quorum_fresh_s=self.settings.election_timeout_ms / 1000,
-        )
-
-    def _listen_address(self) -> str:
-        host = self.settings.host
-        return f"[{host}]:{self.settings.grpc_port}" if ":" in host else f"{host}:{self.settings.grpc_port}"
-
     # --- running
 
     def _loops(self) -> list[Coroutine[None, None, None]]:
@@ -297,7 +206,7 @@ class NodeApp:
             self.channels,
             self.book,
             self.lease,
-            self._load_report,
+            lambda: load_report(self),
             self.clock,
             health.report_interval_ms / 1000,
         )
@@ -316,60 +225,12 @@ class NodeApp:
         draining = node is not None and node.draining
         return not draining and not self._leaving and self.engine.has_quorum
 
-    def _load_report(self) -> peer_pb2.LoadReport:
-        report = peer_pb2.LoadReport(
-            node_id=self.me,
-            incarnation=self.incarnation,
-            capacity=self.settings.capacity,
-            running=self.worker.running,
-            cpu=self.gauge.cpu(),
-            rss_bytes=self.gauge.rss_bytes(),
-            applied_index=self.engine.applied_index,
-        )
-        for name, load in self.worker.skill_loads().items():
-            report.skills.add(
-                skill=name,
-                service_ms=load.service_ms,
-                samples=load.samples,
-                idle_ms=load.idle_ms,
-                running=load.running,
-                running_ms=load.running_ms,
-            )
-        return report
-
     def _start_http(self) -> None:
         settings = self.settings
         self.http: HttpServer | None = None
         if settings.http_port is not None:
-            self.http = HttpServer(settings.http_host, settings.http_port, self.metrics, self._ready)
+            self.http = HttpServer(settings.http_host, settings.http_port, self.metrics, lambda: ready(self))
             self.http.start()
-
-    def _ready(self) -> tuple[bool, str]:
-        if not self.engine.has_quorum:
-            return False, "no leader with a majority is known"
-        behind = self.engine.commit_index - self.engine.applied_index
-        return behind < 10_000, f"{behind} entries behind"
-
-    def _gauges(self) -> dict[str, float]:
-        state, engine = self.state(), self.engine
-        waiters, watchers = self.hub.counts()
-        return {
-            "raft_term": engine.term,
-            "raft_commit_index": engine.commit_index,
-            "raft_applied_index": engine.applied_index,
-            "raft_is_leader": engine.is_leader,
-            "raft_has_quorum": engine.has_quorum,
-            "message_queue_depth": len(state.indexes.pending) + len(state.indexes.delayed),
-            "running_tasks": self.worker.running,
-            "capacity": self.settings.capacity,
-            "live_tasks": len(state.tasks),
-            "ledger_backlog": self.ledger.backlog,
-            "ledger_gaps": len(self.ledger.gaps),
-            "ledger_rows_lost_total": self.ledger.rows_lost,
-            "blob_bytes": self.blobs.total_bytes,
-            "waiting_calls": waiters,
-            "watching_calls": watchers,
-        }
 
     async def _until_stopped(self, loops: list[asyncio.Task[None]]) -> None:
         stop = asyncio.create_task(self._stop.wait(), name="stop")

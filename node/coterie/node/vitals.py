@@ -1,0 +1,66 @@
+"""What a node says of itself: its load to the leader, its gauges to whoever scrapes them, its readiness."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coterie.v1 import peer_pb2
+
+if TYPE_CHECKING:
+    from coterie.node.app import NodeApp
+
+BEHIND_MAX = 10_000  # entries not applied yet
+
+
+def load_report(app: NodeApp) -> peer_pb2.LoadReport:
+    """The report that is sent to the leader."""
+    report = peer_pb2.LoadReport(
+        node_id=app.me,
+        incarnation=app.incarnation,
+        capacity=app.settings.capacity,
+        running=app.worker.running,
+        cpu=app.gauge.cpu(),
+        rss_bytes=app.gauge.rss_bytes(),
+        applied_index=app.engine.applied_index,
+    )
+    for name, load in app.worker.skill_loads().items():
+        report.skills.add(
+            skill=name,
+            service_ms=load.service_ms,
+            samples=load.samples,
+            idle_ms=load.idle_ms,
+            running=load.running,
+            running_ms=load.running_ms,
+        )
+    return report
+
+
+def ready(app: NodeApp) -> tuple[bool, str]:
+    """Whether this node can answer clients, and why not."""
+    if not app.engine.has_quorum:
+        return False, "no leader with a majority is known"
+    behind = app.engine.commit_index - app.engine.applied_index
+    return behind < BEHIND_MAX, f"{behind} entries behind"
+
+
+def gauges(app: NodeApp) -> dict[str, float]:
+    """What metrics show as of now."""
+    state, engine = app.state(), app.engine
+    waiters, watchers = app.hub.counts()
+    return {
+        "raft_term": engine.term,
+        "raft_commit_index": engine.commit_index,
+        "raft_applied_index": engine.applied_index,
+        "raft_is_leader": engine.is_leader,
+        "raft_has_quorum": engine.has_quorum,
+        "message_queue_depth": len(state.indexes.pending) + len(state.indexes.delayed),
+        "running_tasks": app.worker.running,
+        "capacity": app.settings.capacity,
+        "live_tasks": len(state.tasks),
+        "ledger_backlog": app.ledger.backlog,
+        "ledger_gaps": len(app.ledger.gaps),
+        "ledger_rows_lost_total": app.ledger.rows_lost,
+        "blob_bytes": app.blobs.total_bytes,
+        "waiting_calls": waiters,
+        "watching_calls": watchers,
+    }

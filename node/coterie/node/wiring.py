@@ -1,0 +1,108 @@
+"""The services of a node and what each of them works on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coterie.core.commands import RegisterNode
+from coterie.core.nouns import Label, SkillRef
+from coterie.node.admission import Admission, AdmissionLimits
+from coterie.node.cluster_service import ClusterParts, ClusterService
+from coterie.node.gateway import BlobsService, GatewayParts, TasksService
+from coterie.node.optimist import Optimist
+from coterie.node.peer import PeerParts, PeerService
+from coterie.node.rpc import Gate
+from coterie.node.server import CLIENT_CALLS_MAX, Services
+from coterie.node.version import VERSION
+from coterie.node.watch import Watcher
+
+if TYPE_CHECKING:
+    from coterie.node.app import NodeApp
+
+
+def registration(app: NodeApp) -> RegisterNode:
+    """What the node tells the cluster about itself at its start."""
+    settings = app.settings
+    return RegisterNode(
+        node_id=app.me,
+        address=settings.advertise,
+        incarnation=app.incarnation,
+        capacity=settings.capacity,
+        zone=settings.zone,
+        labels=tuple(Label(key, settings.labels[key]) for key in sorted(settings.labels)),
+        skills=tuple(SkillRef(name, info.version) for name, info in sorted(app.host.skills.items())),
+        version=VERSION,
+        memory_bytes=settings.memory_bytes,
+        gpus=settings.gpus,
+        standby=settings.standby,
+    )
+
+
+def services(app: NodeApp) -> Services:
+    """Everything the gRPC listener serves."""
+    settings = app.settings
+    limits = AdmissionLimits(
+        payload_inline_max=settings.limits.payload_inline_max,
+        blob_bytes_max=settings.limits.blob_max,
+        attempt_timeout_ms=settings.default_attempt_timeout_ms,
+        retry=settings.retry,
+    )
+    gateway = GatewayParts(
+        state=app.state,
+        proposer=app.proposer,
+        admission=Admission(limits),
+        optimist=Optimist(
+            app.me, app.state, app.book, app.clock, lambda: app.engine.leader, settings.routing
+        ),
+        reader=app.reader,
+        watcher=Watcher(app.hub, app.reader, app.ledger, lambda: app.engine.has_quorum),
+        hub=app.hub,
+        exchange=app.exchange,
+        clock=app.clock,
+        metrics=app.metrics,
+        local_skills=lambda: frozenset(app.host.skills),
+        ledger_backlog=lambda: app.ledger.backlog,
+    )
+    gate = Gate(CLIENT_CALLS_MAX)
+    return Services(
+        TasksService(gateway, gate),
+        BlobsService(app.blobs, app.exchange, gate),
+        ClusterService(cluster_parts(app)),
+        PeerService(peer_parts(app)),
+    )
+
+
+def cluster_parts(app: NodeApp) -> ClusterParts:
+    """What the Cluster service works on."""
+    return ClusterParts(
+        me=app.me,
+        state=app.state,
+        engine=app.engine,
+        proposer=app.proposer,
+        book=app.book,
+        channels=app.channels,
+        members=app.settings.members,
+        clock=app.clock,
+        suspect_ms=app.settings.health.down_after_ms // 2,
+    )
+
+
+def peer_parts(app: NodeApp) -> PeerParts:
+    """What the Peer service works on."""
+    return PeerParts(
+        peers=frozenset(app.settings.peers),
+        sink=app.engine,
+        engine=app.engine,
+        book=app.book,
+        blobs=app.blobs,
+        ledger=app.ledger,
+        clock=app.clock,
+        raft_port=lambda: app.direct.port,
+        quorum_fresh_s=app.settings.election_timeout_ms / 1000,
+    )
+
+
+def listen_address(app: NodeApp) -> str:
+    """Where the gRPC listener is bound."""
+    host = app.settings.host
+    return f"[{host}]:{app.settings.grpc_port}" if ":" in host else f"{host}:{app.settings.grpc_port}"
