@@ -7,26 +7,38 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from coterie.core.commands import (
+    AdvanceClock,
     AssignTask,
     BeginLeadership,
     CancelTask,
     Command,
     ConfigureCluster,
     ConfirmCancel,
+    DeleteLimit,
     ExpireTask,
     FailAttempt,
     FinishTask,
     ForgetNode,
     MarkNode,
     Outcome,
+    PauseTask,
+    PurgeDeadLetters,
     RecordStep,
     RegisterNode,
     ReleaseTask,
+    ReplayTask,
     ReportProgress,
+    ResumeTask,
+    RetryTask,
     SaveCheckpoint,
     SetDrain,
+    SetLimit,
+    SetTenant,
+    SignalTask,
     StartTask,
     SubmitTask,
+    SuspendTask,
+    TakeTokens,
 )
 from coterie.core.machine import apply
 from coterie.core.nouns import (
@@ -42,7 +54,9 @@ from coterie.core.nouns import (
     TaskError,
     TaskId,
     TaskState,
+    WaitReason,
 )
+from coterie.core.quotas import Limit, Tenant
 from coterie.core.state import ClusterState, Moment
 
 
@@ -132,6 +146,7 @@ class RandomLog:
     def _next(self) -> Command:
         makers = [self._submit, self._submit, self._node, self._assign, self._assign, self._report]
         makers += [self._report, self._report, self._report, self._operator, self._policy]
+        makers += [self._control, self._limits]
         return self.random.choice(makers)()
 
     def _task(self) -> tuple[TaskId, int]:
@@ -155,8 +170,46 @@ class RandomLog:
             deadline_after_ms=self.random.choice([0, 0, 5, 50]),
             start_delay_ms=self.random.choice([0, 0, 0, 10]),
             checkpointing=self.random.random() < 0.8,
-            retry=RetryPolicy(self.random.randint(1, 3), 4, 16),
+            retry=RetryPolicy(self.random.randint(1, 3), 4, 16, dead_letter=self.random.random() < 0.3),
+            tenant=self.random.choice(["default", "default", "acme"]),
+            key=self.random.choice(["", "", "k1", "k2"]),
+            agent=self.random.choice(["", "", "a1"]),
+            parent_id=self._task()[0] if self.random.random() < 0.2 else TaskId(""),
         )
+
+    def _control(self) -> Command:
+        task_id, attempt = self._task()
+        reason = self.random.choice([WaitReason.SIGNAL, WaitReason.TIMER, WaitReason.CHILD])
+        seen, timeout_ms = self.random.choice([0, 0, 1]), self.random.choice([0, 5])
+        ended = [*self.cluster.state.finished, *self.cluster.state.dead_letters, task_id]
+        controls: list[Command] = [
+            PauseTask(task_id, "wait a minute"),
+            ResumeTask(task_id),
+            ResumeTask(task_id),
+            SignalTask(task_id, self.random.choice(["go", "stop"]), signal_id=self.random.choice(["", "s"])),
+            SuspendTask(task_id, attempt, reason, self.random.choice(["go", "stop"]), seen, timeout_ms),
+            RetryTask(task_id),
+            ReplayTask(self.random.choice(ended), TaskId(f"again{self.random.randint(0, 99)}")),
+            PurgeDeadLetters("default", (self.random.choice(ended),), self.random.choice([0, 0, 1_100])),
+            AdvanceClock(self.cluster.now_ms + self.random.randint(-5, 1)),
+        ]
+        return self.random.choice(controls)
+
+    def _limits(self) -> Command:
+        parts = {name: self.random.choice(["", "", "*"]) for name in ("tenant", "agent", "key")}
+        limit = Limit(
+            f"l{self.random.randint(1, 3)}",
+            **parts,
+            type=self.random.choice(["", "echo"]),
+            concurrent=self.random.choice([0, 1, 3]),
+            rate_count=2,
+            rate_period_ms=self.random.choice([0, 20]),
+            burst=self.random.choice([0, 2]),
+        )
+        tenant = Tenant("acme", self.random.randint(0, 3), self.random.choice([0, 5]))
+        orders: list[Command] = [SetLimit(limit), DeleteLimit(limit.limit_id), SetTenant(tenant)]
+        orders.append(TakeTokens(limit.limit_id, self.random.randint(0, 2), "default", "", "echo", "k1"))
+        return self.random.choice(orders)
 
     def _node(self) -> Command:
         node_id = self.random.choice(["n1", "n2", "n3"])
@@ -181,7 +234,8 @@ class RandomLog:
     def _report(self) -> Command:
         task_id, attempt = self._task()
         key = f"s{self.random.randint(0, 4)}"
-        error = TaskError("SKILL_FAILED", "no", retryable=self.random.random() < 0.8)
+        code = self.random.choice(["SKILL_FAILED", "SKILL_CRASHED"])
+        error = TaskError(code, "no", retryable=self.random.random() < 0.8)
         data = Data(b"r" * self.random.randint(0, 30))
         reports: list[Command] = [
             StartTask(task_id, attempt),
@@ -219,5 +273,12 @@ class RandomLog:
             requests_kept_max=self.random.choice([2, 50]),
             steps_per_task_max=self.random.choice([2, 100]),
             losses_max=self.random.choice([2, 100]),
+            ageing_ms=self.random.choice([0, 20, 60_000]),
+            tenant_pending_percent=self.random.choice([0, 50, 100]),
+            dead_letters_max=self.random.choice([1, 10]),
+            dead_letter_bytes_max=self.random.choice([2_000, 100_000]),
+            crash_nodes_max=self.random.choice([0, 2]),
+            node_losses_max=self.random.choice([0, 2]),
+            signals_per_task_max=self.random.choice([1, 10]),
         )
         return ConfigureCluster(self.random.choice(["c1", "c1", "c2"]), "test", policy)

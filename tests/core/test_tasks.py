@@ -29,7 +29,7 @@ from coterie.core.nouns import (
     TaskId,
     TaskState,
 )
-from coterie.core.task_rules import backoff_ms
+from coterie.core.retry_rules import backoff_ms
 from tests.core.builders import CoreCluster, submit_command
 
 T1 = TaskId("t1")

@@ -31,7 +31,15 @@ class Cancel:
     attempt: int
 
 
-Action = Start | Stop | Cancel
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Somebody asked to pause: give it back after its next completed step, at once if it does not run yet."""
+
+    task_id: TaskId
+    attempt: int
+
+
+Action = Start | Stop | Cancel | Pause
 
 
 def agenda(state: ClusterState, me: NodeId, incarnation: int, running: Mapping[TaskId, int]) -> list[Action]:
@@ -47,6 +55,8 @@ def agenda(state: ClusterState, me: NodeId, incarnation: int, running: Mapping[T
             continue
         if task.cancel_requested:
             actions.append(Cancel(task_id, attempt))
+        elif task.pause_requested:
+            actions.append(Pause(task_id, attempt))
         elif running.get(task_id) != attempt:
             actions.append(Start(task))
     return actions

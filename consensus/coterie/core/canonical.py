@@ -12,7 +12,8 @@ from coterie.core.state import ClusterState
 
 def canonical(value: Any) -> bytes:
     """A type-tagged, length-prefixed encoding of None, bool, int, str, bytes, tuples and frozen records.
-    Fields that came later are named, and left out while they hold their default."""
+    A record's fields go by name, and those at their default are left out: a field that a later version adds
+    changes nothing as long as nobody uses it."""
     return b"".join(_parts(value))
 
 
@@ -22,9 +23,7 @@ def _parts(value: Any) -> Iterator[bytes]:
     elif isinstance(value, int):  # bool and IntEnum are ints: equal values hash alike
         yield b"i%d;" % int(value)
     elif isinstance(value, str):
-        raw = value.encode()
-        yield b"s%d:" % len(raw)
-        yield raw
+        yield _text(value)
     elif isinstance(value, bytes):
         yield b"b%d:" % len(value)
         yield value
@@ -33,22 +32,36 @@ def _parts(value: Any) -> Iterator[bytes]:
         for item in value:
             yield from _parts(item)
     elif is_dataclass(value):
-        yield b"r" + type(value).__name__.encode() + b":"
-        yield from _record(value)
+        yield from _record_parts(value)
     else:
         raise TypeError(f"no canonical form for {type(value).__name__}")
 
 
-def _record(record: Any) -> Iterator[bytes]:
-    """The fields in their order. Younger ones only when they are set, under their names: so the hash of a
-    state that does not use them stays what it was."""
-    for field in fields(record):
-        value = getattr(record, field.name)
-        if "added" not in field.metadata:
+def _text(value: str) -> bytes:
+    raw = value.encode()
+    return b"s%d:" % len(raw) + raw
+
+
+def _record_parts(record: Any) -> Iterator[bytes]:
+    yield b"r" + type(record).__name__.encode() + b":"
+    for name, text, default in _fields_of(type(record)):
+        value = getattr(record, name)
+        if value is not default and value != default:
+            yield text
             yield from _parts(value)
-        elif value != field.default:
-            yield b"f" + field.name.encode() + b":"
-            yield from _parts(value)
+    yield b"e"
+
+
+_FIELDS: dict[type, tuple[tuple[str, bytes, Any], ...]] = {}
+
+
+def _fields_of(record: type) -> tuple[tuple[str, bytes, Any], ...]:
+    """Name, encoded name and default of each field; one without a default is never left out."""
+    known = _FIELDS.get(record)
+    if known is None:
+        known = tuple((field.name, _text(field.name), field.default) for field in fields(record))
+        _FIELDS[record] = known
+    return known
 
 
 def state_hash(state: ClusterState) -> str:
@@ -57,13 +70,13 @@ def state_hash(state: ClusterState) -> str:
     digest.update(canonical(state.meta))
     for task_id in sorted(state.tasks):
         digest.update(canonical(state.tasks[task_id]))
-        digest.update(canonical(state.steps.get(task_id, ())))
-    for finished in state.finished.values():
-        digest.update(canonical(finished))
+        digest.update(canonical(tuple(state.steps.get(task_id, ()))))
     for node_id in sorted(state.nodes):
         digest.update(canonical(state.nodes[node_id]))
-    for request in state.requests.values():
-        digest.update(canonical(request))
-    for anchor in state.anchors.values():
-        digest.update(canonical(anchor))
+    for records in (state.finished, state.requests, state.anchors, state.dead_letters, state.buckets):
+        for record in records.values():  # the order is part of the state: what came first is forgotten first
+            digest.update(canonical(record))
+    for named in (state.limits, state.tenants, state.shares):
+        for name in sorted(named):
+            digest.update(canonical(named[name]))
     return digest.hexdigest()

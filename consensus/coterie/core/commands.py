@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from coterie.core.nouns import (
     NO_CONSTRAINTS,
+    NO_DATA,
+    NO_PARENT,
     Constraints,
     Data,
     ExpiryKind,
@@ -16,9 +18,12 @@ from coterie.core.nouns import (
     Policy,
     RetryPolicy,
     SkillRef,
+    Step,
     TaskError,
     TaskId,
+    WaitReason,
 )
+from coterie.core.quotas import Limit, Tenant
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,11 @@ class SubmitTask:
     checkpointing: bool = True
     labels: tuple[Label, ...] = ()
     constraints: Constraints = NO_CONSTRAINTS
+    key: str = ""
+    agent: str = ""
+    parent_id: TaskId = NO_PARENT
+    retry_of: TaskId = NO_PARENT
+    steps: tuple[Step, ...] = ()  # completed by the run this one repeats: not run again
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +147,102 @@ class ExpireTask:
 
 
 @dataclass(frozen=True, slots=True)
+class PauseTask:
+    """A queued or waiting task stops where it is; a running one at its next completed step."""
+
+    task_id: TaskId
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeTask:
+    task_id: TaskId
+
+
+@dataclass(frozen=True, slots=True)
+class SignalTask:
+    """Tell a task something; one that is suspended on it goes on."""
+
+    task_id: TaskId
+    name: str
+    payload: Data = NO_DATA
+    signal_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SuspendTask:
+    """The attempt ends and its slot is free until what it waits for has come."""
+
+    task_id: TaskId
+    attempt: int
+    reason: WaitReason  # SIGNAL, APPROVAL, TIMER or CHILD
+    name: str = ""
+    seen: int = 0  # signals of that name it has had; for CHILD: children it does not wait for
+    timeout_ms: int = 0  # 0: none
+
+
+@dataclass(frozen=True, slots=True)
+class RetryTask:
+    """Do not wait for the back-off or the start time: queue the task now."""
+
+    task_id: TaskId
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayTask:
+    """A new run of a task that has ended, linked to it; a dead letter leaves the list thereby."""
+
+    task_id: TaskId
+    new_task_id: TaskId
+    request_id: str = ""
+    digest: bytes = b""
+    keep_steps: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class PurgeDeadLetters:
+    """Forget dead letters of a tenant: those named, or all that ended before a time."""
+
+    tenant: str
+    task_ids: tuple[TaskId, ...] = ()
+    before_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SetLimit:
+    limit: Limit
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteLimit:
+    limit_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetTenant:
+    tenant: Tenant
+
+
+@dataclass(frozen=True, slots=True)
+class TakeTokens:
+    """Take tokens of a rate limit ahead, for a node to spend. Proposed twice it takes twice: never above."""
+
+    limit_id: str
+    count: int
+    tenant: str = ""  # whose bucket, where the limit keeps one for each
+    agent: str = ""
+    type: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AdvanceClock:
+    """Nothing but the time: what was delayed until now is queued."""
+
+    to_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class RegisterNode:
     node_id: NodeId
     address: str
@@ -208,6 +314,18 @@ Command = (
     | SetDrain
     | BeginLeadership
     | ForgetNode
+    | PauseTask
+    | ResumeTask
+    | SignalTask
+    | SuspendTask
+    | RetryTask
+    | ReplayTask
+    | PurgeDeadLetters
+    | SetLimit
+    | DeleteLimit
+    | SetTenant
+    | TakeTokens
+    | AdvanceClock
 )
 
 
@@ -228,6 +346,7 @@ class Rejected:
 
     code: str
     reason: str
+    retry_at_ms: int = 0  # of the cluster's clock: when trying again may help; 0: unknown
 
 
 Outcome = Accepted | Rejected

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 
 from coterie.core.nouns import NodeId, Task, TaskId, TaskState
@@ -50,6 +51,9 @@ class TaskIndexes:
     """Which tasks are queued, delayed, held by a node, or bound by a deadline."""
 
     __slots__ = (
+        "_children",
+        "_dead",
+        "_queued",
         "assigned",
         "by_state",
         "deadlines",
@@ -57,10 +61,17 @@ class TaskIndexes:
         "held_types",
         "live_bytes",
         "pending",
+        "queued",
         "reserved",
+        "waits",
     )
 
     def __init__(self) -> None:
+        self.waits = SortedKeys()  # (until_ms, order, id): WAITING, but not for ever
+        self._children: dict[TaskId, dict[TaskId, None]] = {}  # live ones, of each parent
+        self.queued = 0  # live tasks that no node holds
+        self._queued: dict[str, int] = {}  # of each tenant
+        self._dead: dict[str, OrderedDict[TaskId, None]] = {}  # dead letters of each tenant, oldest first
         self.pending = SortedKeys()  # (-priority, order, id): ready to be assigned
         self.delayed = SortedKeys()  # (start_at_ms, order, id): PENDING, but not yet
         self.deadlines = SortedKeys()  # (deadline_at_ms, order, id)
@@ -88,7 +99,13 @@ class TaskIndexes:
             self._queue(task).add(_queue_key(task))
         elif task.state in HELD:
             self.assigned.setdefault(task.node_id, {})[task.task_id] = task.attempt
-            self._count(task, 1)
+            self._sum(task, 1)
+        elif task.state is TaskState.WAITING and task.wait is not None and task.wait.until_ms:
+            self.waits.add((task.wait.until_ms, task.order, task.task_id))
+        if task.state not in HELD:
+            self._count(task.tenant, 1)
+        if task.parent_id:
+            self._children.setdefault(task.parent_id, {})[task.task_id] = None
 
     def remove(self, task: Task) -> None:
         self.by_state[task.state] -= 1
@@ -101,9 +118,15 @@ class TaskIndexes:
             self._queue(task).remove(_queue_key(task))
         elif task.state in HELD:
             self.assigned[task.node_id].pop(task.task_id, None)
-            self._count(task, -1)
+            self._sum(task, -1)
+        elif task.state is TaskState.WAITING and task.wait is not None and task.wait.until_ms:
+            self.waits.remove((task.wait.until_ms, task.order, task.task_id))
+        if task.state not in HELD:
+            self._count(task.tenant, -1)
+        if task.parent_id:
+            self._drop_child(task)
 
-    def _count(self, task: Task, by: int) -> None:
+    def _sum(self, task: Task, by: int) -> None:
         """Keep the sums over what a node holds."""
         key = (task.node_id, task.type)
         count = self.held_types.get(key, 0) + by
@@ -118,6 +141,30 @@ class TaskIndexes:
             self.reserved[task.node_id] = sums
             if sums == (0, 0):
                 del self.reserved[task.node_id]
+
+    def _count(self, tenant: str, by: int) -> None:
+        self.queued += by
+        count = self._queued.get(tenant, 0) + by
+        if count:
+            self._queued[tenant] = count
+        else:
+            self._queued.pop(tenant, None)
+
+    def queued_of(self, tenant: str) -> int:
+        """Live tasks of a tenant that no node holds."""
+        return self._queued.get(tenant, 0)
+
+    def relimit(self) -> None:
+        """The limits have changed."""
+
+    def bucket_changed(self, name: str) -> None:
+        """A rate limit's bucket was taken from."""
+
+    def _drop_child(self, task: Task) -> None:
+        siblings = self._children[task.parent_id]
+        del siblings[task.task_id]
+        if not siblings:
+            del self._children[task.parent_id]
 
     def replace(self, before: Task, after: Task) -> None:
         """Move a task; cheap when nothing that is indexed changed."""
@@ -136,6 +183,23 @@ class TaskIndexes:
     def held_by(self, node_id: NodeId) -> dict[TaskId, int]:
         """Tasks the node holds, with their attempts."""
         return self.assigned.get(node_id, {})
+
+    def children_of(self, task_id: TaskId) -> Collection[TaskId]:
+        """Live tasks that name this one as their parent, in no order that means anything."""
+        return self._children.get(task_id, {})
+
+    def dead_of(self, tenant: str) -> Collection[TaskId]:
+        """Dead letters of a tenant, oldest first."""
+        return self._dead.get(tenant, {})
+
+    def add_dead_letter(self, task: Task) -> None:
+        self._dead.setdefault(task.tenant, OrderedDict())[task.task_id] = None
+
+    def remove_dead_letter(self, task: Task) -> None:
+        of_tenant = self._dead[task.tenant]
+        del of_tenant[task.task_id]
+        if not of_tenant:
+            del self._dead[task.tenant]
 
     def _queue(self, task: Task) -> SortedKeys:
         return self.delayed if task.start_at_ms else self.pending

@@ -5,31 +5,44 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from coterie.core import node_rules, submit_rules, task_rules
+from coterie.core import control_rules, limit_rules, node_rules, retry_rules, submit_rules, task_rules
 from coterie.core.commands import (
     Accepted,
+    AdvanceClock,
     AssignTask,
     BeginLeadership,
     CancelTask,
     Command,
     ConfigureCluster,
     ConfirmCancel,
+    DeleteLimit,
     ExpireTask,
     FailAttempt,
     FinishTask,
     ForgetNode,
     MarkNode,
     Outcome,
+    PauseTask,
+    PurgeDeadLetters,
     RecordStep,
     RegisterNode,
     Rejected,
     ReleaseTask,
+    ReplayTask,
     ReportProgress,
+    ResumeTask,
+    RetryTask,
     SaveCheckpoint,
     SetDrain,
+    SetLimit,
+    SetTenant,
+    SignalTask,
     StartTask,
     SubmitTask,
+    SuspendTask,
+    TakeTokens,
 )
+from coterie.core.lifecycle import settle
 from coterie.core.nouns import evolve
 from coterie.core.state import ClusterState, Moment
 
@@ -38,12 +51,15 @@ Rule = Callable[[ClusterState, Any, Moment], Outcome]
 
 def apply(state: ClusterState, command: Command, moment: Moment) -> Outcome:
     """Change the state by one command. The only door into the state."""
-    if moment.at_ms > state.meta.clock_ms:
-        state.meta = evolve(state.meta, clock_ms=moment.at_ms)
+    state.advance(moment.at_ms)
     rule = RULES.get(type(command))
     if rule is None:
         return Rejected("UNKNOWN_COMMAND", f"no rule for {type(command).__name__}")
-    return rule(state, command, Moment(moment.index, state.meta.clock_ms))
+    moment = Moment(moment.index, state.meta.clock_ms)
+    outcome = rule(state, command, moment)
+    if state.ended_parents:
+        settle(state, moment)
+    return outcome
 
 
 def _configure(state: ClusterState, command: ConfigureCluster, moment: Moment) -> Outcome:
@@ -69,14 +85,26 @@ RULES: dict[type, Rule] = {
     SaveCheckpoint: task_rules.save_checkpoint,
     ReportProgress: task_rules.report_progress,
     FinishTask: task_rules.finish,
-    FailAttempt: task_rules.fail_attempt,
-    ReleaseTask: task_rules.release,
-    CancelTask: task_rules.cancel,
-    ConfirmCancel: task_rules.confirm_cancel,
-    ExpireTask: task_rules.expire,
+    FailAttempt: retry_rules.fail_attempt,
+    ReleaseTask: retry_rules.release,
+    CancelTask: control_rules.cancel,
+    ConfirmCancel: control_rules.confirm_cancel,
+    ExpireTask: retry_rules.expire,
     RegisterNode: node_rules.register,
     MarkNode: node_rules.mark,
     SetDrain: node_rules.set_drain,
     BeginLeadership: node_rules.begin_leadership,
     ForgetNode: node_rules.forget,
+    PauseTask: control_rules.pause,
+    ResumeTask: control_rules.resume,
+    SignalTask: control_rules.signal,
+    SuspendTask: control_rules.suspend,
+    RetryTask: control_rules.hurry,
+    ReplayTask: submit_rules.replay,
+    PurgeDeadLetters: submit_rules.purge,
+    SetLimit: limit_rules.set_limit,
+    DeleteLimit: limit_rules.delete_limit,
+    SetTenant: limit_rules.set_tenant,
+    TakeTokens: limit_rules.take_tokens,
+    AdvanceClock: limit_rules.advance,
 }

@@ -15,8 +15,8 @@ from coterie.core.commands import (
     SetDrain,
 )
 from coterie.core.nouns import Node, NodeStatus, evolve
+from coterie.core.retry_rules import release_all
 from coterie.core.state import ClusterState, Moment
-from coterie.core.task_rules import release_all
 
 
 def register(state: ClusterState, command: RegisterNode, moment: Moment) -> Outcome:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, NewType, TypeVar
+from typing import NewType, TypeVar
 
 TaskId = NewType("TaskId", str)
 NodeId = NewType("NodeId", str)
 NO_NODE = NodeId("")
-ADDED = {"added": True}  # metadata of a field younger than the first logs: hashed only when it is set
+NO_PARENT = TaskId("")
 STOPPING = "the node is stopping"  # why a node is DOWN that said so itself: only its next start ends it
 
 
@@ -42,6 +42,12 @@ class WaitReason(IntEnum):
     DEPENDENCY = 8
     CIRCUIT_OPEN = 9
     NO_NODE = 10
+    PRIORITY = 11  # work of a higher class, or older, of the same tenant goes first
+    FAIRNESS = 12  # tenants that got less of their share go first
+    CONCURRENCY = 13  # a limit on how many may run at once is reached
+    DELAYED = 14  # its start time lies ahead
+    BACKOFF = 15  # the next attempt's time lies ahead
+    PAUSE = 16  # somebody paused it
 
 
 class Priority(IntEnum):
@@ -61,11 +67,14 @@ class ExpiryKind(IntEnum):
 
     DEADLINE = 1  # of the whole task
     ATTEMPT = 2  # of one attempt, when its node did not say so itself
+    WAIT = 3  # of a suspended task's wait: it goes on without what it waited for
 
 
-def later(default: Any) -> Any:
-    """A field with ADDED. The default must be protobuf's own: 0, "", False, ()."""
-    return field(default=default, metadata=ADDED)
+class CrashKind(IntEnum):
+    """How an attempt ended without its skill saying a word."""
+
+    SKILL = 1  # the skill's process died
+    NODE = 2  # the node died, or was given up
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +117,14 @@ class Constraints:
     zones: tuple[str, ...] = ()
     target_node: str = ""
     prefer_zone: str = ""  # soft
-    skill_version: str = later("")  # this revision of the skill; empty: any
-    memory_bytes: int = later(0)  # set aside on the node while the task is there
-    gpus: int = later(0)  # set aside likewise
-    require_coordinator: bool = later(False)  # only on the node that leads
-    session: str = later("")  # soft: where the last task of this session ran
-    max_latency_ms: int = later(0)  # between the node that took the task and the one that runs it
-    origin: str = later("")  # the node that took the task
-    companions: tuple[Companion, ...] = later(())
+    skill_version: str = ""  # this revision of the skill; empty: any
+    memory_bytes: int = 0  # set aside on the node while the task is there
+    gpus: int = 0  # set aside likewise
+    require_coordinator: bool = False  # only on the node that leads
+    session: str = ""  # soft: where the last task of this session ran
+    max_latency_ms: int = 0  # between the node that took the task and the one that runs it
+    origin: str = ""  # the node that took the task
+    companions: tuple[Companion, ...] = ()
 
 
 NO_CONSTRAINTS = Constraints()
@@ -128,6 +137,8 @@ class RetryPolicy:
     attempts_max: int = 3
     backoff_initial_ms: int = 200
     backoff_max_ms: int = 300_000
+    non_retryable: tuple[str, ...] = ()  # error codes that end the task at once
+    dead_letter: bool = False  # a task out of attempts ends as DEAD_LETTERED, not as FAILED
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +159,38 @@ class Step:
     at_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """Something a task was told from outside, or that a wait of it ran out. Its number is its place among the
+    signals of its name, from 1: the n-th wait for a name gets the n-th signal, also when it is replayed."""
+
+    name: str
+    payload: Data
+    at_ms: int
+    signal_id: str = ""  # of the caller's choice; a repeated one is the same signal
+    timed_out: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What a suspended task waits for."""
+
+    reason: WaitReason  # SIGNAL, APPROVAL, TIMER or CHILD
+    name: str = ""  # of the signal
+    seen: int = 0  # signals of that name it has had; for CHILD: children it does not wait for
+    until_ms: int = 0  # when it goes on without; 0: never
+
+
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """An attempt that died since the task last got a step further."""
+
+    node_id: NodeId
+    incarnation: int
+    kind: CrashKind
+    at_ms: int
+
+
 Record = TypeVar("Record")
 
 
@@ -160,7 +203,18 @@ def evolve(record: Record, **changes: object) -> Record:
     return new
 
 
-@dataclass(frozen=True)  # no slots: see evolve
+def make(record: type[Record], **values: object) -> Record:
+    """A record without slots that holds only what differs from its defaults, which it reads from its class:
+    a queued task takes a third of the memory. Every field without a default must be among `values`."""
+    new = object.__new__(record)
+    held = new.__dict__
+    for name, value in values.items():
+        if name not in record.__dict__ or value != record.__dict__[name]:
+            held[name] = value
+    return new
+
+
+@dataclass(frozen=True)  # no slots: see evolve and make
 class Task:
     task_id: TaskId
     order: int  # grows with every submitted task; FIFO and listing follow it
@@ -198,6 +252,24 @@ class Task:
     sequence: int = 0  # of its latest event
     step_count: int = 0
     bytes_held: int = 0  # inline bytes it and its steps keep in memory
+    key: str = ""  # what concurrency and rate limits per key count by: a customer, a session, a repository
+    agent: str = ""  # on whose behalf it runs, for limits per agent
+    parent_id: TaskId = NO_PARENT  # its cancellation and its deadline bind this task too
+    retry_of: TaskId = NO_PARENT  # the ended task that this one is a new run of
+    not_before_ms: int = 0  # the start time asked for; the task ages from here
+    pause_requested: bool = False
+    pause_reason: str = ""
+    wait: Wait | None = None  # while WAITING, and while PAUSED out of a wait
+    signals: tuple[Signal, ...] = ()
+    crashes: tuple[Crash, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A task the cluster has given up, kept whole for inspection and replay."""
+
+    task: Task
+    steps: tuple[Step, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,12 +293,12 @@ class Node:
     drain_deadline_at_ms: int = 0
     reason: str = ""
     changed_at_ms: int = 0
-    drain_number: int = field(default=0, metadata=ADDED)  # how often draining was begun, changed or ended
-    leaving: bool = field(default=False, metadata=ADDED)  # to be removed when it is empty
-    memory_bytes: int = later(0)  # that tasks may set aside; 0: not counted
-    gpus: int = later(0)
-    standby: bool = later(False)  # takes work only in the place of a node that is gone
-    turn: int = later(0)  # of its last assignment in the rotation of round-robin
+    drain_number: int = 0  # how often draining was begun, changed or ended
+    leaving: bool = False  # to be removed when it is empty
+    memory_bytes: int = 0  # that tasks may set aside; 0: not counted
+    gpus: int = 0
+    standby: bool = False  # takes work only in the place of a node that is gone
+    turn: int = 0  # of its last assignment in the rotation of round-robin
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +333,14 @@ class Policy:
     steps_per_task_max: int = 10_000
     task_bytes_max: int = 32 * 1024 * 1024
     losses_max: int = 100
+    ageing_ms: int = 60_000  # waiting that long is worth one priority class; 0: classes are strict
+    tenant_pending_percent: int = 100  # of pending_tasks_max, for tenants without their own; 0: all
+    dead_letters_max: int = 1_000  # of one tenant; the oldest leaves for the ledger alone
+    dead_letter_bytes_max: int = 64 * 1024 * 1024  # of all
+    crash_nodes_max: int = 3  # nodes on which the skill's process died without progress; 0: any number
+    node_losses_max: int = 10  # in a row without progress; 0: any number
+    signals_per_task_max: int = 1_000
+    limits_max: int = 1_000
 
 
 @dataclass(frozen=True, slots=True)

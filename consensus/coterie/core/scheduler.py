@@ -56,6 +56,7 @@ def plan(state: ClusterState, view: View, policy: PlanPolicy) -> list[Command]:
     for commands in (
         _verdicts(state, view, policy),
         _deadlines(state, view),
+        _waits(state, view),
         _held(state, view, policy),
         _assignments(state, view, policy),
     ):
@@ -85,8 +86,15 @@ def _is_back(node: Node, load: NodeLoad, view: View, policy: PlanPolicy) -> bool
 
 
 def _deadlines(state: ClusterState, view: View) -> Iterator[Command]:
-    for _, _, task_id in state.indexes.deadlines.up_to(view.now_ms):
+    """The youngest first: children before the parent whose end would cancel them."""
+    due = islice(state.indexes.deadlines.up_to(view.now_ms), COMMANDS_MAX)
+    for _, _, task_id in sorted(due, key=lambda key: -key[1]):
         yield ExpireTask(task_id, state.tasks[task_id].attempt, ExpiryKind.DEADLINE)
+
+
+def _waits(state: ClusterState, view: View) -> Iterator[Command]:
+    for _, _, task_id in state.indexes.waits.up_to(view.now_ms):
+        yield ExpireTask(task_id, state.tasks[task_id].attempt, ExpiryKind.WAIT)
 
 
 def _held(state: ClusterState, view: View, policy: PlanPolicy) -> Iterator[Command]:
@@ -136,7 +144,7 @@ def _queue(state: ClusterState, now_ms: int) -> Iterator[Task]:
 
 def next_clock_ms(state: ClusterState) -> int:
     """When a deadline or a start time next needs a plan; 0: none."""
-    heads = [keys.first() for keys in (state.indexes.deadlines, state.indexes.delayed)]
+    heads = [keys.first() for keys in (state.indexes.deadlines, state.indexes.delayed, state.indexes.waits)]
     return min((key[0] for key in heads if key is not None), default=0)
 
 

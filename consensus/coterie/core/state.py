@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from coterie.core.indexes import TaskIndexes
 from coterie.core.nouns import (
-    ADDED,
     Anchor,
     Data,
+    DeadLetter,
     Event,
     Node,
     NodeId,
     Policy,
     Request,
-    Step,
     Task,
     TaskId,
     evolve,
 )
-from coterie.core.transitions import TERMINAL, is_legal
+from coterie.core.quotas import Bucket, Limit, Share, Tenant
+from coterie.core.steplog import StepLog
 
 FORMAT = 1  # of the state's meaning; raised together by all nodes when apply changes its mind
 
@@ -37,7 +38,10 @@ class Meta:
     steps_total: int = 0
     finished_bytes: int = 0
     format: int = FORMAT
-    lead_term: int = field(default=0, metadata=ADDED)  # of the newest coordinator
+    lead_term: int = 0  # of the newest coordinator
+    fair_time: int = 0  # the use, by weight, of the tenant last served: who used less goes first
+    dead_letters_dropped: int = 0  # that left the list because it was full
+    dead_letter_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -45,38 +49,57 @@ class ClusterState:
     """Everything the cluster has agreed on and still needs.
 
     Finished tasks stay for a while (`policy.finished_tasks_kept_max`); the ledgers have them all.
-    Dicts keep insertion order, which is log order, so that eviction is the same everywhere."""
+    Dicts keep insertion order, which is log order, so that eviction is the same everywhere; those that lose
+    their oldest often are OrderedDicts, whose first is found at once."""
 
     meta: Meta = field(default_factory=Meta)
     tasks: dict[TaskId, Task] = field(default_factory=dict)
-    steps: dict[TaskId, tuple[Step, ...]] = field(default_factory=dict)
-    finished: dict[TaskId, Task] = field(default_factory=dict)
+    steps: dict[TaskId, StepLog] = field(default_factory=dict)
+    finished: OrderedDict[TaskId, Task] = field(default_factory=OrderedDict)
     nodes: dict[NodeId, Node] = field(default_factory=dict)
-    requests: dict[str, Request] = field(default_factory=dict)
-    anchors: dict[str, Anchor] = field(default_factory=dict)  # by session, oldest first
+    anchors: OrderedDict[str, Anchor] = field(default_factory=OrderedDict)  # by session, oldest first
+    requests: OrderedDict[str, Request] = field(default_factory=OrderedDict)
+    dead_letters: OrderedDict[TaskId, DeadLetter] = field(default_factory=OrderedDict)
+    limits: dict[str, Limit] = field(default_factory=dict)
+    buckets: OrderedDict[str, Bucket] = field(default_factory=OrderedDict)  # the one used last is last
+    tenants: dict[str, Tenant] = field(default_factory=dict)
+    shares: dict[str, Share] = field(default_factory=dict)
     indexes: TaskIndexes = field(default_factory=TaskIndexes, compare=False)
     outbox: list[Event] = field(default_factory=list, compare=False)  # drained by the shell per entry
+    ended_parents: list[tuple[TaskId, str]] = field(default_factory=list, compare=False)  # see settle
 
     def task(self, task_id: TaskId) -> Task | None:
         """A live or recently finished task."""
         return self.tasks.get(task_id) or self.finished.get(task_id)
+
+    def advance(self, to_ms: int) -> None:
+        """The clock never goes back."""
+        if to_ms > self.meta.clock_ms:
+            self.meta = evolve(self.meta, clock_ms=to_ms)
 
     def rebuild(self) -> None:
         """Derive the look-ups again, after a restore."""
         self.indexes = TaskIndexes.of(self.tasks.values())
         for task in self.finished.values():
             self.indexes.by_state[task.state] += 1
+        for letter in self.dead_letters.values():
+            self.indexes.add_dead_letter(letter.task)
 
     def copy(self) -> ClusterState:
         """An image that stays as it is: records are frozen, only the dicts are copied."""
         return ClusterState(
             meta=self.meta,
             tasks=dict(self.tasks),
-            steps=dict(self.steps),
-            finished=dict(self.finished),
+            steps={task_id: log.view() for task_id, log in self.steps.items()},
+            finished=self.finished.copy(),
             nodes=dict(self.nodes),
-            requests=dict(self.requests),
-            anchors=dict(self.anchors),
+            anchors=self.anchors.copy(),
+            requests=self.requests.copy(),
+            dead_letters=self.dead_letters.copy(),
+            limits=dict(self.limits),
+            buckets=self.buckets.copy(),
+            tenants=dict(self.tenants),
+            shares=dict(self.shares),
         )
 
 
@@ -91,58 +114,3 @@ class Moment:
 def held(data: Data) -> int:
     """Inline bytes a record keeps in memory."""
     return len(data.inline)
-
-
-def add_task(state: ClusterState, task: Task) -> None:
-    state.tasks[task.task_id] = task
-    state.indexes.add(task)
-
-
-def change_task(
-    state: ClusterState, before: Task, after: Task, moment: Moment, event: str, detail: str = ""
-) -> Task:
-    """Put `after` in the place of `before`, as one numbered event. The transition must be legal."""
-    assert is_legal(before.state, after.state), f"{before.state.name} -> {after.state.name}"
-    after = evolve(after, version=before.version + 1, sequence=before.sequence + 1)
-    if after.state in TERMINAL:
-        after = _finish(state, before, after, moment, event, detail)
-    else:
-        state.tasks[after.task_id] = after
-        state.indexes.replace(before, after)
-        state.outbox.append(Event(event, after, moment.index, moment.at_ms, detail))
-    return after
-
-
-def _finish(state: ClusterState, before: Task, after: Task, moment: Moment, event: str, detail: str) -> Task:
-    after = evolve(after, finished_at_ms=moment.at_ms)
-    del state.tasks[after.task_id]
-    steps = state.steps.pop(after.task_id, ())
-    state.indexes.replace(before, after)
-    state.finished[after.task_id] = after
-    state.meta = evolve(
-        state.meta,
-        finished_total=state.meta.finished_total + 1,
-        finished_bytes=state.meta.finished_bytes + _kept_bytes(after),
-    )
-    state.outbox.append(Event(event, after, moment.index, moment.at_ms, detail, steps))
-    _evict(state)
-    return after
-
-
-def _evict(state: ClusterState) -> None:
-    """Forget the oldest finished tasks beyond the limits; the ledgers keep them."""
-    policy, dropped = state.meta.policy, 0
-    while state.finished and (
-        len(state.finished) > policy.finished_tasks_kept_max
-        or state.meta.finished_bytes - dropped > policy.finished_bytes_kept_max
-    ):
-        oldest = next(iter(state.finished))
-        task = state.finished.pop(oldest)
-        state.indexes.by_state[task.state] -= 1
-        dropped += _kept_bytes(task)
-    if dropped:
-        state.meta = evolve(state.meta, finished_bytes=state.meta.finished_bytes - dropped)
-
-
-def _kept_bytes(task: Task) -> int:
-    return 1_000 + held(task.payload) + held(task.checkpoint) + held(task.result)

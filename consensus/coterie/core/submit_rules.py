@@ -1,63 +1,62 @@
-"""How a task comes into being: request ids, limits, the queue."""
+"""How a task comes into being: request ids, limits, parents, the queue, new runs of what has ended."""
 
 from __future__ import annotations
 
-from coterie.core.commands import Accepted, Outcome, Rejected, SubmitTask
-from coterie.core.nouns import Event, Request, Task, evolve
-from coterie.core.state import ClusterState, Moment, add_task, held
+from coterie.core.commands import Accepted, Outcome, PurgeDeadLetters, Rejected, ReplayTask, SubmitTask
+from coterie.core.lifecycle import add_task, unbury
+from coterie.core.nouns import NO_PARENT, Event, Request, Step, Task, TaskId, TaskState, evolve, make
+from coterie.core.state import ClusterState, Moment, held
+from coterie.core.steplog import StepLog
+from coterie.core.task_rules import STEP_OVERHEAD_BYTES
+from coterie.core.transitions import TERMINAL
+
+PERCENT = 100
 
 
 def submit(state: ClusterState, command: SubmitTask, moment: Moment) -> Outcome:
-    known = _answered(state, command)
+    known = _answered(state, command.tenant, command.request_id, command.digest)
     if known is not None:
         return known
     if state.task(command.task_id) is not None:
         return Rejected("TASK_EXISTS", f"task {command.task_id} exists already")
-    full = _full(state, held(command.payload))
-    if full is not None:
-        return full
-    _remember(state, command, moment)
-    order = state.meta.order + 1
-    state.meta = evolve(state.meta, order=order)
-    task = _new_task(command, order, moment.at_ms)
-    add_task(state, task)
+    refused = _orphan(state, command) or _full(state, command.tenant, _bytes(command))
+    if refused is not None:
+        return refused
+    _remember(state, command.tenant, command.request_id, command.digest, command.task_id, moment)
+    task = _enter(state, _new_task(state, command, moment.at_ms), command.steps)
     state.outbox.append(Event("submitted", task, moment.index, moment.at_ms))
     return Accepted(task.task_id)
 
 
-def _answered(state: ClusterState, command: SubmitTask) -> Outcome | None:
-    if not command.request_id:
+def _enter(state: ClusterState, task: Task, steps: tuple[Step, ...]) -> Task:
+    state.meta = evolve(state.meta, order=task.order)
+    if steps:
+        state.steps[task.task_id] = StepLog(steps)
+    add_task(state, task)
+    return task
+
+
+# --- request ids
+
+
+def _answered(state: ClusterState, tenant: str, request_id: str, digest: bytes) -> Outcome | None:
+    if not request_id:
         return None
-    known = state.requests.get(_request_key(command))
+    known = state.requests.get(f"{tenant}/{request_id}")
     if known is None:
         return None
-    if known.digest != command.digest:
-        return Rejected("REQUEST_ID_REUSED", f"request_id {command.request_id} was used with another body")
+    if known.digest != digest:
+        return Rejected("REQUEST_ID_REUSED", f"request_id {request_id} was used with another body")
     return Accepted(known.task_id, duplicate=True)
 
 
-def _request_key(command: SubmitTask) -> str:
-    return f"{command.tenant}/{command.request_id}"
-
-
-def _full(state: ClusterState, more_bytes: int) -> Rejected | None:
-    policy, indexes = state.meta.policy, state.indexes
-    queued = len(indexes.pending) + len(indexes.delayed)
-    if queued >= policy.pending_tasks_max:
-        return Rejected("QUEUE_FULL", f"{queued} tasks are pending, the limit is {policy.pending_tasks_max}")
-    if indexes.live_bytes + more_bytes > policy.live_bytes_max:
-        return Rejected(
-            "QUEUE_FULL",
-            f"live tasks hold {indexes.live_bytes} bytes, the limit is {policy.live_bytes_max}",
-        )
-    return None
-
-
-def _remember(state: ClusterState, command: SubmitTask, moment: Moment) -> None:
+def _remember(
+    state: ClusterState, tenant: str, request_id: str, digest: bytes, task_id: TaskId, moment: Moment
+) -> None:
     policy = state.meta.policy
-    if command.request_id:
-        key = _request_key(command)
-        state.requests[key] = Request(key, command.task_id, command.digest, moment.at_ms)
+    if request_id:
+        key = f"{tenant}/{request_id}"
+        state.requests[key] = Request(key, task_id, digest, moment.at_ms)
     while state.requests:
         oldest = next(iter(state.requests.values()))
         expired = oldest.at_ms + policy.requests_kept_ms < moment.at_ms
@@ -66,10 +65,60 @@ def _remember(state: ClusterState, command: SubmitTask, moment: Moment) -> None:
         del state.requests[oldest.key]
 
 
-def _new_task(command: SubmitTask, order: int, at_ms: int) -> Task:
-    return Task(
+# --- refusals
+
+
+def _bytes(command: SubmitTask) -> int:
+    return held(command.payload) + sum(held(step.result) + STEP_OVERHEAD_BYTES for step in command.steps)
+
+
+def _orphan(state: ClusterState, command: SubmitTask) -> Rejected | None:
+    if not command.parent_id:
+        return None
+    parent = state.tasks.get(command.parent_id)
+    if parent is None:
+        return Rejected("PARENT_ENDED", f"no live task {command.parent_id} to be the parent")
+    if parent.tenant != command.tenant:
+        return Rejected("PARENT_ENDED", f"no live task {command.parent_id} of this tenant to be the parent")
+    if parent.cancel_requested:
+        return Rejected("PARENT_ENDED", f"task {command.parent_id}, the parent, is being cancelled")
+    return None
+
+
+def pending_max(state: ClusterState, tenant: str) -> int:
+    """How many unfinished tasks that no node holds a tenant may have."""
+    policy, own = state.meta.policy, state.tenants.get(tenant)
+    if own is not None and own.pending_tasks_max:
+        return min(own.pending_tasks_max, policy.pending_tasks_max)
+    return policy.pending_tasks_max * (policy.tenant_pending_percent or PERCENT) // PERCENT
+
+
+def _full(state: ClusterState, tenant: str, more_bytes: int) -> Rejected | None:
+    policy, indexes = state.meta.policy, state.indexes
+    queued, of_tenant = indexes.queued, indexes.queued_of(tenant)
+    if queued >= policy.pending_tasks_max:
+        return Rejected("QUEUE_FULL", f"{queued} tasks are pending, the limit is {policy.pending_tasks_max}")
+    if of_tenant >= pending_max(state, tenant):
+        limit = pending_max(state, tenant)
+        return Rejected("TENANT_QUOTA", f"{of_tenant} tasks of {tenant} are pending, the limit is {limit}")
+    if indexes.live_bytes + more_bytes > policy.live_bytes_max:
+        return Rejected(
+            "QUEUE_FULL",
+            f"live tasks hold {indexes.live_bytes} bytes, the limit is {policy.live_bytes_max}",
+        )
+    return None
+
+
+# --- the task
+
+
+def _new_task(state: ClusterState, command: SubmitTask, at_ms: int) -> Task:
+    start_at_ms = at_ms + command.start_delay_ms if command.start_delay_ms > 0 else 0
+    own_deadline = at_ms + command.deadline_after_ms if command.deadline_after_ms else 0
+    return make(
+        Task,
         task_id=command.task_id,
-        order=order,
+        order=state.meta.order + 1,
         tenant=command.tenant,
         type=command.type,
         payload=command.payload,
@@ -78,12 +127,117 @@ def _new_task(command: SubmitTask, order: int, at_ms: int) -> Task:
         created_at_ms=at_ms,
         request_id=command.request_id,
         attempt_timeout_ms=command.attempt_timeout_ms,
-        deadline_at_ms=at_ms + command.deadline_after_ms if command.deadline_after_ms else 0,
+        deadline_at_ms=_earlier(own_deadline, _deadline_of(state, command.parent_id)),
         checkpointing=command.checkpointing,
         labels=command.labels,
         constraints=command.constraints,
-        start_at_ms=at_ms + command.start_delay_ms if command.start_delay_ms else 0,
+        start_at_ms=start_at_ms,
+        not_before_ms=start_at_ms,
         sequence=1,
         version=1,
-        bytes_held=held(command.payload),
+        bytes_held=_bytes(command),
+        key=command.key,
+        agent=command.agent,
+        parent_id=command.parent_id,
+        retry_of=command.retry_of,
+        step_count=len(command.steps),
     )
+
+
+def _deadline_of(state: ClusterState, parent_id: TaskId) -> int:
+    parent = state.tasks.get(parent_id) if parent_id else None
+    return parent.deadline_at_ms if parent is not None else 0
+
+
+def _earlier(one_ms: int, other_ms: int) -> int:
+    """The earlier of two times, of which 0 is none."""
+    return min(one_ms, other_ms) if one_ms and other_ms else one_ms or other_ms
+
+
+# --- new runs
+
+
+def replay(state: ClusterState, command: ReplayTask, moment: Moment) -> Outcome:
+    letter = state.dead_letters.get(command.task_id)
+    source = letter.task if letter is not None else state.finished.get(command.task_id)
+    tenant = source.tenant if source is not None else ""
+    known = _answered(state, tenant, command.request_id, command.digest)
+    if known is not None:
+        return known
+    if source is None:
+        return _no_source(state, command.task_id)
+    steps = letter.steps if letter is not None and command.keep_steps else ()
+    refused = _replay_refused(state, command, source, steps)
+    if refused is not None:
+        return refused
+    _remember(state, tenant, command.request_id, command.digest, command.new_task_id, moment)
+    if letter is not None:
+        unbury(state, command.task_id)
+    task = _enter(state, _new_run(state, source, command.new_task_id, steps, moment.at_ms), steps)
+    state.outbox.append(
+        Event("submitted", task, moment.index, moment.at_ms, f"a new run of {source.task_id}")
+    )
+    return Accepted(task.task_id)
+
+
+def _no_source(state: ClusterState, task_id: TaskId) -> Rejected:
+    if task_id in state.tasks:
+        return Rejected("TASK_LIVE", f"task {task_id} has not ended")
+    return Rejected("TASK_NOT_FOUND", f"no dead letter and no recently ended task {task_id}")
+
+
+def _replay_refused(
+    state: ClusterState, command: ReplayTask, source: Task, steps: tuple[Step, ...]
+) -> Rejected | None:
+    if source.state is TaskState.SUCCEEDED or source.state not in TERMINAL:
+        return Rejected("TASK_SUCCEEDED", f"task {source.task_id} has succeeded; submit a new one")
+    if state.task(command.new_task_id) is not None or not command.new_task_id:
+        return Rejected("TASK_EXISTS", f"task {command.new_task_id} exists already")
+    if command.keep_steps and len(steps) < source.step_count:
+        text = f"only the history has the {source.step_count} steps of {source.task_id}"
+        return Rejected("STEPS_ELSEWHERE", text)
+    return _full(state, source.tenant, held(source.payload) + _bytes_of(steps))
+
+
+def _bytes_of(steps: tuple[Step, ...]) -> int:
+    return sum(held(step.result) + STEP_OVERHEAD_BYTES for step in steps)
+
+
+def _new_run(state: ClusterState, source: Task, task_id: TaskId, steps: tuple[Step, ...], at_ms: int) -> Task:
+    """The same task again: it has the time the first run had, and its parent while that lives."""
+    parent_id = source.parent_id if source.parent_id in state.tasks else NO_PARENT
+    allowed_ms = source.deadline_at_ms - source.created_at_ms if source.deadline_at_ms else 0
+    own_deadline = at_ms + allowed_ms if allowed_ms else 0
+    return make(
+        Task,
+        task_id=task_id,
+        order=state.meta.order + 1,
+        tenant=source.tenant,
+        type=source.type,
+        payload=source.payload,
+        priority=source.priority,
+        retry=source.retry,
+        created_at_ms=at_ms,
+        attempt_timeout_ms=source.attempt_timeout_ms,
+        deadline_at_ms=_earlier(own_deadline, _deadline_of(state, parent_id)),
+        checkpointing=source.checkpointing,
+        labels=source.labels,
+        constraints=source.constraints,
+        sequence=1,
+        version=1,
+        bytes_held=held(source.payload) + _bytes_of(steps),
+        key=source.key,
+        agent=source.agent,
+        parent_id=parent_id,
+        retry_of=source.task_id,
+        step_count=len(steps),
+    )
+
+
+def purge(state: ClusterState, command: PurgeDeadLetters, moment: Moment) -> Outcome:
+    """`task_id` of the answer stays empty: how many went is the difference of the lists."""
+    for task_id in list(state.indexes.dead_of(command.tenant)):
+        ended_at_ms = state.dead_letters[task_id].task.finished_at_ms
+        if task_id in command.task_ids or ended_at_ms < command.before_ms:
+            unbury(state, task_id)
+    return Accepted()

@@ -9,7 +9,16 @@ S = TaskState
 TRANSITIONS: dict[TaskState, frozenset[TaskState]] = {
     S.PENDING: frozenset({S.SCHEDULED, S.PAUSED, S.CANCELLED, S.TIMED_OUT}),
     S.SCHEDULED: frozenset(
-        {S.RUNNING, S.PENDING, S.SUCCEEDED, S.FAILED, S.CANCELLED, S.TIMED_OUT, S.DEAD_LETTERED}
+        {
+            S.RUNNING,
+            S.PAUSED,
+            S.PENDING,
+            S.SUCCEEDED,
+            S.FAILED,
+            S.CANCELLED,
+            S.TIMED_OUT,
+            S.DEAD_LETTERED,
+        }
     ),
     S.RUNNING: frozenset(
         {
@@ -23,8 +32,8 @@ TRANSITIONS: dict[TaskState, frozenset[TaskState]] = {
             S.DEAD_LETTERED,
         }
     ),
-    S.WAITING: frozenset({S.PENDING, S.RUNNING, S.PAUSED, S.CANCELLED, S.TIMED_OUT, S.FAILED}),
-    S.PAUSED: frozenset({S.PENDING, S.CANCELLED, S.TIMED_OUT}),
+    S.WAITING: frozenset({S.PENDING, S.PAUSED, S.CANCELLED, S.TIMED_OUT}),
+    S.PAUSED: frozenset({S.PENDING, S.WAITING, S.CANCELLED, S.TIMED_OUT}),
     S.SUCCEEDED: frozenset(),
     S.FAILED: frozenset(),
     S.CANCELLED: frozenset(),

@@ -17,7 +17,9 @@ from google.protobuf.message import DecodeError
 
 from coterie.core import commands as c
 from coterie.core import nouns as n
+from coterie.core import quotas as q
 from coterie.core.state import ClusterState, Meta
+from coterie.core.steplog import StepLog
 from coterie.v1 import log_pb2 as pb
 
 T = TypeVar("T")
@@ -30,6 +32,7 @@ class Codec:
     def __init__(self, record: type, message: type) -> None:
         hints = get_type_hints(record)
         self.record, self.message = record, message
+        self.slots = hasattr(record, "__slots__")  # else it need not hold what equals its defaults
         self.plain: list[str] = []
         self.enums: list[tuple[str, type[IntEnum]]] = []
         self.nested: list[tuple[str, Codec, Any]] = []
@@ -86,7 +89,7 @@ class Codec:
         for name, item in self.repeated:
             found = getattr(message, name)
             values[name] = tuple(item.read(m) for m in found) if item else tuple(found)
-        return self.record(**values)
+        return self.record(**values) if self.slots else n.make(self.record, **values)
 
 
 def _fill_repeated(target: Any, values: Iterable[Any], item: Codec | None) -> None:
@@ -193,6 +196,17 @@ def encode_state(state: ClusterState) -> Iterator[bytes]:
     yield from _slices(iter(state.finished.values()), lambda s, x: task.fill(x, s.finished.add()))
     yield from _slices(iter(state.requests.values()), lambda s, x: request.fill(x, s.requests.add()))
     yield from _slices(iter(state.anchors.values()), lambda s, x: anchor.fill(x, s.anchors.add()))
+    yield from _more(state)
+
+
+def _more(state: ClusterState) -> Iterator[bytes]:
+    letter, limit, bucket = codec_for(n.DeadLetter), codec_for(q.Limit), codec_for(q.Bucket)
+    tenant, share = codec_for(q.Tenant), codec_for(q.Share)
+    yield from _slices(iter(state.dead_letters.values()), lambda s, x: letter.fill(x, s.dead_letters.add()))
+    yield from _slices(iter(state.limits.values()), lambda s, x: limit.fill(x, s.limits.add()))
+    yield from _slices(iter(state.buckets.values()), lambda s, x: bucket.fill(x, s.buckets.add()))
+    yield from _slices(iter(state.tenants.values()), lambda s, x: tenant.fill(x, s.tenants.add()))
+    yield from _slices(iter(state.shares.values()), lambda s, x: share.fill(x, s.shares.add()))
 
 
 def fill_task(message: pb.TaskWithSteps, task: n.Task, steps: Iterable[n.Step]) -> None:
@@ -224,7 +238,7 @@ def _read_slice(state: ClusterState, piece: pb.StateSlice) -> None:
         task, steps = read_task(message)
         state.tasks[task.task_id] = task
         if steps:
-            state.steps[task.task_id] = steps
+            state.steps[task.task_id] = StepLog(steps)
     for finished in piece.finished:
         task = codec_for(n.Task).read(finished)
         state.finished[task.task_id] = task
@@ -234,3 +248,17 @@ def _read_slice(state: ClusterState, piece: pb.StateSlice) -> None:
     for kept in piece.anchors:
         anchor = codec_for(n.Anchor).read(kept)
         state.anchors[anchor.session] = anchor
+    _read_more(state, piece)
+
+
+def _read_more(state: ClusterState, piece: pb.StateSlice) -> None:
+    for letter in (codec_for(n.DeadLetter).read(message) for message in piece.dead_letters):
+        state.dead_letters[letter.task.task_id] = letter
+    for limit in (codec_for(q.Limit).read(message) for message in piece.limits):
+        state.limits[limit.limit_id] = limit
+    for bucket in (codec_for(q.Bucket).read(message) for message in piece.buckets):
+        state.buckets[bucket.name] = bucket
+    for tenant in (codec_for(q.Tenant).read(message) for message in piece.tenants):
+        state.tenants[tenant.tenant] = tenant
+    for share in (codec_for(q.Share).read(message) for message in piece.shares):
+        state.shares[share.tenant] = share

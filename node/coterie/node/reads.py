@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -27,7 +27,7 @@ LOOK_S = 0.02  # how often a call looks whether there is a leader again
 @dataclass(frozen=True, slots=True)
 class Found:
     task: Task
-    steps: tuple[Step, ...] = ()
+    steps: Sequence[Step] = ()
 
 
 class Reader:

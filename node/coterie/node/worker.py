@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from coterie.core.agenda import Action, Cancel, Start, Stop, agenda
+from coterie.core.agenda import Action, Cancel, Pause, Start, Stop, agenda
 from coterie.core.commands import (
     Command,
     ConfirmCancel,
@@ -62,7 +62,7 @@ class Worker:
         self._bell = parts.bell.listener()
         self._jobs: dict[TaskId, Job] = {}
         self._leaving = False
-        self._confirming: dict[ConfirmCancel, asyncio.Task[None]] = {}
+        self._confirming: dict[ConfirmCancel | ReleaseTask, asyncio.Task[None]] = {}
         self._factory = JobFactory(parts.proposer, parts.blobs, parts.host, parts.clock, parts.metrics)
 
     async def run(self) -> None:
@@ -128,6 +128,8 @@ class Worker:
                 self._jobs[task_id].stop()
             case Cancel(task_id, attempt):
                 self._cancel(task_id, attempt)
+            case Pause(task_id, attempt):
+                self._pause(task_id, attempt)
 
     def _start(self, task: Task, state: ClusterState) -> None:
         if task.task_id in self._jobs or self._leaving or not self._parts.lease.valid:
@@ -147,18 +149,28 @@ class Worker:
             return
         self._confirm(ConfirmCancel(task_id, attempt))
 
+    def _pause(self, task_id: TaskId, attempt: int) -> None:
+        """A running job leaves at its next completed step (see _drain); one that has not begun, at once."""
+        if task_id not in self._jobs:
+            self._confirm(ReleaseTask(task_id, attempt, "paused"))
+
     def _drain(self, state: ClusterState) -> None:
-        """On a draining node a job leaves at its next completed step, or when the deadline has passed."""
+        """On a draining node a job leaves at its next completed step, or when the deadline has passed; a job
+        that is to be paused leaves at its next step on any node."""
         node = state.nodes.get(self._me)
         if node is None or not node.draining:
-            for job in self._jobs.values():
-                job.stay()
+            for task_id, job in self._jobs.items():
+                task = state.tasks.get(task_id)
+                if task is not None and task.pause_requested:
+                    job.leave(at_once=False)
+                else:
+                    job.stay()
             return
         overdue = self._parts.clock.now_ms() >= node.drain_deadline_at_ms
         for job in self._jobs.values():
             job.leave(at_once=overdue)
 
-    def _confirm(self, command: ConfirmCancel) -> None:
+    def _confirm(self, command: ConfirmCancel | ReleaseTask) -> None:
         """Once at a time: this round may come again many times before the log answers."""
         if command not in self._confirming:
             task = asyncio.get_running_loop().create_task(self._propose(command), name="confirm")

@@ -169,19 +169,26 @@ class RetryPolicy(_message.Message):
     ATTEMPTS_MAX_FIELD_NUMBER: _builtins.int
     BACKOFF_INITIAL_MS_FIELD_NUMBER: _builtins.int
     BACKOFF_MAX_MS_FIELD_NUMBER: _builtins.int
+    NON_RETRYABLE_FIELD_NUMBER: _builtins.int
+    DEAD_LETTER_FIELD_NUMBER: _builtins.int
     attempts_max: _builtins.int
     backoff_initial_ms: _builtins.int
     backoff_max_ms: _builtins.int
+    dead_letter: _builtins.bool
+    @_builtins.property
+    def non_retryable(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
         attempts_max: _builtins.int = ...,
         backoff_initial_ms: _builtins.int = ...,
         backoff_max_ms: _builtins.int = ...,
+        non_retryable: _abc.Iterable[_builtins.str] | None = ...,
+        dead_letter: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts_max", b"attempts_max", "backoff_initial_ms", b"backoff_initial_ms", "backoff_max_ms", b"backoff_max_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts_max", b"attempts_max", "backoff_initial_ms", b"backoff_initial_ms", "backoff_max_ms", b"backoff_max_ms", "dead_letter", b"dead_letter", "non_retryable", b"non_retryable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -250,6 +257,14 @@ class Policy(_message.Message):
     STEPS_PER_TASK_MAX_FIELD_NUMBER: _builtins.int
     TASK_BYTES_MAX_FIELD_NUMBER: _builtins.int
     LOSSES_MAX_FIELD_NUMBER: _builtins.int
+    AGEING_MS_FIELD_NUMBER: _builtins.int
+    TENANT_PENDING_PERCENT_FIELD_NUMBER: _builtins.int
+    DEAD_LETTERS_MAX_FIELD_NUMBER: _builtins.int
+    DEAD_LETTER_BYTES_MAX_FIELD_NUMBER: _builtins.int
+    CRASH_NODES_MAX_FIELD_NUMBER: _builtins.int
+    NODE_LOSSES_MAX_FIELD_NUMBER: _builtins.int
+    SIGNALS_PER_TASK_MAX_FIELD_NUMBER: _builtins.int
+    LIMITS_MAX_FIELD_NUMBER: _builtins.int
     pending_tasks_max: _builtins.int
     live_bytes_max: _builtins.int
     finished_tasks_kept_max: _builtins.int
@@ -259,6 +274,14 @@ class Policy(_message.Message):
     steps_per_task_max: _builtins.int
     task_bytes_max: _builtins.int
     losses_max: _builtins.int
+    ageing_ms: _builtins.int
+    tenant_pending_percent: _builtins.int
+    dead_letters_max: _builtins.int
+    dead_letter_bytes_max: _builtins.int
+    crash_nodes_max: _builtins.int
+    node_losses_max: _builtins.int
+    signals_per_task_max: _builtins.int
+    limits_max: _builtins.int
     def __init__(
         self,
         *,
@@ -271,14 +294,90 @@ class Policy(_message.Message):
         steps_per_task_max: _builtins.int = ...,
         task_bytes_max: _builtins.int = ...,
         losses_max: _builtins.int = ...,
+        ageing_ms: _builtins.int = ...,
+        tenant_pending_percent: _builtins.int = ...,
+        dead_letters_max: _builtins.int = ...,
+        dead_letter_bytes_max: _builtins.int = ...,
+        crash_nodes_max: _builtins.int = ...,
+        node_losses_max: _builtins.int = ...,
+        signals_per_task_max: _builtins.int = ...,
+        limits_max: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["finished_bytes_kept_max", b"finished_bytes_kept_max", "finished_tasks_kept_max", b"finished_tasks_kept_max", "live_bytes_max", b"live_bytes_max", "losses_max", b"losses_max", "pending_tasks_max", b"pending_tasks_max", "requests_kept_max", b"requests_kept_max", "requests_kept_ms", b"requests_kept_ms", "steps_per_task_max", b"steps_per_task_max", "task_bytes_max", b"task_bytes_max"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ageing_ms", b"ageing_ms", "crash_nodes_max", b"crash_nodes_max", "dead_letter_bytes_max", b"dead_letter_bytes_max", "dead_letters_max", b"dead_letters_max", "finished_bytes_kept_max", b"finished_bytes_kept_max", "finished_tasks_kept_max", b"finished_tasks_kept_max", "limits_max", b"limits_max", "live_bytes_max", b"live_bytes_max", "losses_max", b"losses_max", "node_losses_max", b"node_losses_max", "pending_tasks_max", b"pending_tasks_max", "requests_kept_max", b"requests_kept_max", "requests_kept_ms", b"requests_kept_ms", "signals_per_task_max", b"signals_per_task_max", "steps_per_task_max", b"steps_per_task_max", "task_bytes_max", b"task_bytes_max", "tenant_pending_percent", b"tenant_pending_percent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Policy: _TypeAlias = Policy  # noqa: Y015
+
+@_typing.final
+class Limit(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMIT_ID_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    CONCURRENT_FIELD_NUMBER: _builtins.int
+    RATE_COUNT_FIELD_NUMBER: _builtins.int
+    RATE_PERIOD_MS_FIELD_NUMBER: _builtins.int
+    BURST_FIELD_NUMBER: _builtins.int
+    limit_id: _builtins.str
+    tenant: _builtins.str
+    agent: _builtins.str
+    type: _builtins.str
+    key: _builtins.str
+    concurrent: _builtins.int
+    rate_count: _builtins.int
+    rate_period_ms: _builtins.int
+    burst: _builtins.int
+    def __init__(
+        self,
+        *,
+        limit_id: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        agent: _builtins.str = ...,
+        type: _builtins.str = ...,
+        key: _builtins.str = ...,
+        concurrent: _builtins.int = ...,
+        rate_count: _builtins.int = ...,
+        rate_period_ms: _builtins.int = ...,
+        burst: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "burst", b"burst", "concurrent", b"concurrent", "key", b"key", "limit_id", b"limit_id", "rate_count", b"rate_count", "rate_period_ms", b"rate_period_ms", "tenant", b"tenant", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Limit: _TypeAlias = Limit  # noqa: Y015
+
+@_typing.final
+class Tenant(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    PENDING_TASKS_MAX_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    weight: _builtins.int
+    pending_tasks_max: _builtins.int
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        weight: _builtins.int = ...,
+        pending_tasks_max: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pending_tasks_max", b"pending_tasks_max", "tenant", b"tenant", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Tenant: _TypeAlias = Tenant  # noqa: Y015
 
 @_typing.final
 class ConfigureCluster(_message.Message):
@@ -324,6 +423,11 @@ class SubmitTask(_message.Message):
     CHECKPOINTING_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     CONSTRAINTS_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
+    PARENT_ID_FIELD_NUMBER: _builtins.int
+    RETRY_OF_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     tenant: _builtins.str
     type: _builtins.str
@@ -334,6 +438,10 @@ class SubmitTask(_message.Message):
     deadline_after_ms: _builtins.int
     start_delay_ms: _builtins.int
     checkpointing: _builtins.bool
+    key: _builtins.str
+    agent: _builtins.str
+    parent_id: _builtins.str
+    retry_of: _builtins.str
     @_builtins.property
     def payload(self) -> Global___Data: ...
     @_builtins.property
@@ -342,6 +450,8 @@ class SubmitTask(_message.Message):
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Label]: ...
     @_builtins.property
     def constraints(self) -> Global___Constraints: ...
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Step]: ...
     def __init__(
         self,
         *,
@@ -359,10 +469,15 @@ class SubmitTask(_message.Message):
         checkpointing: _builtins.bool = ...,
         labels: _abc.Iterable[Global___Label] | None = ...,
         constraints: Global___Constraints | None = ...,
+        key: _builtins.str = ...,
+        agent: _builtins.str = ...,
+        parent_id: _builtins.str = ...,
+        retry_of: _builtins.str = ...,
+        steps: _abc.Iterable[Global___Step] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["constraints", b"constraints", "payload", b"payload", "retry", b"retry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_timeout_ms", b"attempt_timeout_ms", "checkpointing", b"checkpointing", "constraints", b"constraints", "deadline_after_ms", b"deadline_after_ms", "digest", b"digest", "labels", b"labels", "payload", b"payload", "priority", b"priority", "request_id", b"request_id", "retry", b"retry", "start_delay_ms", b"start_delay_ms", "task_id", b"task_id", "tenant", b"tenant", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "attempt_timeout_ms", b"attempt_timeout_ms", "checkpointing", b"checkpointing", "constraints", b"constraints", "deadline_after_ms", b"deadline_after_ms", "digest", b"digest", "key", b"key", "labels", b"labels", "parent_id", b"parent_id", "payload", b"payload", "priority", b"priority", "request_id", b"request_id", "retry", b"retry", "retry_of", b"retry_of", "start_delay_ms", b"start_delay_ms", "steps", b"steps", "task_id", b"task_id", "tenant", b"tenant", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -820,6 +935,298 @@ class ForgetNode(_message.Message):
 Global___ForgetNode: _TypeAlias = ForgetNode  # noqa: Y015
 
 @_typing.final
+class PauseTask(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseTask: _TypeAlias = PauseTask  # noqa: Y015
+
+@_typing.final
+class ResumeTask(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeTask: _TypeAlias = ResumeTask  # noqa: Y015
+
+@_typing.final
+class SignalTask(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    PAYLOAD_FIELD_NUMBER: _builtins.int
+    SIGNAL_ID_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    name: _builtins.str
+    signal_id: _builtins.str
+    @_builtins.property
+    def payload(self) -> Global___Data: ...
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        payload: Global___Data | None = ...,
+        signal_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "payload", b"payload", "signal_id", b"signal_id", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignalTask: _TypeAlias = SignalTask  # noqa: Y015
+
+@_typing.final
+class SuspendTask(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    SEEN_FIELD_NUMBER: _builtins.int
+    TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    attempt: _builtins.int
+    reason: _builtins.int
+    name: _builtins.str
+    seen: _builtins.int
+    timeout_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        reason: _builtins.int = ...,
+        name: _builtins.str = ...,
+        seen: _builtins.int = ...,
+        timeout_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "name", b"name", "reason", b"reason", "seen", b"seen", "task_id", b"task_id", "timeout_ms", b"timeout_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SuspendTask: _TypeAlias = SuspendTask  # noqa: Y015
+
+@_typing.final
+class RetryTask(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryTask: _TypeAlias = RetryTask  # noqa: Y015
+
+@_typing.final
+class ReplayTask(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    NEW_TASK_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    KEEP_STEPS_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    new_task_id: _builtins.str
+    request_id: _builtins.str
+    digest: _builtins.bytes
+    keep_steps: _builtins.bool
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        new_task_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        digest: _builtins.bytes = ...,
+        keep_steps: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "keep_steps", b"keep_steps", "new_task_id", b"new_task_id", "request_id", b"request_id", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplayTask: _TypeAlias = ReplayTask  # noqa: Y015
+
+@_typing.final
+class PurgeDeadLetters(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    TASK_IDS_FIELD_NUMBER: _builtins.int
+    BEFORE_MS_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    before_ms: _builtins.int
+    @_builtins.property
+    def task_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        task_ids: _abc.Iterable[_builtins.str] | None = ...,
+        before_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before_ms", b"before_ms", "task_ids", b"task_ids", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurgeDeadLetters: _TypeAlias = PurgeDeadLetters  # noqa: Y015
+
+@_typing.final
+class SetLimit(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMIT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def limit(self) -> Global___Limit: ...
+    def __init__(
+        self,
+        *,
+        limit: Global___Limit | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetLimit: _TypeAlias = SetLimit  # noqa: Y015
+
+@_typing.final
+class DeleteLimit(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMIT_ID_FIELD_NUMBER: _builtins.int
+    limit_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        limit_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit_id", b"limit_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteLimit: _TypeAlias = DeleteLimit  # noqa: Y015
+
+@_typing.final
+class SetTenant(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tenant(self) -> Global___Tenant: ...
+    def __init__(
+        self,
+        *,
+        tenant: Global___Tenant | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tenant", b"tenant"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetTenant: _TypeAlias = SetTenant  # noqa: Y015
+
+@_typing.final
+class TakeTokens(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMIT_ID_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    limit_id: _builtins.str
+    count: _builtins.int
+    tenant: _builtins.str
+    agent: _builtins.str
+    type: _builtins.str
+    key: _builtins.str
+    def __init__(
+        self,
+        *,
+        limit_id: _builtins.str = ...,
+        count: _builtins.int = ...,
+        tenant: _builtins.str = ...,
+        agent: _builtins.str = ...,
+        type: _builtins.str = ...,
+        key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "count", b"count", "key", b"key", "limit_id", b"limit_id", "tenant", b"tenant", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TakeTokens: _TypeAlias = TakeTokens  # noqa: Y015
+
+@_typing.final
+class AdvanceClock(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TO_MS_FIELD_NUMBER: _builtins.int
+    to_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        to_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["to_ms", b"to_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdvanceClock: _TypeAlias = AdvanceClock  # noqa: Y015
+
+@_typing.final
 class Command(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -841,6 +1248,18 @@ class Command(_message.Message):
     SET_DRAIN_FIELD_NUMBER: _builtins.int
     BEGIN_LEADERSHIP_FIELD_NUMBER: _builtins.int
     FORGET_NODE_FIELD_NUMBER: _builtins.int
+    PAUSE_TASK_FIELD_NUMBER: _builtins.int
+    RESUME_TASK_FIELD_NUMBER: _builtins.int
+    SIGNAL_TASK_FIELD_NUMBER: _builtins.int
+    SUSPEND_TASK_FIELD_NUMBER: _builtins.int
+    RETRY_TASK_FIELD_NUMBER: _builtins.int
+    REPLAY_TASK_FIELD_NUMBER: _builtins.int
+    PURGE_DEAD_LETTERS_FIELD_NUMBER: _builtins.int
+    SET_LIMIT_FIELD_NUMBER: _builtins.int
+    DELETE_LIMIT_FIELD_NUMBER: _builtins.int
+    SET_TENANT_FIELD_NUMBER: _builtins.int
+    TAKE_TOKENS_FIELD_NUMBER: _builtins.int
+    ADVANCE_CLOCK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def configure_cluster(self) -> Global___ConfigureCluster: ...
     @_builtins.property
@@ -877,6 +1296,30 @@ class Command(_message.Message):
     def begin_leadership(self) -> Global___BeginLeadership: ...
     @_builtins.property
     def forget_node(self) -> Global___ForgetNode: ...
+    @_builtins.property
+    def pause_task(self) -> Global___PauseTask: ...
+    @_builtins.property
+    def resume_task(self) -> Global___ResumeTask: ...
+    @_builtins.property
+    def signal_task(self) -> Global___SignalTask: ...
+    @_builtins.property
+    def suspend_task(self) -> Global___SuspendTask: ...
+    @_builtins.property
+    def retry_task(self) -> Global___RetryTask: ...
+    @_builtins.property
+    def replay_task(self) -> Global___ReplayTask: ...
+    @_builtins.property
+    def purge_dead_letters(self) -> Global___PurgeDeadLetters: ...
+    @_builtins.property
+    def set_limit(self) -> Global___SetLimit: ...
+    @_builtins.property
+    def delete_limit(self) -> Global___DeleteLimit: ...
+    @_builtins.property
+    def set_tenant(self) -> Global___SetTenant: ...
+    @_builtins.property
+    def take_tokens(self) -> Global___TakeTokens: ...
+    @_builtins.property
+    def advance_clock(self) -> Global___AdvanceClock: ...
     def __init__(
         self,
         *,
@@ -898,12 +1341,24 @@ class Command(_message.Message):
         set_drain: Global___SetDrain | None = ...,
         begin_leadership: Global___BeginLeadership | None = ...,
         forget_node: Global___ForgetNode | None = ...,
+        pause_task: Global___PauseTask | None = ...,
+        resume_task: Global___ResumeTask | None = ...,
+        signal_task: Global___SignalTask | None = ...,
+        suspend_task: Global___SuspendTask | None = ...,
+        retry_task: Global___RetryTask | None = ...,
+        replay_task: Global___ReplayTask | None = ...,
+        purge_dead_letters: Global___PurgeDeadLetters | None = ...,
+        set_limit: Global___SetLimit | None = ...,
+        delete_limit: Global___DeleteLimit | None = ...,
+        set_tenant: Global___SetTenant | None = ...,
+        take_tokens: Global___TakeTokens | None = ...,
+        advance_clock: Global___AdvanceClock | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assign_task", b"assign_task", "begin_leadership", b"begin_leadership", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "finish_task", b"finish_task", "forget_node", b"forget_node", "mark_node", b"mark_node", "record_step", b"record_step", "register_node", b"register_node", "release_task", b"release_task", "report_progress", b"report_progress", "save_checkpoint", b"save_checkpoint", "set_drain", b"set_drain", "start_task", b"start_task", "submit_task", b"submit_task"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["advance_clock", b"advance_clock", "assign_task", b"assign_task", "begin_leadership", b"begin_leadership", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "delete_limit", b"delete_limit", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "finish_task", b"finish_task", "forget_node", b"forget_node", "mark_node", b"mark_node", "pause_task", b"pause_task", "purge_dead_letters", b"purge_dead_letters", "record_step", b"record_step", "register_node", b"register_node", "release_task", b"release_task", "replay_task", b"replay_task", "report_progress", b"report_progress", "resume_task", b"resume_task", "retry_task", b"retry_task", "save_checkpoint", b"save_checkpoint", "set_drain", b"set_drain", "set_limit", b"set_limit", "set_tenant", b"set_tenant", "signal_task", b"signal_task", "start_task", b"start_task", "submit_task", b"submit_task", "suspend_task", b"suspend_task", "take_tokens", b"take_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assign_task", b"assign_task", "begin_leadership", b"begin_leadership", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "finish_task", b"finish_task", "forget_node", b"forget_node", "mark_node", b"mark_node", "record_step", b"record_step", "register_node", b"register_node", "release_task", b"release_task", "report_progress", b"report_progress", "save_checkpoint", b"save_checkpoint", "set_drain", b"set_drain", "start_task", b"start_task", "submit_task", b"submit_task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advance_clock", b"advance_clock", "assign_task", b"assign_task", "begin_leadership", b"begin_leadership", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "delete_limit", b"delete_limit", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "finish_task", b"finish_task", "forget_node", b"forget_node", "mark_node", b"mark_node", "pause_task", b"pause_task", "purge_dead_letters", b"purge_dead_letters", "record_step", b"record_step", "register_node", b"register_node", "release_task", b"release_task", "replay_task", b"replay_task", "report_progress", b"report_progress", "resume_task", b"resume_task", "retry_task", b"retry_task", "save_checkpoint", b"save_checkpoint", "set_drain", b"set_drain", "set_limit", b"set_limit", "set_tenant", b"set_tenant", "signal_task", b"signal_task", "start_task", b"start_task", "submit_task", b"submit_task", "suspend_task", b"suspend_task", "take_tokens", b"take_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["configure_cluster", "submit_task", "assign_task", "start_task", "record_step", "save_checkpoint", "report_progress", "finish_task", "fail_attempt", "release_task", "cancel_task", "confirm_cancel", "expire_task", "register_node", "mark_node", "set_drain", "begin_leadership", "forget_node"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["configure_cluster", "submit_task", "assign_task", "start_task", "record_step", "save_checkpoint", "report_progress", "finish_task", "fail_attempt", "release_task", "cancel_task", "confirm_cancel", "expire_task", "register_node", "mark_node", "set_drain", "begin_leadership", "forget_node", "pause_task", "resume_task", "signal_task", "suspend_task", "retry_task", "replay_task", "purge_dead_letters", "set_limit", "delete_limit", "set_tenant", "take_tokens", "advance_clock"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -1000,6 +1455,16 @@ class Task(_message.Message):
     STEP_COUNT_FIELD_NUMBER: _builtins.int
     BYTES_HELD_FIELD_NUMBER: _builtins.int
     CHECKPOINT_NUMBER_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
+    PARENT_ID_FIELD_NUMBER: _builtins.int
+    RETRY_OF_FIELD_NUMBER: _builtins.int
+    NOT_BEFORE_MS_FIELD_NUMBER: _builtins.int
+    PAUSE_REQUESTED_FIELD_NUMBER: _builtins.int
+    PAUSE_REASON_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
+    SIGNALS_FIELD_NUMBER: _builtins.int
+    CRASHES_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     order: _builtins.int
     tenant: _builtins.str
@@ -1029,6 +1494,13 @@ class Task(_message.Message):
     step_count: _builtins.int
     bytes_held: _builtins.int
     checkpoint_number: _builtins.int
+    key: _builtins.str
+    agent: _builtins.str
+    parent_id: _builtins.str
+    retry_of: _builtins.str
+    not_before_ms: _builtins.int
+    pause_requested: _builtins.bool
+    pause_reason: _builtins.str
     @_builtins.property
     def payload(self) -> Global___Data: ...
     @_builtins.property
@@ -1043,6 +1515,12 @@ class Task(_message.Message):
     def result(self) -> Global___Data: ...
     @_builtins.property
     def error(self) -> Global___TaskError: ...
+    @_builtins.property
+    def wait(self) -> Global___Wait: ...
+    @_builtins.property
+    def signals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Signal]: ...
+    @_builtins.property
+    def crashes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Crash]: ...
     def __init__(
         self,
         *,
@@ -1082,14 +1560,180 @@ class Task(_message.Message):
         step_count: _builtins.int = ...,
         bytes_held: _builtins.int = ...,
         checkpoint_number: _builtins.int = ...,
+        key: _builtins.str = ...,
+        agent: _builtins.str = ...,
+        parent_id: _builtins.str = ...,
+        retry_of: _builtins.str = ...,
+        not_before_ms: _builtins.int = ...,
+        pause_requested: _builtins.bool = ...,
+        pause_reason: _builtins.str = ...,
+        wait: Global___Wait | None = ...,
+        signals: _abc.Iterable[Global___Signal] | None = ...,
+        crashes: _abc.Iterable[Global___Crash] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "constraints", b"constraints", "error", b"error", "payload", b"payload", "result", b"result", "retry", b"retry"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "constraints", b"constraints", "error", b"error", "payload", b"payload", "result", b"result", "retry", b"retry", "wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned_at_ms", b"assigned_at_ms", "attempt", b"attempt", "attempt_timeout_ms", b"attempt_timeout_ms", "bytes_held", b"bytes_held", "cancel_reason", b"cancel_reason", "cancel_requested", b"cancel_requested", "checkpoint", b"checkpoint", "checkpoint_number", b"checkpoint_number", "checkpointing", b"checkpointing", "constraints", b"constraints", "created_at_ms", b"created_at_ms", "deadline_at_ms", b"deadline_at_ms", "error", b"error", "failures", b"failures", "finished_at_ms", b"finished_at_ms", "incarnation", b"incarnation", "labels", b"labels", "losses", b"losses", "node_id", b"node_id", "order", b"order", "payload", b"payload", "percent_x100", b"percent_x100", "priority", b"priority", "progress_message", b"progress_message", "request_id", b"request_id", "result", b"result", "retry", b"retry", "sequence", b"sequence", "start_at_ms", b"start_at_ms", "started_at_ms", b"started_at_ms", "state", b"state", "step_count", b"step_count", "task_id", b"task_id", "tenant", b"tenant", "type", b"type", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "assigned_at_ms", b"assigned_at_ms", "attempt", b"attempt", "attempt_timeout_ms", b"attempt_timeout_ms", "bytes_held", b"bytes_held", "cancel_reason", b"cancel_reason", "cancel_requested", b"cancel_requested", "checkpoint", b"checkpoint", "checkpoint_number", b"checkpoint_number", "checkpointing", b"checkpointing", "constraints", b"constraints", "crashes", b"crashes", "created_at_ms", b"created_at_ms", "deadline_at_ms", b"deadline_at_ms", "error", b"error", "failures", b"failures", "finished_at_ms", b"finished_at_ms", "incarnation", b"incarnation", "key", b"key", "labels", b"labels", "losses", b"losses", "node_id", b"node_id", "not_before_ms", b"not_before_ms", "order", b"order", "parent_id", b"parent_id", "pause_reason", b"pause_reason", "pause_requested", b"pause_requested", "payload", b"payload", "percent_x100", b"percent_x100", "priority", b"priority", "progress_message", b"progress_message", "request_id", b"request_id", "result", b"result", "retry", b"retry", "retry_of", b"retry_of", "sequence", b"sequence", "signals", b"signals", "start_at_ms", b"start_at_ms", "started_at_ms", b"started_at_ms", "state", b"state", "step_count", b"step_count", "task_id", b"task_id", "tenant", b"tenant", "type", b"type", "version", b"version", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Task: _TypeAlias = Task  # noqa: Y015
+
+@_typing.final
+class Wait(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    SEEN_FIELD_NUMBER: _builtins.int
+    UNTIL_MS_FIELD_NUMBER: _builtins.int
+    reason: _builtins.int
+    name: _builtins.str
+    seen: _builtins.int
+    until_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        reason: _builtins.int = ...,
+        name: _builtins.str = ...,
+        seen: _builtins.int = ...,
+        until_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason", "seen", b"seen", "until_ms", b"until_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Wait: _TypeAlias = Wait  # noqa: Y015
+
+@_typing.final
+class Signal(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PAYLOAD_FIELD_NUMBER: _builtins.int
+    AT_MS_FIELD_NUMBER: _builtins.int
+    SIGNAL_ID_FIELD_NUMBER: _builtins.int
+    TIMED_OUT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    at_ms: _builtins.int
+    signal_id: _builtins.str
+    timed_out: _builtins.bool
+    @_builtins.property
+    def payload(self) -> Global___Data: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        payload: Global___Data | None = ...,
+        at_ms: _builtins.int = ...,
+        signal_id: _builtins.str = ...,
+        timed_out: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "name", b"name", "payload", b"payload", "signal_id", b"signal_id", "timed_out", b"timed_out"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Signal: _TypeAlias = Signal  # noqa: Y015
+
+@_typing.final
+class Crash(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    AT_MS_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    incarnation: _builtins.int
+    kind: _builtins.int
+    at_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        incarnation: _builtins.int = ...,
+        kind: _builtins.int = ...,
+        at_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "incarnation", b"incarnation", "kind", b"kind", "node_id", b"node_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Crash: _TypeAlias = Crash  # noqa: Y015
+
+@_typing.final
+class DeadLetter(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def task(self) -> Global___Task: ...
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Step]: ...
+    def __init__(
+        self,
+        *,
+        task: Global___Task | None = ...,
+        steps: _abc.Iterable[Global___Step] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["steps", b"steps", "task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeadLetter: _TypeAlias = DeadLetter  # noqa: Y015
+
+@_typing.final
+class Bucket(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    FULL_AT_NS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    full_at_ns: _builtins.int
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        full_at_ns: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["full_at_ns", b"full_at_ns", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Bucket: _TypeAlias = Bucket  # noqa: Y015
+
+@_typing.final
+class Share(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    USED_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    used: _builtins.int
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        used: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tenant", b"tenant", "used", b"used"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Share: _TypeAlias = Share  # noqa: Y015
 
 @_typing.final
 class Node(_message.Message):
@@ -1233,6 +1877,9 @@ class Meta(_message.Message):
     FINISHED_BYTES_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
     LEAD_TERM_FIELD_NUMBER: _builtins.int
+    FAIR_TIME_FIELD_NUMBER: _builtins.int
+    DEAD_LETTERS_DROPPED_FIELD_NUMBER: _builtins.int
+    DEAD_LETTER_BYTES_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     cluster_name: _builtins.str
     clock_ms: _builtins.int
@@ -1242,6 +1889,9 @@ class Meta(_message.Message):
     finished_bytes: _builtins.int
     format: _builtins.int
     lead_term: _builtins.int
+    fair_time: _builtins.int
+    dead_letters_dropped: _builtins.int
+    dead_letter_bytes: _builtins.int
     @_builtins.property
     def policy(self) -> Global___Policy: ...
     def __init__(
@@ -1257,10 +1907,13 @@ class Meta(_message.Message):
         finished_bytes: _builtins.int = ...,
         format: _builtins.int = ...,
         lead_term: _builtins.int = ...,
+        fair_time: _builtins.int = ...,
+        dead_letters_dropped: _builtins.int = ...,
+        dead_letter_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_ms", b"clock_ms", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "finished_bytes", b"finished_bytes", "finished_total", b"finished_total", "format", b"format", "lead_term", b"lead_term", "order", b"order", "policy", b"policy", "steps_total", b"steps_total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_ms", b"clock_ms", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "dead_letter_bytes", b"dead_letter_bytes", "dead_letters_dropped", b"dead_letters_dropped", "fair_time", b"fair_time", "finished_bytes", b"finished_bytes", "finished_total", b"finished_total", "format", b"format", "lead_term", b"lead_term", "order", b"order", "policy", b"policy", "steps_total", b"steps_total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1302,6 +1955,11 @@ class StateSlice(_message.Message):
     FINISHED_FIELD_NUMBER: _builtins.int
     REQUESTS_FIELD_NUMBER: _builtins.int
     ANCHORS_FIELD_NUMBER: _builtins.int
+    DEAD_LETTERS_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    BUCKETS_FIELD_NUMBER: _builtins.int
+    TENANTS_FIELD_NUMBER: _builtins.int
+    SHARES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def meta(self) -> Global___Meta: ...
     @_builtins.property
@@ -1314,6 +1972,16 @@ class StateSlice(_message.Message):
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___Request]: ...
     @_builtins.property
     def anchors(self) -> _containers.RepeatedCompositeFieldContainer[Global___Anchor]: ...
+    @_builtins.property
+    def dead_letters(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeadLetter]: ...
+    @_builtins.property
+    def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Limit]: ...
+    @_builtins.property
+    def buckets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Bucket]: ...
+    @_builtins.property
+    def tenants(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tenant]: ...
+    @_builtins.property
+    def shares(self) -> _containers.RepeatedCompositeFieldContainer[Global___Share]: ...
     def __init__(
         self,
         *,
@@ -1323,10 +1991,15 @@ class StateSlice(_message.Message):
         finished: _abc.Iterable[Global___Task] | None = ...,
         requests: _abc.Iterable[Global___Request] | None = ...,
         anchors: _abc.Iterable[Global___Anchor] | None = ...,
+        dead_letters: _abc.Iterable[Global___DeadLetter] | None = ...,
+        limits: _abc.Iterable[Global___Limit] | None = ...,
+        buckets: _abc.Iterable[Global___Bucket] | None = ...,
+        tenants: _abc.Iterable[Global___Tenant] | None = ...,
+        shares: _abc.Iterable[Global___Share] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchors", b"anchors", "finished", b"finished", "meta", b"meta", "nodes", b"nodes", "requests", b"requests", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchors", b"anchors", "buckets", b"buckets", "dead_letters", b"dead_letters", "finished", b"finished", "limits", b"limits", "meta", b"meta", "nodes", b"nodes", "requests", b"requests", "shares", b"shares", "tasks", b"tasks", "tenants", b"tenants"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

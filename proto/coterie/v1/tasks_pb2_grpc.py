@@ -131,7 +131,8 @@ class TasksServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CancelTask(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Cancels the task and every task that names it as its parent.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -398,6 +399,459 @@ class Tasks(object):
             '/coterie.v1.Tasks/CancelTask',
             coterie_dot_v1_dot_tasks__pb2.CancelTaskRequest.SerializeToString,
             coterie_dot_v1_dot_tasks__pb2.Task.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class DeadLettersStub(object):
+    """Tasks the cluster has given up: kept whole, within limits, until they are replayed or purged.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.ListDeadLetters = channel.unary_unary(
+                '/coterie.v1.DeadLetters/ListDeadLetters',
+                request_serializer=coterie_dot_v1_dot_tasks__pb2.ListDeadLettersRequest.SerializeToString,
+                response_deserializer=coterie_dot_v1_dot_tasks__pb2.ListDeadLettersResponse.FromString,
+                _registered_method=True)
+        self.GetDeadLetter = channel.unary_unary(
+                '/coterie.v1.DeadLetters/GetDeadLetter',
+                request_serializer=coterie_dot_v1_dot_tasks__pb2.GetDeadLetterRequest.SerializeToString,
+                response_deserializer=coterie_dot_v1_dot_tasks__pb2.Task.FromString,
+                _registered_method=True)
+        self.ReplayDeadLetter = channel.unary_unary(
+                '/coterie.v1.DeadLetters/ReplayDeadLetter',
+                request_serializer=coterie_dot_v1_dot_tasks__pb2.ReplayDeadLetterRequest.SerializeToString,
+                response_deserializer=coterie_dot_v1_dot_tasks__pb2.Task.FromString,
+                _registered_method=True)
+        self.PurgeDeadLetters = channel.unary_unary(
+                '/coterie.v1.DeadLetters/PurgeDeadLetters',
+                request_serializer=coterie_dot_v1_dot_tasks__pb2.PurgeDeadLettersRequest.SerializeToString,
+                response_deserializer=coterie_dot_v1_dot_tasks__pb2.PurgeDeadLettersResponse.FromString,
+                _registered_method=True)
+
+
+class DeadLettersServicer(object):
+    """Tasks the cluster has given up: kept whole, within limits, until they are replayed or purged.
+    """
+
+    def ListDeadLetters(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDeadLetter(self, request, context):
+        """The task with its steps, its error and the nodes on which it crashed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReplayDeadLetter(self, request, context):
+        """Runs it again as a new task that names it in retry_of.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PurgeDeadLetters(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_DeadLettersServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'ListDeadLetters': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDeadLetters,
+                    request_deserializer=coterie_dot_v1_dot_tasks__pb2.ListDeadLettersRequest.FromString,
+                    response_serializer=coterie_dot_v1_dot_tasks__pb2.ListDeadLettersResponse.SerializeToString,
+            ),
+            'GetDeadLetter': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDeadLetter,
+                    request_deserializer=coterie_dot_v1_dot_tasks__pb2.GetDeadLetterRequest.FromString,
+                    response_serializer=coterie_dot_v1_dot_tasks__pb2.Task.SerializeToString,
+            ),
+            'ReplayDeadLetter': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplayDeadLetter,
+                    request_deserializer=coterie_dot_v1_dot_tasks__pb2.ReplayDeadLetterRequest.FromString,
+                    response_serializer=coterie_dot_v1_dot_tasks__pb2.Task.SerializeToString,
+            ),
+            'PurgeDeadLetters': grpc.unary_unary_rpc_method_handler(
+                    servicer.PurgeDeadLetters,
+                    request_deserializer=coterie_dot_v1_dot_tasks__pb2.PurgeDeadLettersRequest.FromString,
+                    response_serializer=coterie_dot_v1_dot_tasks__pb2.PurgeDeadLettersResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'coterie.v1.DeadLetters', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('coterie.v1.DeadLetters', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class DeadLetters(object):
+    """Tasks the cluster has given up: kept whole, within limits, until they are replayed or purged.
+    """
+
+    @staticmethod
+    def ListDeadLetters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coterie.v1.DeadLetters/ListDeadLetters',
+            coterie_dot_v1_dot_tasks__pb2.ListDeadLettersRequest.SerializeToString,
+            coterie_dot_v1_dot_tasks__pb2.ListDeadLettersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDeadLetter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coterie.v1.DeadLetters/GetDeadLetter',
+            coterie_dot_v1_dot_tasks__pb2.GetDeadLetterRequest.SerializeToString,
+            coterie_dot_v1_dot_tasks__pb2.Task.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplayDeadLetter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coterie.v1.DeadLetters/ReplayDeadLetter',
+            coterie_dot_v1_dot_tasks__pb2.ReplayDeadLetterRequest.SerializeToString,
+            coterie_dot_v1_dot_tasks__pb2.Task.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PurgeDeadLetters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coterie.v1.DeadLetters/PurgeDeadLetters',
+            coterie_dot_v1_dot_tasks__pb2.PurgeDeadLettersRequest.SerializeToString,
+            coterie_dot_v1_dot_tasks__pb2.PurgeDeadLettersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class LimitsStub(object):
+    """Limits on the whole cluster, and what each tenant may have of it.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.SetLimit = channel.unary_unary(
+                '/coterie.v1.Limits/SetLimit',
+                request_serializer=coterie_dot_v1_dot_tasks__pb2.SetLimitRequest.SerializeToString,
+                response_deserializer=coterie_dot_v1_dot_tasks__pb2.Limit.FromString,
+                _registered_method=True)
+        self.ListLimits = channel.unary_unary(
+                '/coterie.v1.Limits/ListLimits',
+                request_serializer=coterie_dot_v1_dot_tasks__pb2.ListLimitsRequest.SerializeToString,
+                response_deserializer=coterie_dot_v1_dot_tasks__pb2.ListLimitsResponse.FromString,
+                _registered_method=True)
+        self.DeleteLimit = channel.unary_unary(
+                '/coterie.v1.Limits/DeleteLimit',
+                request_serializer=coterie_dot_v1_dot_tasks__pb2.DeleteLimitRequest.SerializeToString,
+                response_deserializer=coterie_dot_v1_dot_tasks__pb2.DeleteLimitResponse.FromString,
+                _registered_method=True)
+        self.SetTenant = channel.unary_unary(
+                '/coterie.v1.Limits/SetTenant',
+                request_serializer=coterie_dot_v1_dot_tasks__pb2.SetTenantRequest.SerializeToString,
+                response_deserializer=coterie_dot_v1_dot_tasks__pb2.Tenant.FromString,
+                _registered_method=True)
+        self.ListTenants = channel.unary_unary(
+                '/coterie.v1.Limits/ListTenants',
+                request_serializer=coterie_dot_v1_dot_tasks__pb2.ListTenantsRequest.SerializeToString,
+                response_deserializer=coterie_dot_v1_dot_tasks__pb2.ListTenantsResponse.FromString,
+                _registered_method=True)
+
+
+class LimitsServicer(object):
+    """Limits on the whole cluster, and what each tenant may have of it.
+    """
+
+    def SetLimit(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListLimits(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteLimit(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetTenant(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTenants(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_LimitsServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'SetLimit': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetLimit,
+                    request_deserializer=coterie_dot_v1_dot_tasks__pb2.SetLimitRequest.FromString,
+                    response_serializer=coterie_dot_v1_dot_tasks__pb2.Limit.SerializeToString,
+            ),
+            'ListLimits': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLimits,
+                    request_deserializer=coterie_dot_v1_dot_tasks__pb2.ListLimitsRequest.FromString,
+                    response_serializer=coterie_dot_v1_dot_tasks__pb2.ListLimitsResponse.SerializeToString,
+            ),
+            'DeleteLimit': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteLimit,
+                    request_deserializer=coterie_dot_v1_dot_tasks__pb2.DeleteLimitRequest.FromString,
+                    response_serializer=coterie_dot_v1_dot_tasks__pb2.DeleteLimitResponse.SerializeToString,
+            ),
+            'SetTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetTenant,
+                    request_deserializer=coterie_dot_v1_dot_tasks__pb2.SetTenantRequest.FromString,
+                    response_serializer=coterie_dot_v1_dot_tasks__pb2.Tenant.SerializeToString,
+            ),
+            'ListTenants': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTenants,
+                    request_deserializer=coterie_dot_v1_dot_tasks__pb2.ListTenantsRequest.FromString,
+                    response_serializer=coterie_dot_v1_dot_tasks__pb2.ListTenantsResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'coterie.v1.Limits', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('coterie.v1.Limits', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Limits(object):
+    """Limits on the whole cluster, and what each tenant may have of it.
+    """
+
+    @staticmethod
+    def SetLimit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coterie.v1.Limits/SetLimit',
+            coterie_dot_v1_dot_tasks__pb2.SetLimitRequest.SerializeToString,
+            coterie_dot_v1_dot_tasks__pb2.Limit.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLimits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coterie.v1.Limits/ListLimits',
+            coterie_dot_v1_dot_tasks__pb2.ListLimitsRequest.SerializeToString,
+            coterie_dot_v1_dot_tasks__pb2.ListLimitsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteLimit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coterie.v1.Limits/DeleteLimit',
+            coterie_dot_v1_dot_tasks__pb2.DeleteLimitRequest.SerializeToString,
+            coterie_dot_v1_dot_tasks__pb2.DeleteLimitResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coterie.v1.Limits/SetTenant',
+            coterie_dot_v1_dot_tasks__pb2.SetTenantRequest.SerializeToString,
+            coterie_dot_v1_dot_tasks__pb2.Tenant.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTenants(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coterie.v1.Limits/ListTenants',
+            coterie_dot_v1_dot_tasks__pb2.ListTenantsRequest.SerializeToString,
+            coterie_dot_v1_dot_tasks__pb2.ListTenantsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -48,6 +48,7 @@ class TasksStub:
     WatchTask: _grpc.UnaryStreamMultiCallable[_tasks_pb2.WatchTaskRequest, _tasks_pb2.TaskEvent]
     """Events of one task in order, resumable on any node with the token of the last event seen."""
     CancelTask: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.CancelTaskRequest, _tasks_pb2.Task]
+    """Cancels the task and every task that names it as its parent."""
 
 @_typing.type_check_only
 class TasksAsyncStub(TasksStub):
@@ -69,6 +70,7 @@ class TasksAsyncStub(TasksStub):
     WatchTask: _aio.UnaryStreamMultiCallable[_tasks_pb2.WatchTaskRequest, _tasks_pb2.TaskEvent]  # type: ignore[assignment]
     """Events of one task in order, resumable on any node with the token of the last event seen."""
     CancelTask: _aio.UnaryUnaryMultiCallable[_tasks_pb2.CancelTaskRequest, _tasks_pb2.Task]  # type: ignore[assignment]
+    """Cancels the task and every task that names it as its parent."""
 
 class TasksServicer(metaclass=_abc_1.ABCMeta):
     """Tasks: submit work to any node and follow it on any node. A successful reply to a
@@ -134,9 +136,135 @@ class TasksServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _tasks_pb2.CancelTaskRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_tasks_pb2.Task, _abc.Awaitable[_tasks_pb2.Task]]: ...
+    ) -> _typing.Union[_tasks_pb2.Task, _abc.Awaitable[_tasks_pb2.Task]]:
+        """Cancels the task and every task that names it as its parent."""
 
 def add_TasksServicer_to_server(servicer: TasksServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class DeadLettersStub:
+    """Tasks the cluster has given up: kept whole, within limits, until they are replayed or purged."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> DeadLettersAsyncStub: ...
+    ListDeadLetters: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.ListDeadLettersRequest, _tasks_pb2.ListDeadLettersResponse]
+    GetDeadLetter: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.GetDeadLetterRequest, _tasks_pb2.Task]
+    """The task with its steps, its error and the nodes on which it crashed."""
+    ReplayDeadLetter: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.ReplayDeadLetterRequest, _tasks_pb2.Task]
+    """Runs it again as a new task that names it in retry_of."""
+    PurgeDeadLetters: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.PurgeDeadLettersRequest, _tasks_pb2.PurgeDeadLettersResponse]
+
+@_typing.type_check_only
+class DeadLettersAsyncStub(DeadLettersStub):
+    """Tasks the cluster has given up: kept whole, within limits, until they are replayed or purged."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    ListDeadLetters: _aio.UnaryUnaryMultiCallable[_tasks_pb2.ListDeadLettersRequest, _tasks_pb2.ListDeadLettersResponse]  # type: ignore[assignment]
+    GetDeadLetter: _aio.UnaryUnaryMultiCallable[_tasks_pb2.GetDeadLetterRequest, _tasks_pb2.Task]  # type: ignore[assignment]
+    """The task with its steps, its error and the nodes on which it crashed."""
+    ReplayDeadLetter: _aio.UnaryUnaryMultiCallable[_tasks_pb2.ReplayDeadLetterRequest, _tasks_pb2.Task]  # type: ignore[assignment]
+    """Runs it again as a new task that names it in retry_of."""
+    PurgeDeadLetters: _aio.UnaryUnaryMultiCallable[_tasks_pb2.PurgeDeadLettersRequest, _tasks_pb2.PurgeDeadLettersResponse]  # type: ignore[assignment]
+
+class DeadLettersServicer(metaclass=_abc_1.ABCMeta):
+    """Tasks the cluster has given up: kept whole, within limits, until they are replayed or purged."""
+
+    @_abc_1.abstractmethod
+    def ListDeadLetters(
+        self,
+        request: _tasks_pb2.ListDeadLettersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tasks_pb2.ListDeadLettersResponse, _abc.Awaitable[_tasks_pb2.ListDeadLettersResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetDeadLetter(
+        self,
+        request: _tasks_pb2.GetDeadLetterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tasks_pb2.Task, _abc.Awaitable[_tasks_pb2.Task]]:
+        """The task with its steps, its error and the nodes on which it crashed."""
+
+    @_abc_1.abstractmethod
+    def ReplayDeadLetter(
+        self,
+        request: _tasks_pb2.ReplayDeadLetterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tasks_pb2.Task, _abc.Awaitable[_tasks_pb2.Task]]:
+        """Runs it again as a new task that names it in retry_of."""
+
+    @_abc_1.abstractmethod
+    def PurgeDeadLetters(
+        self,
+        request: _tasks_pb2.PurgeDeadLettersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tasks_pb2.PurgeDeadLettersResponse, _abc.Awaitable[_tasks_pb2.PurgeDeadLettersResponse]]: ...
+
+def add_DeadLettersServicer_to_server(servicer: DeadLettersServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class LimitsStub:
+    """Limits on the whole cluster, and what each tenant may have of it."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> LimitsAsyncStub: ...
+    SetLimit: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.SetLimitRequest, _tasks_pb2.Limit]
+    ListLimits: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.ListLimitsRequest, _tasks_pb2.ListLimitsResponse]
+    DeleteLimit: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.DeleteLimitRequest, _tasks_pb2.DeleteLimitResponse]
+    SetTenant: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.SetTenantRequest, _tasks_pb2.Tenant]
+    ListTenants: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.ListTenantsRequest, _tasks_pb2.ListTenantsResponse]
+
+@_typing.type_check_only
+class LimitsAsyncStub(LimitsStub):
+    """Limits on the whole cluster, and what each tenant may have of it."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    SetLimit: _aio.UnaryUnaryMultiCallable[_tasks_pb2.SetLimitRequest, _tasks_pb2.Limit]  # type: ignore[assignment]
+    ListLimits: _aio.UnaryUnaryMultiCallable[_tasks_pb2.ListLimitsRequest, _tasks_pb2.ListLimitsResponse]  # type: ignore[assignment]
+    DeleteLimit: _aio.UnaryUnaryMultiCallable[_tasks_pb2.DeleteLimitRequest, _tasks_pb2.DeleteLimitResponse]  # type: ignore[assignment]
+    SetTenant: _aio.UnaryUnaryMultiCallable[_tasks_pb2.SetTenantRequest, _tasks_pb2.Tenant]  # type: ignore[assignment]
+    ListTenants: _aio.UnaryUnaryMultiCallable[_tasks_pb2.ListTenantsRequest, _tasks_pb2.ListTenantsResponse]  # type: ignore[assignment]
+
+class LimitsServicer(metaclass=_abc_1.ABCMeta):
+    """Limits on the whole cluster, and what each tenant may have of it."""
+
+    @_abc_1.abstractmethod
+    def SetLimit(
+        self,
+        request: _tasks_pb2.SetLimitRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tasks_pb2.Limit, _abc.Awaitable[_tasks_pb2.Limit]]: ...
+
+    @_abc_1.abstractmethod
+    def ListLimits(
+        self,
+        request: _tasks_pb2.ListLimitsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tasks_pb2.ListLimitsResponse, _abc.Awaitable[_tasks_pb2.ListLimitsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def DeleteLimit(
+        self,
+        request: _tasks_pb2.DeleteLimitRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tasks_pb2.DeleteLimitResponse, _abc.Awaitable[_tasks_pb2.DeleteLimitResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def SetTenant(
+        self,
+        request: _tasks_pb2.SetTenantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tasks_pb2.Tenant, _abc.Awaitable[_tasks_pb2.Tenant]]: ...
+
+    @_abc_1.abstractmethod
+    def ListTenants(
+        self,
+        request: _tasks_pb2.ListTenantsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tasks_pb2.ListTenantsResponse, _abc.Awaitable[_tasks_pb2.ListTenantsResponse]]: ...
+
+def add_LimitsServicer_to_server(servicer: LimitsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class BlobsStub:
     """Blobs: payloads, checkpoints and results above the inline limit, stored on a majority

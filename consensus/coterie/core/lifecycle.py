@@ -1,0 +1,241 @@
+"""How a task goes from state to state: the events it leaves, what ends with it, what is forgotten when."""
+
+from __future__ import annotations
+
+from coterie.core.commands import Rejected
+from coterie.core.nouns import (
+    NO_DATA,
+    DeadLetter,
+    Event,
+    Step,
+    Task,
+    TaskId,
+    TaskState,
+    WaitReason,
+    evolve,
+)
+from coterie.core.state import ClusterState, Moment, held
+from coterie.core.transitions import HELD, TERMINAL, is_legal
+
+FINISHED_OVERHEAD_BYTES = 1_000
+
+
+def add_task(state: ClusterState, task: Task) -> None:
+    state.tasks[task.task_id] = task
+    state.indexes.add(task)
+
+
+def change_task(
+    state: ClusterState, before: Task, after: Task, moment: Moment, event: str, detail: str = ""
+) -> Task:
+    """Put `after` in the place of `before`, as one numbered event. The transition must be legal."""
+    assert is_legal(before.state, after.state), f"{before.state.name} -> {after.state.name}"
+    after = evolve(after, version=before.version + 1, sequence=before.sequence + 1)
+    if after.state in TERMINAL:
+        after = _finish(state, before, after, moment, event, detail)
+    else:
+        state.tasks[after.task_id] = after
+        state.indexes.replace(before, after)
+        state.outbox.append(Event(event, after, moment.index, moment.at_ms, detail))
+    return after
+
+
+def _finish(state: ClusterState, before: Task, after: Task, moment: Moment, event: str, detail: str) -> Task:
+    after = evolve(after, finished_at_ms=moment.at_ms)
+    del state.tasks[after.task_id]
+    steps = tuple(state.steps.pop(after.task_id, ()))
+    state.indexes.replace(before, after)
+    state.finished[after.task_id] = after
+    state.meta = evolve(
+        state.meta,
+        finished_total=state.meta.finished_total + 1,
+        finished_bytes=state.meta.finished_bytes + _kept_bytes(after),
+    )
+    state.outbox.append(Event(event, after, moment.index, moment.at_ms, detail, steps))
+    if after.state is TaskState.DEAD_LETTERED:
+        _bury(state, DeadLetter(after, steps))
+    _tell_family(state, after, moment)
+    _evict(state)
+    return after
+
+
+def _evict(state: ClusterState) -> None:
+    """Forget the oldest finished tasks beyond the limits; the ledgers keep them."""
+    policy, dropped = state.meta.policy, 0
+    while state.finished and (
+        len(state.finished) > policy.finished_tasks_kept_max
+        or state.meta.finished_bytes - dropped > policy.finished_bytes_kept_max
+    ):
+        _, task = state.finished.popitem(last=False)
+        state.indexes.by_state[task.state] -= 1
+        dropped += _kept_bytes(task)
+    if dropped:
+        state.meta = evolve(state.meta, finished_bytes=state.meta.finished_bytes - dropped)
+
+
+def _kept_bytes(task: Task) -> int:
+    return FINISHED_OVERHEAD_BYTES + held(task.payload) + held(task.checkpoint) + held(task.result)
+
+
+# --- dead letters
+
+
+def _bury(state: ClusterState, letter: DeadLetter) -> None:
+    """Into the list. When it is full the tenant's oldest leaves, when it is too large the oldest of all."""
+    policy, dropped = state.meta.policy, 0
+    state.dead_letters[letter.task.task_id] = letter
+    state.indexes.add_dead_letter(letter.task)
+    state.meta = evolve(state.meta, dead_letter_bytes=state.meta.dead_letter_bytes + _letter_bytes(letter))
+    of_tenant = state.indexes.dead_of(letter.task.tenant)
+    while len(of_tenant) > policy.dead_letters_max:
+        unbury(state, next(iter(of_tenant)))
+        dropped += 1
+    while state.dead_letters and state.meta.dead_letter_bytes > policy.dead_letter_bytes_max:
+        unbury(state, next(iter(state.dead_letters)))
+        dropped += 1
+    if dropped:
+        state.meta = evolve(state.meta, dead_letters_dropped=state.meta.dead_letters_dropped + dropped)
+
+
+def unbury(state: ClusterState, task_id: TaskId) -> DeadLetter:
+    """Take a dead letter out of the list. It must be there."""
+    letter = state.dead_letters.pop(task_id)
+    state.indexes.remove_dead_letter(letter.task)
+    state.meta = evolve(state.meta, dead_letter_bytes=state.meta.dead_letter_bytes - _letter_bytes(letter))
+    return letter
+
+
+def _letter_bytes(letter: DeadLetter) -> int:
+    return _kept_bytes(letter.task) + letter.task.bytes_held
+
+
+# --- parents and children
+
+
+def _tell_family(state: ClusterState, after: Task, moment: Moment) -> None:
+    """Children do not outlive a parent that did not succeed; a parent may have waited for this one."""
+    if after.state is not TaskState.SUCCEEDED and state.indexes.children_of(after.task_id):
+        note_end(state, after.task_id, f"its parent ended as {after.state.name}")
+    parent = state.tasks.get(after.parent_id) if after.parent_id else None
+    if parent is not None and parent.wait is not None and parent.wait.reason is WaitReason.CHILD:
+        wake_if_over(state, parent, moment)
+
+
+def note_end(state: ClusterState, task_id: TaskId, reason: str) -> None:
+    """The children of this task are to be cancelled before the entry is done."""
+    state.ended_parents.append((task_id, reason))
+
+
+def settle(state: ClusterState, moment: Moment) -> None:
+    """Cancel the children of what has ended, and theirs: with a list, because a family may be deep."""
+    while state.ended_parents:
+        parent_id, reason = state.ended_parents.pop()
+        children = [state.tasks[task_id] for task_id in state.indexes.children_of(parent_id)]
+        for child in sorted(children, key=lambda task: task.order):
+            cancel_task(state, child, reason, moment)
+
+
+def cancel_task(state: ClusterState, task: Task, reason: str, moment: Moment) -> None:
+    """End it, or ask the node that holds it to; its children too."""
+    if task.cancel_requested or task.task_id not in state.tasks:
+        return
+    after = evolve(task, cancel_requested=True, cancel_reason=reason)
+    if task.state in HELD:
+        change_task(state, task, after, moment, "cancel_requested", reason)
+        note_end(
+            state,
+            task.task_id,
+            f"its parent was cancelled: {reason}" if reason else "its parent was cancelled",
+        )
+    else:
+        change_task(state, task, evolve(after, state=TaskState.CANCELLED), moment, "cancelled", reason)
+
+
+def end_cancelled(state: ClusterState, task: Task, moment: Moment) -> None:
+    """A held task whose cancellation was requested lets go."""
+    after = evolve(task, state=TaskState.CANCELLED)
+    change_task(state, task, after, moment, "cancelled", task.cancel_reason)
+
+
+# --- waiting
+
+
+def wait_is_over(state: ClusterState, task: Task) -> bool:
+    """What a suspended task waits for has come."""
+    wait = task.wait
+    if wait is None:
+        return True
+    if wait.reason is WaitReason.CHILD:
+        return len(state.indexes.children_of(task.task_id)) <= wait.seen
+    return sum(signal.name == wait.name for signal in task.signals) > wait.seen
+
+
+def wake_if_over(state: ClusterState, task: Task, moment: Moment) -> None:
+    """Back to the queue if what it waits for has come; a paused task only stops waiting."""
+    if not wait_is_over(state, task):
+        return
+    if task.state is TaskState.WAITING:
+        change_task(state, task, to_queue(state, task, wait=None), moment, "woken")
+    else:
+        change_task(state, task, evolve(task, wait=None), moment, "woken")
+
+
+def to_queue(state: ClusterState, task: Task, **changes: object) -> Task:
+    """The task as it is queued again, at its old place, or paused if somebody asked for that. Without
+    checkpointing it forgets what it did."""
+    forgotten: dict[str, object] = {}
+    if not task.checkpointing:
+        state.steps.pop(task.task_id, None)
+        told = sum(signal_bytes(signal.payload.inline) for signal in task.signals)
+        forgotten = {"checkpoint": NO_DATA, "step_count": 0, "bytes_held": held(task.payload) + told}
+    to = TaskState.PAUSED if task.pause_requested else TaskState.PENDING
+    return evolve(task, state=to, pause_requested=False, **{"start_at_ms": 0, **forgotten, **changes})
+
+
+SIGNAL_OVERHEAD_BYTES = 200
+
+
+def signal_bytes(inline: bytes) -> int:
+    """What a signal counts against the bytes of its task."""
+    return len(inline) + SIGNAL_OVERHEAD_BYTES
+
+
+# --- fencing
+
+
+def fenced(state: ClusterState, task_id: TaskId, attempt: int) -> Task | Rejected:
+    """The task, if `attempt` holds it; a report of any other attempt is refused."""
+    task = state.tasks.get(task_id)
+    if task is None:
+        return no_task(state, task_id)
+    if task.state not in HELD or task.attempt != attempt:
+        return stale(task)
+    return task
+
+
+def stale(task: Task) -> Rejected:
+    return Rejected("FENCED", f"attempt is stale: the task is {task.state.name}, attempt {task.attempt}")
+
+
+def no_task(state: ClusterState, task_id: TaskId) -> Rejected:
+    task = state.finished.get(task_id)
+    if task is not None and task.state in TERMINAL:
+        return Rejected("TASK_TERMINAL", f"task {task_id} has ended as {task.state.name}")
+    return Rejected("TASK_NOT_FOUND", f"no live task {task_id}")
+
+
+def started(state: ClusterState, task: Task, moment: Moment) -> Task:
+    after = evolve(task, state=TaskState.RUNNING, started_at_ms=moment.at_ms)
+    return change_task(state, task, after, moment, "started")
+
+
+def heard(state: ClusterState, task_id: TaskId, attempt: int, moment: Moment) -> Task | Rejected:
+    """The task, if `attempt` holds it; running from now on if its start was not reported yet."""
+    task = fenced(state, task_id, attempt)
+    if isinstance(task, Task) and task.state is TaskState.SCHEDULED:
+        return started(state, task, moment)
+    return task
+
+
+def steps_of(state: ClusterState, task_id: TaskId) -> tuple[Step, ...]:
+    return tuple(state.steps.get(task_id, ()))
