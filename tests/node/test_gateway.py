@@ -58,6 +58,7 @@ def service(node: QuietNode) -> Any:
         admission=Admission(AdmissionLimits()),
         local_skills=lambda: frozenset({"echo"}),
         ledger_backlog=lambda: 0,
+        takes_new_work=lambda: True,
         proposer=SimpleNamespace(waiting_bytes=0),
     )
     return TasksService(parts, Gate(100))

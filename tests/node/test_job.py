@@ -22,7 +22,7 @@ from coterie.core.commands import (
 )
 from coterie.core.nouns import Data, RetryPolicy, Task, TaskId, TaskState
 from coterie.core.ports import NotCommitted
-from coterie.node.blobs import BlobMismatch, BlobQuotaExceeded
+from coterie.node.blobs import BlobDiskFull, BlobMismatch, BlobQuotaExceeded
 from coterie.node.clock import Clock
 from coterie.node.errors import ApiError, _unavailable
 from coterie.node.job import Job, JobFactory
@@ -158,6 +158,15 @@ async def test_a_fault_of_the_node_ends_the_attempt_as_a_failure(
     command = await bench.reported()
     assert isinstance(command, FailAttempt)
     assert (command.attempt, command.error.code, command.error.retryable) == (1, code, retryable)
+
+
+async def test_a_result_waits_for_room_on_the_disk(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coterie.node.job.ROOM_PAUSE_S", 0.001)
+    bench.start()
+    await bench.host.started.wait()
+    bench.blobs.faults = [BlobDiskFull("full"), BlobDiskFull("full")]
+    bench.host.end.set_result(SkillOutcome("succeeded", b"42"))
+    assert await bench.reported() == FinishTask(T1, 1, Data(b"42"))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from coterie.core.ports import Committed, NotCommitted
 from coterie.node.metrics import NodeMetrics
 from coterie.node.proposer import BYTES_MAX, COMMANDS_MAX, Proposer
 from coterie.raft import codec
-from coterie.raft.errors import EntryTooLarge
+from coterie.raft.errors import EntryTooLarge, NoSpace
 
 ENTRY_BYTES_MAX = 4 << 20
 
@@ -23,10 +23,13 @@ class FakeEngine:
 
     def __init__(self) -> None:
         self.entries: list[list[Command | None]] = []
+        self.has_room = True
         self.open = asyncio.Event()
         self.open.set()
 
-    async def propose(self, entry: bytes, timeout_s: float) -> Committed:
+    async def propose(self, entry: bytes, timeout_s: float, *, vital: bool = False) -> Committed:
+        if not (vital or self.has_room):
+            raise NoSpace("full")
         if len(entry) > ENTRY_BYTES_MAX:
             raise EntryTooLarge(f"entry of {len(entry)} bytes")
         try:
@@ -171,3 +174,16 @@ async def test_a_closed_proposer_refuses_at_once(engine: FakeEngine) -> None:
     with pytest.raises(NotCommitted):
         await closing.one(cancel("late"), 60)
     assert not engine.entries
+
+
+async def test_full_disks_turn_new_work_away_at_once_and_let_the_rest_of_the_entry_through(
+    engine: FakeEngine, proposer: Proposer
+) -> None:
+    engine.has_room = False
+    ended, refused = await asyncio.gather(
+        proposer.one(cancel("t1"), 5), proposer.one(submit("t2"), 5), return_exceptions=True
+    )
+    assert ended == Accepted(TaskId("t1"))
+    assert isinstance(refused, NoSpace)
+    engine.has_room = True
+    assert await proposer.one(submit("t2"), 5) == Accepted(TaskId("t2"))

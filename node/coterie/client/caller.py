@@ -23,8 +23,8 @@ Request = TypeVar("Request")
 _BACKOFF_FIRST_S = 0.05
 _BACKOFF_MAX_S = 1.0
 _PAUSE_MAX_S = 10.0
-# A node that shuts down, drains or is cut off asks for another node, not for patience.
-_GO_ELSEWHERE = frozenset({"SHUTTING_DOWN", "DRAINING", "NO_QUORUM"})
+# A node that shuts down, drains, is cut off or has a full disk asks for another node, not for patience.
+_GO_ELSEWHERE = frozenset({"SHUTTING_DOWN", "DRAINING", "NO_QUORUM", "DISK_FULL"})
 
 
 class RetryBudget:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 
 from coterie.core.nouns import Event, NodeId
@@ -50,6 +50,10 @@ class NodeFailed(Exception):
     """A node that had started could not go on; the message says why."""
 
 
+def _wait_for_the_end() -> None:
+    """Nothing hurries a node that runs inside another program."""
+
+
 class NodeApp:
     """Builds a node from its settings, runs it until a signal or a fatal error."""
 
@@ -62,6 +66,7 @@ class NodeApp:
         self.gauge = SelfGauge(self.clock)
         self.incarnation = next_incarnation(settings.data_dir, self.clock.now_ms())
         self.fatal: FatalRaftError | None = None
+        self.last_resort: Callable[[], None] = _wait_for_the_end
         self._stop = asyncio.Event()
         self._leaving = False
 
@@ -179,6 +184,7 @@ class NodeApp:
             on_fatal=self._fatal,
             before_compaction=self.ledger.flush,
         )
+        self.engine.on_sync = self.metrics.fsynced
 
         me = Me(self.me, settings.cluster_name, options.frame_bytes_max)
         self.direct = DirectRaft(me, self.engine, frozenset(settings.peers), self.tls)
@@ -195,6 +201,7 @@ class NodeApp:
     def _fatal(self, error: FatalRaftError) -> None:
         log.critical("the node stops: its log cannot be trusted any more", extra={"error": str(error)})
         self.fatal = error
+        self.last_resort()
         self._stop.set()
 
     # --- running
@@ -250,7 +257,7 @@ class NodeApp:
             loop.cancel()
         await asyncio.gather(*loops, return_exceptions=True)
         await self.proposer.close()
-        await self.listener.stop(STOP_GRACE_S)
+        await self.listener.stop(STOP_GRACE_S if self.fatal is None else 0.0)
         await self.channels.close()
         await self.direct.stop()
         await self.engine.stop()

@@ -42,7 +42,11 @@ class BlobTooLarge(BlobError):
 
 
 class BlobQuotaExceeded(BlobError):
-    """The blobs of this node would take more than their quota, or than the disk has."""
+    """The blobs of this node would take more than their quota."""
+
+
+class BlobDiskFull(BlobQuotaExceeded):
+    """The disk of this node has no room, whatever the quota says."""
 
 
 class BlobMismatch(BlobError):
@@ -295,7 +299,7 @@ class BlobStore:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise BlobQuotaExceeded(f"the disk of {self._directory} is full: {error}") from error
+                raise BlobDiskFull(f"the disk of {self._directory} is full: {error}") from error
             raise BlobStorageFailed(f"the blobs in {self._directory} cannot be used: {error}") from error
 
 

@@ -13,6 +13,7 @@ from coterie.core.commands import Rejected
 from coterie.core.ports import NoQuorum, NotCommitted
 from coterie.node.blobs import (
     BlobDamaged,
+    BlobDiskFull,
     BlobError,
     BlobMismatch,
     BlobNameInvalid,
@@ -22,7 +23,7 @@ from coterie.node.blobs import (
 )
 from coterie.node.filters import FilterError
 from coterie.node.ledger.rows import LedgerError
-from coterie.raft.errors import EntryTooLarge, TooManyProposals, TransferFailed
+from coterie.raft.errors import EntryTooLarge, NoSpace, TooManyProposals, TransferFailed
 
 DOMAIN = "coterie"
 STATUS_DETAILS_KEY = "grpc-status-details-bin"
@@ -62,6 +63,12 @@ def not_found(kind: str, name: str) -> ApiError:
     return ApiError(grpc.StatusCode.NOT_FOUND, f"{kind}_NOT_FOUND", message, metadata={"name": name})
 
 
+def disk_full(message: str) -> ApiError:
+    """New work is refused for want of room on a disk. Nothing was taken, so the same may be tried again."""
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    return ApiError(code, "DISK_FULL", message, retry_after_ms=DISK_FULL_RETRY_MS)
+
+
 def to_status(error: ApiError) -> status_pb2.Status:
     """google.rpc.Status with ErrorInfo and whatever else the error knows."""
     code: int = error.code.value[0]
@@ -93,6 +100,7 @@ _REJECTIONS: dict[str, grpc.StatusCode] = {
     "FENCED": grpc.StatusCode.ABORTED,
 }
 QUEUE_FULL_RETRY_MS = 500
+DISK_FULL_RETRY_MS = 2_000  # the disks are looked at several times in between
 
 
 def from_rejection(rejected: Rejected) -> ApiError:
@@ -109,6 +117,7 @@ _BLOB_ERRORS: dict[type[BlobError], tuple[grpc.StatusCode, str]] = {
     BlobMismatch: (grpc.StatusCode.INVALID_ARGUMENT, "BLOB_MISMATCH"),
     BlobNotFound: (grpc.StatusCode.NOT_FOUND, "BLOB_NOT_FOUND"),
     BlobQuotaExceeded: (grpc.StatusCode.RESOURCE_EXHAUSTED, "BLOB_QUOTA"),
+    BlobDiskFull: (grpc.StatusCode.RESOURCE_EXHAUSTED, "DISK_FULL"),
     BlobDamaged: (grpc.StatusCode.UNAVAILABLE, "BLOB_DAMAGED"),
 }
 
@@ -123,7 +132,8 @@ def from_exception(error: Exception) -> ApiError:
         return ApiError(grpc.StatusCode.RESOURCE_EXHAUSTED, "HISTORY_BUSY", str(error))
     if isinstance(error, BlobError):
         code, reason = _BLOB_ERRORS.get(type(error), (grpc.StatusCode.UNAVAILABLE, "BLOB_STORAGE_FAILED"))
-        return ApiError(code, reason, str(error))
+        retry = DISK_FULL_RETRY_MS if code is grpc.StatusCode.RESOURCE_EXHAUSTED else None
+        return ApiError(code, reason, str(error), retry_after_ms=retry)
     if isinstance(error, grpc.aio.AioRpcError):
         return _from_peer(error)
     if isinstance(error, grpc.aio.UsageError):  # a channel to a peer that was closed meanwhile
@@ -138,6 +148,8 @@ def _from_engine(error: Exception) -> ApiError | None:
         return ApiError(grpc.StatusCode.INVALID_ARGUMENT, "TOO_LARGE", str(error))
     if isinstance(error, TransferFailed):
         return ApiError(grpc.StatusCode.FAILED_PRECONDITION, "TRANSFER_FAILED", str(error))
+    if isinstance(error, NoSpace):
+        return disk_full(str(error))
     if isinstance(error, TooManyProposals):
         return ApiError(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", str(error), retry_after_ms=250)
     if isinstance(error, NoQuorum):

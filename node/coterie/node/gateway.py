@@ -19,7 +19,7 @@ from coterie.node.admission import Admission, task_id_of, tenant_of
 from coterie.node.blob_exchange import CHUNK_BYTES, BlobExchange, receive_blob
 from coterie.node.blobs import BlobStore
 from coterie.node.clock import Clock
-from coterie.node.errors import ApiError, Violation, from_rejection, invalid, to_status
+from coterie.node.errors import ApiError, Violation, disk_full, from_rejection, invalid, to_status
 from coterie.node.filters import parse_filter
 from coterie.node.hub import Hub
 from coterie.node.links import FRAME_BYTES_MAX
@@ -58,6 +58,7 @@ class GatewayParts:
     metrics: NodeMetrics
     local_skills: Callable[[], frozenset[str]]
     ledger_backlog: Callable[[], int]
+    takes_new_work: Callable[[], bool] = lambda: True
 
 
 class TasksService(tasks_pb2_grpc.TasksServicer):
@@ -140,6 +141,8 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
             raise _full(f"{queued} tasks are pending, the limit is {limit}")
         if self._parts.ledger_backlog() > LEDGER_BACKLOG_MAX:
             raise _full("the ledger of this node cannot keep up")
+        if not self._parts.takes_new_work():
+            raise disk_full("a disk is nearly full: running work goes on, new work has to wait for room")
 
     async def _refuse_known_id(self, state: ClusterState, command: commands.SubmitTask) -> None:
         """The state forgets finished tasks, the ledger does not: an id that a client chose is good once."""

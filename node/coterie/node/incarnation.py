@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -17,15 +18,32 @@ def next_incarnation(data_dir: Path, now_ms: int) -> int:
     except (FileNotFoundError, ValueError):
         before = 0
     number = max(before + 1, now_ms)
+    try:
+        _replace(path, number)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or len(str(before)) != len(str(number)):
+            raise
+        _overwrite(path, number)
+    return number
+
+
+def _replace(path: Path, number: int) -> None:
     fresh = path.with_suffix(".new")
     with fresh.open("w", encoding="ascii") as file:
         file.write(str(number))
         file.flush()
         os.fsync(file.fileno())
     fresh.rename(path)
-    folder = os.open(data_dir, os.O_RDONLY)
+    folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
-    return number
+
+
+def _overwrite(path: Path, number: int) -> None:
+    """On a full disk: the few bytes of the old number are room enough, and lie in one sector."""
+    with path.open("r+", encoding="ascii") as file:
+        file.write(str(number))
+        file.flush()
+        os.fsync(file.fileno())

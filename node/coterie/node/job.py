@@ -25,6 +25,7 @@ from coterie.core.commands import (
 from coterie.core.nouns import NO_DATA, Data, ExpiryKind, Step, Task, TaskError, TaskId
 from coterie.core.ports import NotCommitted
 from coterie.node.blob_exchange import BlobExchange
+from coterie.node.blobs import BlobDiskFull
 from coterie.node.clock import Clock
 from coterie.node.errors import ApiError, from_exception
 from coterie.node.metrics import NodeMetrics
@@ -38,6 +39,7 @@ log = get_logger(__name__)
 
 REPORT_TIMEOUT_S = 30.0  # one try of a report; an end is reported until the log says yes or no
 START_DELAY_S = 0.1  # a task that ends sooner needs no report of its start
+ROOM_PAUSE_S = 1.0
 RETRY_PAUSE_S = 0.1  # between two tries while there is no majority
 PROGRESS_INTERVAL_S = 0.2
 MESSAGE_CHARS_MAX = 2_000
@@ -284,6 +286,10 @@ class Job:
         while True:
             try:
                 return await self._shared.blobs.keep(content)
+            except BlobDiskFull as error:  # what is done is not thrown away for want of room
+                fields = {"task_id": self.task_id, "attempt": self.attempt, "error": str(error)}
+                log.warning("a result waits for room on the disk", extra=fields)
+                await asyncio.sleep(ROOM_PAUSE_S)
             except ApiError as error:
                 await self._pause_without_majority(error)
 

@@ -7,16 +7,18 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from coterie.core.commands import Command, Outcome
+from coterie.core.commands import AssignTask, Command, Outcome, ReportProgress, SubmitTask
 from coterie.core.ports import Engine, NotCommitted
 from coterie.node.metrics import NodeMetrics
 from coterie.raft import codec
+from coterie.raft.errors import NoSpace
 
 COMMANDS_MAX = 512  # per entry, unless one caller brings more at once
 BYTES_MAX = 1 << 20  # per entry, unless a single command is larger
 IN_FLIGHT_MAX = 2  # entries not yet answered
 TRY_S = 5.0  # one try; the same commands are proposed again until the caller's deadline
 RETRY_PAUSE_S = 0.02
+GROWING = (SubmitTask, AssignTask, ReportProgress)  # not taken while the disks are too full for new work
 LATE_S = 0.02  # the engine knows better why it is late than a clock does: it goes first
 
 
@@ -27,6 +29,7 @@ class _Item:
     batch: bytes = field(repr=False)
     count: int
     deadline: float
+    vital: bool
     answer: asyncio.Future[list[Outcome]] = field(repr=False)
 
 
@@ -49,7 +52,8 @@ class Proposer:
     async def propose(self, commands: Sequence[Command], timeout_s: float) -> list[Outcome]:
         """Outcomes in the order of the commands, once they are durable on a majority and applied here.
 
-        Raises NotCommitted at the deadline: outcome unknown. What is wrong with the commands themselves is
+        Raises NotCommitted at the deadline: outcome unknown; NoSpace, a NotCommitted, at once for new work
+        for which the disks have too little room. What is wrong with the commands themselves is
         raised to their own caller and does not touch those who travel in the same entry."""
         if not commands:
             return []
@@ -57,7 +61,8 @@ class Proposer:
             raise NotCommitted("the node is stopping")
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
-        items = [self._enqueue(batch, count, deadline, loop) for batch, count in _batches(commands)]
+        vital = not any(isinstance(command, GROWING) for command in commands)
+        items = [self._enqueue(batch, count, deadline, vital) for batch, count in _batches(commands)]
         self._schedule(loop)
         try:
             async with asyncio.timeout_at(deadline + LATE_S):
@@ -80,8 +85,8 @@ class Proposer:
         while self._queue:
             _fail(self._queue.popleft(), NotCommitted("the node is stopping"))
 
-    def _enqueue(self, batch: bytes, count: int, deadline: float, loop: asyncio.AbstractEventLoop) -> _Item:
-        item = _Item(batch, count, deadline, loop.create_future())
+    def _enqueue(self, batch: bytes, count: int, deadline: float, vital: bool) -> _Item:
+        item = _Item(batch, count, deadline, vital, asyncio.get_running_loop().create_future())
         self._waiting_bytes += len(batch)
         size = len(batch)
 
@@ -133,8 +138,11 @@ class Proposer:
                 began = loop.time()
                 try:
                     entry = b"".join([item.batch for item in items])
-                    committed = await self._engine.propose(entry, max(0.01, min(TRY_S, left)))
+                    vital = all(item.vital for item in items)
+                    committed = await self._engine.propose(entry, max(0.01, min(TRY_S, left)), vital=vital)
                 except NotCommitted as error:
+                    if isinstance(error, NoSpace) and _turn_away(items, error):
+                        continue  # without those who bring new work
                     _fail_late(items, loop.time(), error)
                     await asyncio.sleep(RETRY_PAUSE_S)
                     continue
@@ -163,6 +171,14 @@ def _fail_late(items: list[_Item], now: float, error: NotCommitted) -> None:
     for item in items:
         if item.deadline <= now:
             _fail(item, error)
+
+
+def _turn_away(items: list[_Item], error: NoSpace) -> bool:
+    """Tell those who bring new work at once; whether there were any."""
+    growing = [item for item in items if not item.vital]
+    for item in growing:
+        _fail(item, error)
+    return bool(growing)
 
 
 def _fail(item: _Item, error: Exception) -> None:

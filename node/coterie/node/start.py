@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 from coterie.node.config import ConfigError, NodeSettings
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
+FATAL_GRACE_S = 0.8
 EXIT_OK, EXIT_FAILED, EXIT_BAD_CONFIG = 0, 1, 2
 
 
@@ -75,7 +78,15 @@ async def _serve(settings: NodeSettings, tls: TlsMaterial | None, host: SkillHos
     from coterie.node.app import NodeApp
 
     app: NodeApp = NodeApp(settings, tls, host)
+    app.last_resort = _exit_soon
     await app.run()
+
+
+def _exit_soon() -> None:
+    """A node whose log cannot be trusted has said why; tidying up must not keep it alive."""
+    timer = threading.Timer(FATAL_GRACE_S, os._exit, (EXIT_FAILED,))
+    timer.daemon = True
+    timer.start()
 
 
 def _cannot_start(reason: str) -> int:

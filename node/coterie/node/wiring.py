@@ -62,6 +62,7 @@ def services(app: NodeApp) -> Services:
         metrics=app.metrics,
         local_skills=lambda: frozenset(app.host.skills),
         ledger_backlog=lambda: app.ledger.backlog,
+        takes_new_work=lambda: app.engine.takes_new_work,
     )
     gate = Gate(CLIENT_CALLS_MAX)
     return Services(

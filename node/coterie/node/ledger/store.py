@@ -47,6 +47,7 @@ _INSERT_EVENT = (
     "INSERT INTO events(task_id, sequence, log_index, record) VALUES(?, ?, ?, ?) "
     "ON CONFLICT(task_id, sequence) DO NOTHING"
 )
+_RESERVE_BYTES = 1 << 20
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 # Faults of a row itself; trying again cannot help.
@@ -64,6 +65,21 @@ def is_damage(error: sqlite3.Error) -> bool:
     """Whether the file itself is broken, rather than the disk full or busy."""
     code = getattr(error, "sqlite_errorcode", None)
     return code is not None and (code & 0xFF) in _DAMAGE
+
+
+def is_full(error: sqlite3.Error) -> bool:
+    """Whether it was for want of room. A file that cannot be made at all is an "unable to open" to SQLite."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and (code & 0xFF) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN)
+
+
+@contextmanager
+def _full_disk_forgiven() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        if not is_full(error):
+            raise
 
 
 def encode_labels(labels: Mapping[str, str]) -> str:
@@ -89,18 +105,46 @@ class LedgerStore:
         self.damaged: list[Path] = []
         self._options = options
         self._connection: sqlite3.Connection | None = None
+        self._has_reserve = True
 
     def open(self) -> None:
         """Open or make the file. Raises LedgerError when it is not ours or of a newer version."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._open_once()
+            self._open_with_room()
         except sqlite3.Error as error:
             if not is_damage(error):
                 raise LedgerError(f"cannot open the ledger {self.path}: {error}") from error
             self.move_aside()
         except OSError as error:
             raise LedgerError(f"cannot open the ledger {self.path}: {error}") from error
+        self._keep_reserve()
+
+    def _open_with_room(self) -> None:
+        """On a full disk opening needs a little room: for that there is a file that can go."""
+        try:
+            self._open_once()
+        except sqlite3.Error as error:
+            if not is_full(error) or not self._reserve.exists():
+                raise
+            self._reserve.unlink()
+            self._open_once()
+
+    @property
+    def _reserve(self) -> Path:
+        return self.path.with_name(self.path.name + ".reserve")
+
+    def _keep_reserve(self) -> None:
+        """Without room for it there is none; a later write tries again."""
+        self._has_reserve = self._reserve.exists()
+        if self._has_reserve:
+            return
+        try:
+            with self._reserve.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, _RESERVE_BYTES)
+            self._has_reserve = True
+        except OSError:
+            self._reserve.unlink(missing_ok=True)
 
     def move_aside(self) -> None:
         """Keep the damaged file under another name and start an empty one. Raises sqlite3.Error, OSError."""
@@ -145,6 +189,8 @@ class LedgerStore:
                     "INSERT INTO gaps VALUES(?, ?)", [(gap.after_index, gap.up_to_index) for gap in gaps]
                 )
         self.committed_index, self.gaps = reached, gaps
+        if not self._has_reserve:
+            self._keep_reserve()
 
     def refused_rows(
         self, tasks: Iterable[LedgerTask], events: Iterable[LedgerEvent]
@@ -233,7 +279,8 @@ class LedgerStore:
         # What a killed process committed may be in the page cache only. It must be on the disk before this
         # ledger calls it durable.
         connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        with _full_disk_forgiven():  # the write-ahead log is synced before its pages need room elsewhere
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         found = connection.execute("SELECT value FROM meta WHERE key = 'index'").fetchone()
         self.committed_index = found[0] if found else 0
         rows = connection.execute("SELECT after_index, up_to_index FROM gaps ORDER BY after_index")

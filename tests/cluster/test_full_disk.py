@@ -1,0 +1,98 @@
+"""All disks of a cluster run full under work: nothing is lost, nobody dies, and it goes on by itself."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from coterie.client import ResourceExhausted
+from coterie.node.localcluster import LocalCluster
+from tests.cluster.conftest import READY_S, client_of, new_cluster, until
+from tests.cluster.test_failover import has_steps, steps_payload
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+DISK = "size=128m"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own for the data of the nodes."""
+    folder = tmp_path / "base" / "data"
+    folder.mkdir(parents=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", DISK, "tmpfs", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip(f"needs the right to mount a tmpfs: {mounted.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """Take all the room there is."""
+    path = folder / "ballast"
+    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            if file.write(bytes(1 << 16)) < 1 << 16:
+                break
+    return path
+
+
+async def test_full_disks_stop_new_work_only_and_only_while_they_are_full(
+    small_disk: Path, tmp_path: Path
+) -> None:
+    witness = tmp_path / "witness"
+    with new_cluster(base_dir=small_disk.parent) as cluster:
+        await cluster.wait_ready(READY_S)
+        pids = {node_id: cluster.pid(node_id) for node_id in cluster.node_ids}
+        async with client_of(cluster) as client:
+            running = await client.submit_task(
+                type="steps", payload=steps_payload(witness, steps=40, step_ms=100)
+            )
+            await has_steps(running, 2)
+            ballast = fill(small_disk)
+
+            async def refused() -> bool:
+                try:
+                    await client.submit_task(type="echo", payload="x")
+                except ResourceExhausted as error:
+                    assert error.reason == "DISK_FULL"
+                    assert error.retry_after
+                    return True
+                return False
+
+            await until(refused, "new work is refused")
+            await running.wait(timeout=60)
+            assert (await running.get()).state == "SUCCEEDED"
+            assert (await running.get()).step_count == 40
+            ballast.unlink()
+            began = time.monotonic()
+
+            async def accepted() -> bool:
+                return not await refused()
+
+            await until(accepted, "new work is taken again", timeout_s=20)
+            print(f"taken again after {time.monotonic() - began:.1f} s")
+            job = await client.submit_task(type="echo", payload="y")
+            assert await job.wait(timeout=30) is not None
+        assert {node_id: cluster.pid(node_id) for node_id in cluster.node_ids} == pids
+        _restart_on_a_full_disk(cluster, small_disk)
+        await cluster.wait_ready(READY_S)
+
+
+def _restart_on_a_full_disk(cluster: LocalCluster, folder: Path) -> None:
+    fill(folder)
+    for node_id in cluster.node_ids:
+        cluster.kill_node(node_id)
+    for node_id in cluster.node_ids:
+        cluster.start_node(node_id)
