@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.sim.raft.__main__ import main
+from tests.sim.raft.nemesis import KINDS
 from tests.sim.raft.planted import PLANTED, simulate_planted
 from tests.sim.raft.run import simulate
+from tests.sim.raft.totals import Totals
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = [3, 5]
@@ -25,19 +27,21 @@ def test_a_run_keeps_every_promise(seed: int) -> None:
 
 
 def test_the_runs_do_some_work() -> None:
-    reports = [simulate(seed, SIZES[seed % 2]) for seed in range(1_000, 1_010)]
-    assert sum(report.committed for report in reports) > 500
-    assert sum(report.faults for report in reports) > 100
-    assert sum(report.reads for report in reports) > 100
-    assert sum(report.terms for report in reports) > 20
-    assert sum(report.snapshots for report in reports) > 10
+    totals = Totals(1_000, 1_000, "3,5", "", "")
+    for seed in range(1_000, 1_040):
+        totals.add(simulate(seed, SIZES[seed % 2]))
+    least = {"committed": 3_000, "reads": 1_000, "terms": 100, "switch snapshot": 400, "check snapshot": 20}
+    least |= {"runs with the core machine": 1, "runs with encoded frames": 4, "starts": 500}
+    assert {name: totals.counts[name] for name in least if totals.counts[name] < least[name]} == {}
+    assert set(totals.faults) == {*KINDS, "cut_for_good"}
+    assert totals.runs_with.keys() == set(KINDS)
 
 
-def test_one_seed_is_one_run_whatever_the_hash_seed() -> None:
+def test_one_seed_is_one_run_whatever_the_hash_seed(tmp_path: Path) -> None:
     paths = os.pathsep.join(str(ROOT / room) for room in ("proto", "consensus", "node", "skills", "."))
     outputs = {
         subprocess.run(
-            [sys.executable, "-m", "tests.sim.raft", "--seed", "7"],
+            [sys.executable, "-m", "tests.sim.raft", "--seed", "7", "--traces", str(tmp_path)],
             cwd=ROOT,
             env={"PYTHONPATH": paths, "PYTHONHASHSEED": hash_seed},
             capture_output=True,
@@ -55,11 +59,29 @@ def test_a_planted_bug_is_found(plant: str) -> None:
     assert any(simulate_planted(SIZES, plant, seed).violation for seed in range(CAP))
 
 
-def test_a_failure_is_printed_with_its_replay(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failure_is_printed_with_its_replay_and_traced(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     seed = next(seed for seed in range(CAP) if simulate_planted(SIZES, "hasty-retry", seed).violation)
     arguments = ["--first", str(seed), "--seeds", "1", "--jobs", "1", "--plant", "hasty-retry"]
-    assert main(arguments) == 1
+    assert main([*arguments, "--traces", str(tmp_path)]) == 1
     printed = capsys.readouterr().out
     assert f"--seed {seed} --nodes 3,5 --plant hasty-retry" in printed
     assert "1 violations" in printed
-    assert main(["--seed", str(seed), "--plant", "hasty-retry"]) == 1
+    trace = (tmp_path / f"seed-{seed}-hasty-retry.txt").read_text()
+    assert "VIOLATION" in trace.splitlines()[-1]
+    assert "Append(" in trace
+    assert main(["--seed", str(seed), "--plant", "hasty-retry", "--traces", str(tmp_path)]) == 1
+
+
+def test_a_long_run_goes_on_where_it_was_stopped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    half, whole = tmp_path / "half.json", tmp_path / "whole.json"
+    for seeds in ("3", "5"):
+        assert main(["--seeds", seeds, "--jobs", "1", "--summary", str(half)]) == 0
+    assert main(["--seeds", "5", "--jobs", "1", "--summary", str(whole)]) == 0
+    first, second = Totals.load(half), Totals.load(whole)
+    first.seconds = second.seconds = 0.0
+    assert first == second
+    assert "No promise was broken." in half.with_suffix(".md").read_text()
+    assert main(["--seeds", "6", "--nodes", "3", "--jobs", "1", "--summary", str(half)]) == 2
+    assert "would mix two things" in capsys.readouterr().err

@@ -119,11 +119,12 @@ class SimMachine:
     def __init__(self, node: str, book: Book) -> None:
         self._node, self._book = node, book
         self.chain, self.index, self.count = 0, 0, 0
+        self._salt = 0  # what else the next checksum is to cover
 
     def apply(self, index: int, at_ms: int, entry: bytes) -> object:
         if index <= self.index:
             raise Violation(f"{self._node} applied {index} after {self.index}")
-        self.chain = zlib.crc32(entry, self.chain ^ index)
+        self.chain = zlib.crc32(entry, self.chain ^ index ^ self._salt)
         self.index, self.count = index, self.count + 1
         self._book.applied(self._node, index, at_ms, entry, self.chain)
         return self.chain
@@ -134,11 +135,18 @@ class SimMachine:
 
     def restore(self, chunks: Iterable[bytes], index: int) -> None:
         parts = list(chunks)
-        before = self.index
-        self.index, self.chain, self.count = _IMAGE.unpack(parts[0])
+        self._restore_chain(parts[0], index)
         if len(parts) != self.count % 7 + 3 or any(part != PADDING for part in parts[1:]):
             raise Violation(f"{self._node} restored a mixed image")
+
+    def _restore_chain(self, image: bytes, index: int) -> None:
+        before = self.index
+        self.index, self.chain, self.count = _IMAGE.unpack(image)
         if self.index > index or before > self.index:
             raise Violation(f"{self._node} restored {self.index} for {index}, had {before}")
         if self.count and self._book.chain.get(self.index) != self.chain:
             raise Violation(f"{self._node} restored a state nobody had at {self.index}")
+
+    def digest(self) -> object:
+        """Equal on all nodes that have applied the same entries."""
+        return self.chain

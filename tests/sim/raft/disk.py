@@ -133,11 +133,13 @@ class SimDisk:
         kept = len(inode.durable)
         if bytes(inode.data[:kept]) != inode.durable:
             return inode.durable  # it was cut and not synced
-        tail = bytearray(inode.data[kept : self.rng.randint(kept, max(kept, len(inode.data)))])
-        if tail and self.rng.random() < 0.5:
-            hole = self.rng.randrange(len(tail))
-            length = min(SECTOR, len(tail) - hole)
-            tail[hole : hole + length] = bytes(length)
+        end = self.rng.randint(kept, max(kept, len(inode.data)))
+        tail = bytearray(inode.data[kept:end])
+        lost = self.rng.choice([0.0, 0.3, 0.8])  # the sectors before the end got there in any order
+        for sector in range(kept // SECTOR, end // SECTOR + 1):
+            low, high = max(sector * SECTOR - kept, 0), min((sector + 1) * SECTOR - kept, len(tail))
+            if low < high and self.rng.random() < lost:
+                tail[low:high] = bytes(high - low)
         return inode.durable + bytes(tail)
 
     # --- coterie.raft.disk.Disk ---

@@ -36,6 +36,7 @@ class Network:
         self._rng, self._now, self._later = rng, now, later
         self.links = {frozenset((a, b)): Link() for a in ids for b in ids if a < b}
         self.blocked: set[frozenset[str]] = set()
+        self.deaf: set[tuple[str, str]] = set()  # (sender, receiver): nothing arrives, and nobody is told
         self.deliver: Deliver = lambda sender, receiver, frame: None
         self.slow_us = 0
 
@@ -55,7 +56,7 @@ class Network:
 
     def send(self, sender: str, receiver: str, frame: bytes) -> None:
         link = self.link(sender, receiver)
-        if not link.up:
+        if not link.up or (sender, receiver) in self.deaf:
             return
         way = link.ways[receiver]
         if way.stalled:
@@ -65,7 +66,7 @@ class Network:
 
     def _dispatch(self, link: Link, way: Direction, sender: str, receiver: str, frame: bytes) -> None:
         generation = link.generation
-        delay = self._rng.randint(100, 1_500) + (self._rng.randint(0, self.slow_us) if self.slow_us else 0)
+        delay = 100 + int(self._rng.random() * (1_400 + self.slow_us))
         way.last_at = max(way.last_at + 1, self._now() + delay)
 
         def arrive() -> None:

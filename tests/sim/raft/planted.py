@@ -131,6 +131,8 @@ PLANTED: dict[str, type[Member]] = {
 }
 
 
-def simulate_planted(sizes: list[int], plant: str, seed: int) -> Report:
+def simulate_planted(
+    sizes: list[int], plant: str, seed: int, trace: Callable[[str], None] | None = None
+) -> Report:
     """One run with the planted bug of that name; without one when it is empty."""
-    return simulate(seed, seeded_size(seed, sizes), PLANTED[plant])
+    return simulate(seed, seeded_size(seed, sizes), PLANTED[plant], trace)

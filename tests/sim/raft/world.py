@@ -1,123 +1,59 @@
-"""Nodes, network and time, driven by one heap of events: the same seed gives the same run."""
+"""Nodes, network and time: the same seed gives the same run."""
 
 from __future__ import annotations
 
 import contextlib
-import heapq
 import random
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from coterie.core.ports import Committed, NotCommitted
 from coterie.raft.errors import DiskFull, FatalRaftError
 from coterie.raft.jobs import Job
 from coterie.raft.member import Member
-from coterie.raft.options import RaftOptions
 from tests.sim.raft.checks import Asked, Book, SimMachine, Violation
-from tests.sim.raft.clock import NodeClock
 from tests.sim.raft.disk import Died, SimDisk
+from tests.sim.raft.logs import Logs, Seen
 from tests.sim.raft.network import Network
+from tests.sim.raft.node import ELECTION_MS, ObjectWire, SimNode, options, summary
+from tests.sim.raft.timeline import MILLISECOND, SECOND, NodeClock, Timeline
 
-ELECTION_MS = 150
-MILLISECOND = 1_000
 STEPS_PER_100_MS_MAX = 800
+REAL_WIRE_SHARE = 0.25  # of the runs encode and decode every frame
 
 
-@dataclass(slots=True)
-class SimNode:
-    """What belongs to one node; `process` is None while it is down."""
-
-    node_id: str
-    disk: SimDisk
-    clock: NodeClock
-    member: Any = None
-    machine: SimMachine | None = None
-    paused: bool = False
-    backlog: list[Callable[[], None]] = field(default_factory=list)  # what happened while it was paused
-    jobs: deque[Job] = field(default_factory=deque)
-    job_running: bool = False
-    step_due_us: int | None = None
-    starts: int = 0
-    disk_us: int = 0
-    fuse_at: str = ""  # die inside the next job of this name
-    cutting: int = 0
-    step_window: int = 0
-    steps_in_window: int = 0
-    asked: list[Asked] = field(default_factory=list)
-
-    @property
-    def is_up(self) -> bool:
-        return self.member is not None
-
-
-class World:
+class World(Timeline):
     """The members are real. `member_type` may be one with a planted bug."""
 
     def __init__(self, seed: int, count: int, member_type: type[Member] = Member) -> None:
-        self.rng = random.Random(seed)
-        self.now_us = 0
+        super().__init__(seed)
+        self.seed = seed
         self.book = Book(lease_us=ELECTION_MS * MILLISECOND)
+        self.logs = Logs()
         self.member_type = member_type
-        self._events: list[tuple[int, int, Callable[[], None]]] = []
-        self._number = 0
+        self.trace: Callable[[str], None] | None = None
         self.disk_us = self.rng.choice([300, 2_000, 15_000])
+        self.step_us = self.rng.choice([60, 500, 2_000])  # what comes in meanwhile is taken in together
+        self.real_wire = self.rng.random() < REAL_WIRE_SHARE
         self.ids = [f"n{number}" for number in range(1, count + 1)]
         self.network = Network(self.ids, self.rng, lambda: self.now_us, self.later)
         self.network.deliver = self._deliver
         self.steps = 0
-        self.transferring = False
-        self.options = {node_id: self._options(node_id) for node_id in self.ids}
+        self.options = {node_id: options(node_id, self.ids) for node_id in self.ids}
         self.nodes = {node_id: self._new_node(node_id) for node_id in self.ids}
+        self._machine_of: Callable[[str], SimMachine] = lambda node_id: SimMachine(node_id, self.book)
         for node_id in self.ids:
             self.start(node_id)
-
-    def _options(self, node_id: str) -> RaftOptions:
-        return RaftOptions(
-            node_id=node_id,
-            peers=tuple(self.ids),
-            data_dir=Path(node_id),
-            election_timeout_ms=ELECTION_MS,
-            heartbeat_ms=40,
-            append_bytes_max=2_000,
-            append_entries_max=20,
-            window_messages_max=4,
-            window_bytes_max=6_000,
-            uncommitted_max=60,
-            outstanding_max=200,
-            apply_max=16,
-            snapshot_every_entries=40,
-            snapshot_every_bytes=20_000,
-            snapshot_keep_entries=8,
-            snapshot_slice_bytes=200,
-            snapshot_chunk_bytes=128,
-            snapshot_window=3,
-            disk_low_bytes=5_000,
-            disk_reserve_bytes=12_000,
-        )
 
     def _new_node(self, node_id: str) -> SimNode:
         offset, wall = self.rng.randrange(10**9), self.rng.randint(-5_000, 5_000)
         disk = SimDisk(random.Random(self.rng.random()))
-        return SimNode(node_id, disk, NodeClock(lambda: self.now_us, offset, wall), disk_us=self.disk_us)
+        return SimNode(node_id, disk, NodeClock(self, offset, wall), disk_us=self.disk_us)
 
-    # --- time ---
-
-    def later(self, delay_us: int, what: Callable[[], None]) -> None:
-        self._number += 1
-        heapq.heappush(self._events, (self.now_us + max(delay_us, 0), self._number, what))
-
-    def run_until(self, at_us: int, stop: Callable[[], bool] | None = None) -> bool:
-        while self._events and self._events[0][0] <= at_us:
-            at, _, what = heapq.heappop(self._events)
-            self.now_us = at
-            what()
-            if stop is not None and stop():
-                return True
-        self.now_us = max(self.now_us, at_us)
-        return False
+    def say(self, *what: object) -> None:
+        """One line of the trace, for people."""
+        if self.trace is not None:
+            self.trace(f"{self.now_us / 1_000_000:10.6f} " + " ".join(map(str, what)))
 
     # --- life and death ---
 
@@ -135,8 +71,12 @@ class World:
             return
         except FatalRaftError as error:
             raise Violation(f"{node_id} cannot start: {error}") from error
+        if not self.real_wire:
+            member._wire = ObjectWire()  # type: ignore[assignment]
         node.member = member
         node.paused, node.job_running, node.step_due_us = False, False, None
+        node.seen = Seen()
+        self.say(node_id, f"starts, log {member._log.base.index}..{member._log.last_index} t{member.term}")
         self._kick(node)
         for other in self.ids:
             if other != node_id:
@@ -144,7 +84,13 @@ class World:
 
     def new_machine(self, node_id: str) -> SimMachine:
         """What a starting node replicates; simulations of more than the engine put theirs here."""
-        return SimMachine(node_id, self.book)
+        return self._machine_of(node_id)
+
+    def replicate(self, machine_of: Callable[[str], SimMachine]) -> None:
+        """Before anything has happened: what the nodes replicate, instead of the checksum."""
+        self._machine_of = machine_of
+        for node in self.nodes.values():
+            node.machine = node.member._machine = machine_of(node.node_id)
 
     def kill(self, node_id: str, *, power: bool = False) -> None:
         """kill -9, or the plug is pulled. A job under way may have got anywhere."""
@@ -153,6 +99,7 @@ class World:
             node.disk.fuse = self.rng.randint(0, 1 if node.jobs[0].name == "write log" else 8)
             with contextlib.suppress(Died, DiskFull):
                 node.jobs[0].work()
+        self.say(node_id, "loses power" if power else "is killed")
         node.member = None
         node.jobs.clear()
         node.backlog.clear()
@@ -168,6 +115,12 @@ class World:
         for other in self.ids:
             if other != node_id:
                 self.break_link(node_id, other)
+
+    def run_clock(self, node_id: str, rate: float) -> None:
+        """A promise not to vote for a while is shorter on a fast clock: leases must allow for that."""
+        self.nodes[node_id].clock.run_at(rate)
+        fastest = max(1.0, rate)
+        self.book.lease_us = min(self.book.lease_us, int(ELECTION_MS * MILLISECOND / fastest))
 
     def pause(self, node_id: str) -> None:
         self.nodes[node_id].paused = True
@@ -234,6 +187,8 @@ class World:
 
     def _deliver(self, sender: str, receiver: str, frame: bytes) -> None:
         node = self.nodes[receiver]
+        if self.trace is not None:
+            self.say(f"{sender} > {receiver}", *summary(frame))
 
         def arrive() -> None:
             node.member.receive(sender, frame)
@@ -246,8 +201,10 @@ class World:
     def _kick(self, node: SimNode, delay_us: int | None = None) -> None:
         if node.member is None or node.member.is_blocked:
             return
-        due = self.now_us + (self.rng.randint(5, 60) if delay_us is None else max(delay_us, 1))
-        if node.step_due_us is not None and node.step_due_us <= due and node.step_due_us >= self.now_us:
+        if delay_us is None:
+            delay_us = 5 + int(self.rng.random() * self.step_us)
+        due, set_for = self.now_us + delay_us, node.step_due_us
+        if set_for is not None and self.now_us <= set_for <= due:
             return
         node.step_due_us = due
         process = node.member
@@ -285,24 +242,36 @@ class World:
 
     def _hand_out(self, node: SimNode) -> None:
         member = node.member
+        self.logs.look(node.node_id, member, node.seen)
         if member.is_leader:
-            self.book.leads(node.node_id, member.term, self.now_us, by_transfer=member._by_transfer)
-            age_us = (node.clock.monotonic() - member.quorum_contact_at()) * 1_000_000
-            self.book.claims(node.node_id, member.term, self.now_us - age_us)
-        node.jobs.extend(member.take_jobs())
-        self._run_job(node)
+            self._look_at_leader(node)
+        jobs = member.take_jobs()
+        if jobs:
+            node.jobs.extend(jobs)
+            self._run_job(node)
         self._send(node)
         index = member.ready_to_cut
         if index and node.cutting != index:
             node.cutting = index
             process = member
-            self.later(
-                self.rng.randint(1, 20) * MILLISECOND,
+            self.after(
+                1,
+                20,
                 lambda: self._to(node, lambda: self._cut(node, index)) if node.member is process else None,
             )
         if not member.is_blocked:
             wake = member.next_step_at()
-            self._kick(node, max(1, int((wake - node.clock.monotonic()) * 1_000_000)) if wake > 0 else None)
+            self._kick(node, max(1, node.clock.delay_us(wake)) if wake > 0 else None)
+
+    def _look_at_leader(self, node: SimNode) -> None:
+        member, term = node.member, node.member.term
+        if node.seen.term != term:
+            node.seen.term = term
+            self.say(node.node_id, f"leads term {term}")
+            self.book.leads(node.node_id, term, self.now_us, by_transfer=member._by_transfer)
+            self.logs.elected(node.node_id, member)
+        if self.book.elections and self.book.elections[-1][0] > term:
+            self.book.claims(node.node_id, term, node.clock.world_us(member.quorum_contact_at()))
 
     def _cut(self, node: SimNode, index: int) -> None:
         node.member.cut_log(index)
@@ -325,6 +294,7 @@ class World:
     def _job(self, node: SimNode, took_us: int) -> None:
         job = node.jobs[0]
         if node.fuse_at and job.name == node.fuse_at:
+            node.jobs_done["deaths in " + job.name] += 1
             self.kill(node.node_id, power=self.rng.random() < 0.5)
             return
         try:
@@ -334,22 +304,29 @@ class World:
             self.kill(node.node_id, power=self.rng.random() < 0.5)
             return
         except DiskFull:
-            node.member.job_waits(job)
-            process = node.member
-            self.later(20 * MILLISECOND, lambda: self._again(node) if node.member is process else None)
+            self._wait_for_room(node, job)
             return
         except FatalRaftError as error:
             raise Violation(f"{node.node_id}: {job.name} failed: {error}") from error
         node.jobs.popleft()
+        node.jobs_done[job.name] += 1
         node.job_running = False
-        node.member.job_done(job, took_us / 1_000_000)
+        node.member.job_done(job, took_us * node.clock.rate / SECOND)
         self._send(node)
         self._kick(node)
         self._run_job(node)
 
-    def _again(self, node: SimNode) -> None:
-        node.job_running = False
-        self._run_job(node)
+    def _wait_for_room(self, node: SimNode, job: Job) -> None:
+        process = node.member
+        process.job_waits(job)
+        node.jobs_done["waits for room"] += 1
+
+        def again() -> None:
+            if node.member is process:
+                node.job_running = False
+                self._run_job(node)
+
+        self.later(20 * MILLISECOND, again)
 
     # --- clients ---
 
@@ -360,12 +337,14 @@ class World:
         asked = Asked(body, node_id)
 
         def done(answer: Committed | Exception) -> None:
+            self.say(node_id, "answers", body[:12].hex(), answer)
             self.book.answered(asked, answer)
 
         try:
             node.member.propose(body, timeout_s, done, vital=vital)
         except NotCommitted:
             return None
+        self.say(node_id, "is asked to append", body[:12].hex())
         self.book.asked.append(asked)
         node.asked.append(asked)
         self._kick(node)

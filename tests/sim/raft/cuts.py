@@ -1,0 +1,92 @@
+"""Cuts that never heal: some nodes cannot reach some others, in one direction or both, for good.
+
+What is promised then: if every pair of some majority hears each other both ways, there is a leader within a
+bounded time that commits, whatever all other links do; it stays leader, and terms stay where they are; every
+node that hears it and is heard by it gets its proposals committed. A node that the leader cannot reach, or
+that cannot reach the leader, makes no progress (its proposals end with NoQuorum or NotCommitted) and does no
+harm. Without such a majority only safety is promised: a node whose log is too short may be the only one that
+hears a majority, and then nobody can lead, in any Raft."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from coterie.core.ports import Committed
+from tests.sim.raft.checks import Violation
+from tests.sim.raft.timeline import MILLISECOND, SECOND
+from tests.sim.raft.world import World
+
+LEADER_S = 6  # 40 election timeouts
+STEADY_S = 2
+
+
+class Cuts:
+    """Chooses cuts that leave one majority whole, and sees to the promise above."""
+
+    def __init__(self, world: World, body: Callable[[], bytes]) -> None:
+        self.world, self.rng, self._body = world, world.rng, body
+
+    def make(self) -> None:
+        ids = self.world.ids
+        whole = set(self.rng.sample(ids, len(ids) // 2 + 1))
+        for a in ids:
+            for b in ids:
+                if a < b and not {a, b} <= whole:
+                    self._cut(a, b)
+        cut = sorted(self.world.network.deaf) + sorted(map(sorted, self.world.network.blocked))
+        self.world.say("cut for good, whole:", sorted(whole), "cut:", cut)
+
+    def _cut(self, a: str, b: str) -> None:
+        kind = self.rng.choice(["none", "there", "back", "both", "closed"])
+        if kind == "closed":
+            self.world.block(a, b)
+        if kind in ("there", "both"):
+            self.world.network.deaf.add((a, b))
+        if kind in ("back", "both"):
+            self.world.network.deaf.add((b, a))
+
+    def _hears_both_ways(self, a: str, b: str) -> bool:
+        network = self.world.network
+        return not ({(a, b), (b, a)} & network.deaf or frozenset((a, b)) in network.blocked)
+
+    def expect_progress(self) -> None:
+        self._expect_commits()
+        # Hand-overs that were asked for before, and whoever is to hear of the leader.
+        self.world.run_until(self.world.now_us + SECOND)
+        self._expect_commits()
+        self._expect_steadiness(self.world.leader())
+
+    def _expect_commits(self) -> None:
+        world = self.world
+        deadline = world.now_us + LEADER_S * SECOND
+        while not self._commits(world.leader()):
+            if world.now_us >= deadline:
+                raise Violation(f"a whole majority, and nothing was committed for {LEADER_S} s")
+
+    def _commits(self, leader: str) -> bool:
+        world = self.world
+        asked = world.propose(leader, self._body(), 0.5) if leader else None
+        world.run_until(world.now_us + 300 * MILLISECOND, stop=lambda: bool(asked and asked.answers))
+        return asked is not None and bool(asked.answers) and isinstance(asked.answers[0], Committed)
+
+    def _expect_steadiness(self, leader: str) -> None:
+        world = self.world
+        term = world.nodes[leader].member.term
+        near = [n for n in world.ids if n == leader or self._hears_both_ways(n, leader)]
+        asked = [world.propose(node_id, self._body(), STEADY_S) for node_id in near]
+        for node_id in world.ids:
+            world.propose(node_id, self._body(), 1.0)  # of the others any honest answer will do
+        world.run_until(world.now_us + STEADY_S * SECOND)
+        for each in asked:
+            if each is None or not each.answers or not isinstance(each.answers[0], Committed):
+                raise Violation(f"{leader} and its neighbour hear each other, but {each}")
+        grown = max(node.member.term for node in world.nodes.values()) - term
+        if grown > 0 or world.leader() != leader:
+            raise Violation(f"under cuts that do not change, {leader}'s term {term} grew by {grown}")
+
+    def heal(self) -> None:
+        network = self.world.network
+        for a, b in sorted(network.deaf):
+            self.world.break_link(a, b)
+        network.deaf.clear()
+        self.world.unblock_all()
