@@ -23,9 +23,12 @@ import grpc.aio
 import uvloop
 
 from coterie.node.config.settings import TlsPaths
+from coterie.node.dialer import DialerParts, RaftDialer
 from coterie.node.direct import DirectRaft, Me
+from coterie.node.hub import Bell
 from coterie.node.identity import require_node
-from coterie.node.links import CLAIM_KEY, PeerChannels, RaftDialer, run_stream
+from coterie.node.links import CLAIM_KEY, DISK_KEY, Links, PeerChannels, run_stream
+from coterie.node.roster import Roster
 from coterie.node.rpc import Context, streaming, unary
 from coterie.node.server import SERVER_OPTIONS, channel_credentials, server_credentials
 from coterie.node.tls import load_tls
@@ -93,8 +96,8 @@ class RaftOnly(peer_pb2_grpc.PeerServicer):
 
     raft_port = 0
 
-    def __init__(self, engine: RaftEngine, peers: frozenset[str]) -> None:
-        self._engine, self._peers = engine, peers
+    def __init__(self, links: Links, peers: frozenset[str], channels: PeerChannels) -> None:
+        self._links, self._peers, self._channels = links, peers, channels
 
     @unary
     async def GetRaftAddress(
@@ -105,8 +108,10 @@ class RaftOnly(peer_pb2_grpc.PeerServicer):
     @streaming
     async def Raft(self, request_iterator: Any, context: Context) -> AsyncIterator[peer_pb2.RaftFrame]:
         metadata = dict(context.invocation_metadata() or ())
-        peer = require_node(context, self._peers, str(metadata.get(CLAIM_KEY, "")))
-        await run_stream(self._engine, peer, request_iterator, context.write)
+        peer = require_node(context, self._peers.__contains__, str(metadata.get(CLAIM_KEY, "")))
+        await context.send_initial_metadata(self._channels.metadata)
+        disk_id = str(metadata.get(DISK_KEY, ""))
+        await run_stream(self._links, peer, request_iterator, context.write, disk_id)
         return
         yield  # an async generator that writes through the context
 
@@ -124,6 +129,7 @@ class EngineMember:
         options = RaftOptions(
             node_id=self._me,
             peers=tuple(self._addresses),
+            addresses=self._addresses,
             data_dir=Path(plan["directory"]),
             election_timeout_ms=ELECTION_MS,
             heartbeat_ms=HEARTBEAT_MS,
@@ -135,11 +141,13 @@ class EngineMember:
     async def serve(self) -> None:
         """Answer the parent until it closes our stdin."""
         peers = {peer: address for peer, address in self._addresses.items() if peer != self._me}
-        channels = PeerChannels(self._me, peers, channel_credentials(self._tls) if self._tls else None)
+        credentials = channel_credentials(self._tls) if self._tls else None
+        channels = PeerChannels(self._me, peers, credentials, lambda: self._engine.disk_id)
+        links = Links(self._engine)
         server = grpc.aio.server(options=SERVER_OPTIONS)
         add: Any = peer_pb2_grpc.add_PeerServicer_to_server
         service: Any = RaftOnly
-        add(service(self._engine, frozenset(peers)), server)
+        add(service(links, frozenset(peers), channels), server)
         if self._tls:
             server.add_secure_port(self._addresses[self._me], server_credentials(self._tls))
         else:
@@ -147,11 +155,10 @@ class EngineMember:
         await server.start()
         await self._engine.start()
         me = Me(self._me, "bench", self._engine.options.frame_bytes_max)
-        direct = DirectRaft(me, self._engine, peers, self._tls)
+        direct = DirectRaft(me, links, peers, self._tls)
         await direct.start("127.0.0.1", None, self._engine.disk_id)
         service.raft_port = direct.port
-        dialler = RaftDialer(channels, self._engine, direct)
-        dialling = asyncio.create_task(dialler.run(), name="dial")
+        dialling = asyncio.create_task(self._dialer(channels, links, direct).run(), name="dial")
         try:
             say({"started": True})
             while line := await asyncio.to_thread(sys.stdin.readline):
@@ -163,6 +170,20 @@ class EngineMember:
             await channels.close()
             await direct.stop()
             await self._engine.stop()
+
+    def _dialer(self, channels: PeerChannels, links: Links, direct: DirectRaft) -> RaftDialer:
+        engine = self._engine
+        roster = Roster(
+            self._me,
+            self._addresses[self._me],
+            channels.peers,
+            lambda: engine.members,
+            lambda: engine.disk_id,
+        )
+        quorum = lambda: engine.has_quorum  # noqa: E731
+        return RaftDialer(
+            DialerParts(channels, links, roster, Bell(), quorum, engine.link_refused, _refused, direct)
+        )
 
     async def _answer(self, question: dict[str, Any]) -> dict[str, Any]:
         if question["ask"] == "load":
@@ -200,6 +221,10 @@ def say(message: dict[str, Any]) -> None:
 
 def _fatal(error: FatalRaftError) -> None:
     sys.exit(f"the engine stopped: {error}")
+
+
+def _refused(reason: str) -> None:
+    sys.exit(f"the others refuse this member: {reason}")
 
 
 def _cpu_s() -> float:

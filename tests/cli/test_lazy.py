@@ -22,8 +22,8 @@ HEAVY = (
 PROBE = """
 import sys, types, threading, json
 handed = {}
-def run(paths, node_id, insecure=False):
-    handed.update(paths=[str(path) for path in paths], node_id=node_id, insecure=insecure)
+def run(paths, node_id, insecure=False, join=False):
+    handed.update(paths=[str(path) for path in paths], node_id=node_id, insecure=insecure, join=join)
     handed.update(loaded=[name for name in %r if name in sys.modules], threads=threading.active_count())
     return %d
 node = types.ModuleType("coterie.node.main")
@@ -74,6 +74,7 @@ def test_a_node_gets_a_process_without_grpc_and_without_threads() -> None:
         "paths": ["a.yaml", "b"],
         "node_id": "node-1",
         "insecure": True,
+        "join": False,
         "loaded": [],
         "threads": 1,
     }

@@ -340,6 +340,24 @@ class FakeNode(tasks_pb2_grpc.TasksServicer, tasks_pb2_grpc.BlobsServicer, clust
         await self._enter("UndrainNode", request, context)
         return cluster_pb2.Node(node_id=request.node_id, state=cluster_pb2.ACTIVE)
 
+    async def AddNode(self, request: Any, context: Any) -> Any:
+        await self._enter("AddNode", request, context)
+        return cluster_pb2.Node(node_id=request.node_id, address=request.address, role=cluster_pb2.RUNNER)
+
+    async def RemoveNode(self, request: Any, context: Any) -> Any:
+        """Done at the second asking."""
+        await self._enter("RemoveNode", request, context)
+        times = len(self.cluster.methods("RemoveNode"))
+        return cluster_pb2.RemoveNodeResponse(removed=times >= 2)
+
+    async def PromoteNode(self, request: Any, context: Any) -> Any:
+        await self._enter("PromoteNode", request, context)
+        return cluster_pb2.Node(node_id=request.node_id, role=cluster_pb2.VOTER)
+
+    async def MoveNode(self, request: Any, context: Any) -> Any:
+        await self._enter("MoveNode", request, context)
+        return cluster_pb2.Node(node_id=request.node_id, address=request.address)
+
     async def TransferLeadership(self, request: Any, context: Any) -> Any:
         await self._enter("TransferLeadership", request, context)
         return cluster_pb2.TransferLeadershipResponse(leader=request.node_id or "n2")

@@ -68,9 +68,10 @@ class World:
     def __init__(self, stores: list[BlobStore]) -> None:
         self.store = stores[0]
         self.peers = {f"n{n}": FakePeer(store) for n, store in enumerate(stores[1:], 2)}
-        self.metadata = ()
+        self.metadata, self.me = (), "n1"
+        self.voters: frozenset[str] = frozenset()
         channels: Any = self
-        self.exchange = BlobExchange(self.store, channels, 1_000)
+        self.exchange = BlobExchange(self.store, channels, 1_000, lambda: self.voters)
 
     def stub(self, peer: str) -> FakePeer:
         return self.peers[peer]
@@ -112,6 +113,15 @@ async def test_without_a_majority_nothing_may_refer_to_a_blob(world: World) -> N
     for peer in world.peers.values():
         peer.down = True
     assert (await refused(world)).reason == "NO_QUORUM"
+    world.peers["n2"].down = False
+    await world.exchange.secure(REF)
+
+
+async def test_copies_on_runners_are_no_majority(world: World) -> None:
+    await world.store.put_bytes(CONTENT)
+    world.voters = frozenset({"n1", "n2"})
+    world.peers["n2"].down = True
+    assert "1 of 2 voters" in (await refused(world)).message
     world.peers["n2"].down = False
     await world.exchange.secure(REF)
 

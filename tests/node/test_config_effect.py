@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from coterie.node.config import HealthSettings, Limits, LogSettings, NodeSettings
+from coterie.node.config import (
+    HealthSettings,
+    Limits,
+    LogSettings,
+    MembershipSettings,
+    NodeSettings,
+)
 
 NODE = Path(__file__).resolve().parents[2] / "node" / "coterie" / "node"
 # Judged while settings are made or checked; kept for whoever wants to show them.
@@ -24,7 +30,7 @@ def attributes_read() -> set[str]:
     return {node.attr for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
 
 
-@pytest.mark.parametrize("kind", [NodeSettings, HealthSettings, Limits, LogSettings])
+@pytest.mark.parametrize("kind", [NodeSettings, HealthSettings, Limits, LogSettings, MembershipSettings])
 def test_every_setting_is_read_somewhere(kind: type) -> None:
     fields = {field.name for field in dataclasses.fields(kind)}
     assert fields - attributes_read() - JUDGED_EARLIER == set()

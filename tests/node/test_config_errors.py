@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coterie.node.config import ConfigError, LoadedConfig, load_config
+from coterie.node.config import ConfigError, LoadedConfig, load_config, node_settings
 from coterie.node.config.yaml_text import Value, parse_yaml
 
 NODES = "cluster: {nodes: [{id: a, host: 127.0.0.1}]}\n"
@@ -312,11 +312,12 @@ def test_any_value_of_a_section_is_taken_or_refused(
     ("count", "words"),
     [
         (1, ()),
-        (2, ("two nodes survive the loss of none",)),
+        (2, ("two voters survive the loss of none",)),
         (3, ()),
-        (4, ("4 nodes survive the loss of 1, as 3 would",)),
+        (4, ("4 voters survive the loss of 1, as 3 would",)),
         (7, ()),
-        (9, ("9 nodes all vote",)),
+        (8, ()),  # seven vote
+        (9, ()),
     ],
 )
 def test_the_number_of_nodes_is_thought_about(tmp_path: Path, count: int, words: tuple[str, ...]) -> None:
@@ -326,3 +327,44 @@ def test_the_number_of_nodes_is_thought_about(tmp_path: Path, count: int, words:
     assert len(warnings) == len(words)
     for warning, word in zip(warnings, words, strict=True):
         assert word in warning
+
+
+@pytest.mark.parametrize(("most", "word"), [(2, "two voters"), (4, "4 voters"), (3, "")])
+def test_the_number_of_voters_is_thought_about(tmp_path: Path, most: int, word: str) -> None:
+    nodes = ", ".join(f"{{id: n{n}, host: 127.0.0.1, port: {7000 + n}}}" for n in range(5))
+    text = f"""
+        cluster: {{nodes: [{nodes}], membership: {{maxVoters: {most}}}}}
+        security: {{allowInsecureLoopback: true}}
+    """
+    warnings = load(tmp_path, text).warnings
+    assert [word in warning and "maxVoters" in warning for warning in warnings] == [True] * bool(word)
+
+
+JOINERS = """
+    cluster:
+      nodes:
+        - {id: n1, host: 127.0.0.1, port: 7001}
+        - {id: n2, host: 127.0.0.1, port: 7002}
+        - {id: n4, host: 127.0.0.1, port: 7004, join: true}
+      membership: {maxVoters: 3, replaceVoterAfter: 90s}
+    security: {allowInsecureLoopback: true}
+"""
+
+
+def test_a_node_that_joins_is_no_founder(tmp_path: Path) -> None:
+    config = load(tmp_path, JOINERS).config
+    old, new = node_settings(config, "n1"), node_settings(config, "n4")
+    assert (old.founders, old.join) == (("n1", "n2"), False)
+    assert (new.founders, new.join, sorted(new.peers)) == (("n1", "n2"), True, ["n1", "n2"])
+    told = node_settings(config, "n2", join=True)
+    assert (told.founders, told.join) == (("n1",), True)
+    assert (new.membership.max_voters, new.membership.replace_voter_after_ms) == (3, 90_000)
+
+
+def test_somebody_must_be_there_to_be_joined(tmp_path: Path) -> None:
+    lone = "cluster: {nodes: [{id: n4, host: 127.0.0.1, join: true}]}"
+    with pytest.raises(ConfigError, match="every node is to join"):
+        load(tmp_path, lone)
+    config = load(tmp_path, lone.replace(", join: true", "")).config
+    with pytest.raises(ConfigError, match="names no node of the cluster"):
+        node_settings(config, "n4", insecure=True, join=True)

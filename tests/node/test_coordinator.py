@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from coterie.core.commands import AssignTask, BeginLeadership, Command, MarkNode, Outcome, SetDrain
 from coterie.core.machine import apply
 from coterie.core.nouns import NodeId, NodeStatus, Policy
+from coterie.core.ports import Member, Role
 from coterie.core.scheduler import PlanPolicy
 from coterie.core.state import Moment
 from coterie.node.coordinator import ClusterNaming, Coordinator, CoordinatorParts
@@ -47,6 +49,7 @@ class FakeEngine:
         self.is_leader = self.has_quorum = True
         self.term = 1
         self.stuck = False
+        self.members = tuple(Member(node_id, "", Role.VOTER) for node_id in ("n1", "n2", "n3"))
         self.asked: list[str] = []
 
     async def read_barrier(self, timeout_s: float) -> int:
@@ -172,6 +175,16 @@ async def test_a_draining_leader_hands_over_to_a_node_that_stays(world: World) -
     await drained(world)
     await world.look()
     assert world.engine.asked == ["n3"]
+
+
+async def test_a_draining_leader_hands_over_to_a_voter(world: World) -> None:
+    await drained(world)
+    world.join(NodeId("n4"))
+    world.report(NodeId("n4"))
+    n1, n2, n3 = world.engine.members
+    world.engine.members = (n1, n2, replace(n3, role=Role.LEARNER), replace(n3, node_id="n4"))
+    await world.look()
+    assert world.engine.asked == ["n4"]
 
 
 async def test_a_draining_leader_that_cannot_hand_over_goes_on_planning(world: World) -> None:

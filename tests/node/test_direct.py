@@ -12,7 +12,7 @@ import pytest
 
 from coterie.node import direct
 from coterie.node.direct import FORMAT, DirectRaft, Me
-from coterie.node.links import Write
+from coterie.node.links import Link, Write
 from coterie.node.server import PortInUse
 from coterie.node.tls import TlsMaterial, init_tls, load_tls, node_paths
 from coterie.v1.peer_pb2 import RaftHello
@@ -31,11 +31,11 @@ class Sink:
         self.frames: list[tuple[str, bytes]] = []
         self.bad = b"bad frame"
 
-    def link_up(self, peer: str, write: Write, disk_id: str = "") -> None:
-        self.up[peer], self.disks[peer] = write, disk_id
+    def link_up(self, peer: str, link: Link, disk_id: str = "") -> None:
+        self.up[peer], self.disks[peer] = link.write, disk_id
 
-    def link_down(self, peer: str, write: Write) -> None:
-        if self.up.get(peer) == write:
+    def link_down(self, peer: str, link: Link) -> None:
+        if self.up.get(peer) == link.write:
             del self.up[peer]
 
     def receive(self, peer: str, frame: bytes) -> None:

@@ -159,6 +159,11 @@ class RaftEngine(EngineStatus):
             self._member.link_down(peer)
             self._kick()
 
+    def check_link(self, peer: str, disk_id: str) -> None:
+        """Raises LinkRefused when a link of `peer` with that disk would be refused."""
+        if self._running and self._member is not None:
+            self._member.check_link(peer, disk_id)
+
     def link_refused(self, peer: str, why: Why) -> None:
         """`peer` refuses to talk to this node. When a member says that this node was removed, the engine
         stops with RemovedFromCluster."""

@@ -107,6 +107,10 @@ class SyncObj(storing.SyncObj):
             raise LinkRefused(Why.STRANGER, f"{peer!r} is no other member of this cluster")
         return self._nodes[peer]
 
+    def check_link(self, peer: str, disk_id: str) -> None:
+        """Raises LinkRefused."""
+        self._other(peer)
+
     def link_refused(self, peer: str, why: Why) -> None:
         """Raises RemovedFromCluster when a member says that this node is none any more."""
         if why is Why.REMOVED and peer in self._nodes:

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
 
 from coterie.client.connection import Connection
-from coterie.client.errors import ClusterClosed, CoterieError, InvalidRequest, SubmitErrors
+from coterie.client.errors import ClusterClosed, CoterieError, SubmitErrors
 from coterie.client.job import Job, ProgressCallback
 from coterie.client.models import NodeInfo, Status, TaskInfo
+from coterie.client.operations import Operations, given_node_id
 from coterie.client.rpc_errors import invalid
 from coterie.client.settings import TLS, Timeouts, resolve
 from coterie.client.spec import TaskOptions, TaskSpec, prepare
-from coterie.client.units import Duration, duration_ms, optional_seconds
+from coterie.client.units import Duration, optional_seconds
 from coterie.v1 import cluster_pb2, tasks_pb2
 
 PAGE_SIZE_MAX = 1000
 _SUBMIT_WINDOW = 2048
 
 
-class Cluster:
+class Cluster(Operations):
     """A connection to a Coterie cluster; use it as `async with Cluster(...) as c:`.
 
     - `endpoints`: some nodes, "h1:8080,h2:8080" or a list. One that answers is enough; the others are
@@ -107,7 +107,7 @@ class Cluster:
 
         Raises InvalidRequest (all violations at once), QueueFull, AlreadyExists.
         """
-        entry = {"type": type, "payload": payload, "target_node": _node_id(target_node), **options}
+        entry = {"type": type, "payload": payload, "target_node": given_node_id(target_node), **options}
         job = await self._submit(TaskSpec.of(entry), wait_when_full)
         if on_progress is not None:
             job.follow(on_progress)
@@ -187,34 +187,6 @@ class Cluster:
         """Every node of the cluster, those that are down included."""
         return [NodeInfo.of(node) for node in await self._open.nodes(optional_seconds(timeout))]
 
-    async def drain_node(self, node: str | NodeInfo, *, deadline: Duration | None = None) -> NodeInfo:
-        """Empties a node before maintenance: no new work, running tasks checkpoint and move, leadership
-        goes elsewhere. After `deadline` running skills are stopped. Returns at once, with the node's state.
-        """
-        request_id = uuid.uuid4().hex
-        request = cluster_pb2.DrainNodeRequest(
-            node_id=_required_node_id(node), deadline_ms=_deadline_ms(deadline), request_id=request_id
-        )
-        raw = await self._open.caller.unary(
-            lambda endpoint: endpoint.cluster.DrainNode, request, request_id=request_id
-        )
-        return NodeInfo.of(raw)
-
-    async def undrain_node(self, node: str | NodeInfo) -> NodeInfo:
-        """Lets a drained or draining node take work again."""
-        request_id = uuid.uuid4().hex
-        request = cluster_pb2.UndrainNodeRequest(node_id=_required_node_id(node), request_id=request_id)
-        raw = await self._open.caller.unary(
-            lambda endpoint: endpoint.cluster.UndrainNode, request, request_id=request_id
-        )
-        return NodeInfo.of(raw)
-
-    async def transfer_leadership(self, node: str | NodeInfo | None = None) -> str:
-        """Moves leadership to a node (None: the most up-to-date follower). Returns the leader's id."""
-        request = cluster_pb2.TransferLeadershipRequest(node_id=_node_id(node) or "")
-        answer = await self._open.caller.unary(lambda endpoint: endpoint.cluster.TransferLeadership, request)
-        return answer.leader
-
     @property
     def _open(self) -> Connection:
         if self._connection is None:
@@ -234,25 +206,3 @@ class Cluster:
         job = Job(connection, raw.name or connection.task_name(raw.task_id), raw)
         job.request_id = request.request_id
         return job
-
-
-def _node_id(node: str | NodeInfo | None) -> str | None:
-    return node.id if isinstance(node, NodeInfo) else node
-
-
-def _required_node_id(node: str | NodeInfo) -> str:
-    node_id = _node_id(node)
-    if not isinstance(node_id, str) or not node_id:
-        raise invalid([("node", f"{node!r} is not a node id: list_nodes() shows them")])
-    return node_id
-
-
-def _deadline_ms(deadline: Duration | None) -> int:
-    if deadline is None:
-        return 0
-    try:
-        return duration_ms(deadline)
-    except ValueError as error:
-        raise InvalidRequest(
-            f"deadline: {error}", violations=[("deadline", str(error))], reason="BAD_FIELD"
-        ) from None

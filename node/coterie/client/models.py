@@ -163,7 +163,8 @@ class Event:
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
     """A node of the cluster. `cpu` is its share of one node's cores, 0..1; `report_age_ms` is how old
-    its last load report is (-1: it never reported to this leader)."""
+    its last load report is (-1: it never reported to this leader). `role` is VOTER, RUNNER (which runs work
+    and does not vote) or "" when it is no member any more; `leaving`: it is removed once it is empty."""
 
     id: str
     address: str
@@ -179,6 +180,8 @@ class NodeInfo:
     cpu: float
     rss_bytes: int
     report_age_ms: int
+    role: str
+    leaving: bool
     raw: cluster_pb2.Node
 
     @classmethod
@@ -199,6 +202,8 @@ class NodeInfo:
             cpu=raw.cpu,
             rss_bytes=raw.rss_bytes,
             report_age_ms=raw.report_age_ms,
+            role=_enum_name(cluster_pb2.MemberRole, raw.role, "MEMBER_ROLE_UNSPECIFIED"),
+            leaving=raw.leaving,
             raw=raw,
         )
 
@@ -206,7 +211,7 @@ class NodeInfo:
 @dataclass(frozen=True, slots=True)
 class Status:
     """The cluster as the node `served_by` sees it. `leader` is empty while none is known;
-    `active_tasks` counts tasks that are not finished."""
+    `active_tasks` counts tasks that are not finished; `warnings` are about who votes."""
 
     cluster_name: str
     cluster_id: str
@@ -225,6 +230,8 @@ class Status:
     applied_index: int
     state_hash: str
     nodes: tuple[NodeInfo, ...]
+    voters: int
+    warnings: tuple[str, ...]
     raw: cluster_pb2.ClusterStatus
 
     @classmethod
@@ -248,6 +255,8 @@ class Status:
             applied_index=raw.applied_index,
             state_hash=raw.state_hash,
             nodes=tuple(NodeInfo.of(node) for node in raw.nodes),
+            voters=raw.voters,
+            warnings=tuple(raw.warnings),
             raw=raw,
         )
 

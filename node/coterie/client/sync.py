@@ -247,6 +247,29 @@ class Cluster:
         """See `coterie.client.Cluster.undrain_node`."""
         return self._run(self._cluster.undrain_node(node))
 
+    def add_node(self, node_id: str, address: str) -> NodeInfo:
+        """See `coterie.client.Cluster.add_node`."""
+        return self._run(self._cluster.add_node(node_id, address))
+
+    def remove_node(
+        self,
+        node: str | NodeInfo,
+        *,
+        deadline: Duration | None = None,
+        force: bool = False,
+        timeout: Duration | None = None,
+    ) -> None:
+        """See `coterie.client.Cluster.remove_node`."""
+        self._run(self._cluster.remove_node(node, deadline=deadline, force=force, timeout=timeout))
+
+    def promote_node(self, node: str | NodeInfo) -> NodeInfo:
+        """See `coterie.client.Cluster.promote_node`."""
+        return self._run(self._cluster.promote_node(node))
+
+    def move_node(self, node: str | NodeInfo, address: str) -> NodeInfo:
+        """See `coterie.client.Cluster.move_node`."""
+        return self._run(self._cluster.move_node(node, address))
+
     def transfer_leadership(self, node: str | NodeInfo | None = None) -> str:
         """See `coterie.client.Cluster.transfer_leadership`."""
         return self._run(self._cluster.transfer_leadership(node))

@@ -20,21 +20,23 @@ from coterie.node.hub import Bell, Hub
 from coterie.node.incarnation import next_incarnation
 from coterie.node.ledger import Ledger
 from coterie.node.ledger.feed import GapFiller, feed
-from coterie.node.links import PeerChannels, RaftDialer
+from coterie.node.links import Links, PeerChannels
 from coterie.node.loads import Lease, LoadBook, Reporter, SelfGauge
 from coterie.node.metrics import NodeMetrics
 from coterie.node.observability import get_logger
 from coterie.node.proposer import Proposer
 from coterie.node.reads import Reader
+from coterie.node.resync import RAFT_DIR, is_resynced, resync_hint
+from coterie.node.roster import Roster
 from coterie.node.server import HealthKeeper, Listener, channel_credentials
 from coterie.node.skillhost import SkillHost
 from coterie.node.tls import TlsMaterial
 from coterie.node.version import VERSION
 from coterie.node.vitals import gauges, load_report, ready
-from coterie.node.wiring import listen_address, registration, services
+from coterie.node.wiring import dialer, listen_address, membership_keeper, registration, services
 from coterie.node.worker import Worker, WorkerParts
 from coterie.raft.engine import RaftEngine
-from coterie.raft.errors import FatalRaftError
+from coterie.raft.errors import FatalRaftError, RemovedFromCluster
 from coterie.raft.options import RaftOptions
 from coterie.raft.replica import Replica
 
@@ -54,6 +56,10 @@ def _wait_for_the_end() -> None:
     """Nothing hurries a node that runs inside another program."""
 
 
+class NodeRefused(Exception):
+    """The cluster does not let this node in, or has removed it; the message says why and what to do."""
+
+
 class NodeApp:
     """Builds a node from its settings, runs it until a signal or a fatal error."""
 
@@ -65,8 +71,8 @@ class NodeApp:
         self.bell, self.hub = Bell(), Hub()
         self.gauge = SelfGauge(self.clock)
         self.incarnation = next_incarnation(settings.data_dir, self.clock.now_ms())
-        self.fatal: FatalRaftError | None = None
         self.last_resort: Callable[[], None] = _wait_for_the_end
+        self.fatal: FatalRaftError | NodeRefused | None = None
         self._stop = asyncio.Event()
         self._leaving = False
 
@@ -74,7 +80,7 @@ class NodeApp:
         return self.replica.state
 
     async def run(self) -> None:
-        """Until SIGTERM or SIGINT. Raises NodeFailed when the engine could not go on."""
+        """Until SIGTERM or SIGINT. Raises NodeFailed when the engine could not go on, and NodeRefused."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
@@ -87,6 +93,8 @@ class NodeApp:
             await self._until_stopped(loops)
         finally:
             await self._shut_down(loops)
+        if isinstance(self.fatal, RemovedFromCluster | NodeRefused):
+            raise NodeRefused(str(self.fatal)) from self.fatal
         if self.fatal is not None:
             raise NodeFailed(str(self.fatal)) from self.fatal
 
@@ -126,7 +134,8 @@ class NodeApp:
             lambda: self.filler.catching_up,
             ELECTIONS_WAITED * settings.election_timeout_ms / 1000,
         )
-        self.exchange = BlobExchange(self.blobs, self.channels, settings.limits.payload_inline_max)
+        inline = settings.limits.payload_inline_max
+        self.exchange = BlobExchange(self.blobs, self.channels, inline, lambda: self.roster.voters)
         self.worker = Worker(
             WorkerParts(
                 registration(self),
@@ -162,15 +171,18 @@ class NodeApp:
             settings.data_dir / "blobs", BlobOptions(limits.blob_max, limits.blob_quota)
         )
         credentials = channel_credentials(self.tls) if self.tls else None
-        self.channels = PeerChannels(self.me, settings.peers, credentials)
+        self.channels = PeerChannels(self.me, settings.peers, credentials, lambda: self.engine.disk_id)
 
     def _build_engine(self) -> None:
         settings = self.settings
         self.replica = Replica(self._applied, self._restored)
+        joins = settings.join or is_resynced(settings.data_dir)
         options = RaftOptions(
             node_id=self.me,
-            peers=tuple(settings.members),
-            data_dir=settings.data_dir / "raft",
+            peers=() if joins else settings.founders,
+            join=joins,
+            addresses={} if joins else {peer: settings.members[peer] for peer in settings.founders},
+            data_dir=settings.data_dir / RAFT_DIR,
             cluster_id=settings.cluster_name,
             election_timeout_ms=settings.election_timeout_ms,
             heartbeat_ms=settings.heartbeat_ms,
@@ -187,7 +199,15 @@ class NodeApp:
         self.engine.on_sync = self.metrics.fsynced
 
         me = Me(self.me, settings.cluster_name, options.frame_bytes_max)
-        self.direct = DirectRaft(me, self.engine, frozenset(settings.peers), self.tls)
+        self.links = Links(self.engine)
+        self.roster = Roster(
+            self.me,
+            settings.advertise,
+            settings.peers,
+            lambda: self.engine.members,
+            lambda: self.engine.disk_id,
+        )
+        self.direct = DirectRaft(me, self.links, self.roster, self.tls)
 
     def _applied(self, index: int, events: Sequence[Event]) -> None:
         feed(self.ledger, index, events)
@@ -199,10 +219,19 @@ class NodeApp:
         self.bell.ring()
 
     def _fatal(self, error: FatalRaftError) -> None:
-        log.critical("the node stops: its log cannot be trusted any more", extra={"error": str(error)})
+        log.critical("the node stops: its log takes nothing any more", extra={"error": str(error)})
         self.fatal = error
-        self.last_resort()
+        if not isinstance(error, RemovedFromCluster):
+            self.last_resort()
         self._stop.set()
+
+    def refused(self, reason: str) -> None:
+        """The others do not let this node in, and will not."""
+        if self.fatal is None:
+            remedy = f"let it fetch everything anew: {resync_hint(self.me)}"
+            self.fatal = NodeRefused(f"the cluster refuses node {self.me}: {reason}. Or {remedy}")
+            log.critical("the node stops: the cluster refuses it", extra={"reason": reason})
+            self._stop.set()
 
     # --- running
 
@@ -223,8 +252,8 @@ class NodeApp:
             leads=lambda: self.engine.is_leader,
             runs_skills=lambda: self.lease.valid,
         )
-        dialer = RaftDialer(self.channels, self.engine, self.direct)
-        loops = [dialer, reporter, keeper, self.filler, self.coordinator, self.worker]
+        members = membership_keeper(self)
+        loops = [dialer(self), reporter, keeper, self.filler, self.coordinator, members, self.worker]
         return [loop.run() for loop in loops]  # type: ignore[attr-defined]
 
     def _takes_clients(self) -> bool:
@@ -276,7 +305,7 @@ class NodeApp:
         try:
             async with asyncio.timeout(LEAVE_S):
                 await self.worker.leave()
-                if self.engine.is_leader and self.settings.peers:
+                if self.engine.is_leader and self.channels.peers:
                     await self.engine.transfer_leadership("", LEAVE_S)
         except Exception as error:
             log.info("left without a handover", extra={"error": str(error)})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 
 import grpc
 
@@ -25,8 +25,15 @@ SECURED_MAX = 10_000  # blobs remembered to be on a majority
 class BlobExchange:
     """Puts content on a majority and finds it again wherever it is."""
 
-    def __init__(self, store: BlobStore, channels: PeerChannels, inline_max: int) -> None:
+    def __init__(
+        self,
+        store: BlobStore,
+        channels: PeerChannels,
+        inline_max: int,
+        voters: Callable[[], frozenset[str]] = frozenset,
+    ) -> None:
         self._store, self._channels, self._inline_max = store, channels, inline_max
+        self._voters = voters
         self._secured: dict[str, None] = {}
 
     async def keep(self, content: bytes) -> Data:
@@ -68,33 +75,33 @@ class BlobExchange:
             await self.spread(data.sha256, size)
 
     async def spread(self, sha256: str, size: int) -> None:
-        """Copy a blob that is here to enough peers for a majority. Raises ApiError when too few answer."""
-        peers = list(self._channels.peers)
-        needed = (len(peers) + 1) // 2  # besides this node
+        """Copy a blob that is here to enough peers for a majority of the voters. Raises ApiError when too few
+        answer."""
+        me, peers = self._channels.me, list(self._channels.peers)
+        voters = self._voters() or frozenset((me, *peers))
+        stored, errors = {me}, []
         copies = [
             asyncio.create_task(self._copy(peer, sha256, size), name=f"blob-to-{peer}") for peer in peers
         ]
-        stored, errors = 0, []
         try:
             for copy in asyncio.as_completed(copies):
                 try:
-                    await copy
-                    stored += 1
+                    stored.add(await copy)
                 except (grpc.aio.AioRpcError, TimeoutError) as error:
                     errors.append(str(error)[:200])
                 # Looked at here: an item that is drawn and not awaited would be warned about.
-                if stored >= needed:
+                if _majority(stored, voters):
                     break
         finally:
-            await self._settle(copies, needed <= stored)
-        if stored < needed:
-            message = f"the blob is on {stored + 1} of {len(peers) + 1} nodes: {'; '.join(errors)}"
+            await self._settle(copies, _majority(stored, voters))
+        if not _majority(stored, voters):
+            message = f"the blob is on {len(stored & voters)} of {len(voters)} voters: {'; '.join(errors)}"
             raise ApiError(grpc.StatusCode.UNAVAILABLE, "NO_QUORUM", message, retry_after_ms=500)
         self._secured[sha256] = None
         if len(self._secured) > SECURED_MAX:
             del self._secured[next(iter(self._secured))]
 
-    async def _settle(self, copies: list[asyncio.Task[None]], wait: bool) -> None:
+    async def _settle(self, copies: list[asyncio.Task[str]], wait: bool) -> None:
         """Copies beyond the majority get a moment to end, then are cut off: the reader fetches instead."""
         if wait and copies:
             await asyncio.wait(copies, timeout=0.05)
@@ -102,11 +109,13 @@ class BlobExchange:
             copy.cancel()
         await asyncio.gather(*copies, return_exceptions=True)
 
-    async def _copy(self, peer: str, sha256: str, size: int) -> None:
+    async def _copy(self, peer: str, sha256: str, size: int) -> str:
+        """The peer, when it has the blob."""
         call = self._channels.stub(peer).StoreBlob(
             self._chunks(sha256, size), metadata=self._channels.metadata, timeout=COPY_TIMEOUT_S
         )
         await call
+        return peer
 
     async def _chunks(self, sha256: str, size: int) -> AsyncIterator[tasks_pb2.BlobChunk]:
         yield tasks_pb2.BlobChunk(ref=tasks_pb2.BlobRef(sha256=sha256, size_bytes=size))
@@ -158,3 +167,7 @@ async def _with_first(
         yield first.data
     async for chunk in chunks:
         yield chunk.data
+
+
+def _majority(stored: set[str], voters: frozenset[str]) -> bool:
+    return 2 * len(stored & voters) > len(voters)

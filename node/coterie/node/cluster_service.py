@@ -11,15 +11,18 @@ import grpc
 from coterie.core.canonical import state_hash
 from coterie.core.commands import Accepted, SetDrain
 from coterie.core.nouns import NodeId
-from coterie.core.ports import Engine
+from coterie.core.ports import Engine, Member, Role
 from coterie.core.state import ClusterState
 from coterie.core.transitions import TERMINAL
+from coterie.core.voters import VoterPolicy
 from coterie.node import convert
 from coterie.node.admission import DURATION_MS_MAX
 from coterie.node.clock import Clock
 from coterie.node.errors import Violation, from_rejection, invalid, not_found
 from coterie.node.links import PeerChannels
 from coterie.node.loads import LoadBook
+from coterie.node.member_calls import MemberCalls
+from coterie.node.members import membership_warnings
 from coterie.node.proposer import Proposer
 from coterie.node.rpc import Context, seconds_left, unary
 from coterie.node.version import VERSION
@@ -41,7 +44,7 @@ class ClusterParts:
     proposer: Proposer
     book: LoadBook
     channels: PeerChannels
-    members: dict[str, str]
+    policy: VoterPolicy
     clock: Clock
     suspect_ms: int  # a report older than this is late
 
@@ -51,6 +54,7 @@ class ClusterService(cluster_pb2_grpc.ClusterServicer):
 
     def __init__(self, parts: ClusterParts) -> None:
         self._parts = parts
+        self._members = MemberCalls(parts.engine, parts.state, parts.proposer, parts.policy)
 
     @unary
     async def GetStatus(
@@ -72,6 +76,8 @@ class ClusterService(cluster_pb2_grpc.ClusterServicer):
             has_quorum=engine.has_quorum,
             active_nodes=sum(node.state == cluster_pb2.ACTIVE for node in nodes),
             total_nodes=len(nodes),
+            voters=sum(node.role == cluster_pb2.VOTER for node in nodes),
+            warnings=membership_warnings(engine.members),
             active_tasks=len(state.tasks),
             tasks_by_state=_by_state(state),
             served_by=parts.me,
@@ -92,7 +98,8 @@ class ClusterService(cluster_pb2_grpc.ClusterServicer):
             raise invalid([Violation("page_size", f"{request.page_size} is negative; use 0 to {PAGE_MAX}")])
         nodes = [node for node in await self._nodes() if node.node_id > request.page_token]
         limit = min(request.page_size or PAGE_MAX, PAGE_MAX)
-        response = cluster_pb2.ListNodesResponse(nodes=nodes[:limit])
+        warnings = membership_warnings(self._parts.engine.members)
+        response = cluster_pb2.ListNodesResponse(nodes=nodes[:limit], warnings=warnings)
         if len(nodes) > limit:
             response.next_page_token = nodes[limit - 1].node_id
         response.unreachable.extend(n.node_id for n in nodes if n.state == cluster_pb2.DOWN)
@@ -100,10 +107,7 @@ class ClusterService(cluster_pb2_grpc.ClusterServicer):
 
     @unary
     async def DrainNode(self, request: cluster_pb2.DrainNodeRequest, context: Context) -> cluster_pb2.Node:
-        if not 0 <= request.deadline_ms <= DURATION_MS_MAX:
-            text = f"{request.deadline_ms} is not in 0..{DURATION_MS_MAX} ms"
-            raise invalid([Violation("deadline_ms", text)])
-        deadline = request.deadline_ms or DRAIN_DEADLINE_MS
+        deadline = _deadline(request.deadline_ms)
         number = self._next_drain(request.node_id)
         return await self._set_drain(SetDrain(NodeId(request.node_id), True, deadline, number), context)
 
@@ -125,14 +129,45 @@ class ClusterService(cluster_pb2_grpc.ClusterServicer):
         outcome = await self._parts.proposer.one(command, timeout)
         if not isinstance(outcome, Accepted):
             raise from_rejection(outcome)
-        return next(node for node in await self._nodes() if node.node_id == command.node_id)
+        return await self._node(command.node_id)
+
+    @unary
+    async def AddNode(self, request: cluster_pb2.AddNodeRequest, context: Context) -> cluster_pb2.Node:
+        await self._members.add(request.node_id, request.address, _patience(context))
+        return await self._node(request.node_id)
+
+    @unary
+    async def RemoveNode(
+        self, request: cluster_pb2.RemoveNodeRequest, context: Context
+    ) -> cluster_pb2.RemoveNodeResponse:
+        deadline = _deadline(request.deadline_ms)
+        if await self._members.remove(request.node_id, deadline, request.force, _patience(context)):
+            return cluster_pb2.RemoveNodeResponse(removed=True)
+        return cluster_pb2.RemoveNodeResponse(node=await self._node(request.node_id))
+
+    @unary
+    async def PromoteNode(
+        self, request: cluster_pb2.PromoteNodeRequest, context: Context
+    ) -> cluster_pb2.Node:
+        await self._members.promote(request.node_id, _patience(context))
+        return await self._node(request.node_id)
+
+    @unary
+    async def MoveNode(self, request: cluster_pb2.MoveNodeRequest, context: Context) -> cluster_pb2.Node:
+        await self._members.move(request.node_id, request.address, _patience(context))
+        return await self._node(request.node_id)
+
+    async def _node(self, node_id: str) -> cluster_pb2.Node:
+        found = next((node for node in await self._nodes() if node.node_id == node_id), None)
+        return found or cluster_pb2.Node(node_id=node_id, report_age_ms=-1)
 
     @unary
     async def TransferLeadership(
         self, request: cluster_pb2.TransferLeadershipRequest, context: Context
     ) -> cluster_pb2.TransferLeadershipResponse:
         parts, timeout = self._parts, min(seconds_left(context), PROPOSE_MAX_S)
-        if request.node_id and request.node_id not in parts.members:
+        members = {member.node_id for member in parts.engine.members}
+        if request.node_id and request.node_id not in members:
             raise not_found("NODE", request.node_id)
         leader = parts.engine.leader
         if parts.engine.is_leader or leader not in parts.channels.peers:
@@ -145,7 +180,8 @@ class ClusterService(cluster_pb2_grpc.ClusterServicer):
         return answer
 
     async def _nodes(self) -> list[cluster_pb2.Node]:
-        """Registered nodes by id, then members that never registered."""
+        """Registered nodes by id, then members that never registered. A registered node without a role was
+        removed a moment ago."""
         parts = self._parts
         loads = await self._loads()
         state = parts.state()
@@ -156,8 +192,13 @@ class ClusterService(cluster_pb2_grpc.ClusterServicer):
             nodes.append(
                 convert.node_to_pb(node, held, parts.engine.leader, report, age_ms, parts.suspect_ms)
             )
-        missing = sorted(parts.members.keys() - state.nodes.keys())
-        return nodes + [_unregistered(member, parts.members[member]) for member in missing]
+        members = {member.node_id: member for member in parts.engine.members}
+        nodes += [_unregistered(member) for name, member in members.items() if name not in state.nodes]
+        for message in nodes:
+            member = members.get(message.node_id)
+            if member is not None:
+                message.role, message.disk_id = _ROLES[member.role], member.disk_id
+        return nodes
 
     async def _loads(self) -> dict[str, tuple[peer_pb2.LoadReport, int]]:
         """Load reports as the leader has them; none when it cannot be asked."""
@@ -178,10 +219,24 @@ class ClusterService(cluster_pb2_grpc.ClusterServicer):
         return {load.report.node_id: (load.report, load.age_ms) for load in answer.loads}
 
 
-def _unregistered(node_id: str, address: str) -> cluster_pb2.Node:
+_ROLES = {Role.VOTER: cluster_pb2.VOTER, Role.LEARNER: cluster_pb2.RUNNER}
+
+
+def _patience(context: Context) -> float:
+    return min(seconds_left(context), PROPOSE_MAX_S)
+
+
+def _deadline(deadline_ms: int) -> int:
+    if not 0 <= deadline_ms <= DURATION_MS_MAX:
+        text = f"{deadline_ms} is not in 0..{DURATION_MS_MAX} ms"
+        raise invalid([Violation("deadline_ms", text)])
+    return deadline_ms or DRAIN_DEADLINE_MS
+
+
+def _unregistered(member: Member) -> cluster_pb2.Node:
     return cluster_pb2.Node(
-        node_id=node_id,
-        address=address,
+        node_id=member.node_id,
+        address=member.address,
         state=cluster_pb2.DOWN,
         reason="has not registered yet",
         report_age_ms=-1,

@@ -235,6 +235,7 @@ def node_to_pb(
         skills=[skill.name for skill in node.skills],
         version=node.version,
         report_age_ms=age_ms,
+        leaving=node.leaving,
     )
     if report is not None:
         message.cpu, message.rss_bytes = report.cpu, report.rss_bytes

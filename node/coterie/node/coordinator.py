@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from coterie.core.commands import Accepted, BeginLeadership, Command, ConfigureCluster, MarkNode, Rejected
 from coterie.core.nouns import NodeId, NodeStatus, Policy
-from coterie.core.ports import Engine, NotCommitted
+from coterie.core.ports import Engine, NotCommitted, Role
 from coterie.core.scheduler import PlanPolicy, View, next_clock_ms, plan
 from coterie.core.state import ClusterState
 from coterie.node.clock import Clock
@@ -116,6 +116,7 @@ class Coordinator:
 
     def _plan(self) -> list[Command]:
         state = self._state()
+        self._book.retain(state.nodes)
         for node in state.nodes.values():
             self._book.expect(node.node_id, node.incarnation)
         book = self._book
@@ -158,8 +159,10 @@ class Coordinator:
         if now < self._hand_over_at:
             return
         self._hand_over_at = now + HANDOVER_PAUSE_S
+        voters = {member.node_id for member in self._engine.members if member.role is Role.VOTER}
         for node in sorted(state.nodes.values(), key=lambda node: node.node_id):
-            if node.status is NodeStatus.UP and not node.draining and await self._hand_over(node.node_id):
+            stays = node.status is NodeStatus.UP and not node.draining and node.node_id in voters
+            if stays and await self._hand_over(node.node_id):
                 return
 
     async def _hand_over(self, node_id: NodeId) -> bool:

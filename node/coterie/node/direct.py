@@ -16,11 +16,11 @@ import struct
 import tempfile
 from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from google.protobuf.message import DecodeError
 
-from coterie.node.links import FrameSink
+from coterie.node.links import Link
 from coterie.node.observability import get_logger
 from coterie.node.server import PortInUse
 from coterie.node.tls import NODE_URI, TlsMaterial
@@ -56,6 +56,14 @@ class Me:
         return said.SerializeToString()
 
 
+class LinkSink(Protocol):
+    """What a socket is plugged into; see coterie.node.links.Links."""
+
+    def link_up(self, peer: str, link: Link, disk_id: str = "") -> None: ...
+    def link_down(self, peer: str, link: Link) -> None: ...
+    def receive(self, peer: str, frame: bytes) -> None: ...
+
+
 class Refused(Exception):
     """The other side is not who it should be, or did not take us."""
 
@@ -63,7 +71,7 @@ class Refused(Exception):
 class DirectLink(asyncio.Protocol):
     """One socket, from its hello to its end."""
 
-    def __init__(self, me: Me, sink: FrameSink, peers: Container[str], dials: str = "") -> None:
+    def __init__(self, me: Me, sink: LinkSink, peers: Container[str], dials: str = "") -> None:
         """dials: the peer this side has dialled; empty when it was dialled."""
         self._me, self._sink, self._peers, self._dials = me, sink, peers, dials
         self._buffer = bytearray()
@@ -106,7 +114,7 @@ class DirectLink(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         if self.peer:
-            self._sink.link_down(self.peer, self.write)
+            self._sink.link_down(self.peer, self)
         else:
             self.on_settled(self)
         if not self.closed.done():
@@ -161,7 +169,7 @@ class DirectLink(asyncio.Protocol):
             self._timer.cancel()
         self.peer = hello.node_id
         self.on_settled(self)
-        self._sink.link_up(self.peer, self.write, hello.disk_id)
+        self._sink.link_up(self.peer, self, hello.disk_id)
         self._timer = self._loop.call_later(LIFE_SIGN_S, self._watch)
 
     def _refusal(self, hello: RaftHello) -> str:
@@ -200,7 +208,7 @@ def _named_by(transport: Any) -> str | None:
 class DirectRaft:
     """This node's side of all direct links: it listens for peers and dials them."""
 
-    def __init__(self, me: Me, sink: FrameSink, peers: Container[str], tls: TlsMaterial | None) -> None:
+    def __init__(self, me: Me, sink: LinkSink, peers: Container[str], tls: TlsMaterial | None) -> None:
         self._me, self._sink, self._peers = me, sink, peers
         self._taking = tls_context(tls, ssl.PROTOCOL_TLS_SERVER) if tls else None
         self._dialling = tls_context(tls, ssl.PROTOCOL_TLS_CLIENT) if tls else None

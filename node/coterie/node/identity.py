@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,11 +32,13 @@ def caller(context: grpc.aio.ServicerContext[Any, Any]) -> Caller:
     return Caller(node, user, secure=True)
 
 
-def require_node(context: grpc.aio.ServicerContext[Any, Any], peers: frozenset[str], claimed: str) -> str:
+def require_node(
+    context: grpc.aio.ServicerContext[Any, Any], admits: Callable[[str], bool], claimed: str
+) -> str:
     """The peer that calls. With TLS its certificate must name it; without, loopback takes its word."""
     who = caller(context)
     name = who.node if who.secure else claimed
-    if name not in peers or (claimed and claimed != name):
+    if not name or not admits(name) or (claimed and claimed != name):
         raise ApiError(
             grpc.StatusCode.PERMISSION_DENIED,
             "NOT_A_PEER",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, Protocol
 
 import grpc
@@ -14,10 +13,8 @@ from coterie.v1 import peer_pb2, peer_pb2_grpc
 
 log = get_logger(__name__)
 
-ASK_S = 3.0
-DIRECT_PAUSE_S = 60.0  # a socket that a firewall swallows costs seconds; not at every reconnect
-RECONNECT_MIN_S, RECONNECT_MAX_S = 0.05, 0.5
 CLAIM_KEY = "coterie-node"
+DISK_KEY = "coterie-disk"
 FRAME_BYTES_MAX = 16 << 20
 ROW_BYTES_MAX = 64 << 20  # of a message that answers a peer: one finished task with all its steps
 COALESCE_BYTES = 1 << 20  # frames that wait together travel in one message up to here
@@ -39,22 +36,101 @@ CHANNEL_OPTIONS: list[tuple[str, Any]] = [
 
 
 class FrameSink(Protocol):
-    """What a Raft stream is plugged into: the engine."""
+    """What Raft links are plugged into: the engine."""
 
     def link_up(self, peer: str, write: Write, disk_id: str = "") -> None: ...
     def link_down(self, peer: str, write: Write) -> None: ...
     def receive(self, peer: str, frame: bytes) -> None: ...
 
 
+class Link(Protocol):
+    """One way to a peer: a socket of its own, or a gRPC stream."""
+
+    def write(self, frame: bytes) -> None: ...
+    def close(self) -> None: ...
+
+
+class Links:
+    """The Raft links of a node, one per peer. A newer one ends the older, on both sides: else, when both have
+    dialled at once, each might write where the other has left."""
+
+    def __init__(self, sink: FrameSink) -> None:
+        self._sink = sink
+        self._current: dict[str, Link] = {}
+
+    def link_up(self, peer: str, link: Link, disk_id: str = "") -> None:
+        """Raises LinkRefused."""
+        self._sink.link_up(peer, link.write, disk_id)
+        older = self._current.get(peer)
+        self._current[peer] = link
+        if older is not None:
+            older.close()
+
+    def link_down(self, peer: str, link: Link) -> None:
+        if self._current.get(peer) is link:
+            del self._current[peer]
+        self._sink.link_down(peer, link.write)
+
+    def receive(self, peer: str, frame: bytes) -> None:
+        self._sink.receive(peer, frame)
+
+    def up(self, peer: str) -> bool:
+        return peer in self._current
+
+    def keep_only(self, peers: Container[str]) -> None:
+        """End the links with everybody else."""
+        for peer, link in list(self._current.items()):
+            if peer not in peers:
+                link.close()
+
+
+def _no_disk() -> str:
+    """For nodes without a data directory, in tests and benches."""
+    return ""
+
+
 class PeerChannels:
     """One channel per peer and purpose. With TLS a peer's certificate must name that very peer."""
 
     def __init__(
-        self, me: str, peers: Mapping[str, str], credentials: grpc.ChannelCredentials | None
+        self,
+        me: str,
+        peers: Mapping[str, str],
+        credentials: grpc.ChannelCredentials | None,
+        disk_id: Callable[[], str] = _no_disk,
     ) -> None:
-        self.me, self.peers = me, dict(peers)
-        self._credentials = credentials
+        self.me = me
+        self._credentials, self._disk_id = credentials, disk_id
+        self._known: dict[str, tuple[str, ...]] = {peer: (address,) for peer, address in peers.items()}
+        self.peers = dict(peers)  # a new dict at every change: who iterates over it keeps what it began with
         self._channels: dict[tuple[str, str], grpc.aio.Channel] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def update(self, known: Mapping[str, Sequence[str]]) -> None:
+        """The peers of now, each with the addresses at which it may be reached, the likeliest first."""
+        fresh = {peer: tuple(addresses) for peer, addresses in known.items()}
+        if fresh == self._known:
+            return
+        peers = {}
+        for peer, addresses in fresh.items():
+            same = self._known.get(peer) == addresses
+            peers[peer] = self.peers[peer] if same else addresses[0]
+        self._known = fresh
+        self._turn_to(peers)
+
+    def try_elsewhere(self, peer: str) -> None:
+        """The peer does not answer where it was sought: seek it at the next address that is known."""
+        addresses = self._known.get(peer, ())
+        if len(addresses) > 1:
+            at = addresses.index(self.peers[peer])
+            self._turn_to({**self.peers, peer: addresses[(at + 1) % len(addresses)]})
+
+    def _turn_to(self, peers: dict[str, str]) -> None:
+        before, self.peers = self.peers, peers
+        for key in [key for key in self._channels if peers.get(key[0]) != before.get(key[0])]:
+            closing = asyncio.ensure_future(self._channels.pop(key).close(None))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
     def channel(self, peer: str, purpose: str) -> grpc.aio.Channel:
         key = (peer, purpose)
@@ -68,19 +144,31 @@ class PeerChannels:
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        return ((CLAIM_KEY, self.me),)
+        """What this node says of itself at the beginning of a call, and of an answer."""
+        return ((CLAIM_KEY, self.me), (DISK_KEY, self._disk_id()))
 
     async def close(self) -> None:
         for channel in self._channels.values():
             await channel.close(None)
         self._channels.clear()
+        await asyncio.gather(*self._closing, return_exceptions=True)
 
     def _open(self, peer: str) -> grpc.aio.Channel:
-        address = self.peers[peer]
+        address = self.peers.get(peer)
+        if address is None:
+            raise _gone(peer)
         if self._credentials is None:
             return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
         options = [*CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", peer)]
         return grpc.aio.secure_channel(address, self._credentials, options=options)
+
+
+def _gone(peer: str) -> grpc.aio.AioRpcError:
+    """What a call to a node gets that has left while it was being made: the same as from a dead one."""
+    nothing = grpc.aio.Metadata()
+    return grpc.aio.AioRpcError(
+        grpc.StatusCode.UNAVAILABLE, nothing, nothing, f"{peer} is no member of the cluster any more"
+    )
 
 
 class Outgoing:
@@ -98,6 +186,9 @@ class Outgoing:
         except asyncio.QueueFull:
             self.broken.set()
 
+    def close(self) -> None:
+        self.broken.set()
+
     async def pump(self, write: Callable[[peer_pb2.RaftFrame], Any]) -> None:
         """Write until cancelled, or until the stream or the reader gives up."""
         while not self.broken.is_set():
@@ -110,84 +201,29 @@ class Outgoing:
 
 
 async def run_stream(
-    sink: FrameSink, peer: str, frames: Any, write: Callable[[peer_pb2.RaftFrame], Any]
+    links: Links, peer: str, frames: Any, write: Callable[[peer_pb2.RaftFrame], Any], disk_id: str = ""
 ) -> None:
-    """Plug one bidirectional stream into the engine until either side ends it."""
+    """Plug one bidirectional stream into the engine until either side ends it. Raises LinkRefused, and
+    BadFrame for bytes that are no frame."""
     outgoing = Outgoing()
-    sink.link_up(peer, outgoing.write)
-    pump = asyncio.create_task(outgoing.pump(write), name=f"raft-pump-{peer}")
+    links.link_up(peer, outgoing, disk_id)
+    reading = asyncio.create_task(_read(links, peer, frames), name=f"raft-read-{peer}")
+    rest = [
+        asyncio.create_task(outgoing.pump(write), name=f"raft-pump-{peer}"),
+        asyncio.create_task(outgoing.broken.wait(), name=f"raft-end-{peer}"),
+    ]
     try:
-        async for message in frames:
-            for frame in message.frames:
-                sink.receive(peer, frame)
-            if pump.done() or outgoing.broken.is_set():
-                return
+        await asyncio.wait([reading, *rest], return_when=asyncio.FIRST_COMPLETED)
+        if reading.done():
+            reading.result()
     finally:
-        sink.link_down(peer, outgoing.write)
-        pump.cancel()
-        await asyncio.gather(pump, return_exceptions=True)
+        links.link_down(peer, outgoing)
+        for task in (reading, *rest):
+            task.cancel()
+        await asyncio.gather(reading, *rest, return_exceptions=True)
 
 
-class DirectDialer(Protocol):
-    """Opens sockets for Raft frames; see coterie.node.direct."""
-
-    async def serve(self, peer: str, address: tuple[str, int]) -> bool:
-        """Dial, and carry frames until the socket ends. False when there was no getting through."""
-
-
-class RaftDialer:
-    """Keeps a link to every peer with a smaller id; the others dial us. It is a socket of its own where the
-    peer can be reached by one, else a gRPC stream."""
-
-    def __init__(self, channels: PeerChannels, sink: FrameSink, direct: DirectDialer | None = None) -> None:
-        self._channels, self._sink, self._direct = channels, sink, direct
-        self._direct_again: dict[str, float] = {}  # when to try a socket again, by peer
-
-    async def run(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            for peer in self._channels.peers:
-                if peer < self._channels.me:
-                    group.create_task(self._keep(peer), name=f"raft-dial-{peer}")
-            await asyncio.Event().wait()  # also when all the others dial us
-
-    async def _keep(self, peer: str) -> None:
-        pause = RECONNECT_MIN_S
-        while True:
-            try:
-                if await self._once(peer):
-                    pause = RECONNECT_MIN_S
-            except grpc.aio.AioRpcError as error:
-                log.debug("raft stream ended", extra={"peer": peer, "error": error.details()})
-                if error.code() is grpc.StatusCode.PERMISSION_DENIED:
-                    log.warning("a peer refused us", extra={"peer": peer, "error": error.details()})
-            except Exception as error:  # bytes that are no frame: the link's end, not this node's
-                log.warning("a raft stream broke", extra={"peer": peer, "error": str(error)[:200]})
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-            pause = min(pause * 2, RECONNECT_MAX_S)
-
-    async def _once(self, peer: str) -> bool:
-        """One link, from dialling to its end; whether it ever stood."""
-        if await self._once_direct(peer):
-            return True
-        call = self._channels.stub(peer, "raft").Raft(metadata=self._channels.metadata)
-        try:
-            await call.wait_for_connection()
-            await run_stream(self._sink, peer, call, call.write)
-        finally:
-            call.cancel()
-        return True
-
-    async def _once_direct(self, peer: str) -> bool:
-        now = asyncio.get_running_loop().time()
-        if self._direct is None or now < self._direct_again.get(peer, 0.0):
-            return False
-        stub = self._channels.stub(peer, "raft")
-        request = peer_pb2.GetRaftAddressRequest()
-        answer = await stub.GetRaftAddress(request, metadata=self._channels.metadata, timeout=ASK_S)
-        if not answer.port:
-            return False
-        host = self._channels.peers[peer].rpartition(":")[0].strip("[]")
-        if await self._direct.serve(peer, (host, answer.port)):
-            return True
-        self._direct_again[peer] = now + DIRECT_PAUSE_S
-        return False
+async def _read(links: Links, peer: str, frames: Any) -> None:
+    async for message in frames:
+        for frame in message.frames:
+            links.receive(peer, frame)

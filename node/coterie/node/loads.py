@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +64,10 @@ class LoadBook:
         seen = self._seen.get(node_id)
         if seen is None or (seen.report is not None and seen.report.incarnation < incarnation):
             self._seen[node_id] = _Seen(None, self._clock.monotonic(), 0)
+
+    def retain(self, known: Container[NodeId]) -> None:
+        """Nodes that are not known any more are forgotten."""
+        self._seen = {node_id: seen for node_id, seen in self._seen.items() if node_id in known}
 
     def age_ms(self, node_id: NodeId) -> int:
         """Since the last report to this leader; -1: none yet."""

@@ -8,17 +8,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-EXIT_OK, EXIT_FAILED, EXIT_BAD_CONFIG = 0, 1, 2
+EXIT_BAD_CONFIG = 2
 
 
-def run(config_paths: Sequence[Path], node_id: str, insecure: bool = False) -> int:
-    """Run a node until it is told to stop. Returns the exit code: 0 stopped, 1 failed, 2 cannot start."""
+def run(config_paths: Sequence[Path], node_id: str, insecure: bool = False, join: bool = False) -> int:
+    """Run a node until it is told to stop. Returns the exit code: 0 stopped, 1 failed after it had started,
+    2 cannot start, 4 the cluster refuses this node."""
     from coterie.node.config import ConfigError, load_config, node_settings
     from coterie.node.observability import configure, get_logger
 
     try:
         loaded = load_config(config_paths, os.environ)
-        settings = node_settings(loaded.config, node_id, insecure=insecure)
+        settings = node_settings(loaded.config, node_id, insecure=insecure, join=join)
     except ConfigError as error:
         for problem in error.problems:
             print(f"coterie: {problem}", file=sys.stderr)
@@ -37,8 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", action="append", required=True, type=Path)
     parser.add_argument("--id", default="")
     parser.add_argument("--insecure", action="store_true")
+    parser.add_argument("--join", action="store_true")
     options = parser.parse_args(arguments)
-    return run(options.config, options.id, options.insecure)
+    return run(options.config, options.id, options.insecure, options.join)
 
 
 if __name__ == "__main__":

@@ -6,17 +6,21 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
+import grpc
+
 from coterie.core.ports import Engine
 from coterie.node.blob_exchange import CHUNK_BYTES, receive_blob
 from coterie.node.blobs import BlobStore
 from coterie.node.clock import Clock
-from coterie.node.errors import not_found
+from coterie.node.errors import ApiError, not_found
 from coterie.node.identity import require_node
 from coterie.node.ledger import Ledger
 from coterie.node.ledger.feed import pages
-from coterie.node.links import CLAIM_KEY, FrameSink, run_stream
+from coterie.node.links import CLAIM_KEY, DISK_KEY, Links, run_stream
 from coterie.node.loads import LoadBook
+from coterie.node.roster import Roster
 from coterie.node.rpc import Context, streaming, unary
+from coterie.raft.errors import LinkRefused
 from coterie.v1 import peer_pb2, peer_pb2_grpc, tasks_pb2
 
 
@@ -24,8 +28,10 @@ from coterie.v1 import peer_pb2, peer_pb2_grpc, tasks_pb2
 class PeerParts:
     """What the Peer service works on."""
 
-    peers: frozenset[str]
-    sink: FrameSink
+    roster: Roster
+    links: Links
+    check_link: Callable[[str, str], None]  # the engine's: raises LinkRefused for a node and its disk
+    introduction: Callable[[], tuple[tuple[str, str], ...]]  # what this node says of itself
     engine: Engine
     book: LoadBook
     blobs: BlobStore
@@ -42,13 +48,22 @@ class PeerService(peer_pb2_grpc.PeerServicer):
         self._parts = parts
 
     def _peer(self, context: Context) -> str:
-        metadata = dict(context.invocation_metadata() or ())
-        return require_node(context, self._parts.peers, str(metadata.get(CLAIM_KEY, "")))
+        return require_node(context, self._parts.roster.admits, _said(context, CLAIM_KEY))
+
+    def _knock(self, context: Context) -> str:
+        """The node that wants a link. Raises ApiError with the name of the reason why it gets none."""
+        peer = require_node(context, self._parts.roster.__contains__, _said(context, CLAIM_KEY))
+        try:
+            self._parts.check_link(peer, _said(context, DISK_KEY))
+        except LinkRefused as error:
+            raise ApiError(grpc.StatusCode.PERMISSION_DENIED, error.why.name, str(error)) from error
+        return peer
 
     @streaming
     async def Raft(self, request_iterator: Any, context: Context) -> AsyncIterator[peer_pb2.RaftFrame]:
-        peer = self._peer(context)
-        await run_stream(self._parts.sink, peer, request_iterator, context.write)
+        peer = self._knock(context)
+        await context.send_initial_metadata(self._parts.introduction())
+        await run_stream(self._parts.links, peer, request_iterator, context.write, _said(context, DISK_KEY))
         return
         yield  # an async generator that writes through the context
 
@@ -56,7 +71,7 @@ class PeerService(peer_pb2_grpc.PeerServicer):
     async def GetRaftAddress(
         self, request: peer_pb2.GetRaftAddressRequest, context: Context
     ) -> peer_pb2.RaftAddress:
-        self._peer(context)
+        self._knock(context)
         return peer_pb2.RaftAddress(port=self._parts.raft_port())
 
     @streaming
@@ -111,3 +126,8 @@ class PeerService(peer_pb2_grpc.PeerServicer):
         for report, age_ms in self._parts.book.reports():
             answer.loads.add(report=report, age_ms=age_ms)
         return answer
+
+
+def _said(context: Context, key: str) -> str:
+    """What the caller says of itself."""
+    return str(dict(context.invocation_metadata() or ()).get(key, ""))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 FATAL_GRACE_S = 0.8
-EXIT_OK, EXIT_FAILED, EXIT_BAD_CONFIG = 0, 1, 2
+EXIT_OK, EXIT_FAILED, EXIT_BAD_CONFIG, EXIT_REFUSED = 0, 1, 2, 4
 
 
 def start(settings: NodeSettings) -> int:
@@ -47,12 +47,13 @@ def start(settings: NodeSettings) -> int:
 def _run(settings: NodeSettings, tls: TlsMaterial | None, host: SkillHost) -> int:
     import uvloop
 
-    from coterie.node.app import NodeFailed
+    from coterie.node.app import NodeFailed, NodeRefused
     from coterie.node.blobs import BlobError
     from coterie.node.httpd import HttpListenError
     from coterie.node.ledger import LedgerError
+    from coterie.node.resync import resync_hint
     from coterie.node.server import PortInUse
-    from coterie.raft.errors import FatalRaftError
+    from coterie.raft.errors import DamagedFile, FatalRaftError, RemovedFromCluster
 
     _calm_the_collector()
     try:
@@ -61,6 +62,11 @@ def _run(settings: NodeSettings, tls: TlsMaterial | None, host: SkillHost) -> in
     except NodeFailed as error:
         print(f"coterie: {error}", file=sys.stderr)
         return EXIT_FAILED
+    except (NodeRefused, RemovedFromCluster) as error:
+        print(f"coterie: {error}", file=sys.stderr)
+        return EXIT_REFUSED
+    except DamagedFile as error:
+        return _cannot_start(f"{error}. Or let it fetch everything anew: {resync_hint(settings.node_id)}")
     except (PortInUse, HttpListenError, LedgerError, BlobError, SkillHostError, FatalRaftError) as error:
         return _cannot_start(str(error))
     return EXIT_OK

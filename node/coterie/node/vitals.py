@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from coterie.core.ports import Role
 from coterie.v1 import peer_pb2
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ def gauges(app: NodeApp) -> dict[str, float]:
         "raft_fsync_p99_seconds": engine.sync_p99_s,
         "disk_room": int(engine.room),
         "disk_free_bytes": engine.free_bytes,
+        "raft_members": len(engine.members),
+        "raft_voters": sum(member.role is Role.VOTER for member in engine.members),
         "message_queue_depth": len(state.indexes.pending) + len(state.indexes.delayed),
         "running_tasks": app.worker.running,
         "capacity": app.settings.capacity,

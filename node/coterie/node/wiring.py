@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING
 
 from coterie.core.commands import RegisterNode
 from coterie.core.nouns import Label, SkillRef
+from coterie.core.voters import VoterPolicy
 from coterie.node.admission import Admission, AdmissionLimits
 from coterie.node.cluster_service import ClusterParts, ClusterService
+from coterie.node.dialer import DialerParts, RaftDialer
 from coterie.node.gateway import BlobsService, GatewayParts, TasksService
+from coterie.node.members import KeeperParts, MembershipKeeper
 from coterie.node.optimist import Optimist
 from coterie.node.peer import PeerParts, PeerService
 from coterie.node.rpc import Gate
@@ -82,7 +85,7 @@ def cluster_parts(app: NodeApp) -> ClusterParts:
         proposer=app.proposer,
         book=app.book,
         channels=app.channels,
-        members=app.settings.members,
+        policy=voter_policy(app),
         clock=app.clock,
         suspect_ms=app.settings.health.down_after_ms // 2,
     )
@@ -91,8 +94,10 @@ def cluster_parts(app: NodeApp) -> ClusterParts:
 def peer_parts(app: NodeApp) -> PeerParts:
     """What the Peer service works on."""
     return PeerParts(
-        peers=frozenset(app.settings.peers),
-        sink=app.engine,
+        roster=app.roster,
+        links=app.links,
+        check_link=app.engine.check_link,
+        introduction=lambda: app.channels.metadata,
         engine=app.engine,
         book=app.book,
         blobs=app.blobs,
@@ -101,6 +106,35 @@ def peer_parts(app: NodeApp) -> PeerParts:
         raft_port=lambda: app.direct.port,
         quorum_fresh_s=app.settings.election_timeout_ms / 1000,
     )
+
+
+def dialer(app: NodeApp) -> RaftDialer:
+    """What keeps the links to the peers up."""
+    return RaftDialer(
+        DialerParts(
+            app.channels,
+            app.links,
+            app.roster,
+            app.bell,
+            lambda: app.engine.has_quorum,
+            app.engine.link_refused,
+            app.refused,
+            app.direct,
+        )
+    )
+
+
+def membership_keeper(app: NodeApp) -> MembershipKeeper:
+    """What carries out, on the leader, who shall belong to the cluster."""
+    return MembershipKeeper(
+        KeeperParts(app.me, app.engine, app.state, app.proposer, app.clock, voter_policy(app))
+    )
+
+
+def voter_policy(app: NodeApp) -> VoterPolicy:
+    """Who shall vote, by the settings of this node."""
+    membership = app.settings.membership
+    return VoterPolicy(membership.max_voters, membership.replace_voter_after_ms / 1000)
 
 
 def listen_address(app: NodeApp) -> str:

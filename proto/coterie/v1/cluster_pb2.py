@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from coterie.v1 import tasks_pb2 as coterie_dot_v1_dot_tasks__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63oterie/v1/cluster.proto\x12\ncoterie.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16\x63oterie/v1/tasks.proto\"\x80\x03\n\x04Node\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.coterie.v1.NodeState\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0e\n\x06leader\x18\x05 \x01(\x08\x12\x13\n\x0bincarnation\x18\x06 \x01(\x04\x12\x10\n\x08\x63\x61pacity\x18\x07 \x01(\x05\x12\x0f\n\x07running\x18\x08 \x01(\x05\x12\x0c\n\x04zone\x18\t \x01(\t\x12,\n\x06labels\x18\n \x03(\x0b\x32\x1c.coterie.v1.Node.LabelsEntry\x12\x0e\n\x06skills\x18\x0b \x03(\t\x12\x15\n\rapplied_index\x18\x0c \x01(\x04\x12\x0f\n\x07version\x18\r \x01(\t\x12\x0b\n\x03\x63pu\x18\x0e \x01(\x01\x12\x11\n\trss_bytes\x18\x0f \x01(\x04\x12\x15\n\rreport_age_ms\x18\x10 \x01(\x03\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"W\n\x10GetStatusRequest\x12\'\n\tread_mode\x18\x01 \x01(\x0e\x32\x14.coterie.v1.ReadMode\x12\x1a\n\x12include_state_hash\x18\x02 \x01(\x08\"\x92\x04\n\rClusterStatus\x12\x14\n\x0c\x63luster_name\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x0e\n\x06leader\x18\x03 \x01(\t\x12\x0c\n\x04term\x18\x04 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\x05 \x01(\x04\x12\x15\n\rapplied_index\x18\x06 \x01(\x04\x12\x12\n\nhas_quorum\x18\x07 \x01(\x08\x12\x14\n\x0c\x61\x63tive_nodes\x18\x08 \x01(\x05\x12\x13\n\x0btotal_nodes\x18\t \x01(\x05\x12\x14\n\x0c\x61\x63tive_tasks\x18\n \x01(\x03\x12\x43\n\x0etasks_by_state\x18\x0b \x03(\x0b\x32+.coterie.v1.ClusterStatus.TasksByStateEntry\x12\x11\n\tserved_by\x18\x0c \x01(\t\x12\x0f\n\x07version\x18\r \x01(\t\x12\x12\n\nstate_hash\x18\x0e \x01(\t\x12\x1f\n\x05nodes\x18\x0f \x03(\x0b\x32\x10.coterie.v1.Node\x12\x1c\n\x14tasks_finished_total\x18\x10 \x01(\x04\x12\x1c\n\x14steps_recorded_total\x18\x11 \x01(\x04\x12(\n\x04time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a\x33\n\x11TasksByStateEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"9\n\x10ListNodesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"b\n\x11ListNodesResponse\x12\x1f\n\x05nodes\x18\x01 \x03(\x0b\x32\x10.coterie.v1.Node\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x13\n\x0bunreachable\x18\x03 \x03(\t\"L\n\x10\x44rainNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x02 \x01(\x03\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"9\n\x12UndrainNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\",\n\x19TransferLeadershipRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\",\n\x1aTransferLeadershipResponse\x12\x0e\n\x06leader\x18\x01 \x01(\t*e\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\n\n\x06\x41\x43TIVE\x10\x01\x12\x0b\n\x07SUSPECT\x10\x02\x12\x08\n\x04\x44OWN\x10\x03\x12\x0c\n\x08\x44RAINING\x10\x04\x12\x0b\n\x07\x44RAINED\x10\x05\x32\xfc\x02\n\x07\x43luster\x12\x44\n\tGetStatus\x12\x1c.coterie.v1.GetStatusRequest\x1a\x19.coterie.v1.ClusterStatus\x12H\n\tListNodes\x12\x1c.coterie.v1.ListNodesRequest\x1a\x1d.coterie.v1.ListNodesResponse\x12;\n\tDrainNode\x12\x1c.coterie.v1.DrainNodeRequest\x1a\x10.coterie.v1.Node\x12?\n\x0bUndrainNode\x12\x1e.coterie.v1.UndrainNodeRequest\x1a\x10.coterie.v1.Node\x12\x63\n\x12TransferLeadership\x12%.coterie.v1.TransferLeadershipRequest\x1a&.coterie.v1.TransferLeadershipResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63oterie/v1/cluster.proto\x12\ncoterie.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16\x63oterie/v1/tasks.proto\"\xc8\x03\n\x04Node\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.coterie.v1.NodeState\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0e\n\x06leader\x18\x05 \x01(\x08\x12\x13\n\x0bincarnation\x18\x06 \x01(\x04\x12\x10\n\x08\x63\x61pacity\x18\x07 \x01(\x05\x12\x0f\n\x07running\x18\x08 \x01(\x05\x12\x0c\n\x04zone\x18\t \x01(\t\x12,\n\x06labels\x18\n \x03(\x0b\x32\x1c.coterie.v1.Node.LabelsEntry\x12\x0e\n\x06skills\x18\x0b \x03(\t\x12\x15\n\rapplied_index\x18\x0c \x01(\x04\x12\x0f\n\x07version\x18\r \x01(\t\x12\x0b\n\x03\x63pu\x18\x0e \x01(\x01\x12\x11\n\trss_bytes\x18\x0f \x01(\x04\x12\x15\n\rreport_age_ms\x18\x10 \x01(\x03\x12$\n\x04role\x18\x11 \x01(\x0e\x32\x16.coterie.v1.MemberRole\x12\x0f\n\x07\x64isk_id\x18\x12 \x01(\t\x12\x0f\n\x07leaving\x18\x13 \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"W\n\x10GetStatusRequest\x12\'\n\tread_mode\x18\x01 \x01(\x0e\x32\x14.coterie.v1.ReadMode\x12\x1a\n\x12include_state_hash\x18\x02 \x01(\x08\"\xb4\x04\n\rClusterStatus\x12\x14\n\x0c\x63luster_name\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x0e\n\x06leader\x18\x03 \x01(\t\x12\x0c\n\x04term\x18\x04 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\x05 \x01(\x04\x12\x15\n\rapplied_index\x18\x06 \x01(\x04\x12\x12\n\nhas_quorum\x18\x07 \x01(\x08\x12\x14\n\x0c\x61\x63tive_nodes\x18\x08 \x01(\x05\x12\x13\n\x0btotal_nodes\x18\t \x01(\x05\x12\x14\n\x0c\x61\x63tive_tasks\x18\n \x01(\x03\x12\x43\n\x0etasks_by_state\x18\x0b \x03(\x0b\x32+.coterie.v1.ClusterStatus.TasksByStateEntry\x12\x11\n\tserved_by\x18\x0c \x01(\t\x12\x0f\n\x07version\x18\r \x01(\t\x12\x12\n\nstate_hash\x18\x0e \x01(\t\x12\x1f\n\x05nodes\x18\x0f \x03(\x0b\x32\x10.coterie.v1.Node\x12\x1c\n\x14tasks_finished_total\x18\x10 \x01(\x04\x12\x1c\n\x14steps_recorded_total\x18\x11 \x01(\x04\x12(\n\x04time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06voters\x18\x13 \x01(\x05\x12\x10\n\x08warnings\x18\x14 \x03(\t\x1a\x33\n\x11TasksByStateEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"9\n\x10ListNodesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"t\n\x11ListNodesResponse\x12\x1f\n\x05nodes\x18\x01 \x03(\x0b\x32\x10.coterie.v1.Node\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x13\n\x0bunreachable\x18\x03 \x03(\t\x12\x10\n\x08warnings\x18\x04 \x03(\t\"L\n\x10\x44rainNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x02 \x01(\x03\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"9\n\x12UndrainNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"2\n\x0e\x41\x64\x64NodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"H\n\x11RemoveNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x02 \x01(\x03\x12\r\n\x05\x66orce\x18\x03 \x01(\x08\"E\n\x12RemoveNodeResponse\x12\x0f\n\x07removed\x18\x01 \x01(\x08\x12\x1e\n\x04node\x18\x02 \x01(\x0b\x32\x10.coterie.v1.Node\"%\n\x12PromoteNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"3\n\x0fMoveNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\",\n\x19TransferLeadershipRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\",\n\x1aTransferLeadershipResponse\x12\x0e\n\x06leader\x18\x01 \x01(\t*e\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\n\n\x06\x41\x43TIVE\x10\x01\x12\x0b\n\x07SUSPECT\x10\x02\x12\x08\n\x04\x44OWN\x10\x03\x12\x0c\n\x08\x44RAINING\x10\x04\x12\x0b\n\x07\x44RAINED\x10\x05*@\n\nMemberRole\x12\x1b\n\x17MEMBER_ROLE_UNSPECIFIED\x10\x00\x12\t\n\x05VOTER\x10\x01\x12\n\n\x06RUNNER\x10\x02\x32\xfe\x04\n\x07\x43luster\x12\x44\n\tGetStatus\x12\x1c.coterie.v1.GetStatusRequest\x1a\x19.coterie.v1.ClusterStatus\x12H\n\tListNodes\x12\x1c.coterie.v1.ListNodesRequest\x1a\x1d.coterie.v1.ListNodesResponse\x12;\n\tDrainNode\x12\x1c.coterie.v1.DrainNodeRequest\x1a\x10.coterie.v1.Node\x12?\n\x0bUndrainNode\x12\x1e.coterie.v1.UndrainNodeRequest\x1a\x10.coterie.v1.Node\x12\x37\n\x07\x41\x64\x64Node\x12\x1a.coterie.v1.AddNodeRequest\x1a\x10.coterie.v1.Node\x12K\n\nRemoveNode\x12\x1d.coterie.v1.RemoveNodeRequest\x1a\x1e.coterie.v1.RemoveNodeResponse\x12?\n\x0bPromoteNode\x12\x1e.coterie.v1.PromoteNodeRequest\x1a\x10.coterie.v1.Node\x12\x39\n\x08MoveNode\x12\x1b.coterie.v1.MoveNodeRequest\x1a\x10.coterie.v1.Node\x12\x63\n\x12TransferLeadership\x12%.coterie.v1.TransferLeadershipRequest\x1a&.coterie.v1.TransferLeadershipResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,30 +37,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NODE_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_CLUSTERSTATUS_TASKSBYSTATEENTRY']._loaded_options = None
   _globals['_CLUSTERSTATUS_TASKSBYSTATEENTRY']._serialized_options = b'8\001'
-  _globals['_NODESTATE']._serialized_start=1494
-  _globals['_NODESTATE']._serialized_end=1595
+  _globals['_NODESTATE']._serialized_start=1907
+  _globals['_NODESTATE']._serialized_end=2008
+  _globals['_MEMBERROLE']._serialized_start=2010
+  _globals['_MEMBERROLE']._serialized_end=2074
   _globals['_NODE']._serialized_start=98
-  _globals['_NODE']._serialized_end=482
-  _globals['_NODE_LABELSENTRY']._serialized_start=437
-  _globals['_NODE_LABELSENTRY']._serialized_end=482
-  _globals['_GETSTATUSREQUEST']._serialized_start=484
-  _globals['_GETSTATUSREQUEST']._serialized_end=571
-  _globals['_CLUSTERSTATUS']._serialized_start=574
-  _globals['_CLUSTERSTATUS']._serialized_end=1104
-  _globals['_CLUSTERSTATUS_TASKSBYSTATEENTRY']._serialized_start=1053
-  _globals['_CLUSTERSTATUS_TASKSBYSTATEENTRY']._serialized_end=1104
-  _globals['_LISTNODESREQUEST']._serialized_start=1106
-  _globals['_LISTNODESREQUEST']._serialized_end=1163
-  _globals['_LISTNODESRESPONSE']._serialized_start=1165
-  _globals['_LISTNODESRESPONSE']._serialized_end=1263
-  _globals['_DRAINNODEREQUEST']._serialized_start=1265
-  _globals['_DRAINNODEREQUEST']._serialized_end=1341
-  _globals['_UNDRAINNODEREQUEST']._serialized_start=1343
-  _globals['_UNDRAINNODEREQUEST']._serialized_end=1400
-  _globals['_TRANSFERLEADERSHIPREQUEST']._serialized_start=1402
-  _globals['_TRANSFERLEADERSHIPREQUEST']._serialized_end=1446
-  _globals['_TRANSFERLEADERSHIPRESPONSE']._serialized_start=1448
-  _globals['_TRANSFERLEADERSHIPRESPONSE']._serialized_end=1492
-  _globals['_CLUSTER']._serialized_start=1598
-  _globals['_CLUSTER']._serialized_end=1978
+  _globals['_NODE']._serialized_end=554
+  _globals['_NODE_LABELSENTRY']._serialized_start=509
+  _globals['_NODE_LABELSENTRY']._serialized_end=554
+  _globals['_GETSTATUSREQUEST']._serialized_start=556
+  _globals['_GETSTATUSREQUEST']._serialized_end=643
+  _globals['_CLUSTERSTATUS']._serialized_start=646
+  _globals['_CLUSTERSTATUS']._serialized_end=1210
+  _globals['_CLUSTERSTATUS_TASKSBYSTATEENTRY']._serialized_start=1159
+  _globals['_CLUSTERSTATUS_TASKSBYSTATEENTRY']._serialized_end=1210
+  _globals['_LISTNODESREQUEST']._serialized_start=1212
+  _globals['_LISTNODESREQUEST']._serialized_end=1269
+  _globals['_LISTNODESRESPONSE']._serialized_start=1271
+  _globals['_LISTNODESRESPONSE']._serialized_end=1387
+  _globals['_DRAINNODEREQUEST']._serialized_start=1389
+  _globals['_DRAINNODEREQUEST']._serialized_end=1465
+  _globals['_UNDRAINNODEREQUEST']._serialized_start=1467
+  _globals['_UNDRAINNODEREQUEST']._serialized_end=1524
+  _globals['_ADDNODEREQUEST']._serialized_start=1526
+  _globals['_ADDNODEREQUEST']._serialized_end=1576
+  _globals['_REMOVENODEREQUEST']._serialized_start=1578
+  _globals['_REMOVENODEREQUEST']._serialized_end=1650
+  _globals['_REMOVENODERESPONSE']._serialized_start=1652
+  _globals['_REMOVENODERESPONSE']._serialized_end=1721
+  _globals['_PROMOTENODEREQUEST']._serialized_start=1723
+  _globals['_PROMOTENODEREQUEST']._serialized_end=1760
+  _globals['_MOVENODEREQUEST']._serialized_start=1762
+  _globals['_MOVENODEREQUEST']._serialized_end=1813
+  _globals['_TRANSFERLEADERSHIPREQUEST']._serialized_start=1815
+  _globals['_TRANSFERLEADERSHIPREQUEST']._serialized_end=1859
+  _globals['_TRANSFERLEADERSHIPRESPONSE']._serialized_start=1861
+  _globals['_TRANSFERLEADERSHIPRESPONSE']._serialized_end=1905
+  _globals['_CLUSTER']._serialized_start=2077
+  _globals['_CLUSTER']._serialized_end=2715
 # @@protoc_insertion_point(module_scope)

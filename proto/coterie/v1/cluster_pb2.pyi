@@ -46,6 +46,27 @@ DRAINING: NodeState.ValueType  # 4
 DRAINED: NodeState.ValueType  # 5
 Global___NodeState: _TypeAlias = NodeState  # noqa: Y015
 
+class _MemberRole:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MemberRoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MemberRole.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MEMBER_ROLE_UNSPECIFIED: _MemberRole.ValueType  # 0
+    """not a member any more"""
+    VOTER: _MemberRole.ValueType  # 1
+    RUNNER: _MemberRole.ValueType  # 2
+    """has everything and runs work, and neither votes nor counts"""
+
+class MemberRole(_MemberRole, metaclass=_MemberRoleEnumTypeWrapper): ...
+
+MEMBER_ROLE_UNSPECIFIED: MemberRole.ValueType  # 0
+"""not a member any more"""
+VOTER: MemberRole.ValueType  # 1
+RUNNER: MemberRole.ValueType  # 2
+"""has everything and runs work, and neither votes nor counts"""
+Global___MemberRole: _TypeAlias = MemberRole  # noqa: Y015
+
 @_typing.final
 class Node(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -86,6 +107,9 @@ class Node(_message.Message):
     CPU_FIELD_NUMBER: _builtins.int
     RSS_BYTES_FIELD_NUMBER: _builtins.int
     REPORT_AGE_MS_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    DISK_ID_FIELD_NUMBER: _builtins.int
+    LEAVING_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     address: _builtins.str
     """host:port of its gRPC listener"""
@@ -104,6 +128,11 @@ class Node(_message.Message):
     rss_bytes: _builtins.int
     report_age_ms: _builtins.int
     """-1: never reported to this leader"""
+    role: Global___MemberRole.ValueType
+    disk_id: _builtins.str
+    """of the data directory it is bound to; empty: not yet"""
+    leaving: _builtins.bool
+    """removed as soon as it is empty"""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -127,10 +156,13 @@ class Node(_message.Message):
         cpu: _builtins.float = ...,
         rss_bytes: _builtins.int = ...,
         report_age_ms: _builtins.int = ...,
+        role: Global___MemberRole.ValueType = ...,
+        disk_id: _builtins.str = ...,
+        leaving: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "applied_index", b"applied_index", "capacity", b"capacity", "cpu", b"cpu", "incarnation", b"incarnation", "labels", b"labels", "leader", b"leader", "node_id", b"node_id", "reason", b"reason", "report_age_ms", b"report_age_ms", "rss_bytes", b"rss_bytes", "running", b"running", "skills", b"skills", "state", b"state", "version", b"version", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "applied_index", b"applied_index", "capacity", b"capacity", "cpu", b"cpu", "disk_id", b"disk_id", "incarnation", b"incarnation", "labels", b"labels", "leader", b"leader", "leaving", b"leaving", "node_id", b"node_id", "reason", b"reason", "report_age_ms", b"report_age_ms", "role", b"role", "rss_bytes", b"rss_bytes", "running", b"running", "skills", b"skills", "state", b"state", "version", b"version", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -200,6 +232,8 @@ class ClusterStatus(_message.Message):
     TASKS_FINISHED_TOTAL_FIELD_NUMBER: _builtins.int
     STEPS_RECORDED_TOTAL_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
+    VOTERS_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     cluster_name: _builtins.str
     cluster_id: _builtins.str
     leader: _builtins.str
@@ -217,12 +251,17 @@ class ClusterStatus(_message.Message):
     state_hash: _builtins.str
     tasks_finished_total: _builtins.int
     steps_recorded_total: _builtins.int
+    voters: _builtins.int
     @_builtins.property
     def tasks_by_state(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]: ...
     @_builtins.property
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Node]: ...
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """about the membership"""
+
     def __init__(
         self,
         *,
@@ -244,10 +283,12 @@ class ClusterStatus(_message.Message):
         tasks_finished_total: _builtins.int = ...,
         steps_recorded_total: _builtins.int = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
+        voters: _builtins.int = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_nodes", b"active_nodes", "active_tasks", b"active_tasks", "applied_index", b"applied_index", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "commit_index", b"commit_index", "has_quorum", b"has_quorum", "leader", b"leader", "nodes", b"nodes", "served_by", b"served_by", "state_hash", b"state_hash", "steps_recorded_total", b"steps_recorded_total", "tasks_by_state", b"tasks_by_state", "tasks_finished_total", b"tasks_finished_total", "term", b"term", "time", b"time", "total_nodes", b"total_nodes", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_nodes", b"active_nodes", "active_tasks", b"active_tasks", "applied_index", b"applied_index", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "commit_index", b"commit_index", "has_quorum", b"has_quorum", "leader", b"leader", "nodes", b"nodes", "served_by", b"served_by", "state_hash", b"state_hash", "steps_recorded_total", b"steps_recorded_total", "tasks_by_state", b"tasks_by_state", "tasks_finished_total", b"tasks_finished_total", "term", b"term", "time", b"time", "total_nodes", b"total_nodes", "version", b"version", "voters", b"voters", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -282,21 +323,27 @@ class ListNodesResponse(_message.Message):
     NODES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     UNREACHABLE_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     @_builtins.property
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Node]: ...
     @_builtins.property
     def unreachable(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """about the membership"""
+
     def __init__(
         self,
         *,
         nodes: _abc.Iterable[Global___Node] | None = ...,
         next_page_token: _builtins.str = ...,
         unreachable: _abc.Iterable[_builtins.str] | None = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "nodes", b"nodes", "unreachable", b"unreachable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "nodes", b"nodes", "unreachable", b"unreachable", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -349,6 +396,122 @@ class UndrainNodeRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UndrainNodeRequest: _TypeAlias = UndrainNodeRequest  # noqa: Y015
+
+@_typing.final
+class AddNodeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    address: _builtins.str
+    """host:port of its gRPC listener"""
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "node_id", b"node_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddNodeRequest: _TypeAlias = AddNodeRequest  # noqa: Y015
+
+@_typing.final
+class RemoveNodeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    DEADLINE_MS_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    deadline_ms: _builtins.int
+    """after it, running skills are stopped; 0: the cluster's default"""
+    force: _builtins.bool
+    """now, without draining: its work starts again elsewhere"""
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        deadline_ms: _builtins.int = ...,
+        force: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_ms", b"deadline_ms", "force", b"force", "node_id", b"node_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveNodeRequest: _TypeAlias = RemoveNodeRequest  # noqa: Y015
+
+@_typing.final
+class RemoveNodeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REMOVED_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    removed: _builtins.bool
+    @_builtins.property
+    def node(self) -> Global___Node:
+        """while it is not"""
+
+    def __init__(
+        self,
+        *,
+        removed: _builtins.bool = ...,
+        node: Global___Node | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["node", b"node"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "removed", b"removed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveNodeResponse: _TypeAlias = RemoveNodeResponse  # noqa: Y015
+
+@_typing.final
+class PromoteNodeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node_id", b"node_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromoteNodeRequest: _TypeAlias = PromoteNodeRequest  # noqa: Y015
+
+@_typing.final
+class MoveNodeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    address: _builtins.str
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "node_id", b"node_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MoveNodeRequest: _TypeAlias = MoveNodeRequest  # noqa: Y015
 
 @_typing.final
 class TransferLeadershipRequest(_message.Message):

@@ -55,6 +55,26 @@ class ClusterStub(object):
                 request_serializer=coterie_dot_v1_dot_cluster__pb2.UndrainNodeRequest.SerializeToString,
                 response_deserializer=coterie_dot_v1_dot_cluster__pb2.Node.FromString,
                 _registered_method=True)
+        self.AddNode = channel.unary_unary(
+                '/coterie.v1.Cluster/AddNode',
+                request_serializer=coterie_dot_v1_dot_cluster__pb2.AddNodeRequest.SerializeToString,
+                response_deserializer=coterie_dot_v1_dot_cluster__pb2.Node.FromString,
+                _registered_method=True)
+        self.RemoveNode = channel.unary_unary(
+                '/coterie.v1.Cluster/RemoveNode',
+                request_serializer=coterie_dot_v1_dot_cluster__pb2.RemoveNodeRequest.SerializeToString,
+                response_deserializer=coterie_dot_v1_dot_cluster__pb2.RemoveNodeResponse.FromString,
+                _registered_method=True)
+        self.PromoteNode = channel.unary_unary(
+                '/coterie.v1.Cluster/PromoteNode',
+                request_serializer=coterie_dot_v1_dot_cluster__pb2.PromoteNodeRequest.SerializeToString,
+                response_deserializer=coterie_dot_v1_dot_cluster__pb2.Node.FromString,
+                _registered_method=True)
+        self.MoveNode = channel.unary_unary(
+                '/coterie.v1.Cluster/MoveNode',
+                request_serializer=coterie_dot_v1_dot_cluster__pb2.MoveNodeRequest.SerializeToString,
+                response_deserializer=coterie_dot_v1_dot_cluster__pb2.Node.FromString,
+                _registered_method=True)
         self.TransferLeadership = channel.unary_unary(
                 '/coterie.v1.Cluster/TransferLeadership',
                 request_serializer=coterie_dot_v1_dot_cluster__pb2.TransferLeadershipRequest.SerializeToString,
@@ -91,6 +111,35 @@ class ClusterServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AddNode(self, request, context):
+        """The node becomes a member: it catches up without a vote, then votes while there are fewer voters than the
+        cluster wants. It may be started before or after this call. The same call again changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveNode(self, request, context):
+        """Drains the node, then takes it out for good; call again until `removed`. UndrainNode ends it before that.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PromoteNode(self, request, context):
+        """A runner that has caught up becomes a voter.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MoveNode(self, request, context):
+        """The node is reached at another address. A node that starts at another one says so itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def TransferLeadership(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -118,6 +167,26 @@ def add_ClusterServicer_to_server(servicer, server):
             'UndrainNode': grpc.unary_unary_rpc_method_handler(
                     servicer.UndrainNode,
                     request_deserializer=coterie_dot_v1_dot_cluster__pb2.UndrainNodeRequest.FromString,
+                    response_serializer=coterie_dot_v1_dot_cluster__pb2.Node.SerializeToString,
+            ),
+            'AddNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddNode,
+                    request_deserializer=coterie_dot_v1_dot_cluster__pb2.AddNodeRequest.FromString,
+                    response_serializer=coterie_dot_v1_dot_cluster__pb2.Node.SerializeToString,
+            ),
+            'RemoveNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveNode,
+                    request_deserializer=coterie_dot_v1_dot_cluster__pb2.RemoveNodeRequest.FromString,
+                    response_serializer=coterie_dot_v1_dot_cluster__pb2.RemoveNodeResponse.SerializeToString,
+            ),
+            'PromoteNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.PromoteNode,
+                    request_deserializer=coterie_dot_v1_dot_cluster__pb2.PromoteNodeRequest.FromString,
+                    response_serializer=coterie_dot_v1_dot_cluster__pb2.Node.SerializeToString,
+            ),
+            'MoveNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.MoveNode,
+                    request_deserializer=coterie_dot_v1_dot_cluster__pb2.MoveNodeRequest.FromString,
                     response_serializer=coterie_dot_v1_dot_cluster__pb2.Node.SerializeToString,
             ),
             'TransferLeadership': grpc.unary_unary_rpc_method_handler(
@@ -234,6 +303,114 @@ class Cluster(object):
             target,
             '/coterie.v1.Cluster/UndrainNode',
             coterie_dot_v1_dot_cluster__pb2.UndrainNodeRequest.SerializeToString,
+            coterie_dot_v1_dot_cluster__pb2.Node.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coterie.v1.Cluster/AddNode',
+            coterie_dot_v1_dot_cluster__pb2.AddNodeRequest.SerializeToString,
+            coterie_dot_v1_dot_cluster__pb2.Node.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coterie.v1.Cluster/RemoveNode',
+            coterie_dot_v1_dot_cluster__pb2.RemoveNodeRequest.SerializeToString,
+            coterie_dot_v1_dot_cluster__pb2.RemoveNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PromoteNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coterie.v1.Cluster/PromoteNode',
+            coterie_dot_v1_dot_cluster__pb2.PromoteNodeRequest.SerializeToString,
+            coterie_dot_v1_dot_cluster__pb2.Node.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MoveNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coterie.v1.Cluster/MoveNode',
+            coterie_dot_v1_dot_cluster__pb2.MoveNodeRequest.SerializeToString,
             coterie_dot_v1_dot_cluster__pb2.Node.FromString,
             options,
             channel_credentials,

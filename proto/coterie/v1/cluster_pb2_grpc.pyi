@@ -38,6 +38,16 @@ class ClusterStub:
     DrainNode: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.DrainNodeRequest, _cluster_pb2.Node]
     """No new work; running skills checkpoint and move; leadership is handed over."""
     UndrainNode: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.UndrainNodeRequest, _cluster_pb2.Node]
+    AddNode: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.AddNodeRequest, _cluster_pb2.Node]
+    """The node becomes a member: it catches up without a vote, then votes while there are fewer voters than the
+    cluster wants. It may be started before or after this call. The same call again changes nothing.
+    """
+    RemoveNode: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.RemoveNodeRequest, _cluster_pb2.RemoveNodeResponse]
+    """Drains the node, then takes it out for good; call again until `removed`. UndrainNode ends it before that."""
+    PromoteNode: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.PromoteNodeRequest, _cluster_pb2.Node]
+    """A runner that has caught up becomes a voter."""
+    MoveNode: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.MoveNodeRequest, _cluster_pb2.Node]
+    """The node is reached at another address. A node that starts at another one says so itself."""
     TransferLeadership: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.TransferLeadershipRequest, _cluster_pb2.TransferLeadershipResponse]
 
 @_typing.type_check_only
@@ -50,6 +60,16 @@ class ClusterAsyncStub(ClusterStub):
     DrainNode: _aio.UnaryUnaryMultiCallable[_cluster_pb2.DrainNodeRequest, _cluster_pb2.Node]  # type: ignore[assignment]
     """No new work; running skills checkpoint and move; leadership is handed over."""
     UndrainNode: _aio.UnaryUnaryMultiCallable[_cluster_pb2.UndrainNodeRequest, _cluster_pb2.Node]  # type: ignore[assignment]
+    AddNode: _aio.UnaryUnaryMultiCallable[_cluster_pb2.AddNodeRequest, _cluster_pb2.Node]  # type: ignore[assignment]
+    """The node becomes a member: it catches up without a vote, then votes while there are fewer voters than the
+    cluster wants. It may be started before or after this call. The same call again changes nothing.
+    """
+    RemoveNode: _aio.UnaryUnaryMultiCallable[_cluster_pb2.RemoveNodeRequest, _cluster_pb2.RemoveNodeResponse]  # type: ignore[assignment]
+    """Drains the node, then takes it out for good; call again until `removed`. UndrainNode ends it before that."""
+    PromoteNode: _aio.UnaryUnaryMultiCallable[_cluster_pb2.PromoteNodeRequest, _cluster_pb2.Node]  # type: ignore[assignment]
+    """A runner that has caught up becomes a voter."""
+    MoveNode: _aio.UnaryUnaryMultiCallable[_cluster_pb2.MoveNodeRequest, _cluster_pb2.Node]  # type: ignore[assignment]
+    """The node is reached at another address. A node that starts at another one says so itself."""
     TransferLeadership: _aio.UnaryUnaryMultiCallable[_cluster_pb2.TransferLeadershipRequest, _cluster_pb2.TransferLeadershipResponse]  # type: ignore[assignment]
 
 class ClusterServicer(metaclass=_abc_1.ABCMeta):
@@ -83,6 +103,40 @@ class ClusterServicer(metaclass=_abc_1.ABCMeta):
         request: _cluster_pb2.UndrainNodeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_cluster_pb2.Node, _abc.Awaitable[_cluster_pb2.Node]]: ...
+
+    @_abc_1.abstractmethod
+    def AddNode(
+        self,
+        request: _cluster_pb2.AddNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.Node, _abc.Awaitable[_cluster_pb2.Node]]:
+        """The node becomes a member: it catches up without a vote, then votes while there are fewer voters than the
+        cluster wants. It may be started before or after this call. The same call again changes nothing.
+        """
+
+    @_abc_1.abstractmethod
+    def RemoveNode(
+        self,
+        request: _cluster_pb2.RemoveNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.RemoveNodeResponse, _abc.Awaitable[_cluster_pb2.RemoveNodeResponse]]:
+        """Drains the node, then takes it out for good; call again until `removed`. UndrainNode ends it before that."""
+
+    @_abc_1.abstractmethod
+    def PromoteNode(
+        self,
+        request: _cluster_pb2.PromoteNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.Node, _abc.Awaitable[_cluster_pb2.Node]]:
+        """A runner that has caught up becomes a voter."""
+
+    @_abc_1.abstractmethod
+    def MoveNode(
+        self,
+        request: _cluster_pb2.MoveNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.Node, _abc.Awaitable[_cluster_pb2.Node]]:
+        """The node is reached at another address. A node that starts at another one says so itself."""
 
     @_abc_1.abstractmethod
     def TransferLeadership(

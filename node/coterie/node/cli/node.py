@@ -27,14 +27,15 @@ _EXIT_CODES = {0: 0, 1: EXIT_NODE_FAILED, 2: EXIT_USAGE, 4: EXIT_REFUSED}
     "--id", "node_id", default="", envvar="COTERIE_NODE_ID", help="Which node of it. COTERIE_NODE_ID."
 )
 @click.option("--insecure", is_flag=True, help="Allow plain text on loopback.")
+@click.option("--join", is_flag=True, help="It was added to a running cluster: wait to be taken in.")
 @click.pass_obj
-def start(session: Session, configs: tuple[Path, ...], node_id: str, insecure: bool) -> int:
+def start(session: Session, configs: tuple[Path, ...], node_id: str, insecure: bool, join: bool) -> int:
     """Run a node in this process until it is told to stop (SIGTERM, Ctrl-C)."""
     # Skill processes are forked from this one before gRPC exists in it: nothing is imported before this line
     # but what parsing the command line needs, and the node decides what comes next.
     from coterie.node.main import run
 
-    code = run(configs, node_id, insecure)
+    code = run(configs, node_id, insecure, join)
     exit_code = _EXIT_CODES.get(code, EXIT_DEFECT)
     if code and session.json:
         # The node has said on standard error what was wrong; people need no second line.

@@ -164,13 +164,22 @@ def _node_row(node: NodeInfo) -> list[str | Text]:
     return [
         node.id,
         state(node.state),
-        Text("leader", style="bold") if node.leader else "",
+        _role(node),
         f"{node.running}/{node.capacity}",
         f"{node.cpu:.0%}",
         size(node.rss_bytes),
         str(node.raw.applied_index),
         "never" if node.report_age_ms < 0 else span(node.report_age_ms / 1000),
     ]
+
+
+def _role(node: NodeInfo) -> Text:
+    """Leader, voter or runner; or what becomes of it."""
+    if node.leaving:
+        return Text("leaving", style="yellow")
+    if node.leader:
+        return Text("leader", style="bold")
+    return Text(clean(node.role.lower()) or "-")
 
 
 def _note(task: TaskInfo) -> str:

@@ -27,6 +27,7 @@ from coterie.node.config.settings import (
     HealthSettings,
     Limits,
     LogSettings,
+    MembershipSettings,
     NodeSettings,
     TlsPaths,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "Limits",
     "LoadedConfig",
     "LogSettings",
+    "MembershipSettings",
     "NodeSettings",
     "TlsPaths",
     "dev_config",

@@ -17,7 +17,6 @@ from coterie.node.units import format_duration, format_size
 GRPC_PORT: Final = 8080
 REPORT_INTERVAL_MAX_MS = 1_000
 LEASE_MIN_MS: Final = 100
-VOTERS_MAX: Final = 7
 _BLOB_SIZES: Final = ("result_max", "checkpoint_max", "step_result_max")
 
 
@@ -108,6 +107,9 @@ def _discovered(config: ClusterConfig) -> dict[str, int]:
 def _nodes(config: ClusterConfig) -> Iterator[Finding]:
     if not config.cluster.nodes:
         yield Finding(_NODES, "no node is listed; give at least one with id and host")
+    elif all(entry.join for entry in config.cluster.nodes):
+        text = "every node is to join; list some nodes of the cluster that takes them in, without join"
+        yield Finding(_NODES, text)
     counts = Counter(entry.id.lower() for entry in config.cluster.nodes)
     for place, entry in enumerate(config.cluster.nodes):
         if counts[entry.id.lower()] > 1 and _is_repeat(config, place):
@@ -249,21 +251,24 @@ def _plain_http(config: ClusterConfig) -> Iterator[Finding]:
 
 
 def _voters(config: ClusterConfig) -> Iterator[Finding]:
-    count = len(config.cluster.nodes)
+    founders = sum(not entry.join for entry in config.cluster.nodes)
+    most = config.cluster.membership.max_voters
+    text = voters_warning(min(founders, most))
+    if text and founders > most:
+        yield Finding(("cluster", "membership", "max_voters"), text)
+    elif text:
+        yield Finding(_NODES, text)
+
+
+def voters_warning(count: int) -> str:
+    """What is wrong with that many voters; empty when nothing is."""
     if count == 2:
-        yield Finding(
-            _NODES, "two nodes survive the loss of none: both are needed to agree; use one or three"
+        return "two voters survive the loss of none: both are needed to agree; use one or three"
+    if count and count % 2 == 0:
+        return (
+            f"{count} voters survive the loss of {(count - 1) // 2}, as {count - 1} would; use an odd number"
         )
-    elif count and count % 2 == 0:
-        text = (
-            f"{count} nodes survive the loss of {(count - 1) // 2}, as {count - 1} would; use an odd number"
-        )
-        yield Finding(_NODES, text)
-    if count > VOTERS_MAX:
-        text = (
-            f"{count} nodes all vote in this version, and every commit waits for a majority; up to 7 is best"
-        )
-        yield Finding(_NODES, text)
+    return ""
 
 
 def _roles(config: ClusterConfig) -> Iterator[Finding]:

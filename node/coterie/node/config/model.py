@@ -117,7 +117,7 @@ class Section(BaseModel):
 
 
 class NodeEntry(Section):
-    """One member. Every node votes, schedules when it leads, and runs skills."""
+    """One node. It runs skills, and unless it is a runner it votes, and schedules when it leads."""
 
     id: NodeId
     host: Host
@@ -125,6 +125,7 @@ class NodeEntry(Section):
     # Raft frames between nodes; none: any free port, told to the peers; 0: the peers' gRPC streams carry them
     raft_port: Annotated[StrictInt, Field(ge=0, le=65_535)] | None = None
     http_port: Port | None = None  # metrics and health, when listen.http gives none of its own
+    join: StrictBool = False  # it was added to a cluster that runs; the others form one at their first start
     role: Literal["coordinator", "worker"] = "worker"
     capacity: Annotated[StrictInt, Field(ge=1, le=1_024)] = 16  # skill slots, a process each
     memory: Annotated[int, _size("1MiB", "64TiB")] | None = (
@@ -149,12 +150,20 @@ class Discovery(Section):
     nodes: tuple[Listener, ...] = ()
 
 
+class Membership(Section):
+    """Who votes: beyond max_voters, nodes are runners, which have everything and take work but no vote."""
+
+    max_voters: Annotated[StrictInt, Field(ge=1, le=NODES_MAX)] = 7
+    replace_voter_after: Annotated[int, _duration("0s", "30d")] = 600_000  # of being down; 0: never
+
+
 class Cluster(Section):
     name: Name = "coterie"
     region: Annotated[StrictStr, Field(max_length=100)] = ""
     nodes: Annotated[tuple[NodeEntry, ...], Field(max_length=NODES_MAX)] = ()
     consensus: Consensus = Consensus()
     discovery: Discovery = Discovery()
+    membership: Membership = Membership()
 
 
 class Adaptive(Section):

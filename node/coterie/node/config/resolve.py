@@ -14,16 +14,19 @@ from coterie.node.config.settings import (
     HealthSettings,
     Limits,
     LogSettings,
+    MembershipSettings,
     NodeSettings,
     TlsPaths,
 )
 
 
-def node_settings(config: ClusterConfig, node_id: str = "", *, insecure: bool = False) -> NodeSettings:
+def node_settings(
+    config: ClusterConfig, node_id: str = "", *, insecure: bool = False, join: bool = False
+) -> NodeSettings:
     """What the node `node_id` needs to start; empty: the only node there is.
-
-    `insecure` allows plain text on loopback, as security.allowInsecureLoopback does. Raises ConfigError when
-    there is no such node, or when it would listen in plain text where that is not allowed."""
+    `insecure` allows plain text on loopback, as security.allowInsecureLoopback does; `join` stands for the
+    key of that name. Raises ConfigError when there is no such node, when there is nobody to join, or when it
+    would listen in plain text where that is not allowed."""
     entry = _entry(config, node_id)
     port = node_ports(config)[entry.id]
     consensus, queue = config.cluster.consensus, config.distribution.task_queue
@@ -43,6 +46,8 @@ def node_settings(config: ClusterConfig, node_id: str = "", *, insecure: bool = 
         advertise=join_address(advertise.host or entry.host, advertise.port or port),
         data_dir=config.storage.dir.absolute() / entry.id,
         peers=_peers(config, entry.id),
+        founders=_founders(config, entry, join),
+        join=join or entry.join,
         capacity=entry.capacity,
         memory_bytes=entry.memory or 0,
         gpus=entry.gpus,
@@ -63,13 +68,30 @@ def node_settings(config: ClusterConfig, node_id: str = "", *, insecure: bool = 
         skill_dirs=tuple(path for path in (config.skills.dir, *config.skills.dirs) if path is not None),
         metrics=config.observability.metrics,
         log=LogSettings(config.observability.log.level, config.observability.log.format),
+        membership=_membership(config),
     )
+
+
+def _membership(config: ClusterConfig) -> MembershipSettings:
+    section = config.cluster.membership
+    return MembershipSettings(section.max_voters, section.replace_voter_after)
 
 
 def _labels(config: ClusterConfig, entry: NodeEntry) -> dict[str, str]:
     """The node's own labels, and its region, so that tasks can ask for it."""
     region = {"region": config.cluster.region} if config.cluster.region else {}
     return dict(sorted({**region, **entry.labels}.items()))
+
+
+def _founders(config: ClusterConfig, entry: NodeEntry, join: bool) -> tuple[str, ...]:
+    founders = sorted(other.id for other in config.cluster.nodes if not other.join)
+    if not join and not entry.join:
+        return tuple(founders)
+    others = tuple(founder for founder in founders if founder != entry.id)
+    if not others:
+        text = f"{entry.id} is to join, and the file names no node of the cluster that takes it in; list some"
+        raise ConfigError([f"cluster.nodes: {text}"])
+    return others
 
 
 def _peers(config: ClusterConfig, node_id: str) -> dict[str, str]:

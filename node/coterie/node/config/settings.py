@@ -69,6 +69,15 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class MembershipSettings:
+    """How many nodes vote, and how long a voter may be down before a runner takes its place (0: for ever).
+    The node that leads goes by its own settings, so they should be equal on all."""
+
+    max_voters: int = 7
+    replace_voter_after_ms: int = 600_000
+
+
+@dataclass(frozen=True, slots=True)
 class LogSettings:
     """Level is a name of the logging module; format is json or text."""
 
@@ -89,7 +98,9 @@ class NodeSettings:
     http_port: int | None  # None: no HTTP listener
     advertise: str  # host:port that clients and peers are told
     data_dir: Path  # of this node alone
-    peers: Mapping[str, str]  # every other node: id -> host:port
+    peers: Mapping[str, str]  # every other node of the file: id -> host:port
+    founders: tuple[str, ...]  # the nodes that form the cluster at its first start
+    join: bool  # this node waits until a running cluster takes it in
     capacity: int
     memory_bytes: int  # 0: not counted
     gpus: int
@@ -110,10 +121,12 @@ class NodeSettings:
     skill_dirs: tuple[Path, ...]
     metrics: bool
     log: LogSettings = field(default_factory=LogSettings)
+    membership: MembershipSettings = field(default_factory=MembershipSettings)
 
     @property
     def members(self) -> dict[str, str]:
-        """Every node of the cluster, this one included: id -> host:port."""
+        """Every node of the file, this one included: id -> host:port. Who belongs to the cluster is in the
+        log, once it has begun."""
         return dict(sorted({**self.peers, self.node_id: self.advertise}.items()))
 
     @property
