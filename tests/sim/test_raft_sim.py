@@ -11,13 +11,12 @@ import pytest
 
 from tests.sim.raft.__main__ import main
 from tests.sim.raft.nemesis import KINDS
-from tests.sim.raft.planted import PLANTED, simulate_planted
+from tests.sim.raft.planted import simulate_planted
 from tests.sim.raft.run import simulate
 from tests.sim.raft.totals import Totals
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = [3, 5]
-CAP = 120  # seeds until a planted bug must be found
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -54,15 +53,10 @@ def test_one_seed_is_one_run_whatever_the_hash_seed(tmp_path: Path) -> None:
     assert simulate(7, 5).digest in outputs.pop()
 
 
-@pytest.mark.parametrize("plant", sorted(set(PLANTED) - {""}))
-def test_a_planted_bug_is_found(plant: str) -> None:
-    assert any(simulate_planted(SIZES, plant, seed).violation for seed in range(CAP))
-
-
 def test_a_failure_is_printed_with_its_replay_and_traced(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    seed = next(seed for seed in range(CAP) if simulate_planted(SIZES, "hasty-retry", seed).violation)
+    seed = next(seed for seed in range(120) if simulate_planted(SIZES, "hasty-retry", seed).violation)
     arguments = ["--first", str(seed), "--seeds", "1", "--jobs", "1", "--plant", "hasty-retry"]
     assert main([*arguments, "--traces", str(tmp_path)]) == 1
     printed = capsys.readouterr().out

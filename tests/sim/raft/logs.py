@@ -17,6 +17,7 @@ class Seen:
     last_term: int = 0
     commit: int = 0
     term: int = 0  # in which it was last seen to lead
+    since_s: float = 0.0  # by its own clock: since when
 
 
 @dataclass(slots=True)

@@ -19,6 +19,7 @@ from tests.sim.raft.node import ELECTION_MS, ObjectWire, SimNode, options, summa
 from tests.sim.raft.timeline import MILLISECOND, SECOND, NodeClock, Timeline
 
 STEPS_PER_100_MS_MAX = 800
+ALONE_MS_MAX = 2 * ELECTION_MS + 250  # that a leader may lead unheard: one timeout, and a slow disk job
 REAL_WIRE_SHARE = 0.25  # of the runs encode and decode every frame
 
 
@@ -270,6 +271,10 @@ class World(Timeline):
             self.say(node.node_id, f"leads term {term}")
             self.book.leads(node.node_id, term, self.now_us, by_transfer=member._by_transfer)
             self.logs.elected(node.node_id, member)
+            node.seen.since_s = node.clock.monotonic()
+        alone_s = node.clock.monotonic() - max(member.quorum_contact_at(), node.seen.since_s)
+        if alone_s * SECOND > ALONE_MS_MAX * MILLISECOND:
+            raise Violation(f"{node.node_id} leads, and no majority has answered for {alone_s:.3f} s")
         if self.book.elections and self.book.elections[-1][0] > term:
             self.book.claims(node.node_id, term, node.clock.world_us(member.quorum_contact_at()))
 

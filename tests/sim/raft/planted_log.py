@@ -1,0 +1,158 @@
+"""Planted bugs of the log: durability, replication, commitment."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from coterie.raft import messages as m
+from coterie.raft.jobs import nothing
+from coterie.raft.journal import NAME as JOURNAL_NAME
+from coterie.raft.journal import Journal
+from coterie.raft.member import Member
+from coterie.raft.progress import Progress
+from coterie.raft.seam import LEADER, Node
+from tests.sim.raft.disk import SimDisk
+from tests.sim.raft.plant import Plant
+
+
+def _hasty_sender() -> type[Member]:
+    class SyncObj(Member):
+        """Does not wait for the disk before it answers."""
+
+        def take_frames(self) -> list[tuple[str, bytes]]:
+            blocked, self._blocked = self._blocked, 0
+            try:
+                return super().take_frames()
+            finally:
+                self._blocked = blocked
+
+    return SyncObj
+
+
+def _no_fsync() -> type[Member]:
+    class SyncObj(Member):
+        """Writes its log, and trusts the operating system with it."""
+
+        def _write_log(self) -> None:
+            if self._log.is_dirty:
+                block = self._log.take_block()
+                self._job("write log", lambda: self._log._file.append(block), nothing, blocking=True)
+
+    return SyncObj
+
+
+def _ack_without_term() -> type[Member]:
+    class SyncObj(Member):
+        """Takes every answer for one to its present leadership."""
+
+        def _note_answer(self, node: Node, message: m.AppendReply | m.SnapshotReply) -> Progress | None:
+            return super()._note_answer(
+                node, replace(message, term=min(message.term, self.term) or self.term)
+            )
+
+    return SyncObj
+
+
+def _truncate_matching() -> type[Member]:
+    class SyncObj(Member):
+        """Cuts its log behind the entry before the new ones, whether they differ or not."""
+
+        def _store_entries(self, message: m.Append) -> int:
+            first = message.prev_index + 1
+            if self._log.base.index < first <= self._log.last_index:
+                self._log.deleteEntriesFrom(first - self._log.base.index)
+            return super()._store_entries(message)
+
+    return SyncObj
+
+
+def _unverified_commit() -> type[Member]:
+    class SyncObj(Member):
+        """Believes the leader's commit index for entries it never compared."""
+
+        def _commit_to(self, index: int) -> None:
+            super()._commit_to(max(index, min(self.__leaderCommitIndex, self._log.last_index)))
+
+    return SyncObj
+
+
+def _old_term_commit() -> type[Member]:
+    class SyncObj(Member):
+        """Commits what a majority has, of whatever term (Raft, figure 8)."""
+
+        def __applyLogEntries(self) -> bool:
+            if self.__raftState == LEADER:
+                matched = [progress.match_index for progress in self._progress.values()]
+                matched = sorted([*matched, self._durable_index], reverse=True)
+                self._commit_to(matched[len(matched) // 2])
+            return bool(super().__applyLogEntries())
+
+    return SyncObj
+
+
+def _optimist() -> type[Member]:
+    class SyncObj(Member):
+        """Streams before it knows where the logs agree, and believes the last of many refusals."""
+
+        def _restart_progress(self, node: Node) -> None:
+            super()._restart_progress(node)
+            if node in self._progress:
+                self._progress[node].probing = False
+
+        def __onBecomeLeader(self) -> None:
+            super().__onBecomeLeader()
+            for progress in self._progress.values():
+                progress.probing = False
+
+        def _note_mismatch(self, progress: Progress, message: m.AppendReply) -> None:
+            progress.next_index = max(2, message.next_index)
+
+    return SyncObj
+
+
+def _rewrite_in_place(journal: Journal, parts: list[bytes]) -> None:
+    """Compaction as the library does it: clear, and add again."""
+    if journal._file is None:
+        journal._file = journal._disk.create(JOURNAL_NAME)
+    else:
+        journal._disk.truncate(JOURNAL_NAME, 0)
+    for part in parts:
+        journal._file.append(part)
+    journal._file.sync()
+    journal._disk.sync_dir()
+    journal._synced = journal._offset
+    journal._set_mark()
+
+
+def _no_checksum(*args: Any) -> int:
+    return 0
+
+
+def _forget_to_sync_dir(disk: SimDisk) -> None:
+    disk.operate()
+
+
+PLANTS: dict[str, Plant] = {
+    "ack-before-durable": Plant(_hasty_sender()),
+    "ack-without-term": Plant(
+        _ack_without_term(),
+        found_by="test_replication.py::test_an_acknowledgement_for_an_old_leadership_does_not_count",
+    ),
+    "commit-beyond-match": Plant(_unverified_commit()),
+    "commit-of-old-term": Plant(
+        _old_term_commit(),
+        found_by="test_replication.py::test_entries_of_an_older_term_are_not_committed_by_counting",
+    ),
+    "compaction-in-place": Plant(
+        patches=(("coterie.raft.journal:Journal", "_replace_file", _rewrite_in_place),)
+    ),
+    "lazy-fsync": Plant(_no_fsync()),
+    "no-checksum": Plant(
+        patches=(("coterie.raft.journal_format", "_crc", _no_checksum),),
+        found_by="test_journal.py::test_a_flipped_bit_before_the_last_block_is_refused_with_file_and_place",
+    ),
+    "no-directory-sync": Plant(patches=(("tests.sim.raft.disk:SimDisk", "sync_dir", _forget_to_sync_dir),)),
+    "optimistic-stream": Plant(_optimist()),
+    "truncate-matching": Plant(_truncate_matching()),
+}

@@ -1,0 +1,115 @@
+"""Planted bugs of elections, leadership and reads."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from coterie.raft import messages as m
+from coterie.raft.member import Member
+from coterie.raft.progress import Progress
+from coterie.raft.seam import LEADER, Node
+from tests.sim.raft.plant import Plant
+
+
+def _forgotten_vote() -> type[Member]:
+    class SyncObj(Member):
+        """Does not write its term and its vote down."""
+
+        def __setCurrentTerm(self, term: int, votedForNodeId: str | None) -> None:
+            self.__raftCurrentTerm, self.__votedForNodeId = term, votedForNodeId
+
+    return SyncObj
+
+
+def _vote_counted_twice() -> type[Member]:
+    class SyncObj(Member):
+        """Counts every vote that arrives, also the second one of the same voter."""
+
+        def _on_vote_reply(self, node: Node, message: m.VoteReply) -> None:
+            self._voters = frozenset()
+            super()._on_vote_reply(node, message)
+
+    return SyncObj
+
+
+def _disloyal_voter() -> type[Member]:
+    class SyncObj(Member):
+        """Votes for anybody while its leader is alive."""
+
+        def _is_loyal(self) -> bool:
+            return False
+
+    return SyncObj
+
+
+def _no_prevote() -> type[Member]:
+    class SyncObj(Member):
+        """Raises its term whenever it hears nobody."""
+
+        def _tick_election(self) -> None:
+            if self.__raftState != LEADER:
+                self._elect_now = True
+            super()._tick_election()
+
+    return SyncObj
+
+
+def _no_check_quorum() -> type[Member]:
+    class SyncObj(Member):
+        """Leads on when nobody answers."""
+
+        def _take_in(self) -> None:
+            if self.__raftState == LEADER:
+                for node in self._others:
+                    self.__lastResponseTime[node] = self._now()
+            super()._take_in()
+
+    return SyncObj
+
+
+def _drained_answers() -> type[Member]:
+    class SyncObj(Member):
+        """Counts its lease from when it hears, not from when it asked."""
+
+        def _note_answer(self, node: Node, message: m.AppendReply | m.SnapshotReply) -> Progress | None:
+            return super()._note_answer(node, replace(message, sent_at_us=self._stamp_us()))
+
+    return SyncObj
+
+
+def _stale_read() -> type[Member]:
+    class SyncObj(Member):
+        """A leader answers reads without asking whether it still leads."""
+
+        def _tick_rounds(self) -> None:
+            fresh, self._reads.fresh = self._reads.fresh, []
+            for read in fresh:
+                self._reads.know(read, self.commit_index)
+            super()._tick_rounds()
+
+    return SyncObj
+
+
+def _spinner() -> type[Member]:
+    class SyncObj(Member):
+        """A leader asks for the next step at once, for ever."""
+
+        def next_step_at(self) -> float:
+            due = super().next_step_at()
+            return self._now() if self.__raftState == LEADER and not self.is_blocked else due
+
+    return SyncObj
+
+
+PLANTS: dict[str, Plant] = {
+    "disloyal-voter": Plant(_disloyal_voter()),
+    "drained-answers": Plant(_drained_answers()),
+    "forgotten-vote": Plant(_forgotten_vote()),
+    "no-check-quorum": Plant(_no_check_quorum()),
+    "no-prevote": Plant(_no_prevote()),
+    "spinning-leader": Plant(_spinner()),
+    "stale-read": Plant(_stale_read()),
+    "vote-counted-twice": Plant(
+        _vote_counted_twice(), found_by="test_elections.py::test_a_voter_counts_once"
+    ),
+}
