@@ -57,6 +57,8 @@ class Answer:
 class Group:
     """A cluster in which nothing happens by itself."""
 
+    machine_type: type[ListMachine] = ListMachine
+
     def __init__(self, count: int = 3, **settings: Any) -> None:
         self.clock = ManualClock()
         self.ids = [f"n{number}" for number in range(1, count + 1)]
@@ -87,7 +89,7 @@ class Group:
     # --- life ---
 
     def start(self, node: str) -> Member:
-        machine = ListMachine()
+        machine = self.machine_type()
         seed = random.Random(f"{node}{self.clock.now_ms}")
         member = Member(self.options(node), machine, self.disks[node], self.clock, seed)
         self.members[node], self.machines[node] = member, machine

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class NotCommitted(Exception):
@@ -102,6 +102,29 @@ class Machine(Protocol):
 
     def restore(self, chunks: Iterable[bytes], index: int) -> None:
         """Replace the whole state by an image whose last applied entry was `index`."""
+
+
+class Restoring(Protocol):
+    """A state that is put together from an image, slice by slice, beside the one in use."""
+
+    def feed(self, chunk: bytes) -> None:
+        """The next chunk of the image."""
+
+    def settle(self) -> bool:
+        """After the last chunk: a portion of what is left to do; False when nothing is."""
+
+    def adopt(self, index: int) -> None:
+        """Replace the state in use; quick. The last entry in the image was `index`."""
+
+    def tidy(self) -> bool:
+        """After `adopt`: throw away a portion of the state that was replaced; False when nothing is left."""
+
+
+@runtime_checkable
+class SlicedMachine(Machine, Protocol):
+    """A machine whose state is so large that restoring it at once would stop the event loop for long."""
+
+    def begin_restore(self) -> Restoring: ...
 
 
 class Engine(Protocol):

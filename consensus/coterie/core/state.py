@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from coterie.core.indexes import TaskIndexes
@@ -23,6 +24,9 @@ from coterie.core.quotas import Bucket, Limit, Share, Tenant
 from coterie.core.steplog import StepLog
 
 FORMAT = 1  # of the state's meaning; raised together by all nodes when apply changes its mind
+
+
+REBUILD_TASKS = 200  # in one portion
 
 
 @dataclass(frozen=True)  # no slots: see evolve
@@ -79,9 +83,20 @@ class ClusterState:
 
     def rebuild(self) -> None:
         """Derive the look-ups again, after a restore."""
-        self.indexes = TaskIndexes.of(self.tasks.values())
-        for task in self.finished.values():
+        for _ in self.rebuilding():
+            pass
+
+    def rebuilding(self) -> Iterator[None]:
+        """`rebuild` in portions, for a state that is not in use yet."""
+        self.indexes = TaskIndexes()
+        for number, task in enumerate(self.tasks.values()):
+            self.indexes.add(task)
+            if number % REBUILD_TASKS == 0:
+                yield
+        for number, task in enumerate(self.finished.values()):
             self.indexes.by_state[task.state] += 1
+            if number % REBUILD_TASKS == 0:
+                yield
         for letter in self.dead_letters.values():
             self.indexes.add_dead_letter(letter.task)
 

@@ -23,7 +23,7 @@ from coterie.core.steplog import StepLog
 from coterie.v1 import log_pb2 as pb
 
 T = TypeVar("T")
-SLICE_RECORDS = 200
+SLICE_RECORDS = 50  # a slice is made, and read, without a turn for the event loop
 
 
 class Codec:
@@ -223,9 +223,14 @@ def decode_state(slices: Iterable[bytes]) -> ClusterState:
     """The state again, look-ups included. Raises DecodeError or ValueError when a slice is none of ours."""
     state = ClusterState()
     for raw in slices:
-        _read_slice(state, pb.StateSlice.FromString(raw))
+        read_slice(state, raw)
     state.rebuild()
     return state
+
+
+def read_slice(state: ClusterState, raw: bytes) -> None:
+    """Add one slice of an image; when all are there, the state has to be rebuilt. Raises as decode_state."""
+    _read_slice(state, pb.StateSlice.FromString(raw))
 
 
 def _read_slice(state: ClusterState, piece: pb.StateSlice) -> None:

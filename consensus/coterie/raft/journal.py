@@ -194,18 +194,20 @@ class Journal(LibraryJournal):  # type: ignore[misc]
 
         When there is no room for a new file, the old one, longer than needed, stays in use."""
         passes = self.holds(base.index) and self.term_at(base.index) == base.term
-        kept = self._log[base.index - self.base.index + 1 :] if passes else []
+        cut = base.index - self.base.index if passes else len(self._log)
+        kept, ends, last_at_ms = self._log[cut + 1 :], self._ends[cut:], self._last_at_ms
         old, unwritten = (self._salt, self._offset), self._pending
         self._salt = self._rng.getrandbits(32)  # so that a mark is about one file only
         self._reset_log(base)
-        for command, index, term in kept:
-            self._remember(command, index, term)
+        if passes:
+            self._log += kept
+            self._ends = [end - ends[0] for end in ends]
+            self._last_at_ms = max(last_at_ms, base.at_ms)
         self._pending = []
-        blocks = self._whole_file(kept)
 
         def work() -> None:
             try:
-                self._replace_file(blocks)
+                self._replace_file(self._whole_file(kept))
             except DiskFull:
                 self._disk.remove(NEW_NAME)
                 self._salt, self._offset = old
@@ -262,6 +264,8 @@ class Journal(LibraryJournal):  # type: ignore[misc]
 
     _file: DiskFile = None  # type: ignore[assignment]
     _mark: DiskFile | None = None
+    _ends: list[int]  # cumulated sizes of the commands
+    _last_at_ms: int
     _salt = 0
     _offset = 0  # where the next block goes
     _synced = _marked = 0
@@ -304,7 +308,7 @@ class Journal(LibraryJournal):  # type: ignore[misc]
     def _reset_log(self, base: Base) -> None:
         self.base = base
         self._log: list[Logged] = [(NO_OP_ENTRY, base.index, base.term)]
-        self._ends = [0]  # cumulated sizes of the commands
+        self._ends = [0]
         self._last_at_ms = base.at_ms
 
     def _remember(self, command: bytes, index: int, term: int) -> None:

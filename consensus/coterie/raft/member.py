@@ -143,6 +143,8 @@ class SyncObj(storing.SyncObj):
         if not self._blocked:
             self._maybe_cut()
         if not self._blocked:
+            self._tick_install()
+        if not self._blocked:
             self._take_in()
         if was_leader and self.__raftState != LEADER:
             self._restart_election_timer()
@@ -236,7 +238,8 @@ class SyncObj(storing.SyncObj):
         clock, seconds."""
         if self._blocked:
             return min(self._deadlines(), default=math.inf) + TIMER_SLACK_S
-        if self._finished or self._inbox or self.has_more_to_apply or self._cut_wanted:
+        busy = self._finished or self._inbox or self.has_more_to_apply or self._cut_wanted
+        if busy or self._installs_now:
             return -math.inf
         now = self._now()
         leads = self.__raftState == LEADER

@@ -16,7 +16,7 @@ from coterie.raft.seam import LEADER, Node
 from coterie.raft.snapshot import Meta
 
 REMEMBERED_MAX = 65_536  # forwarded entry ids of this term
-APPLY_S_MAX = 0.02  # without a turn for the event loop
+APPLY_S_MAX = 0.01  # without a turn for the event loop
 RETRY_MIN_S, RETRY_SPREAD_S = 0.01, 0.04
 
 
@@ -221,8 +221,8 @@ class SyncObj(snapshots.SyncObj):
             self._applied_term = term
             self._proposals.term_applied(term)
 
-    def _restore(self, meta: Meta) -> None:
-        super()._restore(meta)
+    def _restored(self, meta: Meta) -> None:
+        super()._restored(meta)
         self._applied_term = meta.term
         self.applied_some = True
         self._proposals.lose_sight()

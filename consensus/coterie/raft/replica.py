@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from coterie.core.commands import Command, Outcome, Rejected
 from coterie.core.machine import apply
@@ -11,6 +12,7 @@ from coterie.core.state import ClusterState, Moment
 from coterie.raft import codec
 
 OnEvents = Callable[[int, Sequence[Event]], None]
+TIDY_RECORDS = 500
 UNDECODABLE = Rejected("UNDECODABLE", "the entry was written by a newer version or is broken")
 
 
@@ -40,6 +42,40 @@ class Replica:
     def freeze(self) -> Iterator[bytes]:
         return codec.encode_state(self.state.copy())
 
-    def restore(self, chunks: Iterable[bytes], index: int) -> None:
-        self.state = codec.decode_state(chunks)
+    def begin_restore(self) -> Reconstruction:
+        return Reconstruction(self)
+
+    def adopt(self, state: ClusterState, index: int) -> ClusterState:
+        """Another state from now on; returns the one that was in use."""
+        before, self.state = self.state, state
         self._on_restore(index)
+        return before
+
+    def restore(self, chunks: Iterable[bytes], index: int) -> None:
+        self.adopt(codec.decode_state(chunks), index)
+
+
+class Reconstruction:
+    """See coterie.core.ports.Restoring."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica, self._state = replica, ClusterState()
+        self._rebuilding = self._state.rebuilding()
+        self._old: list[dict[Any, Any]] = []
+
+    def feed(self, chunk: bytes) -> None:
+        codec.read_slice(self._state, chunk)
+
+    def settle(self) -> bool:
+        return next(self._rebuilding, self) is not self
+
+    def adopt(self, index: int) -> None:
+        old = self._replica.adopt(self._state, index)
+        self._old = [old.tasks, old.steps, old.requests, old.finished]
+
+    def tidy(self) -> bool:
+        while self._old and not self._old[-1]:
+            self._old.pop()
+        for _ in range(min(TIDY_RECORDS, len(self._old[-1]) if self._old else 0)):
+            self._old[-1].popitem()
+        return bool(self._old)

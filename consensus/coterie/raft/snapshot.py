@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 from coterie.raft.disk import Disk, DiskFile
@@ -131,11 +131,11 @@ class SnapshotStore:
     def open(self) -> DiskFile:
         return self._disk.open(NAME)
 
-    def image(self) -> Iterator[bytes]:
-        """The chunks of the current snapshot."""
-        file = self.open()
+    def image(self, name: str = NAME) -> Generator[bytes]:
+        """The chunks of a snapshot."""
+        file = self._disk.open(name)
         try:
-            path = self._disk.path_of(NAME)
+            path = self._disk.path_of(name)
             _, start = read_meta(file, path, self._cluster_id)
             yield from read_chunks(file, path, start)
         finally:

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from coterie.core.ports import Machine
+from coterie.core.ports import Machine, Restoring
 from coterie.raft import messages as m
 from coterie.raft import replication
 from coterie.raft import snapshot as form
 from coterie.raft.disk import Disk
 from coterie.raft.errors import DamagedFile, WrongDataDir
+from coterie.raft.installing import Installing
 from coterie.raft.jobs import nothing
 from coterie.raft.journal import Base
 from coterie.raft.messages import SnapshotStatus
@@ -25,6 +26,7 @@ from coterie.raft.spool import Making, Receiving
 
 logger = logging.getLogger("coterie.raft")
 NO_ROOM_RETRY_S = 2.0
+SLICE_S_MAX = 0.004  # of work on a large state without a turn for the event loop
 
 
 class SyncObj(replication.SyncObj):
@@ -32,6 +34,8 @@ class SyncObj(replication.SyncObj):
 
     _making: Making | None = None
     _receiving: Receiving | None = None
+    _installing: Installing | None = None
+    _tidying: Restoring | None = None
     _ready_to_cut = False
     _cut_wanted = False
     _make_again_at = -math.inf
@@ -61,6 +65,10 @@ class SyncObj(replication.SyncObj):
 
     def _restore(self, meta: Meta) -> None:
         self._restore_machine(self._store.image(), meta.index)
+        self._restored(meta)
+
+    def _restored(self, meta: Meta) -> None:
+        """The machine is at a snapshot now."""
         self.__raftLastApplied = meta.index
         self.__raftCommitIndex = max(self.__raftCommitIndex, meta.index)
         self._bytes_since_snapshot = 0
@@ -105,8 +113,18 @@ class SyncObj(replication.SyncObj):
             # The driver prepares what depends on the old entries, then calls cut_log.
             self._ready_to_cut = True
             return
-        data = making.next_slice(self._options.snapshot_slice_bytes)
-        self._job("write snapshot", making.spool.append(data, sync=True), partial(self._make_slice, making))
+        slice_bytes = self._options.snapshot_slice_bytes
+        data = making.next_slice(slice_bytes, self._for(SLICE_S_MAX))
+        making.unsynced_bytes += len(data)
+        sync = making.complete or making.unsynced_bytes >= slice_bytes
+        if sync:
+            making.unsynced_bytes = 0
+        self._job("write snapshot", making.spool.append(data, sync=sync), partial(self._make_slice, making))
+
+    def _for(self, seconds: float) -> Callable[[], bool]:
+        """True until that time is over."""
+        until = self._now() + seconds
+        return lambda: self._now() <= until
 
     @property
     def ready_to_cut(self) -> int:
@@ -228,6 +246,8 @@ class SyncObj(replication.SyncObj):
             self._drop_receiving()
             self._answer_chunk(node, message, SnapshotStatus.DONE, self.__raftCommitIndex)
             return
+        if self._installing is not None and self._is_installed_already(node, message):
+            return
         if self._now() < self._no_room_until:
             return  # the leader hears of it by the next answer to an append
         key = (str(node.id), message.term, message.index, message.size_bytes)
@@ -274,19 +294,69 @@ class SyncObj(replication.SyncObj):
             logger.error("snapshot arrived damaged", extra={"peer": node.id, "index": message.index})
             self._answer_chunk(node, message, SnapshotStatus.DAMAGED, 0)
             return
-        meta = checked[0]
-        if meta.index <= self.__raftCommitIndex:  # the log has caught up in the meantime
-            self._answer_chunk(node, message, SnapshotStatus.DONE, self.__raftCommitIndex)
+        self._installing = Installing(
+            self._machine, self._store, form.RECEIVING_NAME, checked[0], (node, message)
+        )
+
+    def _is_installed_already(self, node: Node, message: m.SnapshotChunk) -> bool:
+        """The same snapshot comes again, after a broken link or from another leader: once is enough."""
+        installing = self._installing
+        assert installing is not None
+        same = (installing.meta.index, installing.meta.term) == (message.index, message.index_term)
+        if same and message.offset == 0:
+            installing.asked = (node, message)
+        return same
+
+    def _tick_install(self) -> None:
+        self._tidy()
+        installing = self._installing
+        if installing is None:
             return
-        self._drop_making()
+        (node, message), meta = installing.asked, installing.meta
+        if installing.failed:
+            self._drop_installing()
+            self._answer_chunk(node, message, SnapshotStatus.DAMAGED, 0)
+        elif meta.index <= self.__raftCommitIndex:  # the log has caught up in the meantime
+            self._drop_installing()
+            self._answer_chunk(node, message, SnapshotStatus.DONE, self.__raftCommitIndex)
+        elif installing.work(self._for(SLICE_S_MAX), self._options.snapshot_slice_bytes):
+            self._drop_installing()
+            self._drop_making()
+            self._adopt_snapshot(installing)
+        elif not installing.is_ready and not installing.reading:
+            installing.reading = True
+            self._job("read snapshot", installing.read, lambda: setattr(installing, "reading", False))
+
+    def _adopt_snapshot(self, installing: Installing) -> None:
+        meta = installing.meta
 
         def done() -> None:
-            self._restore(meta)
-            self._answer_chunk(node, message, SnapshotStatus.DONE, meta.index)
+            installing.restoring.adopt(meta.index)
+            self._tidying = installing.restoring
+            self._restored(meta)
+            self._answer_chunk(*installing.asked, SnapshotStatus.DONE, meta.index)
 
         self._switch(form.RECEIVING_NAME, meta, Base(meta.index, meta.term, meta.at_ms), done)
 
+    def _tidy(self) -> None:
+        """The state that was replaced goes bit by bit too."""
+        goes_on = self._for(SLICE_S_MAX)
+        while self._tidying is not None and goes_on():
+            if not self._tidying.tidy():
+                self._tidying = None
+
+    @property
+    def _installs_now(self) -> bool:
+        """A step has some of it to do."""
+        return self._tidying is not None or (self._installing is not None and self._installing.is_ready)
+
+    def _drop_installing(self) -> None:
+        if self._installing is not None:
+            self._job("close snapshot", self._installing.close, nothing)
+            self._installing = None
+
     def _drop_receiving(self) -> None:
+        self._drop_installing()
         if self._receiving is not None:
             self._job("drop chunks", self._receiving.spool.close, nothing)
             self._receiving = None

@@ -61,12 +61,13 @@ class Making:
         self._image = image
         self._next = [form.header(meta, cluster_id)]
         self._chunks = self._bytes = 0
+        self.unsynced_bytes = 0  # for whoever writes the slices
 
-    def next_slice(self, size_max: int) -> bytes:
-        """Encodes about `size_max` bytes more. After the last slice `complete` is true."""
+    def next_slice(self, size_max: int, goes_on: Callable[[], bool]) -> bytes:
+        """Encodes about `size_max` bytes more, or what time allows. After the last one `complete` is true."""
         parts, self._next = self._next, []
         size = 0
-        while size < size_max:
+        while size < size_max and (not size or goes_on()):
             data = next(self._image, None)
             if data is None:
                 parts.append(form.end(self._chunks, self._bytes))
