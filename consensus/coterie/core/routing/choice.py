@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,15 +13,13 @@ from coterie.core.routing.pool import Candidate, Placeable, Pool, Term
 from coterie.core.routing.strategies import NEVER, STRATEGIES
 from coterie.core.routing.wishes import wishes
 
-ROUND_ROBIN = "round-robin"
-
 
 class Ranked(NamedTuple):
     """A fit node. `objection`: what keeps it from taking the task now, as when it is full."""
 
     cost: float
     candidate: Candidate
-    terms: tuple[Term, ...]
+    terms: Sequence[Term]
     objection: Objection | None = None
 
 
@@ -38,7 +36,7 @@ class Decision:
     """Where the task goes now, if anywhere, and why."""
 
     chosen: Candidate | None
-    ranked: tuple[Ranked, ...]  # fit nodes that were compared, best first
+    ranked: Sequence[Ranked]  # fit nodes that were compared, best first
     refused: tuple[Refused, ...]
     wait: WaitReason = WaitReason.NONE
     detail: str = ""
@@ -75,19 +73,22 @@ def kind(task: Placeable) -> Hashable:
 def choose(task: Placeable, pool: Pool, near: NodeId = NO_NODE) -> Decision:
     """The best node that can take the task now. Among equal costs the emptiest, then `near`, then by id."""
     fit, refused = _sorted_out(task, pool)
-    strategy = STRATEGIES[pool.rules.strategy]
+    if not fit:
+        reason, detail = _why_none((), refused)
+        return Decision(None, (), refused, reason, detail)
+    strategy, weighs = STRATEGIES[pool.rules.strategy], wishes(task, pool)
     ranked: list[Ranked] = []
-    for candidate in fit:
-        objection = blocked(task, candidate, pool)
-        delay = 0.0
+    for candidate, terms in zip(fit, strategy.weigh(task, fit, pool), strict=True):
+        objection, delay = blocked(task, candidate, pool), 0.0
         if objection is not None:
             delay = NEVER if objection.filter == "breaker" else strategy.delay_ms(task, candidate, pool)
-        terms = strategy.amounts(task, candidate, pool, fit)
-        if objection is not None and delay < NEVER:
-            terms.append(Term("wait", delay, detail="until a slot is free"))
-        terms.extend(wishes(task, candidate, pool))
-        ranked.append(Ranked(_cost(terms) if delay < NEVER else NEVER, candidate, tuple(terms), objection))
-    ranked.sort(key=lambda r: _order(r, near))
+            if delay < NEVER:
+                terms.append(Term("wait", delay, 1.0, "until a slot is free"))
+        for weigh in weighs:
+            terms.append(weigh(candidate))
+        ranked.append(Ranked(_cost(terms) if delay < NEVER else NEVER, candidate, terms, objection))
+    if len(ranked) > 1:
+        ranked.sort(key=lambda one: _order(one, near))
     return _decide(pool, ranked, refused)
 
 
@@ -106,7 +107,7 @@ def _cost(terms: list[Term]) -> float:
 
 
 def _decide(pool: Pool, ranked: list[Ranked], refused: tuple[Refused, ...]) -> Decision:
-    everything = tuple(ranked)
+    everything = ranked
     free = next((r for r in ranked if r.objection is None), None)
     if free is None:
         reason, detail = _why_none(everything, refused)
@@ -115,12 +116,11 @@ def _decide(pool: Pool, ranked: list[Ranked], refused: tuple[Refused, ...]) -> D
     if best.objection is not None and best.cost * pool.rules.patience < free.cost:
         count = _better_off(best, free, ranked, pool)
         detail = (
-            f"waits for {best.candidate.node.node_id}: about {best.cost:.0f} ms there, "
+            f"it waits for {best.candidate.node.node_id}: about {best.cost:.0f} ms there, "
             f"{free.cost:.0f} ms on {free.candidate.node.node_id}, which is free"
         )
         return Decision(None, everything, refused, WaitReason.QUEUED, detail, better_off=count)
-    turn = pool.next_turn() if pool.rules.strategy == ROUND_ROBIN else 0
-    return Decision(free.candidate, everything, refused, turn=turn)
+    return Decision(free.candidate, everything, refused, turn=pool.next_turn())
 
 
 def _better_off(best: Ranked, free: Ranked, ranked: list[Ranked], pool: Pool) -> int:
@@ -136,7 +136,7 @@ def _better_off(best: Ranked, free: Ranked, ranked: list[Ranked], pool: Pool) ->
     return count
 
 
-def _why_none(ranked: tuple[Ranked, ...], refused: tuple[Refused, ...]) -> tuple[WaitReason, str]:
+def _why_none(ranked: Sequence[Ranked], refused: tuple[Refused, ...]) -> tuple[WaitReason, str]:
     if not ranked:
         reasons = [f"{r.candidate.node.node_id} {told([o.reason for o in r.objections])}" for r in refused]
         return WaitReason.NO_NODE, "; ".join(reasons) or "no node has registered"

@@ -33,6 +33,10 @@ def _draining(type_: str, wanted: Constraints, node: Node) -> str:
     return "is draining" if node.draining else ""
 
 
+def _slots(type_: str, wanted: Constraints, node: Node) -> str:
+    return "" if node.capacity > 0 else "has no slots"
+
+
 def _skill(type_: str, wanted: Constraints, node: Node) -> str:
     versions = [skill.version for skill in node.skills if skill.name == type_]
     if not versions:
@@ -78,6 +82,7 @@ def _memory(type_: str, wanted: Constraints, node: Node) -> str:
 FIXED: tuple[tuple[str, Fixed], ...] = (
     ("status", _status),
     ("draining", _draining),
+    ("slots", _slots),
     ("skill", _skill),
     ("target", _target),
     ("gpu", _gpu),

@@ -11,6 +11,8 @@ from coterie.core.nouns import Companion, Constraints, Node, NodeId, NodeStatus,
 from coterie.core.routing.loads import Measures, NodeLoad
 from coterie.core.state import ClusterState
 
+ROTATING = "round-robin"  # the strategy that takes turns
+
 
 @dataclass(frozen=True, slots=True)
 class RoutingRules:
@@ -80,8 +82,11 @@ class Candidate:
 class Pool:
     """Every registered node by id, and what is looked up again and again during a round."""
 
-    def __init__(self, state: ClusterState, sight: Sight, rules: RoutingRules) -> None:
-        self.state, self.sight, self.rules = state, sight, rules
+    def __init__(
+        self, state: ClusterState, sight: Sight, rules: RoutingRules, *, telling: bool = False
+    ) -> None:
+        """`telling`: somebody is going to read the details of the terms."""
+        self.state, self.sight, self.rules, self.telling = state, sight, rules, telling
         self.measures = Measures(sight.loads)
         self.candidates = [
             Candidate(
@@ -107,9 +112,13 @@ class Pool:
         if wanted.memory_bytes or wanted.gpus:
             taken = candidate.taken
             candidate.taken = SetAside(taken.memory_bytes + wanted.memory_bytes, taken.gpus + wanted.gpus)
-        candidate.turn = self.next_turn()
+        if self.rules.strategy == ROTATING:
+            candidate.turn = self.next_turn()
 
     def next_turn(self) -> int:
+        """Of the rotation; 0 when the strategy knows no turns."""
+        if self.rules.strategy != ROTATING:
+            return 0
         return max((candidate.turn for candidate in self.candidates), default=0) + 1
 
     def zone_of(self, node_id: str) -> str:
