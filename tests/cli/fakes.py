@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from click.testing import CliRunner, Result
 
-from coterie.client import Event, NodeInfo, Progress, Status, TaskInfo
+from coterie.client import Event, NodeInfo, Progress, Route, Status, TaskInfo
 from coterie.node.cli.connect import Target
 from coterie.node.cli.main import cli
 from coterie.node.cli.session import Session
@@ -87,6 +87,13 @@ class FakeJob:
         for found in self.cluster.events:
             yield found
 
+    async def explain(self, *, strategy: str = "") -> Route:
+        self.cluster.answer("explain", self.id, strategy)
+        raw = tasks_pb2.Route()
+        raw.CopyFrom(self.cluster.route)
+        raw.task.CopyFrom(self.cluster.tasks[self.id].raw)
+        return Route.of(raw)
+
     async def cancel(self, reason: str = "") -> TaskInfo:
         self.cluster.answer("cancel", self.id, reason)
         return self.cluster.tasks[self.id]
@@ -101,6 +108,7 @@ class FakeCluster:
     status: Status = field(default_factory=status_info)
     stale_status: Status = field(default_factory=status_info)
     result: Any = None
+    route: tasks_pb2.Route = field(default_factory=tasks_pb2.Route)
     events: list[Event] = field(default_factory=list)
     progress: list[Progress] = field(default_factory=list)
     failures: dict[str, BaseException] = field(default_factory=dict)

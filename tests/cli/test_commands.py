@@ -232,29 +232,26 @@ def test_cancel_says_whether_it_is_over() -> None:
     assert cluster.calls[0] == ("cancel", "t1", "wrong")
 
 
-def test_why_names_what_speaks_against_each_node() -> None:
-    wanted = tasks_pb2.Constraints(require_gpu=True, labels={"disk": "ssd"}, zones=["a"])
-    task = task_info(
-        "t1", "PENDING", wait_reason=tasks_pb2.NO_NODE, wait_detail="no node has a GPU", constraints=wanted
-    )
-    nodes = [
-        node_info("node-1", "DOWN", skills=[]),
-        node_info("node-2", zone="b", running=16),
-        node_info("node-3", zone="a", labels={"gpu": "1", "disk": "ssd"}),
-    ]
-    cluster = FakeCluster(tasks={"t1": task}, nodes=nodes)
+def test_why_shows_every_node_with_what_counts() -> None:
+    task = task_info("t1", "PENDING", wait_reason=tasks_pb2.QUEUED)
+    route = tasks_pb2.Route(strategy="adaptive", decided_by="node-1", applied_index=77, node="node-2")
+    route.wait_reason, route.wait_detail = tasks_pb2.NO_NODE, "no node has a GPU"
+    best = route.candidates.add(node_id="node-2", fit=True, chosen=True, cost=120.0, held=3, capacity=16)
+    best.terms.add(name="service", amount=80.0, factor=1.0, detail="measured 80 ms")
+    best.terms.add(name="zone", factor=1.5, detail="in zone b, not a")
+    full = route.candidates.add(node_id="node-3", fit=True)
+    full.objections.add(filter="capacity", reason="is full (16 of 16 slots)")
+    route.candidates.add(node_id="node-1").objections.add(filter="gpu", reason="has no GPU")
+    cluster = FakeCluster(tasks={"t1": task}, route=route)
     found = document(run(cluster, "why", "t1", "--json"))
-    assert found["reason"] == "NO_NODE" and "no node has a GPU" in found["summary"]
-    against = {node["id"]: node["against"] for node in found["nodes"]}
-    assert against["node-1"][:2] == ["is DOWN", "lacks skill echo"]
-    assert against["node-2"] == [
-        "has no GPU (label gpu)",
-        "is in zone b",
-        "lacks label disk=ssd",
-        "is full (16 of 16 slots)",
-    ]
-    assert against["node-3"] == []
-    assert "node-3" in run(cluster, "why", "t1").stdout
+    assert (found["reason"], found["chosen"], found["applied_index"]) == ("NO_NODE", "node-2", 77)
+    assert "no node has a GPU" in found["summary"]
+    chosen, busy, unfit = found["nodes"]
+    assert chosen["chosen"] and chosen["cost"] == 120.0 and len(chosen["terms"]) == 2
+    assert busy["fits"] and busy["cost"] is None
+    assert unfit["against"] == [{"filter": "gpu", "reason": "has no GPU"}] and not unfit["fits"]
+    shown = run(cluster, "why", "t1").stdout
+    assert "service +80 (measured 80 ms)" in shown and "zone x1.5" in shown and "index 77" in shown
 
 
 @pytest.mark.parametrize("state", ["RUNNING", "SCHEDULED", "SUCCEEDED", "WAITING"])

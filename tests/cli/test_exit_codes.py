@@ -49,7 +49,7 @@ COMMANDS = [
     ("drain", ["drain", "node-1"]),
     ("undrain", ["node", "undrain", "node-1"]),
     ("transfer", ["leader", "transfer"]),
-    ("get", ["why", "t1"]),
+    ("explain", ["why", "t1"]),
 ]
 
 

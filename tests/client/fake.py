@@ -79,6 +79,7 @@ class FakeCluster:
         self.by_request: dict[str, str] = {}
         self.events: dict[str, list[tasks_pb2.TaskEvent]] = defaultdict(list)
         self.blobs: dict[str, bytes] = {}
+        self.route = tasks_pb2.Route()
         self.calls: list[tuple[str, str, Any]] = []
         self.nodes: list[FakeNode] = []
         self.bell = asyncio.Condition()
@@ -232,6 +233,10 @@ class FakeNode(tasks_pb2_grpc.TasksServicer, tasks_pb2_grpc.BlobsServicer, clust
             await Fault(grpc.StatusCode.FAILED_PRECONDITION, reason="TASK_TERMINAL").strike(context)
         await self.cluster.finish(task.task_id, state=tasks_pb2.CANCELLED)
         return task
+
+    async def RouteTask(self, request: Any, context: Any) -> Any:
+        await self._enter("RouteTask", request, context)
+        return self.cluster.route
 
     async def WaitTasks(self, requests: Any, context: Any) -> AsyncIterator[Any]:
         await self._enter("WaitTasks", None, context)

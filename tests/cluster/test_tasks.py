@@ -15,6 +15,7 @@ from coterie.client import (
     QueueFull,
     TaskCancelled,
     TaskFailed,
+    TaskRouter,
     TaskTimedOut,
 )
 from coterie.node.localcluster import LocalCluster
@@ -210,7 +211,37 @@ async def test_a_task_nobody_can_run_says_why(shared: LocalCluster) -> None:
         info = await job.get()
         assert (info.state, info.wait_reason) == ("PENDING", "NO_NODE")
         assert "no GPU" in info.wait_detail
+        route = await job.explain()
+        assert (route.wait_reason, route.node) == ("NO_NODE", "")
+        for candidate in route.candidates:
+            assert ("gpu", "has no GPU") in candidate.objections
+        assert {candidate.node for candidate in route.candidates} == set(shared.node_ids)
         await job.cancel()
+
+
+async def test_a_dry_run_says_where_a_task_would_go_on_every_node_alike(shared: LocalCluster) -> None:
+    leader = await shared.wait_ready()
+    for node_id in shared.node_ids:
+        async with client_of(shared, node_id) as client:
+            task = {"type": "echo", "payload": 1, "constraints": {"maxLatency": "10s"}}
+            route = await TaskRouter(client).route(task, strategy="least-loaded")
+            assert route.node in shared.node_ids and route.decided_by == leader
+            assert all(c.cost is not None and c.terms for c in route.candidates)
+            assert {t.name for t in route.candidates[0].terms} >= {"load", "latency"}
+            job = await client.submit_task(route, type="echo", payload=7)
+            assert await job.wait(timeout=30) == 7
+            assert (await job.get()).node == route.node
+            nowhere = await client.route_task(task, constraints={"require_node": "coordinator", "gpus": 1})
+            assert nowhere.wait_reason == "NO_NODE" and nowhere.wait_detail.count("GPU") == 3
+
+
+async def test_what_must_run_on_the_coordinator_does(shared: LocalCluster) -> None:
+    leader = await shared.wait_ready()
+    async with client_of(shared) as client:
+        tasks = [{"type": "echo", "constraints": {"require_node": "coordinator"}} for _ in range(5)]
+        for job in await client.submit_tasks(tasks):
+            await job.wait(timeout=30)
+            assert (await job.get()).node == leader
 
 
 async def test_a_full_queue_refuses_before_anything_is_kept(shared: LocalCluster) -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from coterie.core.commands import MarkNode, SetDrain, SubmitTask
-from coterie.core.nouns import Companion, Constraints, Label, NodeId, NodeStatus, SkillRef, Task, TaskId
+from coterie.core.nouns import Companion, Constraints, Label, NodeId, NodeStatus, SkillRef, TaskId
 from coterie.core.routing import STRATEGIES, Decision, NodeLoad, Pool, RoutingRules, SkillLoad, choose
 from coterie.core.scheduler import View
 from tests.core.builders import CoreCluster, submit_command

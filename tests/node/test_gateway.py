@@ -60,6 +60,7 @@ def service(node: QuietNode) -> Any:
         ledger_backlog=lambda: 0,
         takes_new_work=lambda: True,
         proposer=SimpleNamespace(waiting_bytes=0),
+        router=SimpleNamespace(stamped=lambda command, **_: command),
     )
     return TasksService(parts, Gate(100))
 

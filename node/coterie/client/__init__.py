@@ -56,6 +56,7 @@ from coterie.client.errors import (
 )
 from coterie.client.job import Job
 from coterie.client.models import Event, NodeInfo, Progress, Status, StepInfo, TaskFailure, TaskInfo
+from coterie.client.routes import Route, RouteCandidate, RouteTerm, TaskRouter
 from coterie.client.settings import TLS, Timeouts
 from coterie.client.spec import TaskSpec
 
@@ -81,6 +82,9 @@ __all__ = [
     "Progress",
     "QueueFull",
     "ResourceExhausted",
+    "Route",
+    "RouteCandidate",
+    "RouteTerm",
     "Status",
     "StepInfo",
     "SubmitErrors",
@@ -90,6 +94,7 @@ __all__ = [
     "TaskFailed",
     "TaskFailure",
     "TaskInfo",
+    "TaskRouter",
     "TaskSpec",
     "TaskTimedOut",
     "Timeouts",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -13,6 +14,7 @@ from coterie.client.errors import ClusterClosed, CoterieError, SubmitErrors
 from coterie.client.job import Job, ProgressCallback
 from coterie.client.models import NodeInfo, Status, TaskInfo
 from coterie.client.operations import Operations, given_node_id
+from coterie.client.routes import Route
 from coterie.client.rpc_errors import invalid
 from coterie.client.settings import TLS, Timeouts, resolve
 from coterie.client.spec import TaskOptions, TaskSpec, prepare
@@ -86,7 +88,7 @@ class Cluster(Operations):
 
     async def submit_task(
         self,
-        target_node: str | NodeInfo | None = None,
+        target_node: str | NodeInfo | Route | None = None,
         *,
         type: str,
         payload: Any = None,
@@ -107,7 +109,7 @@ class Cluster(Operations):
 
         Raises InvalidRequest (all violations at once), QueueFull, AlreadyExists.
         """
-        entry = {"type": type, "payload": payload, "target_node": given_node_id(target_node), **options}
+        entry = {"type": type, "payload": payload, "target_node": _target(target_node), **options}
         job = await self._submit(TaskSpec.of(entry), wait_when_full)
         if on_progress is not None:
             job.follow(on_progress)
@@ -142,6 +144,22 @@ class Cluster(Operations):
         if not isinstance(task_id, str) or not task_id:
             raise invalid([("task_id", f"{task_id!r} is not a task id: give the text in job.id")])
         return Job(self._open, self._open.task_name(task_id))
+
+    async def route_task(
+        self,
+        task: TaskSpec | Mapping[str, Any],
+        *,
+        strategy: str = "",
+        constraints: Mapping[str, Any] | None = None,
+    ) -> Route:
+        """Where the task would go if it were submitted now: a dry run that changes nothing. `strategy` is
+        another one than the cluster's; `constraints` come on top of the task's own. Raises InvalidRequest."""
+        spec = TaskSpec.of(task)
+        if constraints:
+            spec = replace(spec, constraints={**(spec.constraints or {}), **constraints})
+        request = prepare(spec, self._open.tenant).request
+        asked = tasks_pb2.RouteTaskRequest(parent=request.parent, task=request.task, strategy=strategy)
+        return Route.of(await self._open.caller.unary(lambda endpoint: endpoint.tasks.RouteTask, asked))
 
     async def list_tasks(
         self, *, filter: str = "", page_size: int = 50, limit: int | None = None, stale: bool = False
@@ -206,3 +224,7 @@ class Cluster(Operations):
         job = Job(connection, raw.name or connection.task_name(raw.task_id), raw)
         job.request_id = request.request_id
         return job
+
+
+def _target(node: str | NodeInfo | Route | None) -> str | None:
+    return node.node or None if isinstance(node, Route) else given_node_id(node)

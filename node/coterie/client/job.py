@@ -22,6 +22,7 @@ from coterie.client.errors import (
 )
 from coterie.client.models import Event, Progress, TaskInfo, decode_json, state_name, terminal
 from coterie.client.owned import log
+from coterie.client.routes import Route
 from coterie.client.units import Duration, optional_seconds
 from coterie.client.watch import Watch
 from coterie.v1 import tasks_pb2
@@ -121,6 +122,14 @@ class Job:
         Raises NotFound, OutOfRange (the token is older than the history), Unavailable.
         """
         return Watch(self._connection.caller, self.name, resume_token).events()
+
+    async def explain(self, *, strategy: str = "") -> Route:
+        """Why the task waits, or how the nodes compare for it now, recomputed from the present state.
+        Raises NotFound, Unavailable."""
+        request = tasks_pb2.RouteTaskRequest(name=self.name, strategy=strategy)
+        return Route.of(
+            await self._connection.caller.unary(lambda endpoint: endpoint.tasks.RouteTask, request)
+        )
 
     async def cancel(self, reason: str = "") -> TaskInfo:
         """Asks for the task to be cancelled; a running skill is told to stop and may finish first.

@@ -12,8 +12,8 @@ from typing import Any
 
 import grpc
 
+from coterie.client.constraints import unknown_key
 from coterie.client.errors import ConfigError
-from coterie.client.spec import unknown_key
 
 ENDPOINT_ENV = "COTERIE_ENDPOINT"
 CA_ENV, CERT_ENV, KEY_ENV = "COTERIE_TLS_CA", "COTERIE_TLS_CERT", "COTERIE_TLS_KEY"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypedDict
 
+from coterie.client.constraints import Problems, fill_constraints, fill_labels, unknown_key
 from coterie.client.rpc_errors import invalid
 from coterie.client.units import Duration, duration_ms
 from coterie.v1 import tasks_pb2
@@ -22,7 +22,6 @@ _PRIORITIES = {
     "high": tasks_pb2.HIGH,
     "critical": tasks_pb2.CRITICAL,
 }
-_CONSTRAINT_KEYS = ("require_gpu", "labels", "zones", "zone", "target_node", "prefer_zone")
 _INT32_MAX = 2**31 - 1
 
 
@@ -57,8 +56,8 @@ class TaskSpec:
     - `task_id`: choose the id yourself; None: the cluster chooses.
     - `max_attempts`: None: the cluster's default.
     - `labels`: your own words, usable in list filters.
-    - `constraints`: what the node must offer: `require_gpu`, `labels`, `zones` (any of them), `zone`,
-      `target_node`, and the wish `prefer_zone`. camelCase works too.
+    - `constraints`: what the node must offer, and what the task would like; all keys are listed in
+      `coterie.client.constraints`.
     - `start_delay`: do not start earlier than this after the submission.
     """
 
@@ -114,7 +113,7 @@ def prepare(spec: TaskSpec, tenant: str) -> Prepared:
     task.max_attempts = _max_attempts(spec.max_attempts, problems)
     task.no_checkpoint = not spec.checkpoint
     if spec.labels:
-        _fill_labels("labels", spec.labels, task.labels, problems)
+        fill_labels("labels", spec.labels, task.labels, problems)
     if spec.constraints or spec.target_node:
         _fill_constraints(spec, task.constraints, problems)
     payload = _encode(spec.payload, problems)
@@ -126,12 +125,6 @@ def prepare(spec: TaskSpec, tenant: str) -> Prepared:
         parent=f"tenants/{tenant}", task=task, request_id=spec.request_id or uuid.uuid4().hex
     )
     return Prepared(request, payload if len(payload) > INLINE_BYTES_MAX else None)
-
-
-def unknown_key(key: str, known: Sequence[str]) -> str:
-    """The sentence for an unknown key, with the nearest known one."""
-    near = difflib.get_close_matches(key, known, n=1)
-    return f"unknown key; did you mean {near[0]!r}?" if near else f"unknown key; known: {', '.join(known)}"
 
 
 def _fill_words(spec: TaskSpec, task: tasks_pb2.Task, problems: list[tuple[str, str]]) -> None:
@@ -152,59 +145,10 @@ def _fill_words(spec: TaskSpec, task: tasks_pb2.Task, problems: list[tuple[str, 
         task.task_id = spec.task_id
 
 
-def _fill_labels(field: str, labels: Any, into: Any, problems: list[tuple[str, str]]) -> None:
-    if not isinstance(labels, Mapping):
-        problems.append((field, f"{labels!r} is not a dict of texts"))
-        return
-    for key, value in labels.items():
-        if isinstance(key, str) and isinstance(value, str):
-            into[key] = value
-        else:
-            problems.append((f"{field}.{key}", f"{value!r}: labels are texts, write it in quotes"))
-
-
-def _fill_constraints(spec: TaskSpec, into: tasks_pb2.Constraints, problems: list[tuple[str, str]]) -> None:
+def _fill_constraints(spec: TaskSpec, into: tasks_pb2.Constraints, problems: Problems) -> None:
     if isinstance(spec.target_node, str):
         into.target_node = spec.target_node
-    given = spec.constraints or {}
-    if not isinstance(given, Mapping):
-        problems.append(("constraints", f"{given!r} is not a dict"))
-        return
-    flat = {key.replace("_", ""): key for key in _CONSTRAINT_KEYS}
-    for raw_key, value in given.items():
-        # requireGPU, requireGpu and require_gpu are one key.
-        key = flat.get(str(raw_key).replace("_", "").lower())
-        field = f"constraints.{raw_key}"
-        if key is None:
-            problems.append((field, unknown_key(str(raw_key), _CONSTRAINT_KEYS)))
-        elif key == "labels":
-            _fill_labels(field, value, into.labels, problems)
-        else:
-            _fill_constraint(key, field, value, into, problems)
-
-
-def _fill_constraint(
-    key: str, field: str, value: Any, into: tasks_pb2.Constraints, problems: list[tuple[str, str]]
-) -> None:
-    zones = [value] if key == "zone" else value
-    if key == "require_gpu":
-        if isinstance(value, bool):
-            into.require_gpu = value
-        else:
-            problems.append((field, f"{value!r} is not true or false"))
-    elif key in ("zone", "zones"):
-        if isinstance(zones, list | tuple) and all(isinstance(zone, str) and zone for zone in zones):
-            into.zones.extend(zones)
-        else:
-            problems.append((field, f"{value!r}: zones are non-empty texts"))
-    elif not isinstance(value, str):
-        problems.append((field, f"{value!r} is not a text"))
-    elif key == "prefer_zone":
-        into.prefer_zone = value
-    elif into.target_node not in ("", value):
-        problems.append((field, f"{value!r} contradicts target_node={into.target_node!r}: give one of them"))
-    else:
-        into.target_node = value
+    fill_constraints(spec.constraints or {}, into, problems)
 
 
 def _duration(field: str, value: Duration | None, problems: list[tuple[str, str]]) -> int:

@@ -27,6 +27,7 @@ from coterie.client import job as asynchronous_job
 from coterie.client.errors import ClusterClosed, SubmitErrors
 from coterie.client.job import ProgressCallback
 from coterie.client.models import Event, NodeInfo, Status, TaskInfo
+from coterie.client.routes import Route
 from coterie.client.settings import TLS, Timeouts
 from coterie.client.spec import TaskOptions, TaskSpec
 from coterie.client.units import Duration
@@ -121,6 +122,10 @@ class Job:
         """See `coterie.client.Job.watch`."""
         return _iterate(self._thread, self._job.watch(resume_token=resume_token))
 
+    def explain(self, *, strategy: str = "") -> Route:
+        """See `coterie.client.Job.explain`."""
+        return self._thread.run(self._job.explain(strategy=strategy))
+
     def cancel(self, reason: str = "") -> TaskInfo:
         """See `coterie.client.Job.cancel`."""
         return self._thread.run(self._job.cancel(reason))
@@ -188,7 +193,7 @@ class Cluster:
 
     def submit_task(
         self,
-        target_node: str | NodeInfo | None = None,
+        target_node: str | NodeInfo | Route | None = None,
         *,
         type: str,
         payload: Any = None,
@@ -221,6 +226,16 @@ class Cluster:
     def job(self, task_id: str) -> Job:
         """See `coterie.client.Cluster.job`."""
         return self._wrap(self._cluster.job(task_id))
+
+    def route_task(
+        self,
+        task: TaskSpec | Mapping[str, Any],
+        *,
+        strategy: str = "",
+        constraints: Mapping[str, Any] | None = None,
+    ) -> Route:
+        """See `coterie.client.Cluster.route_task`."""
+        return self._run(self._cluster.route_task(task, strategy=strategy, constraints=constraints))
 
     def list_tasks(
         self, *, filter: str = "", page_size: int = 50, limit: int | None = None, stale: bool = False

@@ -18,6 +18,7 @@ DEFAULT_TENANT = "default"
 ATTEMPTS_MAX = 100
 DURATION_MS_MAX = 366 * 24 * 3_600_000
 LABELS_MAX = 32
+COMPANIONS_MAX = 8
 LABEL_CHARS_MAX = 256
 _TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,127}")
@@ -86,7 +87,8 @@ class Admission:
     ) -> list[Violation]:
         task = request.task
         wrong = _names(request) + _type(task.type, skills) + _numbers(task) + _labels(task)
-        wrong += self._payload(convert.data_from_pb(task.payload)) + _zones(task.constraints)
+        wrong += self._payload(convert.data_from_pb(task.payload))
+        wrong += _zones(task.constraints) + _wishes(task.constraints)
         if task.payload.HasField("blob") and not task.payload.blob.sha256:
             wrong.append(Violation("task.payload.blob.sha256", "is empty; name the blob, or send it inline"))
         target = task.constraints.target_node
@@ -202,6 +204,31 @@ def _zones(constraints: tasks_pb2.Constraints) -> list[Violation]:
         if any(len(zone) > LABEL_CHARS_MAX for zone in zones):
             text = f"a zone has at most {LABEL_CHARS_MAX} characters"
             wrong.append(Violation(f"task.constraints.{name}", text))
+    return wrong
+
+
+def _wishes(constraints: tasks_pb2.Constraints) -> list[Violation]:
+    at, wrong = "task.constraints", []
+    for name, limit in (("memory_bytes", 1 << 50), ("gpus", 1_024), ("max_latency_ms", DURATION_MS_MAX)):
+        value = getattr(constraints, name)
+        if not 0 <= value <= limit:
+            wrong.append(Violation(f"{at}.{name}", f"{value} is not in 0..{limit}"))
+    wrong += [
+        Violation(f"{at}.{name}", f"has more than {LABEL_CHARS_MAX} characters")
+        for name in ("skill_version", "session")
+        if len(getattr(constraints, name)) > LABEL_CHARS_MAX
+    ]
+    if constraints.prefer_zone and constraints.prefer_same_zone:
+        text = "true, and prefer_zone too: give one of them"
+        wrong.append(Violation(f"{at}.prefer_same_zone", text))
+    if len(constraints.companions) > COMPANIONS_MAX:
+        text = f"{len(constraints.companions)} companions, the limit is {COMPANIONS_MAX}"
+        wrong.append(Violation(f"{at}.companions", text))
+    for place, one in enumerate(constraints.companions):
+        texts = (one.task_id, one.type, one.label_key, one.label_value)
+        if not any(texts[:3]) or any(len(text) > LABEL_CHARS_MAX for text in texts):
+            text = f"name a task_id, a type or a label_key, of at most {LABEL_CHARS_MAX} characters"
+            wrong.append(Violation(f"{at}.companions[{place}]", text))
     return wrong
 
 

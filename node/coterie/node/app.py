@@ -18,6 +18,7 @@ from coterie.node.direct import DirectRaft, Me
 from coterie.node.httpd import HttpServer
 from coterie.node.hub import Bell, Hub
 from coterie.node.incarnation import next_incarnation
+from coterie.node.latency import LatencyProbe
 from coterie.node.ledger import Ledger
 from coterie.node.ledger.feed import GapFiller, feed
 from coterie.node.links import Links, PeerChannels
@@ -123,6 +124,7 @@ class NodeApp:
     def _build_loops(self) -> None:
         settings, health = self.settings, self.settings.health
         self.book = LoadBook(self.clock, health.down_after_ms)
+        self.latency = LatencyProbe(self.channels, self.clock)
         self.lease = Lease(self.clock, health.lease_ms, self.host.extend_lease)
         self.proposer = Proposer(self.engine, self.metrics)
         self.filler = GapFiller(self.ledger, self.channels)
@@ -254,6 +256,7 @@ class NodeApp:
         )
         members = membership_keeper(self)
         loops = [dialer(self), reporter, keeper, self.filler, self.coordinator, members, self.worker]
+        loops.append(self.latency)
         return [loop.run() for loop in loops]  # type: ignore[attr-defined]
 
     def _takes_clients(self) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 from coterie.core.nouns import (
     NO_DATA,
+    Companion,
     Constraints,
     Data,
     Event,
@@ -51,6 +52,25 @@ def constraints_from_pb(message: tasks_pb2.Constraints) -> Constraints:
         zones=tuple(message.zones),
         target_node=message.target_node,
         prefer_zone=message.prefer_zone,
+        skill_version=message.skill_version,
+        memory_bytes=message.memory_bytes,
+        gpus=message.gpus,
+        require_coordinator=message.require_coordinator,
+        session=message.session,
+        max_latency_ms=message.max_latency_ms,
+        companions=tuple(_companion_from_pb(companion) for companion in message.companions),
+    )
+
+
+def _companion_from_pb(message: tasks_pb2.Companion) -> Companion:
+    return Companion(
+        message.task_id,
+        message.type,
+        message.label_key,
+        message.label_value,
+        message.away,
+        message.required,
+        message.zone,
     )
 
 
@@ -60,6 +80,20 @@ def _constraints_to_pb(constraints: Constraints, message: tasks_pb2.Constraints)
     message.zones.extend(constraints.zones)
     message.target_node = constraints.target_node
     message.prefer_zone = constraints.prefer_zone
+    message.skill_version = constraints.skill_version
+    message.memory_bytes, message.gpus = constraints.memory_bytes, constraints.gpus
+    message.require_coordinator = constraints.require_coordinator
+    message.session, message.max_latency_ms = constraints.session, constraints.max_latency_ms
+    for companion in constraints.companions:
+        message.companions.add(
+            task_id=companion.task_id,
+            type=companion.type,
+            label_key=companion.label_key,
+            label_value=companion.label_value,
+            away=companion.away,
+            required=companion.required,
+            zone=companion.zone,
+        )
 
 
 def labels_from_pb(labels: Any) -> tuple[Label, ...]:

@@ -27,6 +27,7 @@ from coterie.node.metrics import NodeMetrics
 from coterie.node.optimist import Optimist
 from coterie.node.proposer import Proposer
 from coterie.node.reads import Found, Reader
+from coterie.node.routes import Router
 from coterie.node.rpc import Context, Gate, seconds_left, streaming, unary
 from coterie.node.waits import RECHECK_S, wait_many
 from coterie.node.watch import Watcher
@@ -50,6 +51,7 @@ class GatewayParts:
     proposer: Proposer
     admission: Admission
     optimist: Optimist
+    router: Router
     reader: Reader
     watcher: Watcher
     hub: Hub
@@ -120,16 +122,23 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
         if parts.proposer.waiting_bytes > WAITING_BYTES_MAX:
             raise _full("too many proposals wait on this node")
         state = parts.state()
-        skills = {skill.name for node in state.nodes.values() for skill in node.skills}
-        command = parts.admission.command(
-            request, parts.clock.new_id(), skills | parts.local_skills(), state.nodes.keys()
-        )
+        command = self._checked(request)
         self._refuse_when_full(state, command)
         if request.task.task_id:
             await self._refuse_known_id(state, command)
         if command.payload.sha256:
             await self._ensure_blob(command)
         return command
+
+    def _checked(self, request: tasks_pb2.SubmitTaskRequest, origin: str = "") -> commands.SubmitTask:
+        """The command for a request without mistakes. Raises ApiError with all of them."""
+        parts, nodes = self._parts, self._parts.state().nodes
+        skills = {skill.name for node in nodes.values() for skill in node.skills}
+        command = parts.admission.command(
+            request, parts.clock.new_id(), skills | parts.local_skills(), nodes.keys()
+        )
+        same_zone = request.task.constraints.prefer_same_zone
+        return parts.router.stamped(command, same_zone=same_zone, origin=origin)
 
     def _refuse_when_full(self, state: ClusterState, command: commands.SubmitTask) -> None:
         queued = len(state.indexes.pending) + len(state.indexes.delayed)
@@ -268,6 +277,22 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
             message = f"task {task_id} has ended as {found.task.state.name}"
             raise ApiError(grpc.StatusCode.FAILED_PRECONDITION, "TASK_TERMINAL", message)
         return self._parts.reader.to_pb(found)
+
+    @unary
+    async def RouteTask(self, request: tasks_pb2.RouteTaskRequest, context: Context) -> tasks_pb2.Route:
+        parts, subject = self._parts, request.WhichOneof("subject")
+        if subject is None:
+            raise invalid([Violation("subject", "is missing; give a task, or the name of one that exists")])
+        asked = await parts.router.ask_leader(request)
+        if asked is not None:
+            return asked
+        if subject == "task":
+            submit = tasks_pb2.SubmitTaskRequest(parent=request.parent, task=request.task)
+            return parts.router.dry_run(self._checked(submit, request.origin), request.strategy)
+        found = await parts.reader.get(task_id_of(request.name), seconds_left(context))
+        route = parts.router.explain(found, request.strategy)
+        route.task.CopyFrom(parts.reader.to_pb(found))
+        return route
 
 
 class BlobsService(tasks_pb2_grpc.BlobsServicer):

@@ -118,6 +118,11 @@ class PeerService(peer_pb2_grpc.PeerServicer):
             yield rows
 
     @unary
+    async def Ping(self, request: peer_pb2.PingRequest, context: Context) -> peer_pb2.PingResponse:
+        self._peer(context)
+        return peer_pb2.PingResponse()
+
+    @unary
     async def GetLoads(
         self, request: peer_pb2.GetLoadsRequest, context: Context
     ) -> peer_pb2.GetLoadsResponse:

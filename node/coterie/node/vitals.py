@@ -33,6 +33,8 @@ def load_report(app: NodeApp) -> peer_pb2.LoadReport:
             running=load.running,
             running_ms=load.running_ms,
         )
+    for peer, rtt_ms in app.latency.rtt_ms.items():
+        report.peers.add(node_id=peer, rtt_ms=rtt_ms)
     return report
 
 

@@ -14,6 +14,7 @@ from coterie.node.gateway import BlobsService, GatewayParts, TasksService
 from coterie.node.members import KeeperParts, MembershipKeeper
 from coterie.node.optimist import Optimist
 from coterie.node.peer import PeerParts, PeerService
+from coterie.node.routes import Router, RouterParts
 from coterie.node.rpc import Gate
 from coterie.node.server import CLIENT_CALLS_MAX, Services
 from coterie.node.version import VERSION
@@ -56,6 +57,9 @@ def services(app: NodeApp) -> Services:
         admission=Admission(limits),
         optimist=Optimist(
             app.me, app.state, app.book, app.clock, lambda: app.engine.leader, settings.routing
+        ),
+        router=Router(
+            RouterParts(app.me, app.state, app.engine, app.book, app.channels, app.clock, settings.routing)
         ),
         reader=app.reader,
         watcher=Watcher(app.hub, app.reader, app.ledger, lambda: app.engine.has_quorum),

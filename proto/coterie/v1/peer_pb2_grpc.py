@@ -71,6 +71,11 @@ class PeerStub(object):
                 request_serializer=coterie_dot_v1_dot_peer__pb2.GetLoadsRequest.SerializeToString,
                 response_deserializer=coterie_dot_v1_dot_peer__pb2.GetLoadsResponse.FromString,
                 _registered_method=True)
+        self.Ping = channel.unary_unary(
+                '/coterie.v1.Peer/Ping',
+                request_serializer=coterie_dot_v1_dot_peer__pb2.PingRequest.SerializeToString,
+                response_deserializer=coterie_dot_v1_dot_peer__pb2.PingResponse.FromString,
+                _registered_method=True)
 
 
 class PeerServicer(object):
@@ -124,6 +129,13 @@ class PeerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Ping(self, request, context):
+        """Answers at once: the caller measures how far away this node is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PeerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -161,6 +173,11 @@ def add_PeerServicer_to_server(servicer, server):
                     servicer.GetLoads,
                     request_deserializer=coterie_dot_v1_dot_peer__pb2.GetLoadsRequest.FromString,
                     response_serializer=coterie_dot_v1_dot_peer__pb2.GetLoadsResponse.SerializeToString,
+            ),
+            'Ping': grpc.unary_unary_rpc_method_handler(
+                    servicer.Ping,
+                    request_deserializer=coterie_dot_v1_dot_peer__pb2.PingRequest.FromString,
+                    response_serializer=coterie_dot_v1_dot_peer__pb2.PingResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -353,6 +370,33 @@ class Peer(object):
             '/coterie.v1.Peer/GetLoads',
             coterie_dot_v1_dot_peer__pb2.GetLoadsRequest.SerializeToString,
             coterie_dot_v1_dot_peer__pb2.GetLoadsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Ping(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coterie.v1.Peer/Ping',
+            coterie_dot_v1_dot_peer__pb2.PingRequest.SerializeToString,
+            coterie_dot_v1_dot_peer__pb2.PingResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -46,6 +46,8 @@ class PeerStub:
     """Ledger rows written at log indexes above `after_index`, oldest first."""
     GetLoads: _grpc.UnaryUnaryMultiCallable[_peer_pb2.GetLoadsRequest, _peer_pb2.GetLoadsResponse]
     """Asks the node that leads for what only it knows."""
+    Ping: _grpc.UnaryUnaryMultiCallable[_peer_pb2.PingRequest, _peer_pb2.PingResponse]
+    """Answers at once: the caller measures how far away this node is."""
 
 @_typing.type_check_only
 class PeerAsyncStub(PeerStub):
@@ -64,6 +66,8 @@ class PeerAsyncStub(PeerStub):
     """Ledger rows written at log indexes above `after_index`, oldest first."""
     GetLoads: _aio.UnaryUnaryMultiCallable[_peer_pb2.GetLoadsRequest, _peer_pb2.GetLoadsResponse]  # type: ignore[assignment]
     """Asks the node that leads for what only it knows."""
+    Ping: _aio.UnaryUnaryMultiCallable[_peer_pb2.PingRequest, _peer_pb2.PingResponse]  # type: ignore[assignment]
+    """Answers at once: the caller measures how far away this node is."""
 
 class PeerServicer(metaclass=_abc_1.ABCMeta):
     """Peer: node to node, mutual TLS. The certificate must name the node that calls."""
@@ -121,5 +125,13 @@ class PeerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_peer_pb2.GetLoadsResponse, _abc.Awaitable[_peer_pb2.GetLoadsResponse]]:
         """Asks the node that leads for what only it knows."""
+
+    @_abc_1.abstractmethod
+    def Ping(
+        self,
+        request: _peer_pb2.PingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_peer_pb2.PingResponse, _abc.Awaitable[_peer_pb2.PingResponse]]:
+        """Answers at once: the caller measures how far away this node is."""
 
 def add_PeerServicer_to_server(servicer: PeerServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

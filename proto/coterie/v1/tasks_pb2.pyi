@@ -285,17 +285,41 @@ class Constraints(_message.Message):
     ZONES_FIELD_NUMBER: _builtins.int
     TARGET_NODE_FIELD_NUMBER: _builtins.int
     PREFER_ZONE_FIELD_NUMBER: _builtins.int
+    SKILL_VERSION_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    GPUS_FIELD_NUMBER: _builtins.int
+    REQUIRE_COORDINATOR_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
+    MAX_LATENCY_MS_FIELD_NUMBER: _builtins.int
+    PREFER_SAME_ZONE_FIELD_NUMBER: _builtins.int
+    COMPANIONS_FIELD_NUMBER: _builtins.int
     require_gpu: _builtins.bool
     target_node: _builtins.str
     """this node only"""
     prefer_zone: _builtins.str
     """soft"""
+    skill_version: _builtins.str
+    """this revision of the skill"""
+    memory_bytes: _builtins.int
+    """set aside on the node while the task is there"""
+    gpus: _builtins.int
+    """set aside likewise"""
+    require_coordinator: _builtins.bool
+    """only on the node that leads when the task is placed"""
+    session: _builtins.str
+    """soft: where the last task of this session ran"""
+    max_latency_ms: _builtins.int
+    """round trip between the node that takes the task and the one that runs it"""
+    prefer_same_zone: _builtins.bool
+    """soft: the zone of the node that takes the task"""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
     def zones(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """any of these; empty: any zone"""
 
+    @_builtins.property
+    def companions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Companion]: ...
     def __init__(
         self,
         *,
@@ -304,14 +328,65 @@ class Constraints(_message.Message):
         zones: _abc.Iterable[_builtins.str] | None = ...,
         target_node: _builtins.str = ...,
         prefer_zone: _builtins.str = ...,
+        skill_version: _builtins.str = ...,
+        memory_bytes: _builtins.int = ...,
+        gpus: _builtins.int = ...,
+        require_coordinator: _builtins.bool = ...,
+        session: _builtins.str = ...,
+        max_latency_ms: _builtins.int = ...,
+        prefer_same_zone: _builtins.bool = ...,
+        companions: _abc.Iterable[Global___Companion] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "prefer_zone", b"prefer_zone", "require_gpu", b"require_gpu", "target_node", b"target_node", "zones", b"zones"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["companions", b"companions", "gpus", b"gpus", "labels", b"labels", "max_latency_ms", b"max_latency_ms", "memory_bytes", b"memory_bytes", "prefer_same_zone", b"prefer_same_zone", "prefer_zone", b"prefer_zone", "require_coordinator", b"require_coordinator", "require_gpu", b"require_gpu", "session", b"session", "skill_version", b"skill_version", "target_node", b"target_node", "zones", b"zones"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Constraints: _TypeAlias = Constraints  # noqa: Y015
+
+@_typing.final
+class Companion(_message.Message):
+    """Other tasks that a task wants to be near to, or away from. What is left empty matches every task."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    LABEL_KEY_FIELD_NUMBER: _builtins.int
+    LABEL_VALUE_FIELD_NUMBER: _builtins.int
+    AWAY_FIELD_NUMBER: _builtins.int
+    REQUIRED_FIELD_NUMBER: _builtins.int
+    ZONE_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    type: _builtins.str
+    label_key: _builtins.str
+    label_value: _builtins.str
+    """empty: any value of that key"""
+    away: _builtins.bool
+    """keep away instead of near"""
+    required: _builtins.bool
+    """a condition instead of a wish"""
+    zone: _builtins.bool
+    """near is the whole zone, not only the node"""
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        type: _builtins.str = ...,
+        label_key: _builtins.str = ...,
+        label_value: _builtins.str = ...,
+        away: _builtins.bool = ...,
+        required: _builtins.bool = ...,
+        zone: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["away", b"away", "label_key", b"label_key", "label_value", b"label_value", "required", b"required", "task_id", b"task_id", "type", b"type", "zone", b"zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Companion: _TypeAlias = Companion  # noqa: Y015
 
 @_typing.final
 class TaskError(_message.Message):
@@ -1526,3 +1601,220 @@ class ListTenantsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListTenantsResponse: _TypeAlias = ListTenantsResponse  # noqa: Y015
+
+@_typing.final
+class RouteTaskRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    LOCAL_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    name: _builtins.str
+    """a task that exists"""
+    strategy: _builtins.str
+    """another than the cluster's: round-robin, hash, least-loaded, adaptive"""
+    local: _builtins.bool
+    """by what this node knows; else by what the leader knows"""
+    origin: _builtins.str
+    """the node that took the request, when it was passed on"""
+    @_builtins.property
+    def task(self) -> Global___Task:
+        """as for SubmitTask"""
+
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        task: Global___Task | None = ...,
+        name: _builtins.str = ...,
+        strategy: _builtins.str = ...,
+        local: _builtins.bool = ...,
+        origin: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "subject", b"subject", "task", b"task"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["local", b"local", "name", b"name", "origin", b"origin", "parent", b"parent", "strategy", b"strategy", "subject", b"subject", "task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_subject: _TypeAlias = _typing.Literal["task", "name"]  # noqa: Y015
+    _WhichOneofArgType_subject: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_subject) -> _WhichOneofReturnType_subject | None: ...
+
+Global___RouteTaskRequest: _TypeAlias = RouteTaskRequest  # noqa: Y015
+
+@_typing.final
+class RouteTerm(_message.Message):
+    """cost = (sum of the amounts) x (product of the factors); the lowest wins."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    FACTOR_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    amount: _builtins.float
+    """in the unit of the strategy: ms for adaptive"""
+    factor: _builtins.float
+    detail: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        amount: _builtins.float = ...,
+        factor: _builtins.float = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "detail", b"detail", "factor", b"factor", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RouteTerm: _TypeAlias = RouteTerm  # noqa: Y015
+
+@_typing.final
+class RouteObjection(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    filter: _builtins.str
+    """status, draining, skill, gpu, zone, labels, memory, breaker, capacity, ..."""
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        filter: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RouteObjection: _TypeAlias = RouteObjection  # noqa: Y015
+
+@_typing.final
+class RouteCandidate(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    FIT_FIELD_NUMBER: _builtins.int
+    CHOSEN_FIELD_NUMBER: _builtins.int
+    COST_FIELD_NUMBER: _builtins.int
+    TERMS_FIELD_NUMBER: _builtins.int
+    OBJECTIONS_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    CAPACITY_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    fit: _builtins.bool
+    """it may run the task, now or when it has room"""
+    chosen: _builtins.bool
+    cost: _builtins.float
+    """unset: it was not compared"""
+    held: _builtins.int
+    """tasks it has, against its capacity"""
+    capacity: _builtins.int
+    @_builtins.property
+    def terms(self) -> _containers.RepeatedCompositeFieldContainer[Global___RouteTerm]: ...
+    @_builtins.property
+    def objections(self) -> _containers.RepeatedCompositeFieldContainer[Global___RouteObjection]: ...
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        fit: _builtins.bool = ...,
+        chosen: _builtins.bool = ...,
+        cost: _builtins.float | None = ...,
+        terms: _abc.Iterable[Global___RouteTerm] | None = ...,
+        objections: _abc.Iterable[Global___RouteObjection] | None = ...,
+        held: _builtins.int = ...,
+        capacity: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cost", b"_cost", "cost", b"cost"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost", b"_cost", "capacity", b"capacity", "chosen", b"chosen", "cost", b"cost", "fit", b"fit", "held", b"held", "node_id", b"node_id", "objections", b"objections", "terms", b"terms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cost: _TypeAlias = _typing.Literal["cost"]  # noqa: Y015
+    _WhichOneofArgType__cost: _TypeAlias = _typing.Literal["_cost", b"_cost"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cost) -> _WhichOneofReturnType__cost | None: ...
+
+Global___RouteCandidate: _TypeAlias = RouteCandidate  # noqa: Y015
+
+@_typing.final
+class Route(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class WeightsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NODE_FIELD_NUMBER: _builtins.int
+    WAIT_REASON_FIELD_NUMBER: _builtins.int
+    WAIT_DETAIL_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FIELD_NUMBER: _builtins.int
+    DECIDED_BY_FIELD_NUMBER: _builtins.int
+    APPLIED_INDEX_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    """empty: none now"""
+    wait_reason: Global___WaitReason.ValueType
+    wait_detail: _builtins.str
+    strategy: _builtins.str
+    decided_by: _builtins.str
+    """the node whose load reports were used"""
+    applied_index: _builtins.int
+    """of the state that was used"""
+    @_builtins.property
+    def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___RouteCandidate]:
+        """best first, then the refused ones by id"""
+
+    @_builtins.property
+    def weights(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]: ...
+    @_builtins.property
+    def task(self) -> Global___Task:
+        """of a task that exists, as it is"""
+
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        wait_reason: Global___WaitReason.ValueType = ...,
+        wait_detail: _builtins.str = ...,
+        candidates: _abc.Iterable[Global___RouteCandidate] | None = ...,
+        strategy: _builtins.str = ...,
+        weights: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        decided_by: _builtins.str = ...,
+        applied_index: _builtins.int = ...,
+        task: Global___Task | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_index", b"applied_index", "candidates", b"candidates", "decided_by", b"decided_by", "node", b"node", "strategy", b"strategy", "task", b"task", "wait_detail", b"wait_detail", "wait_reason", b"wait_reason", "weights", b"weights"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Route: _TypeAlias = Route  # noqa: Y015

@@ -76,6 +76,11 @@ class TasksStub(object):
                 request_serializer=coterie_dot_v1_dot_tasks__pb2.CancelTaskRequest.SerializeToString,
                 response_deserializer=coterie_dot_v1_dot_tasks__pb2.Task.FromString,
                 _registered_method=True)
+        self.RouteTask = channel.unary_unary(
+                '/coterie.v1.Tasks/RouteTask',
+                request_serializer=coterie_dot_v1_dot_tasks__pb2.RouteTaskRequest.SerializeToString,
+                response_deserializer=coterie_dot_v1_dot_tasks__pb2.Route.FromString,
+                _registered_method=True)
 
 
 class TasksServicer(object):
@@ -137,6 +142,13 @@ class TasksServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RouteTask(self, request, context):
+        """Where a task would go now, or why one waits: every node with everything that counts. Changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TasksServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -179,6 +191,11 @@ def add_TasksServicer_to_server(servicer, server):
                     servicer.CancelTask,
                     request_deserializer=coterie_dot_v1_dot_tasks__pb2.CancelTaskRequest.FromString,
                     response_serializer=coterie_dot_v1_dot_tasks__pb2.Task.SerializeToString,
+            ),
+            'RouteTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.RouteTask,
+                    request_deserializer=coterie_dot_v1_dot_tasks__pb2.RouteTaskRequest.FromString,
+                    response_serializer=coterie_dot_v1_dot_tasks__pb2.Route.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -399,6 +416,33 @@ class Tasks(object):
             '/coterie.v1.Tasks/CancelTask',
             coterie_dot_v1_dot_tasks__pb2.CancelTaskRequest.SerializeToString,
             coterie_dot_v1_dot_tasks__pb2.Task.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RouteTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coterie.v1.Tasks/RouteTask',
+            coterie_dot_v1_dot_tasks__pb2.RouteTaskRequest.SerializeToString,
+            coterie_dot_v1_dot_tasks__pb2.Route.FromString,
             options,
             channel_credentials,
             insecure,

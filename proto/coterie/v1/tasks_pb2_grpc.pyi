@@ -49,6 +49,8 @@ class TasksStub:
     """Events of one task in order, resumable on any node with the token of the last event seen."""
     CancelTask: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.CancelTaskRequest, _tasks_pb2.Task]
     """Cancels the task and every task that names it as its parent."""
+    RouteTask: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.RouteTaskRequest, _tasks_pb2.Route]
+    """Where a task would go now, or why one waits: every node with everything that counts. Changes nothing."""
 
 @_typing.type_check_only
 class TasksAsyncStub(TasksStub):
@@ -71,6 +73,8 @@ class TasksAsyncStub(TasksStub):
     """Events of one task in order, resumable on any node with the token of the last event seen."""
     CancelTask: _aio.UnaryUnaryMultiCallable[_tasks_pb2.CancelTaskRequest, _tasks_pb2.Task]  # type: ignore[assignment]
     """Cancels the task and every task that names it as its parent."""
+    RouteTask: _aio.UnaryUnaryMultiCallable[_tasks_pb2.RouteTaskRequest, _tasks_pb2.Route]  # type: ignore[assignment]
+    """Where a task would go now, or why one waits: every node with everything that counts. Changes nothing."""
 
 class TasksServicer(metaclass=_abc_1.ABCMeta):
     """Tasks: submit work to any node and follow it on any node. A successful reply to a
@@ -138,6 +142,14 @@ class TasksServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_tasks_pb2.Task, _abc.Awaitable[_tasks_pb2.Task]]:
         """Cancels the task and every task that names it as its parent."""
+
+    @_abc_1.abstractmethod
+    def RouteTask(
+        self,
+        request: _tasks_pb2.RouteTaskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tasks_pb2.Route, _abc.Awaitable[_tasks_pb2.Route]]:
+        """Where a task would go now, or why one waits: every node with everything that counts. Changes nothing."""
 
 def add_TasksServicer_to_server(servicer: TasksServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
