@@ -12,7 +12,7 @@ import pytest
 from coterie.core.commands import AssignTask, BeginLeadership, Command, MarkNode, Outcome, SetDrain
 from coterie.core.machine import apply
 from coterie.core.nouns import NodeId, NodeStatus, Policy
-from coterie.core.ports import Member, Role
+from coterie.core.ports import Member, NotCommitted, Role
 from coterie.core.scheduler import PlanPolicy
 from coterie.core.state import Moment
 from coterie.node.coordinator import ClusterNaming, Coordinator, CoordinatorParts
@@ -28,12 +28,13 @@ ME, OTHER = NodeId("n1"), NodeId("n2")
 class FakeClock:
     def __init__(self) -> None:
         self.now_s = 1_000.0
+        self.set_back_ms = 0
 
     def monotonic(self) -> float:
         return self.now_s
 
     def now_ms(self) -> int:
-        return int(self.now_s * 1000)
+        return int(self.now_s * 1000) - self.set_back_ms
 
     def dice(self) -> int:
         return 0
@@ -162,6 +163,56 @@ async def test_a_restarted_node_has_a_grace_of_its_own(world: World) -> None:
     world.report(ME)
     world.join(OTHER, incarnation=2)
     assert await world.look() == []
+
+
+async def test_a_node_that_is_given_up_gets_no_lease_until_it_is_back(world: World) -> None:
+    """From the moment the verdict leaves: an old replica would start what others have finished."""
+    assert world.coordinator.may_lease(OTHER)
+    world.clock.now_s += 3.1
+    world.report(ME)
+    during: list[bool] = []
+    world.during = [lambda: during.append(world.coordinator.may_lease(OTHER))]
+    await world.look()
+    assert during == [False], "the verdict is on its way"
+    assert not world.coordinator.may_lease(OTHER)
+    assert world.coordinator.may_lease(ME)
+    world.report(OTHER)
+    world.report(OTHER)
+    await world.look()
+    assert world.coordinator.may_lease(OTHER)
+
+
+async def test_a_leadership_that_has_not_begun_grants_no_lease(world: World) -> None:
+    world.engine.term = 7
+    assert not world.coordinator.may_lease(ME)
+    await world.look()
+    assert world.coordinator.may_lease(ME)
+
+
+async def test_after_an_unknown_outcome_the_leadership_begins_again(world: World) -> None:
+    """A verdict that got no answer may be applied later, unless a later entry was applied before it."""
+
+    def lose() -> None:
+        raise NotCommitted("no answer in time")
+
+    world.clock.now_s += 3.1
+    world.report(ME)
+    world.during = [lose]
+    running = asyncio.ensure_future(world.coordinator.run())
+    world.bell.ring()
+    await asyncio.sleep(0.05)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert [type(command) for command in world.proposed][:1] == [BeginLeadership]
+
+
+async def test_a_clock_that_was_set_back_holds_no_delayed_task_up(world: World) -> None:
+    world.core.do(submit_command("t1", start_delay_ms=500))
+    assert await world.look() == []
+    world.clock.set_back_ms = 500_000
+    world.clock.now_s += 0.6
+    world.report(ME, OTHER)
+    assert [type(command) for command in await world.look()] == [AssignTask]
 
 
 async def drained(world: World) -> None:

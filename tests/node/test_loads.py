@@ -58,6 +58,18 @@ def test_an_older_answer_never_shortens_a_lease() -> None:
     assert lease.valid and len(extended) == 1
 
 
+def test_a_lease_that_had_run_out_begins_a_new_period() -> None:
+    clock = FakeClock()
+    lease, _ = make_lease(clock)
+    lease.extend_from(100.0)
+    clock.now = 100.69
+    lease.extend_from(100.69)
+    assert lease.period == 1
+    clock.now = 101.39
+    lease.extend_from(101.39)
+    assert lease.period == 2
+
+
 def report(node_id: str) -> peer_pb2.LoadReport:
     return peer_pb2.LoadReport(node_id=node_id, incarnation=1)
 

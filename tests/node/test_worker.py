@@ -21,6 +21,17 @@ from tests.core.builders import CoreCluster, register_command, submit_command
 from tests.node.test_job import FakeBlobs, FakeHost
 
 ME = NodeId("n1")
+LEASE_MS = 2_000
+
+
+class SlowClock(Clock):
+    """Stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def monotonic(self) -> float:
+        return self.now
 
 
 class World:
@@ -31,13 +42,37 @@ class World:
         self.entries: list[list[Command]] = []
         self.gate = asyncio.Event()
         self.gate.set()
-        clock = Clock()
-        self.lease = Lease(clock, 60_000, lambda ms: None)
+        clock = self.clock = SlowClock()
+        self.lease = Lease(clock, LEASE_MS, lambda ms: None)
         self.lease.extend_from(clock.monotonic())
+        self.caught_up = asyncio.Event()
+        self.caught_up.set()
         self.host = FakeHost()
-        tail: tuple[Any, ...] = (FakeBlobs(), self.host, self.lease, Bell(), clock, NodeMetrics())
+        tail: tuple[Any, ...] = (
+            FakeBlobs(),
+            self.host,
+            self.lease,
+            Bell(),
+            clock,
+            NodeMetrics(),
+            self.barrier,
+        )
         parts: tuple[Any, ...] = (register_command("n1"), lambda: self.core.state, self, *tail)
         self.worker = Worker(WorkerParts(*parts))
+
+    async def barrier(self, timeout_s: float) -> int:
+        await self.caught_up.wait()
+        return 0
+
+    def runs(self) -> int:
+        return self.worker.running
+
+    async def look(self) -> None:
+        """A round, and what it began besides; then a round that sees it."""
+        for _ in range(2):
+            await self.worker._round()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
 
     async def propose(self, commands: Sequence[Command], timeout_s: float) -> list[Outcome]:
         self.entries.append(list(commands))
@@ -60,7 +95,7 @@ async def test_a_stopping_node_gives_everything_back_and_goes_down_in_one_entry(
     world.core.running("t1")
     world.core.do(submit_command("t2"))
     world.core.assign("t2")
-    await world.worker._round()
+    await world.look()
     await world.host.started.wait()
     world.entries.clear()
     await world.worker.leave()
@@ -84,3 +119,35 @@ async def test_a_cancellation_is_confirmed_once_however_often_it_is_looked_at(wo
     world.gate.set()
     await asyncio.gather(*world.worker._confirming.values())
     assert world.core.task("t1").state is TaskState.CANCELLED
+
+
+async def test_after_a_lost_lease_nothing_begins_before_the_replica_has_caught_up(world: World) -> None:
+    """What it held may have been given away, and the steps of it done elsewhere, while it was cut off."""
+    world.clock.now += LEASE_MS / 1000
+    world.core.running("t1")
+    world.caught_up.clear()
+    await world.look()
+    assert world.runs() == 0, "without a lease"
+    world.lease.extend_from(world.clock.now)
+    await world.look()
+    assert world.runs() == 0, "with a lease, and an old replica"
+    world.core.do(MarkNode(ME, 1, NodeStatus.DOWN))  # this is what it had not seen
+    world.caught_up.set()
+    await world.look()
+    assert world.runs() == 0
+    world.core.do(MarkNode(ME, 1, NodeStatus.UP))
+    world.core.assign("t1")
+    await world.look()
+    assert world.runs() == 1
+    await world.worker._end_all()
+
+
+async def test_a_lease_that_is_renewed_in_time_asks_nobody(world: World) -> None:
+    await world.look()
+    world.caught_up.clear()
+    world.clock.now += 0.9 * LEASE_MS / 1000
+    world.lease.extend_from(world.clock.now)
+    world.core.running("t1")
+    await world.look()
+    assert world.runs() == 1
+    await world.worker._end_all()

@@ -52,6 +52,21 @@ def test_entry_times_never_go_back_even_when_the_clock_does() -> None:
     assert group.committed("n2", b"d").at_ms > first
 
 
+def test_entry_times_go_on_after_the_clock_was_set_back() -> None:
+    """Else a retry that is due in 50 ms would wait for an hour."""
+    group = Group(3)
+    group.elect("n1")
+    first = group.committed("n1", b"a").at_ms
+    group.clock.wall -= 3_600_000
+    group.elect("n2")
+    group.pass_ms(300)
+    assert first + 300 <= group.committed("n2", b"b").at_ms <= first + 1_000
+    for _ in range(40):
+        group.clock.now_ms += 0.25
+        last = group.committed("n2", b"c").at_ms
+    assert last >= first + 309  # parts of a millisecond add up
+
+
 def test_nothing_is_acknowledged_before_it_is_durable() -> None:
     group = Group(3)
     group.elect("n1")

@@ -28,6 +28,7 @@ class SyncObj(snapshots.SyncObj):
         self._remembers_all = True
         self._durable_index = 0
         self._applied_term = 0
+        self._stamped = (0, 0.0)  # a moment of the log's time, and the same on the monotonic clock (s)
         self.applied_some = False
         super().__init__(*args)
         self._proposals = Proposals(
@@ -111,6 +112,7 @@ class SyncObj(snapshots.SyncObj):
 
     def __onBecomeLeader(self) -> None:
         self._remembered, self._remembers_all = {}, True
+        self._stamped = (self._log.last_at_ms, self._now())
         super().__onBecomeLeader()
 
     def _on_forward(self, node: Node, message: m.Forward) -> None:
@@ -157,8 +159,18 @@ class SyncObj(snapshots.SyncObj):
         raise NotImplementedError
 
     def _append_entry(self, entry_id: bytes, body: bytes) -> None:
-        at_ms = max(self._clock.wall_ms(), self._log.last_at_ms)
+        at_ms = self._stamp()
         self._log.add(seal(at_ms, entry_id, body), self._log.last_index + 1, self.__raftCurrentTerm)
+
+    def _stamp(self) -> int:
+        """The wall clock; when that was set back, the log's time goes on from where it was."""
+        last_ms, last_at = self._stamped
+        now = self._now()
+        at_ms, wall_ms = last_ms + int((now - last_at) * 1000), self._clock.wall_ms()
+        if wall_ms > at_ms:
+            at_ms = wall_ms
+            self._stamped = (wall_ms, now)
+        return at_ms
 
     # --- back on the follower ---
 

@@ -149,6 +149,7 @@ class NodeApp:
                 self.bell,
                 self.clock,
                 self.metrics,
+                self.engine.read_barrier,
             )
         )
         self.coordinator = Coordinator(

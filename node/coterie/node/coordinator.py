@@ -11,7 +11,7 @@ from coterie.core.nouns import NodeId, NodeStatus, Policy
 from coterie.core.ports import Engine, NotCommitted, Role
 from coterie.core.scheduler import PlanPolicy, View, next_clock_ms, plan
 from coterie.core.state import ClusterState
-from coterie.node.clock import Clock
+from coterie.node.clock import Clock, LogTime
 from coterie.node.hub import Bell, wait_for_bell
 from coterie.node.loads import LoadBook
 from coterie.node.observability import get_logger
@@ -56,20 +56,25 @@ class Coordinator:
         self._me, self._engine, self._state = parts.me, parts.engine, parts.state
         self._proposer, self._book, self._clock = parts.proposer, parts.book, parts.clock
         self._policy, self._naming = parts.policy, parts.naming
+        self._time = LogTime(parts.clock, lambda: parts.state().meta.clock_ms)
         self._bell = parts.bell.listener()
         self._term = 0  # of the leadership the load book belongs to
         self._looked_at_ms = 0
         self._hand_over_at = float("-inf")  # monotonic: not before
+        self._condemned: set[NodeId] = set()  # a verdict that they are down is on its way
+        self._book.grants = self.may_lease
 
     async def run(self) -> None:
         while True:
             await wait_for_bell(self._bell, self._pause_s())
-            self._looked_at_ms = self._clock.now_ms()
+            self._looked_at_ms = self._time.now_ms()
             if not self._engine.is_leader:
                 continue
             try:
                 await self._lead()
             except NotCommitted as error:
+                # What was proposed may yet be applied, until an entry that was proposed later is.
+                self._term = 0
                 log.debug("plan not committed", extra={"error": str(error)})
             except Exception:
                 log.exception("the coordinator failed; it starts again")
@@ -80,7 +85,7 @@ class Coordinator:
         due = next_clock_ms(self._state())
         if due <= self._looked_at_ms:
             return IDLE_S
-        return min(IDLE_S, max(0.001, (due - self._clock.now_ms()) / 1000))
+        return min(IDLE_S, max(0.001, (due - self._time.now_ms()) / 1000))
 
     async def _lead(self) -> None:
         """One round. A leadership begins only when everything committed before it is applied here."""
@@ -102,6 +107,7 @@ class Coordinator:
         if not isinstance(outcome, Accepted):
             return False
         self._term = term
+        self._condemned.clear()
         self._book.begin(list(self._state().nodes))
         log.info("leading", extra={"term": term})
         await self._configure()
@@ -114,6 +120,13 @@ class Coordinator:
         engine = self._engine
         return engine.is_leader and engine.term == self._term and engine.has_quorum
 
+    def may_lease(self, node_id: NodeId) -> bool:
+        """Whether that node may run skills on this leader's word. Not one that was given up, or is being
+        given up: its tasks are elsewhere, and its replica may not know that yet."""
+        node = self._state().nodes.get(node_id)
+        given_up = node_id in self._condemned or (node is not None and node.status is NodeStatus.DOWN)
+        return self._may_plan() and not given_up
+
     def _plan(self) -> list[Command]:
         state = self._state()
         self._book.retain(state.nodes)
@@ -121,13 +134,16 @@ class Coordinator:
             self._book.expect(node.node_id, node.incarnation)
         book = self._book
         view = View(
-            self._clock.now_ms(), book.loads(), book.fresh(), self._clock.dice(), self._term, leader=self._me
+            self._time.now_ms(), book.loads(), book.fresh(), self._clock.dice(), self._term, leader=self._me
         )
         return plan(state, view, self._policy)
 
     async def _carry_out(self, commands: list[Command]) -> bool:
         """Whether to look again at once."""
+        down = {c.node_id for c in commands if isinstance(c, MarkNode) and c.status is NodeStatus.DOWN}
+        self._condemned |= down
         outcomes = await self._proposer.propose(commands, PROPOSE_TIMEOUT_S)
+        self._condemned -= down
         for command, outcome in zip(commands, outcomes, strict=True):
             if isinstance(command, MarkNode) and isinstance(outcome, Accepted):
                 level = log.warning if command.status is NodeStatus.DOWN else log.info

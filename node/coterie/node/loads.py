@@ -38,6 +38,8 @@ class LoadBook:
     def __init__(self, clock: Clock, down_after_ms: int) -> None:
         self._clock, self._down_after_ms = clock, down_after_ms
         self._seen: dict[NodeId, _Seen] = {}
+        self.grants: Callable[[NodeId], bool] = lambda node_id: True
+        """Whether that node may have a lease from this leader; the coordinator says."""
 
     def copy_from(self, ack: peer_pb2.ReportAck) -> None:
         """What the leader knows, for a follower's own placements. Followers judge nobody by it."""
@@ -106,6 +108,8 @@ class Lease:
     def __init__(self, clock: Clock, lease_ms: int, on_extend: Callable[[int], None]) -> None:
         self._clock, self._lease_s, self._on_extend = clock, lease_ms / 1000, on_extend
         self._until = float("-inf")
+        self.period = 0
+        """Grows with every grant after the lease had run out: meanwhile this node may have been given up."""
 
     def extend_from(self, sent_at: float) -> None:
         """`sent_at` (monotonic seconds) was answered."""
@@ -114,6 +118,8 @@ class Lease:
             return
         left_ms = int((until - self._clock.monotonic()) * 1000)
         if left_ms > 0:
+            if not self.valid:
+                self.period += 1
             self._until = until
             self._on_extend(left_ms)
 
@@ -149,8 +155,10 @@ class Reporter:
                 await asyncio.sleep(min(0.05, self._interval_s))
 
     async def _lead(self) -> None:
-        self._book.note(self._make_report())
-        self._lease.extend_from(self._engine.quorum_contact_at())
+        report = self._make_report()
+        self._book.note(report)
+        if self._book.grants(NodeId(report.node_id)):
+            self._lease.extend_from(self._engine.quorum_contact_at())
         await asyncio.sleep(self._interval_s)
 
     async def _follow(self, leader: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 
+from coterie.core.nouns import NodeId
 from coterie.core.ports import Engine
 from coterie.node.blob_exchange import CHUNK_BYTES, receive_blob
 from coterie.node.blobs import BlobStore
@@ -86,7 +87,8 @@ class PeerService(peer_pb2_grpc.PeerServicer):
         leads = parts.engine.is_leader and age_s <= parts.quorum_fresh_s
         if leads and report.node_id == peer:
             parts.book.note(report)
-        ack = peer_pb2.ReportAck(sent_at_us=report.sent_at_us, lease=leads, leader=parts.engine.leader)
+        lease = leads and parts.book.grants(NodeId(peer))
+        ack = peer_pb2.ReportAck(sent_at_us=report.sent_at_us, lease=lease, leader=parts.engine.leader)
         if leads:
             for other, age_ms in parts.book.reports():
                 ack.loads.add(report=other, age_ms=age_ms)

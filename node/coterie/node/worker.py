@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from coterie.core.agenda import Action, Cancel, Pause, Start, Stop, agenda
@@ -20,7 +20,7 @@ from coterie.core.ports import NotCommitted
 from coterie.core.routing import SkillLoad
 from coterie.core.state import ClusterState
 from coterie.node.blob_exchange import BlobExchange
-from coterie.node.clock import Clock
+from coterie.node.clock import Clock, LogTime
 from coterie.node.hub import Bell, wait_for_bell
 from coterie.node.job import Job, JobFactory
 from coterie.node.loads import Lease
@@ -33,6 +33,7 @@ log = get_logger(__name__)
 
 IDLE_S = 0.25
 PROPOSE_TIMEOUT_S = 10.0
+BARRIER_S = 2.0
 REGISTER_PAUSE_S = 0.2
 CANCEL_GRACE_MS = 2_000
 
@@ -50,6 +51,7 @@ class WorkerParts:
     bell: Bell
     clock: Clock
     metrics: NodeMetrics
+    barrier: Callable[[float], Awaitable[int]]  # see Engine.read_barrier
 
 
 class Worker:
@@ -60,8 +62,11 @@ class Worker:
         self._me: NodeId = parts.registration.node_id
         self._incarnation = parts.registration.incarnation
         self._bell = parts.bell.listener()
+        self._time = LogTime(parts.clock, lambda: parts.state().meta.clock_ms)
         self._jobs: dict[TaskId, Job] = {}
         self._leaving = False
+        self._caught_up_in = 0  # the period of the lease for which the replica is known to be fresh enough
+        self._catching_up: asyncio.Task[None] | None = None
         self._confirming: dict[ConfirmCancel | ReleaseTask, asyncio.Task[None]] = {}
         self._factory = JobFactory(parts.proposer, parts.blobs, parts.host, parts.clock, parts.metrics)
 
@@ -105,6 +110,7 @@ class Worker:
         if not self._registered(state):
             await self._register()
             return
+        self._catch_up()
         running = {task_id: job.attempt for task_id, job in self._jobs.items()}
         for action in agenda(state, self._me, self._incarnation, running):
             self._act(action, state)
@@ -132,11 +138,33 @@ class Worker:
                 self._pause(task_id, attempt)
 
     def _start(self, task: Task, state: ClusterState) -> None:
-        if task.task_id in self._jobs or self._leaving or not self._parts.lease.valid:
+        if task.task_id in self._jobs or self._leaving or not self._may_start():
             return  # an earlier attempt is still ending, or we may not run anything now
         job = self._factory.make(task, state.steps.get(task.task_id, ()))
         self._jobs[task.task_id] = job
         job.start(lambda: self._ended(job))
+
+    def _may_start(self) -> bool:
+        lease = self._parts.lease
+        return lease.valid and lease.period == self._caught_up_in
+
+    def _catch_up(self) -> None:
+        """While it had no lease, what this node held may have been given away and done elsewhere, and its
+        replica may not show it yet. As long as a lease lasts, nobody gives up a node that has it."""
+        lease = self._parts.lease
+        if lease.valid and lease.period != self._caught_up_in and self._catching_up is None:
+            task = asyncio.get_running_loop().create_task(self._pass_barrier(lease.period), name="catch up")
+            self._catching_up = task
+
+    async def _pass_barrier(self, period: int) -> None:
+        try:
+            await self._parts.barrier(BARRIER_S)
+            self._caught_up_in = period
+        except NotCommitted as error:
+            log.debug("not caught up yet", extra={"error": str(error)})
+        finally:
+            self._catching_up = None
+            self._bell.set()
 
     def _ended(self, job: Job) -> None:
         self._jobs.pop(job.task_id, None)
@@ -166,7 +194,7 @@ class Worker:
                 else:
                     job.stay()
             return
-        overdue = self._parts.clock.now_ms() >= node.drain_deadline_at_ms
+        overdue = self._time.now_ms() >= node.drain_deadline_at_ms
         for job in self._jobs.values():
             job.leave(at_once=overdue)
 
@@ -189,4 +217,7 @@ class Worker:
         for confirming in self._confirming.values():
             confirming.cancel()
         waiting = [job.done for job in self._jobs.values()] + list(self._confirming.values())
+        if self._catching_up is not None:
+            self._catching_up.cancel()
+            waiting.append(self._catching_up)
         await asyncio.gather(*waiting, return_exceptions=True)
