@@ -9,6 +9,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
 SEEDS  ?= 2000
+CLUSTER_SEEDS ?= 600
 ARGS   ?=
 PYTHON ?=
 
@@ -17,10 +18,11 @@ FIND_PYTHON = for p in $(or $(PYTHON),python3 python3.13 python3.12 python3.11);
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check sim sim-bugs coverage chaos chaos-net chaos-disk bench proto fmt clean
+.PHONY: help setup demo test check sim sim-bugs sim-cluster coverage chaos chaos-net chaos-disk bench proto fmt \
+	clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## make .venv and install everything into it (all other targets do it when needed)
 
@@ -52,8 +54,12 @@ check: $(STAMP)  ## lint, format, types, import law, generated code, wheel
 sim: $(STAMP)  ## the Raft engine under simulated faults, SEEDS=2000 of them
 	$(BIN)/python -m tests.sim.raft --seeds $(SEEDS) --nodes 3,5 $(ARGS)
 
-sim-bugs: $(STAMP)  ## bugs planted on purpose: the simulator or a directed test must find each
+sim-cluster: $(STAMP)  ## the whole cluster under simulated faults, histories checked, CLUSTER_SEEDS=600
+	$(BIN)/python -m tests.sim.cluster --seeds $(CLUSTER_SEEDS) --nodes 3,5 $(ARGS)
+
+sim-bugs: $(STAMP)  ## bugs planted on purpose: a simulator or a directed test must find each
 	$(BIN)/python -m tests.sim.raft.bugs $(ARGS)
+	$(BIN)/python -m tests.sim.cluster --bugs
 
 coverage: $(STAMP)  ## which lines of coterie.core and coterie.raft no test runs
 	$(BIN)/python -m tests.tools.coverage $(ARGS)
