@@ -9,6 +9,7 @@ import pytest
 from coterie.core.agenda import Cancel, Start, Stop, agenda
 from coterie.core.commands import (
     Accepted,
+    AdvanceClock,
     AssignTask,
     CancelTask,
     ExpireTask,
@@ -31,8 +32,9 @@ from coterie.core.nouns import (
     WaitReason,
 )
 from coterie.core.routing import STRATEGIES, NodeLoad, Pool, RoutingRules, SkillLoad, choose, refusal
-from coterie.core.scheduler import PlanPolicy, View, next_clock_ms, plan, wait_reason
+from coterie.core.scheduler import PlanPolicy, View, next_clock_ms, plan
 from coterie.core.transitions import HELD, TERMINAL, TRANSITIONS, is_legal, mermaid
+from coterie.core.waiting import wait_reason
 from tests.core.builders import CoreCluster, register_command, submit_command
 
 N1, N2 = NodeId("n1"), NodeId("n2")
@@ -248,7 +250,8 @@ def test_a_task_nobody_can_run_does_not_block_the_others(cluster: CoreCluster) -
     cluster.do(submit_command("plain"))
     assert planned(cluster) == [AssignTask(TaskId("plain"), N1, 1, 1)]
     gpu = cluster.task("gpu")
-    reason, detail = wait_reason(cluster.state, gpu, cluster.now_ms)
+    waits = wait_reason(cluster.state, gpu, cluster.now_ms)
+    reason, detail = waits.reason, waits.detail
     assert reason is WaitReason.NO_NODE
     assert "n1 has no GPU" in detail
 
@@ -257,13 +260,13 @@ def test_wait_reasons(cluster: CoreCluster) -> None:
     cluster.do(submit_command("later", start_delay_ms=500))
     cluster.do(submit_command("queued"))
     now = cluster.now_ms
-    assert wait_reason(cluster.state, cluster.task("later"), now)[0] is WaitReason.TIMER
-    assert wait_reason(cluster.state, cluster.task("queued"), now)[0] is WaitReason.QUEUED
+    assert wait_reason(cluster.state, cluster.task("later"), now).reason is WaitReason.DELAYED
+    assert wait_reason(cluster.state, cluster.task("queued"), now).reason is WaitReason.QUEUED
     cluster.assign("queued")
-    assert wait_reason(cluster.state, cluster.task("queued"), now)[0] is WaitReason.NONE
+    assert wait_reason(cluster.state, cluster.task("queued"), now).reason is WaitReason.NONE
     empty = CoreCluster()
     empty.do(submit_command())
-    assert wait_reason(empty.state, empty.task(), now)[0] is WaitReason.NO_NODE
+    assert wait_reason(empty.state, empty.task(), now).reason is WaitReason.NO_NODE
 
 
 def test_a_silent_node_is_marked_down_before_anything_else(cluster: CoreCluster) -> None:
@@ -286,13 +289,16 @@ def test_a_node_nobody_has_heard_of_yet_gets_no_verdict(cluster: CoreCluster) ->
 def test_deadlines_and_start_times_come_due(cluster: CoreCluster) -> None:
     cluster.do(submit_command("t1", deadline_after_ms=100))
     cluster.do(submit_command("t2", start_delay_ms=50))
-    assert next_clock_ms(cluster.state) == cluster.task("t2").start_at_ms
+    assert next_clock_ms(cluster.state, cluster.now_ms) == cluster.task("t2").start_at_ms
     assert planned(cluster) == [AssignTask(T1, N1, 1, 1)]
     cluster.now_ms += 60
+    advance = AdvanceClock(cluster.now_ms)
+    assert planned(cluster) == [advance]
+    cluster.do(advance)
     assert {c.task_id for c in planned(cluster)} == {"t1", "t2"}  # type: ignore[attr-defined]
     cluster.now_ms += 60
     assert planned(cluster) == [ExpireTask(T1, 0, ExpiryKind.DEADLINE)]
-    assert next_clock_ms(CoreCluster().state) == 0
+    assert next_clock_ms(CoreCluster().state, 0) == 0
 
 
 def test_an_assignment_nobody_starts_is_taken_back(cluster: CoreCluster) -> None:
@@ -389,10 +395,3 @@ def test_tasks_that_no_node_can_take_do_not_block_those_behind_them(cluster: Cor
         cluster.do(submit_command(f"gpu{number}", priority=4, constraints=Constraints(require_gpu=True)))
     cluster.do(submit_command("plain", priority=1))
     assert [command.task_id for command in planned(cluster)] == ["plain"]  # type: ignore[attr-defined]
-
-
-def test_a_task_whose_time_has_come_queues_by_its_priority(cluster: CoreCluster) -> None:
-    cluster.do(submit_command("later", priority=1, start_delay_ms=1))
-    cluster.do(submit_command("urgent", priority=4))
-    cluster.now_ms += 10
-    assert [command.task_id for command in planned(cluster)] == ["urgent", "later"]  # type: ignore[attr-defined]

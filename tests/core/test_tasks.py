@@ -205,6 +205,8 @@ def test_a_failed_attempt_is_tried_again_after_its_back_off(cluster: CoreCluster
     task = cluster.task()
     assert (task.state, task.failures, task.error) == (TaskState.PENDING, 1, ERROR)
     assert task.start_at_ms - cluster.now_ms == 99  # of at most 100
+    assert code(cluster.assign()) == "NOT_DUE"
+    cluster.now_ms += 100
     cluster.assign()
     assert cluster.task().start_at_ms == 0
 

@@ -120,7 +120,7 @@ def test_a_task_that_runs_is_compared_as_if_it_were_not_there_yet() -> None:
 def test_waiting_has_its_own_reasons() -> None:
     desk = Desk()
     desk.core.do(submit_command("later", start_delay_ms=60_000))
-    assert desk.explained("later").wait_reason == tasks_pb2.TIMER
+    assert desk.explained("later").wait_reason == tasks_pb2.DELAYED
     for number in range(12):
         desk.core.running(f"r{number}", f"n{number % 3 + 1}")
     desk.core.do(submit_command("t1"))

@@ -2,53 +2,24 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator
-from itertools import islice
+from collections.abc import Collection, Iterator, Mapping
+from typing import TypeVar
 
+from coterie.core.limits import Gauges
 from coterie.core.nouns import NodeId, Task, TaskId, TaskState
+from coterie.core.ordered import Ordered
+from coterie.core.quotas import Bucket, Limit
 from coterie.core.transitions import HELD, TERMINAL
+from coterie.core.workqueue import ORDER_BITS, WorkQueue, profile_of
 
-Key = tuple[int, int, TaskId]
+K = TypeVar("K")
 
-
-class SortedKeys:
-    """A sorted list of unique keys. Keys mostly arrive in order, so that inserting is appending."""
-
-    __slots__ = ("_keys",)
-
-    def __init__(self) -> None:
-        self._keys: list[Key] = []
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    def __iter__(self) -> Iterator[Key]:
-        return iter(self._keys)
-
-    def add(self, key: Key) -> None:
-        if self._keys and key < self._keys[-1]:
-            insort(self._keys, key)
-        else:
-            self._keys.append(key)
-
-    def remove(self, key: Key) -> None:
-        at = bisect_left(self._keys, key)
-        if at < len(self._keys) and self._keys[at] == key:
-            del self._keys[at]
-
-    def up_to(self, limit: int) -> Iterator[Key]:
-        """Keys whose first part is at most `limit`, in order."""
-        end = bisect_left(self._keys, (limit + 1,))
-        return islice(self._keys, end)
-
-    def first(self) -> Key | None:
-        return self._keys[0] if self._keys else None
+MORE_THAN_EVER = 1 << 100  # a key above all times
 
 
 class TaskIndexes:
-    """Which tasks are queued, delayed, held by a node, or bound by a deadline."""
+    """Which tasks are queued, delayed, held by a node, bound by a clock or by their family."""
 
     __slots__ = (
         "_children",
@@ -56,37 +27,38 @@ class TaskIndexes:
         "_queued",
         "assigned",
         "by_state",
+        "clock_ms",
         "deadlines",
         "delayed",
+        "gauges",
         "held_types",
         "live_bytes",
-        "pending",
+        "queue",
         "queued",
         "reserved",
+        "usage",
         "waits",
     )
 
-    def __init__(self) -> None:
-        self.waits = SortedKeys()  # (until_ms, order, id): WAITING, but not for ever
-        self._children: dict[TaskId, dict[TaskId, None]] = {}  # live ones, of each parent
-        self.queued = 0  # live tasks that no node holds
-        self._queued: dict[str, int] = {}  # of each tenant
-        self._dead: dict[str, OrderedDict[TaskId, None]] = {}  # dead letters of each tenant, oldest first
-        self.pending = SortedKeys()  # (-priority, order, id): ready to be assigned
-        self.delayed = SortedKeys()  # (start_at_ms, order, id): PENDING, but not yet
-        self.deadlines = SortedKeys()  # (deadline_at_ms, order, id)
+    def __init__(self, limits: Mapping[str, Limit], buckets: Mapping[str, Bucket]) -> None:
+        self.clock_ms = 0
+        self.gauges = Gauges(limits, buckets)
+        self.queue = WorkQueue(self.gauges)  # PENDING, and their time has come
+        self.delayed: Ordered[TaskId] = Ordered()  # PENDING, but not yet; these three by time_key
+        self.deadlines: Ordered[TaskId] = Ordered()
+        self.waits: Ordered[TaskId] = Ordered()  # WAITING, but not for ever
         self.assigned: dict[NodeId, dict[TaskId, int]] = {}  # node -> task -> attempt
         self.held_types: dict[tuple[NodeId, str], int] = {}  # how many of a type a node holds; never 0
         self.reserved: dict[NodeId, tuple[int, int]] = {}  # memory in bytes and GPUs set aside; never both 0
+        self.usage: dict[str, tuple[int, int]] = {}  # tenant -> tasks held, sum of their assignment times
         self.by_state: dict[TaskState, int] = dict.fromkeys(TaskState, 0)
         self.live_bytes = 0
+        self.queued = 0  # live tasks that no node holds
+        self._queued: dict[str, int] = {}  # of each tenant
+        self._children: dict[TaskId, dict[TaskId, None]] = {}  # live ones, of each parent
+        self._dead: dict[str, OrderedDict[TaskId, None]] = {}  # dead letters of each tenant, oldest first
 
-    @classmethod
-    def of(cls, tasks: Iterable[Task]) -> TaskIndexes:
-        indexes = cls()
-        for task in tasks:
-            indexes.add(task)
-        return indexes
+    # --- tasks come, change and go
 
     def add(self, task: Task) -> None:
         self.by_state[task.state] += 1
@@ -94,18 +66,20 @@ class TaskIndexes:
             return
         self.live_bytes += task.bytes_held
         if task.deadline_at_ms:
-            self.deadlines.add((task.deadline_at_ms, task.order, task.task_id))
-        if task.state is TaskState.PENDING:
-            self._queue(task).add(_queue_key(task))
-        elif task.state in HELD:
-            self.assigned.setdefault(task.node_id, {})[task.task_id] = task.attempt
-            self._sum(task, 1)
-        elif task.state is TaskState.WAITING and task.wait is not None and task.wait.until_ms:
-            self.waits.add((task.wait.until_ms, task.order, task.task_id))
-        if task.state not in HELD:
-            self._count(task.tenant, 1)
+            self.deadlines.add(time_key(task.deadline_at_ms, task), task.task_id)
         if task.parent_id:
             self._children.setdefault(task.parent_id, {})[task.task_id] = None
+        if task.state in HELD:
+            self._hold(task)
+            return
+        self._count(task.tenant, 1)
+        if task.state is TaskState.PENDING:
+            if task.start_at_ms > self.clock_ms:
+                self.delayed.add(time_key(task.start_at_ms, task), task.task_id)
+            else:
+                self.queue.add(task)
+        elif _until_ms(task):
+            self.waits.add(time_key(_until_ms(task), task), task.task_id)
 
     def remove(self, task: Task) -> None:
         self.by_state[task.state] -= 1
@@ -113,27 +87,59 @@ class TaskIndexes:
             return
         self.live_bytes -= task.bytes_held
         if task.deadline_at_ms:
-            self.deadlines.remove((task.deadline_at_ms, task.order, task.task_id))
-        if task.state is TaskState.PENDING:
-            self._queue(task).remove(_queue_key(task))
-        elif task.state in HELD:
-            self.assigned[task.node_id].pop(task.task_id, None)
-            self._sum(task, -1)
-        elif task.state is TaskState.WAITING and task.wait is not None and task.wait.until_ms:
-            self.waits.remove((task.wait.until_ms, task.order, task.task_id))
-        if task.state not in HELD:
-            self._count(task.tenant, -1)
+            self.deadlines.remove(time_key(task.deadline_at_ms, task))
         if task.parent_id:
             self._drop_child(task)
+        if task.state in HELD:
+            self._let_go(task)
+            return
+        self._count(task.tenant, -1)
+        if task.state is TaskState.PENDING:
+            if task.start_at_ms > self.clock_ms:
+                self.delayed.remove(time_key(task.start_at_ms, task))
+            else:
+                self.queue.remove(task)
+        elif _until_ms(task):
+            self.waits.remove(time_key(_until_ms(task), task))
+
+    def replace(self, before: Task, after: Task) -> None:
+        """Move a task; cheap when nothing that is indexed changed."""
+        if before.state in HELD and after.state in HELD:  # its node and attempt are the same
+            self.by_state[before.state] -= 1
+            self.by_state[after.state] += 1
+            self.live_bytes += after.bytes_held - before.bytes_held
+        elif before.state is after.state and _same_place(before, after):
+            self.live_bytes += after.bytes_held - before.bytes_held
+        else:
+            self.remove(before)
+            self.add(after)
+
+    def advance(self, clock_ms: int, tasks: Mapping[TaskId, Task]) -> None:
+        """The clock has moved: what was delayed until now is queued, rate limits let go."""
+        self.clock_ms = clock_ms
+        self.queue.advance(clock_ms)
+        if self.delayed.first_key(MORE_THAN_EVER) < clock_ms + 1 << ORDER_BITS:
+            for key, task_id in list(self.delayed.below(clock_ms + 1 << ORDER_BITS)):
+                self.delayed.remove(key)
+                self.queue.add(tasks[task_id])
+
+    # --- what nodes hold
+
+    def _hold(self, task: Task) -> None:
+        self.assigned.setdefault(task.node_id, {})[task.task_id] = task.attempt
+        self._sum(task, 1)
+
+    def _let_go(self, task: Task) -> None:
+        self.assigned[task.node_id].pop(task.task_id, None)
+        self._sum(task, -1)
 
     def _sum(self, task: Task, by: int) -> None:
-        """Keep the sums over what a node holds."""
-        key = (task.node_id, task.type)
-        count = self.held_types.get(key, 0) + by
-        if count:
-            self.held_types[key] = count
-        else:
-            del self.held_types[key]
+        """Keep the sums over what nodes hold."""
+        _add(self.held_types, (task.node_id, task.type), by)
+        held, since_ms = self.usage.get(task.tenant, (0, 0))
+        self.usage[task.tenant] = held + by, since_ms + by * task.assigned_at_ms
+        if not held + by:
+            del self.usage[task.tenant]
         wanted = task.constraints
         if wanted.memory_bytes or wanted.gpus:
             memory, gpus = self.reserved.get(task.node_id, (0, 0))
@@ -141,52 +147,53 @@ class TaskIndexes:
             self.reserved[task.node_id] = sums
             if sums == (0, 0):
                 del self.reserved[task.node_id]
+        self.gauges.count(profile_of(task), by)
+        if task.key:
+            self.queue.recheck(task.key)
+
+    def held_by(self, node_id: NodeId) -> dict[TaskId, int]:
+        """Tasks the node holds, with their attempts."""
+        return self.assigned.get(node_id, {})
+
+    def relimit(self, tasks: Mapping[TaskId, Task]) -> None:
+        """The limits have changed."""
+        self.gauges.forget()
+        for held in self.assigned.values():
+            for task_id in held:
+                self.gauges.count(profile_of(tasks[task_id]), 1)
+        self.queue.recheck_all()
+
+    # --- the queue
 
     def _count(self, tenant: str, by: int) -> None:
         self.queued += by
-        count = self._queued.get(tenant, 0) + by
-        if count:
-            self._queued[tenant] = count
-        else:
-            self._queued.pop(tenant, None)
+        _add(self._queued, tenant, by)
 
     def queued_of(self, tenant: str) -> int:
         """Live tasks of a tenant that no node holds."""
         return self._queued.get(tenant, 0)
 
-    def relimit(self) -> None:
-        """The limits have changed."""
+    def anything_due(self, now_ms: int) -> bool:
+        """Some task could start now, for all the clock knows."""
+        return bool(self.queue) or self.delayed.first_key(MORE_THAN_EVER) < now_ms + 1 << ORDER_BITS
 
-    def bucket_changed(self, name: str) -> None:
-        """A rate limit's bucket was taken from."""
+    def next_clock_ms(self) -> int:
+        """When something next comes due by itself; 0: nothing does."""
+        heads = [keys.first_key(0) >> ORDER_BITS for keys in (self.deadlines, self.delayed, self.waits)]
+        heads.append(self.queue.wakes_at_ms())
+        return min((head for head in heads if head), default=0)
+
+    # --- families and dead letters
+
+    def children_of(self, task_id: TaskId) -> Collection[TaskId]:
+        """Live tasks that name this one as their parent, in no order that means anything."""
+        return self._children.get(task_id, {})
 
     def _drop_child(self, task: Task) -> None:
         siblings = self._children[task.parent_id]
         del siblings[task.task_id]
         if not siblings:
             del self._children[task.parent_id]
-
-    def replace(self, before: Task, after: Task) -> None:
-        """Move a task; cheap when nothing that is indexed changed."""
-        if (
-            before.state is after.state
-            and before.node_id == after.node_id
-            and before.attempt == after.attempt
-            and before.start_at_ms == after.start_at_ms
-            and after.state not in TERMINAL
-        ):
-            self.live_bytes += after.bytes_held - before.bytes_held
-            return
-        self.remove(before)
-        self.add(after)
-
-    def held_by(self, node_id: NodeId) -> dict[TaskId, int]:
-        """Tasks the node holds, with their attempts."""
-        return self.assigned.get(node_id, {})
-
-    def children_of(self, task_id: TaskId) -> Collection[TaskId]:
-        """Live tasks that name this one as their parent, in no order that means anything."""
-        return self._children.get(task_id, {})
 
     def dead_of(self, tenant: str) -> Collection[TaskId]:
         """Dead letters of a tenant, oldest first."""
@@ -201,11 +208,42 @@ class TaskIndexes:
         if not of_tenant:
             del self._dead[task.tenant]
 
-    def _queue(self, task: Task) -> SortedKeys:
-        return self.delayed if task.start_at_ms else self.pending
+    def image(self) -> object:
+        """Everything that counts, to compare with one built anew."""
+        by_time = [list(keys.items()) for keys in (self.delayed, self.deadlines, self.waits)]
+        held = {node: tasks for node, tasks in self.assigned.items() if tasks}
+        sums = self.held_types, self.reserved, self.usage, self.gauges.running, self.by_state
+        counts = self.live_bytes, self.queued, self._queued, self.clock_ms
+        families = self._children, {tenant: list(dead) for tenant, dead in self._dead.items()}
+        return by_time, held, sums, counts, families, self.queue.image()
 
 
-def _queue_key(task: Task) -> Key:
-    if task.start_at_ms:
-        return (task.start_at_ms, task.order, task.task_id)
-    return (-task.priority, task.order, task.task_id)
+def time_key(at_ms: int, task: Task) -> int:
+    """By time, then in the order of submission."""
+    return at_ms << ORDER_BITS | task.order
+
+
+def due(keys: Ordered[TaskId], now_ms: int) -> Iterator[TaskId]:
+    """Tasks whose time is not later than now, by time."""
+    return (task_id for _, task_id in keys.below(now_ms + 1 << ORDER_BITS))
+
+
+def _until_ms(task: Task) -> int:
+    return task.wait.until_ms if task.state is TaskState.WAITING and task.wait is not None else 0
+
+
+def _same_place(before: Task, after: Task) -> bool:
+    return (
+        before.start_at_ms == after.start_at_ms
+        and before.not_before_ms == after.not_before_ms
+        and before.wait is after.wait
+        and after.state not in TERMINAL
+    )
+
+
+def _add(counts: dict[K, int], key: K, by: int) -> None:
+    count = counts.get(key, 0) + by
+    if count:
+        counts[key] = count
+    else:
+        counts.pop(key, None)

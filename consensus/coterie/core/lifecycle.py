@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from coterie.core.commands import Rejected
+from coterie.core.fairness import note_let_go
 from coterie.core.nouns import (
     NO_DATA,
     DeadLetter,
@@ -31,6 +32,8 @@ def change_task(
     """Put `after` in the place of `before`, as one numbered event. The transition must be legal."""
     assert is_legal(before.state, after.state), f"{before.state.name} -> {after.state.name}"
     after = evolve(after, version=before.version + 1, sequence=before.sequence + 1)
+    if before.state in HELD and after.state not in HELD:
+        note_let_go(state, before, moment.at_ms)
     if after.state in TERMINAL:
         after = _finish(state, before, after, moment, event, detail)
     else:

@@ -29,7 +29,7 @@ def set_limit(state: ClusterState, command: SetLimit, moment: Moment) -> Outcome
     duplicate = state.limits.get(limit.limit_id) == limit
     state.limits[limit.limit_id] = limit
     if not duplicate:
-        state.indexes.relimit()
+        state.indexes.relimit(state.tasks)
     return Accepted(duplicate=duplicate)
 
 
@@ -53,7 +53,7 @@ def delete_limit(state: ClusterState, command: DeleteLimit, moment: Moment) -> O
     prefix = f"{command.limit_id}\0"
     for name in [name for name in state.buckets if name.startswith(prefix)]:
         del state.buckets[name]
-    state.indexes.relimit()
+    state.indexes.relimit(state.tasks)
     return Accepted()
 
 
@@ -81,7 +81,7 @@ def take_tokens(state: ClusterState, command: TakeTokens, moment: Moment) -> Out
     if ready_at_ms > moment.at_ms:
         return Rejected("RATE_LIMITED", f"limit {command.limit_id} is used up", ready_at_ms)
     take(state.buckets, limit, name, moment.at_ms, command.count)
-    state.indexes.bucket_changed(name)
+    state.indexes.queue.recheck(command.key)
     return Accepted()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from coterie.core.quotas import Bucket, Limit
@@ -80,3 +81,97 @@ def _sweep(buckets: OrderedDict[str, Bucket], now_ns: int) -> None:
             del buckets[name]
         else:
             buckets.move_to_end(name)
+
+
+class Counted(NamedTuple):
+    """A limit that counts a task, under that name."""
+
+    limit: Limit
+    name: str
+
+
+class Blocker(NamedTuple):
+    """A limit that keeps a task from starting."""
+
+    limit: Limit
+    until_ms: int  # when it lets the next one start; 0: when one of those that run has ended
+
+
+NOTHING: Mapping[str, int] = {}
+MEMO_MAX = 10_000
+
+
+class Gauges:
+    """What runs under each limit, counted as tasks come and go."""
+
+    __slots__ = ("_buckets", "_limits", "_memo", "running")
+
+    def __init__(self, limits: Mapping[str, Limit], buckets: Mapping[str, Bucket]) -> None:
+        self._limits, self._buckets = limits, buckets
+        self._memo: dict[Profile, tuple[tuple[Counted, ...], tuple[Counted, ...]]] = {}
+        self.running: dict[str, int] = {}  # by counter; never 0
+
+    def counted(self, profile: Profile) -> tuple[Counted, ...]:
+        """Every limit that counts tasks of that profile."""
+        keyed, others = self._sorted_out(profile)
+        return keyed + others
+
+    def _sorted_out(self, profile: Profile) -> tuple[tuple[Counted, ...], tuple[Counted, ...]]:
+        """The limits that look at the key, and the others."""
+        known = self._memo.get(profile)
+        if known is None:
+            if len(self._memo) >= MEMO_MAX:
+                self._memo.clear()
+            both: tuple[list[Counted], list[Counted]] = ([], [])
+            for _, limit in sorted(self._limits.items()):
+                name = counter_name(limit, profile)
+                if name is not None:
+                    both[not limit.key].append(Counted(limit, name))
+            known = self._memo[profile] = tuple(both[0]), tuple(both[1])
+        return known
+
+    def count(self, profile: Profile, by: int) -> None:
+        """A task of that profile begins or ends to be held by a node."""
+        if not self._limits:
+            return
+        for limit, name in self.counted(profile):
+            if limit.concurrent:
+                count = self.running.get(name, 0) + by
+                if count:
+                    self.running[name] = count
+                else:
+                    self.running.pop(name, None)
+
+    def key_blocker(self, profile: Profile, now_ms: int, more: Mapping[str, int] = NOTHING) -> Blocker | None:
+        """A limit that looks at the key and lets no task of the profile start. `more`: starts by counter that
+        the gauges do not know of yet."""
+        return self._blocker(self._sorted_out(profile)[0], now_ms, more) if self._limits else None
+
+    def other_blocker(
+        self, profile: Profile, now_ms: int, more: Mapping[str, int] = NOTHING
+    ) -> Blocker | None:
+        """The same of the limits that do not look at the key."""
+        return self._blocker(self._sorted_out(profile)[1], now_ms, more) if self._limits else None
+
+    def blocker(self, profile: Profile, now_ms: int) -> Blocker | None:
+        """A limit that lets no task of the profile start now."""
+        return self.key_blocker(profile, now_ms) or self.other_blocker(profile, now_ms)
+
+    def _blocker(self, counted: tuple[Counted, ...], now_ms: int, more: Mapping[str, int]) -> Blocker | None:
+        latest: Blocker | None = None
+        for limit, name in counted:
+            extra = more.get(name, 0)
+            if limit.concurrent and self.running.get(name, 0) + extra >= limit.concurrent:
+                return Blocker(limit, 0)
+            if limit.rate_count:
+                at_ms = tokens_at_ms(limit, self._buckets.get(name), 1 + extra)
+                if at_ms < 0:
+                    return Blocker(limit, now_ms + 1)
+                if at_ms > now_ms and (latest is None or at_ms > latest.until_ms):
+                    latest = Blocker(limit, at_ms)
+        return latest
+
+    def forget(self) -> None:
+        """The limits have changed: everything has to be counted again."""
+        self._memo.clear()
+        self.running.clear()

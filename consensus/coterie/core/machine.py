@@ -73,6 +73,7 @@ def _configure(state: ClusterState, command: ConfigureCluster, moment: Moment) -
         cluster_name=command.cluster_name,
         policy=command.policy,
     )
+    state.indexes.queue.set_ageing(command.policy.ageing_ms)
     return Accepted(duplicate=duplicate)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from heapq import merge
 from itertools import islice
 
-from coterie.core.commands import Command, ExpireTask, MarkNode, ReleaseTask
+from coterie.core.commands import AdvanceClock, Command, ExpireTask, MarkNode, ReleaseTask
+from coterie.core.draft import Draft
+from coterie.core.indexes import due
 from coterie.core.nouns import (
     NO_NODE,
     STOPPING,
@@ -17,11 +18,10 @@ from coterie.core.nouns import (
     NodeStatus,
     Task,
     TaskState,
-    WaitReason,
 )
-from coterie.core.routing import NodeLoad, Round, RoutingRules, refusal
+from coterie.core.routing import NodeLoad, Round, RoutingRules
 from coterie.core.state import ClusterState
-from coterie.core.transitions import TERMINAL
+from coterie.core.workqueue import ORDER_BITS
 
 COMMANDS_MAX = 512  # of one plan: one log entry
 
@@ -58,6 +58,7 @@ def plan(state: ClusterState, view: View, policy: PlanPolicy) -> list[Command]:
         _deadlines(state, view),
         _waits(state, view),
         _held(state, view, policy),
+        _clock(state, view),
         _assignments(state, view, policy),
     ):
         batch = list(islice(commands, COMMANDS_MAX))
@@ -87,13 +88,13 @@ def _is_back(node: Node, load: NodeLoad, view: View, policy: PlanPolicy) -> bool
 
 def _deadlines(state: ClusterState, view: View) -> Iterator[Command]:
     """The youngest first: children before the parent whose end would cancel them."""
-    due = islice(state.indexes.deadlines.up_to(view.now_ms), COMMANDS_MAX)
-    for _, _, task_id in sorted(due, key=lambda key: -key[1]):
-        yield ExpireTask(task_id, state.tasks[task_id].attempt, ExpiryKind.DEADLINE)
+    ids = islice(due(state.indexes.deadlines, view.now_ms), COMMANDS_MAX)
+    for task in sorted((state.tasks[task_id] for task_id in ids), key=lambda task: -task.order):
+        yield ExpireTask(task.task_id, task.attempt, ExpiryKind.DEADLINE)
 
 
 def _waits(state: ClusterState, view: View) -> Iterator[Command]:
-    for _, _, task_id in state.indexes.waits.up_to(view.now_ms):
+    for task_id in due(state.indexes.waits, view.now_ms):
         yield ExpireTask(task_id, state.tasks[task_id].attempt, ExpiryKind.WAIT)
 
 
@@ -121,40 +122,41 @@ def _correction(task: Task, node: Node | None, view: View, policy: PlanPolicy) -
     return None
 
 
+def _clock(state: ClusterState, view: View) -> Iterator[Command]:
+    """What has come due while nothing was committed enters the queue by an entry that says so."""
+    indexes = state.indexes
+    delayed = indexes.delayed.first_key(0) >> ORDER_BITS or view.now_ms + 1
+    wakes = indexes.queue.wakes_at_ms() or view.now_ms + 1
+    if min(delayed, wakes) <= view.now_ms:
+        yield AdvanceClock(view.now_ms)
+
+
 def _assignments(state: ClusterState, view: View, policy: PlanPolicy) -> Iterator[Command]:
     placing = Round(state, view, policy.routing)
-    for task in _queue(state, view.now_ms):
-        if placing.over:
+    if placing.over:
+        return
+    draft = Draft(state, view.now_ms)
+    while not placing.over:
+        offer = draft.next()
+        if offer is None:
             return
+        task = offer.task
         decision = placing.place(task)
         if decision is not None:
+            draft.take(offer)
             yield decision.assignment(task.task_id, task.attempt + 1)
+        elif placing.is_stuck(task):
+            draft.drop(offer)
+        else:
+            draft.skip(offer)
 
 
-def _queue(state: ClusterState, now_ms: int) -> Iterator[Task]:
-    """Tasks that may start now, by priority and age, also those that had to wait for their time."""
-    indexes = state.indexes
-    due = sorted(
-        (-state.tasks[task_id].priority, order, task_id)
-        for _, order, task_id in indexes.delayed.up_to(now_ms)
-    )
-    for _, _, task_id in merge(due, indexes.pending):
-        yield state.tasks[task_id]
-
-
-def next_clock_ms(state: ClusterState) -> int:
-    """When a deadline or a start time next needs a plan; 0: none."""
-    heads = [keys.first() for keys in (state.indexes.deadlines, state.indexes.delayed, state.indexes.waits)]
-    return min((key[0] for key in heads if key is not None), default=0)
-
-
-def wait_reason(state: ClusterState, task: Task, now_ms: int) -> tuple[WaitReason, str]:
-    """Why the task does not run, recomputed from the state."""
-    if task.state in TERMINAL or task.state is not TaskState.PENDING:
-        return WaitReason.NONE, ""
-    if task.start_at_ms > now_ms:
-        return WaitReason.TIMER, f"starts in {task.start_at_ms - now_ms} ms"
-    refusals = [refusal(task.type, task.constraints, node) for node in state.nodes.values()]
-    if all(refusals):
-        return WaitReason.NO_NODE, "; ".join(refusals) or "no node has registered"
-    return WaitReason.QUEUED, "every eligible node is full or work ahead of it goes first"
+def next_clock_ms(state: ClusterState, now_ms: int) -> int:
+    """When time alone next needs a plan: a deadline, a start time, a limit; 0: nothing does."""
+    at_ms = state.indexes.next_clock_ms()
+    limited = [at_ms] if at_ms else []
+    if state.buckets:
+        gauges = state.indexes.gauges
+        blockers = (gauges.other_blocker(group.profile, now_ms) for group in state.indexes.queue.groups())
+        limited += [blocker.until_ms for blocker in blockers if blocker is not None and blocker.until_ms]
+    return min(limited, default=0)

@@ -68,9 +68,13 @@ class ClusterState:
     buckets: OrderedDict[str, Bucket] = field(default_factory=OrderedDict)  # the one used last is last
     tenants: dict[str, Tenant] = field(default_factory=dict)
     shares: dict[str, Share] = field(default_factory=dict)
-    indexes: TaskIndexes = field(default_factory=TaskIndexes, compare=False)
+    indexes: TaskIndexes = field(init=False, compare=False)
     outbox: list[Event] = field(default_factory=list, compare=False)  # drained by the shell per entry
     ended_parents: list[tuple[TaskId, str]] = field(default_factory=list, compare=False)  # see settle
+
+    def __post_init__(self) -> None:
+        self.indexes = TaskIndexes(self.limits, self.buckets)
+        self.indexes.queue.set_ageing(self.meta.policy.ageing_ms)
 
     def task(self, task_id: TaskId) -> Task | None:
         """A live or recently finished task."""
@@ -80,6 +84,7 @@ class ClusterState:
         """The clock never goes back."""
         if to_ms > self.meta.clock_ms:
             self.meta = evolve(self.meta, clock_ms=to_ms)
+            self.indexes.advance(to_ms, self.tasks)
 
     def rebuild(self) -> None:
         """Derive the look-ups again, after a restore."""
@@ -88,9 +93,11 @@ class ClusterState:
 
     def rebuilding(self) -> Iterator[None]:
         """`rebuild` in portions, for a state that is not in use yet."""
-        self.indexes = TaskIndexes()
+        indexes = self.indexes = TaskIndexes(self.limits, self.buckets)
+        indexes.queue.set_ageing(self.meta.policy.ageing_ms)
+        indexes.advance(self.meta.clock_ms, self.tasks)
         for number, task in enumerate(self.tasks.values()):
-            self.indexes.add(task)
+            indexes.add(task)
             if number % REBUILD_TASKS == 0:
                 yield
         for number, task in enumerate(self.finished.values()):

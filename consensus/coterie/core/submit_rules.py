@@ -19,7 +19,7 @@ def submit(state: ClusterState, command: SubmitTask, moment: Moment) -> Outcome:
         return known
     if state.task(command.task_id) is not None:
         return Rejected("TASK_EXISTS", f"task {command.task_id} exists already")
-    refused = _orphan(state, command) or _full(state, command.tenant, _bytes(command))
+    refused = _orphan(state, command) or full(state, command.tenant, _bytes(command))
     if refused is not None:
         return refused
     _remember(state, command.tenant, command.request_id, command.digest, command.task_id, moment)
@@ -93,7 +93,8 @@ def pending_max(state: ClusterState, tenant: str) -> int:
     return policy.pending_tasks_max * (policy.tenant_pending_percent or PERCENT) // PERCENT
 
 
-def _full(state: ClusterState, tenant: str, more_bytes: int) -> Rejected | None:
+def full(state: ClusterState, tenant: str, more_bytes: int) -> Rejected | None:
+    """Why the queue takes no further task of that tenant, with so many inline bytes; None: it does."""
     policy, indexes = state.meta.policy, state.indexes
     queued, of_tenant = indexes.queued, indexes.queued_of(tenant)
     if queued >= policy.pending_tasks_max:
@@ -196,7 +197,7 @@ def _replay_refused(
     if command.keep_steps and len(steps) < source.step_count:
         text = f"only the history has the {source.step_count} steps of {source.task_id}"
         return Rejected("STEPS_ELSEWHERE", text)
-    return _full(state, source.tenant, held(source.payload) + _bytes_of(steps))
+    return full(state, source.tenant, held(source.payload) + _bytes_of(steps))
 
 
 def _bytes_of(steps: tuple[Step, ...]) -> int:

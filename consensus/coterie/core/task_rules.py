@@ -13,11 +13,14 @@ from coterie.core.commands import (
     SaveCheckpoint,
     StartTask,
 )
+from coterie.core.fairness import note_served
 from coterie.core.holdings import lacking, note_assignment, set_aside
 from coterie.core.lifecycle import change_task, end_cancelled, fenced, heard, no_task, started
+from coterie.core.limits import take
 from coterie.core.nouns import NodeStatus, Step, Task, TaskId, TaskState, evolve
 from coterie.core.state import ClusterState, Moment, held
 from coterie.core.steplog import StepLog
+from coterie.core.workqueue import profile_of
 
 STEP_OVERHEAD_BYTES = 200
 
@@ -28,6 +31,9 @@ def assign(state: ClusterState, command: AssignTask, moment: Moment) -> Outcome:
         return no_task(state, command.task_id)
     if task.state is not TaskState.PENDING or command.attempt != task.attempt + 1:
         return Rejected("STALE_ASSIGNMENT", f"task is {task.state.name}, attempt {task.attempt}")
+    waits = _not_yet(state, task, moment)
+    if waits is not None:
+        return waits
     node = state.nodes.get(command.node_id)
     if node is None or node.incarnation != command.incarnation or node.status is not NodeStatus.UP:
         return Rejected("NODE_GONE", f"node {command.node_id} is not up in that incarnation")
@@ -47,9 +53,31 @@ def assign(state: ClusterState, command: AssignTask, moment: Moment) -> Outcome:
         assigned_at_ms=moment.at_ms,
         start_at_ms=0,
     )
+    note_served(state, task.tenant, moment.at_ms)
     change_task(state, task, after, moment, "assigned")
     note_assignment(state, task, node, command.turn, moment)
+    _take_tokens(state, task, moment)
     return Accepted(task.task_id)
+
+
+def _not_yet(state: ClusterState, task: Task, moment: Moment) -> Rejected | None:
+    """The task's own time, and the limits that hold for the whole cluster, whoever leads it."""
+    if task.start_at_ms > moment.at_ms:
+        return Rejected("NOT_DUE", "its time has not come", task.start_at_ms)
+    blocker = state.indexes.gauges.blocker(profile_of(task), moment.at_ms)
+    if blocker is not None:
+        return Rejected("LIMIT_REACHED", f"limit {blocker.limit.limit_id} is reached", blocker.until_ms)
+    return None
+
+
+def _take_tokens(state: ClusterState, task: Task, moment: Moment) -> None:
+    if not state.limits:
+        return
+    for limit, name in state.indexes.gauges.counted(profile_of(task)):
+        if limit.rate_count:
+            take(state.buckets, limit, name, moment.at_ms)
+    if task.key:
+        state.indexes.queue.recheck(task.key)
 
 
 def start(state: ClusterState, command: StartTask, moment: Moment) -> Outcome:

@@ -92,6 +92,15 @@ def to_status(error: ApiError) -> status_pb2.Status:
 
 _REJECTIONS: dict[str, grpc.StatusCode] = {
     "QUEUE_FULL": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "TENANT_QUOTA": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "RATE_LIMITED": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "TOO_MANY_SIGNALS": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "TOO_MANY_LIMITS": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "TOO_MANY_TENANTS": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "BAD_LIMIT": grpc.StatusCode.INVALID_ARGUMENT,
+    "BAD_SIGNAL": grpc.StatusCode.INVALID_ARGUMENT,
+    "BAD_TENANT": grpc.StatusCode.INVALID_ARGUMENT,
+    "LIMIT_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
     "REQUEST_ID_REUSED": grpc.StatusCode.INVALID_ARGUMENT,
     "TASK_EXISTS": grpc.StatusCode.ALREADY_EXISTS,
     "TASK_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
@@ -106,7 +115,7 @@ DISK_FULL_RETRY_MS = 2_000  # the disks are looked at several times in between
 def from_rejection(rejected: Rejected) -> ApiError:
     """A refusal of the state machine as an API error."""
     code = _REJECTIONS.get(rejected.code, grpc.StatusCode.FAILED_PRECONDITION)
-    retry = QUEUE_FULL_RETRY_MS if rejected.code == "QUEUE_FULL" else None
+    retry = QUEUE_FULL_RETRY_MS if rejected.code in {"QUEUE_FULL", "TENANT_QUOTA"} else None
     violations = [Violation("request_id", rejected.reason)] if rejected.code == "REQUEST_ID_REUSED" else []
     return ApiError(code, rejected.code, rejected.reason, violations, retry_after_ms=retry)
 

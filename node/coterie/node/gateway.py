@@ -14,6 +14,7 @@ from coterie.core import commands
 from coterie.core.commands import Accepted, Outcome
 from coterie.core.nouns import Task, TaskId
 from coterie.core.state import ClusterState
+from coterie.core.submit_rules import full
 from coterie.core.transitions import TERMINAL
 from coterie.node.admission import Admission, task_id_of, tenant_of
 from coterie.node.blob_exchange import CHUNK_BYTES, BlobExchange, receive_blob
@@ -141,13 +142,12 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
         return parts.router.stamped(command, same_zone=same_zone, origin=origin)
 
     def _refuse_when_full(self, state: ClusterState, command: commands.SubmitTask) -> None:
-        queued = len(state.indexes.pending) + len(state.indexes.delayed)
         known = f"{command.tenant}/{command.request_id}" in state.requests
         if known:  # the answer to a retry is never "full"
             return
-        if queued >= state.meta.policy.pending_tasks_max:
-            limit = state.meta.policy.pending_tasks_max
-            raise _full(f"{queued} tasks are pending, the limit is {limit}")
+        refused = full(state, command.tenant, len(command.payload.inline))
+        if refused is not None:
+            raise from_rejection(refused)
         if self._parts.ledger_backlog() > LEDGER_BACKLOG_MAX:
             raise _full("the ledger of this node cannot keep up")
         if not self._parts.takes_new_work():

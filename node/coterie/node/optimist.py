@@ -57,8 +57,7 @@ class Optimist:
     def _pool(self) -> Pool | None:
         """The nodes as they are known here; None while anything waits in the queue, which must go first."""
         state, now_ms = self._state(), self._clock.now_ms()
-        delayed = state.indexes.delayed.first()
-        if len(state.indexes.pending) or (delayed is not None and delayed[0] <= now_ms):
+        if state.indexes.anything_due(now_ms):
             return None
         view = View(now_ms, self._book.loads(), leader=NodeId(self._leader()))
         pool = Pool(state, view, self._rules)

@@ -11,9 +11,9 @@ import grpc
 
 from coterie.core.nouns import Label, Step, Task, TaskId
 from coterie.core.ports import Engine, NoQuorum
-from coterie.core.scheduler import wait_reason
 from coterie.core.state import ClusterState
 from coterie.core.transitions import TERMINAL
+from coterie.core.waiting import wait_reason
 from coterie.node import convert
 from coterie.node.clock import Clock
 from coterie.node.errors import ApiError, not_found
@@ -112,9 +112,11 @@ class Reader:
         """Public form, with the reason for waiting."""
         steps: Iterable[Step] = found.steps if with_steps else ()
         message = convert.task_to_pb(found.task, steps, with_payload=with_payload)
-        reason, detail = wait_reason(self._state(), found.task, self._clock.now_ms())
-        message.wait_reason = int(reason)  # type: ignore[assignment]
-        message.wait_detail = detail
+        waits = wait_reason(self._state(), found.task, self._clock.now_ms())
+        message.wait_reason = int(waits.reason)  # type: ignore[assignment]
+        message.wait_detail, message.wait_limit = waits.detail, waits.limit
+        if waits.until_ms:
+            message.wait_until.FromMilliseconds(waits.until_ms)
         return message
 
     def has_whole_history(self, mode: tasks_pb2.ReadMode.ValueType) -> None:

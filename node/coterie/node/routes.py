@@ -9,12 +9,13 @@ from typing import Any
 import grpc
 
 from coterie.core.commands import SubmitTask
-from coterie.core.nouns import NodeId, Task, TaskState, WaitReason
+from coterie.core.nouns import NodeId, Task, WaitReason
 from coterie.core.ports import Engine
 from coterie.core.routing import STRATEGIES, Decision, Pool, Ranked, RoutingRules, choose
-from coterie.core.scheduler import View, wait_reason
+from coterie.core.scheduler import View
 from coterie.core.state import ClusterState
 from coterie.core.transitions import HELD, TERMINAL
+from coterie.core.waiting import wait_reason
 from coterie.node.clock import Clock
 from coterie.node.errors import Violation, invalid
 from coterie.node.links import PeerChannels
@@ -99,11 +100,9 @@ class Router:
         if task.state in HELD:
             _take_back(task, pool)
         route = self._told(choose(task, pool), pool)
-        reason, detail = wait_reason(self._parts.state(), task, self._parts.clock.now_ms())
-        if task.state is not TaskState.PENDING:
-            route.wait_reason, route.wait_detail = tasks_pb2.WAIT_REASON_UNSPECIFIED, ""
-        elif reason is not WaitReason.QUEUED:
-            route.wait_reason, route.wait_detail = int(reason), detail  # type: ignore[assignment]
+        waits = wait_reason(self._parts.state(), task, self._parts.clock.now_ms())
+        if waits.reason is not WaitReason.QUEUED:
+            route.wait_reason, route.wait_detail = int(waits.reason), waits.detail  # type: ignore[assignment]
         elif not route.wait_detail:
             route.wait_reason = tasks_pb2.QUEUED
             route.wait_detail = "a node has room: its turn comes with the next plan"

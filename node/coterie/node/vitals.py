@@ -61,7 +61,7 @@ def gauges(app: NodeApp) -> dict[str, float]:
         "disk_free_bytes": engine.free_bytes,
         "raft_members": len(engine.members),
         "raft_voters": sum(member.role is Role.VOTER for member in engine.members),
-        "message_queue_depth": len(state.indexes.pending) + len(state.indexes.delayed),
+        "message_queue_depth": len(state.indexes.queue) + len(state.indexes.delayed),
         "running_tasks": app.worker.running,
         "capacity": app.settings.capacity,
         "live_tasks": len(state.tasks),

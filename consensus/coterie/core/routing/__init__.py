@@ -19,7 +19,8 @@ To add a strategy:
 To add a wish or a filter: a function in wishes.py or filters.py, entered in WISHES or FILTERS; a field of
 `Constraints` or `RoutingRules` that asks for it; a test that it decides, and that it shows."""
 
-from coterie.core.routing.choice import Decision, Ranked, Refused, choose, kind, why_waiting
+from coterie.core.kinds import kind
+from coterie.core.routing.choice import Decision, Ranked, Refused, choose, why_waiting
 from coterie.core.routing.filters import refusal
 from coterie.core.routing.loads import GRAY_RATIO, NodeLoad, SkillLoad
 from coterie.core.routing.pool import Candidate, Placeable, Pool, RoutingRules, Sight, Term

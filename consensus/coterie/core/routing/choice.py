@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from coterie.core.commands import AssignTask
-from coterie.core.nouns import NO_CONSTRAINTS, NO_NODE, NodeId, Task, TaskId, WaitReason
+from coterie.core.kinds import kind
+from coterie.core.nouns import NO_NODE, NodeId, Task, TaskId, WaitReason
 from coterie.core.routing.filters import Objection, blocked, told, unfit
 from coterie.core.routing.pool import Candidate, Placeable, Pool, Term
 from coterie.core.routing.strategies import NEVER, STRATEGIES
@@ -48,26 +49,6 @@ class Decision:
         assert self.chosen is not None
         node = self.chosen.node
         return AssignTask(task_id, node.node_id, node.incarnation, attempt, self.turn)
-
-
-def kind(task: Placeable) -> Hashable:
-    """What decides which nodes are fit for a task: tasks of one kind are refused alike."""
-    wanted = task.constraints
-    if wanted is NO_CONSTRAINTS:
-        return task.type
-    return (
-        task.type,
-        wanted.require_gpu,
-        wanted.labels,
-        wanted.zones,
-        wanted.target_node,
-        wanted.skill_version,
-        wanted.memory_bytes,
-        wanted.gpus,
-        wanted.require_coordinator,
-        (wanted.max_latency_ms, wanted.origin) if wanted.max_latency_ms else 0,
-        wanted.companions,
-    )
 
 
 def choose(task: Placeable, pool: Pool, near: NodeId = NO_NODE) -> Decision:

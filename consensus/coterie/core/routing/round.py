@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-from coterie.core.routing.choice import Decision, choose, kind
+from coterie.core.kinds import kind
+from coterie.core.routing.choice import Decision, choose
 from coterie.core.routing.pool import Placeable, Pool, RoutingRules, Sight
 from coterie.core.state import ClusterState
 
@@ -41,6 +42,10 @@ class Round:
             return None
         self.pool.give(task, decision.chosen)
         return decision
+
+    def is_stuck(self, task: Placeable) -> bool:
+        """No node takes a task of this kind any more in this round."""
+        return kind(task) in self._stuck
 
     def _waits(self, of_kind: Hashable) -> bool:
         left = self._better_off.get(of_kind, 0)
