@@ -80,10 +80,10 @@ class SlowDisk(RealDisk):
         self._delay_s = delay_s
 
     def open(self, name: str) -> RealFile:
-        return self._slow(SlowFile(self.path_of(name), os.O_RDWR | os.O_APPEND))
+        return self._slow(SlowFile(self.path_of(name), os.O_RDWR))
 
     def create(self, name: str) -> RealFile:
-        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC
         return self._slow(SlowFile(self.path_of(name), flags))
 
     def _slow(self, file: SlowFile) -> SlowFile:
@@ -136,7 +136,7 @@ class EngineMember:
         )
         delay_ms = float(plan.get("sync_delay_ms", 0))
         disk = SlowDisk(options.data_dir, delay_ms / 1000) if delay_ms else None
-        self._engine = RaftEngine(options, self._counter, on_fatal=_fatal, disk=disk)
+        self._engine = RaftEngine(options, self._counter, on_fatal=fatal, disk=disk)
 
     async def serve(self) -> None:
         """Answer the parent until it closes our stdin."""
@@ -219,7 +219,7 @@ def say(message: dict[str, Any]) -> None:
     print(json.dumps(message), flush=True)
 
 
-def _fatal(error: FatalRaftError) -> None:
+def fatal(error: FatalRaftError) -> None:
     sys.exit(f"the engine stopped: {error}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar, cast
 
 from coterie.core.indexes import TaskIndexes
 from coterie.core.nouns import (
@@ -26,6 +27,8 @@ from coterie.core.steplog import StepLog
 FORMAT = 1  # of the state's meaning; raised together by all nodes when apply changes its mind
 
 
+K = TypeVar("K")
+V = TypeVar("V")
 REBUILD_TASKS = 200  # in one portion
 
 
@@ -113,16 +116,22 @@ class ClusterState:
             meta=self.meta,
             tasks=dict(self.tasks),
             steps={task_id: log.view() for task_id, log in self.steps.items()},
-            finished=self.finished.copy(),
+            finished=_image(self.finished),
             nodes=dict(self.nodes),
             anchors=self.anchors.copy(),
-            requests=self.requests.copy(),
+            requests=_image(self.requests),
             dead_letters=self.dead_letters.copy(),
             limits=dict(self.limits),
             buckets=self.buckets.copy(),
             tenants=dict(self.tenants),
             shares=dict(self.shares),
         )
+
+
+def _image(records: OrderedDict[K, V]) -> OrderedDict[K, V]:
+    """A copy for reading. OrderedDict.copy takes 0.3 us a record, a pause that is felt at 100,000 of them;
+    the dict beneath has the same order as long as nothing is moved within it."""
+    return cast("OrderedDict[K, V]", dict(dict.items(records)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ def _run(settings: NodeSettings, tls: TlsMaterial | None, host: SkillHost) -> in
     from coterie.node.server import PortInUse
     from coterie.raft.errors import DamagedFile, FatalRaftError, RemovedFromCluster
 
-    _calm_the_collector()
+    calm_the_collector()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings, tls, host))
@@ -72,12 +72,12 @@ def _run(settings: NodeSettings, tls: TlsMaterial | None, host: SkillHost) -> in
     return EXIT_OK
 
 
-def _calm_the_collector() -> None:
+def calm_the_collector() -> None:
     """What is loaded by now lives as long as the process; the rest is freed by reference counts mostly. Full
     collections of a large replicated state would only pause the loop."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 50, 100)
+    gc.set_threshold(10_000, 3, 10_000)
 
 
 async def _serve(settings: NodeSettings, tls: TlsMaterial | None, host: SkillHost) -> None:
