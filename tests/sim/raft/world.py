@@ -273,7 +273,8 @@ class World(Timeline):
             self.logs.elected(node.node_id, member)
             node.seen.since_s = node.clock.monotonic()
         alone_s = node.clock.monotonic() - max(member.quorum_contact_at(), node.seen.since_s)
-        if alone_s * SECOND > ALONE_MS_MAX * MILLISECOND:
+        # Blocked: the step did not get as far as to look who has answered.
+        if alone_s * SECOND > ALONE_MS_MAX * MILLISECOND and not member.is_blocked:
             raise Violation(f"{node.node_id} leads, and no majority has answered for {alone_s:.3f} s")
         if self.book.elections and self.book.elections[-1][0] > term:
             self.book.claims(node.node_id, term, node.clock.world_us(member.quorum_contact_at()))
