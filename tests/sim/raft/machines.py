@@ -74,10 +74,19 @@ class CoreMachine(SimMachine):
         self._compare(index, checksum)
 
     def restore(self, chunks: Iterable[bytes], index: int) -> None:
-        first, *image = list(chunks)
-        self._restore_chain(first, index)
-        self._compare(self.index, zlib.crc32(b"".join(image)))
-        self._replica.restore(image, index)
+        restoring = self.begin_restore()
+        for chunk in chunks:
+            restoring.feed(chunk)
+        while restoring.settle():
+            pass
+        restoring.adopt(index)
+
+    def begin_restore(self) -> CoreRestoring:
+        return CoreRestoring(self, self._replica)
+
+    def restored(self, head: bytes, checksum: int, index: int) -> None:
+        self._restore_chain(head, index)
+        self._compare(self.index, checksum)
 
     def _compare(self, index: int, checksum: int) -> None:
         if self._images.setdefault(index, checksum) != checksum:
@@ -85,6 +94,31 @@ class CoreMachine(SimMachine):
 
     def digest(self) -> object:
         return state_hash(self._replica.state)
+
+
+class CoreRestoring:
+    """See coterie.core.ports.Restoring."""
+
+    def __init__(self, machine: CoreMachine, replica: Replica) -> None:
+        self._machine, self._restoring = machine, replica.begin_restore()
+        self._head, self._checksum = b"", 0
+
+    def feed(self, chunk: bytes) -> None:
+        if not self._head:
+            self._head = chunk
+            return
+        self._checksum = zlib.crc32(chunk, self._checksum)
+        self._restoring.feed(chunk)
+
+    def settle(self) -> bool:
+        return self._restoring.settle()
+
+    def adopt(self, index: int) -> None:
+        self._machine.restored(self._head, self._checksum, index)
+        self._restoring.adopt(index)
+
+    def tidy(self) -> bool:
+        return self._restoring.tidy()
 
 
 def machine_of(name: str, book: Book) -> Callable[[str], SimMachine]:

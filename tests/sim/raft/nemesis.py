@@ -18,6 +18,7 @@ JOBS = (
     "switch snapshot",
     "store chunk",
     "check snapshot",
+    "read snapshot",
     "drop chunks",
     "drop snapshot",
 )

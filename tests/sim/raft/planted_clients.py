@@ -48,8 +48,8 @@ def _leaky_callbacks() -> type[Member]:
     class SyncObj(Member):
         """Forgets who waits when a snapshot is installed."""
 
-        def _restore(self, meta: Meta) -> None:
-            super()._restore(meta)
+        def _restored(self, meta: Meta) -> None:
+            super()._restored(meta)
             self._proposals._open.clear()
 
     return SyncObj
@@ -72,8 +72,8 @@ def _lying_success() -> type[Member]:
     class SyncObj(Member):
         """Takes an installed snapshot for proof that everything it waits for is in it."""
 
-        def _restore(self, meta: Meta) -> None:
-            super()._restore(meta)
+        def _restored(self, meta: Meta) -> None:
+            super()._restored(meta)
             for proposal in list(self._proposals._open.values()):
                 if proposal.stage is Stage.LOST_SIGHT:
                     self._proposals.applied(proposal.entry_id, Committed(meta.index, meta.term, 0, None))
