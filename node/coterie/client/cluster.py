@@ -14,6 +14,7 @@ from coterie.client.errors import ClusterClosed, CoterieError, SubmitErrors
 from coterie.client.job import Job, ProgressCallback
 from coterie.client.models import NodeInfo, Status, TaskInfo
 from coterie.client.operations import Operations, given_node_id
+from coterie.client.record import Recorder, recorded
 from coterie.client.routes import Route
 from coterie.client.rpc_errors import invalid
 from coterie.client.settings import TLS, Timeouts, resolve
@@ -59,11 +60,13 @@ class Cluster(Operations):
         )
         self._timeouts = timeouts or Timeouts()
         self._connection: Connection | None = None
+        self.recorder: Recorder | None = None
+        """Set before the Cluster is opened: gets a history of its calls; see `coterie.client.record`."""
 
     async def __aenter__(self) -> Self:
         if self._connection is not None:
             raise ClusterClosed("this Cluster is open already: make another one")
-        self._connection = Connection(self._settings, self._timeouts)
+        self._connection = Connection(self._settings, self._timeouts, self.recorder)
         self._connection.start()
         return self
 
@@ -220,7 +223,8 @@ class Cluster(Operations):
         request = prepared.request
         if prepared.blob is not None:
             request.task.payload.blob.CopyFrom(await connection.blobs.put(prepared.blob))
-        raw = await connection.submitter.submit(request, wait_when_full=wait_when_full)
+        submission = connection.submitter.submit(request, wait_when_full=wait_when_full)
+        raw = await recorded(connection.recorder, "submit", submission, request_id=request.request_id)
         job = Job(connection, raw.name or connection.task_name(raw.task_id), raw)
         job.request_id = request.request_id
         return job

@@ -10,6 +10,7 @@ from coterie.client.caller import Caller
 from coterie.client.endpoints import Pool
 from coterie.client.errors import ClusterError
 from coterie.client.owned import TaskSet, log
+from coterie.client.record import Recorder
 from coterie.client.settings import Settings, Timeouts, parse_endpoints
 from coterie.client.submit import Submitter
 from coterie.client.waits import Waiter
@@ -26,8 +27,9 @@ _TAKES_CALLS = (cluster_pb2.NODE_STATE_UNSPECIFIED, cluster_pb2.ACTIVE, cluster_
 class Connection:
     """The endpoints, the retrying caller, and the background work of one open Cluster."""
 
-    def __init__(self, settings: Settings, timeouts: Timeouts) -> None:
+    def __init__(self, settings: Settings, timeouts: Timeouts, recorder: Recorder | None = None) -> None:
         self.settings = settings
+        self.recorder = recorder
         self.tenant = settings.tenant
         self.pool = Pool(settings.endpoints, settings.tls)
         self.caller = Caller(self.pool, timeouts)

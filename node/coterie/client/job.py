@@ -22,6 +22,7 @@ from coterie.client.errors import (
 )
 from coterie.client.models import Event, Progress, TaskInfo, decode_json, state_name, terminal
 from coterie.client.owned import log
+from coterie.client.record import recorded
 from coterie.client.routes import Route
 from coterie.client.units import Duration, optional_seconds
 from coterie.client.watch import Watch
@@ -82,10 +83,10 @@ class Job:
             include_payload=include_payload,
             read_mode=tasks_pb2.STALE if stale else tasks_pb2.LINEARIZABLE,
         )
-        caller = self._connection.caller
-        self._raw = await caller.unary(
+        reading = self._connection.caller.unary(
             lambda endpoint: endpoint.tasks.GetTask, request, timeout=optional_seconds(timeout)
         )
+        self._raw = await (reading if stale else self._recorded("read", reading))
         return TaskInfo.of(self._raw)
 
     async def wait(self, *, failover: bool = True, timeout: Duration | None = None) -> Any:
@@ -138,18 +139,22 @@ class Job:
         """
         request_id = uuid.uuid4().hex
         request = tasks_pb2.CancelTaskRequest(name=self.name, reason=reason, request_id=request_id)
-        self._raw = await self._connection.caller.unary(
+        cancelling = self._connection.caller.unary(
             lambda endpoint: endpoint.tasks.CancelTask, request, request_id=request_id
         )
+        self._raw = await self._recorded("cancel", cancelling)
         return TaskInfo.of(self._raw)
 
     def follow(self, on_progress: ProgressCallback) -> None:
         """Calls `on_progress` (a function or coroutine function) with each progress report from now on."""
         self._progress = self._connection.tasks.start(self._report(on_progress), "progress")
 
+    async def _recorded(self, call: str, work: Awaitable[tasks_pb2.Task]) -> tasks_pb2.Task:
+        return await recorded(self._connection.recorder, call, work, task_id=self.id)
+
     async def _wait_through(self) -> None:
         if self._raw is None or not terminal(self._raw):
-            self._raw = await self._connection.waiter.wait(self.name)
+            self._raw = await self._recorded("read", self._connection.waiter.wait(self.name))
         if self._progress is not None:
             # The last report should not come after the result; but a callback may not hold it up.
             await asyncio.wait([self._progress], timeout=_LAST_PROGRESS_S)
