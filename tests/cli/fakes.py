@@ -156,6 +156,23 @@ class FakeCluster:
         self.answer("undrain", node)
         return node_info(node)
 
+    async def add_node(self, node: str, address: str) -> NodeInfo:
+        self.answer("add", node, address)
+        return node_info(node, "DOWN", address=address)
+
+    async def remove_node(
+        self, node: str, *, deadline: float | None = None, force: bool = False, timeout: float | None = None
+    ) -> None:
+        self.answer("remove", node, deadline, force, timeout)
+
+    async def promote_node(self, node: str) -> NodeInfo:
+        self.answer("promote", node)
+        return node_info(node, role=cluster_pb2.VOTER)
+
+    async def move_node(self, node: str, address: str) -> NodeInfo:
+        self.answer("move", node, address)
+        return node_info(node, address=address)
+
     async def transfer_leadership(self, node: str | None = None) -> str:
         self.answer("transfer", node)
         return node or "node-2"

@@ -350,10 +350,10 @@ class FakeNode(tasks_pb2_grpc.TasksServicer, tasks_pb2_grpc.BlobsServicer, clust
         return cluster_pb2.Node(node_id=request.node_id, address=request.address, role=cluster_pb2.RUNNER)
 
     async def RemoveNode(self, request: Any, context: Any) -> Any:
-        """Done at the second asking."""
+        """Done at the third asking."""
         await self._enter("RemoveNode", request, context)
         times = len(self.cluster.methods("RemoveNode"))
-        return cluster_pb2.RemoveNodeResponse(removed=times >= 2)
+        return cluster_pb2.RemoveNodeResponse(removed=times >= 3)
 
     async def PromoteNode(self, request: Any, context: Any) -> Any:
         await self._enter("PromoteNode", request, context)

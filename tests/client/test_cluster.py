@@ -8,7 +8,16 @@ from collections import Counter
 import grpc
 import pytest
 
-from coterie.client import AlreadyExists, Cluster, InvalidRequest, PermissionDenied, Timeouts, Unavailable
+from coterie.client import (
+    AlreadyExists,
+    Cluster,
+    InvalidRequest,
+    NotFound,
+    PermissionDenied,
+    Timeouts,
+    Unavailable,
+    WaitTimeout,
+)
 from coterie.v1 import cluster_pb2, tasks_pb2
 from tests.client.conftest import PATIENT, client_of
 from tests.client.fake import FakeCluster, Fault
@@ -37,6 +46,43 @@ async def test_operations_take_a_node_or_its_id(fake: FakeCluster) -> None:
             await client.drain_node("n1", deadline="soon")
     [drain] = fake.methods("DrainNode")
     assert (drain.node_id, drain.deadline_ms) == ("n1", 300_000) and drain.request_id
+
+
+async def test_members_come_and_go(fake: FakeCluster) -> None:
+    async with client_of(fake) as client:
+        added = await client.add_node("n4", "127.0.0.1:9")
+        assert (added.id, added.address, added.role) == ("n4", "127.0.0.1:9", "RUNNER")
+        assert (await client.promote_node("n4")).role == "VOTER"
+        assert (await client.move_node("n4", "127.0.0.1:8")).address == "127.0.0.1:8"
+        await client.remove_node("n4", deadline="5m")
+        with pytest.raises(InvalidRequest, match="node"):
+            await client.remove_node("")
+    asked = fake.methods("RemoveNode")
+    assert [(request.node_id, request.deadline_ms) for request in asked] == [("n4", 300_000)] * 3
+
+
+async def test_a_removal_that_the_leader_finished_between_two_looks_is_done(fake: FakeCluster) -> None:
+    async with client_of(fake) as client:
+        for node in fake.nodes:
+            node.faults["RemoveNode"] = [Fault(grpc.StatusCode.NOT_FOUND)]
+        with pytest.raises(NotFound):
+            await client.remove_node("n5")
+        for node in fake.nodes:
+            node.faults["RemoveNode"] = []
+        removing = asyncio.create_task(client.remove_node("n5"))
+        while not fake.methods("RemoveNode")[1:]:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        for node in fake.nodes:
+            node.faults["RemoveNode"] = [Fault(grpc.StatusCode.NOT_FOUND)]
+        await removing
+
+
+async def test_waiting_for_a_removal_ends_when_told(fake: FakeCluster) -> None:
+    for node in fake.nodes:
+        node.faults["RemoveNode"] = [Fault(hang=True)] * 9
+    async with client_of(fake) as client:
+        with pytest.raises(WaitTimeout, match="it goes on"):
+            await client.remove_node("n5", timeout=0.2)
 
 
 async def test_a_target_node_may_be_positional(fake: FakeCluster) -> None:
