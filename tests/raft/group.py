@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from coterie.core.ports import Committed
+from coterie.core.ports import Committed, MembershipChange, Role
 from coterie.raft import messages as m
-from coterie.raft.errors import DiskFull
+from coterie.raft.errors import DiskFull, LinkRefused, RemovedFromCluster, Why
 from coterie.raft.jobs import Job
 from coterie.raft.member import Member
 from coterie.raft.options import RaftOptions
@@ -21,6 +21,7 @@ from tests.sim.raft.disk import SimDisk
 
 ELECTION_MS = 100
 CLUSTER = "coterie"
+FIRST = 4  # index of the first proposal: before it are the base, the first configuration and a no-op
 
 
 class ManualClock:
@@ -74,13 +75,18 @@ class Group:
         self.hold_disk: set[str] = set()  # nodes whose jobs wait for `run_jobs`
         self.sync_s: dict[str, float] = {}  # how long a node's disk takes, as the node measures it
         self.wire = Wire(CLUSTER, 1 << 30)
+        self.voters = tuple(self.ids)  # at the beginning; who comes later joins
+        self.wipes: dict[str, int] = {}
+        self.refusals: dict[tuple[str, str], Why] = {}  # what a node said to a link: (it, the peer)
+        self.gone: dict[str, RemovedFromCluster] = {}
         for node in self.ids:
             self.start(node)
 
     def options(self, node: str) -> RaftOptions:
         return RaftOptions(
             node_id=node,
-            peers=tuple(self.ids),
+            peers=self.voters if node in self.voters else (),
+            join=node not in self.voters,
             data_dir=Path(node),
             cluster_id=CLUSTER,
             **({"election_timeout_ms": ELECTION_MS, "heartbeat_ms": 20} | self.settings),
@@ -90,7 +96,7 @@ class Group:
 
     def start(self, node: str) -> Member:
         machine = self.machine_type()
-        seed = random.Random(f"{node}{self.clock.now_ms}")
+        seed = random.Random(f"{node}{self.clock.now_ms}{'w' * self.wipes.get(node, 0)}")
         member = Member(self.options(node), machine, self.disks[node], self.clock, seed)
         self.members[node], self.machines[node] = member, machine
         self.jobs[node].clear()
@@ -99,6 +105,20 @@ class Group:
             if other != node and other in self.members:
                 self.connect(node, other)
         return member
+
+    def join(self, node: str) -> Member:
+        """A new node, without a configuration."""
+        for other in self.ids:
+            self.on_way[node, other], self.on_way[other, node] = deque(), deque()
+        self.ids.append(node)
+        self.disks[node] = SimDisk(random.Random(len(self.ids)))
+        self.jobs[node] = deque()
+        return self.start(node)
+
+    def wipe(self, node: str) -> None:
+        """A node that is down loses all its files."""
+        self.wipes[node] = self.wipes.get(node, 0) + 1
+        self.disks[node] = SimDisk(random.Random(f"{node}{self.wipes[node]}"))
 
     def crash(self, node: str, *, power: bool = False) -> None:
         del self.members[node]
@@ -112,10 +132,26 @@ class Group:
                 self.disconnect(node, other)
 
     def connect(self, a: str, b: str) -> None:
+        """A new link, unless one side refuses it."""
         for here, there in ((a, b), (b, a)):
             self.on_way[here, there].clear()
-            self.members[here].link_up(there, self.members[there].disk_id)
+            self.refusals.pop((here, there), None)
+            try:
+                self.members[here].link_up(there, self.members[there].disk_id)
+            except LinkRefused as refused:
+                self.refusals[here, there] = refused.why
+                self.disconnect(a, b)
+                return
+        for here in (a, b):
             self.run(here)
+
+    def connect_all(self) -> None:
+        """New links between all that are up, as after a cut of the whole network."""
+        for a in self.ids:
+            for b in self.ids:
+                if a < b and a in self.members and b in self.members:
+                    self.connect(a, b)
+        self.settle()
 
     def disconnect(self, a: str, b: str) -> None:
         for here, there in ((a, b), (b, a)):
@@ -131,7 +167,12 @@ class Group:
         member = self.members[node]
         for _ in range(1_000):
             if not member.is_blocked:
-                member.step()
+                try:
+                    member.step()
+                except RemovedFromCluster as error:
+                    self.gone[node] = error
+                    self.crash(node)
+                    return
                 self.jobs[node].extend(member.take_jobs())
             self.collect(node)
             worked = node not in self.hold_disk and self.run_jobs(node)
@@ -183,7 +224,8 @@ class Group:
         while self.clock.now_ms < end:
             self.clock.now_ms = min(end, self.clock.now_ms + step_ms)
             for node in list(self.members):
-                self.run(node)
+                if node in self.members:
+                    self.run(node)
             self.settle()
 
     # --- shapes of trouble ---
@@ -231,6 +273,22 @@ class Group:
         self.members[node].propose(body, timeout_s, answer.values.append, vital=vital)
         self.run(node)
         return answer
+
+    def change(self, node: str, change: MembershipChange, timeout_s: float = 60) -> Answer:
+        answer = Answer()
+        self.members[node].change(change, timeout_s, answer.values.append)
+        self.run(node)
+        return answer
+
+    def changed(self, node: str, change: MembershipChange) -> dict[str, Role]:
+        """Make a change, and wait for it: who does what afterwards."""
+        answer = self.change(node, change)
+        until(lambda: answer.value is not None, lambda: self.pass_ms(5), times=200)
+        assert isinstance(answer.value, tuple), answer.value
+        return {member.node_id: member.role for member in answer.value}
+
+    def roles(self, node: str) -> dict[str, Role]:
+        return {member.node_id: member.role for member in self.members[node].members}
 
     def read(self, node: str, timeout_s: float = 60) -> Answer:
         answer = Answer()

@@ -9,8 +9,10 @@ from coterie.raft.seam import CANDIDATE, FOLLOWER
 from tests.raft.group import ELECTION_MS, Group, until
 
 
-def vote_request(term: int, *, transfer: bool = False, last: tuple[int, int] = (100, 100)) -> m.VoteRequest:
-    return m.VoteRequest(term, last[0], last[1], transfer)
+def vote_request(
+    term: int, *, transfer: bool = False, last: tuple[int, int] = (100, 100), disk_id: str = ""
+) -> m.VoteRequest:
+    return m.VoteRequest(term, last[0], last[1], transfer, disk_id)
 
 
 def test_a_single_node_leads_at_once_and_commits() -> None:
@@ -44,7 +46,7 @@ def test_three_nodes_elect_one_leader_by_themselves() -> None:
 def test_a_vote_leaves_the_node_only_when_it_is_durable() -> None:
     group = Group(3)
     group.hold_disk.add("n2")
-    group.deliver("n1", "n2", vote_request(5))
+    group.deliver("n1", "n2", vote_request(5, disk_id=group.members["n2"].disk_id))
     assert group.waiting("n2", "n1", m.VoteReply) == []
     group.run_jobs("n2")
     assert group.waiting("n2", "n1", m.VoteReply) == [m.VoteReply(5)]
@@ -53,21 +55,21 @@ def test_a_vote_leaves_the_node_only_when_it_is_durable() -> None:
 @pytest.mark.parametrize("power", [False, True])
 def test_a_vote_is_remembered_over_a_crash(power: bool) -> None:
     group = Group(3)
-    group.deliver("n1", "n2", vote_request(5))
+    group.deliver("n1", "n2", vote_request(5, disk_id=group.members["n2"].disk_id))
     assert group.waiting("n2", "n1", m.VoteReply) == [m.VoteReply(5)]
     group.crash("n2", power=power)
     group.start("n2")
     group.pass_silently(2 * ELECTION_MS)
-    group.deliver("n3", "n2", vote_request(5))
+    group.deliver("n3", "n2", vote_request(5, disk_id=group.members["n2"].disk_id))
     assert group.waiting("n2", "n3", m.VoteReply) == []
-    group.deliver("n3", "n2", vote_request(6))
+    group.deliver("n3", "n2", vote_request(6, disk_id=group.members["n2"].disk_id))
     assert group.waiting("n2", "n3", m.VoteReply) == [m.VoteReply(6)]
 
 
 def test_a_vote_that_was_never_synced_was_never_given() -> None:
     group = Group(3)
     group.hold_disk.add("n2")
-    group.deliver("n1", "n2", vote_request(5))
+    group.deliver("n1", "n2", vote_request(5, disk_id=group.members["n2"].disk_id))
     group.crash("n2", power=True)
     group.hold_disk.clear()
     group.start("n2")

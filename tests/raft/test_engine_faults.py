@@ -168,6 +168,7 @@ async def test_bad_frames_are_the_links_problem(tmp_path: Path) -> None:
                 engine.receive("n2", frame)
         with pytest.raises(BadFrame, match="n9"):
             engine.receive("n9", b"")
+        await cluster.leader()
         with pytest.raises(BadFrame, match="n9"):
             engine.link_up("n9", lambda frame: None)
         with pytest.raises(BadFrame, match="n1"):

@@ -11,7 +11,7 @@ from coterie.raft import messages as m
 from coterie.raft.entry import HEADER_BYTES
 from coterie.raft.errors import EntryTooLarge, TooManyProposals
 from coterie.raft.proposals import Proposals
-from tests.raft.group import ELECTION_MS, Group, until
+from tests.raft.group import ELECTION_MS, FIRST, Group, until
 
 
 def everywhere(group: Group, node: str, body: bytes) -> int:
@@ -136,7 +136,7 @@ def test_a_leader_that_cannot_remember_says_so_and_nothing_is_appended_twice() -
     group.deliver("n2", "n1", m.Forward(leader.term, True, [entry_id], [body]))
     replies = group.waiting("n1", "n2", m.ForwardReply)
     assert replies == [m.ForwardReply(leader.term, leader.term, [entry_id], m.Refusal.UNKNOWN)]
-    assert leader._log.last_index == 2
+    assert leader._log.last_index == FIRST - 1
 
 
 def test_an_old_refusal_says_nothing_about_a_later_try() -> None:

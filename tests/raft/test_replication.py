@@ -9,7 +9,7 @@ import pytest
 from coterie.raft import messages as m
 from coterie.raft.entry import NO_OP_ENTRY, seal
 from coterie.raft.errors import FatalRaftError
-from tests.raft.group import Group, until
+from tests.raft.group import FIRST, Group, until
 
 
 def body(number: int) -> bytes:
@@ -36,7 +36,7 @@ def test_an_entry_is_committed_by_a_majority_and_applied_everywhere_at_once() ->
     group = Group(3)
     group.elect("n1")
     committed = group.committed("n1", b"x")
-    assert (committed.index, committed.result) == (3, 1)
+    assert (committed.index, committed.result) == (FIRST, 1)
     assert [machine.entries for machine in group.machines.values()] == [[b"x"]] * 3  # no heartbeat needed
 
 
@@ -90,11 +90,11 @@ def test_the_leaders_own_copy_does_not_count_before_it_is_durable() -> None:
     answer = group.propose("n1", b"x")
     assert [message.entries for message in group.waiting("n1", "n2", m.Append)] != []
     group.settle()
-    assert group.members["n2"]._log.last_index == 3, "n2 has it on its disk"
-    assert (answer.value, group.members["n1"].commit_index) == (None, 2)
+    assert group.members["n2"]._log.last_index == FIRST, "n2 has it on its disk"
+    assert (answer.value, group.members["n1"].commit_index) == (None, FIRST - 1)
     group.hold_disk.clear()
     group.pass_ms(50)
-    assert answer.committed.index == 3
+    assert answer.committed.index == FIRST
 
 
 def test_a_leader_that_loses_what_it_sent_early_cannot_write_there_again_in_its_term() -> None:
@@ -104,7 +104,7 @@ def test_a_leader_that_loses_what_it_sent_early_cannot_write_there_again_in_its_
     group.hold_disk.add("n1")
     group.propose("n1", b"early")
     group.settle()
-    assert group.members["n2"]._log.last_index == group.members["n3"]._log.last_index == 3
+    assert group.members["n2"]._log.last_index == group.members["n3"]._log.last_index == FIRST
     group.hold_disk.clear()
     group.crash("n1", power=True)
     group.elect("n2")
@@ -348,10 +348,10 @@ def test_small_appends_wait_for_the_answer_and_then_travel_together() -> None:
     group.hold_disk |= {"n2", "n3"}
     answers = [group.propose("n1", body(number)) for number in range(5)]
     group.settle()
-    assert group.members["n2"]._log.last_index == 3, "the others wait while the first is unanswered"
+    assert group.members["n2"]._log.last_index == FIRST, "the others wait while the first is unanswered"
     group.hold_disk.clear()
     group.pass_ms(200)
-    assert [answer.committed.index for answer in answers] == [3, 4, 5, 6, 7]
+    assert [answer.committed.index for answer in answers] == [FIRST + number for number in range(5)]
     assert {machine.digest() for machine in group.machines.values()} == {group.machines["n1"].digest()}
 
 

@@ -15,7 +15,7 @@ from coterie.raft.errors import DamagedFile
 from coterie.raft.journal import NAME as JOURNAL
 from coterie.raft.messages import SnapshotStatus
 from coterie.raft.snapshot import NAME, RECEIVING_NAME
-from tests.raft.group import Group
+from tests.raft.group import FIRST, Group
 from tests.sim.raft.disk import Died
 
 SMALL = {
@@ -112,7 +112,7 @@ def test_entries_go_on_while_a_snapshot_is_written() -> None:
 
 
 def test_snapshots_come_by_themselves_by_entries_and_by_bytes() -> None:
-    for settings in ({"snapshot_every_entries": 10}, {"snapshot_every_bytes": 10 * (HEADER_BYTES + 10)}):
+    for settings in ({"snapshot_every_entries": 11}, {"snapshot_every_bytes": 10 * (HEADER_BYTES + 10)}):
         group = Group(1, **settings)
         group.pass_ms(300)
         filled(group, "n1", 8)
@@ -138,7 +138,7 @@ def test_a_node_that_missed_too_much_gets_the_snapshot_and_then_the_rest() -> No
     group.start(node)
     group.pass_ms(50)
     assert group.machines[node].entries == [body(n) for n in range(38)]
-    assert group.machines[node].restored_at == [34 + 1]
+    assert group.machines[node].restored_at == [FIRST + 32]
     assert group.disks[node].exists(NAME)
     group.crash(node, power=True)
     group.start(node)
@@ -269,10 +269,10 @@ def test_the_end_of_the_log_that_agrees_with_the_snapshot_is_kept(monkeypatch: p
         group.propose("n1", body(number))
     group.settle()
     member = group.members["n2"]
-    assert (member._log.last_index, member.commit_index) == (8, 2)
+    assert (member._log.last_index, member.commit_index) == (FIRST + 5, FIRST - 1)
     for chunk in chunks_of(image(5, 1, [body(n) for n in range(3)]), 5, 1):
         group.deliver("n3", "n2", chunk)
-    assert group.log("n2") == [(6, 1), (7, 1), (8, 1)]
+    assert group.log("n2") == [(6, 1), (7, 1), (8, 1), (9, 1)]
     assert group.machines["n2"].restored_at == [5]
 
 
@@ -316,7 +316,7 @@ def test_dying_at_any_operation_of_a_compaction_loses_nothing(power: bool) -> No
         group.crash("n1", power=power)
         group.disks["n1"].fuse = None
         group.start("n1")
-        assert group.members["n1"]._log.last_index == 14
+        assert group.members["n1"]._log.last_index == FIRST + 11
         group.elect("n1")
         group.settle()
         assert group.machines["n1"].entries == [body(n) for n in range(12)]

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coterie.raft import messages as m
+from coterie.raft.configuration import encode, first
 from coterie.raft.entry import NO_OP_ENTRY, seal
 from coterie.raft.errors import BadFrame
 from coterie.raft.wire import Wire
@@ -32,6 +33,8 @@ MESSAGES: list[m.Message] = [
     m.ReadReply(7, 4, True, 99),
     m.TimeoutNow(7),
     m.TransferRequest(7, "n2"),
+    m.ChangeRequest(7, 3, m.ChangeKind.ADD, "n4", "host:1", True),
+    m.ChangeReply(7, 3, m.ChangeStatus.DONE, "", encode(first(("n1", "n2"), {}))),
 ]
 
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from coterie.raft import membership
 from coterie.raft import messages as m
-from coterie.raft import seam
 from coterie.raft.journal import Journal
 from coterie.raft.seam import CANDIDATE, FOLLOWER, LEADER, Node
 
 
-class SyncObj(seam.SyncObj):
+class SyncObj(membership.SyncObj):
     """Adds: nobody's term rises unless a majority would vote; a live leader is not disturbed."""
 
     _leader_heard_at = -math.inf  # last message of the current leader
@@ -32,8 +32,9 @@ class SyncObj(seam.SyncObj):
         """Before the library's own election timer: ask first, unless the leader told us to go."""
         if self.__raftState == LEADER or self.__raftElectionDeadline >= self._now():
             return
-        if self._others and not any(map(self._is_up, self._others)):
-            self._step_down()  # nobody to ask
+        nobody_to_ask = self._others and not any(map(self._is_up, self._others))
+        if nobody_to_ask or not self._may_campaign():
+            self._step_down()
             return
         if self._others and not (self._elect_now or self.__transferInProgress):
             self._ask_pre_votes()
@@ -47,15 +48,16 @@ class SyncObj(seam.SyncObj):
         self.__raftLeader = None
         self._pre_voters = frozenset([self._options.node_id])
         last = self._log[-1]
-        question = m.PreVote(self.__raftCurrentTerm + 1, last[1], last[2])
         for node in self._others:
-            self._post(node, question)
+            disk_id = self._configuration.disk_of(str(node.id))
+            self._post(node, m.PreVote(self.__raftCurrentTerm + 1, last[1], last[2], disk_id))
 
     def _on_pre_vote(self, node: Node, message: m.PreVote) -> None:
         granted = (
             message.term > self.__raftCurrentTerm
             and (message.last_term, message.last_index) >= (self._log[-1][2], self._log[-1][1])
             and not self._is_loyal()
+            and self._may_grant(message)
         )
         self._post(node, m.PreVoteReply(message.term, granted, self.__raftCurrentTerm))
 
@@ -65,6 +67,7 @@ class SyncObj(seam.SyncObj):
             return
         if (
             not message.granted
+            or not self._is_candidates_voter(node)
             or message.term != self.__raftCurrentTerm + 1
             or not self._pre_voters
             or self.__raftState == LEADER
@@ -79,6 +82,8 @@ class SyncObj(seam.SyncObj):
     def _on_vote_request(self, node: Node, message: m.VoteRequest) -> None:
         if not message.transfer and message.term > self.__raftCurrentTerm and self._is_loyal():
             return  # whoever cannot hear the leader must not depose it
+        if not self._may_grant(message):
+            return  # as if the question had been lost
         self._as_library(
             node,
             {
@@ -91,6 +96,8 @@ class SyncObj(seam.SyncObj):
 
     def _on_vote_reply(self, node: Node, message: m.VoteReply) -> None:
         if message.term > self.__raftCurrentTerm or node.id in self._voters:
+            return
+        if not self._is_candidates_voter(node):
             return
         if message.term == self.__raftCurrentTerm and self.__raftState == CANDIDATE:
             self._voters |= {node.id}
@@ -106,7 +113,10 @@ class SyncObj(seam.SyncObj):
         match message["type"]:
             case "request_vote":
                 last_index, last_term = message["last_log_index"], message["last_log_term"]
-                self._post(node, m.VoteRequest(message["term"], last_index, last_term, self._by_transfer))
+                disk_id = self._configuration.disk_of(str(node.id))
+                self._post(
+                    node, m.VoteRequest(message["term"], last_index, last_term, self._by_transfer, disk_id)
+                )
             case "response_vote":
                 self._post(node, m.VoteReply(message["term"]))
             case kind:

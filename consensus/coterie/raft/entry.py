@@ -1,12 +1,16 @@
-"""One log entry as bytes: 1 byte type, 8 bytes time (ms), 16 bytes id, then the body; a no-op: its type.
+"""One log entry as bytes: 1 byte type, 8 bytes time (ms), 16 bytes id, then the body; a no-op: its type; a
+configuration: its type and the members.
 
-The type bytes are PySyncObj's. Its membership and version entries hold pickles and are refused everywhere."""
+The first two types are PySyncObj's. Its membership and version entries (2 and 3) hold pickles and are refused
+everywhere."""
 
 from __future__ import annotations
 
 import struct
 
-REGULAR, NO_OP = 0, 1
+from coterie.raft import configuration
+
+REGULAR, NO_OP, CONFIGURATION = 0, 1, 8
 NO_OP_ENTRY = bytes([NO_OP])
 _HEADER = struct.Struct(">BQ16s")
 HEADER_BYTES = _HEADER.size
@@ -31,11 +35,17 @@ def is_valid(command: bytes) -> bool:
         return False
     if command[0] == REGULAR:
         return len(command) >= HEADER_BYTES
+    if command[0] == CONFIGURATION:
+        return configuration.is_valid(command[1:])
     return command == NO_OP_ENTRY
 
 
+def seal_configuration(raw: bytes) -> bytes:
+    return bytes([CONFIGURATION]) + raw
+
+
 def at_ms_of(command: bytes) -> int:
-    """When the leader appended it; 0 for a no-op."""
+    """When the leader appended it; 0 when it has no time."""
     return int(_AT.unpack_from(command, 1)[0]) if command[0] == REGULAR else 0
 
 

@@ -16,7 +16,7 @@ from pysyncobj.journal import Journal as LibraryJournal
 
 from coterie.raft import journal_format as form
 from coterie.raft.disk import Disk, DiskFile
-from coterie.raft.entry import NO_OP_ENTRY, Logged, at_ms_of
+from coterie.raft.entry import CONFIGURATION, NO_OP_ENTRY, Logged, at_ms_of
 from coterie.raft.errors import DamagedFile, DiskFailed, DiskFull
 from coterie.raft.journal_format import BaseRecord, EntryRecord, Identity, TruncateRecord, VoteRecord
 from coterie.raft.options import RaftOptions
@@ -196,6 +196,7 @@ class Journal(LibraryJournal):  # type: ignore[misc]
         passes = self.holds(base.index) and self.term_at(base.index) == base.term
         cut = base.index - self.base.index if passes else len(self._log)
         kept, ends, last_at_ms = self._log[cut + 1 :], self._ends[cut:], self._last_at_ms
+        configurations = [item for item in self.configurations if item[0] > base.index]
         old, unwritten = (self._salt, self._offset), self._pending
         self._salt = self._rng.getrandbits(32)  # so that a mark is about one file only
         self._reset_log(base)
@@ -203,6 +204,7 @@ class Journal(LibraryJournal):  # type: ignore[misc]
             self._log += kept
             self._ends = [end - ends[0] for end in ends]
             self._last_at_ms = max(last_at_ms, base.at_ms)
+            self.configurations = configurations
         self._pending = []
 
         def work() -> None:
@@ -266,6 +268,7 @@ class Journal(LibraryJournal):  # type: ignore[misc]
     _mark: DiskFile | None = None
     _ends: list[int]  # cumulated sizes of the commands
     _last_at_ms: int
+    configurations: list[tuple[int, bytes]]  # (index, bytes) of those behind the base
     _salt = 0
     _offset = 0  # where the next block goes
     _synced = _marked = 0
@@ -309,13 +312,18 @@ class Journal(LibraryJournal):  # type: ignore[misc]
         self.base = base
         self._log: list[Logged] = [(NO_OP_ENTRY, base.index, base.term)]
         self._ends = [0]
+        self.configurations = []
         self._last_at_ms = base.at_ms
 
     def _remember(self, command: bytes, index: int, term: int) -> None:
         self._log.append((command, index, term))
         self._ends.append(self._ends[-1] + len(command))
         self._last_at_ms = max(self._last_at_ms, at_ms_of(command))
+        if command[0] == CONFIGURATION:
+            self.configurations.append((index, command[1:]))
 
     def _forget_from(self, position: int) -> None:
         del self._log[position:]
         del self._ends[position:]
+        while self.configurations and self.configurations[-1][0] > self.last_index:
+            self.configurations.pop()

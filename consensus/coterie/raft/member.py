@@ -13,12 +13,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from coterie.core import ports
 from coterie.core.ports import Machine, NotCommitted
+from coterie.raft import changing
 from coterie.raft import messages as m
-from coterie.raft import storing
 from coterie.raft.disk import Disk
-from coterie.raft.errors import DamagedFile, LinkRefused, RemovedFromCluster, Why
+from coterie.raft.errors import DamagedFile, LinkRefused, Why
 from coterie.raft.jobs import Job
 from coterie.raft.journal import MARK_NAME, Journal
 from coterie.raft.journal import NAME as JOURNAL_NAME
@@ -34,7 +33,7 @@ logger = logging.getLogger("coterie.raft")
 TIMER_SLACK_S = 0.0005  # the library's timers fire when they have passed, not when they are reached
 
 
-class SyncObj(storing.SyncObj):
+class SyncObj(changing.SyncObj):
     """See the module. Known outside as Member."""
 
     def __init__(
@@ -51,7 +50,6 @@ class SyncObj(storing.SyncObj):
         self._up: set[str] = set()
         self._wire = Wire(options.cluster_id, options.frame_bytes_max)
         self._seen: tuple[str, int] = ("", 0)
-        self.changed = False  # the driver rings the bell, and sets it back
         for name in (SNAPSHOT_NAME, MARK_NAME):
             if disk.exists(name) and not disk.exists(JOURNAL_NAME):
                 # Its term and vote are gone with it: this node could vote twice.
@@ -73,6 +71,8 @@ class SyncObj(storing.SyncObj):
             m.ReadReply: self._on_read_reply,
             m.TimeoutNow: self._on_timeout_now,
             m.TransferRequest: self._on_transfer_request,
+            m.ChangeRequest: self._on_change_request,
+            m.ChangeReply: self._on_change_reply,
         }
         super().__init__(machine, disk, store, options, journal, clock, rng)
         self._load_snapshot()
@@ -81,10 +81,12 @@ class SyncObj(storing.SyncObj):
 
     def link_up(self, peer: str, disk_id: str = "") -> None:
         """A new link; whatever was on the way over an older one is lost. Raises LinkRefused."""
-        node = self._other(peer)
+        self.check_link(peer, disk_id)
+        node = self._node(peer)
         if peer in self._up:
             self.link_down(peer)
         self._up.add(peer)
+        self._note_disk(peer, disk_id)
         self._inbox.append(lambda: self.__onNodeConnected(node))
 
     def link_down(self, peer: str) -> None:
@@ -96,28 +98,13 @@ class SyncObj(storing.SyncObj):
 
     def receive(self, peer: str, frame: bytes) -> None:
         """Queue a frame's messages for the next step. Raises BadFrame, and then nothing was taken."""
-        node = self._other(peer)
+        if peer not in self._nodes:
+            raise LinkRefused(Why.STRANGER, f"{peer!r} has no link to this node")
+        node = self._nodes[peer]
         messages = self._wire.decode(frame)
         if peer in self._up:
             for message in messages:
                 self._inbox.append(lambda message=message: self._handlers[type(message)](node, message))  # type: ignore[misc]
-
-    def _other(self, peer: str) -> Node:
-        if peer not in self._nodes or peer == self._options.node_id:
-            raise LinkRefused(Why.STRANGER, f"{peer!r} is no other member of this cluster")
-        return self._nodes[peer]
-
-    def check_link(self, peer: str, disk_id: str) -> None:
-        """Raises LinkRefused."""
-        self._other(peer)
-
-    def link_refused(self, peer: str, why: Why) -> None:
-        """Raises RemovedFromCluster when a member says that this node is none any more."""
-        if why is Why.REMOVED and peer in self._nodes:
-            raise RemovedFromCluster(
-                f"{peer} says that node {self._options.node_id!r} with disk {self.disk_id} was removed from "
-                "the cluster. Remedy: to bring the node back, add it again with an empty data directory"
-            )
 
     def job_done(self, job: Job, took_s: float = 0.0) -> None:
         """A job's work has ended well. One that raises DiskFull waits for room (`job_waits`) and is run
@@ -146,6 +133,8 @@ class SyncObj(storing.SyncObj):
             self._tick_install()
         if not self._blocked:
             self._take_in()
+        else:
+            self._check_quorum()  # steps without a tick may follow each other for long
         if was_leader and self.__raftState != LEADER:
             self._restart_election_timer()
             self._hand_over = None
@@ -166,6 +155,7 @@ class SyncObj(storing.SyncObj):
         super()._onTick(0)
         self._tick_reads()
         self._tick_transfers()
+        self._tick_changes()
         self._replicate()
         self._maybe_make_snapshot()
 
@@ -213,6 +203,7 @@ class SyncObj(storing.SyncObj):
         """A leader's entries may travel while its own disk takes them (Raft thesis, 10.2.1): they promise
         nothing but its term, which is durable, and its own copy counts in the next step at the earliest."""
         only_writing = self._writing and self._blocked == 1
+        only_writing = only_writing and self._configuration_index <= self._durable_index  # membership.py
         leads = self.__raftState == LEADER and self._durable_term == self.__raftCurrentTerm
         if not (only_writing and leads):
             return {}
@@ -249,28 +240,6 @@ class SyncObj(storing.SyncObj):
         due += self._due_dates(now) + self._deadlines()
         return min(due) + TIMER_SLACK_S
 
-    # --- the group ---
-
-    @property
-    def disk_id(self) -> str:
-        return self._log.disk_id
-
-    @property
-    def members(self) -> tuple[ports.Member, ...]:
-        """See Engine.members."""
-        addresses = self._options.addresses
-        return tuple(ports.Member(peer, addresses.get(peer, ""), ports.Role.VOTER) for peer in self._nodes)
-
-    def change(
-        self,
-        change: ports.MembershipChange,
-        timeout_s: float,
-        done: Callable[[tuple[ports.Member, ...] | Exception], None],
-    ) -> Callable[[], None]:
-        """See Engine.change_members."""
-        done(ports.ChangeRefused(f"{change}: the members cannot be changed yet"))
-        return lambda: None
-
     # --- what the engine reports ---
 
     @property
@@ -285,9 +254,12 @@ class SyncObj(storing.SyncObj):
         """Nobody will be answered any more."""
         self._proposals.fail_all(reason)
         self._reads.fail_all(reason)
-        for wish in self._wishes:
-            wish.done(NotCommitted(reason))
+        for transfer in self._wishes:
+            transfer.done(NotCommitted(reason))
+        for change in self._change_wishes:
+            change.done(NotCommitted(reason))
         self._wishes.clear()
+        self._change_wishes.clear()
 
     def close(self) -> None:
         """Close the files. No job may be under way."""

@@ -13,6 +13,7 @@ class PreVote:
     term: int
     last_index: int
     last_term: int
+    disk_id: str = ""  # that the candidate's configuration binds the asked node to
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class VoteRequest:
     last_index: int
     last_term: int
     transfer: bool = False
+    disk_id: str = ""  # as in PreVote
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,41 @@ class TransferRequest:
     target: str
 
 
+class ChangeKind(IntEnum):
+    ADD = 1
+    PROMOTE = 2
+    DEMOTE = 3
+    REMOVE = 4
+    MOVE = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeRequest:
+    """For the leader: change the members."""
+
+    term: int
+    id: int
+    kind: ChangeKind
+    node_id: str
+    address: str = ""
+    voter: bool = False
+
+
+class ChangeStatus(IntEnum):
+    LATER = 0
+    REFUSED = 1
+    DONE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeReply:
+    term: int
+    id: int
+    status: ChangeStatus
+    reason: str = ""
+    configuration: bytes = b""
+
+
 Message = (
     PreVote
     | PreVoteReply
@@ -155,4 +192,6 @@ Message = (
     | ReadReply
     | TimeoutNow
     | TransferRequest
+    | ChangeRequest
+    | ChangeReply
 )

@@ -24,11 +24,27 @@ class SnapshotSend:
 
 
 @dataclass(slots=True)
+class CatchUp:
+    """Rounds of replication (Raft thesis, section 4.2.1): each ends when the follower has what the log held
+    at its start. A follower that was quick with its last round would not hold up the group as a voter."""
+
+    target: int
+    began_at: float
+    done: bool = False
+
+    def reached(self, match_index: int, last_index: int, now: float, limit_s: float) -> None:
+        if match_index >= self.target:
+            self.done = now - self.began_at <= limit_s
+            self.target, self.began_at = last_index, now
+
+
+@dataclass(slots=True)
 class Progress:
     """Probing: the follower's log is not known to match, and one message at a time looks for where it does.
     Otherwise entries stream, up to a window of unanswered messages."""
 
     next_index: int
+    catching_up: CatchUp
     match_index: int = 0
     probing: bool = True
     probe_sequence: int = 0  # the unanswered probe; 0: none
@@ -74,6 +90,7 @@ class Progress:
     def restart(self, next_index: int) -> None:
         """A new link: what was on its way is lost, and the disk behind the link may be another one."""
         self.close_snapshot()
+        self.catching_up.done = False
         self.next_index, self.match_index = next_index, 0
         self.probing, self.probe_sequence = True, 0
         self.told_commit = 0

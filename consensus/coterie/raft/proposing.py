@@ -26,7 +26,6 @@ class SyncObj(snapshots.SyncObj):
     def __init__(self, *args: Any) -> None:
         self._remembered: dict[bytes, None] = {}
         self._remembers_all = True
-        self._durable_index = 0
         self._applied_term = 0
         self._stamped = (0, 0.0)  # a moment of the log's time, and the same on the monotonic clock (s)
         self.applied_some = False
@@ -194,17 +193,12 @@ class SyncObj(snapshots.SyncObj):
 
     @property
     def has_more_to_apply(self) -> bool:
-        return self._apply_limit() > self.__raftLastApplied
-
-    def _apply_limit(self) -> int:
-        # A single member commits what it appends, at once; it must still be on the disk first.
-        if self._majority == 1:
-            return int(min(self.__raftCommitIndex, self._durable_index))
-        return self.__raftCommitIndex
+        return self.__raftCommitIndex > self.__raftLastApplied
 
     def __applyLogEntries(self) -> bool:
+        self._count_majority()
         first = self.__raftLastApplied + 1 - self._log.base.index
-        count = min(self._apply_limit() - self.__raftLastApplied, self._options.apply_max)
+        count = min(self.__raftCommitIndex - self.__raftLastApplied, self._options.apply_max)
         entries = self._log[first : first + count] if count > 0 else []
         if len(entries) != max(count, 0):
             raise FatalRaftError(f"committed entries above {self.__raftLastApplied} are missing from the log")

@@ -115,9 +115,10 @@ class SyncObj(proposing.SyncObj):
     ) -> Callable[[], None]:
         """`done` is called once, with the new leader or TransferFailed. The function returned gives up."""
         wish = TransferWish(target, self.leader, self._now() + timeout_s, done)
-        if target and target not in self._nodes:
-            done(TransferFailed(f"{target!r} is no voter; the voters are {', '.join(sorted(self._nodes))}"))
-        elif not self._others:
+        voters = self._configuration.voters
+        if target and target not in voters:
+            done(TransferFailed(f"{target!r} is no voter; the voters are {', '.join(voters)}"))
+        elif len(voters) == 1:
             done(TransferFailed("this cluster has one voter: there is nobody to hand over to"))
         else:
             self._wishes.append(wish)
@@ -176,9 +177,10 @@ class SyncObj(proposing.SyncObj):
     def _begin_hand_over(self, target: str) -> None:
         since = self._now() - self._options.election_timeout_s
         candidates = [
-            (progress.match_index, str(node.id), node)
-            for node, progress in self._progress.items()
-            if self._is_up(node) and progress.contact_at > since and (not target or node.id == target)
+            (self._progress[node].match_index, str(node.id), node)
+            for node in self._others
+            if self._counts(node) and self._is_up(node) and (not target or node.id == target)
+            if self._progress[node].contact_at > since
         ]
         if candidates and self._hand_over is None:
             self._hand_over = HandOver(max(candidates)[2], self._now() + self._options.election_timeout_s)
@@ -190,7 +192,7 @@ class SyncObj(proposing.SyncObj):
         if self.__raftState != LEADER or now >= hand_over.until:
             self._hand_over = None
             return
-        progress = self._progress[hand_over.target]
+        progress = self._progress[hand_over.target]  # no change of the members begins meanwhile
         if not hand_over.told and progress.match_index == self._log.last_index:
             hand_over.told = True
             self._post(hand_over.target, m.TimeoutNow(self.__raftCurrentTerm))

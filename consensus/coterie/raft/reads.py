@@ -100,7 +100,7 @@ class Reads:
         self.rounds.append(Round(after_sequence, index, self.fresh, self.questions))
         self.fresh, self.questions = [], []
 
-    def proved(self, quorum_sequence: int) -> list[Round]:
+    def proved(self, quorum_sequence: float) -> list[Round]:
         """The rounds whose proof has come."""
         done = []
         while self.rounds and self.rounds[0].after_sequence < quorum_sequence:

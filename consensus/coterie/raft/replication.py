@@ -6,12 +6,13 @@ commit index never passes what it was shown to share with the leader; entries st
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from coterie.raft import elections
 from coterie.raft import messages as m
 from coterie.raft.errors import FatalRaftError
-from coterie.raft.progress import Progress
+from coterie.raft.progress import CatchUp, Progress
 from coterie.raft.room import Room
 from coterie.raft.seam import LEADER, Node
 
@@ -21,6 +22,10 @@ UNANSWERED_MAX = 256  # a follower that owes this many answers gets no more mess
 
 class SyncObj(elections.SyncObj):
     """Leader and follower sides of the log."""
+
+    _durable_index = 0  # of this node's own log
+    _led_since = math.inf
+    _commit_before = 0
 
     def __init__(self, *args: Any) -> None:
         self._progress: dict[Node, Progress] = {}  # of this leadership
@@ -32,8 +37,27 @@ class SyncObj(elections.SyncObj):
     def __onBecomeLeader(self) -> None:
         self._close_progress()
         # A granted vote is no contact: the voter may vote again, in the next term, until it hears a leader.
-        self._progress = {node: Progress(self._log.last_index + 1) for node in self._others}
+        self._led_since = self._now()
+        self._progress = {node: self._new_progress() for node in self._peers}
         super().__onBecomeLeader()  # appends the no-op of the term, then sends
+        self._tell_library()
+
+    def _new_progress(self) -> Progress:
+        return Progress(self._log.last_index + 1, catching_up=CatchUp(self._log.last_index, self._now()))
+
+    def _members_changed(self) -> None:
+        super()._members_changed()
+        if self.__raftState == LEADER:
+            for node in self._peers:
+                self._progress.setdefault(node, self._new_progress())
+
+    def _forget_leavers(self) -> None:
+        """Who is no member any more is still sent its removal, as long as its link stands."""
+        for node in [node for node in self._progress if node not in self._peers]:
+            progress = self._progress[node]
+            if not self._is_up(node) or progress.told_commit >= self._configuration_index:
+                progress.close_snapshot()
+                del self._progress[node]
 
     def __setState(self, newState: int) -> None:
         super().__setState(newState)
@@ -56,7 +80,6 @@ class SyncObj(elections.SyncObj):
     def _restart_progress(self, node: Node) -> None:
         if node in self._progress:
             self._progress[node].restart(self._log.last_index + 1)
-            self.__raftMatchIndex[node] = 0
 
     def __sendAppendEntries(self) -> None:
         """The library calls this when a heartbeat is due and at the start of a leadership."""
@@ -75,10 +98,12 @@ class SyncObj(elections.SyncObj):
             news = known > progress.told_commit and not progress.window
             if news and self._is_up(node) and self._log.holds(known):
                 self._append(node, progress, known, 0, wants_reply=False)
+        self._forget_leavers()
 
     def _kick(self, after_sequence: int) -> None:
-        """Let every follower answer something sent after this, at once."""
-        for node, progress in self._progress.items():
+        """Let every voter answer something sent after this, at once."""
+        for node in self._others:
+            progress = self._progress[node]
             if progress.sent_sequence <= after_sequence:
                 self._send_heartbeat(node, progress)
 
@@ -159,7 +184,7 @@ class SyncObj(elections.SyncObj):
         progress.room = Room(min(message.room, Room.FULL))
         progress.sync_s = message.sync_us / 1_000_000
         if message.matched:
-            self._note_match(node, progress, message.next_index - 1)
+            self._note_match(progress, message.next_index - 1)
             if progress.probing and message.sequence == progress.probe_sequence:
                 progress.probing, progress.probe_sequence = False, 0
                 progress.next_index = progress.match_index + 1
@@ -176,16 +201,16 @@ class SyncObj(elections.SyncObj):
             return None
         if self.__raftState != LEADER or message.term != self.__raftCurrentTerm:
             return None
-        progress = self._progress[node]
-        now = self._now()
-        progress.answered(min(message.sequence, self._sequence), min(message.sent_at_us / 1_000_000, now))
-        # The library's check quorum reads this: a leader lives by when it asked, not by when it heard.
-        self.__lastResponseTime[node] = max(progress.contact_at, self.__lastResponseTime[node])
+        progress = self._progress.get(node)
+        if progress is not None:
+            sent_at = min(message.sent_at_us / 1_000_000, self._now())
+            progress.answered(min(message.sequence, self._sequence), sent_at)
         return progress
 
-    def _note_match(self, node: Node, progress: Progress, index: int) -> None:
+    def _note_match(self, progress: Progress, index: int) -> None:
         progress.matched(min(index, self._log.last_index))
-        self.__raftMatchIndex[node] = progress.match_index
+        limit_s = self._options.election_timeout_s
+        progress.catching_up.reached(progress.match_index, self._log.last_index, self._now(), limit_s)
 
     def _note_mismatch(self, progress: Progress, message: m.AppendReply) -> None:
         if not message.sequence or (progress.probing and message.sequence != progress.probe_sequence):
@@ -194,20 +219,48 @@ class SyncObj(elections.SyncObj):
         lower = min(progress.next_index - 1, message.next_index)
         progress.next_index = max(progress.match_index + 1, lower)
 
+    # --- what a majority has ---
+
     def _contact_at(self) -> float:
         if self.__raftState != LEADER:
             return -math.inf
-        if self._majority == 1:
-            return self._now()
-        contacts = sorted((progress.contact_at for progress in self._progress.values()), reverse=True)
-        return contacts[self._majority - 2]
+        return self._agreed(self._now(), lambda progress: progress.contact_at)
 
-    def _quorum_sequence(self) -> int:
+    def _quorum_sequence(self) -> float:
         """A majority has answered a message with this sequence or a later one."""
-        if self._majority == 1:
-            return self._sequence
-        acked = sorted((progress.acked_sequence for progress in self._progress.values()), reverse=True)
-        return acked[self._majority - 2]
+        return self._agreed(self._sequence, lambda progress: progress.acked_sequence)
+
+    def _agreed(self, own: float, of: Callable[[Progress], float]) -> float:
+        """The highest value that a majority of the voters has reached. A leader that is no voter any more
+        does not count itself (Raft thesis, section 4.2.2)."""
+        reached = [of(self._progress[node]) for node in self._counted]
+        if self._is_voter:
+            reached.append(own)
+        reached.sort(reverse=True)
+        return reached[self._majority - 1] if len(reached) >= self._majority else -math.inf
+
+    def _onTick(self, timeToWait: float) -> None:
+        self._commit_before = self.__raftCommitIndex
+        super()._onTick(timeToWait)
+
+    def _count_majority(self) -> None:
+        """In the middle of the library's tick, in place of its own counting: it knows of no learners, no
+        disks, no leader that leaves, and not that our own copy counts when it is durable."""
+        if self.__raftState != LEADER:
+            return
+        index = self._agreed(self._durable_index, lambda progress: progress.match_index)
+        is_news = index > self._commit_before
+        # Entries of older terms are committed by one of this term only (section 3.6.2).
+        if is_news and self._log.term_at(int(index)) == self.__raftCurrentTerm:
+            self._commit_before = int(index)
+        self.__raftCommitIndex = self._commit_before
+        self._check_quorum()
+
+    def _check_quorum(self) -> None:
+        """A leader that no majority has answered for an election timeout leads no more (section 6.2)."""
+        alone_since = max(self._contact_at(), self._led_since)
+        if self.__raftState == LEADER and alone_since <= self._now() - self._options.election_timeout_s:
+            self._step_down()
 
     def _send_snapshot(self, node: Node, progress: Progress) -> None:
         raise NotImplementedError
@@ -227,6 +280,7 @@ class SyncObj(elections.SyncObj):
             self._answer(node, message, matched=False, next_index=mismatch)
             return
         match = max(self._store_entries(message), self._log.base.index)
+        self._update_members()
         self._answer(node, message, matched=True, next_index=match + 1)
         self._commit_to(min(message.commit_index, match))
 

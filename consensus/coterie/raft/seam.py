@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from pysyncobj import syncobj as library
@@ -146,17 +146,22 @@ class SyncObj(library.SyncObj):  # type: ignore[misc]
     __raftElectionDeadline: float
     __raftCommitIndex: int
     __raftLastApplied: int
+    __raftMatchIndex: dict[Node, int]
+    __lastResponseTime: dict[Node, float]
+    # The members besides this one, by id; the configuration decides (see membership.py).
+    _peers: list[Node]
+    _others: list[Node]  # those that vote
+    _majority: int
+    _is_voter: bool
 
     def __init__(self, options: RaftOptions, journal: Journal, clock: Clock, rng: random.Random) -> None:
         self._options, self._clock, self._rng = options, clock, rng
-        self._nodes = {peer: Node(peer) for peer in sorted(options.peers)}
-        self._majority = len(self._nodes) // 2 + 1
+        self._nodes = {options.node_id: Node(options.node_id)}  # all we ever heard of
         self._log = journal  # the library's constructor looks at every property
         use_clock(clock)
-        others: Iterable[Node] = [node for peer, node in self._nodes.items() if peer != options.node_id]
         super().__init__(
             self._nodes[options.node_id],
-            others,
+            [],
             _library_conf(options),
             transport=LibraryTransport(self._send_library_message),
         )
@@ -170,9 +175,6 @@ class SyncObj(library.SyncObj):  # type: ignore[misc]
         self.__votedForNodeId = journal.getVotedForNodeId()
         self.__raftCommitIndex = self.__raftLastApplied = journal.base.index
         self.__needLoadDumpFile = False  # snapshots are loaded by the member, before the first tick
-        # The fields that every message reads, under short names; the objects are never replaced.
-        self._log = journal
-        self._others = sorted(self.__otherNodes, key=lambda node: str(node.id))
 
     def _send_library_message(self, node: Node, message: dict[str, Any]) -> bool:
         raise NotImplementedError

@@ -1,7 +1,7 @@
 """Snapshot files: a header with (index, term), numbered chunks with a CRC each, and an end that counts them.
 
 file   = header chunk* end
-header = magic (8) format (4) size (4) crc (4) payload: index, term, at_ms, cluster id
+header = magic (8) format (4) size (4) crc (4) payload: index, term, at_ms, configuration, cluster id
 chunk  = size (4) crc (4) data; the CRC is seeded by the chunk's number
 end    = 0xffffffff (4) crc (4) chunks (8) bytes (8)"""
 
@@ -19,11 +19,11 @@ NAME = "raft.snapshot"
 MAKING_NAME = "raft.snapshot.new"
 RECEIVING_NAME = "raft.snapshot.in"
 MAGIC = b"COTERIES"
-FORMAT = 1
+FORMAT = 2
 CHUNK_BYTES_MAX = 64 << 20
 
 _HEADER = struct.Struct("<8sIII")
-_META = struct.Struct("<QQQ")
+_META = struct.Struct("<QQQQI")
 _CHUNK = struct.Struct("<II")
 _END = struct.Struct("<IIQQ")
 _COUNTS = struct.Struct("<QQ")
@@ -32,15 +32,19 @@ _END_MARK = 0xFFFFFFFF
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """The last entry the image includes; `at_ms` bounds all entry times up to it."""
+    """The last entry the image includes; `at_ms` bounds all entry times up to it. `configuration` is the
+    one that holds there, as bytes, appended at `configuration_index` (0 and empty: the log had none)."""
 
     index: int
     term: int
     at_ms: int
+    configuration_index: int = 0
+    configuration: bytes = b""
 
 
 def header(meta: Meta, cluster_id: str) -> bytes:
-    payload = _META.pack(meta.index, meta.term, meta.at_ms) + cluster_id.encode()
+    fixed = _META.pack(meta.index, meta.term, meta.at_ms, meta.configuration_index, len(meta.configuration))
+    payload = fixed + meta.configuration + cluster_id.encode()
     return _HEADER.pack(MAGIC, FORMAT, len(payload), zlib.crc32(payload)) + payload
 
 
@@ -67,13 +71,16 @@ def read_meta(file: DiskFile, path: str, cluster_id: str) -> tuple[Meta, int]:
     payload = file.read_at(_HEADER.size, min(size, CHUNK_BYTES_MAX))
     if len(payload) != size or size < _META.size or zlib.crc32(payload) != crc:
         raise DamagedFile(path, 0, "the header's checksum is wrong")
-    owner = payload[_META.size :].decode()
+    index, term, at_ms, configuration_index, configuration_size = _META.unpack_from(payload)
+    begin = _META.size + configuration_size
+    owner = payload[begin:].decode()
     if owner != cluster_id:
         raise WrongDataDir(
             f"{path} belongs to cluster {owner!r}, this node is of cluster {cluster_id!r}. "
             "Remedy: point the node at its own data directory"
         )
-    return Meta(*_META.unpack_from(payload)), _HEADER.size + size
+    meta = Meta(index, term, at_ms, configuration_index, payload[_META.size : begin])
+    return meta, _HEADER.size + size
 
 
 def read_chunks(file: DiskFile, path: str, start: int) -> Iterator[bytes]:

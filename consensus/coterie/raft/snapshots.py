@@ -69,6 +69,8 @@ class SyncObj(replication.SyncObj):
 
     def _restored(self, meta: Meta) -> None:
         """The machine is at a snapshot now."""
+        self._base_configuration = (meta.configuration_index, meta.configuration)
+        self._update_members()
         self.__raftLastApplied = meta.index
         self.__raftCommitIndex = max(self.__raftCommitIndex, meta.index)
         self._bytes_since_snapshot = 0
@@ -96,7 +98,8 @@ class SyncObj(replication.SyncObj):
         if index <= max(self._store.index, 1):
             return
         self._bytes_since_snapshot = 0
-        meta = Meta(index, self._log.term_at(index), self._log.last_at_ms)
+        configuration = self._configuration_at(index)
+        meta = Meta(index, self._log.term_at(index), self._log.last_at_ms, *configuration)
         self._making = Making(self._disk, meta, self._options.cluster_id, self._machine.freeze())
         self._make_slice(self._making)
 
@@ -154,6 +157,7 @@ class SyncObj(replication.SyncObj):
     def _switch(self, name: str, meta: Meta, base: Base, done: Callable[[], None]) -> None:
         """The snapshot first, then the log: a crash in between leaves a log longer than needed."""
         rewrite = self._log.rewrite(base)
+        self._base_configuration = (meta.configuration_index, meta.configuration)
         logger.info("log cut", extra={"snapshot_index": meta.index, "log_base": base.index})
 
         def work() -> None:
@@ -231,7 +235,7 @@ class SyncObj(replication.SyncObj):
             # Either the way there or this disk is bad; a bad disk must not lead.
             self._job("check own snapshot", partial(self._store.check, form.NAME), nothing)
         if message.status is SnapshotStatus.DONE:
-            self._note_match(node, progress, message.offset)
+            self._note_match(progress, message.offset)
             progress.next_index = progress.match_index + 1
         self._send_entries(node, progress)
 

@@ -99,9 +99,10 @@ class SyncObj(reading.SyncObj):
         if self._room is not Room.OK:
             return True
         since = now - self._options.election_timeout_s
-        rooms = [progress.room for progress in self._progress.values() if progress.contact_at > since]
+        others = [self._progress[node] for node in self._counted]
+        rooms = [progress.room for progress in others if progress.contact_at > since]
         some = any(room is not Room.OK for room in rooms)  # else it is a matter of contact, not of room
-        return some and 1 + rooms.count(Room.OK) < self._majority
+        return some and self._is_voter + rooms.count(Room.OK) < self._majority
 
     def propose(
         self, body: bytes, timeout_s: float, done: Done, *, vital: bool = False
@@ -138,7 +139,7 @@ class SyncObj(reading.SyncObj):
             return
         candidates = [
             (progress.match_index, str(node.id))
-            for node, progress in self._progress.items()
+            for node, progress in ((node, self._progress[node]) for node in self._counted)
             if self._is_up(node)
             and progress.contact_at > now - options.election_timeout_s
             and progress.room is Room.OK

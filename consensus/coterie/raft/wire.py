@@ -9,6 +9,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
+from coterie.raft import configuration
 from coterie.raft import messages as m
 from coterie.raft.entry import is_valid
 from coterie.raft.errors import BadFrame
@@ -34,6 +35,8 @@ _PLAIN: dict[type, str] = {
     m.ReadReply: "read_reply",
     m.TimeoutNow: "timeout_now",
     m.TransferRequest: "transfer_request",
+    m.ChangeRequest: "change_request",
+    m.ChangeReply: "change_reply",
 }
 
 
@@ -159,6 +162,20 @@ def _snapshot_reply(term: int, body: Any) -> m.SnapshotReply:
     )
 
 
+def _change_request(term: int, body: Any) -> m.ChangeRequest:
+    if body.kind not in m.ChangeKind.__members__.values():
+        raise BadFrame(f"unknown change of the members {body.kind}")
+    return m.ChangeRequest(term, body.id, m.ChangeKind(body.kind), body.node_id, body.address, body.voter)
+
+
+def _change_reply(term: int, body: Any) -> m.ChangeReply:
+    if body.status not in m.ChangeStatus.__members__.values():
+        raise BadFrame(f"unknown answer to a change of the members {body.status}")
+    if body.status == m.ChangeStatus.DONE and not configuration.is_valid(body.configuration):
+        raise BadFrame("a change of the members whose result is none")
+    return m.ChangeReply(term, body.id, m.ChangeStatus(body.status), body.reason, body.configuration)
+
+
 def _require_ids(ids: list[bytes]) -> None:
     if any(len(entry_id) != ID_BYTES for entry_id in ids):
         raise BadFrame("an entry id is not 16 bytes")
@@ -176,4 +193,6 @@ _READERS: dict[str, Callable[[int, Any], m.Message]] = {
     "forward_reply": _forward_reply,
     "snapshot_chunk": _snapshot_chunk,
     "snapshot_reply": _snapshot_reply,
+    "change_request": _change_request,
+    "change_reply": _change_reply,
 }

@@ -60,17 +60,21 @@ class RaftMessage(_message.Message):
 
         LAST_INDEX_FIELD_NUMBER: _builtins.int
         LAST_TERM_FIELD_NUMBER: _builtins.int
+        DISK_ID_FIELD_NUMBER: _builtins.int
         last_index: _builtins.int
         last_term: _builtins.int
+        disk_id: _builtins.str
+        """the disk that the candidate's configuration binds the asked node to"""
         def __init__(
             self,
             *,
             last_index: _builtins.int = ...,
             last_term: _builtins.int = ...,
+            disk_id: _builtins.str = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["last_index", b"last_index", "last_term", b"last_term"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_id", b"disk_id", "last_index", b"last_index", "last_term", b"last_term"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -102,20 +106,24 @@ class RaftMessage(_message.Message):
         LAST_INDEX_FIELD_NUMBER: _builtins.int
         LAST_TERM_FIELD_NUMBER: _builtins.int
         TRANSFER_FIELD_NUMBER: _builtins.int
+        DISK_ID_FIELD_NUMBER: _builtins.int
         last_index: _builtins.int
         last_term: _builtins.int
         transfer: _builtins.bool
         """the leader itself asked for this election"""
+        disk_id: _builtins.str
+        """as in PreVote"""
         def __init__(
             self,
             *,
             last_index: _builtins.int = ...,
             last_term: _builtins.int = ...,
             transfer: _builtins.bool = ...,
+            disk_id: _builtins.str = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["last_index", b"last_index", "last_term", b"last_term", "transfer", b"transfer"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_id", b"disk_id", "last_index", b"last_index", "last_term", b"last_term", "transfer", b"transfer"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -450,6 +458,107 @@ class RaftMessage(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class ChangeRequest(_message.Message):
+        """A change of the members, for the leader to make."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        class _Kind:
+            ValueType = _typing.NewType("ValueType", _builtins.int)
+            V: _TypeAlias = ValueType  # noqa: Y015
+
+        class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[RaftMessage.ChangeRequest._Kind.ValueType], _builtins.type):
+            DESCRIPTOR: _descriptor.EnumDescriptor
+            NONE: RaftMessage.ChangeRequest._Kind.ValueType  # 0
+            ADD: RaftMessage.ChangeRequest._Kind.ValueType  # 1
+            PROMOTE: RaftMessage.ChangeRequest._Kind.ValueType  # 2
+            DEMOTE: RaftMessage.ChangeRequest._Kind.ValueType  # 3
+            REMOVE: RaftMessage.ChangeRequest._Kind.ValueType  # 4
+            MOVE: RaftMessage.ChangeRequest._Kind.ValueType  # 5
+
+        class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
+        NONE: RaftMessage.ChangeRequest.Kind.ValueType  # 0
+        ADD: RaftMessage.ChangeRequest.Kind.ValueType  # 1
+        PROMOTE: RaftMessage.ChangeRequest.Kind.ValueType  # 2
+        DEMOTE: RaftMessage.ChangeRequest.Kind.ValueType  # 3
+        REMOVE: RaftMessage.ChangeRequest.Kind.ValueType  # 4
+        MOVE: RaftMessage.ChangeRequest.Kind.ValueType  # 5
+
+        ID_FIELD_NUMBER: _builtins.int
+        KIND_FIELD_NUMBER: _builtins.int
+        NODE_ID_FIELD_NUMBER: _builtins.int
+        ADDRESS_FIELD_NUMBER: _builtins.int
+        VOTER_FIELD_NUMBER: _builtins.int
+        id: _builtins.int
+        kind: Global___RaftMessage.ChangeRequest.Kind.ValueType
+        node_id: _builtins.str
+        address: _builtins.str
+        """of ADD and MOVE"""
+        voter: _builtins.bool
+        """of ADD: promote it when it has caught up"""
+        def __init__(
+            self,
+            *,
+            id: _builtins.int = ...,
+            kind: Global___RaftMessage.ChangeRequest.Kind.ValueType = ...,
+            node_id: _builtins.str = ...,
+            address: _builtins.str = ...,
+            voter: _builtins.bool = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "id", b"id", "kind", b"kind", "node_id", b"node_id", "voter", b"voter"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class ChangeReply(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        class _Status:
+            ValueType = _typing.NewType("ValueType", _builtins.int)
+            V: _TypeAlias = ValueType  # noqa: Y015
+
+        class _StatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[RaftMessage.ChangeReply._Status.ValueType], _builtins.type):
+            DESCRIPTOR: _descriptor.EnumDescriptor
+            LATER: RaftMessage.ChangeReply._Status.ValueType  # 0
+            """not now, or not by this node: ask again"""
+            REFUSED: RaftMessage.ChangeReply._Status.ValueType  # 1
+            """certainly not done; `reason` says why"""
+            DONE: RaftMessage.ChangeReply._Status.ValueType  # 2
+            """committed; `configuration` is the result"""
+
+        class Status(_Status, metaclass=_StatusEnumTypeWrapper): ...
+        LATER: RaftMessage.ChangeReply.Status.ValueType  # 0
+        """not now, or not by this node: ask again"""
+        REFUSED: RaftMessage.ChangeReply.Status.ValueType  # 1
+        """certainly not done; `reason` says why"""
+        DONE: RaftMessage.ChangeReply.Status.ValueType  # 2
+        """committed; `configuration` is the result"""
+
+        ID_FIELD_NUMBER: _builtins.int
+        STATUS_FIELD_NUMBER: _builtins.int
+        REASON_FIELD_NUMBER: _builtins.int
+        CONFIGURATION_FIELD_NUMBER: _builtins.int
+        id: _builtins.int
+        status: Global___RaftMessage.ChangeReply.Status.ValueType
+        reason: _builtins.str
+        configuration: _builtins.bytes
+        def __init__(
+            self,
+            *,
+            id: _builtins.int = ...,
+            status: Global___RaftMessage.ChangeReply.Status.ValueType = ...,
+            reason: _builtins.str = ...,
+            configuration: _builtins.bytes = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["configuration", b"configuration", "id", b"id", "reason", b"reason", "status", b"status"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TERM_FIELD_NUMBER: _builtins.int
     PRE_VOTE_FIELD_NUMBER: _builtins.int
     PRE_VOTE_REPLY_FIELD_NUMBER: _builtins.int
@@ -465,6 +574,8 @@ class RaftMessage(_message.Message):
     READ_REPLY_FIELD_NUMBER: _builtins.int
     TIMEOUT_NOW_FIELD_NUMBER: _builtins.int
     TRANSFER_REQUEST_FIELD_NUMBER: _builtins.int
+    CHANGE_REQUEST_FIELD_NUMBER: _builtins.int
+    CHANGE_REPLY_FIELD_NUMBER: _builtins.int
     term: _builtins.int
     """Of the sender, except in PreVote and PreVoteReply: there it is the term the candidate would start."""
     @_builtins.property
@@ -495,6 +606,10 @@ class RaftMessage(_message.Message):
     def timeout_now(self) -> Global___RaftMessage.TimeoutNow: ...
     @_builtins.property
     def transfer_request(self) -> Global___RaftMessage.TransferRequest: ...
+    @_builtins.property
+    def change_request(self) -> Global___RaftMessage.ChangeRequest: ...
+    @_builtins.property
+    def change_reply(self) -> Global___RaftMessage.ChangeReply: ...
     def __init__(
         self,
         *,
@@ -513,13 +628,97 @@ class RaftMessage(_message.Message):
         read_reply: Global___RaftMessage.ReadReply | None = ...,
         timeout_now: Global___RaftMessage.TimeoutNow | None = ...,
         transfer_request: Global___RaftMessage.TransferRequest | None = ...,
+        change_request: Global___RaftMessage.ChangeRequest | None = ...,
+        change_reply: Global___RaftMessage.ChangeReply | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "append_reply", b"append_reply", "body", b"body", "forward", b"forward", "forward_reply", b"forward_reply", "pre_vote", b"pre_vote", "pre_vote_reply", b"pre_vote_reply", "read_reply", b"read_reply", "read_request", b"read_request", "snapshot_chunk", b"snapshot_chunk", "snapshot_reply", b"snapshot_reply", "timeout_now", b"timeout_now", "transfer_request", b"transfer_request", "vote_reply", b"vote_reply", "vote_request", b"vote_request"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "append_reply", b"append_reply", "body", b"body", "change_reply", b"change_reply", "change_request", b"change_request", "forward", b"forward", "forward_reply", b"forward_reply", "pre_vote", b"pre_vote", "pre_vote_reply", b"pre_vote_reply", "read_reply", b"read_reply", "read_request", b"read_request", "snapshot_chunk", b"snapshot_chunk", "snapshot_reply", b"snapshot_reply", "timeout_now", b"timeout_now", "transfer_request", b"transfer_request", "vote_reply", b"vote_reply", "vote_request", b"vote_request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "append_reply", b"append_reply", "body", b"body", "forward", b"forward", "forward_reply", b"forward_reply", "pre_vote", b"pre_vote", "pre_vote_reply", b"pre_vote_reply", "read_reply", b"read_reply", "read_request", b"read_request", "snapshot_chunk", b"snapshot_chunk", "snapshot_reply", b"snapshot_reply", "term", b"term", "timeout_now", b"timeout_now", "transfer_request", b"transfer_request", "vote_reply", b"vote_reply", "vote_request", b"vote_request"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "append_reply", b"append_reply", "body", b"body", "change_reply", b"change_reply", "change_request", b"change_request", "forward", b"forward", "forward_reply", b"forward_reply", "pre_vote", b"pre_vote", "pre_vote_reply", b"pre_vote_reply", "read_reply", b"read_reply", "read_request", b"read_request", "snapshot_chunk", b"snapshot_chunk", "snapshot_reply", b"snapshot_reply", "term", b"term", "timeout_now", b"timeout_now", "transfer_request", b"transfer_request", "vote_reply", b"vote_reply", "vote_request", b"vote_request"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["pre_vote", "pre_vote_reply", "vote_request", "vote_reply", "append", "append_reply", "snapshot_chunk", "snapshot_reply", "forward", "forward_reply", "read_request", "read_reply", "timeout_now", "transfer_request"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["pre_vote", "pre_vote_reply", "vote_request", "vote_reply", "append", "append_reply", "snapshot_chunk", "snapshot_reply", "forward", "forward_reply", "read_request", "read_reply", "timeout_now", "transfer_request", "change_request", "change_reply"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
 Global___RaftMessage: _TypeAlias = RaftMessage  # noqa: Y015
+
+@_typing.final
+class Configuration(_message.Message):
+    """Who belongs to the group from here on: an entry of the log, and part of a snapshot's header."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Member(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        NODE_ID_FIELD_NUMBER: _builtins.int
+        ADDRESS_FIELD_NUMBER: _builtins.int
+        VOTER_FIELD_NUMBER: _builtins.int
+        DISK_ID_FIELD_NUMBER: _builtins.int
+        PROMOTE_FIELD_NUMBER: _builtins.int
+        node_id: _builtins.str
+        address: _builtins.str
+        voter: _builtins.bool
+        """otherwise a learner"""
+        disk_id: _builtins.str
+        """16 hex digits, or empty: not bound to a disk yet"""
+        promote: _builtins.bool
+        """a learner that becomes a voter when it has caught up"""
+        def __init__(
+            self,
+            *,
+            node_id: _builtins.str = ...,
+            address: _builtins.str = ...,
+            voter: _builtins.bool = ...,
+            disk_id: _builtins.str = ...,
+            promote: _builtins.bool = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "disk_id", b"disk_id", "node_id", b"node_id", "promote", b"promote", "voter", b"voter"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Removed(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        NODE_ID_FIELD_NUMBER: _builtins.int
+        DISK_ID_FIELD_NUMBER: _builtins.int
+        node_id: _builtins.str
+        disk_id: _builtins.str
+        def __init__(
+            self,
+            *,
+            node_id: _builtins.str = ...,
+            disk_id: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_id", b"disk_id", "node_id", b"node_id"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___Configuration.Member]:
+        """by node id, each once"""
+
+    @_builtins.property
+    def removed(self) -> _containers.RepeatedCompositeFieldContainer[Global___Configuration.Removed]:
+        """the latest that were removed, oldest first: these never come back"""
+
+    def __init__(
+        self,
+        *,
+        members: _abc.Iterable[Global___Configuration.Member] | None = ...,
+        removed: _abc.Iterable[Global___Configuration.Removed] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["members", b"members", "removed", b"removed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Configuration: _TypeAlias = Configuration  # noqa: Y015

@@ -47,9 +47,7 @@ def _ack_without_term() -> type[Member]:
         """Takes every answer for one to its present leadership."""
 
         def _note_answer(self, node: Node, message: m.AppendReply | m.SnapshotReply) -> Progress | None:
-            return super()._note_answer(
-                node, replace(message, term=min(message.term, self.term) or self.term)
-            )
+            return super()._note_answer(node, replace(message, term=max(message.term, self.term)))
 
     return SyncObj
 
@@ -81,12 +79,11 @@ def _old_term_commit() -> type[Member]:
     class SyncObj(Member):
         """Commits what a majority has, of whatever term (Raft, figure 8)."""
 
-        def __applyLogEntries(self) -> bool:
+        def _count_majority(self) -> None:
+            super()._count_majority()
             if self.__raftState == LEADER:
-                matched = [progress.match_index for progress in self._progress.values()]
-                matched = sorted([*matched, self._durable_index], reverse=True)
-                self._commit_to(matched[len(matched) // 2])
-            return bool(super().__applyLogEntries())
+                matched = self._agreed(self._durable_index, lambda progress: progress.match_index)
+                self._commit_to(int(max(matched, 0)))
 
     return SyncObj
 
