@@ -25,8 +25,10 @@ from coterie.core.nouns import (
     Task,
 )
 from coterie.core.quotas import Bucket, Limit, Share, Tenant
+from coterie.core.state import FORMAT as STATE_FORMAT
 from coterie.core.state import ClusterState, Meta
 from coterie.raft import codec
+from coterie.raft.errors import NewerVersion
 from coterie.raft.replica import UNDECODABLE, Replica
 from coterie.v1 import log_pb2
 from tests.core.builders import RandomLog
@@ -104,12 +106,39 @@ def test_what_cannot_be_read_is_refused_and_changes_nothing() -> None:
     replica = Replica(lambda index, events: None, lambda index: None)
     before = state_hash(replica.state)
     assert replica.apply(1, 1, b"\xff\xff no protobuf") == [UNDECODABLE]
-    newer = log_pb2.Batch(commands=[log_pb2.Command()])  # a oneof this version does not know
-    assert replica.apply(2, 2, newer.SerializeToString()) == [UNDECODABLE]
+    empty = log_pb2.Batch(commands=[log_pb2.Command()])
+    assert replica.apply(2, 2, empty.SerializeToString()) == [UNDECODABLE]
+    assert state_hash(replica.state) == before
+
+
+def newer_entries() -> dict[str, bytes]:
+    unknown_command = b"\x0a\x05\xaa\x3f\x02\x08\x01"  # commands { 1013 { 1: 1 } }
     odd = log_pb2.Batch()
     odd.commands.add().mark_node.status = 99
-    assert replica.apply(3, 3, odd.SerializeToString()) == [UNDECODABLE]
+    needs = log_pb2.Batch(needs=codec.VERSION + 1)
+    needs.commands.add().start_task.task_id = "t1"
+    return {
+        "command": unknown_command,
+        "value": odd.SerializeToString(),
+        "needs": needs.SerializeToString(),
+    }
+
+
+@pytest.mark.parametrize("what", ["command", "value", "needs"])
+def test_an_entry_of_a_newer_version_is_not_guessed_at(what: str) -> None:
+    """Replicas that skip it would part from those that apply it: P9."""
+    replica = Replica(lambda index, events: None, lambda index: None)
+    before = state_hash(replica.state)
+    with pytest.raises(NewerVersion, match="newer version of this program"):
+        replica.apply(1, 1, newer_entries()[what])
     assert state_hash(replica.state) == before
+
+
+def test_an_image_of_a_newer_format_is_not_guessed_at() -> None:
+    piece = log_pb2.StateSlice()
+    piece.meta.format = STATE_FORMAT + 1
+    with pytest.raises(NewerVersion, match="image of the state in format"):
+        codec.decode_state([piece.SerializeToString()])
 
 
 def test_single_records_round_trip() -> None:

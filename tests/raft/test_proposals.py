@@ -9,7 +9,7 @@ import pytest
 from coterie.core.ports import Committed, NoQuorum, NotCommitted
 from coterie.raft import messages as m
 from coterie.raft.entry import HEADER_BYTES
-from coterie.raft.errors import EntryTooLarge, TooManyProposals
+from coterie.raft.errors import EntryTooLarge, FatalRaftError, NewerVersion, TooManyProposals
 from coterie.raft.proposals import Proposals
 from tests.raft.group import ELECTION_MS, FIRST, Group, until
 
@@ -261,3 +261,15 @@ def test_everybody_is_answered_when_the_node_stops() -> None:
     waiting = [group.propose("n1", b"x"), group.read("n1")]
     group.members["n1"].fail_all("the node is stopping")
     assert [type(answer.value) for answer in waiting] == [NotCommitted, NotCommitted]
+
+
+def test_an_entry_of_a_newer_version_stops_the_node_and_says_so() -> None:
+    group = Group(3)
+    group.elect("n1")
+
+    def apply(index: int, at_ms: int, entry: bytes) -> object:
+        raise NewerVersion("an entry with a command that is not known here")
+
+    group.machines["n2"].apply = apply  # type: ignore[method-assign]
+    with pytest.raises(FatalRaftError, match=r"entry \d+: .* newer version .* Remedy: install the version"):
+        group.committed("n1", b"x")

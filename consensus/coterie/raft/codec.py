@@ -14,15 +14,19 @@ from itertools import islice
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from google.protobuf.message import DecodeError
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from coterie.core import commands as c
 from coterie.core import nouns as n
 from coterie.core import quotas as q
+from coterie.core.state import FORMAT as STATE_FORMAT
 from coterie.core.state import ClusterState, Meta
 from coterie.core.steplog import StepLog
+from coterie.raft.errors import NewerVersion
 from coterie.v1 import log_pb2 as pb
 
 T = TypeVar("T")
+VERSION = 1  # an entry that older versions must not skip or read by half says so: Batch.needs
 SLICE_RECORDS = 50  # a slice is made, and read, without a turn for the event loop
 
 
@@ -140,22 +144,40 @@ def encode_batch(commands: Iterable[c.Command]) -> bytes:
 
 
 def decode_batch(entry: bytes) -> list[c.Command | None] | None:
-    """The commands of an entry; None for one that this version does not know, or for a broken entry."""
+    """The commands of an entry; None for what no version can read. Raises NewerVersion for what only a newer
+    one can: replicas that skip it would part from those that apply it."""
     try:
         batch = pb.Batch.FromString(entry)
     except DecodeError:
         return None
+    if batch.needs > VERSION:
+        raise NewerVersion(f"an entry that needs version {batch.needs} of the codec (this is {VERSION})")
     return [_decode(message) for message in batch.commands]
 
 
 def _decode(message: pb.Command) -> c.Command | None:
     name = message.WhichOneof("command")
     if name is None:
+        if len(UnknownFieldSet(message)):
+            raise NewerVersion("an entry with a command that is not known here")
         return None
+    codec, body = _CODEC_OF[name], getattr(message, name)
     try:
-        return typing.cast(c.Command, _CODEC_OF[name].read(getattr(message, name)))
-    except ValueError:  # an enum value of a newer version
+        return typing.cast(c.Command, codec.read(body))
+    except ValueError as error:
+        if _is_of_the_future(codec, body):
+            raise NewerVersion(f"an entry with a value that is not known here ({error})") from error
         return None
+
+
+def _is_of_the_future(codec: Codec, message: Any) -> bool:
+    """An enum has a value that is neither known nor missing."""
+    values = ((kind, getattr(message, name)) for name, kind in codec.enums)
+    if any(value and value not in list(kind) for kind, value in values):
+        return True
+    inner = [(sub, getattr(message, name)) for name, sub, _ in codec.nested]
+    inner += [(sub, one) for name, sub in codec.repeated if sub for one in getattr(message, name)]
+    return any(_is_of_the_future(sub, one) for sub, one in inner)
 
 
 def encode(record: Any) -> bytes:
@@ -235,6 +257,8 @@ def read_slice(state: ClusterState, raw: bytes) -> None:
 
 def _read_slice(state: ClusterState, piece: pb.StateSlice) -> None:
     if piece.HasField("meta"):
+        if piece.meta.format > STATE_FORMAT:
+            raise NewerVersion(f"an image of the state in format {piece.meta.format}")
         state.meta = codec_for(Meta).read(piece.meta)
     for node in piece.nodes:
         record = codec_for(n.Node).read(node)

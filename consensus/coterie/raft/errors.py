@@ -34,6 +34,16 @@ class WrongDataDir(FatalRaftError):
     """The data directory belongs to another node or cluster, is in use, or has a newer format."""
 
 
+class NewerVersion(FatalRaftError):
+    """The log or the state holds what only a newer version understands. To go on would be to guess."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what} was written by a newer version of this program. Remedy: install the version that the "
+            "other nodes run and start this node again; its data is kept"
+        )
+
+
 class RemovedFromCluster(FatalRaftError):
     """The group has removed this node, or its disk, for good. Nothing is wrong with it: it has to stop."""
 

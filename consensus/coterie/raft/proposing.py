@@ -9,7 +9,7 @@ from coterie.core.ports import Committed
 from coterie.raft import messages as m
 from coterie.raft import snapshots
 from coterie.raft.entry import HEADER_BYTES, REGULAR, Logged, at_ms_of, body_of, id_of, seal
-from coterie.raft.errors import EntryTooLarge, FatalRaftError
+from coterie.raft.errors import EntryTooLarge, FatalRaftError, NewerVersion
 from coterie.raft.messages import Refusal
 from coterie.raft.proposals import Done, Proposal, Proposals, Stage
 from coterie.raft.seam import LEADER, Node
@@ -215,6 +215,8 @@ class SyncObj(snapshots.SyncObj):
             at_ms = at_ms_of(command)
             try:
                 result = self._machine.apply(index, at_ms, body_of(command))
+            except NewerVersion as error:
+                raise FatalRaftError(f"entry {index}: {error}") from error
             except Exception as error:
                 raise FatalRaftError(
                     f"applying entry {index} raised {error!r}: apply must be total"

@@ -13,7 +13,7 @@ from coterie.raft import codec
 
 OnEvents = Callable[[int, Sequence[Event]], None]
 TIDY_RECORDS = 500
-UNDECODABLE = Rejected("UNDECODABLE", "the entry was written by a newer version or is broken")
+UNDECODABLE = Rejected("UNDECODABLE", "the entry is broken")
 
 
 class Replica:
@@ -26,7 +26,8 @@ class Replica:
         self._on_restore = on_restore
 
     def apply(self, index: int, at_ms: int, entry: bytes) -> list[Outcome]:
-        """See coterie.core.ports.Machine. The result is one outcome per command of the entry."""
+        """See coterie.core.ports.Machine. The result is one outcome per command. Raises NewerVersion when it
+        is not known here what the entry means."""
         commands = codec.decode_batch(entry)
         if commands is None:
             return [UNDECODABLE]
