@@ -86,12 +86,16 @@ def test_the_published_files_are_warned_about() -> None:
     assert "cluster.nodes[0].role: coordinator is a preference" in told
     assert "faultTolerance.failover.failoverTime: 30s cannot be kept" in told and "35s is reachable" in told
     assert "security.tls: missing: node-01, node-02, node-03" in told
-    noted = {note.split(":")[0] for note in loaded.notes}
-    assert noted == {
+    assert "faultTolerance.failover.strategy: active-passive, and no node is on standby" in told
+    assert loaded.notes == ()
+    assert {late.split(":")[0] for late in loaded.not_yet} == {
         "distribution.adaptive.rebalanceInterval",
         "distribution.adaptive.threshold",
         "faultTolerance.failover.taskMigration.checkpointInterval",
-        "faultTolerance.circuitBreaker",
+        "faultTolerance.circuitBreaker.enabled",
+        "faultTolerance.circuitBreaker.failureThreshold",
+        "faultTolerance.circuitBreaker.recoveryTimeout",
+        "faultTolerance.circuitBreaker.halfOpenRequests",
     }
 
 

@@ -18,7 +18,8 @@ from coterie.node.config import (
 
 NODE = Path(__file__).resolve().parents[2] / "node" / "coterie" / "node"
 # Judged while settings are made or checked; kept for whoever wants to show them.
-JUDGED_EARLIER = {"interval_ms", "allow_insecure_loopback", "timeout_ms", "unhealthy_threshold"}
+JUDGED_EARLIER = {"allow_insecure_loopback", "unhealthy_threshold"}
+NOT_YET = {"rebalance", "breaker"}  # see test_config_published
 
 
 def attributes_read() -> set[str]:
@@ -33,4 +34,4 @@ def attributes_read() -> set[str]:
 @pytest.mark.parametrize("kind", [NodeSettings, HealthSettings, Limits, LogSettings, MembershipSettings])
 def test_every_setting_is_read_somewhere(kind: type) -> None:
     fields = {field.name for field in dataclasses.fields(kind)}
-    assert fields - attributes_read() - JUDGED_EARLIER == set()
+    assert fields - attributes_read() - JUDGED_EARLIER - NOT_YET == set()

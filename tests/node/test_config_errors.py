@@ -95,8 +95,17 @@ def two_nodes(first: str, second: str) -> str:
             "antiAffinity: true, and affinity too",
         ),
         (
-            "faultTolerance: {failover: {strategy: active-active}}",
-            "strategy: active-active: a task runs on one",
+            "faultTolerance: {failover: {strategy: hot-hot}}",
+            "strategy: 'hot-hot' is not known; write active-passive or active-active",
+        ),
+        (
+            two_nodes("id: a, port: 1", "id: b, port: 2, standby: true")
+            + "\nfaultTolerance: {failover: {strategy: active-active}}",
+            "nodes[1].standby: true, and faultTolerance.failover.strategy is active-active",
+        ),
+        (
+            "cluster: {nodes: [{id: a, host: h, standby: true}]}",
+            "nodes[0].standby: true for every node: none would take work",
         ),
         (
             "faultTolerance: {failover: {taskMigration: {enabled: false}}}",
@@ -107,7 +116,28 @@ def two_nodes(first: str, second: str) -> str:
         ("agents: {dir: x}", "agents: agent definitions are not supported"),
         ("gateway: {channels: {}}", "gateway: chat channels and web sessions are not supported"),
         ("limits: [{match: {tenant: x}}]", "limits: quotas per tenant are not supported"),
-        ("multi_agent: {}", "multi_agent: not supported by this version; use faultTolerance.healthCheck"),
+        ("multi_agent: {agents: []}", "multi_agent.agents: agent definitions are not supported"),
+        ("multiAgent: {messageBus: {type: redis}}", "multiAgent.messageBus: there is no message bus"),
+        ("multi_agent: {monitoring: {enabled: false}}", "monitoring.enabled: false: without health checks"),
+        ("multi_agent: {monitoring: {alert_on_failure: false}}", "false: a node that is given up is always"),
+        (
+            "multi_agent: {coordinator: {enabled: false}}",
+            "enabled: false: a cluster always has a coordinator",
+        ),
+        (
+            "multi_agent: {state_sync: {enabled: false}}",
+            "enabled: false: every node's state follows the Raft",
+        ),
+        ("multi_agent: {state_sync: {conflict_resolution: crdt}}", "crdt: one log puts all changes in order"),
+        ("multi_agent: {state_sync: {conflict_resolution: manual}}", "manual: one log puts all changes"),
+        (
+            "multi_agent: {state_sync: {conflict_resolution: luck}}",
+            "'luck' is not known; write serial or lww",
+        ),
+        (
+            "multi_agent: {coordinator: {task_timeout: 5}}\ndistribution: {taskQueue: {attemptTimeout: 6s}}",
+            "task_timeout: means 5000 for distribution.task_queue.attempt_timeout, which says",
+        ),
         ("messageBus: {type: redis}", "messageBus: there is no message bus beside the cluster"),
         ("listen: {raft: ':1'}", "listen.raft: Raft has no port of its own"),
         ("security: {tokens: {file: x}}", "security.tokens: tokens are not supported"),

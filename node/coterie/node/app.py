@@ -25,6 +25,7 @@ from coterie.node.links import Links, PeerChannels
 from coterie.node.loads import Lease, LoadBook, Reporter, SelfGauge
 from coterie.node.metrics import NodeMetrics
 from coterie.node.observability import get_logger
+from coterie.node.preference import LeaderPreference
 from coterie.node.proposer import Proposer
 from coterie.node.reads import Reader
 from coterie.node.resync import RAFT_DIR, is_resynced, resync_hint
@@ -124,7 +125,9 @@ class NodeApp:
     def _build_loops(self) -> None:
         settings, health = self.settings, self.settings.health
         self.book = LoadBook(self.clock, health.down_after_ms)
-        self.latency = LatencyProbe(self.channels, self.clock)
+        self.latency = LatencyProbe(
+            self.channels, self.clock, health.interval_ms / 1000, health.timeout_ms / 1000
+        )
         self.lease = Lease(self.clock, health.lease_ms, self.host.extend_lease)
         self.proposer = Proposer(self.engine, self.metrics)
         self.filler = GapFiller(self.ledger, self.channels)
@@ -162,7 +165,7 @@ class NodeApp:
                 self.bell,
                 self.clock,
                 settings.plan_policy,
-                ClusterNaming(settings.cluster_name, settings.policy),
+                ClusterNaming(settings.cluster_name, settings.policy, settings.max_running),
             )
         )
 
@@ -256,8 +259,10 @@ class NodeApp:
             runs_skills=lambda: self.lease.valid,
         )
         members = membership_keeper(self)
+        preferred = self.settings.preferred_leaders
+        preference = LeaderPreference(self.me, preferred, self.engine, self.state, self.clock)
         loops = [dialer(self), reporter, keeper, self.filler, self.coordinator, members, self.worker]
-        loops.append(self.latency)
+        loops += [self.latency, preference]
         return [loop.run() for loop in loops]  # type: ignore[attr-defined]
 
     def _takes_clients(self) -> bool:

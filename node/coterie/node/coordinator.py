@@ -6,9 +6,19 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from coterie.core.commands import Accepted, BeginLeadership, Command, ConfigureCluster, MarkNode, Rejected
+from coterie.core.commands import (
+    Accepted,
+    BeginLeadership,
+    Command,
+    ConfigureCluster,
+    DeleteLimit,
+    MarkNode,
+    Rejected,
+    SetLimit,
+)
 from coterie.core.nouns import NodeId, NodeStatus, Policy
 from coterie.core.ports import Engine, NotCommitted, Role
+from coterie.core.quotas import Limit
 from coterie.core.scheduler import PlanPolicy, View, next_clock_ms, plan
 from coterie.core.state import ClusterState
 from coterie.node.clock import Clock, LogTime
@@ -22,6 +32,7 @@ log = get_logger(__name__)
 
 PROPOSE_TIMEOUT_S = 5.0
 IDLE_S = 0.1  # at most this long between two looks at the load reports
+RUNNING_LIMIT = "config.maxRunning"
 HANDOVER_S = 2.0
 HANDOVER_PAUSE_S = 5.0
 
@@ -32,6 +43,7 @@ class ClusterNaming:
 
     name: str
     policy: Policy
+    max_running: int = 0  # tasks in the whole cluster at once; 0: no limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +167,7 @@ class Coordinator:
         return not any(isinstance(o, Rejected) and o.code == "STALE_LEADER" for o in outcomes)
 
     async def _configure(self) -> None:
+        await self._limit_running()
         meta = self._state().meta
         if meta.cluster_id and meta.policy == self._naming.policy:
             return
@@ -164,6 +177,15 @@ class Coordinator:
             self._naming.policy,
         )
         await self._proposer.one(command, PROPOSE_TIMEOUT_S)
+
+    async def _limit_running(self) -> None:
+        """The limit that the configuration sets is a limit like any other, under a name of its own."""
+        wanted = Limit(RUNNING_LIMIT, concurrent=self._naming.max_running)
+        known = self._state().limits.get(RUNNING_LIMIT)
+        if wanted.concurrent and known != wanted:
+            await self._proposer.one(SetLimit(wanted), PROPOSE_TIMEOUT_S)
+        elif not wanted.concurrent and known is not None:
+            await self._proposer.one(DeleteLimit(RUNNING_LIMIT), PROPOSE_TIMEOUT_S)
 
     async def _hand_over_when_draining(self) -> None:
         """To a node that stays. Planning waits meanwhile, so a failure is not tried again at once."""

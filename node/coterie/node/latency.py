@@ -11,16 +11,17 @@ from coterie.node.clock import Clock
 from coterie.node.links import PeerChannels
 from coterie.v1 import peer_pb2
 
-INTERVAL_S = 2.0
-TIMEOUT_S = 2.0
+INTERVAL_MIN_S, INTERVAL_MAX_S = 1.0, 10.0
 WEIGHT = 0.3  # of a new round trip in the average
 
 
 class LatencyProbe:
     """Round trips between this node and every peer, in ms. A peer that does not answer is unknown."""
 
-    def __init__(self, channels: PeerChannels, clock: Clock) -> None:
-        self._channels, self._clock = channels, clock
+    def __init__(self, channels: PeerChannels, clock: Clock, interval_s: float, timeout_s: float) -> None:
+        """The interval and the timeout of a health check; the interval is kept between 1 and 10 s."""
+        self._channels, self._clock, self._timeout_s = channels, clock, timeout_s
+        self._interval_s = min(max(interval_s, INTERVAL_MIN_S), INTERVAL_MAX_S)
         self.rtt_ms: dict[str, float] = {}
 
     async def run(self) -> None:
@@ -28,13 +29,13 @@ class LatencyProbe:
             await asyncio.gather(*(self.measure(peer) for peer in list(self._channels.peers)))
             for gone in self.rtt_ms.keys() - self._channels.peers.keys():
                 del self.rtt_ms[gone]
-            await asyncio.sleep(INTERVAL_S * random.uniform(0.75, 1.25))
+            await asyncio.sleep(self._interval_s * random.uniform(0.75, 1.25))
 
     async def measure(self, peer: str) -> None:
         began = self._clock.monotonic()
         try:
             stub = self._channels.stub(peer)
-            await stub.Ping(peer_pb2.PingRequest(), metadata=self._channels.metadata, timeout=TIMEOUT_S)
+            await stub.Ping(peer_pb2.PingRequest(), metadata=self._channels.metadata, timeout=self._timeout_s)
         except (grpc.aio.AioRpcError, KeyError):
             self.rtt_ms.pop(peer, None)
             return

@@ -27,6 +27,8 @@ def run(config_paths: Sequence[Path], node_id: str, insecure: bool = False, join
     configure(settings.log.level, settings.log.format, settings.node_id)
     for warning in loaded.warnings:
         get_logger(__name__).warning("configuration warning", extra={"warning": warning})
+    for late in loaded.not_yet:
+        get_logger(__name__).warning("configuration key without effect yet", extra={"key": late})
     from coterie.node.start import start
 
     return start(settings)

@@ -36,9 +36,9 @@ def registration(app: NodeApp) -> RegisterNode:
         labels=tuple(Label(key, settings.labels[key]) for key in sorted(settings.labels)),
         skills=tuple(SkillRef(name, info.version) for name, info in sorted(app.host.skills.items())),
         version=VERSION,
-        memory_bytes=settings.memory_bytes,
-        gpus=settings.gpus,
-        standby=settings.standby,
+        memory_bytes=settings.offer.memory_bytes,
+        gpus=settings.offer.gpus,
+        standby=settings.offer.standby,
     )
 
 

@@ -33,6 +33,7 @@ def validate(session: Session, files: tuple[Path, ...]) -> None:
         "nodes": list(loaded.config.node_ids),
         "warnings": list(loaded.warnings),
         "notes": list(loaded.notes),
+        "not_yet": list(loaded.not_yet),
     }
     session.emit(document, lambda out: _print(out, loaded))
 
@@ -42,6 +43,8 @@ def _print(out: Console, loaded: LoadedConfig) -> None:
         out.print(f"warning: {warning}", style="yellow", soft_wrap=True)
     for note in loaded.notes:
         out.print(f"note: {note}", soft_wrap=True)
+    for late in loaded.not_yet:
+        out.print(f"not yet: {late}", style="yellow", soft_wrap=True)
     ids = ", ".join(loaded.config.node_ids) or "no nodes"
     found = f"{len(loaded.warnings)} warnings, {len(loaded.notes)} notes"
     out.print(f"ok: cluster {loaded.config.cluster.name} ({ids}); {found}", soft_wrap=True)

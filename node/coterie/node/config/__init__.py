@@ -17,23 +17,28 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from coterie.node.config.check import Finding, errors, notes, refused_values, warnings
+from coterie.node.config.check import errors, not_yet, notes, refused_values, warnings
 from coterie.node.config.dev import dev_config, dump_config, free_ports
+from coterie.node.config.findings import Finding, KeyPath
 from coterie.node.config.model import ClusterConfig
-from coterie.node.config.read import ENVIRONMENT, KeyPath, Tree, read_tree
+from coterie.node.config.multi_agent import contradictions, fold
+from coterie.node.config.read import ENVIRONMENT, Tree, read_tree
 from coterie.node.config.resolve import node_settings
 from coterie.node.config.settings import (
+    BreakerSettings,
     ConfigError,
     HealthSettings,
     Limits,
     LogSettings,
     MembershipSettings,
     NodeSettings,
+    RebalanceSettings,
     TlsPaths,
 )
 
 __all__ = [
     "ENVIRONMENT",
+    "BreakerSettings",
     "ClusterConfig",
     "ConfigError",
     "HealthSettings",
@@ -42,6 +47,7 @@ __all__ = [
     "LogSettings",
     "MembershipSettings",
     "NodeSettings",
+    "RebalanceSettings",
     "TlsPaths",
     "dev_config",
     "dump_config",
@@ -53,11 +59,13 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class LoadedConfig:
-    """A configuration without errors, what to think about, and the keys that have no effect."""
+    """A configuration without errors, what to think about, the keys that have no effect, and those that this
+    version does not act on yet."""
 
     config: ClusterConfig
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    not_yet: tuple[str, ...] = ()
 
 
 def load_config(paths: Sequence[Path], env: Mapping[str, str]) -> LoadedConfig:
@@ -66,15 +74,17 @@ def load_config(paths: Sequence[Path], env: Mapping[str, str]) -> LoadedConfig:
     tree = read_tree(paths, env, problems)
     config, broken = _validated(tree, problems)
     refused = refused_values(tree)
-    findings = [*refused, *(errors(config) if config and tree.complete else ())]
+    clashes = list(contradictions(config)) if config else []
+    config = fold(config) if config else None
+    findings = [*refused, *clashes, *(errors(config) if config and tree.complete else ())]
     problems += [_said(tree, finding) for finding in findings if not _rests_on(finding, broken)]
     if config is None or problems:
         raise ConfigError(dict.fromkeys(problems))
-    return LoadedConfig(
-        config,
-        tuple(_said(tree, finding) for finding in warnings(config)),
-        tuple(_said(tree, finding) for finding in notes(tree)),
-    )
+    said = [
+        tuple(_said(tree, finding) for finding in findings)
+        for findings in (warnings(config), notes(tree), not_yet(tree))
+    ]
+    return LoadedConfig(config, *said)
 
 
 def _validated(tree: Tree, problems: list[str]) -> tuple[ClusterConfig | None, list[KeyPath]]:

@@ -5,28 +5,20 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from coterie.node.config.address import is_loopback, join_address
+from coterie.node.config.findings import Finding, KeyPath
 from coterie.node.config.model import ClusterConfig, HealthCheck, NodeEntry
-from coterie.node.config.read import KeyPath, Tree
-from coterie.node.config.support import CHOICES, NO_EFFECT, REFUSED_VALUES
+from coterie.node.config.multi_agent import rounding
+from coterie.node.config.read import Tree
+from coterie.node.config.support import CHOICES, NO_EFFECT, NOT_YET, REFUSED_VALUES
 from coterie.node.units import format_duration, format_size
 
 GRPC_PORT: Final = 8080
 REPORT_INTERVAL_MAX_MS = 1_000
 LEASE_MIN_MS: Final = 100
 _BLOB_SIZES: Final = ("result_max", "checkpoint_max", "step_result_max")
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something to say about a place in the file. `depends_on`: other places the statement is built on."""
-
-    path: KeyPath
-    text: str
-    depends_on: tuple[KeyPath, ...] = ()
 
 
 Check = Callable[[ClusterConfig], Iterator[Finding]]
@@ -61,10 +53,19 @@ def refused_values(tree: Tree) -> list[Finding]:
 
 
 def notes(tree: Tree) -> list[Finding]:
-    """The keys that were written and have no effect."""
+    """The keys that were written and change nothing, because there is nothing to change."""
     return [
-        Finding(keys, f"no effect in this version: {reason}")
+        Finding(keys, f"no effect: {reason}")
         for keys, reason in NO_EFFECT.items()
+        if _lookup(tree, keys) is not None
+    ]
+
+
+def not_yet(tree: Tree) -> list[Finding]:
+    """The keys that were written and that this version does not act on yet."""
+    return [
+        Finding(keys, f"not effective yet: {late.reason}")
+        for keys, late in NOT_YET.items()
         if _lookup(tree, keys) is not None
     ]
 
@@ -275,9 +276,33 @@ def _roles(config: ClusterConfig) -> Iterator[Finding]:
     for place, entry in enumerate(config.cluster.nodes):
         if entry.role == "coordinator":
             text = (
-                "coordinator is a preference that nothing acts on yet: Raft elects the leader among all nodes"
+                "coordinator is a preference: leadership is handed to this node while it is up; Raft elects, "
+                "and any node may lead"
             )
             yield Finding((*_NODES, place, "role"), text)
+
+
+def _standby(config: ClusterConfig) -> Iterator[Finding]:
+    """Nodes on standby are what active-passive means."""
+    standby = [place for place, entry in enumerate(config.cluster.nodes) if entry.standby]
+    strategy = config.fault_tolerance.failover
+    path: KeyPath = ("fault_tolerance", "failover", "strategy")
+    if strategy.strategy == "active-active" and standby:
+        text = "true, and faultTolerance.failover.strategy is active-active: then every node takes work"
+        yield Finding((*_NODES, standby[0], "standby"), text, (path,))
+    if standby and len(standby) == len(config.cluster.nodes):
+        yield Finding((*_NODES, standby[0], "standby"), "true for every node: none would take work")
+
+
+def _nobody_stands_by(config: ClusterConfig) -> Iterator[Finding]:
+    failover = config.fault_tolerance.failover
+    written = "strategy" in failover.model_fields_set and failover.strategy == "active-passive"
+    if written and config.cluster.nodes and not any(entry.standby for entry in config.cluster.nodes):
+        text = (
+            "active-passive, and no node is on standby: every node takes work; mark some with standby: true, "
+            "or write active-active"
+        )
+        yield Finding(("fault_tolerance", "failover", "strategy"), text, (_NODES,))
 
 
 def _outliving(config: ClusterConfig) -> Iterator[Finding]:
@@ -341,6 +366,15 @@ _ERRORS: Final[tuple[Check, ...]] = (
     _sizes,
     _backoff,
     _affinity,
+    _standby,
     _plain_http,
 )
-_WARNINGS: Final[tuple[Check, ...]] = (_voters, _roles, _failover, _outliving, _transport)
+_WARNINGS: Final[tuple[Check, ...]] = (
+    _voters,
+    _roles,
+    _failover,
+    _nobody_stands_by,
+    rounding,
+    _outliving,
+    _transport,
+)

@@ -181,6 +181,7 @@ class Retry(Section):
 class TaskQueue(Section):
     type: StrictStr = "priority"
     max_pending: Annotated[StrictInt, Field(ge=1, le=1_000_000)] = 10_000
+    max_running: Annotated[StrictInt, Field(ge=1, le=1_000_000)] | None = None  # in the whole cluster at once
     attempt_timeout: Annotated[int, _duration("10ms", "30d")] = 600_000
     retry_policy: Retry = Retry()
 
@@ -228,6 +229,35 @@ class FaultTolerance(Section):
     health_check: HealthCheck = HealthCheck()
     failover: Failover = Failover()
     circuit_breaker: CircuitBreaker = CircuitBreaker()
+
+
+class AgentCoordinator(Section):
+    """Other names of distribution.taskQueue.maxRunning and attemptTimeout."""
+
+    enabled: StrictBool = True
+    max_concurrent_tasks: Annotated[StrictInt, Field(ge=1, le=1_000_000)] | None = None
+    task_timeout: Annotated[int, _duration("10ms", "30d")] | None = None
+
+
+class StateSync(Section):
+    enabled: StrictBool = True
+    sync_interval: Annotated[int, _duration("1ms", "1d")] | None = None
+    conflict_resolution: StrictStr = "serial"
+
+
+class Monitoring(Section):
+    """Other names of faultTolerance.healthCheck interval, and of interval x unhealthyThreshold."""
+
+    enabled: StrictBool = True
+    heartbeat_interval: Annotated[int, _duration("10ms", "10m")] | None = None
+    agent_timeout: Annotated[int, _duration("10ms", "1d")] | None = None
+    alert_on_failure: StrictBool = True
+
+
+class MultiAgent(Section):
+    coordinator: AgentCoordinator = AgentCoordinator()
+    state_sync: StateSync = StateSync()
+    monitoring: Monitoring = Monitoring()
 
 
 class Listen(Section):
@@ -298,6 +328,7 @@ class ClusterConfig(Section):
     cluster: Cluster = Cluster()
     distribution: Distribution = Distribution()
     fault_tolerance: FaultTolerance = FaultTolerance()
+    multi_agent: MultiAgent | None = None
     listen: Listen = Listen()
     storage: Storage = Storage()
     security: Security = Security()

@@ -17,11 +17,10 @@ from typing import Final, get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from coterie.node.config.findings import KeyPath
 from coterie.node.config.model import RELATIVE, ClusterConfig
 from coterie.node.config.support import REFUSED_KEYS, REFUSED_LISTS
 from coterie.node.config.yaml_text import Entry, Value, read_yaml
-
-KeyPath = tuple[str | int, ...]  # snake_case keys and list positions
 
 ENVIRONMENT: Final[Mapping[str, KeyPath]] = {
     "COTERIE_STORAGE_DIR": ("storage", "dir"),

@@ -10,12 +10,15 @@ from coterie.node.config.address import is_loopback, join_address
 from coterie.node.config.check import down_after_ms, lease_ms, node_ports, report_interval_ms
 from coterie.node.config.model import ClusterConfig, NodeEntry, Tls
 from coterie.node.config.settings import (
+    BreakerSettings,
     ConfigError,
     HealthSettings,
     Limits,
     LogSettings,
     MembershipSettings,
     NodeSettings,
+    Offer,
+    RebalanceSettings,
     TlsPaths,
 )
 
@@ -23,18 +26,16 @@ from coterie.node.config.settings import (
 def node_settings(
     config: ClusterConfig, node_id: str = "", *, insecure: bool = False, join: bool = False
 ) -> NodeSettings:
-    """What the node `node_id` needs to start; empty: the only node there is.
-    `insecure` allows plain text on loopback, as security.allowInsecureLoopback does; `join` stands for the
-    key of that name. Raises ConfigError when there is no such node, when there is nobody to join, or when it
-    would listen in plain text where that is not allowed."""
+    """What the node `node_id` needs to start; empty: the only node there is. `insecure` allows plain text on
+    loopback; `join` stands for the key of that name. Raises ConfigError when there is no such node, nobody
+    to join, or when it would listen in plain text where that is not allowed."""
     entry = _entry(config, node_id)
     port = node_ports(config)[entry.id]
     consensus, queue = config.cluster.consensus, config.distribution.task_queue
     listen, advertise = config.listen, config.listen.advertise
     tls = _tls(config.security.tls, entry.id)
     allowed = insecure or config.security.allow_insecure_loopback
-    host = listen.grpc.host or entry.host
-    _check_transport(host, tls, allowed)
+    _check_transport(host := listen.grpc.host or entry.host, tls, allowed)
     return NodeSettings(
         cluster_name=config.cluster.name,
         node_id=entry.id,
@@ -49,9 +50,7 @@ def node_settings(
         founders=_founders(config, entry, join),
         join=join or entry.join,
         capacity=entry.capacity,
-        memory_bytes=entry.memory or 0,
-        gpus=entry.gpus,
-        standby=entry.standby,
+        offer=Offer(entry.memory or 0, entry.gpus, entry.standby),
         zone=entry.zone,
         labels=_labels(config, entry),
         election_timeout_ms=consensus.election_timeout,
@@ -59,6 +58,10 @@ def node_settings(
         snapshot_every=consensus.snapshot_every,
         health=_health(config),
         routing=_routing(config),
+        preferred_leaders=_preferred(config),
+        max_running=queue.max_running or 0,
+        rebalance=_rebalance(config),
+        breaker=_breaker(config),
         max_pending=queue.max_pending,
         retry=_retry(config),
         default_attempt_timeout_ms=queue.attempt_timeout,
@@ -67,7 +70,7 @@ def node_settings(
         allow_insecure_loopback=allowed,
         skill_dirs=tuple(path for path in (config.skills.dir, *config.skills.dirs) if path is not None),
         metrics=config.observability.metrics,
-        log=LogSettings(config.observability.log.level, config.observability.log.format),
+        log=_log(config),
         membership=_membership(config),
     )
 
@@ -160,6 +163,27 @@ def _routing(config: ClusterConfig) -> RoutingRules:
         affinity=routing.affinity and not routing.anti_affinity,
         anti_affinity=routing.anti_affinity,
         locality="same-zone" if routing.locality == "zone" else routing.locality,
+    )
+
+
+def _preferred(config: ClusterConfig) -> tuple[str, ...]:
+    return tuple(node.id for node in config.cluster.nodes if node.role == "coordinator")
+
+
+def _log(config: ClusterConfig) -> LogSettings:
+    return LogSettings(config.observability.log.level, config.observability.log.format)
+
+
+def _rebalance(config: ClusterConfig) -> RebalanceSettings:
+    adaptive = config.distribution.adaptive
+    migration = config.fault_tolerance.failover.task_migration
+    return RebalanceSettings(adaptive.rebalance_interval, adaptive.threshold, migration.checkpoint_interval)
+
+
+def _breaker(config: ClusterConfig) -> BreakerSettings:
+    breaker = config.fault_tolerance.circuit_breaker
+    return BreakerSettings(
+        breaker.enabled, breaker.failure_threshold, breaker.recovery_timeout, breaker.half_open_requests
     )
 
 

@@ -54,6 +54,34 @@ class HealthSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Offer:
+    """What a node has for tasks beside its slots."""
+
+    memory_bytes: int = 0  # 0: not counted
+    gpus: int = 0
+    standby: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RebalanceSettings:
+    """When nodes hand work to each other, and how often a task saves where it is."""
+
+    rebalance_interval_ms: int
+    rebalance_threshold: float  # share of a node's slots
+    checkpoint_interval_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerSettings:
+    """When a node or skill that fails gets no more work for a while."""
+
+    breaker_enabled: bool
+    breaker_failures: int  # that open it
+    breaker_recovery_ms: int
+    breaker_probes: int  # let through before it closes again
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """Every size and count has an end. Requests beyond it are refused at the door, before commit."""
 
@@ -102,9 +130,7 @@ class NodeSettings:
     founders: tuple[str, ...]  # the nodes that form the cluster at its first start
     join: bool  # this node waits until a running cluster takes it in
     capacity: int
-    memory_bytes: int  # 0: not counted
-    gpus: int
-    standby: bool
+    offer: Offer
     zone: str
     labels: Mapping[str, str]
     election_timeout_ms: int  # elections start after a random time in [T, 2T)
@@ -112,6 +138,10 @@ class NodeSettings:
     snapshot_every: int  # log entries between snapshots
     health: HealthSettings
     routing: RoutingRules
+    preferred_leaders: tuple[str, ...]  # nodes that lead while they are up, the first of them first
+    max_running: int  # tasks in the whole cluster at once; 0: as many as there are slots
+    rebalance: RebalanceSettings
+    breaker: BreakerSettings
     max_pending: int
     retry: RetryPolicy
     default_attempt_timeout_ms: int

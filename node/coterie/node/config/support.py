@@ -1,11 +1,13 @@
 """What this version does not do, said aloud: keys and values it refuses, and keys it takes without effect.
 
 Refusing is the rule: a cluster must not run otherwise than its file says. Only keys that change how well
-something is done, not what is promised, are taken without effect; `coterie config validate` lists them."""
+something is done, not what is promised, are taken without effect: `coterie config validate` lists them, and
+a node names those that are not effective yet when it starts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 Keys = tuple[str, ...]  # snake_case, list positions left out
@@ -16,7 +18,14 @@ REFUSED_KEYS: Final[Mapping[Keys, str]] = {
         "agents",
     ): "agent definitions are not supported by this version; skills are registered from skills.dirs",
     ("gateway",): "chat channels and web sessions are not supported by this version",
-    ("multi_agent",): "not supported by this version; use faultTolerance.healthCheck and distribution",
+    ("multi_agent", "agents"): (
+        "agent definitions are not supported by this version; a node's skills are its capabilities, and "
+        "cluster.nodes gives it memory, gpus and labels"
+    ),
+    ("multi_agent", "message_bus"): (
+        "there is no message bus beside the cluster: the Raft log is the bus, and no bridge to redis, "
+        "rabbitmq or kafka is installed; remove the section"
+    ),
     ("routing_rules",): "routing rules are not supported by this version; use distribution.routing",
     ("state_sync",): "there is nothing to configure: every node's state follows the Raft log",
     ("message_bus",): "there is no message bus beside the cluster: the Raft log is the bus",
@@ -51,8 +60,23 @@ REFUSED_VALUES: Final[Mapping[tuple[Keys, object], str]] = {
     (("distribution", "task_queue", "type"), "fifo"): (
         "the queue is ordered by priority, and first in, first out inside a priority; write priority"
     ),
-    (("fault_tolerance", "failover", "strategy"), "active-active"): (
-        "a task runs on one node at a time; every node serves and runs tasks anyway; write active-passive"
+    (("multi_agent", "coordinator", "enabled"), False): (
+        "a cluster always has a coordinator: the node that leads; remove the key"
+    ),
+    (("multi_agent", "state_sync", "enabled"), False): (
+        "every node's state follows the Raft log, always; remove the key"
+    ),
+    (("multi_agent", "state_sync", "conflict_resolution"), "crdt"): (
+        "one log puts all changes in order, and there is nothing to merge; write serial"
+    ),
+    (("multi_agent", "state_sync", "conflict_resolution"), "manual"): (
+        "one log puts all changes in order, and nothing is left to decide by hand; write serial"
+    ),
+    (("multi_agent", "monitoring", "enabled"), False): (
+        "without health checks no task of a dead node would go on elsewhere; remove the key"
+    ),
+    (("multi_agent", "monitoring", "alert_on_failure"), False): (
+        "a node that is given up is always logged as a warning and counted; remove the key"
     ),
     (("fault_tolerance", "failover", "task_migration", "enabled"), False): (
         "tasks of a lost node always go on elsewhere; remove the key"
@@ -68,19 +92,47 @@ CHOICES: Final[Mapping[Keys, tuple[str, ...]]] = {
     ("cluster", "consensus", "protocol"): ("raft",),
     ("cluster", "discovery", "method"): ("static",),
     ("distribution", "task_queue", "type"): ("priority",),
-    ("fault_tolerance", "failover", "strategy"): ("active-passive",),
+    ("fault_tolerance", "failover", "strategy"): ("active-passive", "active-active"),
+    ("multi_agent", "state_sync", "conflict_resolution"): ("serial", "lww"),
     ("skills", "sandbox"): ("process",),
 }
 
+# Accepted, and there is nothing to configure: what is asked for holds anyway, or more.
 NO_EFFECT: Final[Mapping[Keys, str]] = {
-    (
-        "distribution",
-        "adaptive",
-        "rebalance_interval",
-    ): "work is placed when it can start, and not moved later",
-    ("distribution", "adaptive", "threshold"): "work is placed when it can start, and not moved later",
-    ("fault_tolerance", "failover", "task_migration", "checkpoint_interval"): (
-        "a skill checkpoints when it calls ctx.checkpoint"
+    ("multi_agent", "state_sync", "sync_interval"): (
+        "every node applies each change as soon as a majority has it; nothing waits for an interval"
     ),
-    ("fault_tolerance", "circuit_breaker"): "no breaker opens yet; failed attempts are retried with back-off",
+    ("multi_agent", "state_sync", "conflict_resolution"): (
+        "one log puts all changes in order, so that there are no conflicts to resolve: serial"
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """A key that is read into the settings, and that no part of the node acts on yet."""
+
+    setting: str  # the field of the settings that waits for a reader
+    reason: str
+
+
+NOT_YET: Final[Mapping[Keys, Late]] = {
+    ("distribution", "adaptive", "rebalance_interval"): Late(
+        "rebalance_interval_ms", "work is placed when it can start, and not moved later"
+    ),
+    ("distribution", "adaptive", "threshold"): Late(
+        "rebalance_threshold", "work is placed when it can start, and not moved later"
+    ),
+    ("fault_tolerance", "failover", "task_migration", "checkpoint_interval"): Late(
+        "checkpoint_interval_ms",
+        "every completed step is kept; beside that a skill checkpoints when it says so",
+    ),
+    ("fault_tolerance", "circuit_breaker", "enabled"): Late(
+        "breaker_enabled", "no breaker opens; failed attempts are retried with back-off"
+    ),
+    ("fault_tolerance", "circuit_breaker", "failure_threshold"): Late("breaker_failures", "no breaker opens"),
+    ("fault_tolerance", "circuit_breaker", "recovery_timeout"): Late(
+        "breaker_recovery_ms", "no breaker opens"
+    ),
+    ("fault_tolerance", "circuit_breaker", "half_open_requests"): Late("breaker_probes", "no breaker opens"),
 }
