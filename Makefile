@@ -18,7 +18,7 @@ FIND_PYTHON = for p in $(or $(PYTHON),python3 python3.13 python3.12 python3.11);
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check sim sim-bugs sim-cluster coverage chaos chaos-net chaos-disk bench proto fmt \
+.PHONY: help setup demo test check sim sim-scheduler sim-bugs sim-cluster coverage chaos chaos-net chaos-disk bench proto fmt \
 	clean
 
 help:  ## list the targets
@@ -53,6 +53,9 @@ check: $(STAMP)  ## lint, format, types, import law, generated code, wheel
 
 sim: $(STAMP)  ## the Raft engine under simulated faults, SEEDS=2000 of them
 	$(BIN)/python -m tests.sim.raft --seeds $(SEEDS) --nodes 3,5 $(ARGS)
+
+sim-scheduler: $(STAMP)  ## scheduler and state machine under simulated load and faults, SEEDS=2000
+	$(BIN)/python -m tests.sim.scheduler --seeds $(SEEDS) $(ARGS)
 
 sim-cluster: $(STAMP)  ## the whole cluster under simulated faults, histories checked, CLUSTER_SEEDS=600
 	$(BIN)/python -m tests.sim.cluster --seeds $(CLUSTER_SEEDS) --nodes 3,5 $(ARGS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from coterie.core.commands import (
@@ -66,7 +68,7 @@ def lose(cluster: CoreCluster, *, started: bool = True) -> TaskState:
     return cluster.task().state
 
 
-def bury(cluster: CoreCluster, task_id: str, **changes: object) -> None:
+def bury(cluster: CoreCluster, task_id: str, **changes: Any) -> None:
     cluster.running(task_id, retry=BURIED, **changes)
     cluster.do(FailAttempt(TaskId(task_id), cluster.task(task_id).attempt, FAILED))
     assert cluster.task(task_id).state is TaskState.DEAD_LETTERED

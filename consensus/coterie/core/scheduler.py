@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from coterie.core.commands import AdvanceClock, Command, ExpireTask, MarkNode, ReleaseTask
@@ -52,7 +52,10 @@ class View:
 
 def plan(state: ClusterState, view: View, policy: PlanPolicy) -> list[Command]:
     """Verdicts on nodes, else clocks that ran out, else corrections, else assignments: at most COMMANDS_MAX.
-    One kind at a time, because each changes what the next one should look at."""
+    One kind at a time, because each changes what the next one should look at. A leader whose clock is behind
+    goes by the time of the log."""
+    if view.now_ms < state.meta.clock_ms:
+        view = replace(view, now_ms=state.meta.clock_ms)
     for commands in (
         _verdicts(state, view, policy),
         _deadlines(state, view),

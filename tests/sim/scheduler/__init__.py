@@ -1,0 +1,1 @@
+"""Scheduler and state machine alone, on virtual time: no engine, no network, no real clock."""
