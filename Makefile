@@ -10,6 +10,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
 SEEDS  ?= 2000
 CLUSTER_SEEDS ?= 600
+MINUTES ?= 5
 ARGS   ?=
 PYTHON ?=
 
@@ -18,7 +19,7 @@ FIND_PYTHON = for p in $(or $(PYTHON),python3 python3.13 python3.12 python3.11);
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check sim sim-scheduler sim-bugs sim-cluster coverage chaos chaos-net chaos-disk bench proto fmt \
+.PHONY: help setup demo test check sim sim-scheduler sim-bugs sim-cluster fuzz coverage chaos chaos-net chaos-disk bench proto fmt \
 	clean
 
 help:  ## list the targets
@@ -63,6 +64,9 @@ sim-cluster: $(STAMP)  ## the whole cluster under simulated faults, histories ch
 sim-bugs: $(STAMP)  ## bugs planted on purpose: a simulator or a directed test must find each
 	$(BIN)/python -m tests.sim.raft.bugs $(ARGS)
 	$(BIN)/python -m tests.sim.cluster --bugs
+
+fuzz: $(STAMP)  ## bytes of strangers for every decoder, MINUTES=5 of them
+	$(BIN)/python -m tests.tools.fuzz --minutes $(MINUTES) $(ARGS)
 
 coverage: $(STAMP)  ## which lines of coterie.core and coterie.raft no test runs
 	$(BIN)/python -m tests.tools.coverage $(ARGS)

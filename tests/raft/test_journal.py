@@ -48,6 +48,16 @@ def copy_of(disk: SimDisk, data: bytes) -> SimDisk:
     return other
 
 
+def test_a_header_of_zeros_is_damage() -> None:
+    """A sector that never reached the disk reads as zeros, and so does the checksum of nothing."""
+    disk = SimDisk(rng())
+    filled(disk, 3)
+    raw = bytearray(disk.read(NAME))
+    raw[12:20] = bytes(8)
+    with pytest.raises(DamagedFile, match="header's checksum"):
+        Journal(copy_of(disk, bytes(raw)), ME, rng())
+
+
 def test_entries_terms_and_votes_are_found_again() -> None:
     disk = SimDisk(rng())
     journal = filled(disk, 3)

@@ -94,7 +94,8 @@ def read_header(raw: bytes, path: str, identity: Identity) -> tuple[Identity, in
             "wrote it, or a later one"
         )
     payload = raw[_HEADER.size : _HEADER.size + size]
-    if len(payload) != size or zlib.crc32(payload) != crc:
+    # (The checksum of nothing is 0: a header of zeros must not pass.)
+    if len(payload) != size or size < _IDENTITY.size or zlib.crc32(payload) != crc:
         raise DamagedFile(path, 0, "the header's checksum is wrong")
     salt, disk_id, cluster_size, node_size = _IDENTITY.unpack_from(payload)
     names = payload[_IDENTITY.size :]
