@@ -83,6 +83,9 @@ chaos-disk: $(STAMP)  ## bars with failing disks: power, damage, fsync, space; A
 bench: $(STAMP)  ## throughput, latency and failover figures of this machine
 	$(BIN)/python -m bench.run $(ARGS)
 
+bench-routing: $(STAMP)  ## the routing strategies side by side on uneven nodes
+	$(BIN)/python -m bench.routing $(ARGS)
+
 proto: $(STAMP)  ## make the gRPC code from proto/ again
 	$(BIN)/python -m tests.tools.stubs
 
