@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 from collections.abc import Callable, Container
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc
@@ -30,6 +30,7 @@ class _Seen:
     report: peer_pb2.LoadReport | None
     at: float  # monotonic
     in_a_row: int
+    load: NodeLoad | None = None  # of the report, made when it is first wanted: plans come far more often
 
 
 class LoadBook:
@@ -92,11 +93,14 @@ class LoadBook:
     def loads(self) -> dict[NodeId, NodeLoad]:
         now = self._clock.monotonic()
         return {
-            node_id: convert.load_from_pb(
-                seen.report or peer_pb2.LoadReport(node_id=node_id), int((now - seen.at) * 1000)
-            )
+            node_id: replace(self._load(node_id, seen), age_ms=int((now - seen.at) * 1000))
             for node_id, seen in self._seen.items()
         }
+
+    def _load(self, node_id: NodeId, seen: _Seen) -> NodeLoad:
+        if seen.load is None:
+            seen.load = convert.load_from_pb(seen.report or peer_pb2.LoadReport(node_id=node_id), 0)
+        return seen.load
 
     def fresh(self) -> dict[NodeId, int]:
         return {node_id: seen.in_a_row for node_id, seen in self._seen.items()}
