@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from coterie.node.config import (
+    DiskSettings,
     HealthSettings,
     Limits,
     LogSettings,
@@ -31,7 +32,9 @@ def attributes_read() -> set[str]:
     return {node.attr for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
 
 
-@pytest.mark.parametrize("kind", [NodeSettings, HealthSettings, Limits, LogSettings, MembershipSettings])
+@pytest.mark.parametrize(
+    "kind", [NodeSettings, HealthSettings, Limits, LogSettings, MembershipSettings, DiskSettings]
+)
 def test_every_setting_is_read_somewhere(kind: type) -> None:
     fields = {field.name for field in dataclasses.fields(kind)}
     assert fields - attributes_read() - JUDGED_EARLIER - NOT_YET == set()

@@ -194,6 +194,9 @@ class NodeApp:
             heartbeat_ms=settings.heartbeat_ms,
             snapshot_every_entries=settings.snapshot_every,
             snapshot_keep_entries=min(settings.snapshot_every, LOG_KEPT_ENTRIES),
+            disk_low_bytes=settings.disk.low_water_bytes,
+            disk_reserve_bytes=settings.disk.reserve_bytes,
+            slow_disk_ms=settings.disk.slow_sync_ms,
         )
         self.engine = RaftEngine(
             options,

@@ -27,6 +27,7 @@ from coterie.node.config.resolve import node_settings
 from coterie.node.config.settings import (
     BreakerSettings,
     ConfigError,
+    DiskSettings,
     HealthSettings,
     Limits,
     LogSettings,
@@ -41,6 +42,7 @@ __all__ = [
     "BreakerSettings",
     "ClusterConfig",
     "ConfigError",
+    "DiskSettings",
     "HealthSettings",
     "Limits",
     "LoadedConfig",

@@ -269,6 +269,11 @@ class Listen(Section):
 class Storage(Section):
     dir: FilePath = Path("data")  # a node keeps its own data in <dir>/<node id>
     max_inline_payload: Annotated[int, _size("1KiB", "1MiB")] | None = None  # = limits.payloadInlineMax
+    # With less free than low_water only what ends work is taken; reserve is allocated ahead for just that.
+    # Neither is more than 1/20 of the disk.
+    low_water: Annotated[int, _size("1MiB", "1TiB")] = 64 * 1024**2
+    reserve: Annotated[int, _size("1MiB", "1GiB")] = 8 * 1024**2
+    slow_sync: Annotated[int, _duration("1ms", "1m")] = 100  # a leader above it hands over to a faster disk
 
 
 class Tls(Section):

@@ -12,6 +12,7 @@ from coterie.node.config.model import ClusterConfig, NodeEntry, Tls
 from coterie.node.config.settings import (
     BreakerSettings,
     ConfigError,
+    DiskSettings,
     HealthSettings,
     Limits,
     LogSettings,
@@ -31,10 +32,9 @@ def node_settings(
     to join, or when it would listen in plain text where that is not allowed."""
     entry = _entry(config, node_id)
     port = node_ports(config)[entry.id]
-    consensus, queue = config.cluster.consensus, config.distribution.task_queue
-    listen, advertise = config.listen, config.listen.advertise
-    tls = _tls(config.security.tls, entry.id)
-    allowed = insecure or config.security.allow_insecure_loopback
+    consensus, queue, listen = config.cluster.consensus, config.distribution.task_queue, config.listen
+    advertise, storage = listen.advertise, config.storage
+    tls, allowed = _tls(config.security.tls, entry.id), insecure or config.security.allow_insecure_loopback
     _check_transport(host := listen.grpc.host or entry.host, tls, allowed)
     return NodeSettings(
         cluster_name=config.cluster.name,
@@ -45,7 +45,7 @@ def node_settings(
         http_host=(listen.http.host if listen.http else "") or "127.0.0.1",
         http_port=(listen.http.port if listen.http else None) or entry.http_port,
         advertise=join_address(advertise.host or entry.host, advertise.port or port),
-        data_dir=config.storage.dir.absolute() / entry.id,
+        data_dir=storage.dir.absolute() / entry.id,
         peers=_peers(config, entry.id),
         founders=_founders(config, entry, join),
         join=join or entry.join,
@@ -68,10 +68,11 @@ def node_settings(
         limits=_limits(config),
         tls=tls,
         allow_insecure_loopback=allowed,
-        skill_dirs=tuple(path for path in (config.skills.dir, *config.skills.dirs) if path is not None),
+        skill_dirs=tuple(path for path in (config.skills.dir, *config.skills.dirs) if path),
         metrics=config.observability.metrics,
         log=_log(config),
         membership=_membership(config),
+        disk=DiskSettings(storage.low_water, storage.reserve, storage.slow_sync),
     )
 
 

@@ -106,6 +106,15 @@ class MembershipSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class DiskSettings:
+    """When the disk of the log counts as nearly full, and as slow."""
+
+    low_water_bytes: int = 64 * 1024**2
+    reserve_bytes: int = 8 * 1024**2
+    slow_sync_ms: int = 100
+
+
+@dataclass(frozen=True, slots=True)
 class LogSettings:
     """Level is a name of the logging module; format is json or text."""
 
@@ -152,6 +161,7 @@ class NodeSettings:
     metrics: bool
     log: LogSettings = field(default_factory=LogSettings)
     membership: MembershipSettings = field(default_factory=MembershipSettings)
+    disk: DiskSettings = field(default_factory=DiskSettings)
 
     @property
     def members(self) -> dict[str, str]:
