@@ -75,10 +75,10 @@ chaos: $(STAMP)  ## longer runs with faults on real processes
 	$(BIN)/python -m pytest -m chaos $(ARGS)
 
 chaos-net: $(STAMP)  ## bars with cut networks on five hosts; ARGS=--full for the size that proves something
-	$(BIN)/python -m tests.chaos.bars 3 8 $(ARGS)
+	$(BIN)/python -m tests.chaos.bars 3 8 13 $(ARGS)
 
 chaos-disk: $(STAMP)  ## bars with failing disks: power, damage, fsync, space; ARGS=--full likewise
-	$(BIN)/python -m tests.chaos.bars 9 $(ARGS)
+	$(BIN)/python -m tests.chaos.bars 9 10 11 12 $(ARGS)
 
 bench: $(STAMP)  ## throughput, latency and failover figures of this machine
 	$(BIN)/python -m bench.run $(ARGS)

@@ -64,7 +64,8 @@ class Record:
 class Load:
     """`async with Load(client, witness) as record:` submits until the block ends.
 
-    submitters: loops that submit one short task after another, `pause_s` apart.
+    submitters: loops that submit one short task after another, `pause_s` apart; with `to_the_end` each waits
+    for the result before it goes on, so that the queue stays short however slow the cluster is.
     steps_every_s: a task of steps that often; 0: none. The steps leave a line each in the file `witness`."""
 
     def __init__(
@@ -75,10 +76,12 @@ class Load:
         submitters: int = 6,
         pause_s: float = 0.05,
         steps_every_s: float = 0.5,
+        to_the_end: bool = False,
         record: Record | None = None,
     ) -> None:
         self._client, self._witness = client, witness
         self._submitters, self._pause_s, self._steps_every_s = submitters, pause_s, steps_every_s
+        self._to_the_end = to_the_end
         self._loops: list[asyncio.Task[None]] = []
         self.record = record or Record()
 
@@ -102,7 +105,9 @@ class Load:
         number = 0
         while True:
             number += 1
-            await self._submit("echo", [submitter, number])
+            job = await self._submit("echo", [submitter, number])
+            if self._to_the_end and job is not None:
+                await self._result_of(job)
             await asyncio.sleep(self._pause_s)
 
     async def _steps(self) -> None:
@@ -112,6 +117,12 @@ class Load:
             if job is not None:
                 self.record.stepped.append(job.id)
             await asyncio.sleep(self._steps_every_s)
+
+    async def _result_of(self, job: Job) -> None:
+        try:
+            await job.wait()
+        except CoterieError as error:
+            self.record.errors[type(error).__name__] += 1
 
     async def _submit(self, skill: str, payload: object) -> Job | None:
         asked_at = time.monotonic()

@@ -12,6 +12,7 @@ import pytest
 from tests.chaos.bars import BARS
 from tests.chaos.report import Report, spread
 from tests.chaos.tools import needs
+from tests.chaos.tools.clocks import Clocks
 from tests.chaos.tools.shim import Shim
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -159,3 +160,24 @@ def test_spread_is_said_in_words() -> None:
 
 def test_every_bar_has_its_number() -> None:
     assert all(bar.number == number for number, bar in BARS.items())
+
+
+def test_a_wall_clock_jumps_and_the_monotonic_clock_does_not(tmp_path: Path) -> None:
+    need(*needs.SHIM)
+    clocks = Clocks(tmp_path / "clocks", ["n"])
+    script = """
+import sys, time
+wall, steady = time.time(), time.monotonic()
+print(flush=True)
+sys.stdin.readline()
+print(round((time.time() - wall) / 3600), round((time.monotonic() - steady) / 3600))
+"""
+    command = [sys.executable, "-c", script]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=clocks.env("n"), stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdin and process.stdout
+        process.stdout.readline()
+        clocks.set("n", -3_600)
+        process.stdin.write("\n")
+        process.stdin.close()
+        assert process.stdout.read().split() == ["-1", "0"]

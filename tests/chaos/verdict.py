@@ -34,15 +34,21 @@ class Listed:
 
 
 async def judge(
-    field: Field, record: Record, witness: Path, report: Report, *, since: float | None = None
+    field: Field,
+    record: Record,
+    witness: Path,
+    report: Report,
+    *,
+    since: float | None = None,
+    drain_s: float = AGREE_S,
 ) -> None:
     """Fill the report: lost, doubled and repeated work, and nodes that differ. All nodes must be running.
-    since: when the last fault was undone, on the monotonic clock; None: now."""
+    since: when the last fault was undone, on the monotonic clock; None: now. drain_s: for what is queued."""
     began = time.monotonic() if since is None else since
     async with field.client() as client:
-        left = await _finished(client)
+        left = await _finished(client, drain_s)
         report.figures["terminal_after_s"] = round(time.monotonic() - began, 2)
-        report.demand(not left, f"{left} tasks were not finished {AGREE_S:g} s after the end")
+        report.demand(not left, f"{left} tasks were not finished {drain_s:g} s after the end")
         repeated = await _repeated_steps(client, record, witness)
     report.violations += repeated
     listed = {node_id: await _listed(field, node_id) for node_id in field.node_ids}
@@ -58,9 +64,9 @@ async def judge(
     report.figures["repeated_steps"] = len(repeated)
 
 
-async def _finished(client: Cluster) -> int:
+async def _finished(client: Cluster, drain_s: float) -> int:
     """Wait until nothing is live. Returns how many tasks are left at the end of patience."""
-    deadline = time.monotonic() + AGREE_S
+    deadline = time.monotonic() + drain_s
     while True:
         left = -1
         try:

@@ -4,7 +4,10 @@ Every bar runs in a process of its own, with mounts and networks of its own: not
 
 from __future__ import annotations
 
-from tests.chaos.bars import asymmetric, nemesis, power
+from tests.chaos.bars import asymmetric, clocks, damage, fsyncs, full_disks, nemesis, power
 from tests.chaos.bars.bar import Bar
 
-BARS: dict[int, Bar] = {bar.number: bar for bar in (nemesis.BAR, asymmetric.BAR, power.BAR)}
+BARS: dict[int, Bar] = {
+    bar.number: bar
+    for bar in (nemesis.BAR, asymmetric.BAR, power.BAR, fsyncs.BAR, full_disks.BAR, damage.BAR, clocks.BAR)
+}

@@ -94,6 +94,7 @@ def _command(bar: Bar, options: argparse.Namespace, answer: Path) -> list[str]:
 
 def _spawn(command: list[str], limit_s: float) -> str:
     """Run to the end, or to the limit. Returns what went wrong with the running itself."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what follows is undone then, too
     process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
     try:
         code = process.wait(limit_s)

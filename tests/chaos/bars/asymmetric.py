@@ -48,7 +48,7 @@ async def run(setting: Setting, report: Report) -> None:
     with Field(setting.base_dir, network=network) as field:
         await field.wait_ready(READY_S)
         async with Lookout(field) as lookout, field.client() as client:
-            async with Load(client, witness, submitters=8, pause_s=0.0) as record:
+            async with Load(client, witness, submitters=16, pause_s=0.0, to_the_end=True) as record:
                 scene = Scene(field, network, lookout, record, report, seconds)
                 await asyncio.sleep(SETTLE_S)
                 await _deaf_follower(scene)

@@ -9,8 +9,6 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-FAKETIME_DIRS = ("/usr/lib", "/usr/local/lib", "/lib")
-
 
 def root() -> str:
     return "" if hasattr(os, "geteuid") and os.geteuid() == 0 else "root (run it with sudo)"
@@ -43,18 +41,6 @@ def loop_mounts() -> str:
     return "" if "ext4" in kinds else "a kernel with ext4"
 
 
-def faketime() -> str:
-    return "" if faketime_library() else "libfaketime (the package libfaketime)"
-
-
-def faketime_library() -> Path | None:
-    """The preload library that is safe with threads."""
-    for folder in map(Path, FAKETIME_DIRS):
-        for path in sorted(folder.glob("**/faketime/libfaketimeMT.so.1")):
-            return path
-    return None
-
-
 def missing(*needs: Callable[[], str]) -> str:
     """What is missing, for people; empty when nothing is. Later needs are not tried when one is missing."""
     if word := linux():
@@ -76,7 +62,7 @@ def _tried(command: list[str], what: str) -> str:
     return "" if done.returncode == 0 else what
 
 
+APART = (root, tools("unshare"), namespaces)
 NETWORK = (root, tools("unshare", "nsenter", "ip", "nft", "mount"), namespaces)
 DISKS = (root, tools("unshare", "mkfs.ext4", "mount", "umount", "truncate"), namespaces, loop_mounts)
 SHIM = (tools("cc"),)
-CLOCKS = (faketime,)

@@ -10,17 +10,23 @@ from pathlib import Path
 SOURCE = Path(__file__).with_name("shim.c")
 
 
+def compiled(source: Path, folder: Path) -> Path:
+    """The shared library made of one C file. Raises RuntimeError with what the compiler said."""
+    library = folder / source.with_suffix(".so").name
+    command = ["cc", "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
+    return library
+
+
 class Shim:
     """The compiled library, and one rule file and one log per node."""
 
     def __init__(self, folder: Path, node_ids: Sequence[str]) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self.library = folder / "shim.so"
-        command = ["cc", "-shared", "-fPIC", "-O1", "-o", str(self.library), str(SOURCE), "-ldl"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        if done.returncode != 0:
-            raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
+        self.library = compiled(SOURCE, folder)
         for node_id in node_ids:
             self.well(node_id)
 
