@@ -69,6 +69,23 @@ async def test_a_node_is_added_works_and_is_removed(growing: GrowingCluster, tmp
             await client.remove_node(leader)
 
 
+async def test_large_payloads_outlive_the_nodes_that_held_them(growing: GrowingCluster) -> None:
+    """All three that took the blob leave, one after the other."""
+    content = "x" * 1_000_000
+    async with growing.client() as client:
+        job = await client.submit_task(type="echo", payload=content)
+        assert await job.wait(timeout=60) == content
+        for number in (4, 5, 6):
+            old, new = f"node-{number - 3}", f"node-{number}"
+            await growing.add(new)
+            await growing.until_role(client, new, "VOTER")
+            await growing.cli("node", "remove", old)
+            await growing.ended(old)
+            growing.forget(old)
+    async with growing.client() as client:
+        assert await client.job(job.id).wait(timeout=60) == content
+
+
 async def test_a_wiped_disk_is_refused_and_comes_back_by_resync(growing: GrowingCluster) -> None:
     victim = "node-1"  # whom the others dial
     growing.kill_node(victim)

@@ -12,6 +12,7 @@ import pytest
 
 from coterie.core.nouns import Data
 from coterie.node.blob_exchange import BlobExchange, receive_blob
+from coterie.node.blob_keeper import BlobKeeper
 from coterie.node.blobs import BlobStore
 from coterie.node.errors import ApiError
 from coterie.v1 import tasks_pb2
@@ -137,3 +138,25 @@ async def test_a_blob_is_called_missing_only_when_every_node_says_so(world: Worl
     assert (await refused(world)).reason == "BLOB_NOT_FOUND"
     world.peers["n3"].down = True
     assert (await refused(world)).code is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_what_is_on_a_majority_is_not_copied_again(world: World) -> None:
+    await world.store.put_bytes(CONTENT)
+    await world.peers["n3"].store.put_bytes(CONTENT)
+    await world.exchange.preserve(NAME, len(CONTENT))
+    assert await copies(world) == 2
+
+
+async def test_other_voters_get_what_they_lack(world: World) -> None:
+    """n1 and n2 had it as a majority of three; n2 has left, and n3 is all that is left beside n1."""
+    await world.store.put_bytes(CONTENT)
+    await world.peers["n2"].store.put_bytes(CONTENT)
+    keeper = BlobKeeper(world.exchange, world.store, lambda: world.voters)
+    world.voters = frozenset({"n1", "n3"})
+    world.peers["n3"].down = True
+    assert not await keeper._keep(world.voters)
+    assert keeper.kept_for == frozenset()
+    world.peers["n3"].down = False
+    assert await keeper._keep(world.voters)
+    assert await world.peers["n3"].store.has(NAME)
+    assert keeper.kept_for == {"n1", "n3"}

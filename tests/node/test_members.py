@@ -25,6 +25,7 @@ from coterie.node import member_calls
 from coterie.node.errors import ApiError
 from coterie.node.member_calls import MemberCalls
 from coterie.node.members import KeeperParts, MembershipKeeper, membership_warnings
+from coterie.v1 import peer_pb2
 from tests.core.builders import CoreCluster, register_command
 
 IDS = ("n1", "n2", "n3")
@@ -43,7 +44,8 @@ class World:
         self.refusals: list[str] = []
         for node_id in IDS:
             self.core.do(register_command(node_id))
-        shared: tuple[Any, ...] = (self, lambda: self.core.state, self)
+        self.kept_for: dict[str, set[str]] = {}
+        shared: tuple[Any, ...] = (self, lambda: self.core.state, self, self)
         policy = VoterPolicy(3, 60)
         parts: tuple[Any, ...] = (NodeId("n1"), *shared, self, policy)
         self.keeper = MembershipKeeper(KeeperParts(*parts))
@@ -58,6 +60,11 @@ class World:
 
     async def one(self, command: Command, timeout_s: float) -> Outcome:
         return self.core.do(command)
+
+    def report(self, node_id: str) -> peer_pb2.LoadReport | None:
+        """Of the load book: by default a node's blobs are where they should be."""
+        kept_for = self.kept_for.get(node_id, set(IDS) - {node_id})
+        return peer_pb2.LoadReport(node_id=node_id, blobs_kept_for=sorted(kept_for))
 
     async def change_members(self, change: MembershipChange, timeout_s: float) -> tuple[Member, ...]:
         if self.refusals:
@@ -99,6 +106,15 @@ async def test_a_leaving_node_is_removed_when_it_is_empty_and_forgotten(world: W
     assert NodeId("n2") in world.core.state.nodes
     assert await world.look() == []
     assert NodeId("n2") not in world.core.state.nodes
+
+
+async def test_a_node_that_has_blobs_which_the_rest_would_miss_does_not_go(world: World) -> None:
+    world.kept_for["n2"] = set(IDS)  # of the time before it was told to leave
+    world.leave("n2")
+    assert await world.look() == []
+    assert not await world.calls.remove("n2", 5_000, False, 1.0)
+    world.kept_for["n2"] = {"n1", "n3"}
+    assert await world.look() == [RemoveMember("n2")]
 
 
 async def test_a_leader_that_leaves_is_removed_by_its_successor(world: World) -> None:

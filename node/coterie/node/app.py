@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from coterie.core.nouns import Event, NodeId
 from coterie.core.state import ClusterState
 from coterie.node.blob_exchange import BlobExchange
+from coterie.node.blob_keeper import BlobKeeper
 from coterie.node.blobs import BlobOptions, BlobStore
 from coterie.node.clock import Clock
 from coterie.node.config import NodeSettings
@@ -23,6 +24,7 @@ from coterie.node.ledger import Ledger
 from coterie.node.ledger.feed import GapFiller, feed
 from coterie.node.links import Links, PeerChannels
 from coterie.node.loads import Lease, LoadBook, Reporter, SelfGauge
+from coterie.node.members import staying_voters
 from coterie.node.metrics import NodeMetrics
 from coterie.node.observability import get_logger
 from coterie.node.preference import LeaderPreference
@@ -140,7 +142,8 @@ class NodeApp:
             ELECTIONS_WAITED * settings.election_timeout_ms / 1000,
         )
         inline = settings.limits.payload_inline_max
-        self.exchange = BlobExchange(self.blobs, self.channels, inline, lambda: self.roster.voters)
+        self.exchange = BlobExchange(self.blobs, self.channels, inline, self._staying_voters)
+        self.blob_keeper = BlobKeeper(self.exchange, self.blobs, self._staying_voters)
         self.worker = Worker(
             WorkerParts(
                 registration(self),
@@ -218,6 +221,9 @@ class NodeApp:
         )
         self.direct = DirectRaft(me, self.links, self.roster, self.tls)
 
+    def _staying_voters(self) -> frozenset[str]:
+        return staying_voters(self.engine.members, self.state())
+
     def _applied(self, index: int, events: Sequence[Event]) -> None:
         feed(self.ledger, index, events)
         self.hub.publish(events)
@@ -264,7 +270,16 @@ class NodeApp:
         members = membership_keeper(self)
         preferred = self.settings.preferred_leaders
         preference = LeaderPreference(self.me, preferred, self.engine, self.state, self.clock)
-        loops = [dialer(self), reporter, keeper, self.filler, self.coordinator, members, self.worker]
+        loops = [
+            dialer(self),
+            reporter,
+            keeper,
+            self.filler,
+            self.coordinator,
+            members,
+            self.blob_keeper,
+            self.worker,
+        ]
         loops += [self.latency, preference]
         return [loop.run() for loop in loops]  # type: ignore[attr-defined]
 

@@ -19,6 +19,7 @@ log = get_logger(__name__)
 
 CHUNK_BYTES = 1 << 20
 COPY_TIMEOUT_S = 30.0
+LOOK_TIMEOUT_S = 5.0
 SECURED_MAX = 10_000  # blobs remembered to be on a majority
 
 
@@ -73,6 +74,31 @@ class BlobExchange:
             raise invalid([Violation("task.payload.blob.size_bytes", text)])
         if data.sha256 not in self._secured:
             await self.spread(data.sha256, size)
+
+    async def preserve(self, sha256: str, size: int) -> None:
+        """Make sure that a blob that is here is on a majority of the present voters. Raises ApiError."""
+        peers = list(self._channels.peers)
+        answers = await asyncio.gather(*(self._peer_has(peer, sha256) for peer in peers))
+        having = {peer for peer, has in zip(peers, answers, strict=True) if has} | {self._channels.me}
+        if not _majority(having, self._voters() or frozenset((self._channels.me, *peers))):
+            await self.spread(sha256, size)
+
+    async def _peer_has(self, peer: str, sha256: str) -> bool:
+        """By the first message of its answer; the content is not waited for."""
+        try:
+            call = self._channels.stub(peer).FetchBlob(
+                tasks_pb2.GetBlobRequest(sha256=sha256),
+                metadata=self._channels.metadata,
+                timeout=LOOK_TIMEOUT_S,
+            )
+        except grpc.aio.AioRpcError:
+            return False
+        try:
+            return await anext(aiter(call), None) is not None
+        except grpc.aio.AioRpcError:
+            return False
+        finally:
+            call.cancel()
 
     async def spread(self, sha256: str, size: int) -> None:
         """Copy a blob that is here to enough peers for a majority of the voters. Raises ApiError when too few

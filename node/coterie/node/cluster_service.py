@@ -54,7 +54,7 @@ class ClusterService(cluster_pb2_grpc.ClusterServicer):
 
     def __init__(self, parts: ClusterParts) -> None:
         self._parts = parts
-        self._members = MemberCalls(parts.engine, parts.state, parts.proposer, parts.policy)
+        self._members = MemberCalls(parts.engine, parts.state, parts.proposer, parts.book, parts.policy)
 
     @unary
     async def GetStatus(

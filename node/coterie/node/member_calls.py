@@ -26,6 +26,8 @@ from coterie.core.voters import VoterPolicy
 from coterie.node.config.address import WILDCARDS, parse_address
 from coterie.node.config.model import check_node_id
 from coterie.node.errors import ApiError, Violation, from_rejection, invalid, not_found
+from coterie.node.loads import LoadBook
+from coterie.node.members import may_go
 from coterie.node.proposer import Proposer
 
 REFUSED_PAUSE_S = 0.1
@@ -36,9 +38,15 @@ class MemberCalls:
     """On any node. A change that is refused for the moment is tried again while the caller waits."""
 
     def __init__(
-        self, engine: Engine, state: Callable[[], ClusterState], proposer: Proposer, policy: VoterPolicy
+        self,
+        engine: Engine,
+        state: Callable[[], ClusterState],
+        proposer: Proposer,
+        book: LoadBook,
+        policy: VoterPolicy,
     ) -> None:
-        self._engine, self._state, self._proposer, self._policy = engine, state, proposer, policy
+        self._engine, self._state, self._proposer = engine, state, proposer
+        self._book, self._policy = book, policy
 
     async def add(self, node_id: str, address: str, timeout_s: float) -> None:
         """Raises ApiError: BAD_FIELD, NODE_EXISTS, CHANGE_REFUSED."""
@@ -72,7 +80,7 @@ class MemberCalls:
             outcome = await self._proposer.one(command, timeout_s)
             if isinstance(outcome, Rejected):
                 raise from_rejection(outcome)
-        elif not state.indexes.held_by(node.node_id) and self._engine.leader != node_id:
+        elif may_go(node, self._engine, state, self._book):
             await self._change(RemoveMember(node_id), timeout_s)
             return True
         return False

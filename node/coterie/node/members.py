@@ -22,6 +22,7 @@ from coterie.core.state import ClusterState
 from coterie.core.voters import Health, VoterPolicy, next_change
 from coterie.node.clock import Clock
 from coterie.node.config.check import voters_warning
+from coterie.node.loads import LoadBook
 from coterie.node.observability import get_logger
 from coterie.node.proposer import Proposer
 
@@ -40,6 +41,7 @@ class KeeperParts:
     engine: Engine
     state: Callable[[], ClusterState]
     proposer: Proposer
+    book: LoadBook
     clock: Clock
     policy: VoterPolicy
 
@@ -103,17 +105,11 @@ class MembershipKeeper:
             node = state.nodes.get(NodeId(member.node_id))
             if node is None:
                 continue
-            if self._may_go(node, state):
+            if may_go(node, self._parts.engine, state, self._parts.book):
                 return RemoveMember(member.node_id)
             if node.status is NodeStatus.UP and node.address and node.address != member.address:
                 return MoveMember(member.node_id, node.address)
         return next_change(self._parts.me, members, self._health(state, members), self._parts.policy)
-
-    def _may_go(self, node: Node, state: ClusterState) -> bool:
-        """A leader that leaves hands over first; its successor removes it."""
-        if not node.leaving or node.node_id == self._parts.me:
-            return False
-        return node.status is NodeStatus.DOWN or not state.indexes.held_by(node.node_id)
 
     def _health(self, state: ClusterState, members: tuple[Member, ...]) -> dict[str, Health]:
         """Since when a member is down is counted on this leader's monotonic clock, from its first look on."""
@@ -136,6 +132,24 @@ class MembershipKeeper:
             if members and node_id not in members:
                 await self._parts.proposer.one(ForgetNode(node_id, node.incarnation), CHANGE_S)
                 log.info("node forgotten", extra={"node": node_id})
+
+
+def staying_voters(members: tuple[Member, ...], state: ClusterState) -> frozenset[str]:
+    """Who votes and is not about to leave: on a majority of these must be what shall last."""
+    voters = (member.node_id for member in members if member.role is Role.VOTER)
+    leaving = {node.node_id for node in state.nodes.values() if node.leaving}
+    return frozenset(voter for voter in voters if voter not in leaving)
+
+
+def may_go(node: Node, engine: Engine, state: ClusterState, book: LoadBook) -> bool:
+    """Whether a node that leaves has nothing left that the others would miss. A leader hands over first."""
+    if not node.leaving or node.node_id == engine.leader:
+        return False
+    if node.status is NodeStatus.DOWN:
+        return True
+    report = book.report(node.node_id)
+    kept_for = frozenset(report.blobs_kept_for) if report is not None else frozenset()
+    return not state.indexes.held_by(node.node_id) and kept_for == staying_voters(engine.members, state)
 
 
 def membership_warnings(members: tuple[Member, ...]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from coterie.core.ports import Member, Role
+from coterie.core.ports import Member
 
 
 class Roster:
@@ -26,10 +26,6 @@ class Roster:
     def members(self) -> tuple[Member, ...]:
         """The members, this node included; none while it waits to be taken in."""
         return self._members()
-
-    @property
-    def voters(self) -> frozenset[str]:
-        return frozenset(member.node_id for member in self.members if member.role is Role.VOTER)
 
     def addresses(self) -> dict[str, tuple[str, ...]]:
         """Every other node and where it may be reached, the likeliest first. The file comes after the log: it

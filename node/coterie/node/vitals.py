@@ -23,6 +23,7 @@ def load_report(app: NodeApp) -> peer_pb2.LoadReport:
         cpu=app.gauge.cpu(),
         rss_bytes=app.gauge.rss_bytes(),
         applied_index=app.engine.applied_index,
+        blobs_kept_for=sorted(app.blob_keeper.kept_for),
     )
     for name, load in app.worker.skill_loads().items():
         report.skills.add(

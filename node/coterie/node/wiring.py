@@ -131,7 +131,7 @@ def dialer(app: NodeApp) -> RaftDialer:
 def membership_keeper(app: NodeApp) -> MembershipKeeper:
     """What carries out, on the leader, who shall belong to the cluster."""
     return MembershipKeeper(
-        KeeperParts(app.me, app.engine, app.state, app.proposer, app.clock, voter_policy(app))
+        KeeperParts(app.me, app.engine, app.state, app.proposer, app.book, app.clock, voter_policy(app))
     )
 
 

@@ -181,6 +181,7 @@ class LoadReport(_message.Message):
     APPLIED_INDEX_FIELD_NUMBER: _builtins.int
     SKILLS_FIELD_NUMBER: _builtins.int
     PEERS_FIELD_NUMBER: _builtins.int
+    BLOBS_KEPT_FOR_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     incarnation: _builtins.int
     sent_at_us: _builtins.int
@@ -194,6 +195,10 @@ class LoadReport(_message.Message):
     def skills(self) -> _containers.RepeatedCompositeFieldContainer[Global___SkillLoad]: ...
     @_builtins.property
     def peers(self) -> _containers.RepeatedCompositeFieldContainer[Global___PeerLatency]: ...
+    @_builtins.property
+    def blobs_kept_for(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """a majority of these has every blob of the reporter"""
+
     def __init__(
         self,
         *,
@@ -207,10 +212,11 @@ class LoadReport(_message.Message):
         applied_index: _builtins.int = ...,
         skills: _abc.Iterable[Global___SkillLoad] | None = ...,
         peers: _abc.Iterable[Global___PeerLatency] | None = ...,
+        blobs_kept_for: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_index", b"applied_index", "capacity", b"capacity", "cpu", b"cpu", "incarnation", b"incarnation", "node_id", b"node_id", "peers", b"peers", "rss_bytes", b"rss_bytes", "running", b"running", "sent_at_us", b"sent_at_us", "skills", b"skills"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_index", b"applied_index", "blobs_kept_for", b"blobs_kept_for", "capacity", b"capacity", "cpu", b"cpu", "incarnation", b"incarnation", "node_id", b"node_id", "peers", b"peers", "rss_bytes", b"rss_bytes", "running", b"running", "sent_at_us", b"sent_at_us", "skills", b"skills"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
