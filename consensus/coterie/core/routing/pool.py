@@ -25,8 +25,8 @@ class RoutingRules:
     affinity_factor: float = 1.1
     spread_factor: float = 1.5
     zone_factor: float = 1.5
-    session_factor: float = 2.0
-    companion_factor: float = 2.0
+    session_factor: float = 4.0
+    companion_factor: float = 3.0
     bound: float = 1.25  # of the hash strategy: no node above so many times its fair share
     patience: float = 1.5  # waiting for a busy node must be so many times better than a free slot now
 
