@@ -11,12 +11,13 @@ from coterie.client import (
     ClusterClosed,
     InvalidRequest,
     QueueFull,
+    ResourceExhausted,
     SubmitErrors,
     TaskSpec,
     Timeouts,
     Unavailable,
 )
-from coterie.client.submit import BATCH_TASKS_MAX, BATCHES_IN_FLIGHT_MAX
+from coterie.client.submit import BATCH_TASKS_MAX, BATCHES_IN_FLIGHT_MAX, ELSEWHERE_TRIES
 from tests.client.conftest import IMPATIENT, PATIENT, client_of
 from tests.client.fake import FakeCluster, Fault
 
@@ -235,3 +236,18 @@ async def test_closing_ends_submits_under_way(fake: FakeCluster) -> None:
         await fake.until(lambda: len(fake.calls) >= 2)
     for result in await asyncio.gather(*submits, status, return_exceptions=True):
         assert isinstance(result, ClusterClosed)
+
+
+async def test_a_node_with_a_full_disk_is_passed_over_and_full_disks_everywhere_are_told(
+    fake: FakeCluster,
+) -> None:
+    full = Fault(grpc.StatusCode.RESOURCE_EXHAUSTED, reason="DISK_FULL", retry_after=2.0)
+    fake.nodes[0].entry_faults = [full, full]
+    async with client_of(fake, fake.nodes[0]) as client:
+        await client.submit_task(type="echo")
+        assert (len(fake.calls), len(fake.tasks)) == (3, 1)
+        fake.nodes[0].entry_faults = [full] * 20
+        with pytest.raises(ResourceExhausted) as refused:
+            await client.submit_task(type="echo")
+    assert (refused.value.reason, refused.value.retry_after) == ("DISK_FULL", 2.0)
+    assert len(fake.calls) == 3 + 1 + ELSEWHERE_TRIES

@@ -13,7 +13,7 @@ import pytest
 from coterie.client import ResourceExhausted
 from coterie.node.localcluster import LocalCluster
 from tests.cluster.conftest import READY_S, client_of, new_cluster, until
-from tests.cluster.test_failover import has_steps, steps_payload
+from tests.cluster.test_failover import has_steps, leader_of, steps_payload
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 DISK = "size=128m"
@@ -21,19 +21,29 @@ DISK = "size=128m"
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own for the data of the nodes."""
+    """A file system of its own for the data of all nodes."""
     folder = tmp_path / "base" / "data"
-    folder.mkdir(parents=True)
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", DISK, "tmpfs", str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip(f"needs the right to mount a tmpfs: {mounted.stderr.strip()}")
-    try:
+    with mounted(folder):
         yield folder
+
+
+@pytest.fixture
+def small_disks(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own for the data of each node."""
+    folder = tmp_path / "base" / "data"
+    with mounted(folder / "node-1"), mounted(folder / "node-2"), mounted(folder / "node-3"):
+        yield folder
+
+
+@contextlib.contextmanager
+def mounted(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True)
+    command = ["mount", "-t", "tmpfs", "-o", DISK, "tmpfs", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"needs the right to mount a tmpfs: {done.stderr.strip()}")
+    try:
+        yield
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
@@ -88,6 +98,31 @@ async def test_full_disks_stop_new_work_only_and_only_while_they_are_full(
         assert {node_id: cluster.pid(node_id) for node_id in cluster.node_ids} == pids
         _restart_on_a_full_disk(cluster, small_disk)
         await cluster.wait_ready(READY_S)
+
+
+async def test_a_leader_with_a_full_disk_gives_way_and_comes_back(small_disks: Path) -> None:
+    with new_cluster(base_dir=small_disks.parent) as cluster:
+        await cluster.wait_ready(READY_S)
+        pids = {node_id: cluster.pid(node_id) for node_id in cluster.node_ids}
+        async with client_of(cluster) as client:
+            full = await leader_of(client)
+            ballast = fill(small_disks / full)
+
+            async def moved() -> bool:
+                return await leader_of(client) != full
+
+            await until(moved, "the leadership moves to a node with room")
+            jobs = [await client.submit_task(type="echo", payload=number) for number in range(50)]
+            for number, job in enumerate(jobs):
+                assert await job.wait(timeout=60) == number
+            async with client_of(cluster, full) as direct:
+                assert (await direct.job(jobs[-1].id).get()).state == "SUCCEEDED"  # reads go on there
+            ballast.unlink()
+            for stopped in [node_id for node_id in cluster.node_ids if node_id != full][:1]:
+                cluster.kill_node(stopped)  # so that nothing is committed without the disk that was full
+            job = await client.submit_task(type="echo", payload="after")
+            assert await job.wait(timeout=60) == "after"
+        assert cluster.pid(full) == pids[full]
 
 
 def _restart_on_a_full_disk(cluster: LocalCluster, folder: Path) -> None:

@@ -22,6 +22,7 @@ from coterie.v1 import tasks_pb2
 BATCH_TASKS_MAX = 256
 BATCH_BYTES_MAX = 3 * 1024 * 1024
 BATCHES_IN_FLIGHT_MAX = 2
+ELSEWHERE_TRIES = 5  # of a task that a node refused because a disk is full
 _FULL_PAUSE_MAX_S = 10.0
 
 
@@ -55,7 +56,7 @@ class Submitter:
         With `wait_when_full` a refusal that names a time to come back is retried until `timeouts.call`.
         """
         deadline = self._caller.clock() + self._caller.timeouts.call
-        backoff = Backoff()
+        backoff, elsewhere = Backoff(), ELSEWHERE_TRIES
         while True:
             try:
                 return await self._enqueue(request)
@@ -66,6 +67,10 @@ class Submitter:
                     raise
                 await self._caller.before_retry(failure, backoff, deadline, request.request_id)
             except ResourceExhausted as failure:
+                if failure.reason == "DISK_FULL" and elsewhere > 0:
+                    elsewhere -= 1  # it may be the disk of that node alone
+                    await asyncio.sleep(backoff.pause(failure))
+                    continue
                 if not wait_when_full or failure.retry_after is None:
                     raise
                 pause = min(_FULL_PAUSE_MAX_S, failure.retry_after) + backoff.pause()
