@@ -11,6 +11,7 @@ from typing import Any, NoReturn, TypeVar, cast
 
 import grpc
 
+from coterie.node.bodies import UNREADABLE, unreadable
 from coterie.node.errors import STATUS_DETAILS_KEY, ApiError, from_exception, to_status
 from coterie.node.observability import get_logger
 
@@ -94,6 +95,8 @@ def streaming(
     @functools.wraps(handler)
     async def wrapped(self: Any, request: Request, context: Context) -> AsyncIterator[Response]:
         try:
+            if request is UNREADABLE:
+                raise unreadable()
             generator = cast("AsyncGenerator[Response, None]", handler(self, request, context))
             with _gate(self).call():
                 async with aclosing(generator) as responses:

@@ -11,6 +11,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from coterie.node.bodies import BodyGuard
 from coterie.node.links import FRAME_BYTES_MAX, ROW_BYTES_MAX
 from coterie.node.tls import TlsMaterial
 from coterie.v1 import (
@@ -71,7 +72,9 @@ class Listener:
     """The gRPC server with its health service."""
 
     def __init__(self, services: Services, address: str, tls: TlsMaterial | None) -> None:
-        self._server = grpc.aio.server(options=SERVER_OPTIONS, maximum_concurrent_rpcs=CALLS_MAX)
+        self._server = grpc.aio.server(
+            options=SERVER_OPTIONS, maximum_concurrent_rpcs=CALLS_MAX, interceptors=[BodyGuard()]
+        )
         self._health = health.aio.HealthServicer()
         self._served: dict[str, bool] = {}
         self._register(services)
