@@ -97,6 +97,28 @@ def test_the_answers_of_a_wrong_disk_do_not_count(monkeypatch: pytest.MonkeyPatc
     assert not leader.is_leader
 
 
+def test_the_votes_of_a_wrong_disk_do_not_count() -> None:
+    """Also when a broken or older program gives them."""
+    group = Group(3)
+    group.elect("n1")
+    group.committed("n1", b"acked")
+    group.crash("n1")
+    group.pass_silently(5 * ELECTION_MS)
+    fresh(group, "n3")
+    member = group.members["n2"]
+    assert "n3" in member._up, "without a leader it is let in"
+    term = member.term
+    member._SyncObj__raftElectionDeadline = 0.0
+    group.run("n2")
+    group.deliver("n3", "n2", m.PreVoteReply(term + 1, True, 0))
+    assert member.term == term
+    member._elect_now, member._SyncObj__raftElectionDeadline = True, 0.0
+    group.run("n2")
+    assert member.term == term + 1
+    group.deliver("n3", "n2", m.VoteReply(term + 1))
+    assert group.leaders() == []
+
+
 def test_a_wiped_voter_neither_campaigns_nor_helps_an_empty_candidate_against_a_log() -> None:
     group = Group(3)
     group.elect("n1")
@@ -227,6 +249,18 @@ def test_a_removal_that_is_not_committed_removes_nobody() -> None:
     with pytest.raises(LinkRefused) as caught:
         leader.link_up("n3", group.members["n3"].disk_id)
     assert caught.value.why is Why.STRANGER
+    assert group.gone == {}
+
+
+def test_a_node_whose_removal_is_not_committed_goes_on() -> None:
+    group = Group(3)
+    group.elect("n1")
+    group.stop_between(("n1", "n2"), ("n2", "n1"), ("n3", "n1"))
+    group.change("n1", RemoveMember("n3"), timeout_s=0.05)
+    group.settle()
+    assert group.roles("n3") == {"n1": VOTER, "n2": VOTER}, "it has the entry"
+    group.isolate("n1")
+    group.pass_ms(5 * ELECTION_MS)
     assert group.gone == {}
 
 
