@@ -6,6 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from coterie.core.ports import Role
+from coterie.raft import configuration
+from coterie.raft.entry import CONFIGURATION
 from tests.sim.raft.checks import Violation
 
 
@@ -27,6 +30,9 @@ class Logs:
     entries: dict[tuple[int, int], tuple[bytes, int]] = field(default_factory=dict)
     committed: dict[int, tuple[int, int]] = field(default_factory=dict)  # index -> (its term, committed in)
     last_committed: int = 0
+    voters: frozenset[str] = frozenset()  # of the newest committed configuration
+    members: frozenset[str] = frozenset()
+    configurations: int = 0
 
     def look(self, node_id: str, member: Any, seen: Seen) -> None:
         """After every step: whatever is new in the log or newly committed."""
@@ -72,10 +78,24 @@ class Logs:
             known = self.committed.get(index)
             if known is None:
                 self.committed[index] = (term, member.term)
+                self._follow_members(log[index - log.base.index][0], index)
             elif known[0] != term:
                 self._compare(node_id, index, term)
         seen.commit = commit
         self.last_committed = max(self.last_committed, commit)
+
+    def _follow_members(self, command: bytes, index: int) -> None:
+        """Any majority of one configuration meets any of the next (Raft thesis, section 4.1)."""
+        if command[0] != CONFIGURATION:
+            return
+        members = configuration.decode(command[1:]).members
+        voters = frozenset(member.node_id for member in members if member.role is Role.VOTER)
+        if self.voters and len(voters ^ self.voters) > 1:
+            raise Violation(
+                f"entry {index} takes the voters from {sorted(self.voters)} to {sorted(voters)} at once"
+            )
+        self.voters, self.configurations = voters, self.configurations + 1
+        self.members = frozenset(member.node_id for member in members)
 
     def elected(self, node_id: str, member: Any) -> None:
         """A leader has every entry that was committed in the terms before its own."""

@@ -40,6 +40,10 @@ class Network:
         self.deliver: Deliver = lambda sender, receiver, frame: None
         self.slow_us = 0
 
+    def add(self, node_id: str) -> None:
+        for other in {node for pair in self.links for node in pair}:
+            self.links[frozenset((node_id, other))] = Link()
+
     def link(self, a: str, b: str) -> Link:
         return self.links[frozenset((a, b))]
 

@@ -25,10 +25,11 @@ WIRE = Wire("coterie", 1 << 30)
 
 
 def options(node_id: str, peers: Sequence[str]) -> RaftOptions:
-    """Small limits, so that every limit is reached in every run."""
+    """Small limits, so that every limit is reached in every run. Without peers: a node that joins."""
     return RaftOptions(
         node_id=node_id,
         peers=tuple(peers),
+        join=not peers,
         data_dir=Path(node_id),
         election_timeout_ms=ELECTION_MS,
         heartbeat_ms=45,
@@ -60,6 +61,7 @@ class SimNode:
     member: Any = None
     machine: SimMachine | None = None
     paused: bool = False
+    gone: bool = False  # removed from the group, or without its disk: it does not come back as it was
     backlog: list[Callable[[], None]] = field(default_factory=list)  # what happened while it was paused
     jobs: deque[Job] = field(default_factory=deque)
     job_running: bool = False

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.sim.raft import planted_clients, planted_log, planted_snapshots, planted_votes
+from tests.sim.raft import planted_clients, planted_log, planted_members, planted_snapshots, planted_votes
 from tests.sim.raft.plant import Plant
 from tests.sim.raft.run import Report, seeded_size, simulate
 
@@ -14,6 +14,7 @@ PLANTED: dict[str, Plant] = {
     "": Plant(),
     **planted_clients.PLANTS,
     **planted_log.PLANTS,
+    **planted_members.PLANTS,
     **planted_snapshots.PLANTS,
     **planted_votes.PLANTS,
 }
@@ -69,6 +70,13 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "apply-again",
     ),
     "11 private names of the library may change": ("library-renamed",),
+    "12 several membership changes at once, nobody learns first, ids outlive their disks": (
+        "changes-at-once",
+        "change-before-commit",
+        "learner-counts",
+        "snapshot-without-members",
+        "wiped-disk-votes",
+    ),
 }
 
 

@@ -19,11 +19,13 @@ def run_all(items: Iterable[S], jobs: int, one: Callable[[S], T], chunk: int = 8
     """`one` of each item, in their order."""
     work: partial[T] = partial(_one, one)
     if jobs <= 1:
-        gc.disable()
+        disabled_before = logging.root.manager.disable
+        _prepare()
         try:
             yield from map(work, items)
         finally:
             gc.enable()
+            logging.disable(disabled_before)
         return
     context = multiprocessing.get_context("spawn")
     with context.Pool(jobs, initializer=_prepare) as pool:

@@ -13,13 +13,16 @@ from tests.sim.raft.clients import Clients
 from tests.sim.raft.cuts import Cuts
 from tests.sim.raft.machines import bodies_of, machine_of
 from tests.sim.raft.nemesis import Nemesis
+from tests.sim.raft.node import SimNode
+from tests.sim.raft.operator import Operator
 from tests.sim.raft.timeline import MILLISECOND, SECOND
 from tests.sim.raft.world import World
 
 FAULTS_S = 8
 PEACE_S = 6  # 40 election timeouts
 CORE_SHARE = 0.1  # of the runs replicate the product's own machine
-CUTS_SHARE = 0.25  # of the runs have cuts that do not heal when the faults end
+CHANGES_SHARE = 0.3  # of the runs have an operator, who changes the members
+CUTS_SHARE = 0.35  # of the others have cuts that do not heal when the faults end
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +50,15 @@ def simulate(
     machine = "core" if world.rng.random() < CORE_SHARE else "checksum"
     world.replicate(machine_of(machine, world.book))
     nemesis, clients = Nemesis(world), Clients(world, bodies_of(machine, world.rng))
+    operator = Operator(world) if world.rng.random() < CHANGES_SHARE else None
     world.say(f"seed {seed}, {count} nodes, {machine} machine, faults: {', '.join(nemesis.kinds)}")
     violation = ""
     try:
         _work(world, nemesis, clients)
         nemesis.make_peace()
-        if world.rng.random() < CUTS_SHARE:
+        if operator is not None:
+            operator.finish()
+        elif world.rng.random() < CUTS_SHARE:
             nemesis.struck["cut_for_good"] += 1
             _live_with_cuts(world, clients)
         _expect_progress(world, clients)
@@ -61,6 +67,8 @@ def simulate(
         violation = f"at {world.now_us / SECOND:.3f} s: {broken}"
         world.say("VIOLATION", violation)
     counts = _counts(world, machine)
+    if operator is not None:
+        nemesis.struck.update(operator.done)
     digest = world.book.digest.hexdigest()
     return Report(seed, count, violation, digest, tuple(nemesis.kinds), dict(nemesis.struck), counts)
 
@@ -91,8 +99,8 @@ def _expect_progress(world: World, clients: Clients) -> None:
     deadline = world.now_us + PEACE_S * SECOND
 
     def calm() -> bool:
-        members = [node.member for node in world.nodes.values()]
         leader = world.leader()
+        members = [node.member for node in _expected(world)]
         return (
             leader != ""
             and all(member is not None and member.leader == leader for member in members)
@@ -104,10 +112,10 @@ def _expect_progress(world: World, clients: Clients) -> None:
     if not _run_checking(world, deadline, calm):
         raise Violation(f"no calm {PEACE_S} s after the last fault: {_describe(world)}")
     last: list[Asked] = []
-    for node_id in world.ids:
-        asked = world.propose(node_id, clients.body(), 2.0)
+    for node in _expected(world):
+        asked = world.propose(node.node_id, clients.body(), 2.0)
         if asked is None:
-            raise Violation(f"{node_id} takes no proposal after the last fault")
+            raise Violation(f"{node.node_id} takes no proposal after the last fault")
         last.append(asked)
     if not _run_checking(world, world.now_us + 3 * SECOND, lambda: calm() and all(a.answers for a in last)):
         raise Violation(f"no calm after the last proposals: {_describe(world)}")
@@ -116,8 +124,16 @@ def _expect_progress(world: World, clients: Clients) -> None:
     _compare_states(world)
 
 
+def _expected(world: World) -> list[SimNode]:
+    """The members, as the leader has them; all nodes while there is none."""
+    leader = world.leader()
+    if not leader:
+        return list(world.nodes.values())
+    return [world.nodes[member.node_id] for member in world.nodes[leader].member.members]
+
+
 def _compare_states(world: World) -> None:
-    machines = [node.machine for node in world.nodes.values() if node.machine is not None]
+    machines = [node.machine for node in _expected(world) if node.machine is not None]
     states = {(machine.index, machine.chain, machine.digest()) for machine in machines}
     if len(states) != 1:
         raise Violation(f"states differ: {sorted(map(str, states))}")
@@ -156,6 +172,8 @@ def _counts(world: World, machine: str) -> dict[str, int]:
     counts["terms"] = max(book.leaders, default=0)
     counts[f"runs with the {machine} machine"] = 1
     counts["runs with encoded frames"] = int(world.real_wire)
+    counts["configurations"] = world.logs.configurations
+    counts.update({f"links refused: {why}": count for why, count in world.refusals.items()})
     for node in world.nodes.values():
         counts["starts"] += node.starts
         counts.update(node.jobs_done)

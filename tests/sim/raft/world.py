@@ -8,22 +8,23 @@ from collections.abc import Callable
 from typing import Any
 
 from coterie.core.ports import Committed, NotCommitted
-from coterie.raft.errors import DiskFull, FatalRaftError
+from coterie.raft.errors import DiskFull, FatalRaftError, RemovedFromCluster
 from coterie.raft.jobs import Job
 from coterie.raft.member import Member
 from tests.sim.raft.checks import Asked, Book, SimMachine, Violation
 from tests.sim.raft.disk import Died, SimDisk
+from tests.sim.raft.links import Links
 from tests.sim.raft.logs import Logs, Seen
 from tests.sim.raft.network import Network
-from tests.sim.raft.node import ELECTION_MS, ObjectWire, SimNode, options, summary
-from tests.sim.raft.timeline import MILLISECOND, SECOND, NodeClock, Timeline
+from tests.sim.raft.node import ELECTION_MS, ObjectWire, SimNode, options
+from tests.sim.raft.timeline import MILLISECOND, SECOND, NodeClock
 
 STEPS_PER_100_MS_MAX = 800
 ALONE_MS_MAX = 2 * ELECTION_MS + 250  # that a leader may lead unheard: one timeout, and a slow disk job
 REAL_WIRE_SHARE = 0.25  # of the runs encode and decode every frame
 
 
-class World(Timeline):
+class World(Links):
     """The members are real. `member_type` may be one with a planted bug."""
 
     def __init__(self, seed: int, count: int, member_type: type[Member] = Member) -> None:
@@ -60,7 +61,7 @@ class World(Timeline):
 
     def start(self, node_id: str) -> None:
         node = self.nodes[node_id]
-        if node.is_up:
+        if node.is_up or node.gone:
             return
         node.starts += 1
         node.machine = self.new_machine(node_id)
@@ -82,6 +83,32 @@ class World(Timeline):
         for other in self.ids:
             if other != node_id:
                 self._reconnect_later(node_id, other)
+
+    def join(self) -> str:
+        """A node with a new id, which waits until it is added. Returns its id."""
+        node_id = f"n{len(self.nodes) + 1}"
+        self.ids.append(node_id)
+        self.network.add(node_id)
+        self.options[node_id] = options(node_id, ())
+        self.nodes[node_id] = self._new_node(node_id)
+        self.start(node_id)
+        return node_id
+
+    def wipe(self, node_id: str, *, as_new: bool) -> None:
+        """Its disk is replaced by an empty one; it starts again as it was set up first, or as a new node."""
+        self.kill(node_id)
+        node = self.nodes[node_id]
+        node.disk, node.gone = SimDisk(random.Random(self.rng.random())), False
+        if as_new:
+            self.options[node_id] = options(node_id, ())
+        self.start(node_id)
+
+    def leave(self, node: SimNode, error: RemovedFromCluster) -> None:
+        """A removed node says so to everybody who waits, and stops for good."""
+        self.say(node.node_id, "was removed:", error)
+        node.member.fail_all(str(error))
+        node.gone = True
+        self.kill(node.node_id)
 
     def new_machine(self, node_id: str) -> SimMachine:
         """What a starting node replicates; simulations of more than the engine put theirs here."""
@@ -146,57 +173,6 @@ class World(Timeline):
         else:
             what()
 
-    # --- links ---
-
-    def break_link(self, a: str, b: str) -> None:
-        if not self.network.link(a, b).up:
-            return
-        self.network.disconnect(a, b)
-        for here, there in ((a, b), (b, a)):
-            node = self.nodes[here]
-            self._to(node, lambda node=node, there=there: self._link_down(node, there))  # type: ignore[misc]
-        self._reconnect_later(a, b)
-
-    def _link_down(self, node: SimNode, there: str) -> None:
-        node.member.link_down(there)
-        self._kick(node)
-
-    def _link_up(self, node: SimNode, there: str) -> None:
-        node.member.link_up(there, self.nodes[there].member.disk_id)
-        self._kick(node)
-
-    def _reconnect_later(self, a: str, b: str) -> None:
-        self.later(self.rng.randint(1, 60) * MILLISECOND, lambda: self._reconnect(a, b))
-
-    def _reconnect(self, a: str, b: str) -> None:
-        here, there = self.nodes[a], self.nodes[b]
-        if self.network.link(a, b).up or not (here.is_up and there.is_up):
-            return
-        if here.paused or there.paused or frozenset((a, b)) in self.network.blocked:
-            self._reconnect_later(a, b)
-            return
-        self.network.connect(a, b)
-        self._link_up(here, b)
-        self._link_up(there, a)
-
-    def block(self, a: str, b: str) -> None:
-        self.network.blocked.add(frozenset((a, b)))
-        self.break_link(a, b)
-
-    def unblock_all(self) -> None:
-        self.network.blocked.clear()
-
-    def _deliver(self, sender: str, receiver: str, frame: bytes) -> None:
-        node = self.nodes[receiver]
-        if self.trace is not None:
-            self.say(f"{sender} > {receiver}", *summary(frame))
-
-        def arrive() -> None:
-            node.member.receive(sender, frame)
-            self._kick(node)
-
-        self._to(node, arrive)
-
     # --- driving a member, as the engine does ---
 
     def _kick(self, node: SimNode, delay_us: int | None = None) -> None:
@@ -227,6 +203,9 @@ class World(Timeline):
             member.step()
         except Died:
             self.kill(node.node_id)
+            return
+        except RemovedFromCluster as error:
+            self.leave(node, error)
             return
         except FatalRaftError as error:
             raise Violation(f"{node.node_id} stopped itself: {error}") from error

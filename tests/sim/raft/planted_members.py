@@ -1,0 +1,86 @@
+"""Planted bugs of membership: who counts, who votes, and how many changes are under way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from coterie.core.ports import ChangeRefused, MembershipChange
+from coterie.raft import configuration as form
+from coterie.raft import messages as m
+from coterie.raft import snapshot
+from coterie.raft.member import Member
+from tests.sim.raft.plant import Plant
+
+
+def _learner_counts() -> type[Member]:
+    class SyncObj(Member):
+        """Takes the answers of learners for answers of voters."""
+
+        def _count_anew(self) -> None:
+            self._counted = [node for node in self._peers if self._counts(node)]
+
+    return SyncObj
+
+
+def _changes_at_once() -> type[Member]:
+    class SyncObj(Member):
+        """Begins a change while another one is under way."""
+
+        def _begin_change(self, change: MembershipChange) -> int:
+            try:
+                return super()._begin_change(change)
+            except ChangeRefused:
+                self._append_configuration(form.changed(self._configuration, change, self._facts()))
+                return self._configuration_index
+
+    return SyncObj
+
+
+def _hasty_change() -> type[Member]:
+    class SyncObj(Member):
+        """A leader changes members before it has committed an entry of its own term."""
+
+        def _is_settled(self) -> bool:
+            return True
+
+    return SyncObj
+
+
+def _wiped_disk_votes() -> type[Member]:
+    class SyncObj(Member):
+        """A new disk under an old id votes like the old one."""
+
+        def _may_grant(self, message: m.PreVote | m.VoteRequest) -> bool:
+            return True
+
+    return SyncObj
+
+
+_header = snapshot.header
+
+
+def _header_without_members(meta: snapshot.Meta, cluster_id: str) -> bytes:
+    return _header(replace(meta, configuration_index=0, configuration=b""), cluster_id)
+
+
+MEMBERS, DISKS = "test_membership.py::", "test_membership_disks.py::"
+PLANTS: dict[str, Plant] = {
+    "change-before-commit": Plant(
+        _hasty_change(),
+        found_by=MEMBERS + "test_a_leader_changes_nothing_before_an_entry_of_its_term_is_committed",
+    ),
+    "changes-at-once": Plant(
+        _changes_at_once(),
+        found_by=MEMBERS + "test_a_second_change_is_refused_while_the_first_is_not_committed",
+    ),
+    "learner-counts": Plant(
+        _learner_counts(), found_by=MEMBERS + "test_a_learner_gets_everything_and_does_not_count"
+    ),
+    "snapshot-without-members": Plant(
+        patches=(("coterie.raft.snapshot", "header", _header_without_members),)
+    ),
+    "wiped-disk-votes": Plant(
+        _wiped_disk_votes(),
+        found_by=DISKS + "test_a_wiped_voter_does_not_vote_even_when_it_is_asked_straight_away",
+    ),
+}
