@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import TypeVar
 
 from coterie.core.limits import Gauges
-from coterie.core.nouns import NodeId, Task, TaskId, TaskState
+from coterie.core.nouns import NodeId, Task, TaskId, TaskState, share
 from coterie.core.ordered import Ordered
 from coterie.core.quotas import Bucket, Limit
 from coterie.core.transitions import HELD, TERMINAL
@@ -15,6 +15,7 @@ from coterie.core.workqueue import ORDER_BITS, WorkQueue, profile_of
 
 K = TypeVar("K")
 
+POOL_MAX = 4_096
 MORE_THAN_EVER = 1 << 100  # a key above all times
 
 
@@ -24,6 +25,7 @@ class TaskIndexes:
     __slots__ = (
         "_children",
         "_dead",
+        "_pool",
         "_queued",
         "assigned",
         "by_state",
@@ -56,7 +58,14 @@ class TaskIndexes:
         self.queued = 0  # live tasks that no node holds
         self._queued: dict[str, int] = {}  # of each tenant
         self._children: dict[TaskId, dict[TaskId, None]] = {}  # live ones, of each parent
+        self._pool: dict[object, object] = {}
         self._dead: dict[str, OrderedDict[TaskId, None]] = {}  # dead letters of each tenant, oldest first
+
+    def shared(self, task: Task) -> Task:
+        """A new task, with what it has in common with others kept once."""
+        if len(self._pool) >= POOL_MAX:
+            self._pool.clear()
+        return share(task, self._pool)
 
     # --- tasks come, change and go
 
@@ -147,8 +156,7 @@ class TaskIndexes:
             self.reserved[task.node_id] = sums
             if sums == (0, 0):
                 del self.reserved[task.node_id]
-        self.gauges.count(profile_of(task), by)
-        if task.key:
+        if self.gauges.count(profile_of(task), by):
             self.queue.recheck(task.key)
 
     def held_by(self, node_id: NodeId) -> dict[TaskId, int]:

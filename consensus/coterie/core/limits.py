@@ -130,17 +130,21 @@ class Gauges:
             known = self._memo[profile] = tuple(both[0]), tuple(both[1])
         return known
 
-    def count(self, profile: Profile, by: int) -> None:
-        """A task of that profile begins or ends to be held by a node."""
-        if not self._limits:
-            return
-        for limit, name in self.counted(profile):
-            if limit.concurrent:
-                count = self.running.get(name, 0) + by
-                if count:
-                    self.running[name] = count
-                else:
-                    self.running.pop(name, None)
+    def count(self, profile: Profile, by: int) -> bool:
+        """A task of that profile begins or ends to be held by a node: does that close or open the way for
+        others of its key?"""
+        turned = False
+        if self._limits:
+            for limit, name in self.counted(profile):
+                if limit.concurrent:
+                    before = self.running.get(name, 0)
+                    if before + by:
+                        self.running[name] = before + by
+                    else:
+                        self.running.pop(name, None)
+                    full = before >= limit.concurrent, before + by >= limit.concurrent
+                    turned |= bool(limit.key) and full[0] != full[1]
+        return turned
 
     def key_blocker(self, profile: Profile, now_ms: int, more: Mapping[str, int] = NOTHING) -> Blocker | None:
         """A limit that looks at the key and lets no task of the profile start. `more`: starts by counter that

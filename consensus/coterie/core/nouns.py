@@ -264,6 +264,19 @@ class Task:
     crashes: tuple[Crash, ...] = ()
 
 
+ALIKE = ("tenant", "type", "retry", "agent", "labels", "constraints")  # in most tasks
+
+
+def share(task: Task, pool: dict[object, object]) -> Task:
+    """The task, whose fields that many tasks have alike are the very same objects. Only for one that nobody
+    else has seen yet."""
+    fields = task.__dict__
+    for name in ALIKE:
+        if name in fields:
+            fields[name] = pool.setdefault(fields[name], fields[name])
+    return task
+
+
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
     """A task the cluster has given up, kept whole for inspection and replay."""

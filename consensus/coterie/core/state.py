@@ -100,7 +100,7 @@ class ClusterState:
         indexes.queue.set_ageing(self.meta.policy.ageing_ms)
         indexes.advance(self.meta.clock_ms, self.tasks)
         for number, task in enumerate(self.tasks.values()):
-            indexes.add(task)
+            indexes.add(indexes.shared(task))
             if number % REBUILD_TASKS == 0:
                 yield
         for number, task in enumerate(self.finished.values()):

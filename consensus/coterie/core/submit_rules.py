@@ -32,6 +32,7 @@ def _enter(state: ClusterState, task: Task, steps: tuple[Step, ...]) -> Task:
     state.meta = evolve(state.meta, order=task.order)
     if steps:
         state.steps[task.task_id] = StepLog(steps)
+    task = state.indexes.shared(task)
     add_task(state, task)
     return task
 

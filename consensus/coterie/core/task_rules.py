@@ -73,10 +73,12 @@ def _not_yet(state: ClusterState, task: Task, moment: Moment) -> Rejected | None
 def _take_tokens(state: ClusterState, task: Task, moment: Moment) -> None:
     if not state.limits:
         return
+    keyed = False
     for limit, name in state.indexes.gauges.counted(profile_of(task)):
         if limit.rate_count:
             take(state.buckets, limit, name, moment.at_ms)
-    if task.key:
+            keyed |= bool(limit.key)
+    if keyed:
         state.indexes.queue.recheck(task.key)
 
 

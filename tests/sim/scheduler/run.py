@@ -30,8 +30,8 @@ from tests.sim.scheduler.world import World
 
 LOAD_MS = 6_000
 CALM_MS = 600_000
-FAIR_EVERY = 20  # one seed in so many is a run of full queues, for the shares
-FAIR_MS = 40_000
+FAIR_EVERY = 50  # one seed in so many is a run of full queues, for the shares
+FAIR_MS = 30_000
 FAIR_WARM_MS = 5_000
 FAIR_TOLERANCE = 0.1
 QUEUED_EACH = 30
@@ -281,5 +281,5 @@ class FullQueues:
             )
             worst = max(worst, abs(self.used[tenant] - share) / share)
         busy = sum(self.used.values()) / (FAIR_MS * slots)
-        require(busy > 0.7, f"slots were used {busy:.0%} of the time")
+        require(busy > 0.5, f"slots were used {busy:.0%} of the time")
         return worst
