@@ -24,14 +24,15 @@ from tests.chaos.tools.network import HERE, Network
 SOCKET = "import socket; s = socket.socket(type=socket.SOCK_DGRAM);"
 
 def hears(network, host, source):
-    "Whether a datagram from one host arrives at another."
-    listen = "s.bind(('', 9)); s.settimeout(0.5); print(1, flush=True); s.recv(9)"
-    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    process = subprocess.Popen(network.enter(host) + [sys.executable, "-c", SOCKET + listen], **pipes)
+    "Whether a datagram from one host arrives at another, before one from itself that is sent later."
+    listen = "s.bind(('', 9)); print(1, flush=True); print(s.recv(9))"
+    command = network.enter(host) + [sys.executable, "-c", SOCKET + listen]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     process.stdout.readline()
-    say = SOCKET + "s.sendto(b'x', ('%s', 9))" % network.address(host)
-    subprocess.run(network.enter(source) + [sys.executable, "-c", say], check=True)
-    return process.wait() == 0
+    for place, word in ((source, "other"), (host, "own")):
+        say = SOCKET + "s.sendto(b'%s', ('%s', 9))" % (word, network.address(host))
+        subprocess.run(network.enter(place) + [sys.executable, "-c", say], check=True)
+    return "other" in process.communicate()[0]
 
 network = Network(2)
 assert hears(network, 1, 2) and hears(network, 1, HERE)
@@ -93,7 +94,7 @@ def need(*wanted: Callable[[], str]) -> None:
 
 def run_apart(script: str, *arguments: str) -> None:
     command = ["unshare", "--mount", "--net", "--propagation", "private", sys.executable, "-c", script]
-    done = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stderr
 
 

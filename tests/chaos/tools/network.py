@@ -7,6 +7,7 @@ arrives; so one direction can be cut alone."""
 from __future__ import annotations
 
 import subprocess
+import threading
 from collections import Counter
 from collections.abc import Iterable
 
@@ -29,6 +30,7 @@ class Network:
 
     def __init__(self, hosts: int) -> None:
         self.hosts = range(1, hosts + 1)
+        self._lock = threading.Lock()  # counting and cutting go together; faults overlap
         self._cuts: Counter[tuple[str, int, int]] = Counter()  # (set, who does not hear, whom)
         _run("mkdir", "-p", "/run/netns")
         _run("mount", "-t", "tmpfs", "tmpfs", "/run/netns")  # our names are nobody else's
@@ -63,11 +65,12 @@ class Network:
 
     def heal(self, cuts: Iterable[tuple[str, int, int]]) -> None:
         """Undo some cuts. What several asked for is undone with the last of them."""
-        for cut in cuts:
-            self._cuts[cut] -= 1
-            if self._cuts[cut] == 0:
-                kind, deaf, silent = cut
-                self._nft(deaf, f"delete element inet cuts {kind} {{ {self.address(silent)} }}")
+        with self._lock:
+            for cut in cuts:
+                self._cuts[cut] -= 1
+                if self._cuts[cut] == 0:
+                    kind, deaf, silent = cut
+                    self._nft(deaf, f"delete element inet cuts {kind} {{ {self.address(silent)} }}")
 
     def heal_all(self) -> None:
         """Every packet passes."""
@@ -78,18 +81,14 @@ class Network:
     def _change(self, kind: str, deaf: Iterable[int], silent: Iterable[int]) -> list[tuple[str, int, int]]:
         made = []
         sources = list(silent)
-        for host in deaf:
-            fresh = []
-            for source in sources:
-                if source == host:
-                    continue
-                cut = (kind, host, source)
-                if self._cuts[cut] == 0:
-                    fresh.append(self.address(source))
-                self._cuts[cut] += 1
-                made.append(cut)
-            if fresh:
-                self._nft(host, f"add element inet cuts {kind} {{ {', '.join(fresh)} }}")
+        with self._lock:
+            for host in deaf:
+                cuts = [(kind, host, source) for source in sources if source != host]
+                fresh = [self.address(source) for _, _, source in cuts if self._cuts[kind, host, source] == 0]
+                self._cuts.update(cuts)
+                if fresh:
+                    self._nft(host, f"add element inet cuts {kind} {{ {', '.join(fresh)} }}")
+                made += cuts
         return made
 
     def _add(self, host: int) -> None:
