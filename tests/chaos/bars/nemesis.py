@@ -30,7 +30,7 @@ class Nemesis:
         self._field, self._network, self._lookout, self._dice = field, network, lookout, dice
         self.faults: Counter[str] = Counter()
         self._helpless: set[str] = set()
-        self._pending: set[asyncio.Task[None]] = set()
+        self._made: list[asyncio.Task[None]] = []
         self._kinds: dict[str, Callable[[str], Coroutine[Any, Any, None]]] = {
             "kill -9": self._kill,
             "stop": self._pause,
@@ -49,7 +49,7 @@ class Nemesis:
         while time.monotonic() < end:
             await asyncio.sleep(self._dice.uniform(1.0, 4.0))
             self._strike()
-        await asyncio.gather(*self._pending)
+        await asyncio.gather(*self._made)  # a fault that could not be made ends the run
         self._network.heal_all()
         self._field.revive()
 
@@ -64,9 +64,7 @@ class Nemesis:
             else:
                 self._helpless.add(victim)
         self.faults[kind + (" of the leader" if at_leader else "")] += 1
-        task = asyncio.create_task(self._kinds[kind](victim), name=kind)
-        self._pending.add(task)
-        task.add_done_callback(self._pending.discard)
+        self._made.append(asyncio.create_task(self._kinds[kind](victim), name=kind))
 
     async def _moment(self) -> None:
         await asyncio.sleep(self._dice.uniform(0.5, 4.0))
