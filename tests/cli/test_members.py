@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from coterie.client import FailedPrecondition
+from coterie.node.resync import put_aside
 from coterie.raft.disk import RealDisk
+from coterie.raft.errors import WrongDataDir
 from coterie.v1 import cluster_pb2
 from tests.cli.fakes import FakeCluster, document, node_info, run, status_info
 
@@ -126,6 +128,8 @@ def test_resync_of_a_node_that_runs_is_refused(config: Path) -> None:
         cluster = FakeCluster()
         assert "stop the node first" in str(resync(cluster, config, code=4)["error"])
         assert cluster.calls == []
+        with pytest.raises(WrongDataDir):
+            put_aside(config.parent / "data" / "n1")
     finally:
         disk.close()
 

@@ -72,18 +72,19 @@ class GrowingCluster(LocalCluster):
     def wipe(self, node_id: str) -> None:
         shutil.rmtree(self.data(node_id))
 
-    async def cli(self, *arguments: str, code: int = 0, timeout_s: float = CLI_S) -> dict[str, Any]:
+    async def cli(self, *arguments: str, code: int = 0, on_its_host: bool = False) -> dict[str, Any]:
         """Run `coterie --json` against the nodes that run. Returns its document. Raises CliFailed."""
         running = [node_id for node_id in self.node_ids if self.alive(node_id)]
         endpoints = ",".join(self.addresses[node_id] for node_id in running)
         where = ["--endpoint", endpoints, "--tls-dir", str(self.base_dir / "tls")]
+        where = [] if on_its_host else where
         command = [sys.executable, "-m", "coterie.node.cli", *where, "--json", *arguments]
         done = await asyncio.to_thread(
             subprocess.run,
             command,
             capture_output=True,
             text=True,
-            timeout=timeout_s,
+            timeout=CLI_S,
             check=False,
             cwd=self.base_dir,
             env={name: value for name, value in os.environ.items() if not name.startswith("COTERIE_")},
@@ -100,8 +101,9 @@ class GrowingCluster(LocalCluster):
         self.start_node(node_id)
 
     async def resync(self, node_id: str) -> dict[str, Any]:
-        """`node resync` on the host of a stopped node, then its start."""
-        found = await self.cli("node", "resync", "--config", str(self.config_path), "--id", node_id)
+        """`node resync` on the host of a stopped node, by the node's own certificate, then its start."""
+        where = ["--config", str(self.config_path), "--id", node_id]
+        found = await self.cli("node", "resync", *where, on_its_host=True)
         self.start_node(node_id)
         return found
 

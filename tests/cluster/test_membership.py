@@ -140,7 +140,11 @@ async def test_more_nodes_than_voters_run_work_and_take_the_place_of_a_lost_one(
     with GrowingCluster({"cluster": {"membership": membership}}) as growing:
         await growing.wait_ready(READY_S)
         async with growing.client("node-1", "node-2", "node-3") as client:
-            await growing.add("node-4")
+            address = growing.prepare("node-4")
+            growing.start_node("node-4")  # it waits
+            await asyncio.sleep(1.0)
+            assert growing.alive("node-4") and len(await client.list_nodes()) == 3
+            await growing.cli("node", "add", "node-4", "--address", address)
             await growing.until_role(client, "node-4", "RUNNER")
             await works(growing, "node-4")
             leader = (await client.get_status()).leader
