@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from coterie.core.commands import MarkNode, SetDrain
 from coterie.core.nouns import NodeId, NodeStatus
+from coterie.core.scheduler import PlanPolicy
+from coterie.node.coordinator import RUNNING_LIMIT, ClusterNaming, Coordinator
+from coterie.node.hub import Bell
 from coterie.node.preference import PAUSE_MIN_S, SETTLED_S, LeaderPreference
 from coterie.node.service_times import ServiceTimes
 from coterie.raft.errors import TransferFailed
@@ -110,3 +114,24 @@ def test_attempts_that_run_are_reported_with_their_median() -> None:
     for one in began:
         times.end("echo", one, False)
     assert "echo" not in times.loads()
+
+
+async def test_the_configured_limit_of_running_tasks_is_one_of_the_cluster() -> None:
+    """Set by whoever begins to lead, and taken away when the configuration does not name it any more."""
+    core = CoreCluster().with_node("n1")
+
+    class Proposer:
+        async def one(self, command: Any, timeout_s: float) -> Any:
+            return core.do(command)
+
+    async def lead(max_running: int) -> int:
+        naming = ClusterNaming("test", core.state.meta.policy, max_running)
+        parts: Any = SimpleNamespace(
+            me="n1", engine=Engine(), state=lambda: core.state, proposer=Proposer(), book=None, bell=Bell(),
+            clock=FakeClock(), policy=PlanPolicy(), naming=naming,
+        )  # fmt: skip
+        await Coordinator(parts)._limit_running()
+        limit = core.state.limits.get(RUNNING_LIMIT)
+        return limit.concurrent if limit else 0
+
+    assert [await lead(10), await lead(10), await lead(12), await lead(0)] == [10, 10, 12, 0]

@@ -18,7 +18,8 @@ def run(strategy: str, seed: int, per_second: float = 60.0) -> list[Run]:
         return 20.0 if GRAY_FROM_S <= now_s < GRAY_TO_S else 1.0
 
     usual = [Machine(f"node-{number}", capacity=4) for number in range(1, 4)]
-    uneven = [Machine("slow", 4, lambda now_s: 3.0), Machine("gray", 4, gray)]
+    # The slow one is slower than usual and not gray: only its service times speak against it.
+    uneven = [Machine("slow", 4, lambda now_s: 2.5), Machine("gray", 4, gray)]
     load = Load(per_second, SECONDS, SKILLS)
     return Simulation([*usual, *uneven], RoutingRules(strategy), seed).go(load)
 
