@@ -71,14 +71,15 @@ def test_two_voters_become_one_and_two_again() -> None:
 def test_a_single_voters_entries_reach_its_learner_only_when_they_are_durable() -> None:
     group, leader = with_learner(1)
     group.hold_disk.add("n1")
-    group.propose("n1", b"x")
+    group.propose("n2", b"x")  # it is appended while a step is under way, not after it
     group.settle()
-    assert group.machines["n2"].entries == []
+    assert leader._log.last_index > leader.commit_index
+    assert group.machines["n1"].entries == group.machines["n2"].entries == []
     group.pass_ms(20)
     assert leader.commit_index < leader._log.last_index
     group.crash("n1", power=True)
     group.hold_disk.clear()
     group.start("n1")
     group.pass_ms(5 * ELECTION_MS)
-    assert group.committed("n2", b"y").result == 1
-    assert group.machines["n2"].entries == group.machines["n1"].entries == [b"y"]
+    assert group.committed("n2", b"y").result == 2, "n2 has asked for the other one again"
+    assert group.machines["n2"].entries == group.machines["n1"].entries == [b"x", b"y"]
