@@ -13,6 +13,7 @@ from coterie.core.nouns import NodeId, NodeStatus
 from coterie.core.scheduler import PlanPolicy
 from coterie.node.coordinator import RUNNING_LIMIT, ClusterNaming, Coordinator
 from coterie.node.hub import Bell
+from coterie.node.loads import LoadBook
 from coterie.node.preference import PAUSE_MIN_S, SETTLED_S, LeaderPreference
 from coterie.node.service_times import ServiceTimes
 from coterie.raft.errors import TransferFailed
@@ -127,9 +128,16 @@ async def test_the_configured_limit_of_running_tasks_is_one_of_the_cluster() -> 
     async def lead(max_running: int) -> int:
         naming = ClusterNaming("test", core.state.meta.policy, max_running)
         parts: Any = SimpleNamespace(
-            me="n1", engine=Engine(), state=lambda: core.state, proposer=Proposer(), book=None, bell=Bell(),
-            clock=FakeClock(), policy=PlanPolicy(), naming=naming,
-        )  # fmt: skip
+            me="n1",
+            engine=Engine(),
+            state=lambda: core.state,
+            proposer=Proposer(),
+            book=LoadBook(FakeClock(), 1_000),
+            bell=Bell(),
+            clock=FakeClock(),
+            policy=PlanPolicy(),
+            naming=naming,
+        )
         await Coordinator(parts)._limit_running()
         limit = core.state.limits.get(RUNNING_LIMIT)
         return limit.concurrent if limit else 0
