@@ -77,6 +77,14 @@ async def test_a_removal_that_the_leader_finished_between_two_looks_is_done(fake
         await removing
 
 
+async def test_a_member_that_is_gone_when_it_is_asked_again_was_removed(fake: FakeCluster) -> None:
+    """The answer to the first call was lost with the leader that had made the change."""
+    for node in fake.nodes:
+        node.faults["RemoveNode"] = [Fault(grpc.StatusCode.NOT_FOUND)]
+    async with client_of(fake) as client:
+        await client.remove_node("n1")
+
+
 async def test_waiting_for_a_removal_ends_when_told(fake: FakeCluster) -> None:
     for node in fake.nodes:
         node.faults["RemoveNode"] = [Fault(hang=True)] * 9

@@ -78,14 +78,15 @@ class Operations:
             raise WaitTimeout(f"{node_id} is not removed after {seconds:g} s; it goes on") from None
 
     async def _remove(self, request: cluster_pb2.RemoveNodeRequest) -> None:
-        asked = False
+        # When an answer is lost the call is made again, and then finds the node gone.
+        asked = request.node_id in {node.node_id for node in await self._open.nodes()}
         while True:
             try:
                 answer = await self._open.caller.unary(lambda e: e.cluster.RemoveNode, request)
             except NotFound:
                 if not asked:
                     raise
-                return  # by the leader, between two looks
+                return
             if answer.removed:
                 return
             asked = True
