@@ -94,7 +94,7 @@ class Coordinator:
 
     def _pause_s(self) -> float:
         """Until the next clock runs out; one that ran out before the last look waits for something else."""
-        due = next_clock_ms(self._state(), self._clock.now_ms())
+        due = next_clock_ms(self._state(), self._time.now_ms())
         if due <= self._looked_at_ms:
             return IDLE_S
         return min(IDLE_S, max(0.001, (due - self._time.now_ms()) / 1000))
