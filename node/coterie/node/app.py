@@ -56,7 +56,7 @@ class NodeFailed(Exception):
     """A node that had started could not go on; the message says why."""
 
 
-def _wait_for_the_end() -> None:
+def _wait_for_the_end(error: Exception) -> None:
     """Nothing hurries a node that runs inside another program."""
 
 
@@ -75,7 +75,7 @@ class NodeApp:
         self.bell, self.hub = Bell(), Hub()
         self.gauge = SelfGauge(self.clock)
         self.incarnation = next_incarnation(settings.data_dir, self.clock.now_ms())
-        self.last_resort: Callable[[], None] = _wait_for_the_end
+        self.last_resort: Callable[[Exception], None] = _wait_for_the_end
         self.fatal: FatalRaftError | NodeRefused | None = None
         self._stop = asyncio.Event()
         self._leaving = False
@@ -236,8 +236,7 @@ class NodeApp:
     def _fatal(self, error: FatalRaftError) -> None:
         log.critical("the node stops: its log takes nothing any more", extra={"error": str(error)})
         self.fatal = error
-        if not isinstance(error, RemovedFromCluster):
-            self.last_resort()
+        self.last_resort(error)
         self._stop.set()
 
     def refused(self, reason: str) -> None:
@@ -246,6 +245,7 @@ class NodeApp:
             remedy = f"let it fetch everything anew: {resync_hint(self.me)}"
             self.fatal = NodeRefused(f"the cluster refuses node {self.me}: {reason}. Or {remedy}")
             log.critical("the node stops: the cluster refuses it", extra={"reason": reason})
+            self.last_resort(self.fatal)
             self._stop.set()
 
     # --- running

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 FATAL_GRACE_S = 0.8
+REFUSED_GRACE_S = 5.0
 EXIT_OK, EXIT_FAILED, EXIT_BAD_CONFIG, EXIT_REFUSED = 0, 1, 2, 4
 
 
@@ -88,11 +89,22 @@ async def _serve(settings: NodeSettings, tls: TlsMaterial | None, host: SkillHos
     await app.run()
 
 
-def _exit_soon() -> None:
-    """A node whose log cannot be trusted has said why; tidying up must not keep it alive."""
-    timer = threading.Timer(FATAL_GRACE_S, os._exit, (EXIT_FAILED,))
+def _exit_soon(error: Exception) -> None:
+    """A node whose log cannot be trusted has said why; tidying up must not keep it alive. One that is
+    refused has more time for it, and not for ever either."""
+    from coterie.node.app import NodeRefused
+    from coterie.raft.errors import RemovedFromCluster
+
+    refused = isinstance(error, NodeRefused | RemovedFromCluster)
+    grace_s, code = (REFUSED_GRACE_S, EXIT_REFUSED) if refused else (FATAL_GRACE_S, EXIT_FAILED)
+    timer = threading.Timer(grace_s, _end, (error, code))
     timer.daemon = True
     timer.start()
+
+
+def _end(error: Exception, code: int) -> None:
+    print(f"coterie: {error}", file=sys.stderr, flush=True)
+    os._exit(code)
 
 
 def _cannot_start(reason: str) -> int:
