@@ -98,6 +98,10 @@ class FakeJob:
         self.cluster.answer("cancel", self.id, reason)
         return self.cluster.tasks[self.id]
 
+    async def pause(self, reason: str = "") -> TaskInfo:
+        self.cluster.answer("pause", self.id, reason)
+        return self.cluster.tasks[self.id]
+
 
 @dataclass
 class FakeCluster:

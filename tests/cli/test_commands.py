@@ -35,6 +35,7 @@ def test_submit_passes_every_option() -> None:
         *["submit", "map", "--payload", '{"n": [1, 2.5, null]}', "--priority", "HIGH", "--timeout", "1m30s"],
         *["--deadline", "2h", "--label", "a=1", "--label", "b=x=y", "--require-gpu", "--node", "node-2"],
         *["--request-id", "r1", "--max-attempts", "4", "--no-checkpoint"],
+        *["--key", "k", "--agent", "a", "--parent", "p", "--dead-letter"],
     )
     assert result.exit_code == 0, result.stderr
     assert submitted(cluster) == {
@@ -49,6 +50,10 @@ def test_submit_passes_every_option() -> None:
         "request_id": "r1",
         "max_attempts": 4,
         "checkpoint": False,
+        "key": "k",
+        "agent": "a",
+        "parent": "p",
+        "retry": {"dead_letter": True},
     }
     assert cluster.target is not None and cluster.target.call_s == 30.0  # --timeout was the task's own
 

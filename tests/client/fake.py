@@ -16,6 +16,7 @@ from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from coterie.v1 import cluster_pb2, cluster_pb2_grpc, tasks_pb2, tasks_pb2_grpc
+from tests.client.fake_queue import FakeQueue
 
 TERMINAL = {
     tasks_pb2.SUCCEEDED: "succeeded",
@@ -80,6 +81,8 @@ class FakeCluster:
         self.events: dict[str, list[tasks_pb2.TaskEvent]] = defaultdict(list)
         self.blobs: dict[str, bytes] = {}
         self.route = tasks_pb2.Route()
+        self.limits: dict[str, tasks_pb2.Limit] = {}
+        self.tenants: dict[str, tasks_pb2.Tenant] = {}
         self.calls: list[tuple[str, str, Any]] = []
         self.nodes: list[FakeNode] = []
         self.bell = asyncio.Condition()
@@ -137,7 +140,9 @@ class FakeCluster:
         return self.tasks.get(name.rpartition("/")[2])
 
 
-class FakeNode(tasks_pb2_grpc.TasksServicer, tasks_pb2_grpc.BlobsServicer, cluster_pb2_grpc.ClusterServicer):
+class FakeNode(
+    FakeQueue, tasks_pb2_grpc.TasksServicer, tasks_pb2_grpc.BlobsServicer, cluster_pb2_grpc.ClusterServicer
+):
     """One node: a gRPC server that can be stopped, started again, and told to misbehave."""
 
     def __init__(self, cluster: FakeCluster, name: str) -> None:
@@ -163,6 +168,8 @@ class FakeNode(tasks_pb2_grpc.TasksServicer, tasks_pb2_grpc.BlobsServicer, clust
         server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         tasks_pb2_grpc.add_TasksServicer_to_server(self, server)
         tasks_pb2_grpc.add_BlobsServicer_to_server(self, server)
+        tasks_pb2_grpc.add_DeadLettersServicer_to_server(self, server)
+        tasks_pb2_grpc.add_LimitsServicer_to_server(self, server)
         cluster_pb2_grpc.add_ClusterServicer_to_server(self, server)
         address = f"127.0.0.1:{self.port}"
         if credentials is None:

@@ -62,7 +62,8 @@ def service(node: QuietNode) -> Any:
         proposer=SimpleNamespace(waiting_bytes=0),
         router=SimpleNamespace(stamped=lambda command, **_: command),
     )
-    return TasksService(parts, Gate(100))
+    control: Any = SimpleNamespace()
+    return TasksService(parts, control, Gate(100))
 
 
 def run(node: QuietNode, task_id: str = "t1", payload: bytes = b"{}") -> None:

@@ -56,6 +56,7 @@ from coterie.client.errors import (
 )
 from coterie.client.job import Job
 from coterie.client.models import Event, NodeInfo, Progress, Status, StepInfo, TaskFailure, TaskInfo
+from coterie.client.queueing import Limit, Tenant
 from coterie.client.routes import Route, RouteCandidate, RouteTerm, TaskRouter
 from coterie.client.settings import TLS, Timeouts
 from coterie.client.spec import TaskSpec
@@ -74,6 +75,7 @@ __all__ = [
     "FailedPrecondition",
     "InvalidRequest",
     "Job",
+    "Limit",
     "NodeInfo",
     "NodeLost",
     "NotFound",
@@ -97,6 +99,7 @@ __all__ = [
     "TaskRouter",
     "TaskSpec",
     "TaskTimedOut",
+    "Tenant",
     "Timeouts",
     "Unavailable",
     "WaitTimeout",

@@ -14,6 +14,7 @@ from coterie.client.errors import ClusterClosed, CoterieError, SubmitErrors
 from coterie.client.job import Job, ProgressCallback
 from coterie.client.models import NodeInfo, Status, TaskInfo
 from coterie.client.operations import Operations, given_node_id
+from coterie.client.queueing import DeadLetters, Limits
 from coterie.client.record import Recorder, recorded
 from coterie.client.routes import Route
 from coterie.client.rpc_errors import invalid
@@ -60,6 +61,10 @@ class Cluster(Operations):
         )
         self._timeouts = timeouts or Timeouts()
         self._connection: Connection | None = None
+        self.dead_letters = DeadLetters(lambda: self._open)
+        """The tasks the cluster has given up: `list`, `get`, `replay`, `purge`."""
+        self.limits = Limits(lambda: self._open)
+        """Limits on the whole cluster, and tenants: `set`, `list`, `remove`, `set_tenant`, `tenants`."""
         self.recorder: Recorder | None = None
         """Set before the Cluster is opened: gets a history of its calls; see `coterie.client.record`."""
 
@@ -103,7 +108,7 @@ class Cluster(Operations):
 
         `type` names the skill, `payload` is any JSON value or bytes, `target_node` pins the task to a node.
         `options` are priority, timeout, deadline, checkpoint, request_id, task_id, max_attempts, labels,
-        constraints and start_delay; `TaskSpec` explains each.
+        constraints, start_delay, key, agent, parent and retry; `TaskSpec` explains each.
         `on_progress(p)` is called with `p.percent` and `p.message` while the task runs.
         A full queue raises QueueFull; with `wait_when_full=True` the client comes back when told to.
 

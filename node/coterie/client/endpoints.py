@@ -14,11 +14,16 @@ from coterie.client.errors import ClusterError
 from coterie.client.rpc_errors import Verdict, explain
 from coterie.client.settings import TLS, credentials
 from coterie.v1.cluster_pb2_grpc import ClusterStub
-from coterie.v1.tasks_pb2_grpc import BlobsStub, TasksStub
+from coterie.v1.tasks_pb2_grpc import BlobsStub, DeadLettersStub, LimitsStub, TasksStub
 
 if TYPE_CHECKING:
     from coterie.v1.cluster_pb2_grpc import ClusterAsyncStub
-    from coterie.v1.tasks_pb2_grpc import BlobsAsyncStub, TasksAsyncStub
+    from coterie.v1.tasks_pb2_grpc import (
+        BlobsAsyncStub,
+        DeadLettersAsyncStub,
+        LimitsAsyncStub,
+        TasksAsyncStub,
+    )
 
 MESSAGE_BYTES_MAX = 4 * 1024 * 1024
 _REFUSED_PAUSE_S = 0.25
@@ -62,6 +67,8 @@ class Endpoint:
         self._tasks: TasksAsyncStub | None = None
         self._blobs: BlobsAsyncStub | None = None
         self._cluster: ClusterAsyncStub | None = None
+        self._dead_letters: DeadLettersAsyncStub | None = None
+        self._limits: LimitsAsyncStub | None = None
 
     @property
     def tasks(self) -> TasksAsyncStub:
@@ -84,10 +91,24 @@ class Endpoint:
             self._cluster = ClusterStub(self._open())
         return self._cluster
 
+    @property
+    def dead_letters(self) -> DeadLettersAsyncStub:
+        """The stub of the DeadLetters service."""
+        if self._dead_letters is None:
+            self._dead_letters = DeadLettersStub(self._open())
+        return self._dead_letters
+
+    @property
+    def limits(self) -> LimitsAsyncStub:
+        """The stub of the Limits service."""
+        if self._limits is None:
+            self._limits = LimitsStub(self._open())
+        return self._limits
+
     async def close(self) -> None:
         """Closes the channel; calls on it end at once."""
         channel, self._channel = self._channel, None
-        self._tasks = self._blobs = self._cluster = None
+        self._tasks = self._blobs = self._cluster = self._dead_letters = self._limits = None
         if channel is not None:
             await channel.close()
 

@@ -124,7 +124,7 @@ class ResourceExhausted(ClusterError):
 
 
 class QueueFull(ResourceExhausted):
-    """The cluster has too many pending tasks. Come back after `retry_after` seconds,
+    """The cluster, or this tenant, has too many pending tasks. Come back after `retry_after` seconds,
     or submit with `wait_when_full=True` to have the client do so."""
 
 

@@ -24,6 +24,7 @@ from coterie.client.models import Event, Progress, TaskInfo, decode_json, state_
 from coterie.client.owned import log
 from coterie.client.record import recorded
 from coterie.client.routes import Route
+from coterie.client.spec import INLINE_BYTES_MAX, encode_payload
 from coterie.client.units import Duration, optional_seconds
 from coterie.client.watch import Watch
 from coterie.v1 import tasks_pb2
@@ -145,9 +146,53 @@ class Job:
         self._raw = await self._recorded("cancel", cancelling)
         return TaskInfo.of(self._raw)
 
+    async def pause(self, reason: str = "") -> TaskInfo:
+        """Stops the task where it is: at once when it waits, after its next completed step when it runs.
+        It keeps its place in the queue. Raises FailedPrecondition (it has ended), NotFound, Unavailable."""
+        request = tasks_pb2.PauseTaskRequest(name=self.name, reason=reason)
+        return await self._told("pause", lambda endpoint: endpoint.tasks.PauseTask, request)
+
+    async def resume(self) -> TaskInfo:
+        """Ends a pause; a task that is not paused stays as it is. Raises as `pause` does."""
+        request = tasks_pb2.ResumeTaskRequest(name=self.name)
+        return await self._told("resume", lambda endpoint: endpoint.tasks.ResumeTask, request)
+
+    async def signal(self, signal: str, payload: Any = None, *, request_id: str = "") -> TaskInfo:
+        """Tells the task something: the n-th `ctx.wait_signal(signal)` of its skill gets the n-th payload of
+        that name, now or when it comes to it. `payload` is any JSON value or bytes. The same `request_id` is
+        the same signal. Raises InvalidRequest, ResourceExhausted (too many signals), and as `pause` does."""
+        request_id = request_id or uuid.uuid4().hex
+        request = tasks_pb2.SignalTaskRequest(name=self.name, signal=signal, request_id=request_id)
+        content = encode_payload(payload)
+        if len(content) > INLINE_BYTES_MAX:
+            request.payload.blob.CopyFrom(await self._connection.blobs.put(content))
+        else:
+            request.payload.inline = content
+        return await self._told("signal", lambda endpoint: endpoint.tasks.SignalTask, request)
+
+    async def retry(self, *, discard_steps: bool = False, request_id: str = "") -> Job:
+        """Runs the task now instead of later (this Job again), or anew when it has ended without success:
+        then the Job of the new run, which keeps the completed steps unless `discard_steps`. The same
+        `request_id` gives the same run. Raises FailedPrecondition (it runs, or succeeded), QueueFull."""
+        request_id = request_id or uuid.uuid4().hex
+        request = tasks_pb2.RetryTaskRequest(
+            name=self.name, request_id=request_id, discard_steps=discard_steps
+        )
+        raw = await self._connection.caller.unary(
+            lambda endpoint: endpoint.tasks.RetryTask, request, request_id=request_id
+        )
+        if raw.task_id != self.id:
+            return Job(self._connection, raw.name, raw)
+        self._raw = raw
+        return self
+
     def follow(self, on_progress: ProgressCallback) -> None:
         """Calls `on_progress` (a function or coroutine function) with each progress report from now on."""
         self._progress = self._connection.tasks.start(self._report(on_progress), "progress")
+
+    async def _told(self, call: str, method: Any, request: Any) -> TaskInfo:
+        self._raw = await self._recorded(call, self._connection.caller.unary(method, request))
+        return TaskInfo.of(self._raw)
 
     async def _recorded(self, call: str, work: Awaitable[tasks_pb2.Task]) -> tasks_pb2.Task:
         return await recorded(self._connection.recorder, call, work, task_id=self.id)

@@ -50,7 +50,8 @@ class TaskInfo:
     """A task as one node saw it. Times are UTC; `attempt` grows at every assignment.
 
     `failures` counts attempts that failed by themselves, `losses` those that ended with their node.
-    `wait_reason` ("" while running) and `wait_detail` say why the task does not run.
+    `wait_reason` ("" while running) and `wait_detail` say why the task does not run. `retry_of` is the ended
+    task that this one is a new run of; `crashed_on` the nodes on which it died since it last got further.
     """
 
     id: str
@@ -72,6 +73,12 @@ class TaskInfo:
     step_count: int
     cancel_requested: bool
     request_id: str
+    key: str
+    agent: str
+    parent_task: str
+    retry_of: str
+    pause_requested: bool
+    crashed_on: tuple[str, ...]
     create_time: datetime | None
     start_time: datetime | None
     end_time: datetime | None
@@ -107,6 +114,12 @@ class TaskInfo:
             step_count=raw.step_count,
             cancel_requested=raw.cancel_requested,
             request_id=raw.request_id,
+            key=raw.key,
+            agent=raw.agent,
+            parent_task=raw.parent_task,
+            retry_of=raw.retry_of,
+            pause_requested=raw.pause_requested,
+            crashed_on=tuple(crash.node for crash in raw.crashes),
             create_time=_time(raw, "create_time"),
             start_time=_time(raw, "start_time"),
             end_time=_time(raw, "end_time"),

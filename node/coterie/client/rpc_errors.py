@@ -145,6 +145,9 @@ def invalid(violations: Iterable[tuple[str, str]]) -> InvalidRequest:
     return InvalidRequest(sentence, violations=found, reason="BAD_FIELD")
 
 
+_FULL = frozenset({"QUEUE_FULL", "TENANT_QUOTA"})
+
+
 def _build(code: str, message: str, status: Any) -> ClusterError:
     info, violations, retry_after = _read_details(status)
     reason: str = info.reason if info is not None else ""
@@ -153,7 +156,7 @@ def _build(code: str, message: str, status: Any) -> ClusterError:
         return InvalidRequest(
             message, violations=violations, reason=reason, metadata=metadata, retry_after=retry_after
         )
-    kind = QueueFull if reason == "QUEUE_FULL" else _BY_CODE.get(code, ClusterError)
+    kind = QueueFull if reason in _FULL else _BY_CODE.get(code, ClusterError)
     return kind(message, code=code, reason=reason, metadata=metadata, retry_after=retry_after)
 
 

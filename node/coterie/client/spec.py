@@ -23,6 +23,7 @@ _PRIORITIES = {
     "critical": tasks_pb2.CRITICAL,
 }
 _INT32_MAX = 2**31 - 1
+RETRY_KEYS = ("max_attempts", "initial_backoff", "max_backoff", "non_retryable", "dead_letter")
 
 
 class TaskOptions(TypedDict, total=False):
@@ -38,6 +39,10 @@ class TaskOptions(TypedDict, total=False):
     labels: Mapping[str, str] | None
     constraints: Mapping[str, Any] | None
     start_delay: Duration | None
+    key: str
+    agent: str
+    parent: str
+    retry: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +64,11 @@ class TaskSpec:
     - `constraints`: what the node must offer, and what the task would like; all keys are listed in
       `coterie.client.constraints`.
     - `start_delay`: do not start earlier than this after the submission.
+    - `key`, `agent`: what limits count by: a customer or a session, and on whose behalf the task runs.
+    - `parent`: the id of a live task of the same tenant. Its deadline binds this one too, and when it ends
+      without success this one is cancelled.
+    - `retry`: a dict of max_attempts, initial_backoff, max_backoff, non_retryable (error codes that end the
+      task at once) and dead_letter (True: out of attempts it is kept as a dead letter).
     """
 
     type: str
@@ -74,6 +84,10 @@ class TaskSpec:
     labels: Mapping[str, str] | None = None
     constraints: Mapping[str, Any] | None = None
     start_delay: Duration | None = None
+    key: str = ""
+    agent: str = ""
+    parent: str = ""
+    retry: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, entry: TaskSpec | Mapping[str, Any]) -> TaskSpec:
@@ -112,6 +126,8 @@ def prepare(spec: TaskSpec, tenant: str) -> Prepared:
     task.start_delay_ms = _duration("start_delay", spec.start_delay, problems)
     task.max_attempts = _max_attempts(spec.max_attempts, problems)
     task.no_checkpoint = not spec.checkpoint
+    _fill_belonging(spec, task, problems)
+    _fill_retry(spec.retry or {}, task.retry, problems)
     if spec.labels:
         fill_labels("labels", spec.labels, task.labels, problems)
     if spec.constraints or spec.target_node:
@@ -145,6 +161,36 @@ def _fill_words(spec: TaskSpec, task: tasks_pb2.Task, problems: list[tuple[str, 
         task.task_id = spec.task_id
 
 
+def _fill_belonging(spec: TaskSpec, task: tasks_pb2.Task, problems: Problems) -> None:
+    for field, name in (("key", "key"), ("agent", "agent"), ("parent", "parent_task")):
+        value = getattr(spec, field)
+        if isinstance(value, str):
+            setattr(task, name, value)
+        else:
+            problems.append((field, f"{value!r} is not a text"))
+
+
+def _fill_retry(given: Mapping[str, Any], into: tasks_pb2.RetryPolicy, problems: Problems) -> None:
+    for name, value in given.items():
+        field = f"retry.{name}"
+        match name:
+            case "max_attempts":
+                into.max_attempts = _max_attempts(value, problems, field)
+            case "initial_backoff" | "max_backoff":
+                setattr(into, f"{name}_ms", _duration(field, value, problems))
+            case "non_retryable" if isinstance(value, list | tuple) and all(
+                isinstance(code, str) for code in value
+            ):
+                into.non_retryable.extend(value)
+            case "dead_letter" if isinstance(value, bool):
+                into.dead_letter = value
+            case "non_retryable" | "dead_letter":
+                kind = "a list of error codes" if name == "non_retryable" else "True or False"
+                problems.append((field, f"{value!r} is not {kind}"))
+            case _:
+                problems.append((field, unknown_key(str(name), RETRY_KEYS)))
+
+
 def _fill_constraints(spec: TaskSpec, into: tasks_pb2.Constraints, problems: Problems) -> None:
     if isinstance(spec.target_node, str):
         into.target_node = spec.target_node
@@ -164,13 +210,22 @@ def _duration(field: str, value: Duration | None, problems: list[tuple[str, str]
     return ms
 
 
-def _max_attempts(value: int | None, problems: list[tuple[str, str]]) -> int:
+def _max_attempts(value: int | None, problems: Problems, field: str = "max_attempts") -> int:
     if value is None:
         return 0
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _INT32_MAX:
-        problems.append(("max_attempts", f"{value!r} is not a whole number from 1 to {_INT32_MAX}"))
+        problems.append((field, f"{value!r} is not a whole number from 1 to {_INT32_MAX}"))
         return 0
     return value
+
+
+def encode_payload(payload: Any) -> bytes:
+    """Bytes as they are, any other value as JSON. Raises InvalidRequest."""
+    problems: list[tuple[str, str]] = []
+    encoded = _encode(payload, problems)
+    if problems:
+        raise invalid(problems)
+    return encoded
 
 
 def _encode(payload: Any, problems: list[tuple[str, str]]) -> bytes:

@@ -30,6 +30,7 @@ from coterie.client.models import Event, NodeInfo, Status, TaskInfo
 from coterie.client.routes import Route
 from coterie.client.settings import TLS, Timeouts
 from coterie.client.spec import TaskOptions, TaskSpec
+from coterie.client.sync_queueing import DeadLetters, Limits
 from coterie.client.units import Duration
 
 Result = TypeVar("Result")
@@ -130,6 +131,23 @@ class Job:
         """See `coterie.client.Job.cancel`."""
         return self._thread.run(self._job.cancel(reason))
 
+    def pause(self, reason: str = "") -> TaskInfo:
+        """See `coterie.client.Job.pause`."""
+        return self._thread.run(self._job.pause(reason))
+
+    def resume(self) -> TaskInfo:
+        """See `coterie.client.Job.resume`."""
+        return self._thread.run(self._job.resume())
+
+    def signal(self, signal: str, payload: Any = None, *, request_id: str = "") -> TaskInfo:
+        """See `coterie.client.Job.signal`."""
+        return self._thread.run(self._job.signal(signal, payload, request_id=request_id))
+
+    def retry(self, *, discard_steps: bool = False, request_id: str = "") -> Job:
+        """See `coterie.client.Job.retry`."""
+        job = self._thread.run(self._job.retry(discard_steps=discard_steps, request_id=request_id))
+        return Job(job, self._thread)
+
 
 class Cluster:
     """A connection to a Coterie cluster for plain code; use it as `with Cluster(...) as c:`.
@@ -157,6 +175,10 @@ class Cluster:
             tenant=tenant,
             timeouts=timeouts,
         )
+        self.dead_letters = DeadLetters(self._run, self._each, self._wrap, self._cluster.dead_letters)
+        """See `coterie.client.Cluster.dead_letters`."""
+        self.limits = Limits(self._run, self._cluster.limits)
+        """See `coterie.client.Cluster.limits`."""
         self._running: _LoopThread | None = None
 
     def __enter__(self) -> Self:
@@ -305,6 +327,9 @@ class Cluster:
 
     def _wrap(self, job: asynchronous_job.Job) -> Job:
         return Job(job, self._thread)
+
+    def _each(self, items: AsyncGenerator[Item, None]) -> Iterator[Item]:
+        return _iterate(self._thread, items)
 
     def _stop(self) -> None:
         if self._running is not None:

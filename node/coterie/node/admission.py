@@ -20,12 +20,16 @@ DURATION_MS_MAX = 366 * 24 * 3_600_000
 LABELS_MAX = 32
 COMPANIONS_MAX = 8
 LABEL_CHARS_MAX = 256
+CODES_MAX = 32
+PAGE_DEFAULT, PAGE_MAX = 50, 1_000
 _TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,127}")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
+SIGNAL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
+ERROR_CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_OUTPUT_ONLY = ("state", "result", "steps", "error", "attempt", "checkpoint")
+_OUTPUT_ONLY = ("state", "result", "steps", "error", "attempt", "checkpoint", "retry_of", "crashes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +67,7 @@ class Admission:
             type=task.type,
             payload=convert.data_from_pb(task.payload),
             priority=int(task.priority) or int(tasks_pb2.NORMAL),
-            retry=RetryPolicy(
-                task.max_attempts or limits.retry.attempts_max,
-                limits.retry.backoff_initial_ms,
-                limits.retry.backoff_max_ms,
-            ),
+            retry=convert.retry_from_pb(task, limits.retry),
             # A proposal whose outcome was unknown is made again: without an id it would meet its own task.
             request_id=request.request_id or new_id,
             digest=_digest(request),
@@ -77,6 +77,9 @@ class Admission:
             checkpointing=not task.no_checkpoint,
             labels=convert.labels_from_pb(task.labels),
             constraints=convert.constraints_from_pb(task.constraints),
+            key=task.key,
+            agent=task.agent,
+            parent_id=TaskId(task.parent_task),
         )
 
     def _violations(
@@ -87,7 +90,8 @@ class Admission:
     ) -> list[Violation]:
         task = request.task
         wrong = _names(request) + _type(task.type, skills) + _numbers(task) + _labels(task)
-        wrong += self._payload(convert.data_from_pb(task.payload))
+        wrong += _belonging(task) + _retry(task)
+        wrong += self.data_faults("task.payload", convert.data_from_pb(task.payload))
         wrong += _zones(task.constraints) + _wishes(task.constraints)
         if task.payload.HasField("blob") and not task.payload.blob.sha256:
             wrong.append(Violation("task.payload.blob.sha256", "is empty; name the blob, or send it inline"))
@@ -97,21 +101,21 @@ class Admission:
             wrong.append(Violation("task.constraints.target_node", f"no node {target!r}; known: {known}"))
         return wrong
 
-    def _payload(self, payload: Data) -> list[Violation]:
+    def data_faults(self, field: str, payload: Data) -> list[Violation]:
+        """What is wrong with bytes that travel inline or as a blob."""
         limits = self._limits
         if len(payload.inline) > limits.payload_inline_max:
             text = (
                 f"{len(payload.inline)} bytes inline, the limit is {limits.payload_inline_max};"
                 " store it with Blobs.PutBlob and refer to it"
             )
-            return [Violation("task.payload.inline", text)]
+            return [Violation(f"{field}.inline", text)]
         if payload.sha256 and not _SHA256.fullmatch(payload.sha256):
-            return [
-                Violation("task.payload.blob.sha256", f"{payload.sha256!r} is not 64 lower-case hex digits")
-            ]
+            text = f"{payload.sha256!r} is not 64 lower-case hex digits"
+            return [Violation(f"{field}.blob.sha256", text)]
         if payload.size_bytes > limits.blob_bytes_max:
             text = f"{payload.size_bytes} bytes, the limit is {limits.blob_bytes_max}; split the payload"
-            return [Violation("task.payload.blob.size_bytes", text)]
+            return [Violation(f"{field}.blob.size_bytes", text)]
         return []
 
 
@@ -129,17 +133,54 @@ def task_id_of(name: str) -> TaskId:
     return TaskId(bare)
 
 
+def checked_tenant(parent: str) -> str:
+    """The tenant of `tenants/{name}`; empty: the default one. Raises ApiError for anything else."""
+    if wrong := _parent_fault(parent):
+        raise invalid(wrong)
+    return tenant_of(parent)
+
+
+def _parent_fault(parent: str) -> list[Violation]:
+    if not parent or _TENANT.fullmatch(tenant_of(parent)):
+        return []
+    text = f"{parent!r} is not tenants/{{name}} with a name of a-z, 0-9 and -, at most 63"
+    return [Violation("parent", text)]
+
+
+def tenant_fault(field: str, name: str) -> list[Violation]:
+    if _TENANT.fullmatch(name):
+        return []
+    return [Violation(field, f"{name!r} is not a name of a-z, 0-9 and -, of 1 to 63 characters")]
+
+
+def request_id_faults(request_id: str) -> list[Violation]:
+    if not request_id or _REQUEST_ID.fullmatch(request_id):
+        return []
+    text = f"{request_id!r}: use 1 to 128 printable ASCII characters without spaces"
+    return [Violation("request_id", text)]
+
+
+def signal_faults(request: tasks_pb2.SignalTaskRequest) -> list[Violation]:
+    """What is wrong with a signal's name and id."""
+    wrong = request_id_faults(request.request_id)
+    if not SIGNAL_NAME.fullmatch(request.signal):
+        text = f"{request.signal!r}: use 1 to 128 letters, digits and . _ / -, the first a letter or digit"
+        wrong.append(Violation("signal", text))
+    return wrong
+
+
+def check_page_size(asked: int) -> int:
+    """How many items a page has. Raises ApiError for a negative number."""
+    if asked < 0:
+        raise invalid([Violation("page_size", f"{asked} is negative; use 1 to {PAGE_MAX}, or 0")])
+    return min(asked or PAGE_DEFAULT, PAGE_MAX)
+
+
 def _names(request: tasks_pb2.SubmitTaskRequest) -> list[Violation]:
-    wrong = []
-    if request.parent and not _TENANT.fullmatch(tenant_of(request.parent)):
-        text = f"{request.parent!r} is not tenants/{{name}} with a name of a-z, 0-9 and -, at most 63"
-        wrong.append(Violation("parent", text))
+    wrong = _parent_fault(request.parent) + request_id_faults(request.request_id)
     if request.task.task_id and not _TASK_ID.fullmatch(request.task.task_id):
         text = f"{request.task.task_id!r}: use letters, digits and . _ ~ -, at most 128"
         wrong.append(Violation("task.task_id", text))
-    if request.request_id and not _REQUEST_ID.fullmatch(request.request_id):
-        text = f"{request.request_id!r}: use 1 to 128 printable ASCII characters without spaces"
-        wrong.append(Violation("request_id", text))
     wrong += [
         Violation(f"task.{name}", "is set by the cluster; leave it out")
         for name in _OUTPUT_ONLY
@@ -192,6 +233,48 @@ def _labels(task: tasks_pb2.Task) -> list[Violation]:
             if not key or len(key) > LABEL_CHARS_MAX or len(value) > LABEL_CHARS_MAX:
                 text = f"key and value must have 1 and 0 to {LABEL_CHARS_MAX} characters"
                 wrong.append(Violation(f"task.{name}[{key[:40]!r}]", text))
+    return wrong
+
+
+def _belonging(task: tasks_pb2.Task) -> list[Violation]:
+    wrong = [
+        Violation(
+            f"task.{name}", f"has more than {LABEL_CHARS_MAX} characters, or some that are not printable"
+        )
+        for name in ("key", "agent")
+        if len(getattr(task, name)) > LABEL_CHARS_MAX or not getattr(task, name).isprintable()
+    ]
+    if task.parent_task and not _TASK_ID.fullmatch(task.parent_task):
+        wrong.append(Violation("task.parent_task", f"{task.parent_task!r} is not the id of a task"))
+    return wrong
+
+
+def _retry(task: tasks_pb2.Task) -> list[Violation]:
+    retry, at, wrong = task.retry, "task.retry", []
+    if not 0 <= retry.max_attempts <= ATTEMPTS_MAX:
+        text = f"{retry.max_attempts} is not in 0..{ATTEMPTS_MAX} (0: the default)"
+        wrong.append(Violation(f"{at}.max_attempts", text))
+    if retry.max_attempts and task.max_attempts not in (0, retry.max_attempts):
+        text = f"{retry.max_attempts}, and task.max_attempts is {task.max_attempts}; give one of them"
+        wrong.append(Violation(f"{at}.max_attempts", text))
+    for name in ("initial_backoff_ms", "max_backoff_ms"):
+        value = getattr(retry, name)
+        if not 0 <= value <= DURATION_MS_MAX:
+            wrong.append(
+                Violation(f"{at}.{name}", f"{value} is not in 0..{DURATION_MS_MAX} ms (0: the default)")
+            )
+    if 0 < retry.max_backoff_ms < retry.initial_backoff_ms:
+        text = f"{retry.max_backoff_ms} is below initial_backoff_ms, {retry.initial_backoff_ms}; raise it"
+        wrong.append(Violation(f"{at}.max_backoff_ms", text))
+    if len(retry.non_retryable) > CODES_MAX:
+        wrong.append(
+            Violation(f"{at}.non_retryable", f"{len(retry.non_retryable)} codes, the limit is {CODES_MAX}")
+        )
+    wrong += [
+        Violation(f"{at}.non_retryable[{place}]", f"{code[:80]!r} is not an error code: use A-Z, 0-9 and _")
+        for place, code in enumerate(retry.non_retryable)
+        if not ERROR_CODE.fullmatch(code)
+    ]
     return wrong
 
 

@@ -9,12 +9,14 @@ from coterie.core.nouns import (
     NO_DATA,
     Companion,
     Constraints,
+    CrashKind,
     Data,
     Event,
     Label,
     Node,
     NodeId,
     NodeStatus,
+    RetryPolicy,
     Step,
     Task,
     TaskError,
@@ -134,6 +136,11 @@ def task_to_pb(
         tenant=task.tenant,
         step_count=task.step_count,
         request_id=task.request_id,
+        key=task.key,
+        agent=task.agent,
+        parent_task=task.parent_id,
+        retry_of=task.retry_of,
+        pause_requested=task.pause_requested,
     )
     _fill_optional(task, message)
     if with_payload:
@@ -164,6 +171,29 @@ def _fill_optional(task: Task, message: tasks_pb2.Task) -> None:
         message.labels.update({label.key: label.value for label in task.labels})
     if task.constraints != Constraints():
         _constraints_to_pb(task.constraints, message.constraints)
+    _retry_to_pb(task.retry, message.retry)
+    for crash in task.crashes:
+        item = message.crashes.add(node=crash.node_id, node_lost=crash.kind is CrashKind.NODE)
+        item.time.FromMilliseconds(crash.at_ms)
+
+
+def retry_from_pb(task: tasks_pb2.Task, default: RetryPolicy) -> RetryPolicy:
+    """What the task says about its retries, and the cluster's default for the rest."""
+    given = task.retry
+    return RetryPolicy(
+        given.max_attempts or task.max_attempts or default.attempts_max,
+        given.initial_backoff_ms or default.backoff_initial_ms,
+        given.max_backoff_ms or max(default.backoff_max_ms, given.initial_backoff_ms),
+        tuple(sorted({*default.non_retryable, *given.non_retryable})),
+        given.dead_letter or default.dead_letter,
+    )
+
+
+def _retry_to_pb(retry: RetryPolicy, message: tasks_pb2.RetryPolicy) -> None:
+    message.max_attempts = retry.attempts_max
+    message.initial_backoff_ms, message.max_backoff_ms = retry.backoff_initial_ms, retry.backoff_max_ms
+    message.non_retryable.extend(retry.non_retryable)
+    message.dead_letter = retry.dead_letter
 
 
 def event_record(event: Event) -> bytes:

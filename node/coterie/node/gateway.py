@@ -16,10 +16,11 @@ from coterie.core.nouns import Task, TaskId
 from coterie.core.state import ClusterState
 from coterie.core.submit_rules import full
 from coterie.core.transitions import TERMINAL
-from coterie.node.admission import Admission, task_id_of, tenant_of
+from coterie.node.admission import Admission, check_page_size, task_id_of, tenant_of
 from coterie.node.blob_exchange import CHUNK_BYTES, BlobExchange, receive_blob
 from coterie.node.blobs import BlobStore
 from coterie.node.clock import Clock
+from coterie.node.control import Control
 from coterie.node.errors import ApiError, Violation, disk_full, from_rejection, invalid, to_status
 from coterie.node.filters import parse_filter
 from coterie.node.hub import Hub
@@ -29,17 +30,23 @@ from coterie.node.optimist import Optimist
 from coterie.node.proposer import Proposer
 from coterie.node.reads import Found, Reader
 from coterie.node.routes import Router
-from coterie.node.rpc import Context, Gate, seconds_left, streaming, unary
+from coterie.node.rpc import (
+    DEADLINE_MARGIN_S,
+    PROPOSE_MAX_S,
+    Context,
+    Gate,
+    propose_seconds,
+    seconds_left,
+    streaming,
+    unary,
+)
 from coterie.node.waits import RECHECK_S, wait_many
 from coterie.node.watch import Watcher
 from coterie.v1 import tasks_pb2, tasks_pb2_grpc
 
 BATCH_MAX = 512
-PAGE_DEFAULT, PAGE_MAX = 50, 1_000
 PAGE_BYTES_MAX = 3 << 20  # of a list, about: what does not fit is on the next page
 ANSWER_BYTES_MAX = FRAME_BYTES_MAX - 65_536
-PROPOSE_MAX_S = 60.0
-DEADLINE_MARGIN_S = 0.05
 LEDGER_BACKLOG_MAX = 100_000
 WAITING_BYTES_MAX = 64 << 20  # of proposals without an answer, as when there is no leader
 
@@ -65,10 +72,10 @@ class GatewayParts:
 
 
 class TasksService(tasks_pb2_grpc.TasksServicer):
-    """Submit, read, wait, watch, cancel."""
+    """Submit, read, wait, watch, control."""
 
-    def __init__(self, parts: GatewayParts, gate: Gate) -> None:
-        self._parts, self.gate = parts, gate
+    def __init__(self, parts: GatewayParts, control: Control, gate: Gate) -> None:
+        self._parts, self._control, self.gate = parts, control, gate
 
     @unary
     async def SubmitTask(self, request: tasks_pb2.SubmitTaskRequest, context: Context) -> tasks_pb2.Task:
@@ -97,7 +104,7 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
         """Outcomes of the submissions; assignments that fit travel along."""
         await self._parts.reader.connected()
         with self._parts.optimist.with_assignments(submits) as (batch, places):
-            outcomes = await self._parts.proposer.propose(batch, _timeout(context))
+            outcomes = await self._parts.proposer.propose(batch, propose_seconds(context))
         return [outcomes[place] for place in places]
 
     async def _add_result(
@@ -202,7 +209,7 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
         self, request: tasks_pb2.ListTasksRequest, context: Context
     ) -> tasks_pb2.ListTasksResponse:
         query = parse_filter(request.filter, tenant=tenant_of(request.parent))
-        limit, before = _page_size(request.page_size), _page_start(request.page_token)
+        limit, before = check_page_size(request.page_size), _page_start(request.page_token)
         reader = self._parts.reader
         await reader.barrier(request.read_mode, seconds_left(context))
         reader.has_whole_history(request.read_mode)
@@ -270,13 +277,29 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
         task_id = task_id_of(request.name)
         await self._parts.reader.connected()
         outcome = await self._parts.proposer.one(
-            commands.CancelTask(task_id, request.reason[:1_000]), _timeout(context)
+            commands.CancelTask(task_id, request.reason[:1_000]), propose_seconds(context)
         )
         found = await self._parts.reader.get(task_id, seconds_left(context))
         if not isinstance(outcome, Accepted) and not found.task.cancel_requested:
             message = f"task {task_id} has ended as {found.task.state.name}"
             raise ApiError(grpc.StatusCode.FAILED_PRECONDITION, "TASK_TERMINAL", message)
         return self._parts.reader.to_pb(found)
+
+    @unary
+    async def PauseTask(self, request: tasks_pb2.PauseTaskRequest, context: Context) -> tasks_pb2.Task:
+        return await self._control.pause(request, propose_seconds(context))
+
+    @unary
+    async def ResumeTask(self, request: tasks_pb2.ResumeTaskRequest, context: Context) -> tasks_pb2.Task:
+        return await self._control.resume(request, propose_seconds(context))
+
+    @unary
+    async def SignalTask(self, request: tasks_pb2.SignalTaskRequest, context: Context) -> tasks_pb2.Task:
+        return await self._control.signal(request, propose_seconds(context))
+
+    @unary
+    async def RetryTask(self, request: tasks_pb2.RetryTaskRequest, context: Context) -> tasks_pb2.Task:
+        return await self._control.retry(request, propose_seconds(context))
 
     @unary
     async def RouteTask(self, request: tasks_pb2.RouteTaskRequest, context: Context) -> tasks_pb2.Route:
@@ -316,18 +339,8 @@ class BlobsService(tasks_pb2_grpc.BlobsServicer):
             yield tasks_pb2.BlobChunk(data=part)
 
 
-def _timeout(context: Context) -> float:
-    return max(0.05, min(seconds_left(context) - DEADLINE_MARGIN_S, PROPOSE_MAX_S))
-
-
 def _full(message: str) -> ApiError:
     return ApiError(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", message, retry_after_ms=500)
-
-
-def _page_size(asked: int) -> int:
-    if asked < 0:
-        raise invalid([Violation("page_size", f"{asked} is negative; use 1 to {PAGE_MAX}, or 0")])
-    return min(asked or PAGE_DEFAULT, PAGE_MAX)
 
 
 def _page_start(token: str) -> int | None:

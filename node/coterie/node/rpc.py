@@ -21,6 +21,8 @@ Request = TypeVar("Request")
 Response = TypeVar("Response")
 Context = grpc.aio.ServicerContext[Any, Any]
 NO_DEADLINE_S = 3_600.0
+PROPOSE_MAX_S = 60.0
+DEADLINE_MARGIN_S = 0.05
 
 
 class Gate:
@@ -54,6 +56,11 @@ def seconds_left(context: Context) -> float:
     """Until the RPC deadline; an hour when the caller set none."""
     left = context.time_remaining()
     return NO_DEADLINE_S if left is None else max(0.0, left)
+
+
+def propose_seconds(context: Context) -> float:
+    """How long a call may wait for its command to commit, so that it still can answer."""
+    return max(DEADLINE_MARGIN_S, min(seconds_left(context) - DEADLINE_MARGIN_S, PROPOSE_MAX_S))
 
 
 async def abort(context: Context, error: ApiError) -> NoReturn:

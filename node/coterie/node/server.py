@@ -24,10 +24,13 @@ from coterie.v1 import (
 )
 
 TASKS = tasks_pb2.DESCRIPTOR.services_by_name["Tasks"].full_name
+DEAD_LETTERS = tasks_pb2.DESCRIPTOR.services_by_name["DeadLetters"].full_name
+LIMITS = tasks_pb2.DESCRIPTOR.services_by_name["Limits"].full_name
 BLOBS = tasks_pb2.DESCRIPTOR.services_by_name["Blobs"].full_name
 CLUSTER = cluster_pb2.DESCRIPTOR.services_by_name["Cluster"].full_name
 PEER = peer_pb2.DESCRIPTOR.services_by_name["Peer"].full_name
-CLIENT_SERVICES = ("", TASKS, BLOBS)  # off while draining; Cluster answers on: it is how a drain is ended
+# Off while draining; Cluster answers on: it is how a drain is ended.
+CLIENT_SERVICES = ("", TASKS, DEAD_LETTERS, LIMITS, BLOBS)
 SERVER_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.so_reuseport", 0),
     ("grpc.max_concurrent_streams", 1_000),
@@ -50,6 +53,8 @@ class Services:
     """The implementations the listener serves."""
 
     tasks: tasks_pb2_grpc.TasksServicer
+    dead_letters: tasks_pb2_grpc.DeadLettersServicer
+    limits: tasks_pb2_grpc.LimitsServicer
     blobs: tasks_pb2_grpc.BlobsServicer
     cluster: cluster_pb2_grpc.ClusterServicer
     peer: peer_pb2_grpc.PeerServicer
@@ -83,11 +88,14 @@ class Listener:
     def _register(self, services: Services) -> None:
         server: Any = self._server
         tasks_pb2_grpc.add_TasksServicer_to_server(services.tasks, server)
+        tasks_pb2_grpc.add_DeadLettersServicer_to_server(services.dead_letters, server)
+        tasks_pb2_grpc.add_LimitsServicer_to_server(services.limits, server)
         tasks_pb2_grpc.add_BlobsServicer_to_server(services.blobs, server)
         cluster_pb2_grpc.add_ClusterServicer_to_server(services.cluster, server)
         peer_pb2_grpc.add_PeerServicer_to_server(services.peer, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        names = (TASKS, BLOBS, CLUSTER, PEER, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        ours = (TASKS, DEAD_LETTERS, LIMITS, BLOBS, CLUSTER, PEER)
+        names = (*ours, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
 
     def _bind(self, address: str, tls: TlsMaterial | None) -> None:

@@ -9,8 +9,11 @@ from coterie.core.nouns import Label, SkillRef
 from coterie.core.voters import VoterPolicy
 from coterie.node.admission import Admission, AdmissionLimits
 from coterie.node.cluster_service import ClusterParts, ClusterService
+from coterie.node.control import Control
+from coterie.node.dead_letters import DeadLettersService
 from coterie.node.dialer import DialerParts, RaftDialer
 from coterie.node.gateway import BlobsService, GatewayParts, TasksService
+from coterie.node.limits_service import LimitsService
 from coterie.node.members import KeeperParts, MembershipKeeper
 from coterie.node.optimist import Optimist
 from coterie.node.peer import PeerParts, PeerService
@@ -51,10 +54,11 @@ def services(app: NodeApp) -> Services:
         attempt_timeout_ms=settings.default_attempt_timeout_ms,
         retry=settings.retry,
     )
+    admission = Admission(limits)
     gateway = GatewayParts(
         state=app.state,
         proposer=app.proposer,
-        admission=Admission(limits),
+        admission=admission,
         optimist=Optimist(
             app.me, app.state, app.book, app.clock, lambda: app.engine.leader, settings.routing
         ),
@@ -72,8 +76,19 @@ def services(app: NodeApp) -> Services:
         takes_new_work=lambda: app.engine.takes_new_work,
     )
     gate = Gate(CLIENT_CALLS_MAX)
+    control = Control(
+        app.state,
+        app.reader,
+        app.proposer,
+        app.exchange,
+        admission,
+        app.clock,
+        lambda: app.engine.takes_new_work,
+    )
     return Services(
-        TasksService(gateway, gate),
+        TasksService(gateway, control, gate),
+        DeadLettersService(app.state, control, gate),
+        LimitsService(app.state, app.reader, app.proposer, gate),
         BlobsService(app.blobs, app.exchange, gate),
         ClusterService(cluster_parts(app)),
         PeerService(peer_parts(app)),

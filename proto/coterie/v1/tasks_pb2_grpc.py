@@ -76,6 +76,26 @@ class TasksStub(object):
                 request_serializer=coterie_dot_v1_dot_tasks__pb2.CancelTaskRequest.SerializeToString,
                 response_deserializer=coterie_dot_v1_dot_tasks__pb2.Task.FromString,
                 _registered_method=True)
+        self.PauseTask = channel.unary_unary(
+                '/coterie.v1.Tasks/PauseTask',
+                request_serializer=coterie_dot_v1_dot_tasks__pb2.PauseTaskRequest.SerializeToString,
+                response_deserializer=coterie_dot_v1_dot_tasks__pb2.Task.FromString,
+                _registered_method=True)
+        self.ResumeTask = channel.unary_unary(
+                '/coterie.v1.Tasks/ResumeTask',
+                request_serializer=coterie_dot_v1_dot_tasks__pb2.ResumeTaskRequest.SerializeToString,
+                response_deserializer=coterie_dot_v1_dot_tasks__pb2.Task.FromString,
+                _registered_method=True)
+        self.SignalTask = channel.unary_unary(
+                '/coterie.v1.Tasks/SignalTask',
+                request_serializer=coterie_dot_v1_dot_tasks__pb2.SignalTaskRequest.SerializeToString,
+                response_deserializer=coterie_dot_v1_dot_tasks__pb2.Task.FromString,
+                _registered_method=True)
+        self.RetryTask = channel.unary_unary(
+                '/coterie.v1.Tasks/RetryTask',
+                request_serializer=coterie_dot_v1_dot_tasks__pb2.RetryTaskRequest.SerializeToString,
+                response_deserializer=coterie_dot_v1_dot_tasks__pb2.Task.FromString,
+                _registered_method=True)
         self.RouteTask = channel.unary_unary(
                 '/coterie.v1.Tasks/RouteTask',
                 request_serializer=coterie_dot_v1_dot_tasks__pb2.RouteTaskRequest.SerializeToString,
@@ -142,6 +162,34 @@ class TasksServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseTask(self, request, context):
+        """A queued or waiting task stops where it is, a running one after its next completed step.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeTask(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SignalTask(self, request, context):
+        """Tells the task something; one that waits for a signal of that name goes on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryTask(self, request, context):
+        """A task that waits for its next attempt or its start time is queued now. One that has ended without success
+        runs again as a new task, which is the answer and names the old one in retry_of.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RouteTask(self, request, context):
         """Where a task would go now, or why one waits: every node with everything that counts. Changes nothing.
         """
@@ -190,6 +238,26 @@ def add_TasksServicer_to_server(servicer, server):
             'CancelTask': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelTask,
                     request_deserializer=coterie_dot_v1_dot_tasks__pb2.CancelTaskRequest.FromString,
+                    response_serializer=coterie_dot_v1_dot_tasks__pb2.Task.SerializeToString,
+            ),
+            'PauseTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseTask,
+                    request_deserializer=coterie_dot_v1_dot_tasks__pb2.PauseTaskRequest.FromString,
+                    response_serializer=coterie_dot_v1_dot_tasks__pb2.Task.SerializeToString,
+            ),
+            'ResumeTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeTask,
+                    request_deserializer=coterie_dot_v1_dot_tasks__pb2.ResumeTaskRequest.FromString,
+                    response_serializer=coterie_dot_v1_dot_tasks__pb2.Task.SerializeToString,
+            ),
+            'SignalTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignalTask,
+                    request_deserializer=coterie_dot_v1_dot_tasks__pb2.SignalTaskRequest.FromString,
+                    response_serializer=coterie_dot_v1_dot_tasks__pb2.Task.SerializeToString,
+            ),
+            'RetryTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryTask,
+                    request_deserializer=coterie_dot_v1_dot_tasks__pb2.RetryTaskRequest.FromString,
                     response_serializer=coterie_dot_v1_dot_tasks__pb2.Task.SerializeToString,
             ),
             'RouteTask': grpc.unary_unary_rpc_method_handler(
@@ -415,6 +483,114 @@ class Tasks(object):
             target,
             '/coterie.v1.Tasks/CancelTask',
             coterie_dot_v1_dot_tasks__pb2.CancelTaskRequest.SerializeToString,
+            coterie_dot_v1_dot_tasks__pb2.Task.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coterie.v1.Tasks/PauseTask',
+            coterie_dot_v1_dot_tasks__pb2.PauseTaskRequest.SerializeToString,
+            coterie_dot_v1_dot_tasks__pb2.Task.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coterie.v1.Tasks/ResumeTask',
+            coterie_dot_v1_dot_tasks__pb2.ResumeTaskRequest.SerializeToString,
+            coterie_dot_v1_dot_tasks__pb2.Task.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignalTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coterie.v1.Tasks/SignalTask',
+            coterie_dot_v1_dot_tasks__pb2.SignalTaskRequest.SerializeToString,
+            coterie_dot_v1_dot_tasks__pb2.Task.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coterie.v1.Tasks/RetryTask',
+            coterie_dot_v1_dot_tasks__pb2.RetryTaskRequest.SerializeToString,
             coterie_dot_v1_dot_tasks__pb2.Task.FromString,
             options,
             channel_credentials,

@@ -49,6 +49,15 @@ class TasksStub:
     """Events of one task in order, resumable on any node with the token of the last event seen."""
     CancelTask: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.CancelTaskRequest, _tasks_pb2.Task]
     """Cancels the task and every task that names it as its parent."""
+    PauseTask: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.PauseTaskRequest, _tasks_pb2.Task]
+    """A queued or waiting task stops where it is, a running one after its next completed step."""
+    ResumeTask: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.ResumeTaskRequest, _tasks_pb2.Task]
+    SignalTask: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.SignalTaskRequest, _tasks_pb2.Task]
+    """Tells the task something; one that waits for a signal of that name goes on."""
+    RetryTask: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.RetryTaskRequest, _tasks_pb2.Task]
+    """A task that waits for its next attempt or its start time is queued now. One that has ended without success
+    runs again as a new task, which is the answer and names the old one in retry_of.
+    """
     RouteTask: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.RouteTaskRequest, _tasks_pb2.Route]
     """Where a task would go now, or why one waits: every node with everything that counts. Changes nothing."""
 
@@ -73,6 +82,15 @@ class TasksAsyncStub(TasksStub):
     """Events of one task in order, resumable on any node with the token of the last event seen."""
     CancelTask: _aio.UnaryUnaryMultiCallable[_tasks_pb2.CancelTaskRequest, _tasks_pb2.Task]  # type: ignore[assignment]
     """Cancels the task and every task that names it as its parent."""
+    PauseTask: _aio.UnaryUnaryMultiCallable[_tasks_pb2.PauseTaskRequest, _tasks_pb2.Task]  # type: ignore[assignment]
+    """A queued or waiting task stops where it is, a running one after its next completed step."""
+    ResumeTask: _aio.UnaryUnaryMultiCallable[_tasks_pb2.ResumeTaskRequest, _tasks_pb2.Task]  # type: ignore[assignment]
+    SignalTask: _aio.UnaryUnaryMultiCallable[_tasks_pb2.SignalTaskRequest, _tasks_pb2.Task]  # type: ignore[assignment]
+    """Tells the task something; one that waits for a signal of that name goes on."""
+    RetryTask: _aio.UnaryUnaryMultiCallable[_tasks_pb2.RetryTaskRequest, _tasks_pb2.Task]  # type: ignore[assignment]
+    """A task that waits for its next attempt or its start time is queued now. One that has ended without success
+    runs again as a new task, which is the answer and names the old one in retry_of.
+    """
     RouteTask: _aio.UnaryUnaryMultiCallable[_tasks_pb2.RouteTaskRequest, _tasks_pb2.Route]  # type: ignore[assignment]
     """Where a task would go now, or why one waits: every node with everything that counts. Changes nothing."""
 
@@ -142,6 +160,39 @@ class TasksServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_tasks_pb2.Task, _abc.Awaitable[_tasks_pb2.Task]]:
         """Cancels the task and every task that names it as its parent."""
+
+    @_abc_1.abstractmethod
+    def PauseTask(
+        self,
+        request: _tasks_pb2.PauseTaskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tasks_pb2.Task, _abc.Awaitable[_tasks_pb2.Task]]:
+        """A queued or waiting task stops where it is, a running one after its next completed step."""
+
+    @_abc_1.abstractmethod
+    def ResumeTask(
+        self,
+        request: _tasks_pb2.ResumeTaskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tasks_pb2.Task, _abc.Awaitable[_tasks_pb2.Task]]: ...
+
+    @_abc_1.abstractmethod
+    def SignalTask(
+        self,
+        request: _tasks_pb2.SignalTaskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tasks_pb2.Task, _abc.Awaitable[_tasks_pb2.Task]]:
+        """Tells the task something; one that waits for a signal of that name goes on."""
+
+    @_abc_1.abstractmethod
+    def RetryTask(
+        self,
+        request: _tasks_pb2.RetryTaskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tasks_pb2.Task, _abc.Awaitable[_tasks_pb2.Task]]:
+        """A task that waits for its next attempt or its start time is queued now. One that has ended without success
+        runs again as a new task, which is the answer and names the old one in retry_of.
+        """
 
     @_abc_1.abstractmethod
     def RouteTask(

@@ -18,6 +18,37 @@ _TASK = LazyGroup(
         "wait": Entry(f"{_AT}.tasks:wait", "Wait for a task and print its result."),
         "watch": Entry(f"{_AT}.tasks:watch", "Print the events of a task until it ends."),
         "cancel": Entry(f"{_AT}.tasks:cancel", "Ask for a task to be cancelled."),
+        "pause": Entry(f"{_AT}.control:pause", "Stop a task where it is."),
+        "resume": Entry(f"{_AT}.control:resume", "Let a paused task go on."),
+        "signal": Entry(f"{_AT}.control:signal", "Tell a task something."),
+        "retry": Entry(f"{_AT}.control:retry", "Run a task now, or once more."),
+    },
+)
+_DLQ = LazyGroup(
+    "dlq",
+    help="Dead letters: the tasks the cluster has given up.",
+    entries={
+        "list": Entry(f"{_AT}.dead_letters:list_letters", "List them, newest first."),
+        "show": Entry(f"{_AT}.dead_letters:show", "Show one, with its steps and where it crashed."),
+        "replay": Entry(f"{_AT}.dead_letters:replay", "Run one again as a new task."),
+        "purge": Entry(f"{_AT}.dead_letters:purge", "Throw some away."),
+    },
+)
+_LIMITS = LazyGroup(
+    "limits",
+    help="What may run at once, or start per time, in the whole cluster.",
+    entries={
+        "set": Entry(f"{_AT}.limits:set_limit", "Set a limit."),
+        "list": Entry(f"{_AT}.limits:list_limits", "List the limits."),
+        "rm": Entry(f"{_AT}.limits:remove", "Lift a limit."),
+    },
+)
+_TENANTS = LazyGroup(
+    "tenants",
+    help="What each tenant may have of the cluster.",
+    entries={
+        "set": Entry(f"{_AT}.limits:set_tenant", "Set a tenant's share and how many tasks may wait."),
+        "list": Entry(f"{_AT}.limits:list_tenants", "List the tenants for which something is set."),
     },
 )
 _NODE = LazyGroup(
@@ -60,7 +91,10 @@ cli = RootGroup(
     entries={
         "submit": Entry(f"{_AT}.submit:submit", "Submit a task.", _WORK),
         "tasks": Entry(f"{_AT}.tasks:tasks", "List tasks, newest first.", _WORK),
-        "task": Entry(f"{_AT}.main:_TASK", "Show, wait for, watch or cancel one task.", _WORK),
+        "task": Entry(f"{_AT}.main:_TASK", "Show, follow, pause, signal, retry or cancel one task.", _WORK),
+        "dlq": Entry(f"{_AT}.main:_DLQ", "Dead letters: list, show, replay, purge.", _WORK),
+        "limits": Entry(f"{_AT}.main:_LIMITS", "Limits on the whole cluster.", _RUN),
+        "tenants": Entry(f"{_AT}.main:_TENANTS", "Shares and queues of tenants.", _RUN),
         "why": Entry(f"{_AT}.why:why", "Why a task does not run.", _WORK),
         "status": Entry(f"{_AT}.cluster:status", "The cluster: leader, nodes, queue.", _RUN),
         "nodes": Entry(f"{_AT}.cluster:nodes", "List the nodes.", _RUN),

@@ -62,6 +62,10 @@ class LabelType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 @click.option("--node", "target_node", help="On this node only.")
 @click.option("--request-id", help="Idempotency key: the same key and body give the same task.")
 @click.option("--max-attempts", type=click.IntRange(min=1), help="Default: the cluster's own.")
+@click.option("--key", default="", help="What limits per key count by: a customer, a session.")
+@click.option("--agent", default="", help="On whose behalf it runs.")
+@click.option("--parent", default="", metavar="ID", help="A live task whose end and deadline bind this one.")
+@click.option("--dead-letter", is_flag=True, help="Out of attempts it is kept as a dead letter.")
 @click.option("--no-checkpoint", is_flag=True, help="A resumed task starts from zero.")
 @click.option("--wait", is_flag=True, help="Stay until it ends, and print the result.")
 @click.option("--stream", is_flag=True, help="Like --wait, and print each event.")
@@ -116,6 +120,7 @@ def _task(type_: str, options: dict[str, Any]) -> dict[str, Any]:
         "checkpoint": not options.pop("no_checkpoint"),
         "labels": labels or None,
         "constraints": constraints,
+        "retry": {"dead_letter": True} if options.pop("dead_letter") else None,
         **options,
     }
 

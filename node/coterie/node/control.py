@@ -1,0 +1,176 @@
+"""What callers do to a task that exists: pause, resume, signal, run it again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import grpc
+
+from coterie.core import commands
+from coterie.core.commands import Accepted, Outcome, Rejected
+from coterie.core.nouns import Data, Step, Task, TaskId, TaskState
+from coterie.core.state import ClusterState
+from coterie.core.submit_rules import full
+from coterie.core.transitions import TERMINAL
+from coterie.node import convert
+from coterie.node.admission import Admission, request_id_faults, signal_faults, task_id_of
+from coterie.node.blob_exchange import BlobExchange
+from coterie.node.clock import Clock
+from coterie.node.errors import ApiError, Violation, disk_full, from_rejection, invalid
+from coterie.node.proposer import Proposer
+from coterie.node.reads import Found, Reader
+from coterie.v1 import tasks_pb2
+
+REASON_CHARS_MAX = 1_000
+CATCH_UP_RETRY_MS = 500
+ELSEWHERE = frozenset({"STEPS_ELSEWHERE", "TASK_NOT_FOUND"})  # the state has too little left of the task
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """A new run that is asked for. `digest` tells a repeated request from another one with the same id."""
+
+    source: TaskId
+    new_id: TaskId
+    request_id: str
+    digest: bytes
+    keep_steps: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """Carries out what the Tasks and DeadLetters services are asked; answers with the task as it is then."""
+
+    state: Callable[[], ClusterState]
+    reader: Reader
+    proposer: Proposer
+    exchange: BlobExchange
+    admission: Admission
+    clock: Clock
+    takes_new_work: Callable[[], bool]
+
+    async def pause(self, request: tasks_pb2.PauseTaskRequest, timeout_s: float) -> tasks_pb2.Task:
+        task_id = task_id_of(request.name)
+        command = commands.PauseTask(task_id, request.reason[:REASON_CHARS_MAX])
+        return await self._tell(task_id, command, timeout_s)
+
+    async def resume(self, request: tasks_pb2.ResumeTaskRequest, timeout_s: float) -> tasks_pb2.Task:
+        task_id = task_id_of(request.name)
+        return await self._tell(task_id, commands.ResumeTask(task_id), timeout_s)
+
+    async def signal(self, request: tasks_pb2.SignalTaskRequest, timeout_s: float) -> tasks_pb2.Task:
+        task_id, payload = task_id_of(request.name), convert.data_from_pb(request.payload)
+        wrong = signal_faults(request) + self.admission.data_faults("payload", payload)
+        if wrong:
+            raise invalid(wrong)
+        await self._secure(payload)
+        # A proposal whose outcome was unknown is made again: without an id it would be a second signal.
+        signal_id = request.request_id or self.clock.new_id()
+        command = commands.SignalTask(task_id, request.signal, payload, signal_id)
+        return await self._tell(task_id, command, timeout_s)
+
+    async def retry(self, request: tasks_pb2.RetryTaskRequest, timeout_s: float) -> tasks_pb2.Task:
+        """Ends the waiting of a live task, or runs again one that has ended."""
+        task_id = task_id_of(request.name)
+        if wrong := request_id_faults(request.request_id):
+            raise invalid(wrong)
+        await self.reader.barrier(tasks_pb2.LINEARIZABLE, timeout_s)
+        found = await self.reader.get(task_id, timeout_s)
+        if found.task.state in TERMINAL:
+            return await self.run_again(task_id, request.request_id, not request.discard_steps, timeout_s)
+        return await self._tell(task_id, commands.RetryTask(task_id), timeout_s)
+
+    async def run_again(
+        self, task_id: TaskId, request_id: str, keep_steps: bool, timeout_s: float
+    ) -> tasks_pb2.Task:
+        """A new run of a task that has ended: from the state, or from the history when only that has it."""
+        new_id = self.clock.new_id()
+        digest = hashlib.sha256(f"run again\0{task_id}\0{keep_steps}".encode()).digest()[:16]
+        again = Again(task_id, TaskId(new_id), request_id or new_id, digest, keep_steps)
+        self._refuse_without_room()
+        await self.reader.connected()
+        command = commands.ReplayTask(task_id, again.new_id, again.request_id, digest, keep_steps)
+        outcome = await self.proposer.one(command, timeout_s)
+        if isinstance(outcome, Rejected) and outcome.code in ELSEWHERE:
+            found = await self.reader.get(task_id, timeout_s)
+            outcome = await self._from_history(found, again, timeout_s)
+        return await self._answer(outcome, timeout_s)
+
+    async def _from_history(self, found: Found, again: Again, timeout_s: float) -> Outcome:
+        task, steps = found.task, found.steps if again.keep_steps else ()
+        _check_ended_badly(task)
+        if again.keep_steps and len(steps) < task.step_count:
+            message = f"the steps of task {task.task_id} are not in this node's history yet; try again"
+            raise ApiError(
+                grpc.StatusCode.UNAVAILABLE, "CATCHING_UP", message, retry_after_ms=CATCH_UP_RETRY_MS
+            )
+        refused = full(self.state(), task.tenant, len(task.payload.inline))
+        if refused is not None:
+            raise from_rejection(refused)
+        await self._secure(task.payload)
+        return await self.proposer.one(_new_run(task, steps, again), timeout_s)
+
+    async def _tell(self, task_id: TaskId, command: commands.Command, timeout_s: float) -> tasks_pb2.Task:
+        await self.reader.connected()
+        outcome = await self.proposer.one(command, timeout_s)
+        if isinstance(outcome, Rejected) and outcome.code == "TASK_NOT_FOUND":
+            found = await self.reader.get(task_id, timeout_s)  # the state forgets what has ended long ago
+            message = f"task {task_id} has ended as {found.task.state.name}"
+            raise ApiError(grpc.StatusCode.FAILED_PRECONDITION, "TASK_TERMINAL", message)
+        return await self._answer(outcome, timeout_s)
+
+    async def _answer(self, outcome: Outcome, timeout_s: float) -> tasks_pb2.Task:
+        if not isinstance(outcome, Accepted):
+            raise from_rejection(outcome)
+        return self.reader.to_pb(await self.reader.get(outcome.task_id, timeout_s))
+
+    def _refuse_without_room(self) -> None:
+        if not self.takes_new_work():
+            raise disk_full("a disk is nearly full: running work goes on, new work has to wait for room")
+
+    async def _secure(self, payload: Data) -> None:
+        if not payload.sha256:
+            return
+        try:
+            await self.exchange.secure(payload)
+        except ApiError as error:
+            if error.reason != "BLOB_NOT_FOUND":
+                raise
+            text = f"no node has blob {payload.sha256}; store it with Blobs.PutBlob first"
+            raise invalid([Violation("payload.blob", text)]) from error
+
+
+def _check_ended_badly(task: Task) -> None:
+    """Raises ApiError unless the task has ended without success."""
+    if task.state is TaskState.SUCCEEDED:
+        reason, message = "TASK_SUCCEEDED", f"task {task.task_id} has succeeded; submit a new one"
+    elif task.state not in TERMINAL:
+        reason, message = "TASK_LIVE", f"task {task.task_id} has not ended"
+    else:
+        return
+    raise ApiError(grpc.StatusCode.FAILED_PRECONDITION, reason, message)
+
+
+def _new_run(task: Task, steps: Sequence[Step], again: Again) -> commands.SubmitTask:
+    """The same task again, as the state machine makes one of what it still has."""
+    return commands.SubmitTask(
+        task_id=again.new_id,
+        tenant=task.tenant,
+        type=task.type,
+        payload=task.payload,
+        priority=task.priority,
+        retry=task.retry,
+        request_id=again.request_id,
+        digest=again.digest,
+        attempt_timeout_ms=task.attempt_timeout_ms,
+        deadline_after_ms=task.deadline_at_ms - task.created_at_ms if task.deadline_at_ms else 0,
+        checkpointing=task.checkpointing,
+        labels=task.labels,
+        constraints=task.constraints,
+        key=task.key,
+        agent=task.agent,
+        retry_of=task.task_id,
+        steps=tuple(steps),
+    )
