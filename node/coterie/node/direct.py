@@ -31,6 +31,7 @@ log = get_logger(__name__)
 FORMAT: Final = 1
 HELLO_S: Final = 3.0  # for the handshake and both hellos
 HELLO_BYTES_MAX: Final = 4_096
+STOP_S: Final = 1.0  # for connections to say that they are gone
 LIFE_SIGN_S: Final = 1.0
 SILENCE_S: Final = 4.0  # a peer that says nothing for so long is gone, or its network is
 UNSENT_BYTES_MAX: Final = 32 << 20  # a peer that does not read is cut off
@@ -244,7 +245,8 @@ class DirectRaft:
             self._server.close()
         for link in list(self._links):
             link.close()
-        await asyncio.gather(*(link.closed for link in list(self._links)))
+        if self._links:
+            await asyncio.wait([link.closed for link in self._links], timeout=STOP_S)
 
     async def serve(self, peer: str, address: tuple[str, int]) -> bool:
         """See DirectDialer."""
