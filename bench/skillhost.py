@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from coterie.node.skillhost import SkillHost, SkillHostOptions, SkillJob
+from coterie.node.skillhost.nouns import SkillWait
 from coterie.skills.limits import Limits
 from coterie.skills.registry import SHIPPED_DIR
 
@@ -25,6 +26,9 @@ class NoPort:
 
     async def save_checkpoint(self, state: bytes) -> None:
         """Accept."""
+
+    async def wait(self, wait: SkillWait) -> bytes | None:
+        """Nothing comes."""
 
     def report_progress(self, percent: float, message: str) -> None:
         """Accept."""

@@ -25,6 +25,9 @@ class FakeLink:
     async def save_checkpoint(self, state: bytes) -> None:
         self.checkpoints.append(state)
 
+    async def wait(self, reason: str, name: str, seen: int, timeout_ms: int) -> bytes | None:
+        return None
+
     def report_progress(self, percent: float, message: str) -> None:
         self.progress.append((percent, message))
 

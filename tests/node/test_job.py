@@ -16,19 +16,24 @@ from coterie.core.commands import (
     FinishTask,
     Outcome,
     RecordStep,
+    Rejected,
     ReleaseTask,
     SaveCheckpoint,
     StartTask,
+    SuspendTask,
 )
-from coterie.core.nouns import Data, RetryPolicy, Task, TaskId, TaskState
+from coterie.core.nouns import Data, RetryPolicy, Signal, Task, TaskId, TaskState, WaitReason, evolve
 from coterie.core.ports import NotCommitted
+from coterie.core.state import ClusterState
 from coterie.node.blobs import BlobDiskFull, BlobMismatch, BlobQuotaExceeded
 from coterie.node.clock import Clock
 from coterie.node.errors import ApiError, _unavailable
 from coterie.node.job import Job, JobFactory
 from coterie.node.metrics import NodeMetrics
 from coterie.node.skillhost import SkillJob, SkillOutcome
+from coterie.node.skillhost.nouns import SkillWait, Suspended
 from coterie.raft.errors import EntryTooLarge
+from coterie.skills import Fenced
 
 T1 = TaskId("t1")
 
@@ -39,9 +44,12 @@ class FakeProposer:
     def __init__(self) -> None:
         self.committed: list[Command] = []
         self.faults: list[Exception] = []
+        self.suspend: Callable[[SuspendTask], Outcome] = lambda _: Accepted(T1)
 
     async def one(self, command: Command, timeout_s: float) -> Outcome:
         await asyncio.sleep(0)
+        if isinstance(command, SuspendTask):
+            return self.suspend(command)
         if isinstance(command, StartTask):  # sent by a timer
             return Accepted(T1)
         if self.faults:
@@ -100,7 +108,8 @@ class Bench:
 
     def __init__(self) -> None:
         self.proposer, self.blobs, self.host = FakeProposer(), FakeBlobs(), FakeHost()
-        parts: Any = (self.proposer, self.blobs, self.host, Clock(), NodeMetrics())
+        self.state = ClusterState()
+        parts: Any = (lambda: self.state, self.proposer, self.blobs, self.host, Clock(), NodeMetrics())
         self.job = JobFactory(*parts).make(task(), [])
         self.ends = 0
 
@@ -294,3 +303,54 @@ async def test_withdrawing_reports_what_had_ended_and_nothing_else(bench: Bench)
     await asyncio.gather(running.job.done, ended.job.done, return_exceptions=True)
     assert running.proposer.committed == []
     assert ended.proposer.committed == [FinishTask(T1, 1, Data(b"42"))]
+
+
+WAIT = SkillWait("SIGNAL", "go", 1, 0)
+
+
+def tell(bench: Bench, *payloads: bytes | None, attempt: int = 1) -> None:
+    """The replica shows these signals; None: a wait that ran out."""
+    signals = tuple(Signal("go", Data(payload or b""), 1, timed_out=payload is None) for payload in payloads)
+    others = (Signal("other", Data(b"0"), 1),)
+    bench.state.tasks[T1] = evolve(task(), attempt=attempt, signals=(*others, *signals))
+
+
+async def test_a_signal_that_is_there_needs_no_suspension() -> None:
+    bench = Bench()
+    tell(bench, b"1", b"2")
+    assert await bench.job.wait(WAIT) == b"2"
+    tell(bench, b"1", None)
+    assert await bench.job.wait(WAIT) is None
+    assert bench.proposer.committed == []
+
+
+async def test_a_wait_for_what_is_not_there_ends_the_attempt_without_a_word() -> None:
+    bench = Bench()
+    tell(bench, b"1")
+    job = bench.start()
+    with pytest.raises(Suspended):
+        await job.wait(WAIT)
+    bench.host.end.set_result(SkillOutcome("suspended"))
+    await job.done
+    assert bench.proposer.committed == []
+
+
+async def test_a_signal_that_comes_while_the_attempt_suspends_itself_is_taken() -> None:
+    bench = Bench()
+    tell(bench, b"1")
+
+    def overtaken(command: SuspendTask) -> Outcome:
+        assert command == SuspendTask(T1, 1, WaitReason.SIGNAL, "go", 1, 0)
+        tell(bench, b"1", b"2")
+        return Rejected("WAIT_OVER", "it is there")
+
+    bench.proposer.suspend = overtaken
+    assert await bench.job.wait(WAIT) == b"2"
+
+
+async def test_an_attempt_that_is_no_more_is_fenced() -> None:
+    bench = Bench()
+    tell(bench, b"1", b"2", attempt=2)
+    bench.proposer.suspend = lambda _: Rejected("FENCED", "attempt 2 runs")
+    with pytest.raises(Fenced):
+        await bench.job.wait(WAIT)

@@ -327,3 +327,28 @@ async def bomb(ctx: SkillContext, input: int) -> None:
             time.sleep(3_600)
     await ctx.progress(1, "forked")
     await asyncio.sleep(3_600)
+
+
+@skill(name="waits")
+async def waits(ctx: SkillContext, input: list[str]) -> list[Any]:
+    """Waits for signals, one after another."""
+    return [await ctx.wait_signal(name) for name in input]
+
+
+@skill(name="waits-plainly")
+def waits_plainly(ctx: SyncSkillContext, input: list[str]) -> list[Any]:
+    """The same in a thread."""
+    return [ctx.wait_signal(name) for name in input]
+
+
+@skill(name="naps")
+def naps(ctx: SyncSkillContext, input: list[float]) -> None:
+    """Durable sleeps."""
+    for seconds in input:
+        ctx.sleep(seconds)
+
+
+@skill(name="asks")
+async def asks(ctx: SkillContext, input: dict[str, Any]) -> Any:
+    """Waits for an approval."""
+    return await ctx.wait_approval(input["name"], input.get("timeout"))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from coterie.node.skillhost import SkillHost, SkillHostOptions, SkillJob, SkillOutcome
+from coterie.node.skillhost.nouns import SkillWait, Suspended
 from coterie.skills import Fenced
 from coterie.skills.limits import Limits
 from coterie.skills.registry import SHIPPED_DIR
@@ -28,6 +29,8 @@ class RecordingPort:
     steps: dict[str, bytes] = field(default_factory=dict)
     checkpoints: list[Any] = field(default_factory=list)
     progress: list[tuple[float, str]] = field(default_factory=list)
+    signals: dict[str, list[bytes | None]] = field(default_factory=dict)
+    waits: list[SkillWait] = field(default_factory=list)
     refuse: Exception | None = None
     reported: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -42,6 +45,16 @@ class RecordingPort:
             raise self.refuse
         self.checkpoints.append(json.loads(state))
         self.reported.set()
+
+    async def wait(self, wait: SkillWait) -> bytes | None:
+        """The n-th signal of a name that it was given; suspended where there is none."""
+        if self.refuse is not None:
+            raise self.refuse
+        self.waits.append(wait)
+        told = self.signals.get(wait.name, [])
+        if len(told) <= wait.seen:
+            raise Suspended
+        return told[wait.seen]
 
     def report_progress(self, percent: float, message: str) -> None:
         self.progress.append((percent, message))

@@ -21,9 +21,21 @@ from coterie.core.commands import (
     ReportProgress,
     SaveCheckpoint,
     StartTask,
+    SuspendTask,
 )
-from coterie.core.nouns import NO_DATA, Data, ExpiryKind, Step, Task, TaskError, TaskId
+from coterie.core.nouns import (
+    NO_DATA,
+    Data,
+    ExpiryKind,
+    Signal,
+    Step,
+    Task,
+    TaskError,
+    TaskId,
+    WaitReason,
+)
 from coterie.core.ports import NotCommitted
+from coterie.core.state import ClusterState
 from coterie.node.blob_exchange import BlobExchange
 from coterie.node.blobs import BlobDiskFull
 from coterie.node.clock import Clock
@@ -33,6 +45,7 @@ from coterie.node.observability import get_logger
 from coterie.node.proposer import Proposer
 from coterie.node.service_times import ServiceTimes
 from coterie.node.skillhost import SkillHost, SkillJob, SkillOutcome
+from coterie.node.skillhost.nouns import SkillWait, Suspended
 from coterie.skills import Fenced
 
 log = get_logger(__name__)
@@ -51,13 +64,14 @@ class JobFactory:
 
     def __init__(
         self,
+        state: Callable[[], ClusterState],
         proposer: Proposer,
         blobs: BlobExchange,
         host: SkillHost,
         clock: Clock,
         metrics: NodeMetrics,
     ) -> None:
-        self.proposer, self.blobs, self.host = proposer, blobs, host
+        self.state, self.proposer, self.blobs, self.host = state, proposer, blobs, host
         self.clock, self.metrics = clock, metrics
         self.times = ServiceTimes(clock)
 
@@ -138,6 +152,20 @@ class Job:
         self._believe(await self._commit(SaveCheckpoint(self.task_id, self.attempt, kept, number)))
         self._leave_after_step()
 
+    async def wait(self, wait: SkillWait) -> bytes | None:
+        """The n-th wait for a name gets the n-th signal of that name, in every attempt the same."""
+        signal = self._told(wait)
+        if signal is None:
+            reason = WaitReason[wait.reason]
+            command = SuspendTask(self.task_id, self.attempt, reason, wait.name, wait.seen, wait.timeout_ms)
+            outcome = await self._commit(command)
+            if isinstance(outcome, Accepted):
+                raise Suspended
+            signal = self._told(wait) if outcome.code == "WAIT_OVER" else None
+            if signal is None:
+                raise Fenced(outcome.reason)
+        return None if signal.timed_out else await self._load(signal.payload)
+
     def report_progress(self, percent: float, message: str) -> None:
         """The latest value goes out at most every PROGRESS_INTERVAL_S; the ones between are dropped."""
         waiting = self._progress is not None
@@ -147,6 +175,14 @@ class Job:
             self._progress_timer = loop.call_later(PROGRESS_INTERVAL_S, self._send_progress)
 
     # --- inside
+
+    def _told(self, wait: SkillWait) -> Signal | None:
+        """What this node's replica has for that wait: nothing there is taken back or reordered."""
+        task = self._shared.state().tasks.get(self.task_id)
+        if task is None or task.attempt != self.attempt:
+            return None
+        named = [signal for signal in task.signals if signal.name == wait.name]
+        return named[wait.seen] if len(named) > wait.seen else None
 
     def _leave_after_step(self) -> None:
         if self._leaving:
@@ -273,7 +309,7 @@ class Job:
             return ReleaseTask(task_id, attempt, "its node is draining" if self._leaving else "stopped")
         if outcome.kind == "succeeded":
             return FinishTask(task_id, attempt, await self._keep(outcome.result))
-        if outcome.kind == "fenced":
+        if outcome.kind in ("fenced", "suspended"):
             return None
         if outcome.kind == "lease_lost":
             return ReleaseTask(task_id, attempt, "its node lost its lease", lost=True)

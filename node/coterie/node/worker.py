@@ -68,7 +68,9 @@ class Worker:
         self._caught_up_in = 0  # the period of the lease for which the replica is known to be fresh enough
         self._catching_up: asyncio.Task[None] | None = None
         self._confirming: dict[ConfirmCancel | ReleaseTask, asyncio.Task[None]] = {}
-        self._factory = JobFactory(parts.proposer, parts.blobs, parts.host, parts.clock, parts.metrics)
+        self._factory = JobFactory(
+            parts.state, parts.proposer, parts.blobs, parts.host, parts.clock, parts.metrics
+        )
 
     async def run(self) -> None:
         try:

@@ -5,6 +5,7 @@ A skill is a folder with a `SKILL.md` whose metadata names a handler:
     async def run(ctx: SkillContext, input: Args) -> Result:
         page = await ctx.step("fetch", fetch, input.url)   # recorded; not repeated after a failover
         await ctx.progress(50, "fetched")
+        answer = await ctx.wait_signal("approved", timeout=86_400)  # no process, no slot meanwhile
         return {"words": len(page.split())}
 
 Handlers run in child processes of the node, never in the node itself.
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 from coterie.skills.context import SkillContext, SyncSkillContext
 from coterie.skills.decorator import Effects, skill
-from coterie.skills.errors import Cancelled, Fenced, NonRetryable, NotRecorded, SkillError
+from coterie.skills.errors import Cancelled, Fenced, NonRetryable, NotRecorded, SkillError, WaitTimedOut
 
 __all__ = [
     "Cancelled",
@@ -25,5 +26,6 @@ __all__ = [
     "SkillContext",
     "SkillError",
     "SyncSkillContext",
+    "WaitTimedOut",
     "skill",
 ]

@@ -1,7 +1,7 @@
 """The child process: takes one run at a time from the node, runs the skill, sends the outcome.
 
-Frames from the node: `run` (see runframe), `cancel`, `reply` (to a step or checkpoint).
-Frames to the node: `step`, `checkpoint`, `progress`, `log`, and `done` (body: the result).
+Frames from the node: `run` (see runframe), `cancel`, `reply` (to a step, checkpoint or wait).
+Frames to the node: `step`, `checkpoint`, `wait`, `progress`, `log`, and `done` (body: the result).
 End of stream means that the node is gone, or done with this child: exit.
 """
 
@@ -63,7 +63,7 @@ class Child:
         self._log = capture(self._send_log, self._budget)
         self._threads = ThreadPoolExecutor(THREADS_MAX, THREAD_NAME)
         self._calls: set[Future[Any]] = set()
-        self._waiting: dict[int, asyncio.Future[None]] = {}
+        self._waiting: dict[int, asyncio.Future[Frame]] = {}
         self._requests = 0
         self._run_task: asyncio.Task[None] | None = None
         self._context: SkillContext | None = None
@@ -81,6 +81,12 @@ class Child:
     async def save_checkpoint(self, state: bytes) -> None:
         """See Link."""
         await self._request({"op": "checkpoint"}, state)
+
+    async def wait(self, reason: str, name: str, seen: int, timeout_ms: int) -> bytes | None:
+        """See Link. Where nothing has come, no answer comes either: the node ends this process."""
+        header = {"op": "wait", "reason": reason, "name": name, "seen": seen, "timeout_ms": timeout_ms}
+        reply = await self._request(header, b"")
+        return None if reply.header.get("timed_out") else reply.body
 
     def report_progress(self, percent: float, message: str) -> None:
         """See Link. The first report goes out at once, later ones at most every PROGRESS_INTERVAL_S."""
@@ -101,29 +107,30 @@ class Child:
         if op == "run":
             self._run_task = self._loop.create_task(self._run(frame))
         elif op == "reply":
-            self._on_reply(frame.header)
+            self._on_reply(frame)
         elif op == "cancel" and self._context is not None:
             self._context.request_cancel()
             if self._in_async_handler and self._run_task is not None:
                 self._run_task.cancel()
 
-    def _on_reply(self, header: Header) -> None:
+    def _on_reply(self, frame: Frame) -> None:
+        header = frame.header
         waiting = self._waiting.pop(header["id"], None)
         if waiting is None or waiting.done():
             return
         if header.get("error") is None:
-            waiting.set_result(None)
+            waiting.set_result(frame)
         elif header["error"] == "FENCED":
             waiting.set_exception(Fenced(header["message"]))
         else:
             waiting.set_exception(NotRecorded(header["message"]))
 
-    async def _request(self, header: Header, body: bytes) -> None:
+    async def _request(self, header: Header, body: bytes) -> Frame:
         self._requests += 1
-        waiting = self._loop.create_future()
+        waiting: asyncio.Future[Frame] = self._loop.create_future()
         self._waiting[self._requests] = waiting
         self._node.send({**header, "id": self._requests}, body)
-        await waiting
+        return await waiting
 
     async def _run(self, frame: Frame) -> None:
         try:

@@ -6,17 +6,20 @@ import asyncio
 import inspect
 import logging
 import math
+import re
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from coterie.skills import jsonio
-from coterie.skills.errors import Cancelled, NonRetryable
+from coterie.skills.errors import Cancelled, NonRetryable, WaitTimedOut
 
 STEP_NAME_CHARS_MAX = 128
 STEPS_MAX = 10_000
 PROGRESS_MESSAGE_CHARS_MAX = 1_024
+WAIT_S_MAX = 366 * 24 * 3_600
+_SIGNAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 
 
 class Link(Protocol):
@@ -30,6 +33,10 @@ class Link(Protocol):
 
     def report_progress(self, percent: float, message: str) -> None:
         """Pass on the newest progress; earlier ones may be dropped."""
+
+    async def wait(self, reason: str, name: str, seen: int, timeout_ms: int) -> bytes | None:
+        """What came under that name after `seen` others; None: the wait ran out. Where nothing has come yet,
+        the run ends here, and a later attempt comes to this call again. Raises Fenced or NotRecorded."""
 
     async def call_in_thread(self, function: Callable[[], Any]) -> Any:
         """Run a blocking function beside the loop."""
@@ -63,6 +70,7 @@ class SkillContext:
         self._cancelled = False
         self._on_cancel: list[Callable[[], None]] = []
         self._uses: dict[str, int] = {}
+        self._waits: dict[str, int] = {}
         self._steps_used = 0
 
     @property
@@ -104,9 +112,40 @@ class SkillContext:
             raise ValueError(f"percent: {percent} is not in 0..100")
         self._link.report_progress(float(percent), jsonio.clip(str(message), PROGRESS_MESSAGE_CHARS_MAX))
 
+    async def wait_signal(self, name: str, timeout: float | None = None) -> Any:
+        """The payload of the next signal of that name (JSON; None when it had none).
+
+        The n-th wait for a name gets the n-th signal sent to the task under it, also one that came before.
+        Until it comes the task holds neither process nor slot: this run ends here, and a later attempt runs
+        the handler again, which finds its steps and earlier signals recorded. So do everything before a wait
+        in steps, and wait for one thing at a time. `timeout` is in seconds; then WaitTimedOut is raised, in
+        every later attempt too. Raises Fenced, NotRecorded.
+        """
+        return await self._wait("SIGNAL", _checked_signal(name), timeout)
+
+    async def wait_approval(self, name: str, timeout: float | None = None) -> Any:
+        """The same for a signal that is a person's decision: the task says that it waits for an approval."""
+        return await self._wait("APPROVAL", _checked_signal(name), timeout)
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep without process or slot, and across failures: the time counts from the first attempt that
+        comes here. It is for long times; a short pause within an attempt is `asyncio.sleep`."""
+        timeout_ms = _timeout_ms(seconds)
+        number = self._waits["timer:"] = self._waits.get("timer:", 0) + 1
+        await self._link.wait("TIMER", f"timer:{number}", 0, timeout_ms)
+
     async def call_in_thread(self, function: Callable[[], Any]) -> Any:
         """Run a blocking function in a thread of the child process, not recorded."""
         return await self._link.call_in_thread(function)
+
+    async def _wait(self, reason: str, name: str, timeout: float | None) -> Any:
+        timeout_ms = 0 if timeout is None else _timeout_ms(timeout)
+        seen = self._waits.get(name, 0)
+        self._waits[name] = seen + 1
+        payload = await self._link.wait(reason, name, seen, timeout_ms)
+        if payload is None:
+            raise WaitTimedOut(f"no signal {name!r} came in time")
+        return jsonio.decode(payload)
 
     def _claim_key(self, name: str) -> str:
         if not isinstance(name, str) or not name or len(name) > STEP_NAME_CHARS_MAX:
@@ -166,6 +205,18 @@ class SyncSkillContext:
         """As SkillContext.progress."""
         self._wait(self._context.progress(percent, message))
 
+    def wait_signal(self, name: str, timeout: float | None = None) -> Any:
+        """As SkillContext.wait_signal."""
+        return self._wait(self._context.wait_signal(name, timeout))
+
+    def wait_approval(self, name: str, timeout: float | None = None) -> Any:
+        """As SkillContext.wait_approval."""
+        return self._wait(self._context.wait_approval(name, timeout))
+
+    def sleep(self, seconds: float) -> None:
+        """As SkillContext.sleep."""
+        self._wait(self._context.sleep(seconds))
+
     def _wait(self, work: Coroutine[Any, Any, Any]) -> Any:
         if self._context.cancelled:
             work.close()
@@ -185,6 +236,19 @@ class SyncSkillContext:
     def _cancel_calls(self) -> None:
         for call in tuple(self._calls):
             call.cancel()
+
+
+def _checked_signal(name: str) -> str:
+    if not isinstance(name, str) or not _SIGNAL.fullmatch(name):
+        raise ValueError(f"signal: {name!r} is not 1 to 128 letters, digits and . _ / -")
+    return name
+
+
+def _timeout_ms(seconds: float) -> int:
+    """At least 1 ms: nothing is no wait."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= WAIT_S_MAX:
+        raise ValueError(f"timeout: {seconds!r} is not in 0..{WAIT_S_MAX} seconds")
+    return max(1, math.ceil(seconds * 1_000))
 
 
 def _is_async(fn: Callable[..., Any]) -> bool:

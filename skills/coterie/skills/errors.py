@@ -44,6 +44,12 @@ class NotRecorded(SkillError):
     code = "NOT_RECORDED"
 
 
+class WaitTimedOut(NonRetryable, TimeoutError):
+    """What `ctx.wait_signal` waited for did not come in time; a later attempt would meet the same."""
+
+    code = "WAIT_TIMED_OUT"
+
+
 class Fenced(SkillError):
     """This attempt was deposed: the task runs elsewhere under a higher attempt number. Stop at once."""
 

@@ -7,8 +7,8 @@ import logging
 import math
 import os
 import socket
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
 
 from coterie.node.skillhost.nouns import (
     OUTCOME_KINDS_OF_CHILD,
@@ -16,11 +16,19 @@ from coterie.node.skillhost.nouns import (
     OnSkillLog,
     SkillJob,
     SkillOutcome,
+    SkillWait,
+    Suspended,
 )
 from coterie.node.skillhost.output import OutputPipe
+from coterie.node.skillhost.verdicts import SUSPENDED
 from coterie.node.skillhost.zygote import Zygote
 from coterie.skills import Fenced
-from coterie.skills.context import PROGRESS_MESSAGE_CHARS_MAX, STEPS_MAX
+from coterie.skills.context import (
+    PROGRESS_MESSAGE_CHARS_MAX,
+    STEP_NAME_CHARS_MAX,
+    STEPS_MAX,
+    WAIT_S_MAX,
+)
 from coterie.skills.frames import Frame, FrameDecoder, FrameError, FrameSocket, Header
 from coterie.skills.jsonio import clip
 from coterie.skills.limits import Limits
@@ -29,6 +37,7 @@ from coterie.skills.runframe import pack_run
 
 CODE_CHARS_MAX = 64
 REQUESTS_MAX = 256
+WAIT_REASONS = frozenset({"SIGNAL", "APPROVAL", "TIMER"})
 LEVELS = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
@@ -158,7 +167,7 @@ class Child:
         match header["op"]:
             case "done":
                 self._finish(header, body)
-            case "step" | "checkpoint":
+            case "step" | "checkpoint" | "wait":
                 self._accept_request(run, header, body)
             case "progress":
                 percent = float(header["percent"])
@@ -191,34 +200,41 @@ class Child:
         request_id = int(header["id"])
         if len(run.requests) >= REQUESTS_MAX:
             raise ValueError(f"more than {REQUESTS_MAX} requests at once")
-        if header["op"] == "step":
-            run.steps_taken += 1
-            if run.steps_taken > STEPS_MAX or len(body) > self._limits.step_bytes_max:
-                raise ValueError("too many steps or too large a step")
-            serve = self._serve(run, request_id, str(header["key"]), body)
-        else:
-            serve = self._serve(run, request_id, None, body)
+        work = self._carry(run, header, body)
+        serve = self._serve(run, request_id, work)
         task = asyncio.get_running_loop().create_task(serve, name=f"skill request {run.job.task_id}")
         run.requests.add(task)
         task.add_done_callback(run.requests.discard)
 
-    async def _serve(self, run: Run, request_id: int, key: str | None, body: bytes) -> None:
-        """Carry a step or (key None) checkpoint to the port, and answer."""
+    def _carry(self, run: Run, header: Header, body: bytes) -> Coroutine[Any, Any, bytes | None]:
+        """The request as a call of the port. Raises ValueError for what no child sends."""
+        if header["op"] == "wait":
+            return run.port.wait(_wait_of(header))
+        if header["op"] == "checkpoint":
+            return _answered(run.port.save_checkpoint(body))
+        run.steps_taken += 1
+        if run.steps_taken > STEPS_MAX or len(body) > self._limits.step_bytes_max:
+            raise ValueError("too many steps or too large a step")
+        return _answered(run.port.record_step(str(header["key"]), body))
+
+    async def _serve(self, run: Run, request_id: int, work: Coroutine[Any, Any, bytes | None]) -> None:
+        """Let the port do it, and answer; not to a run that is suspended."""
         reply: Header = {"op": "reply", "id": request_id}
+        payload: bytes | None = b""
         try:
-            if key is None:
-                await run.port.save_checkpoint(body)
-            else:
-                await run.port.record_step(key, body)
+            payload = await work
+        except Suspended:
+            self._owner.kill_run(run, SUSPENDED)
+            return
         except Fenced as error:
             # The attempt is deposed: whatever the skill would do next, it must not.
             self._owner.kill_run(run, SkillOutcome("fenced", code="FENCED", message=str(error)))
             return
         except Exception as error:
-            log.warning("a step or checkpoint was not recorded: task_id=%s %r", run.job.task_id, error)
+            log.warning("a request of a skill failed: task_id=%s %r", run.job.task_id, error)
             reply |= {"error": "NOT_RECORDED", "message": clip(str(error), self._limits.message_chars_max)}
         if self.run is run:
-            self._frames.send(reply)
+            self._frames.send({**reply, "timed_out": payload is None}, payload or b"")
 
     def _on_output(self, line: str) -> None:
         self._report("info", clip(line, RECORD_CHARS_MAX))
@@ -244,6 +260,21 @@ def _open_ends() -> tuple[socket.socket, socket.socket, int, int]:
         theirs.close()
         raise
     return ours, theirs, output_out, output_in
+
+
+async def _answered(work: Coroutine[Any, Any, None]) -> bytes:
+    """An answer without content."""
+    await work
+    return b""
+
+
+def _wait_of(header: Header) -> SkillWait:
+    reason, name = header["reason"], str(header["name"])
+    seen, timeout_ms = int(header["seen"]), int(header["timeout_ms"])
+    known = reason in WAIT_REASONS and 0 < len(name) <= STEP_NAME_CHARS_MAX
+    if not known or seen < 0 or not 0 <= timeout_ms <= WAIT_S_MAX * 1_000:
+        raise ValueError(f"wait for {reason!r} {name!r}")
+    return SkillWait(reason, name, seen, timeout_ms)
 
 
 def _shielded(hook: Callable[..., None], *args: object) -> None:

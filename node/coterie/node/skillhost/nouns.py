@@ -9,7 +9,9 @@ from typing import Literal, Protocol
 
 from coterie.skills.limits import Limits
 
-OutcomeKind = Literal["succeeded", "failed", "cancelled", "crashed", "timed_out", "lease_lost", "fenced"]
+OutcomeKind = Literal[
+    "succeeded", "failed", "cancelled", "crashed", "timed_out", "lease_lost", "fenced", "suspended"
+]
 OUTCOME_KINDS_OF_CHILD = frozenset({"succeeded", "failed", "cancelled", "fenced", "lease_lost"})
 
 MAX_CHILDREN_LIMIT = 1_024
@@ -79,6 +81,20 @@ class SkillJob:
     timeout_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class SkillWait:
+    """What a skill wants to wait for: the signal of that name that comes after `seen` others."""
+
+    reason: Literal["SIGNAL", "APPROVAL", "TIMER"]
+    name: str
+    seen: int
+    timeout_ms: int  # 0: none
+
+
+class Suspended(Exception):
+    """The attempt has ended: what it waits for has not come, and the task holds no process until it has."""
+
+
 class JobPort(Protocol):
     """What a running job may do to the cluster; given by the worker for each job."""
 
@@ -87,6 +103,9 @@ class JobPort(Protocol):
 
     async def save_checkpoint(self, state: bytes) -> None:
         """Return when committed. Raises coterie.skills.Fenced when the attempt was deposed."""
+
+    async def wait(self, wait: SkillWait) -> bytes | None:
+        """The signal's payload; None: the wait ran out. Raises Suspended, or coterie.skills.Fenced."""
 
     def report_progress(self, percent: float, message: str) -> None:
         """Percent is 0..100. Called some ten times a second at most."""

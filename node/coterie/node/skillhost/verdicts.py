@@ -8,6 +8,7 @@ from coterie.node.skillhost.nouns import SkillOutcome
 
 CANCELLED = SkillOutcome("cancelled", code="CANCELLED", message="the task was cancelled", retryable=False)
 LEASE_LOST = SkillOutcome("lease_lost", code="LEASE_LOST", message="the node's lease ran out")
+SUSPENDED = SkillOutcome("suspended", code="SUSPENDED", message="the task waits")
 HOST_LOST = SkillOutcome("crashed", code="HOST_LOST", message="the process that holds the skills died")
 HOST_STOPPED = SkillOutcome("crashed", code="HOST_STOPPED", message="the node is stopping")
 
