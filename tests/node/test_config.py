@@ -240,6 +240,23 @@ def test_constant_backoff_does_not_grow(tmp_path: Path) -> None:
     assert settings.retry.backoff_initial_ms == settings.retry.backoff_max_ms == 3_000
 
 
+def test_the_keys_of_the_queue_reach_the_policy_and_the_retries(tmp_path: Path) -> None:
+    keys = "ageing: 0s, tenantPendingPercent: 50, deadLettersMax: 5, crashNodesMax: 0, nodeLossesMax: 4"
+    retry = "retryPolicy: {deadLetter: true, nonRetryable: [B, A]}"
+    text = f"distribution: {{taskQueue: {{{keys}, {retry}}}}}"
+    settings = node_settings(load(tmp_path, ONE_NODE, INSECURE, text).config, "a")
+    made = settings.policy
+    assert (made.ageing_ms, made.tenant_pending_percent, made.dead_letters_max) == (0, 50, 5)
+    assert (made.crash_nodes_max, made.node_losses_max) == (0, 4)
+    assert settings.retry.dead_letter and settings.retry.non_retryable == ("A", "B")
+
+
+def test_a_code_that_no_error_can_have_is_refused(tmp_path: Path) -> None:
+    text = "distribution: {taskQueue: {retryPolicy: {nonRetryable: [a b]}}}"
+    with pytest.raises(ConfigError, match="nonRetryable"):
+        load(tmp_path, ONE_NODE, text)
+
+
 def test_a_development_cluster_detects_quickly(tmp_path: Path) -> None:
     settings = node_settings(dev_config(3, tmp_path, [7001, 7002, 7003], capacity=4), "node-2")
     assert (settings.election_timeout_ms, settings.heartbeat_ms) == (250, 60)

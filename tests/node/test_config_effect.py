@@ -15,6 +15,7 @@ from coterie.node.config import (
     LogSettings,
     MembershipSettings,
     NodeSettings,
+    QueueSettings,
 )
 
 NODE = Path(__file__).resolve().parents[2] / "node" / "coterie" / "node"
@@ -33,7 +34,8 @@ def attributes_read() -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "kind", [NodeSettings, HealthSettings, Limits, LogSettings, MembershipSettings, DiskSettings]
+    "kind",
+    [NodeSettings, HealthSettings, Limits, LogSettings, MembershipSettings, DiskSettings, QueueSettings],
 )
 def test_every_setting_is_read_somewhere(kind: type) -> None:
     fields = {field.name for field in dataclasses.fields(kind)}

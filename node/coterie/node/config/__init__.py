@@ -33,6 +33,7 @@ from coterie.node.config.settings import (
     LogSettings,
     MembershipSettings,
     NodeSettings,
+    QueueSettings,
     RebalanceSettings,
     TlsPaths,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "LogSettings",
     "MembershipSettings",
     "NodeSettings",
+    "QueueSettings",
     "RebalanceSettings",
     "TlsPaths",
     "dev_config",

@@ -171,11 +171,16 @@ class Adaptive(Section):
     threshold: Ratio = 0.8
 
 
+ErrorCode = Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+
+
 class Retry(Section):
     max_attempts: Annotated[StrictInt, Field(ge=1, le=100)] = 3
     backoff: Literal["exponential", "constant"] = "exponential"
     initial_backoff: Annotated[int, _duration("1ms", "1h")] = 200
     max_backoff: Annotated[int, _duration("1ms", "1d")] = 300_000
+    non_retryable: Annotated[tuple[ErrorCode, ...], Field(max_length=32)] = ()  # end a task at once
+    dead_letter: StrictBool = False  # a task out of attempts is kept as a dead letter
 
 
 class TaskQueue(Section):
@@ -184,6 +189,11 @@ class TaskQueue(Section):
     max_running: Annotated[StrictInt, Field(ge=1, le=1_000_000)] | None = None  # in the whole cluster at once
     attempt_timeout: Annotated[int, _duration("10ms", "30d")] = 600_000
     retry_policy: Retry = Retry()
+    ageing: Annotated[int, _duration("0s", "7d")] = 60_000  # waiting that long is worth a class; 0: strict
+    tenant_pending_percent: Annotated[StrictInt, Field(ge=1, le=100)] = 100  # of max_pending, for one tenant
+    dead_letters_max: Annotated[StrictInt, Field(ge=1, le=100_000)] = 1_000  # of one tenant
+    crash_nodes_max: Annotated[StrictInt, Field(ge=0, le=100)] = 3  # on which its process died; 0: any
+    node_losses_max: Annotated[StrictInt, Field(ge=0, le=100)] = 10  # in a row with its node; 0: any
 
 
 class Routing(Section):

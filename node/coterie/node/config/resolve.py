@@ -19,6 +19,7 @@ from coterie.node.config.settings import (
     MembershipSettings,
     NodeSettings,
     Offer,
+    QueueSettings,
     RebalanceSettings,
     TlsPaths,
 )
@@ -31,9 +32,8 @@ def node_settings(
     loopback; `join` stands for the key of that name. Raises ConfigError when there is no such node, nobody
     to join, or when it would listen in plain text where that is not allowed."""
     entry = _entry(config, node_id)
-    port = node_ports(config)[entry.id]
-    consensus, queue, listen = config.cluster.consensus, config.distribution.task_queue, config.listen
-    advertise, storage = listen.advertise, config.storage
+    port, consensus = node_ports(config)[entry.id], config.cluster.consensus
+    queue, listen, advertise = config.distribution.task_queue, config.listen, config.listen.advertise
     tls, allowed = _tls(config.security.tls, entry.id), insecure or config.security.allow_insecure_loopback
     _check_transport(host := listen.grpc.host or entry.host, tls, allowed)
     return NodeSettings(
@@ -45,7 +45,7 @@ def node_settings(
         http_host=(listen.http.host if listen.http else "") or "127.0.0.1",
         http_port=(listen.http.port if listen.http else None) or entry.http_port,
         advertise=join_address(advertise.host or entry.host, advertise.port or port),
-        data_dir=storage.dir.absolute() / entry.id,
+        data_dir=config.storage.dir.absolute() / entry.id,
         peers=_peers(config, entry.id),
         founders=_founders(config, entry, join),
         join=join or entry.join,
@@ -72,7 +72,8 @@ def node_settings(
         metrics=config.observability.metrics,
         log=_log(config),
         membership=_membership(config),
-        disk=DiskSettings(storage.low_water, storage.reserve, storage.slow_sync),
+        disk=_disk(config),
+        queue=_queue(config),
     )
 
 
@@ -191,7 +192,24 @@ def _breaker(config: ClusterConfig) -> BreakerSettings:
 def _retry(config: ClusterConfig) -> RetryPolicy:
     retry = config.distribution.task_queue.retry_policy
     ceiling = retry.max_backoff if retry.backoff == "exponential" else retry.initial_backoff
-    return RetryPolicy(retry.max_attempts, retry.initial_backoff, ceiling)
+    codes = tuple(sorted(set(retry.non_retryable)))
+    return RetryPolicy(retry.max_attempts, retry.initial_backoff, ceiling, codes, retry.dead_letter)
+
+
+def _disk(config: ClusterConfig) -> DiskSettings:
+    storage = config.storage
+    return DiskSettings(storage.low_water, storage.reserve, storage.slow_sync)
+
+
+def _queue(config: ClusterConfig) -> QueueSettings:
+    queue = config.distribution.task_queue
+    return QueueSettings(
+        queue.ageing,
+        queue.tenant_pending_percent,
+        queue.dead_letters_max,
+        queue.crash_nodes_max,
+        queue.node_losses_max,
+    )
 
 
 def _limits(config: ClusterConfig) -> Limits:

@@ -106,6 +106,18 @@ class MembershipSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class QueueSettings:
+    """Whose turn it is, how many may wait, and when the cluster gives a task up. They enter the log when the
+    cluster is first started."""
+
+    ageing_ms: int = 60_000
+    tenant_pending_percent: int = 100
+    dead_letters_max: int = 1_000  # of one tenant
+    crash_nodes_max: int = 3
+    node_losses_max: int = 10
+
+
+@dataclass(frozen=True, slots=True)
 class DiskSettings:
     """When the disk of the log counts as nearly full, and as slow."""
 
@@ -162,6 +174,7 @@ class NodeSettings:
     log: LogSettings = field(default_factory=LogSettings)
     membership: MembershipSettings = field(default_factory=MembershipSettings)
     disk: DiskSettings = field(default_factory=DiskSettings)
+    queue: QueueSettings = field(default_factory=QueueSettings)
 
     @property
     def members(self) -> dict[str, str]:
@@ -177,6 +190,11 @@ class NodeSettings:
             live_bytes_max=self.limits.live_bytes_max,
             steps_per_task_max=self.limits.steps_per_task_max,
             task_bytes_max=self.limits.task_bytes_max,
+            ageing_ms=self.queue.ageing_ms,
+            tenant_pending_percent=self.queue.tenant_pending_percent,
+            dead_letters_max=self.queue.dead_letters_max,
+            crash_nodes_max=self.queue.crash_nodes_max,
+            node_losses_max=self.queue.node_losses_max,
         )
 
     @property
