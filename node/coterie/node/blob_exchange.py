@@ -11,7 +11,7 @@ import grpc
 from coterie.core.nouns import NO_DATA, Data
 from coterie.node.blobs import BlobDamaged, BlobMismatch, BlobNotFound, BlobStore
 from coterie.node.errors import ApiError, Violation, invalid, not_found
-from coterie.node.links import PeerChannels
+from coterie.node.links import PeerChannels, outliving
 from coterie.node.observability import get_logger
 from coterie.v1 import tasks_pb2
 
@@ -94,7 +94,8 @@ class BlobExchange:
         except grpc.aio.AioRpcError:
             return False
         try:
-            return await anext(aiter(call), None) is not None
+            with outliving(peer):
+                return await anext(aiter(call), None) is not None
         except grpc.aio.AioRpcError:
             return False
         finally:
@@ -140,7 +141,8 @@ class BlobExchange:
         call = self._channels.stub(peer).StoreBlob(
             self._chunks(sha256, size), metadata=self._channels.metadata, timeout=COPY_TIMEOUT_S
         )
-        await call
+        with outliving(peer):
+            await call
         return peer
 
     async def _chunks(self, sha256: str, size: int) -> AsyncIterator[tasks_pb2.BlobChunk]:
@@ -157,7 +159,8 @@ class BlobExchange:
                 timeout=COPY_TIMEOUT_S,
             )
             try:
-                await receive_blob(self._store, call)
+                with outliving(peer):
+                    await receive_blob(self._store, call)
                 return
             except (grpc.aio.AioRpcError, BlobMismatch) as error:
                 lacks = isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.NOT_FOUND

@@ -19,7 +19,7 @@ from coterie.node import convert
 from coterie.node.admission import DURATION_MS_MAX
 from coterie.node.clock import Clock
 from coterie.node.errors import Violation, from_rejection, invalid, not_found
-from coterie.node.links import PeerChannels
+from coterie.node.links import PeerChannels, outliving
 from coterie.node.loads import LoadBook
 from coterie.node.member_calls import MemberCalls
 from coterie.node.members import membership_warnings
@@ -209,11 +209,12 @@ class ClusterService(cluster_pb2_grpc.ClusterServicer):
         if leader not in parts.channels.peers:
             return {}
         try:
-            answer = await parts.channels.stub(leader).GetLoads(
-                peer_pb2.GetLoadsRequest(),
-                metadata=parts.channels.metadata,
-                timeout=LOADS_TIMEOUT_S,
-            )
+            with outliving(leader):
+                answer = await parts.channels.stub(leader).GetLoads(
+                    peer_pb2.GetLoadsRequest(),
+                    metadata=parts.channels.metadata,
+                    timeout=LOADS_TIMEOUT_S,
+                )
         except grpc.aio.AioRpcError:
             return {}
         return {load.report.node_id: (load.report, load.age_ms) for load in answer.loads}

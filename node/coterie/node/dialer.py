@@ -13,7 +13,7 @@ import grpc
 
 from coterie.node.errors import from_exception
 from coterie.node.hub import Bell, wait_for_bell
-from coterie.node.links import CLAIM_KEY, DISK_KEY, Links, PeerChannels, run_stream
+from coterie.node.links import CLAIM_KEY, DISK_KEY, Links, PeerChannels, outliving, run_stream
 from coterie.node.observability import get_logger
 from coterie.node.roster import Roster
 from coterie.raft.errors import BadFrame, LinkRefused, Why
@@ -119,7 +119,8 @@ class RaftDialer:
     async def _try(self, peer: str) -> bool:
         """One link, from dialling to its end; whether it ever stood."""
         try:
-            await self._once(peer)
+            with outliving(peer):
+                await self._once(peer)
             return True
         except grpc.aio.AioRpcError as error:
             self._note_error(peer, error)

@@ -8,7 +8,7 @@ import random
 import grpc
 
 from coterie.node.clock import Clock
-from coterie.node.links import PeerChannels
+from coterie.node.links import PeerChannels, outliving
 from coterie.v1 import peer_pb2
 
 INTERVAL_MIN_S, INTERVAL_MAX_S = 1.0, 10.0
@@ -34,8 +34,9 @@ class LatencyProbe:
     async def measure(self, peer: str) -> None:
         began = self._clock.monotonic()
         try:
-            stub = self._channels.stub(peer)
-            await stub.Ping(peer_pb2.PingRequest(), metadata=self._channels.metadata, timeout=self._timeout_s)
+            stub, metadata = self._channels.stub(peer), self._channels.metadata
+            with outliving(peer):
+                await stub.Ping(peer_pb2.PingRequest(), metadata=metadata, timeout=self._timeout_s)
         except (grpc.aio.AioRpcError, KeyError):
             self.rtt_ms.pop(peer, None)
             return

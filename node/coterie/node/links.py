@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import grpc
@@ -169,6 +170,19 @@ def _gone(peer: str) -> grpc.aio.AioRpcError:
     return grpc.aio.AioRpcError(
         grpc.StatusCode.UNAVAILABLE, nothing, nothing, f"{peer} is no member of the cluster any more"
     )
+
+
+@contextmanager
+def outliving(peer: str) -> Iterator[None]:
+    """Around calls to a peer: when its channel is closed because it has left or moved, gRPC raises
+    CancelledError, which would end a task that nobody has cancelled. Raises UNAVAILABLE instead."""
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise _gone(peer) from error
 
 
 class Outgoing:

@@ -15,7 +15,7 @@ from coterie.core.ports import Engine
 from coterie.core.routing import NodeLoad
 from coterie.node import convert
 from coterie.node.clock import Clock
-from coterie.node.links import PeerChannels
+from coterie.node.links import PeerChannels, outliving
 from coterie.node.observability import get_logger
 from coterie.v1 import peer_pb2
 
@@ -173,7 +173,8 @@ class Reporter:
                 sent = self._clock.monotonic()
                 report = self._make_report()
                 report.sent_at_us = int(sent * 1_000_000)
-                ack = await self._ask(call, report, leader)
+                with outliving(leader):
+                    ack = await self._ask(call, report, leader)
                 if not isinstance(ack, peer_pb2.ReportAck):  # end of the stream
                     return
                 if ack.lease and not self._engine.is_leader:

@@ -12,7 +12,7 @@ from coterie.core.nouns import Event, Task
 from coterie.core.transitions import TERMINAL
 from coterie.node import convert
 from coterie.node.ledger import Gap, Ledger, LedgerError, LedgerEvent, LedgerPage, LedgerTask
-from coterie.node.links import PeerChannels
+from coterie.node.links import PeerChannels, outliving
 from coterie.node.observability import get_logger
 from coterie.v1 import log_pb2, peer_pb2
 
@@ -112,7 +112,8 @@ class GapFiller:
         """Whether something was gained, and whether the peer answered in full."""
         before = self._ledger.gaps
         try:
-            await self._copy(peer, gap)
+            with outliving(peer):
+                await self._copy(peer, gap)
         except grpc.aio.AioRpcError as error:
             log.debug("ledger copy ended", extra={"peer": peer, "error": error.details()})
         except (LedgerError, DecodeError, ValueError) as error:  # rows of a newer version, or broken ones
