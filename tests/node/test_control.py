@@ -175,6 +175,19 @@ async def test_a_failed_task_runs_again_with_its_steps(
     assert (await services.tasks.RetryTask(clean, Context())).step_count == 0
 
 
+async def test_steps_that_the_history_lacks_are_waited_for_not_run_again(
+    node: QuietNode, services: Services
+) -> None:
+    submit(node, retry=ONCE)
+    node.core.assign("t1")
+    node.do(RecordStep(TaskId("t1"), 1, "fetch", Data(b"1")))
+    node.do(FailAttempt(TaskId("t1"), 1, TaskError("SKILL_FAILED", "boom")), seen=False)
+    refused = await refusal(services.tasks.RetryTask, tasks_pb2.RetryTaskRequest(name="t1"))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.UNAVAILABLE, "CATCHING_UP")
+    clean = tasks_pb2.RetryTaskRequest(name="t1", discard_steps=True)
+    assert (await services.tasks.RetryTask(clean, Context())).step_count == 0
+
+
 async def test_what_succeeded_or_has_no_room_does_not_run_again(node: QuietNode, services: Services) -> None:
     submit(node)
     node.core.assign("t1")
