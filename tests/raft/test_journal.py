@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 from pathlib import Path
 
@@ -300,3 +302,23 @@ def test_a_mark_that_is_old_damaged_or_of_another_file_says_nothing() -> None:
         again = copy_of(disk, disk.read(NAME))
         again.create(MARK_NAME).append(mark)
         assert Journal(again, ME, rng()).last_index == 2
+
+
+def test_a_rewrite_without_room_gives_its_blocks_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = RealDisk(tmp_path)
+    disk.lock()
+    journal = Journal(disk, ME, rng())
+    before = len(os.listdir("/proc/self/fd"))
+
+    def full(fd: int, data: bytes, offset: int) -> int:
+        raise OSError(errno.ENOSPC, "no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        journal.rewrite(Base(1, 0, 0))()
+    assert not disk.exists(NEW_NAME)
+    assert len(os.listdir("/proc/self/fd")) == before, "the removed file is still open and takes room"
+    journal._destroy()
+    disk.close()

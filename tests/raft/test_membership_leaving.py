@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from coterie.core.ports import DemoteMember, PromoteMember, RemoveMember, Role
+from dataclasses import replace
+
+import pytest
+
+from coterie.core.ports import DemoteMember, MembershipChange, PromoteMember, RemoveMember, Role
+from coterie.raft import messages as m
 from tests.raft.group import ELECTION_MS, Group
 from tests.raft.test_membership import with_learner
 
@@ -83,3 +88,63 @@ def test_a_single_voters_entries_reach_its_learner_only_when_they_are_durable() 
     group.pass_ms(5 * ELECTION_MS)
     assert group.committed("n2", b"y").result == 2, "n2 has asked for the other one again"
     assert group.machines["n2"].entries == group.machines["n1"].entries == [b"x", b"y"]
+
+
+@pytest.mark.parametrize("change", [RemoveMember("n1"), DemoteMember("n1")])
+def test_a_leader_that_left_by_an_entry_nobody_else_has_can_still_be_elected(
+    change: MembershipChange,
+) -> None:
+    """The log of n2 is too short to win: n1 has to, or nobody ever does (thesis, 4.2.2, figure 4.6)."""
+    group = Group(2)
+    group.elect("n1")
+    group.committed("n1", b"x")
+    group.isolate("n1")
+    group.change("n1", change)
+    group.pass_ms(5 * ELECTION_MS)
+    assert group.leaders() == []
+    group.drop_all()
+    group.heal()
+    group.connect_all()
+    group.pass_ms(20 * ELECTION_MS)
+    assert group.leaders() == ["n2"]
+    assert group.roles("n2")["n2"] is VOTER
+    assert group.roles("n2").get("n1", LEARNER) is LEARNER
+    assert group.committed("n2", b"y").result == 2
+
+
+def test_the_vote_of_a_candidate_that_is_no_voter_does_not_count() -> None:
+    group = Group(3)
+    leader = group.elect("n1")
+    group.isolate("n1")
+    group.change("n1", RemoveMember("n1"))
+    group.pass_ms(5 * ELECTION_MS)
+    assert not leader.is_leader
+    group.crash("n3")  # n2 and n3 are to be its voters
+    group.drop_all()
+    group.heal()
+    group.stop_between(("n2", "n1"))
+    for _ in range(3):
+        term = leader.term + 1
+        leader._SyncObj__raftElectionDeadline = 0.0
+        group.run("n1")
+        if group.waiting("n1", "n2", m.PreVote):
+            group.deliver("n2", "n1", m.PreVoteReply(term, True, term - 1))
+            assert leader.term == term - 1, "one pre-vote of two voters is no majority"
+        leader._elect_now = True
+        leader._SyncObj__raftElectionDeadline = 0.0
+        group.run("n1")
+        group.deliver("n2", "n1", m.VoteReply(leader.term))
+        assert not leader.is_leader, "one vote of two voters is no majority"
+
+
+def test_a_promotion_that_would_leave_no_live_quorum_waits_and_stops_nobody() -> None:
+    """The voters fell silent between the look at the quorum and the promotion, in one step."""
+    group, leader = with_learner(3)
+    now = leader._configuration
+    wanted = replace(now, promote=frozenset({"n4"}))
+    for node, progress in leader._progress.items():
+        is_learner = node.id == "n4"
+        progress.contact_at = group.clock.monotonic() if is_learner else -1.0
+        progress.catching_up.done, progress.probing = is_learner, False
+    assert leader._facts().caught_up == {"n4"}
+    assert leader._promoted(wanted) == wanted

@@ -5,6 +5,7 @@ entry of its own term: https://groups.google.com/g/raft-dev/c/t4xj6dJTP6E"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from collections.abc import Callable
@@ -237,8 +238,8 @@ class SyncObj(storing.SyncObj):
         if now.promote:
             facts = self._facts()
             ready = sorted(now.promote & facts.caught_up)
-            if ready:
-                return form.changed(now, ports.PromoteMember(ready[0]), facts)
+            with contextlib.suppress(ChangeRefused):  # voters fell silent since the quorum was looked at
+                return form.changed(now, ports.PromoteMember(ready[0]), facts) if ready else now
         return now
 
     def _leave_the_lead(self) -> None:

@@ -74,7 +74,7 @@ class SyncObj(membership.SyncObj):
         ):
             return
         self._pre_voters |= {node.id}
-        if len(self._pre_voters) >= self._majority:
+        if self._is_elected_by(self._pre_voters - {self._options.node_id}):
             self._pre_voters = frozenset()
             self._elect_now = True
             self.__raftElectionDeadline = -math.inf
@@ -101,7 +101,12 @@ class SyncObj(membership.SyncObj):
             return
         if message.term == self.__raftCurrentTerm and self.__raftState == CANDIDATE:
             self._voters |= {node.id}
-            self._as_library(node, {"type": "response_vote", "term": message.term})
+            if self._is_elected_by(self._voters):
+                self.__onBecomeLeader()
+
+    def _is_elected_by(self, others: frozenset[str]) -> bool:
+        """These and this node, if it votes, are a majority. The library would always count this node."""
+        return self._is_voter + len(others) >= self._majority
 
     def _on_timeout_now(self, node: Node, message: m.TimeoutNow) -> None:
         self._as_library(node, {"type": "timeout_now", "term": message.term})

@@ -251,10 +251,14 @@ class Journal(LibraryJournal):  # type: ignore[misc]
 
     def _replace_file(self, parts: list[bytes]) -> None:
         file = self._disk.create(NEW_NAME)
-        for part in parts:
-            file.append(part)
-        file.sync()
-        self._disk.rename(NEW_NAME, NAME)
+        try:
+            for part in parts:
+                file.append(part)
+            file.sync()
+            self._disk.rename(NEW_NAME, NAME)
+        except DiskFull:
+            file.close()  # an open file keeps its blocks, even when its name is removed
+            raise
         self._disk.sync_dir()
         old, self._file = self._file, file
         if old is not None:

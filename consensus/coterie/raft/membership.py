@@ -125,8 +125,22 @@ class SyncObj(seam.SyncObj):
         return self._log.last_index == FIRST_INDEX
 
     def _may_campaign(self) -> bool:
+        if not self._is_voter:
+            return self._was_a_voter()
         disk_id = self._configuration.disk_of(self._options.node_id)
-        return self._is_voter and (disk_id == self.disk_id or (not disk_id and self._is_blank()))
+        return disk_id == self.disk_id or (not disk_id and self._is_blank())
+
+    def _was_a_voter(self) -> bool:
+        """Before a change that may not be committed yet. Without it in their logs the others may be too few
+        to elect anybody, so this node still starts elections (Raft thesis, section 4.2.2)."""
+        commit, me = self.commit_index, self._options.node_id
+        if self._configuration_index <= commit:
+            return False
+        later = [decode(raw) for at, raw in self._log.configurations if at > commit]
+        return any(
+            me in configuration.voters and configuration.disk_of(me) == self.disk_id
+            for configuration in (self._committed_configuration(), *later)
+        )
 
     def _may_grant(self, message: m.PreVote | m.VoteRequest) -> bool:
         """This disk has a vote, as far as it matters to this candidate. See the module."""
