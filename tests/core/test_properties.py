@@ -141,6 +141,6 @@ def test_the_agenda_starts_exactly_what_the_state_gives_a_node(seed: int) -> Non
             for task in state.tasks.values()
             if task.task_id in state.indexes.held_by(node.node_id)
             and task.incarnation == node.incarnation
-            and not (task.cancel_requested or task.pause_requested)
+            and not (task.cancel_requested or task.pause_requested or node.draining)
         }
         assert started == wanted

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from coterie.core.commands import CancelTask, Command, ConfirmCancel, MarkNode, Outcome
+from coterie.core.commands import CancelTask, Command, ConfirmCancel, MarkNode, Outcome, ReleaseTask, SetDrain
 from coterie.core.machine import apply
-from coterie.core.nouns import STOPPING, NodeId, NodeStatus, TaskState
+from coterie.core.nouns import STOPPING, NodeId, NodeStatus, TaskId, TaskState
 from coterie.core.state import Moment
 from coterie.node.clock import Clock
 from coterie.node.hub import Bell
@@ -150,4 +150,28 @@ async def test_a_lease_that_is_renewed_in_time_asks_nobody(world: World) -> None
     world.core.running("t1")
     await world.look()
     assert world.runs() == 1
+    await world.worker._end_all()
+
+
+async def test_a_draining_node_gives_back_what_it_has_not_begun_and_keeps_what_it_has() -> None:
+    """The state calls both assigned only: the start of a task that runs is not reported yet. One that is on
+    its way back is not begun any more when the drain is called off."""
+    world = World()
+    await world.look()
+    world.core.do(submit_command("t1"))
+    world.core.assign("t1", "n1")
+    await world.look()
+    assert world.runs() == 1 and world.core.task("t1").state is TaskState.SCHEDULED
+    world.core.do(submit_command("t2"))
+    world.core.assign("t2", "n1")
+    world.core.do(SetDrain(ME, True))
+    world.gate.clear()
+    await world.look()
+    assert world.entries[-1] == [ReleaseTask(TaskId("t2"), 1, "its node is draining")]
+    world.core.do(SetDrain(ME, False))
+    await world.look()
+    assert world.runs() == 1
+    world.gate.set()
+    await world.look()
+    assert world.core.task("t2").state is TaskState.PENDING and world.runs() == 1
     await world.worker._end_all()

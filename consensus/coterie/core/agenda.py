@@ -39,13 +39,21 @@ class Pause:
     attempt: int
 
 
-Action = Start | Stop | Cancel | Pause
+@dataclass(frozen=True, slots=True)
+class GiveBack:
+    """This node is draining and has not begun the attempt. Only the node itself can know that it has not."""
+
+    task_id: TaskId
+    attempt: int
+
+
+Action = Start | Stop | Cancel | Pause | GiveBack
 
 
 def agenda(state: ClusterState, me: NodeId, incarnation: int, running: Mapping[TaskId, int]) -> list[Action]:
     """`running` maps each task that runs here to its attempt. An assignment to an earlier incarnation of
     this node is not ours: registering released it, or will."""
-    held = state.indexes.held_by(me)
+    held, node = state.indexes.held_by(me), state.nodes.get(me)
     actions: list[Action] = [
         Stop(task_id, attempt) for task_id, attempt in running.items() if held.get(task_id) != attempt
     ]
@@ -58,5 +66,6 @@ def agenda(state: ClusterState, me: NodeId, incarnation: int, running: Mapping[T
         elif task.pause_requested:
             actions.append(Pause(task_id, attempt))
         elif running.get(task_id) != attempt:
-            actions.append(Start(task))
+            drains = node is not None and node.draining
+            actions.append(GiveBack(task_id, attempt) if drains else Start(task))
     return actions

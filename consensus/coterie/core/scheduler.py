@@ -114,11 +114,8 @@ def _held(state: ClusterState, view: View, policy: PlanPolicy) -> Iterator[Comma
 def _correction(task: Task, node: Node | None, view: View, policy: PlanPolicy) -> Command | None:
     if node is None or node.status is NodeStatus.DOWN:
         return ReleaseTask(task.task_id, task.attempt, "its node is gone", lost=True)
-    if task.state is TaskState.SCHEDULED:
-        if node.draining:
-            return ReleaseTask(task.task_id, task.attempt, "its node is draining")
-        if view.now_ms > task.assigned_at_ms + policy.start_within_ms:
-            return ReleaseTask(task.task_id, task.attempt, "nobody started it", lost=True)
+    if task.state is TaskState.SCHEDULED and view.now_ms > task.assigned_at_ms + policy.start_within_ms:
+        return ReleaseTask(task.task_id, task.attempt, "nobody started it", lost=True)
     limit = task.attempt_timeout_ms
     if limit and view.now_ms > task.assigned_at_ms + limit + policy.attempt_slack_ms:
         return ExpireTask(task.task_id, task.attempt, ExpiryKind.ATTEMPT, view.dice)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from coterie.core.agenda import Action, Cancel, Pause, Start, Stop, agenda
+from coterie.core.agenda import Action, Cancel, GiveBack, Pause, Start, Stop, agenda
 from coterie.core.commands import (
     Command,
     ConfirmCancel,
@@ -138,10 +138,14 @@ class Worker:
                 self._cancel(task_id, attempt)
             case Pause(task_id, attempt):
                 self._pause(task_id, attempt)
+            case GiveBack(task_id, attempt):
+                self._give_back(task_id, attempt, "its node is draining")
 
     def _start(self, task: Task, state: ClusterState) -> None:
         if task.task_id in self._jobs or self._leaving or not self._may_start():
             return  # an earlier attempt is still ending, or we may not run anything now
+        if any((given.task_id, given.attempt) == (task.task_id, task.attempt) for given in self._confirming):
+            return  # it is being given back: the drain or the pause was called off too late
         job = self._factory.make(task, state.steps.get(task.task_id, ()))
         self._jobs[task.task_id] = job
         job.start(lambda: self._ended(job))
@@ -181,8 +185,11 @@ class Worker:
 
     def _pause(self, task_id: TaskId, attempt: int) -> None:
         """A running job leaves at its next completed step (see _drain); one that has not begun, at once."""
+        self._give_back(task_id, attempt, "paused")
+
+    def _give_back(self, task_id: TaskId, attempt: int, reason: str) -> None:
         if task_id not in self._jobs:
-            self._confirm(ReleaseTask(task_id, attempt, "paused"))
+            self._confirm(ReleaseTask(task_id, attempt, reason))
 
     def _drain(self, state: ClusterState) -> None:
         """On a draining node a job leaves at its next completed step, or when the deadline has passed; a job

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from coterie.core.agenda import Cancel, Pause, Start, Stop, agenda
+from coterie.core.agenda import Cancel, GiveBack, Pause, Start, Stop, agenda
 from coterie.core.commands import (
     Accepted,
     Command,
@@ -109,6 +109,8 @@ class SimNode:
                 case Cancel(task_id, attempt):
                     self._end(task_id, ConfirmCancel(task_id, attempt))
                 case Pause(task_id, attempt):
+                    self._pause(task_id, attempt)
+                case GiveBack(task_id, attempt):
                     self._pause(task_id, attempt)
 
     def _pause(self, task_id: TaskId, attempt: int) -> None:
