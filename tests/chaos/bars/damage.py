@@ -139,6 +139,7 @@ async def _come_back(scene: Scene, hit: Hit, applied: int) -> None:
     """The node starts, or says why it does not and is repaired as it says."""
     field = scene.field
     began, said_before = time.monotonic(), len(field.log_path(hit.node_id).read_bytes())
+    scene.lookout.last.pop(hit.node_id, None)  # what was seen of it before it was killed says nothing
     field.start_node(hit.node_id)
     if await _settled(scene, hit.node_id, applied):
         scene.outcomes["went on"] += 1
@@ -221,7 +222,12 @@ async def _compare(scene: Scene) -> None:
     hashes = await agreed_hashes(scene.field)
     shown = scene.hits[-VICTIMS_MAX * ROUNDS_AT_ONCE :]
     same = len(set(hashes.values())) == 1
-    scene.report.demand(same, f"states differ after {', '.join(map(str, shown))}: {hashes}")
+    ended = {
+        node_id: scene.field.log_tail(node_id)
+        for node_id in scene.field.node_ids
+        if not scene.field.alive(node_id)
+    }
+    scene.report.demand(same, f"states differ after {', '.join(map(str, shown))}: {hashes} {ended}")
 
 
 def _undo_copy(folder: Path) -> Undo:
