@@ -21,6 +21,7 @@ class SyncObj(membership.SyncObj):
     _pre_voters: frozenset[str] = frozenset()
     _voters: frozenset[str] = frozenset()
     _elect_now = False  # a majority has granted the pre-vote
+    _campaigns = False  # this step's library timer may start an election
     _by_transfer = False  # the running election was asked for by the leader
 
     def _use_journal(self, journal: Journal) -> None:
@@ -30,6 +31,7 @@ class SyncObj(membership.SyncObj):
 
     def _tick_election(self) -> None:
         """Before the library's own election timer: ask first, unless the leader told us to go."""
+        self._campaigns = False
         if self.__raftState == LEADER or self.__raftElectionDeadline >= self._now():
             return
         nobody_to_ask = self._others and not any(map(self._is_up, self._others))
@@ -42,6 +44,12 @@ class SyncObj(membership.SyncObj):
         self._by_transfer = self.__transferInProgress
         self._elect_now = False
         self._voters = frozenset()
+        self._campaigns = True
+
+    def __connectedToAnyone(self) -> bool:
+        """The library asks it when its own look at the clock says that an election is due. It looks a little
+        later than `_tick_election`: what that has not decided must not happen in between."""
+        return self._campaigns
 
     def _ask_pre_votes(self) -> None:
         self._restart_election_timer()

@@ -18,7 +18,7 @@ from pathlib import Path
 from tests.chaos.bars.bar import Bar, Setting
 from tests.chaos.field import READY_S, Field
 from tests.chaos.load import Load, Record
-from tests.chaos.lookout import Lookout
+from tests.chaos.lookout import ANSWER_S, Lookout
 from tests.chaos.report import Report
 from tests.chaos.tools import needs
 from tests.chaos.verdict import agreed_hashes, judge
@@ -163,13 +163,15 @@ async def _come_back(scene: Scene, hit: Hit, applied: int) -> None:
 
 async def _settled(scene: Scene, node_id: str, applied: int) -> bool:
     """True when the node has caught up, False when its process has ended."""
-    deadline = time.monotonic() + READY_S
+    called = time.monotonic()
+    deadline = called + READY_S
     while time.monotonic() < deadline:
         if not scene.field.alive(node_id):
             return False
         sight = scene.lookout.last.get(node_id)
         if (
             sight
+            and sight.at - called > ANSWER_S  # earlier ones may be answers of the killed process
             and time.monotonic() - sight.at < 1.0
             and sight.applied_index >= applied
             and sight.has_quorum
