@@ -35,6 +35,12 @@ def test_a_run_keeps_every_promise(seed: int) -> None:
     assert report.undecided == 0
 
 
+@pytest.mark.parametrize("seed", [136, 346])
+def test_nodes_that_all_have_just_started_are_no_end(seed: int) -> None:
+    """None has applied anything before a leader says what is committed: that was once taken for the end."""
+    assert simulate(seed, 3).violation == ""
+
+
 def test_the_runs_do_some_work() -> None:
     reports = [simulate(seed, SIZES[seed % 2]) for seed in range(1_000, 1_010)]
     assert sum(report.tasks for report in reports) > 120

@@ -118,11 +118,14 @@ def _expect_end(world: ClusterWorld) -> None:
 
 
 def _is_calm(world: ClusterWorld) -> bool:
+    """A node that has just started has applied nothing until a leader tells it what is committed: that all
+    have equally little is no end. Whatever any node has ever applied, all must have."""
     if len(world.processes) < len(world.ids) or any(client.is_busy for client in world.clients):
         return False
     members = [process.node.member for process in world.processes.values()]
     equal = len({member.applied_index for member in members}) == 1
-    return equal and not any(p.state.tasks or p.worker.jobs for p in world.processes.values())
+    complete = members[0].applied_index >= max(world.applied.log, default=0)
+    return equal and complete and not any(p.state.tasks or p.worker.jobs for p in world.processes.values())
 
 
 def _newest(world: ClusterWorld) -> ClusterState:
