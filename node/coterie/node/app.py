@@ -37,7 +37,7 @@ from coterie.node.skillhost import SkillHost
 from coterie.node.tls import TlsMaterial
 from coterie.node.version import VERSION
 from coterie.node.vitals import gauges, load_report, ready
-from coterie.node.wiring import dialer, listen_address, membership_keeper, registration, services
+from coterie.node.wiring import dialer, listen_address, membership_keeper, registration, services, skill_calls
 from coterie.node.worker import Worker, WorkerParts
 from coterie.raft.engine import RaftEngine
 from coterie.raft.errors import FatalRaftError, RemovedFromCluster
@@ -156,6 +156,7 @@ class NodeApp:
                 self.clock,
                 self.metrics,
                 self.engine.read_barrier,
+                skill_calls(self),
             )
         )
         self.coordinator = Coordinator(

@@ -20,6 +20,7 @@ from coterie.node.peer import PeerParts, PeerService
 from coterie.node.routes import Router, RouterParts
 from coterie.node.rpc import Gate
 from coterie.node.server import CLIENT_CALLS_MAX, Services
+from coterie.node.skill_calls import Handlers
 from coterie.node.version import VERSION
 from coterie.node.watch import Watcher
 
@@ -93,6 +94,11 @@ def services(app: NodeApp) -> Services:
         ClusterService(cluster_parts(app)),
         PeerService(peer_parts(app)),
     )
+
+
+def skill_calls(app: NodeApp) -> Handlers:
+    """What running skills may ask for."""
+    return {}
 
 
 def cluster_parts(app: NodeApp) -> ClusterParts:

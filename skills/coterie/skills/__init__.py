@@ -15,9 +15,20 @@ from __future__ import annotations
 
 from coterie.skills.context import SkillContext, SyncSkillContext
 from coterie.skills.decorator import Effects, skill
-from coterie.skills.errors import Cancelled, Fenced, NonRetryable, NotRecorded, SkillError, WaitTimedOut
+from coterie.skills.errors import (
+    CallFailed,
+    CallRefused,
+    Cancelled,
+    Fenced,
+    NonRetryable,
+    NotRecorded,
+    SkillError,
+    WaitTimedOut,
+)
 
 __all__ = [
+    "CallFailed",
+    "CallRefused",
     "Cancelled",
     "Effects",
     "Fenced",

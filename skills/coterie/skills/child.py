@@ -1,7 +1,7 @@
 """The child process: takes one run at a time from the node, runs the skill, sends the outcome.
 
-Frames from the node: `run` (see runframe), `cancel`, `reply` (to a step, checkpoint or wait).
-Frames to the node: `step`, `checkpoint`, `wait`, `progress`, `log`, and `done` (body: the result).
+Frames from the node: `run` (see runframe), `cancel`, `reply` (to a step, checkpoint, wait or call).
+Frames to the node: `step`, `checkpoint`, `wait`, `call`, `progress`, `log`, and `done` (body: the result).
 End of stream means that the node is gone, or done with this child: exit.
 """
 
@@ -21,9 +21,9 @@ from concurrent.futures import Future
 from concurrent.futures.thread import ThreadPoolExecutor
 from typing import Any
 
-from coterie.skills import confine
+from coterie.skills import confine, jsonio
 from coterie.skills.context import SkillContext
-from coterie.skills.errors import Fenced, NotRecorded
+from coterie.skills.errors import CallFailed, CallRefused, Fenced, NotRecorded, SkillError
 from coterie.skills.frames import Frame, FrameDecoder, FrameSocket, Header
 from coterie.skills.lease import LeaseBoard
 from coterie.skills.limits import Limits
@@ -88,6 +88,12 @@ class Child:
         reply = await self._request(header, b"")
         return None if reply.header.get("timed_out") else reply.body
 
+    async def call(self, name: str, args: Any) -> Any:
+        """See Link."""
+        body = jsonio.encode(args, f"the arguments of {name}", self._limits.step_bytes_max)
+        reply = await self._request({"op": "call", "name": name}, body)
+        return jsonio.decode(reply.body)
+
     def report_progress(self, percent: float, message: str) -> None:
         """See Link. The first report goes out at once, later ones at most every PROGRESS_INTERVAL_S."""
         self._progress = (percent, message)
@@ -114,16 +120,13 @@ class Child:
                 self._run_task.cancel()
 
     def _on_reply(self, frame: Frame) -> None:
-        header = frame.header
-        waiting = self._waiting.pop(header["id"], None)
+        waiting = self._waiting.pop(frame.header["id"], None)
         if waiting is None or waiting.done():
             return
-        if header.get("error") is None:
+        if frame.header.get("error") is None:
             waiting.set_result(frame)
-        elif header["error"] == "FENCED":
-            waiting.set_exception(Fenced(header["message"]))
         else:
-            waiting.set_exception(NotRecorded(header["message"]))
+            waiting.set_exception(_error_of(frame.header))
 
     async def _request(self, header: Header, body: bytes) -> Frame:
         self._requests += 1
@@ -265,6 +268,19 @@ def _has_foreign_threads() -> bool:
     return any(
         thread is not main and not thread.name.startswith(THREAD_NAME) for thread in threading.enumerate()
     )
+
+
+def _error_of(header: Header) -> SkillError:
+    """What the node's refusal of a request raises in the skill."""
+    message = header["message"]
+    match header["error"]:
+        case "FENCED":
+            return Fenced(message)
+        case "FAILED":
+            return CallFailed(message, code=header["code"])
+        case "REFUSED":
+            return CallRefused(message, code=header["code"])
+    return NotRecorded(message)
 
 
 def _leave(error: Exception | None) -> None:

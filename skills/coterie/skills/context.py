@@ -7,52 +7,19 @@ import inspect
 import logging
 import math
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from coterie.skills import jsonio
 from coterie.skills.errors import Cancelled, NonRetryable, WaitTimedOut
+from coterie.skills.link import Link, RunFacts
 
 STEP_NAME_CHARS_MAX = 128
 STEPS_MAX = 10_000
 PROGRESS_MESSAGE_CHARS_MAX = 1_024
 WAIT_S_MAX = 366 * 24 * 3_600
 _SIGNAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
-
-
-class Link(Protocol):
-    """The way to the node, as the context needs it."""
-
-    async def record_step(self, key: str, result: bytes) -> None:
-        """Return when the result is committed. Raises Fenced or NotRecorded."""
-
-    async def save_checkpoint(self, state: bytes) -> None:
-        """Return when the state is committed. Raises Fenced or NotRecorded."""
-
-    def report_progress(self, percent: float, message: str) -> None:
-        """Pass on the newest progress; earlier ones may be dropped."""
-
-    async def wait(self, reason: str, name: str, seen: int, timeout_ms: int) -> bytes | None:
-        """What came under that name after `seen` others; None: the wait ran out. Where nothing has come yet,
-        the run ends here, and a later attempt comes to this call again. Raises Fenced or NotRecorded."""
-
-    async def call_in_thread(self, function: Callable[[], Any]) -> Any:
-        """Run a blocking function beside the loop."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunFacts:
-    """What the node said about this run."""
-
-    task_id: str
-    attempt: int
-    node_id: str
-    steps: Mapping[str, bytes] = field(default_factory=dict)
-    checkpoint: bytes | None = None
-    step_bytes_max: int = 1024 * 1024
-    checkpoint_bytes_max: int = 1024 * 1024
 
 
 class SkillContext:

@@ -50,6 +50,18 @@ class WaitTimedOut(NonRetryable, TimeoutError):
     code = "WAIT_TIMED_OUT"
 
 
+class CallFailed(SkillError):
+    """The node could not do what the run asked for, for now; the attempt may be retried. `code` says what."""
+
+    code = "CALL_FAILED"
+
+
+class CallRefused(NonRetryable):
+    """The node refuses what the run asked for, and would again. `code` says why."""
+
+    code = "CALL_REFUSED"
+
+
 class Fenced(SkillError):
     """This attempt was deposed: the task runs elsewhere under a higher attempt number. Stop at once."""
 

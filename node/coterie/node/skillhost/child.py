@@ -22,7 +22,7 @@ from coterie.node.skillhost.nouns import (
 from coterie.node.skillhost.output import OutputPipe
 from coterie.node.skillhost.verdicts import SUSPENDED
 from coterie.node.skillhost.zygote import Zygote
-from coterie.skills import Fenced
+from coterie.skills import CallFailed, CallRefused, Fenced
 from coterie.skills.context import (
     PROGRESS_MESSAGE_CHARS_MAX,
     STEP_NAME_CHARS_MAX,
@@ -167,7 +167,7 @@ class Child:
         match header["op"]:
             case "done":
                 self._finish(header, body)
-            case "step" | "checkpoint" | "wait":
+            case "step" | "checkpoint" | "wait" | "call":
                 self._accept_request(run, header, body)
             case "progress":
                 percent = float(header["percent"])
@@ -210,6 +210,8 @@ class Child:
         """The request as a call of the port. Raises ValueError for what no child sends."""
         if header["op"] == "wait":
             return run.port.wait(_wait_of(header))
+        if header["op"] == "call":
+            return run.port.call(str(header["name"])[:STEP_NAME_CHARS_MAX], body)
         if header["op"] == "checkpoint":
             return _answered(run.port.save_checkpoint(body))
         run.steps_taken += 1
@@ -231,8 +233,7 @@ class Child:
             self._owner.kill_run(run, SkillOutcome("fenced", code="FENCED", message=str(error)))
             return
         except Exception as error:
-            log.warning("a request of a skill failed: task_id=%s %r", run.job.task_id, error)
-            reply |= {"error": "NOT_RECORDED", "message": clip(str(error), self._limits.message_chars_max)}
+            reply |= _refusal(error, run.job.task_id, self._limits.message_chars_max)
         if self.run is run:
             self._frames.send({**reply, "timed_out": payload is None}, payload or b"")
 
@@ -260,6 +261,16 @@ def _open_ends() -> tuple[socket.socket, socket.socket, int, int]:
         theirs.close()
         raise
     return ours, theirs, output_out, output_in
+
+
+def _refusal(error: Exception, task_id: str, chars_max: int) -> Header:
+    """The header that tells the skill of `error`."""
+    message = clip(str(error), chars_max)
+    if isinstance(error, CallFailed | CallRefused):
+        kind = "FAILED" if isinstance(error, CallFailed) else "REFUSED"
+        return {"error": kind, "code": error.code, "message": message}
+    log.warning("a request of a skill failed: task_id=%s %r", task_id, error)
+    return {"error": "NOT_RECORDED", "message": message}
 
 
 async def _answered(work: Coroutine[Any, Any, None]) -> bytes:

@@ -107,6 +107,9 @@ class JobPort(Protocol):
     async def wait(self, wait: SkillWait) -> bytes | None:
         """The signal's payload; None: the wait ran out. Raises Suspended, or coterie.skills.Fenced."""
 
+    async def call(self, name: str, args: bytes) -> bytes:
+        """Do what the skill asks for, JSON in and out. Raises CallFailed, CallRefused, Fenced, Suspended."""
+
     def report_progress(self, percent: float, message: str) -> None:
         """Percent is 0..100. Called some ten times a second at most."""
 
