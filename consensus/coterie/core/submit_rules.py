@@ -23,9 +23,15 @@ def submit(state: ClusterState, command: SubmitTask, moment: Moment) -> Outcome:
     if refused is not None:
         return refused
     _remember(state, command.tenant, command.request_id, command.digest, command.task_id, moment)
+    return Accepted(create(state, command, moment).task_id)
+
+
+def create(state: ClusterState, command: SubmitTask, moment: Moment, detail: str = "") -> Task:
+    """Put the task in the queue, as any rule may that makes tasks: whether it may be there is the caller's to
+    decide before (see `full`), and that no task has its id."""
     task = _enter(state, _new_task(state, command, moment.at_ms), command.steps)
-    state.outbox.append(Event("submitted", task, moment.index, moment.at_ms))
-    return Accepted(task.task_id)
+    state.outbox.append(Event("submitted", task, moment.index, moment.at_ms, detail))
+    return task
 
 
 def _enter(state: ClusterState, task: Task, steps: tuple[Step, ...]) -> Task:
