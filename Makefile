@@ -2,6 +2,7 @@
 #
 #   make demo                 three nodes work through real files while nodes are killed
 #   make test                 all tests
+#   make demo SCENE=drain     another scene; `make demo ARGS=--help` names them all
 #   make demo ARGS="--help"   options are passed on
 
 SHELL  := /bin/sh
@@ -12,6 +13,7 @@ SEEDS  ?= 2000
 CLUSTER_SEEDS ?= 600
 MINUTES ?= 5
 ARGS   ?=
+SCENE  ?=
 PYTHON ?=
 
 # The first Python that is new enough; `make setup PYTHON=python3.12` chooses another.
@@ -44,7 +46,7 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 demo: $(STAMP)  ## the main job on real input, with nodes killed on the way
-	$(BIN)/python -m coterie.node.demo $(ARGS)
+	$(BIN)/python -m coterie.node.demo $(if $(SCENE),--scene $(SCENE)) $(ARGS)
 
 test: $(STAMP)  ## unit, property and real-process tests
 	$(BIN)/python -m pytest -m "not chaos" $(ARGS)
