@@ -10,6 +10,7 @@ from coterie.core.commands import (
     AdvanceClock,
     AssignTask,
     BeginLeadership,
+    CancelChildren,
     CancelTask,
     Command,
     ConfigureCluster,
@@ -35,11 +36,13 @@ from coterie.core.commands import (
     SetLimit,
     SetTenant,
     SignalTask,
+    SpawnChild,
     StartTask,
     SubmitTask,
     SuspendTask,
     TakeTokens,
 )
+from coterie.core.families import child_id
 from coterie.core.machine import apply
 from coterie.core.nouns import (
     Data,
@@ -58,6 +61,7 @@ from coterie.core.nouns import (
 )
 from coterie.core.quotas import Limit, Tenant
 from coterie.core.state import ClusterState, Moment
+from coterie.core.transitions import HELD
 
 
 def submit_command(task_id: str = "t1", **changes: Any) -> SubmitTask:
@@ -147,6 +151,7 @@ class RandomLog:
         makers = [self._submit, self._submit, self._node, self._assign, self._assign, self._report]
         makers += [self._report, self._report, self._report, self._operator, self._policy]
         makers += [self._control, self._limits]
+        makers += [self._family]
         return self.random.choice(makers)()
 
     def _task(self) -> tuple[TaskId, int]:
@@ -194,6 +199,26 @@ class RandomLog:
             AdvanceClock(self.cluster.now_ms + self.random.randint(-5, 1)),
         ]
         return self.random.choice(controls)
+
+    def _family(self) -> Command:
+        held = [task for task in self.cluster.state.tasks.values() if task.state in HELD]
+        task_id, attempt = self._task()
+        if held and self.random.random() < 0.9:
+            task_id, attempt = held[0].task_id, held[0].attempt
+        asked = submit_command(
+            child_id(task_id, str(self.random.randint(1, 6))),
+            parent_id=task_id,
+            digest=self.random.choice([b"a", b"a", b"b"]),
+        )
+        group, seen, stop_after = self.random.choice(["g1", "g1", "g2"]), self.random.choice([0, 1]), 1
+        wait = (WaitReason.CHILD, group, seen, 0, self.random.choice([0, stop_after]))
+        orders: list[Command] = [
+            SpawnChild(attempt, group, asked),
+            SpawnChild(attempt, group, asked),
+            SuspendTask(task_id, attempt, *wait),
+            CancelChildren(task_id, attempt, group, "enough"),
+        ]
+        return self.random.choice(orders)
 
     def _limits(self) -> Command:
         parts = {name: self.random.choice(["", "", "*"]) for name in ("tenant", "agent", "key")}

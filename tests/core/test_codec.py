@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 
 from coterie.core.canonical import canonical, state_hash
 from coterie.core.commands import Command
+from coterie.core.families import Child, ChildEnd
 from coterie.core.machine import RULES
 from coterie.core.nouns import (
     Data,
@@ -39,7 +40,22 @@ COMMANDS = get_args(Command)
 
 @pytest.mark.parametrize(
     "record",
-    [*COMMANDS, Task, Node, Request, Policy, Step, Meta, Limit, Bucket, Tenant, Share, DeadLetter],
+    [
+        *COMMANDS,
+        Task,
+        Node,
+        Request,
+        Policy,
+        Step,
+        Meta,
+        Limit,
+        Bucket,
+        Tenant,
+        Share,
+        DeadLetter,
+        Child,
+        ChildEnd,
+    ],
     ids=lambda r: r.__name__,
 )
 def test_every_record_has_a_message_with_the_same_fields(record: type) -> None:

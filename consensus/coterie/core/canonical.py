@@ -9,6 +9,8 @@ from typing import Any
 
 from coterie.core.state import ClusterState
 
+PORTION = 500  # records of a family that are hashed together
+
 
 def canonical(value: Any) -> bytes:
     """A type-tagged, length-prefixed encoding of None, bool, int, str, bytes, tuples and frozen records.
@@ -79,4 +81,7 @@ def state_hash(state: ClusterState) -> str:
     for named in (state.limits, state.tenants, state.shares):
         for name in sorted(named):
             digest.update(canonical(named[name]))
+    for parent_id in sorted(state.families):
+        for part in state.families[parent_id].parts(parent_id, PORTION):
+            digest.update(canonical(part))
     return digest.hexdigest()

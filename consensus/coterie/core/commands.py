@@ -5,25 +5,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from coterie.core.child_commands import CancelChildren as CancelChildren
+from coterie.core.child_commands import SpawnChild as SpawnChild
 from coterie.core.nouns import (
-    NO_CONSTRAINTS,
     NO_DATA,
-    NO_PARENT,
-    Constraints,
     Data,
     ExpiryKind,
     Label,
     NodeId,
     NodeStatus,
     Policy,
-    RetryPolicy,
     SkillRef,
-    Step,
     TaskError,
     TaskId,
     WaitReason,
 )
 from coterie.core.quotas import Limit, Tenant
+from coterie.core.submit_command import SubmitTask as SubmitTask
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,29 +31,6 @@ class ConfigureCluster:
     cluster_id: str
     cluster_name: str
     policy: Policy
-
-
-@dataclass(frozen=True, slots=True)
-class SubmitTask:
-    task_id: TaskId
-    tenant: str
-    type: str
-    payload: Data
-    priority: int
-    retry: RetryPolicy
-    request_id: str = ""
-    digest: bytes = b""  # of the request's body: tells a retry from a reuse of its id
-    attempt_timeout_ms: int = 0
-    deadline_after_ms: int = 0
-    start_delay_ms: int = 0
-    checkpointing: bool = True
-    labels: tuple[Label, ...] = ()
-    constraints: Constraints = NO_CONSTRAINTS
-    key: str = ""
-    agent: str = ""
-    parent_id: TaskId = NO_PARENT
-    retry_of: TaskId = NO_PARENT
-    steps: tuple[Step, ...] = ()  # completed by the run this one repeats: not run again
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +154,7 @@ class SuspendTask:
     name: str = ""
     seen: int = 0  # signals of that name it has had; for CHILD: children it does not wait for
     timeout_ms: int = 0  # 0: none
+    stop_after: int = 0  # for a CHILD group: that many failed children end the wait; 0: no number does
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,6 +302,8 @@ Command = (
     | SetTenant
     | TakeTokens
     | AdvanceClock
+    | SpawnChild
+    | CancelChildren
 )
 
 

@@ -131,13 +131,17 @@ def suspend(state: ClusterState, command: SuspendTask, moment: Moment) -> Outcom
         end_cancelled(state, task, moment)
         return Rejected("CANCELLED", "the task was cancelled before it began to wait")
     until_ms = moment.at_ms + command.timeout_ms if command.timeout_ms > 0 else 0
-    after = evolve(task, wait=Wait(command.reason, command.name, command.seen, until_ms))
+    after = evolve(task, wait=_wait_of(command, until_ms))
     if wait_is_over(state, after):
         return Rejected("WAIT_OVER", f"{command.name or 'what it waits for'} is there already")
     to = TaskState.PAUSED if task.pause_requested else TaskState.WAITING
     after = evolve(after, state=to, pause_requested=False)
     change_task(state, task, after, moment, to.name.lower(), command.name)
     return Accepted(task.task_id)
+
+
+def _wait_of(command: SuspendTask, until_ms: int) -> Wait:
+    return Wait(command.reason, command.name, command.seen, until_ms, command.stop_after)
 
 
 def hurry(state: ClusterState, command: RetryTask, moment: Moment) -> Outcome:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from coterie.core.commands import Rejected
 from coterie.core.fairness import note_let_go
+from coterie.core.families import ChildEnd
 from coterie.core.nouns import (
     NO_DATA,
     DeadLetter,
     Event,
     Step,
     Task,
+    TaskError,
     TaskId,
     TaskState,
+    Wait,
     WaitReason,
     evolve,
 )
@@ -19,6 +22,7 @@ from coterie.core.state import ClusterState, Moment, held
 from coterie.core.transitions import HELD, TERMINAL, is_legal
 
 FINISHED_OVERHEAD_BYTES = 1_000
+CHILD_MESSAGE_CHARS_MAX = 500
 
 
 def add_task(state: ClusterState, task: Task) -> None:
@@ -120,8 +124,27 @@ def _tell_family(state: ClusterState, after: Task, moment: Moment) -> None:
     if after.state is not TaskState.SUCCEEDED and state.indexes.children_of(after.task_id):
         note_end(state, after.task_id, f"its parent ended as {after.state.name}")
     parent = state.tasks.get(after.parent_id) if after.parent_id else None
+    if parent is not None and parent.task_id in state.families:
+        _note_end_of_child(state, after)
+    if after.task_id in state.families:
+        state.indexes.live_bytes -= state.families.pop(after.task_id).bytes_held
     if parent is not None and parent.wait is not None and parent.wait.reason is WaitReason.CHILD:
         wake_if_over(state, parent, moment)
+
+
+def _note_end_of_child(state: ClusterState, after: Task) -> None:
+    """What its parent has to know of it stays when the task itself is forgotten."""
+    family = state.families[after.parent_id]
+    place = family.place_of(after.task_id)
+    if place is None:
+        return
+    error = after.error
+    if after.state is not TaskState.SUCCEEDED:
+        error = error or TaskError(after.state.name, after.cancel_reason, retryable=False)
+        error = TaskError(error.code, error.message[:CHILD_MESSAGE_CHARS_MAX], error.retryable)
+    before = family.bytes_held
+    family.end(ChildEnd(place, after.state, after.result, error))
+    state.indexes.live_bytes += family.bytes_held - before
 
 
 def note_end(state: ClusterState, task_id: TaskId, reason: str) -> None:
@@ -169,8 +192,19 @@ def wait_is_over(state: ClusterState, task: Task) -> bool:
     if wait is None:
         return True
     if wait.reason is WaitReason.CHILD:
-        return len(state.indexes.children_of(task.task_id)) <= wait.seen
+        return _children_are_over(state, task, wait)
     return sum(signal.name == wait.name for signal in task.signals) > wait.seen
+
+
+def _children_are_over(state: ClusterState, task: Task, wait: Wait) -> bool:
+    """Few enough children are open; or so many have failed that waiting for the others makes no sense."""
+    family = state.families.get(task.task_id)
+    if not wait.name:
+        return len(state.indexes.children_of(task.task_id)) <= wait.seen
+    if family is None:
+        return True
+    group = family.group(wait.name)
+    return group.open <= wait.seen or 0 < wait.stop_after <= group.failed
 
 
 def wake_if_over(state: ClusterState, task: Task, moment: Moment) -> None:

@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from coterie.core import control_rules, limit_rules, node_rules, retry_rules, submit_rules, task_rules
+from coterie.core import (
+    child_rules,
+    control_rules,
+    limit_rules,
+    node_rules,
+    retry_rules,
+    submit_rules,
+    task_rules,
+)
 from coterie.core.commands import (
     Accepted,
     AdvanceClock,
     AssignTask,
     BeginLeadership,
+    CancelChildren,
     CancelTask,
     Command,
     ConfigureCluster,
@@ -37,6 +46,7 @@ from coterie.core.commands import (
     SetLimit,
     SetTenant,
     SignalTask,
+    SpawnChild,
     StartTask,
     SubmitTask,
     SuspendTask,
@@ -108,4 +118,6 @@ RULES: dict[type, Rule] = {
     SetTenant: limit_rules.set_tenant,
     TakeTokens: limit_rules.take_tokens,
     AdvanceClock: limit_rules.advance,
+    SpawnChild: child_rules.spawn,
+    CancelChildren: child_rules.cancel_open,
 }

@@ -176,9 +176,10 @@ class Wait:
     """What a suspended task waits for."""
 
     reason: WaitReason  # SIGNAL, APPROVAL, TIMER or CHILD
-    name: str = ""  # of the signal
+    name: str = ""  # of the signal; for CHILD: of the group, or empty for all
     seen: int = 0  # signals of that name it has had; for CHILD: children it does not wait for
     until_ms: int = 0  # when it goes on without; 0: never
+    stop_after: int = 0  # for a CHILD group: that many failed children end the wait; 0: no number does
 
 
 @dataclass(frozen=True, slots=True)

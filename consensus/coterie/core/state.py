@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
+from coterie.core.families import Family
 from coterie.core.indexes import TaskIndexes
 from coterie.core.nouns import (
     Anchor,
@@ -71,6 +72,7 @@ class ClusterState:
     buckets: OrderedDict[str, Bucket] = field(default_factory=OrderedDict)  # the one used last is last
     tenants: dict[str, Tenant] = field(default_factory=dict)
     shares: dict[str, Share] = field(default_factory=dict)
+    families: dict[TaskId, Family] = field(default_factory=dict)
     indexes: TaskIndexes = field(init=False, compare=False)
     outbox: list[Event] = field(default_factory=list, compare=False)  # drained by the shell per entry
     ended_parents: list[tuple[TaskId, str]] = field(default_factory=list, compare=False)  # see settle
@@ -107,6 +109,7 @@ class ClusterState:
             self.indexes.by_state[task.state] += 1
             if number % REBUILD_TASKS == 0:
                 yield
+        indexes.live_bytes += sum(family.bytes_held for family in self.families.values())
         for letter in self.dead_letters.values():
             self.indexes.add_dead_letter(letter.task)
 
@@ -125,6 +128,7 @@ class ClusterState:
             buckets=self.buckets.copy(),
             tenants=dict(self.tenants),
             shares=dict(self.shares),
+            families={task_id: family.view() for task_id, family in self.families.items()},
         )
 
 

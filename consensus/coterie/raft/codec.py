@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from coterie.core import commands as c
+from coterie.core import families as f
 from coterie.core import nouns as n
 from coterie.core import quotas as q
 from coterie.core.state import FORMAT as STATE_FORMAT
@@ -27,6 +28,7 @@ from coterie.v1 import log_pb2 as pb
 
 T = TypeVar("T")
 VERSION = 1  # an entry that older versions must not skip or read by half says so: Batch.needs
+FAMILY_RECORDS = 200  # children in one slice
 SLICE_RECORDS = 50  # a slice is made, and read, without a turn for the event loop
 
 
@@ -194,8 +196,10 @@ def decode(record: type[T], raw: bytes) -> T:
     return typing.cast(T, codec.read(codec.message.FromString(raw)))  # type: ignore[attr-defined]
 
 
-def _slices(items: Iterator[T], fill: Callable[[pb.StateSlice, T], None]) -> Iterator[bytes]:
-    while part := list(islice(items, SLICE_RECORDS)):
+def _slices(
+    items: Iterator[T], fill: Callable[[pb.StateSlice, T], None], records: int = SLICE_RECORDS
+) -> Iterator[bytes]:
+    while part := list(islice(items, records)):
         piece = pb.StateSlice()
         for item in part:
             fill(piece, item)
@@ -223,12 +227,19 @@ def encode_state(state: ClusterState) -> Iterator[bytes]:
 
 def _more(state: ClusterState) -> Iterator[bytes]:
     letter, limit, bucket = codec_for(n.DeadLetter), codec_for(q.Limit), codec_for(q.Bucket)
-    tenant, share = codec_for(q.Tenant), codec_for(q.Share)
+    tenant, share, part = codec_for(q.Tenant), codec_for(q.Share), codec_for(f.FamilyPart)
     yield from _slices(iter(state.dead_letters.values()), lambda s, x: letter.fill(x, s.dead_letters.add()))
     yield from _slices(iter(state.limits.values()), lambda s, x: limit.fill(x, s.limits.add()))
     yield from _slices(iter(state.buckets.values()), lambda s, x: bucket.fill(x, s.buckets.add()))
     yield from _slices(iter(state.tenants.values()), lambda s, x: tenant.fill(x, s.tenants.add()))
     yield from _slices(iter(state.shares.values()), lambda s, x: share.fill(x, s.shares.add()))
+
+    yield from _slices(_family_parts(state), lambda s, x: part.fill(x, s.family_parts.add()), 1)
+
+
+def _family_parts(state: ClusterState) -> Iterator[f.FamilyPart]:
+    for parent_id, family in state.families.items():
+        yield from family.parts(parent_id, FAMILY_RECORDS)
 
 
 def fill_task(message: pb.TaskWithSteps, task: n.Task, steps: Iterable[n.Step]) -> None:
@@ -291,3 +302,5 @@ def _read_more(state: ClusterState, piece: pb.StateSlice) -> None:
         state.tenants[tenant.tenant] = tenant
     for share in (codec_for(q.Share).read(message) for message in piece.shares):
         state.shares[share.tenant] = share
+    for part in (codec_for(f.FamilyPart).read(message) for message in piece.family_parts):
+        state.families.setdefault(part.parent_id, f.Family()).add(part)

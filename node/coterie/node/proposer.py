@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from coterie.core.commands import AssignTask, Command, Outcome, ReportProgress, SubmitTask
+from coterie.core.commands import AssignTask, Command, Outcome, ReportProgress, SpawnChild, SubmitTask
 from coterie.core.ports import Engine, NotCommitted
 from coterie.node.metrics import NodeMetrics
 from coterie.raft import codec
@@ -18,7 +18,12 @@ BYTES_MAX = 1 << 20  # per entry, unless a single command is larger
 IN_FLIGHT_MAX = 2  # entries not yet answered
 TRY_S = 5.0  # one try; the same commands are proposed again until the caller's deadline
 RETRY_PAUSE_S = 0.02
-GROWING = (SubmitTask, AssignTask, ReportProgress)  # not taken while the disks are too full for new work
+GROWING = (
+    SubmitTask,
+    SpawnChild,
+    AssignTask,
+    ReportProgress,
+)  # not taken while the disks are too full for new work
 LATE_S = 0.02  # the engine knows better why it is late than a clock does: it goes first
 
 

@@ -1014,12 +1014,14 @@ class SuspendTask(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     SEEN_FIELD_NUMBER: _builtins.int
     TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    STOP_AFTER_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     attempt: _builtins.int
     reason: _builtins.int
     name: _builtins.str
     seen: _builtins.int
     timeout_ms: _builtins.int
+    stop_after: _builtins.int
     def __init__(
         self,
         *,
@@ -1029,10 +1031,11 @@ class SuspendTask(_message.Message):
         name: _builtins.str = ...,
         seen: _builtins.int = ...,
         timeout_ms: _builtins.int = ...,
+        stop_after: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "name", b"name", "reason", b"reason", "seen", b"seen", "task_id", b"task_id", "timeout_ms", b"timeout_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "name", b"name", "reason", b"reason", "seen", b"seen", "stop_after", b"stop_after", "task_id", b"task_id", "timeout_ms", b"timeout_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1227,6 +1230,60 @@ class AdvanceClock(_message.Message):
 Global___AdvanceClock: _TypeAlias = AdvanceClock  # noqa: Y015
 
 @_typing.final
+class SpawnChild(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    attempt: _builtins.int
+    group: _builtins.str
+    @_builtins.property
+    def task(self) -> Global___SubmitTask: ...
+    def __init__(
+        self,
+        *,
+        attempt: _builtins.int = ...,
+        group: _builtins.str = ...,
+        task: Global___SubmitTask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "group", b"group", "task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SpawnChild: _TypeAlias = SpawnChild  # noqa: Y015
+
+@_typing.final
+class CancelChildren(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    parent_id: _builtins.str
+    attempt: _builtins.int
+    group: _builtins.str
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        parent_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        group: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "group", b"group", "parent_id", b"parent_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelChildren: _TypeAlias = CancelChildren  # noqa: Y015
+
+@_typing.final
 class Command(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1260,6 +1317,8 @@ class Command(_message.Message):
     SET_TENANT_FIELD_NUMBER: _builtins.int
     TAKE_TOKENS_FIELD_NUMBER: _builtins.int
     ADVANCE_CLOCK_FIELD_NUMBER: _builtins.int
+    SPAWN_CHILD_FIELD_NUMBER: _builtins.int
+    CANCEL_CHILDREN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def configure_cluster(self) -> Global___ConfigureCluster: ...
     @_builtins.property
@@ -1320,6 +1379,10 @@ class Command(_message.Message):
     def take_tokens(self) -> Global___TakeTokens: ...
     @_builtins.property
     def advance_clock(self) -> Global___AdvanceClock: ...
+    @_builtins.property
+    def spawn_child(self) -> Global___SpawnChild: ...
+    @_builtins.property
+    def cancel_children(self) -> Global___CancelChildren: ...
     def __init__(
         self,
         *,
@@ -1353,12 +1416,14 @@ class Command(_message.Message):
         set_tenant: Global___SetTenant | None = ...,
         take_tokens: Global___TakeTokens | None = ...,
         advance_clock: Global___AdvanceClock | None = ...,
+        spawn_child: Global___SpawnChild | None = ...,
+        cancel_children: Global___CancelChildren | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["advance_clock", b"advance_clock", "assign_task", b"assign_task", "begin_leadership", b"begin_leadership", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "delete_limit", b"delete_limit", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "finish_task", b"finish_task", "forget_node", b"forget_node", "mark_node", b"mark_node", "pause_task", b"pause_task", "purge_dead_letters", b"purge_dead_letters", "record_step", b"record_step", "register_node", b"register_node", "release_task", b"release_task", "replay_task", b"replay_task", "report_progress", b"report_progress", "resume_task", b"resume_task", "retry_task", b"retry_task", "save_checkpoint", b"save_checkpoint", "set_drain", b"set_drain", "set_limit", b"set_limit", "set_tenant", b"set_tenant", "signal_task", b"signal_task", "start_task", b"start_task", "submit_task", b"submit_task", "suspend_task", b"suspend_task", "take_tokens", b"take_tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["advance_clock", b"advance_clock", "assign_task", b"assign_task", "begin_leadership", b"begin_leadership", "cancel_children", b"cancel_children", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "delete_limit", b"delete_limit", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "finish_task", b"finish_task", "forget_node", b"forget_node", "mark_node", b"mark_node", "pause_task", b"pause_task", "purge_dead_letters", b"purge_dead_letters", "record_step", b"record_step", "register_node", b"register_node", "release_task", b"release_task", "replay_task", b"replay_task", "report_progress", b"report_progress", "resume_task", b"resume_task", "retry_task", b"retry_task", "save_checkpoint", b"save_checkpoint", "set_drain", b"set_drain", "set_limit", b"set_limit", "set_tenant", b"set_tenant", "signal_task", b"signal_task", "spawn_child", b"spawn_child", "start_task", b"start_task", "submit_task", b"submit_task", "suspend_task", b"suspend_task", "take_tokens", b"take_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["advance_clock", b"advance_clock", "assign_task", b"assign_task", "begin_leadership", b"begin_leadership", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "delete_limit", b"delete_limit", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "finish_task", b"finish_task", "forget_node", b"forget_node", "mark_node", b"mark_node", "pause_task", b"pause_task", "purge_dead_letters", b"purge_dead_letters", "record_step", b"record_step", "register_node", b"register_node", "release_task", b"release_task", "replay_task", b"replay_task", "report_progress", b"report_progress", "resume_task", b"resume_task", "retry_task", b"retry_task", "save_checkpoint", b"save_checkpoint", "set_drain", b"set_drain", "set_limit", b"set_limit", "set_tenant", b"set_tenant", "signal_task", b"signal_task", "start_task", b"start_task", "submit_task", b"submit_task", "suspend_task", b"suspend_task", "take_tokens", b"take_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advance_clock", b"advance_clock", "assign_task", b"assign_task", "begin_leadership", b"begin_leadership", "cancel_children", b"cancel_children", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "delete_limit", b"delete_limit", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "finish_task", b"finish_task", "forget_node", b"forget_node", "mark_node", b"mark_node", "pause_task", b"pause_task", "purge_dead_letters", b"purge_dead_letters", "record_step", b"record_step", "register_node", b"register_node", "release_task", b"release_task", "replay_task", b"replay_task", "report_progress", b"report_progress", "resume_task", b"resume_task", "retry_task", b"retry_task", "save_checkpoint", b"save_checkpoint", "set_drain", b"set_drain", "set_limit", b"set_limit", "set_tenant", b"set_tenant", "signal_task", b"signal_task", "spawn_child", b"spawn_child", "start_task", b"start_task", "submit_task", b"submit_task", "suspend_task", b"suspend_task", "take_tokens", b"take_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["configure_cluster", "submit_task", "assign_task", "start_task", "record_step", "save_checkpoint", "report_progress", "finish_task", "fail_attempt", "release_task", "cancel_task", "confirm_cancel", "expire_task", "register_node", "mark_node", "set_drain", "begin_leadership", "forget_node", "pause_task", "resume_task", "signal_task", "suspend_task", "retry_task", "replay_task", "purge_dead_letters", "set_limit", "delete_limit", "set_tenant", "take_tokens", "advance_clock"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["configure_cluster", "submit_task", "assign_task", "start_task", "record_step", "save_checkpoint", "report_progress", "finish_task", "fail_attempt", "release_task", "cancel_task", "confirm_cancel", "expire_task", "register_node", "mark_node", "set_drain", "begin_leadership", "forget_node", "pause_task", "resume_task", "signal_task", "suspend_task", "retry_task", "replay_task", "purge_dead_letters", "set_limit", "delete_limit", "set_tenant", "take_tokens", "advance_clock", "spawn_child", "cancel_children"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -1591,10 +1656,12 @@ class Wait(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     SEEN_FIELD_NUMBER: _builtins.int
     UNTIL_MS_FIELD_NUMBER: _builtins.int
+    STOP_AFTER_FIELD_NUMBER: _builtins.int
     reason: _builtins.int
     name: _builtins.str
     seen: _builtins.int
     until_ms: _builtins.int
+    stop_after: _builtins.int
     def __init__(
         self,
         *,
@@ -1602,10 +1669,11 @@ class Wait(_message.Message):
         name: _builtins.str = ...,
         seen: _builtins.int = ...,
         until_ms: _builtins.int = ...,
+        stop_after: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason", "seen", b"seen", "until_ms", b"until_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason", "seen", b"seen", "stop_after", b"stop_after", "until_ms", b"until_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1738,6 +1806,90 @@ class Share(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Share: _TypeAlias = Share  # noqa: Y015
+
+@_typing.final
+class Child(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    group: _builtins.str
+    digest: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        group: _builtins.str = ...,
+        digest: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "group", b"group", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Child: _TypeAlias = Child  # noqa: Y015
+
+@_typing.final
+class ChildEnd(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLACE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    place: _builtins.int
+    state: _builtins.int
+    @_builtins.property
+    def result(self) -> Global___Data: ...
+    @_builtins.property
+    def error(self) -> Global___TaskError: ...
+    def __init__(
+        self,
+        *,
+        place: _builtins.int = ...,
+        state: _builtins.int = ...,
+        result: Global___Data | None = ...,
+        error: Global___TaskError | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "place", b"place", "result", b"result", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChildEnd: _TypeAlias = ChildEnd  # noqa: Y015
+
+@_typing.final
+class FamilyPart(_message.Message):
+    """A family may be large: it comes in parts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_ID_FIELD_NUMBER: _builtins.int
+    BEGUN_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    parent_id: _builtins.str
+    @_builtins.property
+    def begun(self) -> _containers.RepeatedCompositeFieldContainer[Global___Child]: ...
+    @_builtins.property
+    def ended(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChildEnd]: ...
+    def __init__(
+        self,
+        *,
+        parent_id: _builtins.str = ...,
+        begun: _abc.Iterable[Global___Child] | None = ...,
+        ended: _abc.Iterable[Global___ChildEnd] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begun", b"begun", "ended", b"ended", "parent_id", b"parent_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FamilyPart: _TypeAlias = FamilyPart  # noqa: Y015
 
 @_typing.final
 class Node(_message.Message):
@@ -1964,6 +2116,7 @@ class StateSlice(_message.Message):
     BUCKETS_FIELD_NUMBER: _builtins.int
     TENANTS_FIELD_NUMBER: _builtins.int
     SHARES_FIELD_NUMBER: _builtins.int
+    FAMILY_PARTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def meta(self) -> Global___Meta: ...
     @_builtins.property
@@ -1986,6 +2139,8 @@ class StateSlice(_message.Message):
     def tenants(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tenant]: ...
     @_builtins.property
     def shares(self) -> _containers.RepeatedCompositeFieldContainer[Global___Share]: ...
+    @_builtins.property
+    def family_parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___FamilyPart]: ...
     def __init__(
         self,
         *,
@@ -2000,10 +2155,11 @@ class StateSlice(_message.Message):
         buckets: _abc.Iterable[Global___Bucket] | None = ...,
         tenants: _abc.Iterable[Global___Tenant] | None = ...,
         shares: _abc.Iterable[Global___Share] | None = ...,
+        family_parts: _abc.Iterable[Global___FamilyPart] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchors", b"anchors", "buckets", b"buckets", "dead_letters", b"dead_letters", "finished", b"finished", "limits", b"limits", "meta", b"meta", "nodes", b"nodes", "requests", b"requests", "shares", b"shares", "tasks", b"tasks", "tenants", b"tenants"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchors", b"anchors", "buckets", b"buckets", "dead_letters", b"dead_letters", "family_parts", b"family_parts", "finished", b"finished", "limits", b"limits", "meta", b"meta", "nodes", b"nodes", "requests", b"requests", "shares", b"shares", "tasks", b"tasks", "tenants", b"tenants"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
