@@ -214,6 +214,7 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
         await reader.barrier(request.read_mode, seconds_left(context))
         reader.has_whole_history(request.read_mode)
         page = await reader.page(query, before, limit)
+        reader.has_whole_history(request.read_mode)  # a snapshot may have been installed meanwhile
         response = tasks_pb2.ListTasksResponse()
         size = 0
         for found in page:

@@ -88,8 +88,9 @@ class Reader:
 
     async def in_history(self, task_id: TaskId) -> bool:
         """Whether a task of that id has ended. Raises ApiError UNAVAILABLE when this node cannot know."""
+        behind = self._catching_up()  # the gap may be filled while the ledger answers without it
         found = await self.find(task_id)
-        if found is None and self._catching_up():
+        if found is None and (behind or self._catching_up()):
             raise _catching_up(
                 f"whether task {task_id} exists is among the history that this node still copies"
             )
@@ -101,9 +102,10 @@ class Reader:
         found = await self.find(task_id)
         if found is None:
             await self._engine.read_barrier(min(timeout_s, BARRIER_S))
+            behind = self._catching_up()  # before the ledger is asked: it may be filled just afterwards
             found = await self.find(task_id)
-        if found is None and self._catching_up():
-            raise _catching_up(f"task {task_id} may be among the history that this node still copies")
+            if found is None and (behind or self._catching_up()):
+                raise _catching_up(f"task {task_id} may be among the history that this node still copies")
         if found is None:
             raise not_found("TASK", task_id)
         return found

@@ -85,12 +85,13 @@ class GapFiller:
 
     def __init__(self, ledger: Ledger, channels: PeerChannels) -> None:
         self._ledger, self._channels = ledger, channels
-        self._hopeless = False
+        self._hopeless: tuple[Gap, ...] = ()  # no peer has anything of these
 
     @property
     def catching_up(self) -> bool:
         """Rows are missing here that a peer has, or may have."""
-        return bool(self._ledger.gaps) and bool(self._channels.peers) and not self._hopeless
+        gaps = self._ledger.gaps
+        return bool(gaps) and bool(self._channels.peers) and gaps != self._hopeless
 
     async def run(self) -> None:
         while True:
@@ -98,15 +99,16 @@ class GapFiller:
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _fill(self) -> None:
-        """One round. Gaps are hopeless when every peer has answered and none had anything."""
-        hopeless = True
-        for gap in self._ledger.gaps:
+        """One round. The gaps there were are hopeless when every peer has answered and none had anything; one
+        that has come up meanwhile was not asked about."""
+        gaps, hopeless = self._ledger.gaps, True
+        for gap in gaps:
             for peer in self._channels.peers:
                 gained, answered = await self._try(peer, gap)
                 hopeless = hopeless and answered and not gained
                 if gained:
                     break
-        self._hopeless = hopeless
+        self._hopeless = gaps if hopeless else ()
 
     async def _try(self, peer: str, gap: Gap) -> tuple[bool, bool]:
         """Whether something was gained, and whether the peer answered in full."""
