@@ -43,6 +43,14 @@ from coterie.core.commands import (
     TakeTokens,
 )
 from coterie.core.families import child_id
+from coterie.core.llm.commands import (
+    BeginLlmCall,
+    DeleteLlmBudget,
+    NoteLlmHandle,
+    SetLlmBudget,
+    SettleLlmCall,
+)
+from coterie.core.llm.nouns import LlmBudget, LlmVerdict, OnExhausted
 from coterie.core.machine import apply
 from coterie.core.nouns import (
     Data,
@@ -85,6 +93,29 @@ def register_command(node_id: str = "n1", incarnation: int = 1, **changes: Any) 
         "skills": (SkillRef("echo", "1.0"),),
     }
     return RegisterNode(**{**values, **changes})
+
+
+def random_llm_command(dice: random.Random, task_id: TaskId, attempt: int, key: str, number: int) -> Command:
+    """About a language model call, or the budgets of such calls."""
+    scope = {name: dice.choice(["", "", "*"]) for name in ("tenant", "agent", "session", "task")}
+    budget = LlmBudget(
+        f"b{dice.randint(1, 3)}",
+        **scope,
+        tokens=dice.choice([0, 30, 200]),
+        micro_usd=dice.choice([0, 500]),
+        requests=dice.choice([0, 3]),
+        window_ms=dice.choice([0, 20, 200]),
+        on_exhausted=dice.choice(list(OnExhausted)),
+    )
+    asked = dice.choice(["", "same", f"other{dice.randint(1, 3)}"])
+    verdict = dice.choice([LlmVerdict.DONE, LlmVerdict.DONE, *LlmVerdict])
+    data, used, ttl_ms = Data(b"r" * dice.randint(0, 30)), dice.randint(0, 5), dice.choice([0, 50])
+    tokens, alone = dice.randint(-1, 20), dice.random() < 0.3
+    begin = BeginLlmCall(task_id, attempt, key, number, "main", "m", "h", tokens, 100, asked, alone)
+    settle = SettleLlmCall(task_id, attempt, key, number, verdict, data, used, used, 0, 7, ttl_ms)
+    handle = NoteLlmHandle(task_id, attempt, key, number, "r1")
+    orders: list[Command] = [begin, begin, begin, settle, settle, handle, SetLlmBudget(budget)]
+    return dice.choice([*orders, DeleteLlmBudget(budget.budget_id)])
 
 
 @dataclass
@@ -152,6 +183,7 @@ class RandomLog:
         makers += [self._report, self._report, self._report, self._operator, self._policy]
         makers += [self._control, self._limits]
         makers += [self._family]
+        makers += [self._control, self._limits, self._llm]
         return self.random.choice(makers)()
 
     def _task(self) -> tuple[TaskId, int]:
@@ -184,7 +216,9 @@ class RandomLog:
 
     def _control(self) -> Command:
         task_id, attempt = self._task()
-        reason = self.random.choice([WaitReason.SIGNAL, WaitReason.TIMER, WaitReason.CHILD])
+        reason = self.random.choice(
+            [WaitReason.SIGNAL, WaitReason.TIMER, WaitReason.CHILD, WaitReason.BUDGET]
+        )
         seen, timeout_ms = self.random.choice([0, 0, 1]), self.random.choice([0, 5])
         ended = [*self.cluster.state.finished, *self.cluster.state.dead_letters, task_id]
         controls: list[Command] = [
@@ -235,6 +269,13 @@ class RandomLog:
         orders: list[Command] = [SetLimit(limit), DeleteLimit(limit.limit_id), SetTenant(tenant)]
         orders.append(TakeTokens(limit.limit_id, self.random.randint(0, 2), "default", "", "echo", "k1"))
         return self.random.choice(orders)
+
+    def _llm(self) -> Command:
+        task_id, attempt = self._task()
+        key = f"s{self.random.randint(0, 4)}"
+        known = self.cluster.state.llm.find(task_id, key)
+        number = (known.number if known else 0) + self.random.choice([0, 0, 1, 1, 1, 2])
+        return random_llm_command(self.random, task_id, attempt, key, number)
 
     def _node(self) -> Command:
         node_id = self.random.choice(["n1", "n2", "n3"])

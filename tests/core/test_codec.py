@@ -29,6 +29,7 @@ from coterie.core.quotas import Bucket, Limit, Share, Tenant
 from coterie.core.state import FORMAT as STATE_FORMAT
 from coterie.core.state import ClusterState, Meta
 from coterie.raft import codec
+from coterie.raft.codec import LLM_TABLES
 from coterie.raft.errors import NewerVersion
 from coterie.raft.replica import UNDECODABLE, Replica
 from coterie.v1 import log_pb2
@@ -55,6 +56,7 @@ COMMANDS = get_args(Command)
         DeadLetter,
         Child,
         ChildEnd,
+        *LLM_TABLES.values(),
     ],
     ids=lambda r: r.__name__,
 )

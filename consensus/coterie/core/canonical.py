@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from coterie.core.llm.state import LlmState
 from coterie.core.state import ClusterState
 
 PORTION = 500  # records of a family that are hashed together
@@ -84,4 +85,16 @@ def state_hash(state: ClusterState) -> str:
     for parent_id in sorted(state.families):
         for part in state.families[parent_id].parts(parent_id, PORTION):
             digest.update(canonical(part))
+    for part in _llm_parts(state.llm):
+        digest.update(canonical(part))
     return digest.hexdigest()
+
+
+def _llm_parts(llm: LlmState) -> Iterator[Any]:
+    for task_id in sorted(llm.calls):
+        yield llm.calls[task_id]
+    for ordered in (llm.accounts, llm.doubtful, llm.cache):
+        yield from ordered.values()
+    for named in (llm.budgets, llm.usage):
+        for name in sorted(named):
+            yield named[name]

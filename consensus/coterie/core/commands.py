@@ -7,6 +7,13 @@ from dataclasses import dataclass
 
 from coterie.core.child_commands import CancelChildren as CancelChildren
 from coterie.core.child_commands import SpawnChild as SpawnChild
+from coterie.core.llm.commands import (
+    BeginLlmCall,
+    DeleteLlmBudget,
+    NoteLlmHandle,
+    SetLlmBudget,
+    SettleLlmCall,
+)
 from coterie.core.nouns import (
     NO_DATA,
     Data,
@@ -304,6 +311,11 @@ Command = (
     | AdvanceClock
     | SpawnChild
     | CancelChildren
+    | BeginLlmCall
+    | NoteLlmHandle
+    | SettleLlmCall
+    | SetLlmBudget
+    | DeleteLlmBudget
 )
 
 

@@ -29,7 +29,9 @@ from coterie.core.nouns import Signal, Task, TaskState, Wait, WaitReason, evolve
 from coterie.core.state import ClusterState, Moment
 from coterie.core.transitions import HELD
 
-SUSPENSIONS = frozenset({WaitReason.SIGNAL, WaitReason.APPROVAL, WaitReason.TIMER, WaitReason.CHILD})
+SUSPENSIONS = frozenset(
+    {WaitReason.SIGNAL, WaitReason.APPROVAL, WaitReason.TIMER, WaitReason.CHILD, WaitReason.BUDGET}
+)
 
 
 def cancel(state: ClusterState, command: CancelTask, moment: Moment) -> Outcome:
@@ -123,7 +125,9 @@ def _signal_refused(state: ClusterState, task: Task, command: SignalTask) -> Rej
 def suspend(state: ClusterState, command: SuspendTask, moment: Moment) -> Outcome:
     """The attempt ends here. `WAIT_OVER` says that what it wants to wait for is there already."""
     if command.reason not in SUSPENSIONS or not (command.name or command.reason is WaitReason.CHILD):
-        return Rejected("BAD_WAIT", "a task waits for a named SIGNAL, APPROVAL or TIMER, or for a CHILD")
+        return Rejected(
+            "BAD_WAIT", "a task waits for a named SIGNAL, APPROVAL, TIMER or BUDGET, or for a CHILD"
+        )
     task = heard(state, command.task_id, command.attempt, moment)
     if isinstance(task, Rejected):
         return task

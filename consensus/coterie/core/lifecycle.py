@@ -5,6 +5,7 @@ from __future__ import annotations
 from coterie.core.commands import Rejected
 from coterie.core.fairness import note_let_go
 from coterie.core.families import ChildEnd
+from coterie.core.llm.doubts import close_task
 from coterie.core.nouns import (
     NO_DATA,
     DeadLetter,
@@ -50,6 +51,8 @@ def change_task(
 def _finish(state: ClusterState, before: Task, after: Task, moment: Moment, event: str, detail: str) -> Task:
     after = evolve(after, finished_at_ms=moment.at_ms)
     del state.tasks[after.task_id]
+    if after.task_id in state.llm.calls:
+        close_task(state.llm, after.task_id, moment.at_ms)
     steps = tuple(state.steps.pop(after.task_id, ()))
     state.indexes.replace(before, after)
     state.finished[after.task_id] = after

@@ -53,6 +53,7 @@ from coterie.core.commands import (
     TakeTokens,
 )
 from coterie.core.lifecycle import settle
+from coterie.core.llm.rules import RULES as LLM_RULES
 from coterie.core.nouns import evolve
 from coterie.core.state import ClusterState, Moment
 
@@ -120,4 +121,5 @@ RULES: dict[type, Rule] = {
     AdvanceClock: limit_rules.advance,
     SpawnChild: child_rules.spawn,
     CancelChildren: child_rules.cancel_open,
+    **LLM_RULES,
 }

@@ -23,6 +23,7 @@ from coterie.core.nouns import (
     Task,
     TaskError,
     TaskState,
+    WaitReason,
     evolve,
 )
 from coterie.core.state import ClusterState, Moment
@@ -191,6 +192,9 @@ def _expire_wait(state: ClusterState, task: Task, moment: Moment) -> Outcome:
         return Rejected("NOT_WAITING", f"the task is {task.state.name}")
     if not wait.until_ms or moment.at_ms < wait.until_ms:
         return Rejected("NOT_DUE", "the wait has not run out")
+    if wait.reason is WaitReason.BUDGET:  # nobody told it anything: it asks the budget again
+        change_task(state, task, to_queue(state, task, wait=None), moment, "woken")
+        return Accepted(task.task_id)
     signal = Signal(wait.name or CHILDREN, NO_DATA, moment.at_ms, timed_out=True)
     held_now = task.bytes_held + SIGNAL_OVERHEAD_BYTES
     told = evolve(task, signals=(*task.signals, signal), bytes_held=held_now)

@@ -9,6 +9,7 @@ from typing import TypeVar, cast
 
 from coterie.core.families import Family
 from coterie.core.indexes import TaskIndexes
+from coterie.core.llm.state import LlmState
 from coterie.core.nouns import (
     Anchor,
     Data,
@@ -73,6 +74,7 @@ class ClusterState:
     tenants: dict[str, Tenant] = field(default_factory=dict)
     shares: dict[str, Share] = field(default_factory=dict)
     families: dict[TaskId, Family] = field(default_factory=dict)
+    llm: LlmState = field(default_factory=LlmState)
     indexes: TaskIndexes = field(init=False, compare=False)
     outbox: list[Event] = field(default_factory=list, compare=False)  # drained by the shell per entry
     ended_parents: list[tuple[TaskId, str]] = field(default_factory=list, compare=False)  # see settle
@@ -110,6 +112,7 @@ class ClusterState:
             if number % REBUILD_TASKS == 0:
                 yield
         indexes.live_bytes += sum(family.bytes_held for family in self.families.values())
+        self.llm.rebuild()
         for letter in self.dead_letters.values():
             self.indexes.add_dead_letter(letter.task)
 
@@ -129,6 +132,7 @@ class ClusterState:
             tenants=dict(self.tenants),
             shares=dict(self.shares),
             families={task_id: family.view() for task_id, family in self.families.items()},
+            llm=self.llm.copy(),
         )
 
 

@@ -10,6 +10,7 @@ import typing
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from enum import IntEnum
+from functools import partial
 from itertools import islice
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -20,6 +21,8 @@ from coterie.core import commands as c
 from coterie.core import families as f
 from coterie.core import nouns as n
 from coterie.core import quotas as q
+from coterie.core.llm import nouns as l
+from coterie.core.llm.state import LlmState
 from coterie.core.state import FORMAT as STATE_FORMAT
 from coterie.core.state import ClusterState, Meta
 from coterie.core.steplog import StepLog
@@ -233,8 +236,30 @@ def _more(state: ClusterState) -> Iterator[bytes]:
     yield from _slices(iter(state.buckets.values()), lambda s, x: bucket.fill(x, s.buckets.add()))
     yield from _slices(iter(state.tenants.values()), lambda s, x: tenant.fill(x, s.tenants.add()))
     yield from _slices(iter(state.shares.values()), lambda s, x: share.fill(x, s.shares.add()))
-
     yield from _slices(_family_parts(state), lambda s, x: part.fill(x, s.family_parts.add()), 1)
+    yield from _llm(state.llm)
+
+
+LLM_TABLES: dict[str, type] = {  # in a slice; see LlmState
+    "llm_budgets": l.LlmBudget,
+    "llm_accounts": l.Account,
+    "llm_calls": l.LlmCall,
+    "llm_doubtful": l.DoubtfulCall,
+    "llm_usage": l.LlmUsage,
+    "llm_cache": l.CachedAnswer,
+}
+
+
+def _add_record(name: str, codec: Codec, piece: pb.StateSlice, record: Any) -> None:
+    codec.fill(record, getattr(piece, name).add())
+
+
+def _llm(llm: LlmState) -> Iterator[bytes]:
+    calls = (call for calls in llm.calls.values() for call in calls)
+    tables: list[Iterator[Any]] = [iter(llm.budgets.values()), iter(llm.accounts.values()), calls]
+    tables += [iter(llm.doubtful.values()), iter(llm.usage.values()), iter(llm.cache.values())]
+    for (name, kind), records in zip(LLM_TABLES.items(), tables, strict=True):
+        yield from _slices(records, partial(_add_record, name, codec_for(kind)))
 
 
 def _family_parts(state: ClusterState) -> Iterator[f.FamilyPart]:
@@ -304,3 +329,6 @@ def _read_more(state: ClusterState, piece: pb.StateSlice) -> None:
         state.shares[share.tenant] = share
     for part in (codec_for(f.FamilyPart).read(message) for message in piece.family_parts):
         state.families.setdefault(part.parent_id, f.Family()).add(part)
+    for name, kind in LLM_TABLES.items():
+        for message in getattr(piece, name):
+            state.llm.restore(codec_for(kind).read(message))

@@ -1319,6 +1319,11 @@ class Command(_message.Message):
     ADVANCE_CLOCK_FIELD_NUMBER: _builtins.int
     SPAWN_CHILD_FIELD_NUMBER: _builtins.int
     CANCEL_CHILDREN_FIELD_NUMBER: _builtins.int
+    BEGIN_LLM_CALL_FIELD_NUMBER: _builtins.int
+    NOTE_LLM_HANDLE_FIELD_NUMBER: _builtins.int
+    SETTLE_LLM_CALL_FIELD_NUMBER: _builtins.int
+    SET_LLM_BUDGET_FIELD_NUMBER: _builtins.int
+    DELETE_LLM_BUDGET_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def configure_cluster(self) -> Global___ConfigureCluster: ...
     @_builtins.property
@@ -1383,6 +1388,16 @@ class Command(_message.Message):
     def spawn_child(self) -> Global___SpawnChild: ...
     @_builtins.property
     def cancel_children(self) -> Global___CancelChildren: ...
+    @_builtins.property
+    def begin_llm_call(self) -> Global___BeginLlmCall: ...
+    @_builtins.property
+    def note_llm_handle(self) -> Global___NoteLlmHandle: ...
+    @_builtins.property
+    def settle_llm_call(self) -> Global___SettleLlmCall: ...
+    @_builtins.property
+    def set_llm_budget(self) -> Global___SetLlmBudget: ...
+    @_builtins.property
+    def delete_llm_budget(self) -> Global___DeleteLlmBudget: ...
     def __init__(
         self,
         *,
@@ -1418,12 +1433,17 @@ class Command(_message.Message):
         advance_clock: Global___AdvanceClock | None = ...,
         spawn_child: Global___SpawnChild | None = ...,
         cancel_children: Global___CancelChildren | None = ...,
+        begin_llm_call: Global___BeginLlmCall | None = ...,
+        note_llm_handle: Global___NoteLlmHandle | None = ...,
+        settle_llm_call: Global___SettleLlmCall | None = ...,
+        set_llm_budget: Global___SetLlmBudget | None = ...,
+        delete_llm_budget: Global___DeleteLlmBudget | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["advance_clock", b"advance_clock", "assign_task", b"assign_task", "begin_leadership", b"begin_leadership", "cancel_children", b"cancel_children", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "delete_limit", b"delete_limit", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "finish_task", b"finish_task", "forget_node", b"forget_node", "mark_node", b"mark_node", "pause_task", b"pause_task", "purge_dead_letters", b"purge_dead_letters", "record_step", b"record_step", "register_node", b"register_node", "release_task", b"release_task", "replay_task", b"replay_task", "report_progress", b"report_progress", "resume_task", b"resume_task", "retry_task", b"retry_task", "save_checkpoint", b"save_checkpoint", "set_drain", b"set_drain", "set_limit", b"set_limit", "set_tenant", b"set_tenant", "signal_task", b"signal_task", "spawn_child", b"spawn_child", "start_task", b"start_task", "submit_task", b"submit_task", "suspend_task", b"suspend_task", "take_tokens", b"take_tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["advance_clock", b"advance_clock", "assign_task", b"assign_task", "begin_leadership", b"begin_leadership", "begin_llm_call", b"begin_llm_call", "cancel_children", b"cancel_children", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "delete_limit", b"delete_limit", "delete_llm_budget", b"delete_llm_budget", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "finish_task", b"finish_task", "forget_node", b"forget_node", "mark_node", b"mark_node", "note_llm_handle", b"note_llm_handle", "pause_task", b"pause_task", "purge_dead_letters", b"purge_dead_letters", "record_step", b"record_step", "register_node", b"register_node", "release_task", b"release_task", "replay_task", b"replay_task", "report_progress", b"report_progress", "resume_task", b"resume_task", "retry_task", b"retry_task", "save_checkpoint", b"save_checkpoint", "set_drain", b"set_drain", "set_limit", b"set_limit", "set_llm_budget", b"set_llm_budget", "set_tenant", b"set_tenant", "settle_llm_call", b"settle_llm_call", "signal_task", b"signal_task", "spawn_child", b"spawn_child", "start_task", b"start_task", "submit_task", b"submit_task", "suspend_task", b"suspend_task", "take_tokens", b"take_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["advance_clock", b"advance_clock", "assign_task", b"assign_task", "begin_leadership", b"begin_leadership", "cancel_children", b"cancel_children", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "delete_limit", b"delete_limit", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "finish_task", b"finish_task", "forget_node", b"forget_node", "mark_node", b"mark_node", "pause_task", b"pause_task", "purge_dead_letters", b"purge_dead_letters", "record_step", b"record_step", "register_node", b"register_node", "release_task", b"release_task", "replay_task", b"replay_task", "report_progress", b"report_progress", "resume_task", b"resume_task", "retry_task", b"retry_task", "save_checkpoint", b"save_checkpoint", "set_drain", b"set_drain", "set_limit", b"set_limit", "set_tenant", b"set_tenant", "signal_task", b"signal_task", "spawn_child", b"spawn_child", "start_task", b"start_task", "submit_task", b"submit_task", "suspend_task", b"suspend_task", "take_tokens", b"take_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advance_clock", b"advance_clock", "assign_task", b"assign_task", "begin_leadership", b"begin_leadership", "begin_llm_call", b"begin_llm_call", "cancel_children", b"cancel_children", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "delete_limit", b"delete_limit", "delete_llm_budget", b"delete_llm_budget", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "finish_task", b"finish_task", "forget_node", b"forget_node", "mark_node", b"mark_node", "note_llm_handle", b"note_llm_handle", "pause_task", b"pause_task", "purge_dead_letters", b"purge_dead_letters", "record_step", b"record_step", "register_node", b"register_node", "release_task", b"release_task", "replay_task", b"replay_task", "report_progress", b"report_progress", "resume_task", b"resume_task", "retry_task", b"retry_task", "save_checkpoint", b"save_checkpoint", "set_drain", b"set_drain", "set_limit", b"set_limit", "set_llm_budget", b"set_llm_budget", "set_tenant", b"set_tenant", "settle_llm_call", b"settle_llm_call", "signal_task", b"signal_task", "spawn_child", b"spawn_child", "start_task", b"start_task", "submit_task", b"submit_task", "suspend_task", b"suspend_task", "take_tokens", b"take_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["configure_cluster", "submit_task", "assign_task", "start_task", "record_step", "save_checkpoint", "report_progress", "finish_task", "fail_attempt", "release_task", "cancel_task", "confirm_cancel", "expire_task", "register_node", "mark_node", "set_drain", "begin_leadership", "forget_node", "pause_task", "resume_task", "signal_task", "suspend_task", "retry_task", "replay_task", "purge_dead_letters", "set_limit", "delete_limit", "set_tenant", "take_tokens", "advance_clock", "spawn_child", "cancel_children"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["configure_cluster", "submit_task", "assign_task", "start_task", "record_step", "save_checkpoint", "report_progress", "finish_task", "fail_attempt", "release_task", "cancel_task", "confirm_cancel", "expire_task", "register_node", "mark_node", "set_drain", "begin_leadership", "forget_node", "pause_task", "resume_task", "signal_task", "suspend_task", "retry_task", "replay_task", "purge_dead_letters", "set_limit", "delete_limit", "set_tenant", "take_tokens", "advance_clock", "spawn_child", "cancel_children", "begin_llm_call", "note_llm_handle", "settle_llm_call", "set_llm_budget", "delete_llm_budget"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -2117,6 +2137,12 @@ class StateSlice(_message.Message):
     TENANTS_FIELD_NUMBER: _builtins.int
     SHARES_FIELD_NUMBER: _builtins.int
     FAMILY_PARTS_FIELD_NUMBER: _builtins.int
+    LLM_BUDGETS_FIELD_NUMBER: _builtins.int
+    LLM_ACCOUNTS_FIELD_NUMBER: _builtins.int
+    LLM_CALLS_FIELD_NUMBER: _builtins.int
+    LLM_DOUBTFUL_FIELD_NUMBER: _builtins.int
+    LLM_USAGE_FIELD_NUMBER: _builtins.int
+    LLM_CACHE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def meta(self) -> Global___Meta: ...
     @_builtins.property
@@ -2141,6 +2167,18 @@ class StateSlice(_message.Message):
     def shares(self) -> _containers.RepeatedCompositeFieldContainer[Global___Share]: ...
     @_builtins.property
     def family_parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___FamilyPart]: ...
+    @_builtins.property
+    def llm_budgets(self) -> _containers.RepeatedCompositeFieldContainer[Global___LlmBudget]: ...
+    @_builtins.property
+    def llm_accounts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Account]: ...
+    @_builtins.property
+    def llm_calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___LlmCall]: ...
+    @_builtins.property
+    def llm_doubtful(self) -> _containers.RepeatedCompositeFieldContainer[Global___DoubtfulCall]: ...
+    @_builtins.property
+    def llm_usage(self) -> _containers.RepeatedCompositeFieldContainer[Global___LlmUsage]: ...
+    @_builtins.property
+    def llm_cache(self) -> _containers.RepeatedCompositeFieldContainer[Global___CachedAnswer]: ...
     def __init__(
         self,
         *,
@@ -2156,10 +2194,16 @@ class StateSlice(_message.Message):
         tenants: _abc.Iterable[Global___Tenant] | None = ...,
         shares: _abc.Iterable[Global___Share] | None = ...,
         family_parts: _abc.Iterable[Global___FamilyPart] | None = ...,
+        llm_budgets: _abc.Iterable[Global___LlmBudget] | None = ...,
+        llm_accounts: _abc.Iterable[Global___Account] | None = ...,
+        llm_calls: _abc.Iterable[Global___LlmCall] | None = ...,
+        llm_doubtful: _abc.Iterable[Global___DoubtfulCall] | None = ...,
+        llm_usage: _abc.Iterable[Global___LlmUsage] | None = ...,
+        llm_cache: _abc.Iterable[Global___CachedAnswer] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchors", b"anchors", "buckets", b"buckets", "dead_letters", b"dead_letters", "family_parts", b"family_parts", "finished", b"finished", "limits", b"limits", "meta", b"meta", "nodes", b"nodes", "requests", b"requests", "shares", b"shares", "tasks", b"tasks", "tenants", b"tenants"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchors", b"anchors", "buckets", b"buckets", "dead_letters", b"dead_letters", "family_parts", b"family_parts", "finished", b"finished", "limits", b"limits", "llm_accounts", b"llm_accounts", "llm_budgets", b"llm_budgets", "llm_cache", b"llm_cache", "llm_calls", b"llm_calls", "llm_doubtful", b"llm_doubtful", "llm_usage", b"llm_usage", "meta", b"meta", "nodes", b"nodes", "requests", b"requests", "shares", b"shares", "tasks", b"tasks", "tenants", b"tenants"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2232,3 +2276,502 @@ class LedgerEvent(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LedgerEvent: _TypeAlias = LedgerEvent  # noqa: Y015
+
+@_typing.final
+class Amount(_message.Message):
+    """Language models."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKENS_FIELD_NUMBER: _builtins.int
+    MICRO_USD_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    tokens: _builtins.int
+    micro_usd: _builtins.int
+    requests: _builtins.int
+    def __init__(
+        self,
+        *,
+        tokens: _builtins.int = ...,
+        micro_usd: _builtins.int = ...,
+        requests: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["micro_usd", b"micro_usd", "requests", b"requests", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Amount: _TypeAlias = Amount  # noqa: Y015
+
+@_typing.final
+class LlmBudget(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUDGET_ID_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    MICRO_USD_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    WINDOW_MS_FIELD_NUMBER: _builtins.int
+    ON_EXHAUSTED_FIELD_NUMBER: _builtins.int
+    budget_id: _builtins.str
+    tenant: _builtins.str
+    agent: _builtins.str
+    session: _builtins.str
+    task: _builtins.str
+    tokens: _builtins.int
+    micro_usd: _builtins.int
+    requests: _builtins.int
+    window_ms: _builtins.int
+    on_exhausted: _builtins.int
+    def __init__(
+        self,
+        *,
+        budget_id: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        agent: _builtins.str = ...,
+        session: _builtins.str = ...,
+        task: _builtins.str = ...,
+        tokens: _builtins.int = ...,
+        micro_usd: _builtins.int = ...,
+        requests: _builtins.int = ...,
+        window_ms: _builtins.int = ...,
+        on_exhausted: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "budget_id", b"budget_id", "micro_usd", b"micro_usd", "on_exhausted", b"on_exhausted", "requests", b"requests", "session", b"session", "task", b"task", "tenant", b"tenant", "tokens", b"tokens", "window_ms", b"window_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LlmBudget: _TypeAlias = LlmBudget  # noqa: Y015
+
+@_typing.final
+class Account(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    BILLED_FIELD_NUMBER: _builtins.int
+    RESERVED_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    window: _builtins.int
+    task: _builtins.str
+    @_builtins.property
+    def billed(self) -> Global___Amount: ...
+    @_builtins.property
+    def reserved(self) -> Global___Amount: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        window: _builtins.int = ...,
+        billed: Global___Amount | None = ...,
+        reserved: Global___Amount | None = ...,
+        task: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["billed", b"billed", "reserved", b"reserved"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["billed", b"billed", "name", b"name", "reserved", b"reserved", "task", b"task", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Account: _TypeAlias = Account  # noqa: Y015
+
+@_typing.final
+class Hold(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    account: _builtins.str
+    window: _builtins.int
+    def __init__(
+        self,
+        *,
+        account: _builtins.str = ...,
+        window: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Hold: _TypeAlias = Hold  # noqa: Y015
+
+@_typing.final
+class LlmCall(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    OPEN_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    REQUEST_HASH_FIELD_NUMBER: _builtins.int
+    CACHE_KEY_FIELD_NUMBER: _builtins.int
+    RESERVED_FIELD_NUMBER: _builtins.int
+    HOLDS_FIELD_NUMBER: _builtins.int
+    HANDLE_FIELD_NUMBER: _builtins.int
+    BEGUN_AT_MS_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    key: _builtins.str
+    number: _builtins.int
+    attempt: _builtins.int
+    open: _builtins.bool
+    tenant: _builtins.str
+    agent: _builtins.str
+    provider: _builtins.str
+    model: _builtins.str
+    request_hash: _builtins.str
+    cache_key: _builtins.str
+    handle: _builtins.str
+    begun_at_ms: _builtins.int
+    @_builtins.property
+    def reserved(self) -> Global___Amount: ...
+    @_builtins.property
+    def holds(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hold]: ...
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        key: _builtins.str = ...,
+        number: _builtins.int = ...,
+        attempt: _builtins.int = ...,
+        open: _builtins.bool = ...,
+        tenant: _builtins.str = ...,
+        agent: _builtins.str = ...,
+        provider: _builtins.str = ...,
+        model: _builtins.str = ...,
+        request_hash: _builtins.str = ...,
+        cache_key: _builtins.str = ...,
+        reserved: Global___Amount | None = ...,
+        holds: _abc.Iterable[Global___Hold] | None = ...,
+        handle: _builtins.str = ...,
+        begun_at_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reserved", b"reserved"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "attempt", b"attempt", "begun_at_ms", b"begun_at_ms", "cache_key", b"cache_key", "handle", b"handle", "holds", b"holds", "key", b"key", "model", b"model", "number", b"number", "open", b"open", "provider", b"provider", "request_hash", b"request_hash", "reserved", b"reserved", "task_id", b"task_id", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LlmCall: _TypeAlias = LlmCall  # noqa: Y015
+
+@_typing.final
+class DoubtfulCall(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    REQUEST_HASH_FIELD_NUMBER: _builtins.int
+    HANDLE_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    MICRO_USD_FIELD_NUMBER: _builtins.int
+    AT_MS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    key: _builtins.str
+    number: _builtins.int
+    attempt: _builtins.int
+    tenant: _builtins.str
+    agent: _builtins.str
+    provider: _builtins.str
+    model: _builtins.str
+    request_hash: _builtins.str
+    handle: _builtins.str
+    tokens: _builtins.int
+    micro_usd: _builtins.int
+    at_ms: _builtins.int
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        key: _builtins.str = ...,
+        number: _builtins.int = ...,
+        attempt: _builtins.int = ...,
+        tenant: _builtins.str = ...,
+        agent: _builtins.str = ...,
+        provider: _builtins.str = ...,
+        model: _builtins.str = ...,
+        request_hash: _builtins.str = ...,
+        handle: _builtins.str = ...,
+        tokens: _builtins.int = ...,
+        micro_usd: _builtins.int = ...,
+        at_ms: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "at_ms", b"at_ms", "attempt", b"attempt", "handle", b"handle", "key", b"key", "micro_usd", b"micro_usd", "model", b"model", "number", b"number", "provider", b"provider", "reason", b"reason", "request_hash", b"request_hash", "task_id", b"task_id", "tenant", b"tenant", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DoubtfulCall: _TypeAlias = DoubtfulCall  # noqa: Y015
+
+@_typing.final
+class LlmUsage(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
+    TOKENS_IN_FIELD_NUMBER: _builtins.int
+    TOKENS_OUT_FIELD_NUMBER: _builtins.int
+    TOKENS_CACHED_FIELD_NUMBER: _builtins.int
+    MICRO_USD_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    IN_DOUBT_FIELD_NUMBER: _builtins.int
+    IN_DOUBT_TOKENS_FIELD_NUMBER: _builtins.int
+    IN_DOUBT_MICRO_USD_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    agent: _builtins.str
+    model: _builtins.str
+    calls: _builtins.int
+    tokens_in: _builtins.int
+    tokens_out: _builtins.int
+    tokens_cached: _builtins.int
+    micro_usd: _builtins.int
+    failed: _builtins.int
+    in_doubt: _builtins.int
+    in_doubt_tokens: _builtins.int
+    in_doubt_micro_usd: _builtins.int
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        agent: _builtins.str = ...,
+        model: _builtins.str = ...,
+        calls: _builtins.int = ...,
+        tokens_in: _builtins.int = ...,
+        tokens_out: _builtins.int = ...,
+        tokens_cached: _builtins.int = ...,
+        micro_usd: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        in_doubt: _builtins.int = ...,
+        in_doubt_tokens: _builtins.int = ...,
+        in_doubt_micro_usd: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "calls", b"calls", "failed", b"failed", "in_doubt", b"in_doubt", "in_doubt_micro_usd", b"in_doubt_micro_usd", "in_doubt_tokens", b"in_doubt_tokens", "micro_usd", b"micro_usd", "model", b"model", "tenant", b"tenant", "tokens_cached", b"tokens_cached", "tokens_in", b"tokens_in", "tokens_out", b"tokens_out"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LlmUsage: _TypeAlias = LlmUsage  # noqa: Y015
+
+@_typing.final
+class CachedAnswer(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    UNTIL_MS_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    until_ms: _builtins.int
+    @_builtins.property
+    def result(self) -> Global___Data: ...
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        result: Global___Data | None = ...,
+        until_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "result", b"result", "until_ms", b"until_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CachedAnswer: _TypeAlias = CachedAnswer  # noqa: Y015
+
+@_typing.final
+class BeginLlmCall(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    REQUEST_HASH_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    MICRO_USD_FIELD_NUMBER: _builtins.int
+    CACHE_KEY_FIELD_NUMBER: _builtins.int
+    ALONE_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    attempt: _builtins.int
+    key: _builtins.str
+    number: _builtins.int
+    provider: _builtins.str
+    model: _builtins.str
+    request_hash: _builtins.str
+    tokens: _builtins.int
+    micro_usd: _builtins.int
+    cache_key: _builtins.str
+    alone: _builtins.bool
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        key: _builtins.str = ...,
+        number: _builtins.int = ...,
+        provider: _builtins.str = ...,
+        model: _builtins.str = ...,
+        request_hash: _builtins.str = ...,
+        tokens: _builtins.int = ...,
+        micro_usd: _builtins.int = ...,
+        cache_key: _builtins.str = ...,
+        alone: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alone", b"alone", "attempt", b"attempt", "cache_key", b"cache_key", "key", b"key", "micro_usd", b"micro_usd", "model", b"model", "number", b"number", "provider", b"provider", "request_hash", b"request_hash", "task_id", b"task_id", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginLlmCall: _TypeAlias = BeginLlmCall  # noqa: Y015
+
+@_typing.final
+class NoteLlmHandle(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    HANDLE_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    attempt: _builtins.int
+    key: _builtins.str
+    number: _builtins.int
+    handle: _builtins.str
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        key: _builtins.str = ...,
+        number: _builtins.int = ...,
+        handle: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "handle", b"handle", "key", b"key", "number", b"number", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NoteLlmHandle: _TypeAlias = NoteLlmHandle  # noqa: Y015
+
+@_typing.final
+class SettleLlmCall(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    TOKENS_IN_FIELD_NUMBER: _builtins.int
+    TOKENS_OUT_FIELD_NUMBER: _builtins.int
+    TOKENS_CACHED_FIELD_NUMBER: _builtins.int
+    MICRO_USD_FIELD_NUMBER: _builtins.int
+    CACHE_TTL_MS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    attempt: _builtins.int
+    key: _builtins.str
+    number: _builtins.int
+    verdict: _builtins.int
+    tokens_in: _builtins.int
+    tokens_out: _builtins.int
+    tokens_cached: _builtins.int
+    micro_usd: _builtins.int
+    cache_ttl_ms: _builtins.int
+    reason: _builtins.str
+    @_builtins.property
+    def result(self) -> Global___Data: ...
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        key: _builtins.str = ...,
+        number: _builtins.int = ...,
+        verdict: _builtins.int = ...,
+        result: Global___Data | None = ...,
+        tokens_in: _builtins.int = ...,
+        tokens_out: _builtins.int = ...,
+        tokens_cached: _builtins.int = ...,
+        micro_usd: _builtins.int = ...,
+        cache_ttl_ms: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cache_ttl_ms", b"cache_ttl_ms", "key", b"key", "micro_usd", b"micro_usd", "number", b"number", "reason", b"reason", "result", b"result", "task_id", b"task_id", "tokens_cached", b"tokens_cached", "tokens_in", b"tokens_in", "tokens_out", b"tokens_out", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SettleLlmCall: _TypeAlias = SettleLlmCall  # noqa: Y015
+
+@_typing.final
+class SetLlmBudget(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUDGET_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def budget(self) -> Global___LlmBudget: ...
+    def __init__(
+        self,
+        *,
+        budget: Global___LlmBudget | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetLlmBudget: _TypeAlias = SetLlmBudget  # noqa: Y015
+
+@_typing.final
+class DeleteLlmBudget(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUDGET_ID_FIELD_NUMBER: _builtins.int
+    budget_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        budget_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_id", b"budget_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteLlmBudget: _TypeAlias = DeleteLlmBudget  # noqa: Y015
