@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 
 from coterie.core.canonical import canonical, state_hash
 from coterie.core.commands import Command
+from coterie.core.coordination.tables import TABLES
 from coterie.core.families import Child, ChildEnd
 from coterie.core.machine import RULES
 from coterie.core.nouns import (
@@ -43,6 +44,7 @@ COMMANDS = get_args(Command)
     "record",
     [
         *COMMANDS,
+        *(record for _, record, _ in TABLES),
         Task,
         Node,
         Request,

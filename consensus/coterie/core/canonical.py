@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
+from itertools import chain
 from typing import Any
 
+from coterie.core.coordination.tables import ORDERED, SORTED
 from coterie.core.llm.state import LlmState
 from coterie.core.state import ClusterState
 
@@ -85,7 +87,7 @@ def state_hash(state: ClusterState) -> str:
     for parent_id in sorted(state.families):
         for part in state.families[parent_id].parts(parent_id, PORTION):
             digest.update(canonical(part))
-    for part in _llm_parts(state.llm):
+    for part in chain(_llm_parts(state.llm), _coordination(state)):
         digest.update(canonical(part))
     return digest.hexdigest()
 
@@ -98,3 +100,11 @@ def _llm_parts(llm: LlmState) -> Iterator[Any]:
     for named in (llm.budgets, llm.usage):
         for name in sorted(named):
             yield named[name]
+
+
+def _coordination(state: ClusterState) -> Iterator[Any]:
+    for table in ORDERED:
+        yield from getattr(state, table).values()
+    for table in SORTED:
+        for _, record in sorted(getattr(state, table).items()):
+            yield record

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from coterie.core.child_commands import CancelChildren as CancelChildren
 from coterie.core.child_commands import SpawnChild as SpawnChild
+from coterie.core.coordination.commands import CoordinationCommand
 from coterie.core.llm.commands import (
     BeginLlmCall,
     DeleteLlmBudget,
@@ -316,6 +317,7 @@ Command = (
     | SettleLlmCall
     | SetLlmBudget
     | DeleteLlmBudget
+    | CoordinationCommand
 )
 
 
@@ -328,6 +330,7 @@ class Accepted:
 
     task_id: TaskId = NO_TASK
     duplicate: bool = False
+    number: int = 0  # a token, a version, a position, a count: whatever the command gives out
 
 
 @dataclass(frozen=True, slots=True)

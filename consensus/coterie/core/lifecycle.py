@@ -64,6 +64,8 @@ def _finish(state: ClusterState, before: Task, after: Task, moment: Moment, even
     state.outbox.append(Event(event, after, moment.index, moment.at_ms, detail, steps))
     if after.state is TaskState.DEAD_LETTERED:
         _bury(state, DeadLetter(after, steps))
+    if after.task_id in state.coordination.task_locks:
+        state.ended_holders.append(after.task_id)
     _tell_family(state, after, moment)
     _evict(state)
     return after

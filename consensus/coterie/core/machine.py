@@ -52,6 +52,7 @@ from coterie.core.commands import (
     SuspendTask,
     TakeTokens,
 )
+from coterie.core.coordination import rules as coordination
 from coterie.core.lifecycle import settle
 from coterie.core.llm.rules import RULES as LLM_RULES
 from coterie.core.nouns import evolve
@@ -67,9 +68,13 @@ def apply(state: ClusterState, command: Command, moment: Moment) -> Outcome:
     if rule is None:
         return Rejected("UNKNOWN_COMMAND", f"no rule for {type(command).__name__}")
     moment = Moment(moment.index, state.meta.clock_ms)
+    if state.coordination.alarms.next_ms <= moment.at_ms:
+        coordination.on_time(state, moment)
     outcome = rule(state, command, moment)
     if state.ended_parents:
         settle(state, moment)
+    if state.ended_holders:
+        coordination.on_end(state, moment)
     return outcome
 
 
@@ -122,4 +127,5 @@ RULES: dict[type, Rule] = {
     SpawnChild: child_rules.spawn,
     CancelChildren: child_rules.cancel_open,
     **LLM_RULES,
+    **coordination.RULES,
 }

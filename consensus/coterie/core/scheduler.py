@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from coterie.core.commands import AdvanceClock, Command, ExpireTask, MarkNode, ReleaseTask
+from coterie.core.coordination.look_ups import FAR_MS
 from coterie.core.draft import Draft
 from coterie.core.indexes import due
 from coterie.core.nouns import (
@@ -127,7 +128,7 @@ def _clock(state: ClusterState, view: View) -> Iterator[Command]:
     indexes = state.indexes
     delayed = indexes.delayed.first_key(0) >> ORDER_BITS or view.now_ms + 1
     wakes = indexes.queue.wakes_at_ms() or view.now_ms + 1
-    if min(delayed, wakes) <= view.now_ms:
+    if min(delayed, wakes, state.coordination.alarms.next_ms) <= view.now_ms:
         yield AdvanceClock(view.now_ms)
 
 
@@ -155,6 +156,8 @@ def next_clock_ms(state: ClusterState, now_ms: int) -> int:
     """When time alone next needs a plan: a deadline, a start time, a limit; 0: nothing does."""
     at_ms = state.indexes.next_clock_ms()
     limited = [at_ms] if at_ms else []
+    if state.coordination.alarms.next_ms < FAR_MS:
+        limited.append(state.coordination.alarms.next_ms)
     if state.buckets:
         gauges = state.indexes.gauges
         blockers = (gauges.other_blocker(group.profile, now_ms) for group in state.indexes.queue.groups())

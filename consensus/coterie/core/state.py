@@ -7,6 +7,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
+from coterie.core.coordination.look_ups import LookUps
+from coterie.core.coordination.nouns import (
+    Answer,
+    ConsumerGroup,
+    KvEntry,
+    Lock,
+    Schedule,
+    Tombstone,
+    Topic,
+    TopicMessage,
+)
+from coterie.core.coordination.tables import look_ups_of
 from coterie.core.families import Family
 from coterie.core.indexes import TaskIndexes
 from coterie.core.llm.state import LlmState
@@ -51,6 +63,11 @@ class Meta:
     fair_time: int = 0  # the use, by weight, of the tenant last served: who used less goes first
     dead_letters_dropped: int = 0  # that left the list because it was full
     dead_letter_bytes: int = 0
+    fencing_token: int = 0  # the newest, of any lock
+    kv_version: int = 0  # of the newest change of any key
+    kv_forgotten: int = 0  # up to this version, deleted keys are not known one by one any more
+    message_position: int = 0  # of the newest message of any topic
+    schedules_version: int = 0  # of the newest change of any schedule
 
 
 @dataclass(slots=True)
@@ -75,13 +92,24 @@ class ClusterState:
     shares: dict[str, Share] = field(default_factory=dict)
     families: dict[TaskId, Family] = field(default_factory=dict)
     llm: LlmState = field(default_factory=LlmState)
+    schedules: dict[str, Schedule] = field(default_factory=dict)  # these by tenant and name
+    locks: dict[str, Lock] = field(default_factory=dict)
+    kv: dict[str, KvEntry] = field(default_factory=dict)  # the one changed last is last
+    tombstones: OrderedDict[str, Tombstone] = field(default_factory=OrderedDict)
+    topics: dict[str, Topic] = field(default_factory=dict)
+    messages: OrderedDict[int, TopicMessage] = field(default_factory=OrderedDict)  # by position
+    groups: dict[str, ConsumerGroup] = field(default_factory=dict)
+    answers: OrderedDict[str, Answer] = field(default_factory=OrderedDict)
     indexes: TaskIndexes = field(init=False, compare=False)
     outbox: list[Event] = field(default_factory=list, compare=False)  # drained by the shell per entry
     ended_parents: list[tuple[TaskId, str]] = field(default_factory=list, compare=False)  # see settle
+    ended_holders: list[TaskId] = field(default_factory=list, compare=False)  # of locks
+    coordination: LookUps = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         self.indexes = TaskIndexes(self.limits, self.buckets)
         self.indexes.queue.set_ageing(self.meta.policy.ageing_ms)
+        self.coordination = look_ups_of(self)
 
     def task(self, task_id: TaskId) -> Task | None:
         """A live or recently finished task."""
@@ -115,6 +143,8 @@ class ClusterState:
         self.llm.rebuild()
         for letter in self.dead_letters.values():
             self.indexes.add_dead_letter(letter.task)
+        yield
+        self.coordination = look_ups_of(self)
 
     def copy(self) -> ClusterState:
         """An image that stays as it is: records are frozen, only the dicts are copied."""
@@ -133,6 +163,14 @@ class ClusterState:
             shares=dict(self.shares),
             families={task_id: family.view() for task_id, family in self.families.items()},
             llm=self.llm.copy(),
+            schedules=dict(self.schedules),
+            locks=dict(self.locks),
+            kv=dict(self.kv),
+            tombstones=_image(self.tombstones),
+            topics=dict(self.topics),
+            messages=_image(self.messages),
+            groups=dict(self.groups),
+            answers=_image(self.answers),
         )
 
 

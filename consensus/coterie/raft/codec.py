@@ -21,6 +21,7 @@ from coterie.core import commands as c
 from coterie.core import families as f
 from coterie.core import nouns as n
 from coterie.core import quotas as q
+from coterie.core.coordination.tables import TABLES
 from coterie.core.llm import nouns as l
 from coterie.core.llm.state import LlmState
 from coterie.core.state import FORMAT as STATE_FORMAT
@@ -236,6 +237,8 @@ def _more(state: ClusterState) -> Iterator[bytes]:
     yield from _slices(iter(state.buckets.values()), lambda s, x: bucket.fill(x, s.buckets.add()))
     yield from _slices(iter(state.tenants.values()), lambda s, x: tenant.fill(x, s.tenants.add()))
     yield from _slices(iter(state.shares.values()), lambda s, x: share.fill(x, s.shares.add()))
+    for name, record, _ in TABLES:
+        yield from _slices(iter(getattr(state, name).values()), partial(_add_record, name, codec_for(record)))
     yield from _slices(_family_parts(state), lambda s, x: part.fill(x, s.family_parts.add()), 1)
     yield from _llm(state.llm)
 
@@ -329,6 +332,14 @@ def _read_more(state: ClusterState, piece: pb.StateSlice) -> None:
         state.shares[share.tenant] = share
     for part in (codec_for(f.FamilyPart).read(message) for message in piece.family_parts):
         state.families.setdefault(part.parent_id, f.Family()).add(part)
+    _read_tables(state, piece)
+
+
+def _read_tables(state: ClusterState, piece: pb.StateSlice) -> None:
     for name, kind in LLM_TABLES.items():
         for message in getattr(piece, name):
             state.llm.restore(codec_for(kind).read(message))
+    for name, kind, key_of in TABLES:
+        table, codec = getattr(state, name), codec_for(kind)
+        for record in map(codec.read, getattr(piece, name)):
+            table[key_of(record)] = record

@@ -1284,6 +1284,1035 @@ class CancelChildren(_message.Message):
 Global___CancelChildren: _TypeAlias = CancelChildren  # noqa: Y015
 
 @_typing.final
+class TaskTemplate(_message.Message):
+    """--- coordination: locks, keys, topics, schedules"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    PAYLOAD_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    RETRY_FIELD_NUMBER: _builtins.int
+    ATTEMPT_TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    DEADLINE_AFTER_MS_FIELD_NUMBER: _builtins.int
+    CHECKPOINTING_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    CONSTRAINTS_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
+    type: _builtins.str
+    priority: _builtins.int
+    attempt_timeout_ms: _builtins.int
+    deadline_after_ms: _builtins.int
+    checkpointing: _builtins.bool
+    key: _builtins.str
+    agent: _builtins.str
+    @_builtins.property
+    def payload(self) -> Global___Data: ...
+    @_builtins.property
+    def retry(self) -> Global___RetryPolicy: ...
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Label]: ...
+    @_builtins.property
+    def constraints(self) -> Global___Constraints: ...
+    def __init__(
+        self,
+        *,
+        type: _builtins.str = ...,
+        payload: Global___Data | None = ...,
+        priority: _builtins.int = ...,
+        retry: Global___RetryPolicy | None = ...,
+        attempt_timeout_ms: _builtins.int = ...,
+        deadline_after_ms: _builtins.int = ...,
+        checkpointing: _builtins.bool = ...,
+        labels: _abc.Iterable[Global___Label] | None = ...,
+        constraints: Global___Constraints | None = ...,
+        key: _builtins.str = ...,
+        agent: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["constraints", b"constraints", "payload", b"payload", "retry", b"retry"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "attempt_timeout_ms", b"attempt_timeout_ms", "checkpointing", b"checkpointing", "constraints", b"constraints", "deadline_after_ms", b"deadline_after_ms", "key", b"key", "labels", b"labels", "payload", b"payload", "priority", b"priority", "retry", b"retry", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskTemplate: _TypeAlias = TaskTemplate  # noqa: Y015
+
+@_typing.final
+class SchedulePlan(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CRON_FIELD_NUMBER: _builtins.int
+    INTERVAL_MS_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_FIELD_NUMBER: _builtins.int
+    BEGINS_AT_MS_FIELD_NUMBER: _builtins.int
+    ENDS_AT_MS_FIELD_NUMBER: _builtins.int
+    OVERLAP_FIELD_NUMBER: _builtins.int
+    MISFIRE_FIELD_NUMBER: _builtins.int
+    CATCH_UP_MS_FIELD_NUMBER: _builtins.int
+    cron: _builtins.str
+    interval_ms: _builtins.int
+    time_zone: _builtins.str
+    begins_at_ms: _builtins.int
+    ends_at_ms: _builtins.int
+    overlap: _builtins.int
+    misfire: _builtins.int
+    catch_up_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        cron: _builtins.str = ...,
+        interval_ms: _builtins.int = ...,
+        time_zone: _builtins.str = ...,
+        begins_at_ms: _builtins.int = ...,
+        ends_at_ms: _builtins.int = ...,
+        overlap: _builtins.int = ...,
+        misfire: _builtins.int = ...,
+        catch_up_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begins_at_ms", b"begins_at_ms", "catch_up_ms", b"catch_up_ms", "cron", b"cron", "ends_at_ms", b"ends_at_ms", "interval_ms", b"interval_ms", "misfire", b"misfire", "overlap", b"overlap", "time_zone", b"time_zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SchedulePlan: _TypeAlias = SchedulePlan  # noqa: Y015
+
+@_typing.final
+class LockWaiter(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OWNER_FIELD_NUMBER: _builtins.int
+    TTL_MS_FIELD_NUMBER: _builtins.int
+    UNTIL_MS_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    owner: _builtins.str
+    ttl_ms: _builtins.int
+    until_ms: _builtins.int
+    task_id: _builtins.str
+    attempt: _builtins.int
+    def __init__(
+        self,
+        *,
+        owner: _builtins.str = ...,
+        ttl_ms: _builtins.int = ...,
+        until_ms: _builtins.int = ...,
+        task_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "owner", b"owner", "task_id", b"task_id", "ttl_ms", b"ttl_ms", "until_ms", b"until_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LockWaiter: _TypeAlias = LockWaiter  # noqa: Y015
+
+@_typing.final
+class Lock(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    TTL_MS_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_MS_FIELD_NUMBER: _builtins.int
+    ACQUIRED_AT_MS_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    WAITERS_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    name: _builtins.str
+    owner: _builtins.str
+    token: _builtins.int
+    ttl_ms: _builtins.int
+    expires_at_ms: _builtins.int
+    acquired_at_ms: _builtins.int
+    task_id: _builtins.str
+    attempt: _builtins.int
+    @_builtins.property
+    def waiters(self) -> _containers.RepeatedCompositeFieldContainer[Global___LockWaiter]: ...
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        name: _builtins.str = ...,
+        owner: _builtins.str = ...,
+        token: _builtins.int = ...,
+        ttl_ms: _builtins.int = ...,
+        expires_at_ms: _builtins.int = ...,
+        acquired_at_ms: _builtins.int = ...,
+        task_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        waiters: _abc.Iterable[Global___LockWaiter] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acquired_at_ms", b"acquired_at_ms", "attempt", b"attempt", "expires_at_ms", b"expires_at_ms", "name", b"name", "owner", b"owner", "task_id", b"task_id", "tenant", b"tenant", "token", b"token", "ttl_ms", b"ttl_ms", "waiters", b"waiters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Lock: _TypeAlias = Lock  # noqa: Y015
+
+@_typing.final
+class KvEntry(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    CREATED_AT_MS_FIELD_NUMBER: _builtins.int
+    CHANGED_AT_MS_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_MS_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    key: _builtins.str
+    value: _builtins.bytes
+    version: _builtins.int
+    created_at_ms: _builtins.int
+    changed_at_ms: _builtins.int
+    expires_at_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        key: _builtins.str = ...,
+        value: _builtins.bytes = ...,
+        version: _builtins.int = ...,
+        created_at_ms: _builtins.int = ...,
+        changed_at_ms: _builtins.int = ...,
+        expires_at_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed_at_ms", b"changed_at_ms", "created_at_ms", b"created_at_ms", "expires_at_ms", b"expires_at_ms", "key", b"key", "tenant", b"tenant", "value", b"value", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KvEntry: _TypeAlias = KvEntry  # noqa: Y015
+
+@_typing.final
+class Tombstone(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    AT_MS_FIELD_NUMBER: _builtins.int
+    EXPIRED_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    key: _builtins.str
+    version: _builtins.int
+    at_ms: _builtins.int
+    expired: _builtins.bool
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        key: _builtins.str = ...,
+        version: _builtins.int = ...,
+        at_ms: _builtins.int = ...,
+        expired: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "expired", b"expired", "key", b"key", "tenant", b"tenant", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Tombstone: _TypeAlias = Tombstone  # noqa: Y015
+
+@_typing.final
+class Topic(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    CREATED_AT_MS_FIELD_NUMBER: _builtins.int
+    KEPT_COUNT_FIELD_NUMBER: _builtins.int
+    KEPT_BYTES_FIELD_NUMBER: _builtins.int
+    KEPT_MS_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    FORGOTTEN_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    name: _builtins.str
+    created_at_ms: _builtins.int
+    kept_count: _builtins.int
+    kept_bytes: _builtins.int
+    kept_ms: _builtins.int
+    sequence: _builtins.int
+    forgotten: _builtins.int
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        name: _builtins.str = ...,
+        created_at_ms: _builtins.int = ...,
+        kept_count: _builtins.int = ...,
+        kept_bytes: _builtins.int = ...,
+        kept_ms: _builtins.int = ...,
+        sequence: _builtins.int = ...,
+        forgotten: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at_ms", b"created_at_ms", "forgotten", b"forgotten", "kept_bytes", b"kept_bytes", "kept_count", b"kept_count", "kept_ms", b"kept_ms", "name", b"name", "sequence", b"sequence", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Topic: _TypeAlias = Topic  # noqa: Y015
+
+@_typing.final
+class TopicMessage(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    TOPIC_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    AT_MS_FIELD_NUMBER: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
+    PUBLISHER_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    topic: _builtins.str
+    position: _builtins.int
+    sequence: _builtins.int
+    body: _builtins.bytes
+    at_ms: _builtins.int
+    publisher: _builtins.str
+    @_builtins.property
+    def headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Label]: ...
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        topic: _builtins.str = ...,
+        position: _builtins.int = ...,
+        sequence: _builtins.int = ...,
+        body: _builtins.bytes = ...,
+        at_ms: _builtins.int = ...,
+        headers: _abc.Iterable[Global___Label] | None = ...,
+        publisher: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "body", b"body", "headers", b"headers", "position", b"position", "publisher", b"publisher", "sequence", b"sequence", "tenant", b"tenant", "topic", b"topic"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TopicMessage: _TypeAlias = TopicMessage  # noqa: Y015
+
+@_typing.final
+class Delivery(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    FETCH_ID_FIELD_NUMBER: _builtins.int
+    UNTIL_MS_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    fetch_id: _builtins.str
+    until_ms: _builtins.int
+    count: _builtins.int
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+        fetch_id: _builtins.str = ...,
+        until_ms: _builtins.int = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "fetch_id", b"fetch_id", "position", b"position", "until_ms", b"until_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Delivery: _TypeAlias = Delivery  # noqa: Y015
+
+@_typing.final
+class ConsumerGroup(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    PATTERN_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    ACK_WAIT_MS_FIELD_NUMBER: _builtins.int
+    DELIVERIES_MAX_FIELD_NUMBER: _builtins.int
+    UNACKED_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
+    DEAD_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    name: _builtins.str
+    pattern: _builtins.str
+    cursor: _builtins.int
+    ack_wait_ms: _builtins.int
+    deliveries_max: _builtins.int
+    lost: _builtins.int
+    dead: _builtins.int
+    @_builtins.property
+    def unacked(self) -> _containers.RepeatedCompositeFieldContainer[Global___Delivery]: ...
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        name: _builtins.str = ...,
+        pattern: _builtins.str = ...,
+        cursor: _builtins.int = ...,
+        ack_wait_ms: _builtins.int = ...,
+        deliveries_max: _builtins.int = ...,
+        unacked: _abc.Iterable[Global___Delivery] | None = ...,
+        lost: _builtins.int = ...,
+        dead: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_wait_ms", b"ack_wait_ms", "cursor", b"cursor", "dead", b"dead", "deliveries_max", b"deliveries_max", "lost", b"lost", "name", b"name", "pattern", b"pattern", "tenant", b"tenant", "unacked", b"unacked"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConsumerGroup: _TypeAlias = ConsumerGroup  # noqa: Y015
+
+@_typing.final
+class Schedule(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    SCHEDULE_ID_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
+    TEMPLATE_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    CREATED_AT_MS_FIELD_NUMBER: _builtins.int
+    LAST_NOMINAL_MS_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    PAUSE_REASON_FIELD_NUMBER: _builtins.int
+    RUNS_FIELD_NUMBER: _builtins.int
+    QUEUED_FIELD_NUMBER: _builtins.int
+    FIRED_FIELD_NUMBER: _builtins.int
+    SKIPPED_FIELD_NUMBER: _builtins.int
+    MISSED_FIELD_NUMBER: _builtins.int
+    LAST_TASK_ID_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    schedule_id: _builtins.str
+    number: _builtins.int
+    version: _builtins.int
+    created_at_ms: _builtins.int
+    last_nominal_ms: _builtins.int
+    paused: _builtins.bool
+    pause_reason: _builtins.str
+    fired: _builtins.int
+    skipped: _builtins.int
+    missed: _builtins.int
+    last_task_id: _builtins.str
+    @_builtins.property
+    def plan(self) -> Global___SchedulePlan: ...
+    @_builtins.property
+    def template(self) -> Global___TaskTemplate: ...
+    @_builtins.property
+    def runs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def queued(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        schedule_id: _builtins.str = ...,
+        plan: Global___SchedulePlan | None = ...,
+        template: Global___TaskTemplate | None = ...,
+        number: _builtins.int = ...,
+        version: _builtins.int = ...,
+        created_at_ms: _builtins.int = ...,
+        last_nominal_ms: _builtins.int = ...,
+        paused: _builtins.bool = ...,
+        pause_reason: _builtins.str = ...,
+        runs: _abc.Iterable[_builtins.str] | None = ...,
+        queued: _abc.Iterable[_builtins.int] | None = ...,
+        fired: _builtins.int = ...,
+        skipped: _builtins.int = ...,
+        missed: _builtins.int = ...,
+        last_task_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan", "template", b"template"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at_ms", b"created_at_ms", "fired", b"fired", "last_nominal_ms", b"last_nominal_ms", "last_task_id", b"last_task_id", "missed", b"missed", "number", b"number", "pause_reason", b"pause_reason", "paused", b"paused", "plan", b"plan", "queued", b"queued", "runs", b"runs", "schedule_id", b"schedule_id", "skipped", b"skipped", "template", b"template", "tenant", b"tenant", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Schedule: _TypeAlias = Schedule  # noqa: Y015
+
+@_typing.final
+class Answer(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    AT_MS_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    number: _builtins.int
+    digest: _builtins.bytes
+    at_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        number: _builtins.int = ...,
+        digest: _builtins.bytes = ...,
+        at_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "digest", b"digest", "key", b"key", "number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Answer: _TypeAlias = Answer  # noqa: Y015
+
+@_typing.final
+class AcquireLock(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    TTL_MS_FIELD_NUMBER: _builtins.int
+    WAIT_MS_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    name: _builtins.str
+    owner: _builtins.str
+    ttl_ms: _builtins.int
+    wait_ms: _builtins.int
+    task_id: _builtins.str
+    attempt: _builtins.int
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        name: _builtins.str = ...,
+        owner: _builtins.str = ...,
+        ttl_ms: _builtins.int = ...,
+        wait_ms: _builtins.int = ...,
+        task_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "name", b"name", "owner", b"owner", "task_id", b"task_id", "tenant", b"tenant", "ttl_ms", b"ttl_ms", "wait_ms", b"wait_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcquireLock: _TypeAlias = AcquireLock  # noqa: Y015
+
+@_typing.final
+class RenewLock(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    TTL_MS_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    name: _builtins.str
+    token: _builtins.int
+    ttl_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        name: _builtins.str = ...,
+        token: _builtins.int = ...,
+        ttl_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "tenant", b"tenant", "token", b"token", "ttl_ms", b"ttl_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenewLock: _TypeAlias = RenewLock  # noqa: Y015
+
+@_typing.final
+class ReleaseLock(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    name: _builtins.str
+    token: _builtins.int
+    owner: _builtins.str
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        name: _builtins.str = ...,
+        token: _builtins.int = ...,
+        owner: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "owner", b"owner", "tenant", b"tenant", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseLock: _TypeAlias = ReleaseLock  # noqa: Y015
+
+@_typing.final
+class PutKey(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
+    TTL_MS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    key: _builtins.str
+    value: _builtins.bytes
+    expected_version: _builtins.int
+    ttl_ms: _builtins.int
+    request_id: _builtins.str
+    digest: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        key: _builtins.str = ...,
+        value: _builtins.bytes = ...,
+        expected_version: _builtins.int = ...,
+        ttl_ms: _builtins.int = ...,
+        request_id: _builtins.str = ...,
+        digest: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "expected_version", b"expected_version", "key", b"key", "request_id", b"request_id", "tenant", b"tenant", "ttl_ms", b"ttl_ms", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutKey: _TypeAlias = PutKey  # noqa: Y015
+
+@_typing.final
+class DeleteKey(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    key: _builtins.str
+    expected_version: _builtins.int
+    request_id: _builtins.str
+    digest: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        key: _builtins.str = ...,
+        expected_version: _builtins.int = ...,
+        request_id: _builtins.str = ...,
+        digest: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "expected_version", b"expected_version", "key", b"key", "request_id", b"request_id", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteKey: _TypeAlias = DeleteKey  # noqa: Y015
+
+@_typing.final
+class SetTopic(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    KEPT_COUNT_FIELD_NUMBER: _builtins.int
+    KEPT_BYTES_FIELD_NUMBER: _builtins.int
+    KEPT_MS_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    name: _builtins.str
+    kept_count: _builtins.int
+    kept_bytes: _builtins.int
+    kept_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        name: _builtins.str = ...,
+        kept_count: _builtins.int = ...,
+        kept_bytes: _builtins.int = ...,
+        kept_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kept_bytes", b"kept_bytes", "kept_count", b"kept_count", "kept_ms", b"kept_ms", "name", b"name", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetTopic: _TypeAlias = SetTopic  # noqa: Y015
+
+@_typing.final
+class DeleteTopic(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteTopic: _TypeAlias = DeleteTopic  # noqa: Y015
+
+@_typing.final
+class PublishMessage(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    TOPIC_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
+    PUBLISHER_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    topic: _builtins.str
+    body: _builtins.bytes
+    publisher: _builtins.str
+    request_id: _builtins.str
+    digest: _builtins.bytes
+    @_builtins.property
+    def headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Label]: ...
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        topic: _builtins.str = ...,
+        body: _builtins.bytes = ...,
+        headers: _abc.Iterable[Global___Label] | None = ...,
+        publisher: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        digest: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "digest", b"digest", "headers", b"headers", "publisher", b"publisher", "request_id", b"request_id", "tenant", b"tenant", "topic", b"topic"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublishMessage: _TypeAlias = PublishMessage  # noqa: Y015
+
+@_typing.final
+class SetGroup(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    PATTERN_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    ACK_WAIT_MS_FIELD_NUMBER: _builtins.int
+    DELIVERIES_MAX_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    name: _builtins.str
+    pattern: _builtins.str
+    start: _builtins.int
+    ack_wait_ms: _builtins.int
+    deliveries_max: _builtins.int
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        name: _builtins.str = ...,
+        pattern: _builtins.str = ...,
+        start: _builtins.int = ...,
+        ack_wait_ms: _builtins.int = ...,
+        deliveries_max: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_wait_ms", b"ack_wait_ms", "deliveries_max", b"deliveries_max", "name", b"name", "pattern", b"pattern", "start", b"start", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetGroup: _TypeAlias = SetGroup  # noqa: Y015
+
+@_typing.final
+class DeleteGroup(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteGroup: _TypeAlias = DeleteGroup  # noqa: Y015
+
+@_typing.final
+class FetchMessages(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    FETCH_ID_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    group: _builtins.str
+    fetch_id: _builtins.str
+    count: _builtins.int
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        group: _builtins.str = ...,
+        fetch_id: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "fetch_id", b"fetch_id", "group", b"group", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FetchMessages: _TypeAlias = FetchMessages  # noqa: Y015
+
+@_typing.final
+class AckMessages(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    POSITIONS_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    DELAY_MS_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    group: _builtins.str
+    refused: _builtins.bool
+    delay_ms: _builtins.int
+    @_builtins.property
+    def positions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        group: _builtins.str = ...,
+        positions: _abc.Iterable[_builtins.int] | None = ...,
+        refused: _builtins.bool = ...,
+        delay_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delay_ms", b"delay_ms", "group", b"group", "positions", b"positions", "refused", b"refused", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AckMessages: _TypeAlias = AckMessages  # noqa: Y015
+
+@_typing.final
+class SeekGroup(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    group: _builtins.str
+    position: _builtins.int
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        group: _builtins.str = ...,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "position", b"position", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SeekGroup: _TypeAlias = SeekGroup  # noqa: Y015
+
+@_typing.final
+class ApplySchedule(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    SCHEDULE_ID_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
+    TEMPLATE_FIELD_NUMBER: _builtins.int
+    EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    schedule_id: _builtins.str
+    expected_version: _builtins.int
+    @_builtins.property
+    def plan(self) -> Global___SchedulePlan: ...
+    @_builtins.property
+    def template(self) -> Global___TaskTemplate: ...
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        schedule_id: _builtins.str = ...,
+        plan: Global___SchedulePlan | None = ...,
+        template: Global___TaskTemplate | None = ...,
+        expected_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan", "template", b"template"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_version", b"expected_version", "plan", b"plan", "schedule_id", b"schedule_id", "template", b"template", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApplySchedule: _TypeAlias = ApplySchedule  # noqa: Y015
+
+@_typing.final
+class DeleteSchedule(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    SCHEDULE_ID_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    schedule_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        schedule_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["schedule_id", b"schedule_id", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteSchedule: _TypeAlias = DeleteSchedule  # noqa: Y015
+
+@_typing.final
+class PauseSchedule(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    SCHEDULE_ID_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    schedule_id: _builtins.str
+    paused: _builtins.bool
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        schedule_id: _builtins.str = ...,
+        paused: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["paused", b"paused", "reason", b"reason", "schedule_id", b"schedule_id", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseSchedule: _TypeAlias = PauseSchedule  # noqa: Y015
+
+@_typing.final
+class FireSchedule(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    SCHEDULE_ID_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    NOMINAL_MS_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    MISSED_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    schedule_id: _builtins.str
+    number: _builtins.int
+    nominal_ms: _builtins.int
+    kind: _builtins.int
+    missed: _builtins.int
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        schedule_id: _builtins.str = ...,
+        number: _builtins.int = ...,
+        nominal_ms: _builtins.int = ...,
+        kind: _builtins.int = ...,
+        missed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "missed", b"missed", "nominal_ms", b"nominal_ms", "number", b"number", "schedule_id", b"schedule_id", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FireSchedule: _TypeAlias = FireSchedule  # noqa: Y015
+
+@_typing.final
+class RunSchedule(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    SCHEDULE_ID_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    NOMINALS_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    schedule_id: _builtins.str
+    run_id: _builtins.str
+    @_builtins.property
+    def nominals(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        schedule_id: _builtins.str = ...,
+        run_id: _builtins.str = ...,
+        nominals: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nominals", b"nominals", "run_id", b"run_id", "schedule_id", b"schedule_id", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunSchedule: _TypeAlias = RunSchedule  # noqa: Y015
+
+@_typing.final
 class Command(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1324,6 +2353,24 @@ class Command(_message.Message):
     SETTLE_LLM_CALL_FIELD_NUMBER: _builtins.int
     SET_LLM_BUDGET_FIELD_NUMBER: _builtins.int
     DELETE_LLM_BUDGET_FIELD_NUMBER: _builtins.int
+    ACQUIRE_LOCK_FIELD_NUMBER: _builtins.int
+    RENEW_LOCK_FIELD_NUMBER: _builtins.int
+    RELEASE_LOCK_FIELD_NUMBER: _builtins.int
+    PUT_KEY_FIELD_NUMBER: _builtins.int
+    DELETE_KEY_FIELD_NUMBER: _builtins.int
+    SET_TOPIC_FIELD_NUMBER: _builtins.int
+    DELETE_TOPIC_FIELD_NUMBER: _builtins.int
+    PUBLISH_MESSAGE_FIELD_NUMBER: _builtins.int
+    SET_GROUP_FIELD_NUMBER: _builtins.int
+    DELETE_GROUP_FIELD_NUMBER: _builtins.int
+    FETCH_MESSAGES_FIELD_NUMBER: _builtins.int
+    ACK_MESSAGES_FIELD_NUMBER: _builtins.int
+    SEEK_GROUP_FIELD_NUMBER: _builtins.int
+    APPLY_SCHEDULE_FIELD_NUMBER: _builtins.int
+    DELETE_SCHEDULE_FIELD_NUMBER: _builtins.int
+    PAUSE_SCHEDULE_FIELD_NUMBER: _builtins.int
+    FIRE_SCHEDULE_FIELD_NUMBER: _builtins.int
+    RUN_SCHEDULE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def configure_cluster(self) -> Global___ConfigureCluster: ...
     @_builtins.property
@@ -1398,6 +2445,42 @@ class Command(_message.Message):
     def set_llm_budget(self) -> Global___SetLlmBudget: ...
     @_builtins.property
     def delete_llm_budget(self) -> Global___DeleteLlmBudget: ...
+    @_builtins.property
+    def acquire_lock(self) -> Global___AcquireLock: ...
+    @_builtins.property
+    def renew_lock(self) -> Global___RenewLock: ...
+    @_builtins.property
+    def release_lock(self) -> Global___ReleaseLock: ...
+    @_builtins.property
+    def put_key(self) -> Global___PutKey: ...
+    @_builtins.property
+    def delete_key(self) -> Global___DeleteKey: ...
+    @_builtins.property
+    def set_topic(self) -> Global___SetTopic: ...
+    @_builtins.property
+    def delete_topic(self) -> Global___DeleteTopic: ...
+    @_builtins.property
+    def publish_message(self) -> Global___PublishMessage: ...
+    @_builtins.property
+    def set_group(self) -> Global___SetGroup: ...
+    @_builtins.property
+    def delete_group(self) -> Global___DeleteGroup: ...
+    @_builtins.property
+    def fetch_messages(self) -> Global___FetchMessages: ...
+    @_builtins.property
+    def ack_messages(self) -> Global___AckMessages: ...
+    @_builtins.property
+    def seek_group(self) -> Global___SeekGroup: ...
+    @_builtins.property
+    def apply_schedule(self) -> Global___ApplySchedule: ...
+    @_builtins.property
+    def delete_schedule(self) -> Global___DeleteSchedule: ...
+    @_builtins.property
+    def pause_schedule(self) -> Global___PauseSchedule: ...
+    @_builtins.property
+    def fire_schedule(self) -> Global___FireSchedule: ...
+    @_builtins.property
+    def run_schedule(self) -> Global___RunSchedule: ...
     def __init__(
         self,
         *,
@@ -1438,12 +2521,30 @@ class Command(_message.Message):
         settle_llm_call: Global___SettleLlmCall | None = ...,
         set_llm_budget: Global___SetLlmBudget | None = ...,
         delete_llm_budget: Global___DeleteLlmBudget | None = ...,
+        acquire_lock: Global___AcquireLock | None = ...,
+        renew_lock: Global___RenewLock | None = ...,
+        release_lock: Global___ReleaseLock | None = ...,
+        put_key: Global___PutKey | None = ...,
+        delete_key: Global___DeleteKey | None = ...,
+        set_topic: Global___SetTopic | None = ...,
+        delete_topic: Global___DeleteTopic | None = ...,
+        publish_message: Global___PublishMessage | None = ...,
+        set_group: Global___SetGroup | None = ...,
+        delete_group: Global___DeleteGroup | None = ...,
+        fetch_messages: Global___FetchMessages | None = ...,
+        ack_messages: Global___AckMessages | None = ...,
+        seek_group: Global___SeekGroup | None = ...,
+        apply_schedule: Global___ApplySchedule | None = ...,
+        delete_schedule: Global___DeleteSchedule | None = ...,
+        pause_schedule: Global___PauseSchedule | None = ...,
+        fire_schedule: Global___FireSchedule | None = ...,
+        run_schedule: Global___RunSchedule | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["advance_clock", b"advance_clock", "assign_task", b"assign_task", "begin_leadership", b"begin_leadership", "begin_llm_call", b"begin_llm_call", "cancel_children", b"cancel_children", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "delete_limit", b"delete_limit", "delete_llm_budget", b"delete_llm_budget", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "finish_task", b"finish_task", "forget_node", b"forget_node", "mark_node", b"mark_node", "note_llm_handle", b"note_llm_handle", "pause_task", b"pause_task", "purge_dead_letters", b"purge_dead_letters", "record_step", b"record_step", "register_node", b"register_node", "release_task", b"release_task", "replay_task", b"replay_task", "report_progress", b"report_progress", "resume_task", b"resume_task", "retry_task", b"retry_task", "save_checkpoint", b"save_checkpoint", "set_drain", b"set_drain", "set_limit", b"set_limit", "set_llm_budget", b"set_llm_budget", "set_tenant", b"set_tenant", "settle_llm_call", b"settle_llm_call", "signal_task", b"signal_task", "spawn_child", b"spawn_child", "start_task", b"start_task", "submit_task", b"submit_task", "suspend_task", b"suspend_task", "take_tokens", b"take_tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack_messages", b"ack_messages", "acquire_lock", b"acquire_lock", "advance_clock", b"advance_clock", "apply_schedule", b"apply_schedule", "assign_task", b"assign_task", "begin_leadership", b"begin_leadership", "begin_llm_call", b"begin_llm_call", "cancel_children", b"cancel_children", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "delete_group", b"delete_group", "delete_key", b"delete_key", "delete_limit", b"delete_limit", "delete_llm_budget", b"delete_llm_budget", "delete_schedule", b"delete_schedule", "delete_topic", b"delete_topic", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "fetch_messages", b"fetch_messages", "finish_task", b"finish_task", "fire_schedule", b"fire_schedule", "forget_node", b"forget_node", "mark_node", b"mark_node", "note_llm_handle", b"note_llm_handle", "pause_schedule", b"pause_schedule", "pause_task", b"pause_task", "publish_message", b"publish_message", "purge_dead_letters", b"purge_dead_letters", "put_key", b"put_key", "record_step", b"record_step", "register_node", b"register_node", "release_lock", b"release_lock", "release_task", b"release_task", "renew_lock", b"renew_lock", "replay_task", b"replay_task", "report_progress", b"report_progress", "resume_task", b"resume_task", "retry_task", b"retry_task", "run_schedule", b"run_schedule", "save_checkpoint", b"save_checkpoint", "seek_group", b"seek_group", "set_drain", b"set_drain", "set_group", b"set_group", "set_limit", b"set_limit", "set_llm_budget", b"set_llm_budget", "set_tenant", b"set_tenant", "set_topic", b"set_topic", "settle_llm_call", b"settle_llm_call", "signal_task", b"signal_task", "spawn_child", b"spawn_child", "start_task", b"start_task", "submit_task", b"submit_task", "suspend_task", b"suspend_task", "take_tokens", b"take_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["advance_clock", b"advance_clock", "assign_task", b"assign_task", "begin_leadership", b"begin_leadership", "begin_llm_call", b"begin_llm_call", "cancel_children", b"cancel_children", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "delete_limit", b"delete_limit", "delete_llm_budget", b"delete_llm_budget", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "finish_task", b"finish_task", "forget_node", b"forget_node", "mark_node", b"mark_node", "note_llm_handle", b"note_llm_handle", "pause_task", b"pause_task", "purge_dead_letters", b"purge_dead_letters", "record_step", b"record_step", "register_node", b"register_node", "release_task", b"release_task", "replay_task", b"replay_task", "report_progress", b"report_progress", "resume_task", b"resume_task", "retry_task", b"retry_task", "save_checkpoint", b"save_checkpoint", "set_drain", b"set_drain", "set_limit", b"set_limit", "set_llm_budget", b"set_llm_budget", "set_tenant", b"set_tenant", "settle_llm_call", b"settle_llm_call", "signal_task", b"signal_task", "spawn_child", b"spawn_child", "start_task", b"start_task", "submit_task", b"submit_task", "suspend_task", b"suspend_task", "take_tokens", b"take_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_messages", b"ack_messages", "acquire_lock", b"acquire_lock", "advance_clock", b"advance_clock", "apply_schedule", b"apply_schedule", "assign_task", b"assign_task", "begin_leadership", b"begin_leadership", "begin_llm_call", b"begin_llm_call", "cancel_children", b"cancel_children", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "delete_group", b"delete_group", "delete_key", b"delete_key", "delete_limit", b"delete_limit", "delete_llm_budget", b"delete_llm_budget", "delete_schedule", b"delete_schedule", "delete_topic", b"delete_topic", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "fetch_messages", b"fetch_messages", "finish_task", b"finish_task", "fire_schedule", b"fire_schedule", "forget_node", b"forget_node", "mark_node", b"mark_node", "note_llm_handle", b"note_llm_handle", "pause_schedule", b"pause_schedule", "pause_task", b"pause_task", "publish_message", b"publish_message", "purge_dead_letters", b"purge_dead_letters", "put_key", b"put_key", "record_step", b"record_step", "register_node", b"register_node", "release_lock", b"release_lock", "release_task", b"release_task", "renew_lock", b"renew_lock", "replay_task", b"replay_task", "report_progress", b"report_progress", "resume_task", b"resume_task", "retry_task", b"retry_task", "run_schedule", b"run_schedule", "save_checkpoint", b"save_checkpoint", "seek_group", b"seek_group", "set_drain", b"set_drain", "set_group", b"set_group", "set_limit", b"set_limit", "set_llm_budget", b"set_llm_budget", "set_tenant", b"set_tenant", "set_topic", b"set_topic", "settle_llm_call", b"settle_llm_call", "signal_task", b"signal_task", "spawn_child", b"spawn_child", "start_task", b"start_task", "submit_task", b"submit_task", "suspend_task", b"suspend_task", "take_tokens", b"take_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["configure_cluster", "submit_task", "assign_task", "start_task", "record_step", "save_checkpoint", "report_progress", "finish_task", "fail_attempt", "release_task", "cancel_task", "confirm_cancel", "expire_task", "register_node", "mark_node", "set_drain", "begin_leadership", "forget_node", "pause_task", "resume_task", "signal_task", "suspend_task", "retry_task", "replay_task", "purge_dead_letters", "set_limit", "delete_limit", "set_tenant", "take_tokens", "advance_clock", "spawn_child", "cancel_children", "begin_llm_call", "note_llm_handle", "settle_llm_call", "set_llm_budget", "delete_llm_budget"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["configure_cluster", "submit_task", "assign_task", "start_task", "record_step", "save_checkpoint", "report_progress", "finish_task", "fail_attempt", "release_task", "cancel_task", "confirm_cancel", "expire_task", "register_node", "mark_node", "set_drain", "begin_leadership", "forget_node", "pause_task", "resume_task", "signal_task", "suspend_task", "retry_task", "replay_task", "purge_dead_letters", "set_limit", "delete_limit", "set_tenant", "take_tokens", "advance_clock", "spawn_child", "cancel_children", "begin_llm_call", "note_llm_handle", "settle_llm_call", "set_llm_budget", "delete_llm_budget", "acquire_lock", "renew_lock", "release_lock", "put_key", "delete_key", "set_topic", "delete_topic", "publish_message", "set_group", "delete_group", "fetch_messages", "ack_messages", "seek_group", "apply_schedule", "delete_schedule", "pause_schedule", "fire_schedule", "run_schedule"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -2056,6 +3157,11 @@ class Meta(_message.Message):
     FAIR_TIME_FIELD_NUMBER: _builtins.int
     DEAD_LETTERS_DROPPED_FIELD_NUMBER: _builtins.int
     DEAD_LETTER_BYTES_FIELD_NUMBER: _builtins.int
+    FENCING_TOKEN_FIELD_NUMBER: _builtins.int
+    KV_VERSION_FIELD_NUMBER: _builtins.int
+    KV_FORGOTTEN_FIELD_NUMBER: _builtins.int
+    MESSAGE_POSITION_FIELD_NUMBER: _builtins.int
+    SCHEDULES_VERSION_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     cluster_name: _builtins.str
     clock_ms: _builtins.int
@@ -2068,6 +3174,11 @@ class Meta(_message.Message):
     fair_time: _builtins.int
     dead_letters_dropped: _builtins.int
     dead_letter_bytes: _builtins.int
+    fencing_token: _builtins.int
+    kv_version: _builtins.int
+    kv_forgotten: _builtins.int
+    message_position: _builtins.int
+    schedules_version: _builtins.int
     @_builtins.property
     def policy(self) -> Global___Policy: ...
     def __init__(
@@ -2086,10 +3197,15 @@ class Meta(_message.Message):
         fair_time: _builtins.int = ...,
         dead_letters_dropped: _builtins.int = ...,
         dead_letter_bytes: _builtins.int = ...,
+        fencing_token: _builtins.int = ...,
+        kv_version: _builtins.int = ...,
+        kv_forgotten: _builtins.int = ...,
+        message_position: _builtins.int = ...,
+        schedules_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_ms", b"clock_ms", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "dead_letter_bytes", b"dead_letter_bytes", "dead_letters_dropped", b"dead_letters_dropped", "fair_time", b"fair_time", "finished_bytes", b"finished_bytes", "finished_total", b"finished_total", "format", b"format", "lead_term", b"lead_term", "order", b"order", "policy", b"policy", "steps_total", b"steps_total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_ms", b"clock_ms", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "dead_letter_bytes", b"dead_letter_bytes", "dead_letters_dropped", b"dead_letters_dropped", "fair_time", b"fair_time", "fencing_token", b"fencing_token", "finished_bytes", b"finished_bytes", "finished_total", b"finished_total", "format", b"format", "kv_forgotten", b"kv_forgotten", "kv_version", b"kv_version", "lead_term", b"lead_term", "message_position", b"message_position", "order", b"order", "policy", b"policy", "schedules_version", b"schedules_version", "steps_total", b"steps_total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2143,6 +3259,14 @@ class StateSlice(_message.Message):
     LLM_DOUBTFUL_FIELD_NUMBER: _builtins.int
     LLM_USAGE_FIELD_NUMBER: _builtins.int
     LLM_CACHE_FIELD_NUMBER: _builtins.int
+    SCHEDULES_FIELD_NUMBER: _builtins.int
+    LOCKS_FIELD_NUMBER: _builtins.int
+    KV_FIELD_NUMBER: _builtins.int
+    TOMBSTONES_FIELD_NUMBER: _builtins.int
+    TOPICS_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    GROUPS_FIELD_NUMBER: _builtins.int
+    ANSWERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def meta(self) -> Global___Meta: ...
     @_builtins.property
@@ -2179,6 +3303,22 @@ class StateSlice(_message.Message):
     def llm_usage(self) -> _containers.RepeatedCompositeFieldContainer[Global___LlmUsage]: ...
     @_builtins.property
     def llm_cache(self) -> _containers.RepeatedCompositeFieldContainer[Global___CachedAnswer]: ...
+    @_builtins.property
+    def schedules(self) -> _containers.RepeatedCompositeFieldContainer[Global___Schedule]: ...
+    @_builtins.property
+    def locks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Lock]: ...
+    @_builtins.property
+    def kv(self) -> _containers.RepeatedCompositeFieldContainer[Global___KvEntry]: ...
+    @_builtins.property
+    def tombstones(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tombstone]: ...
+    @_builtins.property
+    def topics(self) -> _containers.RepeatedCompositeFieldContainer[Global___Topic]: ...
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___TopicMessage]: ...
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConsumerGroup]: ...
+    @_builtins.property
+    def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Answer]: ...
     def __init__(
         self,
         *,
@@ -2200,10 +3340,18 @@ class StateSlice(_message.Message):
         llm_doubtful: _abc.Iterable[Global___DoubtfulCall] | None = ...,
         llm_usage: _abc.Iterable[Global___LlmUsage] | None = ...,
         llm_cache: _abc.Iterable[Global___CachedAnswer] | None = ...,
+        schedules: _abc.Iterable[Global___Schedule] | None = ...,
+        locks: _abc.Iterable[Global___Lock] | None = ...,
+        kv: _abc.Iterable[Global___KvEntry] | None = ...,
+        tombstones: _abc.Iterable[Global___Tombstone] | None = ...,
+        topics: _abc.Iterable[Global___Topic] | None = ...,
+        messages: _abc.Iterable[Global___TopicMessage] | None = ...,
+        groups: _abc.Iterable[Global___ConsumerGroup] | None = ...,
+        answers: _abc.Iterable[Global___Answer] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchors", b"anchors", "buckets", b"buckets", "dead_letters", b"dead_letters", "family_parts", b"family_parts", "finished", b"finished", "limits", b"limits", "llm_accounts", b"llm_accounts", "llm_budgets", b"llm_budgets", "llm_cache", b"llm_cache", "llm_calls", b"llm_calls", "llm_doubtful", b"llm_doubtful", "llm_usage", b"llm_usage", "meta", b"meta", "nodes", b"nodes", "requests", b"requests", "shares", b"shares", "tasks", b"tasks", "tenants", b"tenants"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchors", b"anchors", "answers", b"answers", "buckets", b"buckets", "dead_letters", b"dead_letters", "family_parts", b"family_parts", "finished", b"finished", "groups", b"groups", "kv", b"kv", "limits", b"limits", "llm_accounts", b"llm_accounts", "llm_budgets", b"llm_budgets", "llm_cache", b"llm_cache", "llm_calls", b"llm_calls", "llm_doubtful", b"llm_doubtful", "llm_usage", b"llm_usage", "locks", b"locks", "messages", b"messages", "meta", b"meta", "nodes", b"nodes", "requests", b"requests", "schedules", b"schedules", "shares", b"shares", "tasks", b"tasks", "tenants", b"tenants", "tombstones", b"tombstones", "topics", b"topics"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
