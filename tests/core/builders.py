@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
+from coterie.core.breaker_commands import EndProbe, ResetBreaker, TakeProbe, TripBreaker
 from coterie.core.commands import (
     AdvanceClock,
     AssignTask,
@@ -184,6 +185,7 @@ class RandomLog:
         makers += [self._control, self._limits]
         makers += [self._family]
         makers += [self._control, self._limits, self._llm]
+        makers += [self._family, self._breakers]
         return self.random.choice(makers)()
 
     def _task(self) -> tuple[TaskId, int]:
@@ -277,6 +279,20 @@ class RandomLog:
         number = (known.number if known else 0) + self.random.choice([0, 0, 1, 1, 1, 2])
         return random_llm_command(self.random, task_id, attempt, key, number)
 
+    def _breakers(self) -> Command:
+        task = self._task()
+        key = self.random.choice(["node:n1", "skill:echo", "skill:echo@n1", "provider:acme", "nothing"])
+        known = self.cluster.state.breakers.get(key)
+        number = self.random.choice([known.number if known else 0, 0, 1])
+        probe_id, ok = self.random.choice(["p1", "p2", f"{task[0]}/{task[1]}"]), self.random.random() < 0.7
+        orders: list[Command] = [
+            TripBreaker(key, number, "why not", self.random.getrandbits(32)),
+            TakeProbe(key, probe_id, self.random.choice([0, 2_000])),
+            EndProbe(key, probe_id, ok, not ok and self.random.random() < 0.8),
+            ResetBreaker(key),
+        ]
+        return self.random.choice(orders)
+
     def _node(self) -> Command:
         node_id = self.random.choice(["n1", "n2", "n3"])
         node = self.cluster.state.nodes.get(NodeId(node_id))
@@ -346,5 +362,8 @@ class RandomLog:
             crash_nodes_max=self.random.choice([0, 2]),
             node_losses_max=self.random.choice([0, 2]),
             signals_per_task_max=self.random.choice([1, 10]),
+            breaker_failures=self.random.choice([0, 2]),
+            breaker_recovery_ms=self.random.choice([0, 5, 50]),
+            breaker_probes=self.random.choice([0, 1, 3]),
         )
         return ConfigureCluster(self.random.choice(["c1", "c1", "c2"]), "test", policy)

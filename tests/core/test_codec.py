@@ -12,6 +12,7 @@ from typing import get_args
 import pytest
 from google.protobuf.message import DecodeError
 
+from coterie.core.breakers import Breaker, Probe
 from coterie.core.canonical import canonical, state_hash
 from coterie.core.commands import Command
 from coterie.core.coordination.tables import TABLES
@@ -59,6 +60,8 @@ COMMANDS = get_args(Command)
         Child,
         ChildEnd,
         *LLM_TABLES.values(),
+        Breaker,
+        Probe,
     ],
     ids=lambda r: r.__name__,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from coterie.core.breaker_commands import EndProbe, ResetBreaker, TakeProbe, TripBreaker
 from coterie.core.child_commands import CancelChildren as CancelChildren
 from coterie.core.child_commands import SpawnChild as SpawnChild
 from coterie.core.coordination.commands import CoordinationCommand
@@ -318,6 +319,10 @@ Command = (
     | SetLlmBudget
     | DeleteLlmBudget
     | CoordinationCommand
+    | TripBreaker
+    | TakeProbe
+    | EndProbe
+    | ResetBreaker
 )
 
 

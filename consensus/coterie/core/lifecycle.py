@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from coterie.core.breaker_rules import attempt_ended
 from coterie.core.commands import Rejected
 from coterie.core.fairness import note_let_go
 from coterie.core.families import ChildEnd
@@ -39,6 +40,7 @@ def change_task(
     after = evolve(after, version=before.version + 1, sequence=before.sequence + 1)
     if before.state in HELD and after.state not in HELD:
         note_let_go(state, before, moment.at_ms)
+        attempt_ended(state, before, after, detail, moment)
     if after.state in TERMINAL:
         after = _finish(state, before, after, moment, event, detail)
     else:

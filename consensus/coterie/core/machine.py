@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from coterie.core import (
+    breaker_rules,
     child_rules,
     control_rules,
     limit_rules,
@@ -14,6 +15,7 @@ from coterie.core import (
     submit_rules,
     task_rules,
 )
+from coterie.core.breaker_commands import EndProbe, ResetBreaker, TakeProbe, TripBreaker
 from coterie.core.commands import (
     Accepted,
     AdvanceClock,
@@ -128,4 +130,8 @@ RULES: dict[type, Rule] = {
     CancelChildren: child_rules.cancel_open,
     **LLM_RULES,
     **coordination.RULES,
+    TripBreaker: breaker_rules.trip,
+    TakeProbe: breaker_rules.take_probe,
+    EndProbe: breaker_rules.end_probe,
+    ResetBreaker: breaker_rules.reset,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from coterie.core.breaker_rules import forget_node
 from coterie.core.commands import (
     Accepted,
     BeginLeadership,
@@ -121,4 +122,5 @@ def forget(state: ClusterState, command: ForgetNode, moment: Moment) -> Outcome:
         return Rejected("STALE_NODE", f"node {command.node_id} has restarted since")
     release_all(state, node.node_id, "the node was removed", moment)
     del state.nodes[node.node_id]
+    forget_node(state, node.node_id)
     return Accepted()

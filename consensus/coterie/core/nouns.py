@@ -355,6 +355,9 @@ class Policy:
     node_losses_max: int = 10  # in a row without progress; 0: any number
     signals_per_task_max: int = 1_000
     limits_max: int = 1_000
+    breaker_failures: int = 0  # within a minute, and at least half of all, open a breaker; 0: none opens
+    breaker_recovery_ms: int = 0  # until an open one lets probes through
+    breaker_probes: int = 0  # that must succeed before it closes
 
 
 @dataclass(frozen=True, slots=True)

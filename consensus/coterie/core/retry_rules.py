@@ -51,22 +51,23 @@ def fail_attempt(state: ClusterState, command: FailAttempt, moment: Moment) -> O
 def _failed(
     state: ClusterState, task: Task, error: TaskError, dice: int, moment: Moment, end: TaskState
 ) -> None:
+    before = task
     if error.code == SKILL_CRASHED:
         task = _crashed(task, CrashKind.SKILL, moment)
     failures = task.failures + 1
     poison = _poison(state, task)
     if poison is not None:
-        _give_up(state, evolve(task, failures=failures), poison, moment)
+        _give_up(state, before, evolve(task, failures=failures), poison, moment)
         return
     retryable = error.retryable and error.code not in task.retry.non_retryable
     if not retryable or failures >= task.retry.attempts_max:
         end = TaskState.DEAD_LETTERED if task.retry.dead_letter else end
         after = evolve(task, state=end, error=error, failures=failures)
-        change_task(state, task, after, moment, end.name.lower(), error.message)
+        change_task(state, before, after, moment, end.name.lower(), error.message)
         return
     wait_ms = backoff_ms(task.retry, failures, dice)
     after = to_queue(state, task, failures=failures, error=error, start_at_ms=moment.at_ms + wait_ms)
-    change_task(state, task, after, moment, "retry", error.message)
+    change_task(state, before, after, moment, "retry", error.message)
 
 
 def backoff_ms(retry: RetryPolicy, failures: int, dice: int) -> int:
@@ -101,9 +102,9 @@ def _verdict(what: str, nodes: list[NodeId]) -> TaskError:
     return TaskError(POISON, f"{what} {', '.join(nodes)}", retryable=False)
 
 
-def _give_up(state: ClusterState, task: Task, error: TaskError, moment: Moment) -> None:
+def _give_up(state: ClusterState, before: Task, task: Task, error: TaskError, moment: Moment) -> None:
     after = evolve(task, state=TaskState.DEAD_LETTERED, error=error)
-    change_task(state, task, after, moment, "dead_lettered", error.message)
+    change_task(state, before, after, moment, "dead_lettered", error.message)
 
 
 # --- taking a task back from its node
@@ -124,7 +125,7 @@ def release_held(state: ClusterState, task: Task, reason: str, lost: bool, momen
     if task.cancel_requested:
         end_cancelled(state, task, moment)
     elif poison is not None:
-        _give_up(state, task, poison, moment)
+        _give_up(state, before, task, poison, moment)
     else:
         event = "paused" if task.pause_requested else "released"
         change_task(state, before, to_queue(state, task), moment, event, reason)

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
+from coterie.core.breaker_commands import TripBreaker
+from coterie.core.breakers import BreakerState
 from coterie.core.commands import AdvanceClock, Command, ExpireTask, MarkNode, ReleaseTask
 from coterie.core.coordination.look_ups import FAR_MS
 from coterie.core.draft import Draft
@@ -20,6 +22,7 @@ from coterie.core.nouns import (
     Task,
     TaskState,
 )
+from coterie.core.outcomes import NOT_STARTED
 from coterie.core.routing import NodeLoad, Round, RoutingRules
 from coterie.core.state import ClusterState
 from coterie.core.workqueue import ORDER_BITS
@@ -48,7 +51,6 @@ class View:
     dice: int = 0
     term: int = 0  # of the leadership that looks
     leader: NodeId = NO_NODE
-    breakers: Mapping[str, str] = field(default_factory=dict)  # open ones, and why: see routing.filters
 
 
 def plan(state: ClusterState, view: View, policy: PlanPolicy) -> list[Command]:
@@ -59,6 +61,7 @@ def plan(state: ClusterState, view: View, policy: PlanPolicy) -> list[Command]:
         view = replace(view, now_ms=state.meta.clock_ms)
     for commands in (
         _verdicts(state, view, policy),
+        _trips(state, view),
         _deadlines(state, view),
         _waits(state, view),
         _held(state, view, policy),
@@ -90,6 +93,16 @@ def _is_back(node: Node, load: NodeLoad, view: View, policy: PlanPolicy) -> bool
     return fresh and load.incarnation == node.incarnation and load.age_ms <= policy.down_after_ms
 
 
+def _trips(state: ClusterState, view: View) -> Iterator[Command]:
+    """Breakers that should be open by what was seen lately."""
+    if not state.outcomes.windows:
+        return
+    for key, reason in state.outcomes.tripped(state.meta.policy, view.now_ms):
+        known = state.breakers.get(key)
+        if known is None or known.state is BreakerState.CLOSED:
+            yield TripBreaker(key, known.number if known is not None else 0, reason, view.dice)
+
+
 def _deadlines(state: ClusterState, view: View) -> Iterator[Command]:
     """The youngest first: children before the parent whose end would cancel them."""
     ids = islice(due(state.indexes.deadlines, view.now_ms), COMMANDS_MAX)
@@ -116,7 +129,7 @@ def _correction(task: Task, node: Node | None, view: View, policy: PlanPolicy) -
     if node is None or node.status is NodeStatus.DOWN:
         return ReleaseTask(task.task_id, task.attempt, "its node is gone", lost=True)
     if task.state is TaskState.SCHEDULED and view.now_ms > task.assigned_at_ms + policy.start_within_ms:
-        return ReleaseTask(task.task_id, task.attempt, "nobody started it", lost=True)
+        return ReleaseTask(task.task_id, task.attempt, NOT_STARTED, lost=True)
     limit = task.attempt_timeout_ms
     if limit and view.now_ms > task.assigned_at_ms + limit + policy.attempt_slack_ms:
         return ExpireTask(task.task_id, task.attempt, ExpiryKind.ATTEMPT, view.dice)

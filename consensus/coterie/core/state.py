@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
+from coterie.core.breakers import Breaker
 from coterie.core.coordination.look_ups import LookUps
 from coterie.core.coordination.nouns import (
     Answer,
@@ -35,6 +36,7 @@ from coterie.core.nouns import (
     TaskId,
     evolve,
 )
+from coterie.core.outcomes import Outcomes
 from coterie.core.quotas import Bucket, Limit, Share, Tenant
 from coterie.core.steplog import StepLog
 
@@ -68,6 +70,7 @@ class Meta:
     kv_forgotten: int = 0  # up to this version, deleted keys are not known one by one any more
     message_position: int = 0  # of the newest message of any topic
     schedules_version: int = 0  # of the newest change of any schedule
+    breakers_opened: int = 0  # how often any breaker opened
 
 
 @dataclass(slots=True)
@@ -100,11 +103,13 @@ class ClusterState:
     messages: OrderedDict[int, TopicMessage] = field(default_factory=OrderedDict)  # by position
     groups: dict[str, ConsumerGroup] = field(default_factory=dict)
     answers: OrderedDict[str, Answer] = field(default_factory=OrderedDict)
+    breakers: dict[str, Breaker] = field(default_factory=dict)  # that have been open
     indexes: TaskIndexes = field(init=False, compare=False)
     outbox: list[Event] = field(default_factory=list, compare=False)  # drained by the shell per entry
     ended_parents: list[tuple[TaskId, str]] = field(default_factory=list, compare=False)  # see settle
     ended_holders: list[TaskId] = field(default_factory=list, compare=False)  # of locks
     coordination: LookUps = field(init=False, compare=False)
+    outcomes: Outcomes = field(default_factory=Outcomes, compare=False)  # what this replica saw fail lately
 
     def __post_init__(self) -> None:
         self.indexes = TaskIndexes(self.limits, self.buckets)
@@ -171,6 +176,7 @@ class ClusterState:
             messages=_image(self.messages),
             groups=dict(self.groups),
             answers=_image(self.answers),
+            breakers=dict(self.breakers),
         )
 
 

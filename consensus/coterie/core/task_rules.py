@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from coterie.core.breaker_rules import admit_attempt
 from coterie.core.commands import (
     Accepted,
     AssignTask,
@@ -44,6 +45,9 @@ def assign(state: ClusterState, command: AssignTask, moment: Moment) -> Outcome:
     short = lacking(node, task.constraints, set_aside(state, node.node_id))
     if short:
         return Rejected("NODE_FULL", f"node {command.node_id} is short of {short}")
+    broken = admit_attempt(state, task, node.node_id, moment) if state.breakers else None
+    if broken is not None:
+        return broken
     after = evolve(
         task,
         state=TaskState.SCHEDULED,

@@ -17,6 +17,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
+from coterie.core import breakers as b
 from coterie.core import commands as c
 from coterie.core import families as f
 from coterie.core import nouns as n
@@ -236,6 +237,8 @@ def _more(state: ClusterState) -> Iterator[bytes]:
     yield from _slices(iter(state.limits.values()), lambda s, x: limit.fill(x, s.limits.add()))
     yield from _slices(iter(state.buckets.values()), lambda s, x: bucket.fill(x, s.buckets.add()))
     yield from _slices(iter(state.tenants.values()), lambda s, x: tenant.fill(x, s.tenants.add()))
+    breaker = codec_for(b.Breaker)
+    yield from _slices(iter(state.breakers.values()), lambda s, x: breaker.fill(x, s.breakers.add()))
     yield from _slices(iter(state.shares.values()), lambda s, x: share.fill(x, s.shares.add()))
     for name, record, _ in TABLES:
         yield from _slices(iter(getattr(state, name).values()), partial(_add_record, name, codec_for(record)))
@@ -343,3 +346,5 @@ def _read_tables(state: ClusterState, piece: pb.StateSlice) -> None:
         table, codec = getattr(state, name), codec_for(kind)
         for record in map(codec.read, getattr(piece, name)):
             table[key_of(record)] = record
+    for breaker in (codec_for(b.Breaker).read(message) for message in piece.breakers):
+        state.breakers[breaker.key] = breaker

@@ -28,6 +28,7 @@ change or a shutdown is repeated on another node with the same request_id, with 
 **Without asyncio**, `coterie.client.sync.Cluster` offers the same methods for plain code.
 """
 
+from coterie.client.breakers import Breaker
 from coterie.client.cluster import Cluster
 from coterie.client.errors import (
     Aborted,
@@ -65,6 +66,7 @@ __all__ = [
     "TLS",
     "Aborted",
     "AlreadyExists",
+    "Breaker",
     "Cluster",
     "ClusterClosed",
     "ClusterError",

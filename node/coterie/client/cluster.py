@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
 
+from coterie.client.breakers import Breakers
 from coterie.client.connection import Connection
 from coterie.client.errors import ClusterClosed, CoterieError, SubmitErrors
 from coterie.client.job import Job, ProgressCallback
@@ -65,6 +66,8 @@ class Cluster(Operations):
         """The tasks the cluster has given up: `list`, `get`, `replay`, `purge`."""
         self.limits = Limits(lambda: self._open)
         """Limits on the whole cluster, and tenants: `set`, `list`, `remove`, `set_tenant`, `tenants`."""
+        self.breakers = Breakers(lambda: self._open)
+        """What keeps work away from what fails: `list`, `reset`."""
         self.recorder: Recorder | None = None
         """Set before the Cluster is opened: gets a history of its calls; see `coterie.client.record`."""
 

@@ -13,10 +13,12 @@ import grpc.aio
 from coterie.client.errors import ClusterError
 from coterie.client.rpc_errors import Verdict, explain
 from coterie.client.settings import TLS, credentials
+from coterie.v1.breakers_pb2_grpc import BreakersStub
 from coterie.v1.cluster_pb2_grpc import ClusterStub
 from coterie.v1.tasks_pb2_grpc import BlobsStub, DeadLettersStub, LimitsStub, TasksStub
 
 if TYPE_CHECKING:
+    from coterie.v1.breakers_pb2_grpc import BreakersAsyncStub
     from coterie.v1.cluster_pb2_grpc import ClusterAsyncStub
     from coterie.v1.tasks_pb2_grpc import (
         BlobsAsyncStub,
@@ -69,6 +71,7 @@ class Endpoint:
         self._cluster: ClusterAsyncStub | None = None
         self._dead_letters: DeadLettersAsyncStub | None = None
         self._limits: LimitsAsyncStub | None = None
+        self._breakers: BreakersAsyncStub | None = None
 
     @property
     def tasks(self) -> TasksAsyncStub:
@@ -105,10 +108,18 @@ class Endpoint:
             self._limits = LimitsStub(self._open())
         return self._limits
 
+    @property
+    def breakers(self) -> BreakersAsyncStub:
+        """The stub of the Breakers service."""
+        if self._breakers is None:
+            self._breakers = BreakersStub(self._open())
+        return self._breakers
+
     async def close(self) -> None:
         """Closes the channel; calls on it end at once."""
         channel, self._channel = self._channel, None
         self._tasks = self._blobs = self._cluster = self._dead_letters = self._limits = None
+        self._breakers = None
         if channel is not None:
             await channel.close()
 

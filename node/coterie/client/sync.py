@@ -30,6 +30,7 @@ from coterie.client.models import Event, NodeInfo, Status, TaskInfo
 from coterie.client.routes import Route
 from coterie.client.settings import TLS, Timeouts
 from coterie.client.spec import TaskOptions, TaskSpec
+from coterie.client.sync_breakers import Breakers
 from coterie.client.sync_queueing import DeadLetters, Limits
 from coterie.client.units import Duration
 
@@ -179,6 +180,8 @@ class Cluster:
         """See `coterie.client.Cluster.dead_letters`."""
         self.limits = Limits(self._run, self._cluster.limits)
         """See `coterie.client.Cluster.limits`."""
+        self.breakers = Breakers(self._run, self._cluster.breakers)
+        """See `coterie.client.Cluster.breakers`."""
         self._running: _LoopThread | None = None
 
     def __enter__(self) -> Self:

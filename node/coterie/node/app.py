@@ -12,6 +12,7 @@ from coterie.core.state import ClusterState
 from coterie.node.blob_exchange import BlobExchange
 from coterie.node.blob_keeper import BlobKeeper
 from coterie.node.blobs import BlobOptions, BlobStore
+from coterie.node.breakers import Breakers
 from coterie.node.clock import Clock
 from coterie.node.config import NodeSettings
 from coterie.node.coordinator import ClusterNaming, Coordinator, CoordinatorParts
@@ -132,6 +133,7 @@ class NodeApp:
         )
         self.lease = Lease(self.clock, health.lease_ms, self.host.extend_lease)
         self.proposer = Proposer(self.engine, self.metrics)
+        self.breakers = Breakers(self.state, self.proposer, self.clock)
         self.filler = GapFiller(self.ledger, self.channels)
         self.reader = Reader(
             self.engine,

@@ -21,6 +21,7 @@ from coterie.core.ports import Engine, NotCommitted, Role
 from coterie.core.quotas import Limit
 from coterie.core.scheduler import PlanPolicy, View, next_clock_ms, plan
 from coterie.core.state import ClusterState
+from coterie.node.breakers import BreakerLog
 from coterie.node.clock import Clock, LogTime
 from coterie.node.hub import Bell, wait_for_bell
 from coterie.node.loads import LoadBook
@@ -74,6 +75,7 @@ class Coordinator:
         self._looked_at_ms = 0
         self._hand_over_at = float("-inf")  # monotonic: not before
         self._condemned: set[NodeId] = set()  # a verdict that they are down is on its way
+        self._breaker_log = BreakerLog()
         self._book.grants = self.may_lease
 
     async def run(self) -> None:
@@ -109,6 +111,8 @@ class Coordinator:
                 break
             if not await self._carry_out(commands):
                 break
+        if self._state().breakers:
+            self._breaker_log.look(self._state().breakers)
         await self._hand_over_when_draining()
 
     async def _begin(self) -> bool:

@@ -50,6 +50,9 @@ GAUGES = {
     "ledger_gaps": "Ranges of the log whose ledger rows are missing here.",
     "blob_bytes": "Bytes of the stored blobs.",
     "waiting_calls": "Open calls that wait for a task to finish.",
+    "breakers": "Circuit breakers by state.",
+    "breaker_open": "1 for each circuit breaker that is not closed.",
+    "breakers_opened_total": "How often any circuit breaker of the cluster opened.",
     "watching_calls": "Open calls that follow the events of a task.",
 }
 

@@ -15,6 +15,8 @@ from coterie.node.bodies import BodyGuard
 from coterie.node.links import FRAME_BYTES_MAX, ROW_BYTES_MAX
 from coterie.node.tls import TlsMaterial
 from coterie.v1 import (
+    breakers_pb2,
+    breakers_pb2_grpc,
     cluster_pb2,
     cluster_pb2_grpc,
     peer_pb2,
@@ -26,11 +28,12 @@ from coterie.v1 import (
 TASKS = tasks_pb2.DESCRIPTOR.services_by_name["Tasks"].full_name
 DEAD_LETTERS = tasks_pb2.DESCRIPTOR.services_by_name["DeadLetters"].full_name
 LIMITS = tasks_pb2.DESCRIPTOR.services_by_name["Limits"].full_name
+BREAKERS = breakers_pb2.DESCRIPTOR.services_by_name["Breakers"].full_name
 BLOBS = tasks_pb2.DESCRIPTOR.services_by_name["Blobs"].full_name
 CLUSTER = cluster_pb2.DESCRIPTOR.services_by_name["Cluster"].full_name
 PEER = peer_pb2.DESCRIPTOR.services_by_name["Peer"].full_name
 # Off while draining; Cluster answers on: it is how a drain is ended.
-CLIENT_SERVICES = ("", TASKS, DEAD_LETTERS, LIMITS, BLOBS)
+CLIENT_SERVICES = ("", TASKS, DEAD_LETTERS, LIMITS, BREAKERS, BLOBS)
 SERVER_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.so_reuseport", 0),
     ("grpc.max_concurrent_streams", 1_000),
@@ -55,6 +58,7 @@ class Services:
     tasks: tasks_pb2_grpc.TasksServicer
     dead_letters: tasks_pb2_grpc.DeadLettersServicer
     limits: tasks_pb2_grpc.LimitsServicer
+    breakers: breakers_pb2_grpc.BreakersServicer
     blobs: tasks_pb2_grpc.BlobsServicer
     cluster: cluster_pb2_grpc.ClusterServicer
     peer: peer_pb2_grpc.PeerServicer
@@ -90,11 +94,12 @@ class Listener:
         tasks_pb2_grpc.add_TasksServicer_to_server(services.tasks, server)
         tasks_pb2_grpc.add_DeadLettersServicer_to_server(services.dead_letters, server)
         tasks_pb2_grpc.add_LimitsServicer_to_server(services.limits, server)
+        breakers_pb2_grpc.add_BreakersServicer_to_server(services.breakers, server)
         tasks_pb2_grpc.add_BlobsServicer_to_server(services.blobs, server)
         cluster_pb2_grpc.add_ClusterServicer_to_server(services.cluster, server)
         peer_pb2_grpc.add_PeerServicer_to_server(services.peer, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        ours = (TASKS, DEAD_LETTERS, LIMITS, BLOBS, CLUSTER, PEER)
+        ours = (TASKS, DEAD_LETTERS, LIMITS, BREAKERS, BLOBS, CLUSTER, PEER)
         names = (*ours, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
 

@@ -8,6 +8,7 @@ from coterie.core.commands import RegisterNode
 from coterie.core.nouns import Label, SkillRef
 from coterie.core.voters import VoterPolicy
 from coterie.node.admission import Admission, AdmissionLimits
+from coterie.node.breakers_service import BreakersService
 from coterie.node.cluster_service import ClusterParts, ClusterService
 from coterie.node.control import Control
 from coterie.node.dead_letters import DeadLettersService
@@ -90,6 +91,7 @@ def services(app: NodeApp) -> Services:
         TasksService(gateway, control, gate),
         DeadLettersService(app.state, control, gate),
         LimitsService(app.state, app.reader, app.proposer, gate),
+        BreakersService(app.state, app.reader, app.proposer, app.clock, gate),
         BlobsService(app.blobs, app.exchange, gate),
         ClusterService(cluster_parts(app)),
         PeerService(peer_parts(app)),

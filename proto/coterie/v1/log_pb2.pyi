@@ -265,6 +265,9 @@ class Policy(_message.Message):
     NODE_LOSSES_MAX_FIELD_NUMBER: _builtins.int
     SIGNALS_PER_TASK_MAX_FIELD_NUMBER: _builtins.int
     LIMITS_MAX_FIELD_NUMBER: _builtins.int
+    BREAKER_FAILURES_FIELD_NUMBER: _builtins.int
+    BREAKER_RECOVERY_MS_FIELD_NUMBER: _builtins.int
+    BREAKER_PROBES_FIELD_NUMBER: _builtins.int
     pending_tasks_max: _builtins.int
     live_bytes_max: _builtins.int
     finished_tasks_kept_max: _builtins.int
@@ -282,6 +285,9 @@ class Policy(_message.Message):
     node_losses_max: _builtins.int
     signals_per_task_max: _builtins.int
     limits_max: _builtins.int
+    breaker_failures: _builtins.int
+    breaker_recovery_ms: _builtins.int
+    breaker_probes: _builtins.int
     def __init__(
         self,
         *,
@@ -302,10 +308,13 @@ class Policy(_message.Message):
         node_losses_max: _builtins.int = ...,
         signals_per_task_max: _builtins.int = ...,
         limits_max: _builtins.int = ...,
+        breaker_failures: _builtins.int = ...,
+        breaker_recovery_ms: _builtins.int = ...,
+        breaker_probes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ageing_ms", b"ageing_ms", "crash_nodes_max", b"crash_nodes_max", "dead_letter_bytes_max", b"dead_letter_bytes_max", "dead_letters_max", b"dead_letters_max", "finished_bytes_kept_max", b"finished_bytes_kept_max", "finished_tasks_kept_max", b"finished_tasks_kept_max", "limits_max", b"limits_max", "live_bytes_max", b"live_bytes_max", "losses_max", b"losses_max", "node_losses_max", b"node_losses_max", "pending_tasks_max", b"pending_tasks_max", "requests_kept_max", b"requests_kept_max", "requests_kept_ms", b"requests_kept_ms", "signals_per_task_max", b"signals_per_task_max", "steps_per_task_max", b"steps_per_task_max", "task_bytes_max", b"task_bytes_max", "tenant_pending_percent", b"tenant_pending_percent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ageing_ms", b"ageing_ms", "breaker_failures", b"breaker_failures", "breaker_probes", b"breaker_probes", "breaker_recovery_ms", b"breaker_recovery_ms", "crash_nodes_max", b"crash_nodes_max", "dead_letter_bytes_max", b"dead_letter_bytes_max", "dead_letters_max", b"dead_letters_max", "finished_bytes_kept_max", b"finished_bytes_kept_max", "finished_tasks_kept_max", b"finished_tasks_kept_max", "limits_max", b"limits_max", "live_bytes_max", b"live_bytes_max", "losses_max", b"losses_max", "node_losses_max", b"node_losses_max", "pending_tasks_max", b"pending_tasks_max", "requests_kept_max", b"requests_kept_max", "requests_kept_ms", b"requests_kept_ms", "signals_per_task_max", b"signals_per_task_max", "steps_per_task_max", b"steps_per_task_max", "task_bytes_max", b"task_bytes_max", "tenant_pending_percent", b"tenant_pending_percent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2313,6 +2322,109 @@ class RunSchedule(_message.Message):
 Global___RunSchedule: _TypeAlias = RunSchedule  # noqa: Y015
 
 @_typing.final
+class TripBreaker(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DICE_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    number: _builtins.int
+    reason: _builtins.str
+    dice: _builtins.int
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        number: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        dice: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dice", b"dice", "key", b"key", "number", b"number", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TripBreaker: _TypeAlias = TripBreaker  # noqa: Y015
+
+@_typing.final
+class TakeProbe(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    PROBE_ID_FIELD_NUMBER: _builtins.int
+    LEASE_MS_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    probe_id: _builtins.str
+    lease_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        probe_id: _builtins.str = ...,
+        lease_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "lease_ms", b"lease_ms", "probe_id", b"probe_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TakeProbe: _TypeAlias = TakeProbe  # noqa: Y015
+
+@_typing.final
+class EndProbe(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    PROBE_ID_FIELD_NUMBER: _builtins.int
+    OK_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    probe_id: _builtins.str
+    ok: _builtins.bool
+    failed: _builtins.bool
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        probe_id: _builtins.str = ...,
+        ok: _builtins.bool = ...,
+        failed: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed", b"failed", "key", b"key", "ok", b"ok", "probe_id", b"probe_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EndProbe: _TypeAlias = EndProbe  # noqa: Y015
+
+@_typing.final
+class ResetBreaker(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResetBreaker: _TypeAlias = ResetBreaker  # noqa: Y015
+
+@_typing.final
 class Command(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -2371,6 +2483,10 @@ class Command(_message.Message):
     PAUSE_SCHEDULE_FIELD_NUMBER: _builtins.int
     FIRE_SCHEDULE_FIELD_NUMBER: _builtins.int
     RUN_SCHEDULE_FIELD_NUMBER: _builtins.int
+    TRIP_BREAKER_FIELD_NUMBER: _builtins.int
+    TAKE_PROBE_FIELD_NUMBER: _builtins.int
+    END_PROBE_FIELD_NUMBER: _builtins.int
+    RESET_BREAKER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def configure_cluster(self) -> Global___ConfigureCluster: ...
     @_builtins.property
@@ -2481,6 +2597,14 @@ class Command(_message.Message):
     def fire_schedule(self) -> Global___FireSchedule: ...
     @_builtins.property
     def run_schedule(self) -> Global___RunSchedule: ...
+    @_builtins.property
+    def trip_breaker(self) -> Global___TripBreaker: ...
+    @_builtins.property
+    def take_probe(self) -> Global___TakeProbe: ...
+    @_builtins.property
+    def end_probe(self) -> Global___EndProbe: ...
+    @_builtins.property
+    def reset_breaker(self) -> Global___ResetBreaker: ...
     def __init__(
         self,
         *,
@@ -2539,12 +2663,16 @@ class Command(_message.Message):
         pause_schedule: Global___PauseSchedule | None = ...,
         fire_schedule: Global___FireSchedule | None = ...,
         run_schedule: Global___RunSchedule | None = ...,
+        trip_breaker: Global___TripBreaker | None = ...,
+        take_probe: Global___TakeProbe | None = ...,
+        end_probe: Global___EndProbe | None = ...,
+        reset_breaker: Global___ResetBreaker | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack_messages", b"ack_messages", "acquire_lock", b"acquire_lock", "advance_clock", b"advance_clock", "apply_schedule", b"apply_schedule", "assign_task", b"assign_task", "begin_leadership", b"begin_leadership", "begin_llm_call", b"begin_llm_call", "cancel_children", b"cancel_children", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "delete_group", b"delete_group", "delete_key", b"delete_key", "delete_limit", b"delete_limit", "delete_llm_budget", b"delete_llm_budget", "delete_schedule", b"delete_schedule", "delete_topic", b"delete_topic", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "fetch_messages", b"fetch_messages", "finish_task", b"finish_task", "fire_schedule", b"fire_schedule", "forget_node", b"forget_node", "mark_node", b"mark_node", "note_llm_handle", b"note_llm_handle", "pause_schedule", b"pause_schedule", "pause_task", b"pause_task", "publish_message", b"publish_message", "purge_dead_letters", b"purge_dead_letters", "put_key", b"put_key", "record_step", b"record_step", "register_node", b"register_node", "release_lock", b"release_lock", "release_task", b"release_task", "renew_lock", b"renew_lock", "replay_task", b"replay_task", "report_progress", b"report_progress", "resume_task", b"resume_task", "retry_task", b"retry_task", "run_schedule", b"run_schedule", "save_checkpoint", b"save_checkpoint", "seek_group", b"seek_group", "set_drain", b"set_drain", "set_group", b"set_group", "set_limit", b"set_limit", "set_llm_budget", b"set_llm_budget", "set_tenant", b"set_tenant", "set_topic", b"set_topic", "settle_llm_call", b"settle_llm_call", "signal_task", b"signal_task", "spawn_child", b"spawn_child", "start_task", b"start_task", "submit_task", b"submit_task", "suspend_task", b"suspend_task", "take_tokens", b"take_tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack_messages", b"ack_messages", "acquire_lock", b"acquire_lock", "advance_clock", b"advance_clock", "apply_schedule", b"apply_schedule", "assign_task", b"assign_task", "begin_leadership", b"begin_leadership", "begin_llm_call", b"begin_llm_call", "cancel_children", b"cancel_children", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "delete_group", b"delete_group", "delete_key", b"delete_key", "delete_limit", b"delete_limit", "delete_llm_budget", b"delete_llm_budget", "delete_schedule", b"delete_schedule", "delete_topic", b"delete_topic", "end_probe", b"end_probe", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "fetch_messages", b"fetch_messages", "finish_task", b"finish_task", "fire_schedule", b"fire_schedule", "forget_node", b"forget_node", "mark_node", b"mark_node", "note_llm_handle", b"note_llm_handle", "pause_schedule", b"pause_schedule", "pause_task", b"pause_task", "publish_message", b"publish_message", "purge_dead_letters", b"purge_dead_letters", "put_key", b"put_key", "record_step", b"record_step", "register_node", b"register_node", "release_lock", b"release_lock", "release_task", b"release_task", "renew_lock", b"renew_lock", "replay_task", b"replay_task", "report_progress", b"report_progress", "reset_breaker", b"reset_breaker", "resume_task", b"resume_task", "retry_task", b"retry_task", "run_schedule", b"run_schedule", "save_checkpoint", b"save_checkpoint", "seek_group", b"seek_group", "set_drain", b"set_drain", "set_group", b"set_group", "set_limit", b"set_limit", "set_llm_budget", b"set_llm_budget", "set_tenant", b"set_tenant", "set_topic", b"set_topic", "settle_llm_call", b"settle_llm_call", "signal_task", b"signal_task", "spawn_child", b"spawn_child", "start_task", b"start_task", "submit_task", b"submit_task", "suspend_task", b"suspend_task", "take_probe", b"take_probe", "take_tokens", b"take_tokens", "trip_breaker", b"trip_breaker"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_messages", b"ack_messages", "acquire_lock", b"acquire_lock", "advance_clock", b"advance_clock", "apply_schedule", b"apply_schedule", "assign_task", b"assign_task", "begin_leadership", b"begin_leadership", "begin_llm_call", b"begin_llm_call", "cancel_children", b"cancel_children", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "delete_group", b"delete_group", "delete_key", b"delete_key", "delete_limit", b"delete_limit", "delete_llm_budget", b"delete_llm_budget", "delete_schedule", b"delete_schedule", "delete_topic", b"delete_topic", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "fetch_messages", b"fetch_messages", "finish_task", b"finish_task", "fire_schedule", b"fire_schedule", "forget_node", b"forget_node", "mark_node", b"mark_node", "note_llm_handle", b"note_llm_handle", "pause_schedule", b"pause_schedule", "pause_task", b"pause_task", "publish_message", b"publish_message", "purge_dead_letters", b"purge_dead_letters", "put_key", b"put_key", "record_step", b"record_step", "register_node", b"register_node", "release_lock", b"release_lock", "release_task", b"release_task", "renew_lock", b"renew_lock", "replay_task", b"replay_task", "report_progress", b"report_progress", "resume_task", b"resume_task", "retry_task", b"retry_task", "run_schedule", b"run_schedule", "save_checkpoint", b"save_checkpoint", "seek_group", b"seek_group", "set_drain", b"set_drain", "set_group", b"set_group", "set_limit", b"set_limit", "set_llm_budget", b"set_llm_budget", "set_tenant", b"set_tenant", "set_topic", b"set_topic", "settle_llm_call", b"settle_llm_call", "signal_task", b"signal_task", "spawn_child", b"spawn_child", "start_task", b"start_task", "submit_task", b"submit_task", "suspend_task", b"suspend_task", "take_tokens", b"take_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_messages", b"ack_messages", "acquire_lock", b"acquire_lock", "advance_clock", b"advance_clock", "apply_schedule", b"apply_schedule", "assign_task", b"assign_task", "begin_leadership", b"begin_leadership", "begin_llm_call", b"begin_llm_call", "cancel_children", b"cancel_children", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "delete_group", b"delete_group", "delete_key", b"delete_key", "delete_limit", b"delete_limit", "delete_llm_budget", b"delete_llm_budget", "delete_schedule", b"delete_schedule", "delete_topic", b"delete_topic", "end_probe", b"end_probe", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "fetch_messages", b"fetch_messages", "finish_task", b"finish_task", "fire_schedule", b"fire_schedule", "forget_node", b"forget_node", "mark_node", b"mark_node", "note_llm_handle", b"note_llm_handle", "pause_schedule", b"pause_schedule", "pause_task", b"pause_task", "publish_message", b"publish_message", "purge_dead_letters", b"purge_dead_letters", "put_key", b"put_key", "record_step", b"record_step", "register_node", b"register_node", "release_lock", b"release_lock", "release_task", b"release_task", "renew_lock", b"renew_lock", "replay_task", b"replay_task", "report_progress", b"report_progress", "reset_breaker", b"reset_breaker", "resume_task", b"resume_task", "retry_task", b"retry_task", "run_schedule", b"run_schedule", "save_checkpoint", b"save_checkpoint", "seek_group", b"seek_group", "set_drain", b"set_drain", "set_group", b"set_group", "set_limit", b"set_limit", "set_llm_budget", b"set_llm_budget", "set_tenant", b"set_tenant", "set_topic", b"set_topic", "settle_llm_call", b"settle_llm_call", "signal_task", b"signal_task", "spawn_child", b"spawn_child", "start_task", b"start_task", "submit_task", b"submit_task", "suspend_task", b"suspend_task", "take_probe", b"take_probe", "take_tokens", b"take_tokens", "trip_breaker", b"trip_breaker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["configure_cluster", "submit_task", "assign_task", "start_task", "record_step", "save_checkpoint", "report_progress", "finish_task", "fail_attempt", "release_task", "cancel_task", "confirm_cancel", "expire_task", "register_node", "mark_node", "set_drain", "begin_leadership", "forget_node", "pause_task", "resume_task", "signal_task", "suspend_task", "retry_task", "replay_task", "purge_dead_letters", "set_limit", "delete_limit", "set_tenant", "take_tokens", "advance_clock", "spawn_child", "cancel_children", "begin_llm_call", "note_llm_handle", "settle_llm_call", "set_llm_budget", "delete_llm_budget", "acquire_lock", "renew_lock", "release_lock", "put_key", "delete_key", "set_topic", "delete_topic", "publish_message", "set_group", "delete_group", "fetch_messages", "ack_messages", "seek_group", "apply_schedule", "delete_schedule", "pause_schedule", "fire_schedule", "run_schedule"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["configure_cluster", "submit_task", "assign_task", "start_task", "record_step", "save_checkpoint", "report_progress", "finish_task", "fail_attempt", "release_task", "cancel_task", "confirm_cancel", "expire_task", "register_node", "mark_node", "set_drain", "begin_leadership", "forget_node", "pause_task", "resume_task", "signal_task", "suspend_task", "retry_task", "replay_task", "purge_dead_letters", "set_limit", "delete_limit", "set_tenant", "take_tokens", "advance_clock", "spawn_child", "cancel_children", "begin_llm_call", "note_llm_handle", "settle_llm_call", "set_llm_budget", "delete_llm_budget", "acquire_lock", "renew_lock", "release_lock", "put_key", "delete_key", "set_topic", "delete_topic", "publish_message", "set_group", "delete_group", "fetch_messages", "ack_messages", "seek_group", "apply_schedule", "delete_schedule", "pause_schedule", "fire_schedule", "run_schedule", "trip_breaker", "take_probe", "end_probe", "reset_breaker"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -3162,6 +3290,7 @@ class Meta(_message.Message):
     KV_FORGOTTEN_FIELD_NUMBER: _builtins.int
     MESSAGE_POSITION_FIELD_NUMBER: _builtins.int
     SCHEDULES_VERSION_FIELD_NUMBER: _builtins.int
+    BREAKERS_OPENED_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     cluster_name: _builtins.str
     clock_ms: _builtins.int
@@ -3179,6 +3308,7 @@ class Meta(_message.Message):
     kv_forgotten: _builtins.int
     message_position: _builtins.int
     schedules_version: _builtins.int
+    breakers_opened: _builtins.int
     @_builtins.property
     def policy(self) -> Global___Policy: ...
     def __init__(
@@ -3202,10 +3332,11 @@ class Meta(_message.Message):
         kv_forgotten: _builtins.int = ...,
         message_position: _builtins.int = ...,
         schedules_version: _builtins.int = ...,
+        breakers_opened: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_ms", b"clock_ms", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "dead_letter_bytes", b"dead_letter_bytes", "dead_letters_dropped", b"dead_letters_dropped", "fair_time", b"fair_time", "fencing_token", b"fencing_token", "finished_bytes", b"finished_bytes", "finished_total", b"finished_total", "format", b"format", "kv_forgotten", b"kv_forgotten", "kv_version", b"kv_version", "lead_term", b"lead_term", "message_position", b"message_position", "order", b"order", "policy", b"policy", "schedules_version", b"schedules_version", "steps_total", b"steps_total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breakers_opened", b"breakers_opened", "clock_ms", b"clock_ms", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "dead_letter_bytes", b"dead_letter_bytes", "dead_letters_dropped", b"dead_letters_dropped", "fair_time", b"fair_time", "fencing_token", b"fencing_token", "finished_bytes", b"finished_bytes", "finished_total", b"finished_total", "format", b"format", "kv_forgotten", b"kv_forgotten", "kv_version", b"kv_version", "lead_term", b"lead_term", "message_position", b"message_position", "order", b"order", "policy", b"policy", "schedules_version", b"schedules_version", "steps_total", b"steps_total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3234,6 +3365,75 @@ class TaskWithSteps(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TaskWithSteps: _TypeAlias = TaskWithSteps  # noqa: Y015
+
+@_typing.final
+class Probe(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROBE_ID_FIELD_NUMBER: _builtins.int
+    UNTIL_MS_FIELD_NUMBER: _builtins.int
+    probe_id: _builtins.str
+    until_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        probe_id: _builtins.str = ...,
+        until_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["probe_id", b"probe_id", "until_ms", b"until_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Probe: _TypeAlias = Probe  # noqa: Y015
+
+@_typing.final
+class Breaker(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    SINCE_MS_FIELD_NUMBER: _builtins.int
+    UNTIL_MS_FIELD_NUMBER: _builtins.int
+    OPENED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DICE_FIELD_NUMBER: _builtins.int
+    PROBES_FIELD_NUMBER: _builtins.int
+    PASSED_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    state: _builtins.int
+    number: _builtins.int
+    since_ms: _builtins.int
+    until_ms: _builtins.int
+    opened: _builtins.int
+    reason: _builtins.str
+    dice: _builtins.int
+    passed: _builtins.int
+    @_builtins.property
+    def probes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Probe]: ...
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        state: _builtins.int = ...,
+        number: _builtins.int = ...,
+        since_ms: _builtins.int = ...,
+        until_ms: _builtins.int = ...,
+        opened: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        dice: _builtins.int = ...,
+        probes: _abc.Iterable[Global___Probe] | None = ...,
+        passed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dice", b"dice", "key", b"key", "number", b"number", "opened", b"opened", "passed", b"passed", "probes", b"probes", "reason", b"reason", "since_ms", b"since_ms", "state", b"state", "until_ms", b"until_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Breaker: _TypeAlias = Breaker  # noqa: Y015
 
 @_typing.final
 class StateSlice(_message.Message):
@@ -3267,6 +3467,7 @@ class StateSlice(_message.Message):
     MESSAGES_FIELD_NUMBER: _builtins.int
     GROUPS_FIELD_NUMBER: _builtins.int
     ANSWERS_FIELD_NUMBER: _builtins.int
+    BREAKERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def meta(self) -> Global___Meta: ...
     @_builtins.property
@@ -3319,6 +3520,8 @@ class StateSlice(_message.Message):
     def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConsumerGroup]: ...
     @_builtins.property
     def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Answer]: ...
+    @_builtins.property
+    def breakers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Breaker]: ...
     def __init__(
         self,
         *,
@@ -3348,10 +3551,11 @@ class StateSlice(_message.Message):
         messages: _abc.Iterable[Global___TopicMessage] | None = ...,
         groups: _abc.Iterable[Global___ConsumerGroup] | None = ...,
         answers: _abc.Iterable[Global___Answer] | None = ...,
+        breakers: _abc.Iterable[Global___Breaker] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchors", b"anchors", "answers", b"answers", "buckets", b"buckets", "dead_letters", b"dead_letters", "family_parts", b"family_parts", "finished", b"finished", "groups", b"groups", "kv", b"kv", "limits", b"limits", "llm_accounts", b"llm_accounts", "llm_budgets", b"llm_budgets", "llm_cache", b"llm_cache", "llm_calls", b"llm_calls", "llm_doubtful", b"llm_doubtful", "llm_usage", b"llm_usage", "locks", b"locks", "messages", b"messages", "meta", b"meta", "nodes", b"nodes", "requests", b"requests", "schedules", b"schedules", "shares", b"shares", "tasks", b"tasks", "tenants", b"tenants", "tombstones", b"tombstones", "topics", b"topics"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchors", b"anchors", "answers", b"answers", "breakers", b"breakers", "buckets", b"buckets", "dead_letters", b"dead_letters", "family_parts", b"family_parts", "finished", b"finished", "groups", b"groups", "kv", b"kv", "limits", b"limits", "llm_accounts", b"llm_accounts", "llm_budgets", b"llm_budgets", "llm_cache", b"llm_cache", "llm_calls", b"llm_calls", "llm_doubtful", b"llm_doubtful", "llm_usage", b"llm_usage", "locks", b"locks", "messages", b"messages", "meta", b"meta", "nodes", b"nodes", "requests", b"requests", "schedules", b"schedules", "shares", b"shares", "tasks", b"tasks", "tenants", b"tenants", "tombstones", b"tombstones", "topics", b"topics"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -51,6 +51,14 @@ _TENANTS = LazyGroup(
         "list": Entry(f"{_AT}.limits:list_tenants", "List the tenants for which something is set."),
     },
 )
+_BREAKERS = LazyGroup(
+    "breakers",
+    help="Circuit breakers: what keeps work away from what fails.",
+    entries={
+        "list": Entry(f"{_AT}.breakers:list_breakers", "List those that have been open."),
+        "reset": Entry(f"{_AT}.breakers:reset", "Close one now."),
+    },
+)
 _NODE = LazyGroup(
     "node",
     help="One node.",
@@ -94,6 +102,7 @@ cli = RootGroup(
         "task": Entry(f"{_AT}.main:_TASK", "Show, follow, pause, signal, retry or cancel one task.", _WORK),
         "dlq": Entry(f"{_AT}.main:_DLQ", "Dead letters: list, show, replay, purge.", _WORK),
         "limits": Entry(f"{_AT}.main:_LIMITS", "Limits on the whole cluster.", _RUN),
+        "breakers": Entry(f"{_AT}.main:_BREAKERS", "Circuit breakers: list, reset.", _RUN),
         "tenants": Entry(f"{_AT}.main:_TENANTS", "Shares and queues of tenants.", _RUN),
         "why": Entry(f"{_AT}.why:why", "Why a task does not run.", _WORK),
         "status": Entry(f"{_AT}.cluster:status", "The cluster: leader, nodes, queue.", _RUN),

@@ -195,6 +195,9 @@ class NodeSettings:
             dead_letters_max=self.queue.dead_letters_max,
             crash_nodes_max=self.queue.crash_nodes_max,
             node_losses_max=self.queue.node_losses_max,
+            breaker_failures=self.breaker.breaker_failures if self.breaker.breaker_enabled else 0,
+            breaker_recovery_ms=self.breaker.breaker_recovery_ms,
+            breaker_probes=self.breaker.breaker_probes,
         )
 
     @property

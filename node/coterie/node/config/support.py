@@ -127,12 +127,4 @@ NOT_YET: Final[Mapping[Keys, Late]] = {
         "checkpoint_interval_ms",
         "every completed step is kept; beside that a skill checkpoints when it says so",
     ),
-    ("fault_tolerance", "circuit_breaker", "enabled"): Late(
-        "breaker_enabled", "no breaker opens; failed attempts are retried with back-off"
-    ),
-    ("fault_tolerance", "circuit_breaker", "failure_threshold"): Late("breaker_failures", "no breaker opens"),
-    ("fault_tolerance", "circuit_breaker", "recovery_timeout"): Late(
-        "breaker_recovery_ms", "no breaker opens"
-    ),
-    ("fault_tolerance", "circuit_breaker", "half_open_requests"): Late("breaker_probes", "no breaker opens"),
 }
