@@ -87,8 +87,6 @@ def two_nodes(first: str, second: str) -> str:
         ("cluster: {consensus: {protocol: custom}}", "protocol: custom: there is no seam"),
         ("cluster: {consensus: {protocol: rft}}", "protocol: 'rft' is not known; write raft"),
         ("cluster: {consensus: {fsync: false}}", "fsync: false: an acknowledged task is on the disks"),
-        ("cluster: {discovery: {method: dns}}", "method: dns: looking members up in DNS is not supported"),
-        ("cluster: {discovery: {method: k8s}}", "method: k8s: looking members up in Kubernetes"),
         ("distribution: {taskQueue: {type: fifo}}", "type: fifo: the queue is ordered by priority"),
         (
             "distribution: {routing: {affinity: true, antiAffinity: true}}",

@@ -32,7 +32,8 @@ class Cluster(Operations):
     """A connection to a Coterie cluster; use it as `async with Cluster(...) as c:`.
 
     - `endpoints`: some nodes, "h1:8080,h2:8080" or a list. One that answers is enough; the others are
-      discovered. Left out: the config file, then the environment variable COTERIE_ENDPOINT.
+      discovered. "srv:_coterie._tcp.example.org" looks service records up (needs dnspython). Left out: the
+      config file, then the environment variable COTERIE_ENDPOINT.
     - `config_path`: a JSON or YAML file, the client's own or the cluster's (YAML needs PyYAML).
     - `tls`: `TLS(ca=..., cert=..., key=...)`; else from the config file, else from COTERIE_TLS_CA,
       COTERIE_TLS_CERT and COTERIE_TLS_KEY.
@@ -74,8 +75,11 @@ class Cluster(Operations):
     async def __aenter__(self) -> Self:
         if self._connection is not None:
             raise ClusterClosed("this Cluster is open already: make another one")
-        self._connection = Connection(self._settings, self._timeouts, self.recorder)
-        self._connection.start()
+        connection = Connection(self._settings, self._timeouts, self.recorder)
+        if self._settings.names:
+            await connection.look_up()
+        self._connection = connection
+        connection.start()
         return self
 
     async def __aexit__(

@@ -11,6 +11,7 @@ import grpc
 import grpc.aio
 
 from coterie.client.errors import ClusterError
+from coterie.client.names import Found
 from coterie.client.rpc_errors import Verdict, explain
 from coterie.client.settings import TLS, credentials
 from coterie.v1.breakers_pb2_grpc import BreakersStub
@@ -54,7 +55,9 @@ _CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
 class Endpoint:
     """One address: its channel (made at first use), its stubs, and how it fared lately."""
 
-    def __init__(self, address: str, connect: Callable[[str], grpc.aio.Channel], *, given: bool) -> None:
+    def __init__(
+        self, address: str, connect: Callable[[str, str], grpc.aio.Channel], *, given: bool, name: str = ""
+    ) -> None:
         self.address = address
         self.given = given
         self.active = True
@@ -65,6 +68,7 @@ class Endpoint:
         self.bad_tls = False
         self.calls = 0
         self._connect = connect
+        self._name = name
         self._channel: grpc.aio.Channel | None = None
         self._tasks: TasksAsyncStub | None = None
         self._blobs: BlobsAsyncStub | None = None
@@ -125,7 +129,7 @@ class Endpoint:
 
     def _open(self) -> grpc.aio.Channel:
         if self._channel is None:
-            self._channel = self._connect(self.address)
+            self._channel = self._connect(self.address, self._name)
         return self._channel
 
 
@@ -149,10 +153,7 @@ class Pool:
         self._dice = dice
         self.secure = tls is not None
         self._credentials = credentials(tls) if tls is not None else None
-        options = list(_CHANNEL_OPTIONS)
-        if tls is not None and tls.server_name:
-            options.append(("grpc.ssl_target_name_override", tls.server_name))
-        self._options = options
+        self._server_name = (tls.server_name if tls is not None else None) or ""
         self._endpoints = {address: Endpoint(address, self._connect, given=True) for address in given}
         self._retired: list[Endpoint] = []
         self._picks = 0
@@ -228,6 +229,14 @@ class Pool:
             else:
                 self._retired.append(self._endpoints.pop(address))
 
+    def set_hints(self, found: Iterable[Found]) -> None:
+        """Takes over what a name server said, for as long as discovery has found nothing better."""
+        for hint in found:
+            if hint.address not in self._endpoints:
+                self._endpoints[hint.address] = Endpoint(
+                    hint.address, self._connect, given=False, name=hint.server_name
+                )
+
     async def close_retired(self) -> None:
         """Closes the channels of retired members once no call uses them."""
         idle = [endpoint for endpoint in self._retired if endpoint.calls == 0]
@@ -245,7 +254,10 @@ class Pool:
         endpoint.picked_at = self._picks
         return endpoint
 
-    def _connect(self, address: str) -> grpc.aio.Channel:
+    def _connect(self, address: str, name: str) -> grpc.aio.Channel:
         if self._credentials is None:
-            return grpc.aio.insecure_channel(address, options=self._options)
-        return grpc.aio.secure_channel(address, self._credentials, options=self._options)
+            return grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        options = list(_CHANNEL_OPTIONS)
+        if expected := self._server_name or name:
+            options.append(("grpc.ssl_target_name_override", expected))
+        return grpc.aio.secure_channel(address, self._credentials, options=options)

@@ -14,6 +14,7 @@ import grpc
 
 from coterie.client.constraints import unknown_key
 from coterie.client.errors import ConfigError
+from coterie.client.names import DnsName
 
 ENDPOINT_ENV = "COTERIE_ENDPOINT"
 CA_ENV, CERT_ENV, KEY_ENV = "COTERIE_TLS_CA", "COTERIE_TLS_CERT", "COTERIE_TLS_KEY"
@@ -21,6 +22,8 @@ _DEFAULT_PORT = 8080
 _ENDPOINTS_MAX = 256
 _CONFIG_BYTES_MAX = 1024 * 1024
 _CLIENT_KEYS = ("endpoints", "tls", "insecure", "tenant", "auto_discovery")
+_SRV = "srv:"
+_NAME_CHARS_MAX = 253
 _TLS_KEYS = ("ca", "cert", "key", "server_name")
 
 
@@ -68,6 +71,7 @@ class Settings:
     """Everything Cluster needs to know; the product of `resolve`."""
 
     endpoints: tuple[str, ...]
+    names: tuple[DnsName, ...]
     tls: TLS | None
     insecure: bool
     auto_discovery: bool
@@ -92,13 +96,16 @@ def resolve(
     Raises ConfigError: no endpoint, an unusable one, a bad file, or plain text beyond loopback.
     """
     file = load_config(Path(config_path)) if config_path is not None else {}
-    addresses = parse_endpoints(endpoints or file.get("endpoints") or os.environ.get(ENDPOINT_ENV) or [])
-    if not addresses:
+    given = endpoints or file.get("endpoints") or os.environ.get(ENDPOINT_ENV) or []
+    addresses, services = split_endpoints(given)
+    names = services or (() if endpoints else file.get("names", ()))
+    if not addresses and not names:
         raise ConfigError(
             f'no endpoint is given: Cluster("host:port,host:port"), config_path=..., or {ENDPOINT_ENV}'
         )
     settings = Settings(
         endpoints=addresses,
+        names=names,
         # Who says insecure=True wants plain text, whatever the environment holds for other programs.
         tls=tls or file.get("tls") or (None if insecure else _tls_from_env()),
         insecure=insecure or file.get("insecure", False),
@@ -116,12 +123,20 @@ def resolve(
     return settings
 
 
+def split_endpoints(given: str | Sequence[str]) -> tuple[tuple[str, ...], tuple[DnsName, ...]]:
+    """The host:port addresses, and the names of "srv:_coterie._tcp.example.org". Raises ConfigError."""
+    items = _items(given)
+    services = [item for item in items if item.startswith(_SRV)]
+    names = tuple(DnsName(item.removeprefix(_SRV)) for item in services)
+    for name in names:
+        if not name.is_service or "/" in name.name or len(name.name) > _NAME_CHARS_MAX:
+            raise ConfigError(f"endpoint {_SRV}{name.name!r}: write srv:_service._tcp.domain")
+    return parse_endpoints([item for item in items if item not in services]), names
+
+
 def parse_endpoints(given: str | Sequence[str]) -> tuple[str, ...]:
     """Distinct host:port addresses from "h1:p,h2:p" or a list, in order. IPv6 is written [::1]:8080."""
-    if not isinstance(given, str) and not all(isinstance(item, str) for item in given):
-        raise ConfigError(f"endpoints={given!r}: give texts such as 'host:8080'")
-    items = given.split(",") if isinstance(given, str) else given
-    addresses = tuple(dict.fromkeys(item.strip() for item in items if item.strip()))
+    addresses = _items(given)
     if len(addresses) > _ENDPOINTS_MAX:
         raise ConfigError(f"{len(addresses)} endpoints are given: at most {_ENDPOINTS_MAX} make sense")
     for address in addresses:
@@ -129,6 +144,14 @@ def parse_endpoints(given: str | Sequence[str]) -> tuple[str, ...]:
         if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
             raise ConfigError(f"endpoint {address!r}: write host:port, e.g. 127.0.0.1:8080")
     return addresses
+
+
+def _items(given: str | Sequence[str]) -> tuple[str, ...]:
+    """Distinct, in order."""
+    if not isinstance(given, str) and not all(isinstance(item, str) for item in given):
+        raise ConfigError(f"endpoints={given!r}: give texts such as 'host:8080'")
+    items = given.split(",") if isinstance(given, str) else given
+    return tuple(dict.fromkeys(item.strip() for item in items if item.strip()))
 
 
 def is_loopback(address: str) -> bool:
@@ -161,7 +184,7 @@ def load_config(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: a mapping with the key 'endpoints' or 'cluster' is expected")
     read = _from_cluster_file if "cluster" in document else _from_client_file
     found = read(document, path)
-    if not found.get("endpoints"):
+    if not found.get("endpoints") and not found.get("names"):
         raise ConfigError(f"{path}: no endpoint found: give 'endpoints' or 'cluster.nodes[].host'")
     return found
 
@@ -196,10 +219,31 @@ def _from_cluster_file(document: dict[str, Any], path: Path) -> dict[str, Any]:
         for index, node in enumerate(nodes)
     ]
     found: dict[str, Any] = {"endpoints": [address for address in addresses if address]}
+    discovery = _mapping(cluster.get("discovery") or {}, path, "cluster.discovery")
+    if name := _discovery_name(discovery):
+        server = str(discovery.get("nameserver") or "")
+        found["names"] = (DnsName(name, int(discovery.get("port") or default_port), server),)
     security = _mapping(document.get("security") or {}, path, "security")
     if security.get("tls"):
         found["tls"] = _tls(security["tls"], path)
     return found
+
+
+def _discovery_name(discovery: Mapping[str, Any]) -> str:
+    """The name to look up; "" where the nodes are listed."""
+    match discovery.get("method"):
+        case "dns":
+            return str(discovery.get("name") or "")
+        case "k8s":
+            return kubernetes_name(
+                str(discovery.get("service") or ""), str(discovery.get("namespace") or "default")
+            )
+    return ""
+
+
+def kubernetes_name(service: str, namespace: str) -> str:
+    """The name under which the pods of a headless service are."""
+    return f"{service}.{namespace}.svc.cluster.local"
 
 
 def _node_address(node: Mapping[str, Any], default_port: str) -> str:

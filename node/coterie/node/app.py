@@ -38,7 +38,15 @@ from coterie.node.skillhost import SkillHost
 from coterie.node.tls import TlsMaterial
 from coterie.node.version import VERSION
 from coterie.node.vitals import gauges, load_report, ready
-from coterie.node.wiring import dialer, listen_address, membership_keeper, registration, services, skill_calls
+from coterie.node.wiring import (
+    dialer,
+    introducer,
+    listen_address,
+    membership_keeper,
+    registration,
+    services,
+    skill_calls,
+)
 from coterie.node.worker import Worker, WorkerParts
 from coterie.raft.engine import RaftEngine
 from coterie.raft.errors import FatalRaftError, RemovedFromCluster
@@ -283,7 +291,7 @@ class NodeApp:
             self.blob_keeper,
             self.worker,
         ]
-        loops += [self.latency, preference]
+        loops += [self.latency, preference, introducer(self)]
         return [loop.run() for loop in loops]  # type: ignore[attr-defined]
 
     def _takes_clients(self) -> bool:

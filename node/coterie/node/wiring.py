@@ -14,13 +14,14 @@ from coterie.node.control import Control
 from coterie.node.dead_letters import DeadLettersService
 from coterie.node.dialer import DialerParts, RaftDialer
 from coterie.node.gateway import BlobsService, GatewayParts, TasksService
+from coterie.node.introduction import Introducer
 from coterie.node.limits_service import LimitsService
 from coterie.node.members import KeeperParts, MembershipKeeper
 from coterie.node.optimist import Optimist
 from coterie.node.peer import PeerParts, PeerService
 from coterie.node.routes import Router, RouterParts
 from coterie.node.rpc import Gate
-from coterie.node.server import CLIENT_CALLS_MAX, Services
+from coterie.node.server import CLIENT_CALLS_MAX, Services, channel_credentials
 from coterie.node.skill_calls import Handlers
 from coterie.node.version import VERSION
 from coterie.node.watch import Watcher
@@ -155,6 +156,18 @@ def membership_keeper(app: NodeApp) -> MembershipKeeper:
     """What carries out, on the leader, who shall belong to the cluster."""
     return MembershipKeeper(
         KeeperParts(app.me, app.engine, app.state, app.proposer, app.book, app.clock, voter_policy(app))
+    )
+
+
+def introducer(app: NodeApp) -> Introducer:
+    """What asks the others to take this node in, where it is to join."""
+    settings = app.settings
+    return Introducer(
+        app.me,
+        settings.advertise,
+        settings.membership.discovery if settings.join else None,
+        lambda: any(member.node_id == app.me for member in app.engine.members),
+        channel_credentials(app.tls) if app.tls else None,
     )
 
 

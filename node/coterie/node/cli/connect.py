@@ -123,9 +123,9 @@ def cluster_for(target: Target) -> Cluster:
 
 
 def _check_plain_text(target: Target) -> None:
-    from coterie.client.settings import is_loopback, parse_endpoints
+    from coterie.client.settings import is_loopback, split_endpoints
 
-    far = [address for address in parse_endpoints(target.endpoints) if not is_loopback(address)]
+    far = [address for address in split_endpoints(target.endpoints)[0] if not is_loopback(address)]
     if far and target.tls is None and not target.insecure:
         remedy = "give --tls-dir or --tls-ca, or --insecure when the network in between is trusted"
         raise bad_input("--endpoint", f"plain text to {', '.join(far)} is refused; {remedy}")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from coterie.node.config.address import is_loopback, join_address
+from coterie.node.config.discovery import GRPC_PORT, discovery_problems
 from coterie.node.config.findings import Finding, KeyPath
 from coterie.node.config.model import ClusterConfig, HealthCheck, NodeEntry
 from coterie.node.config.multi_agent import rounding
@@ -15,7 +16,6 @@ from coterie.node.config.read import Tree
 from coterie.node.config.support import CHOICES, NO_EFFECT, NOT_YET, REFUSED_VALUES
 from coterie.node.units import format_duration, format_size
 
-GRPC_PORT: Final = 8080
 REPORT_INTERVAL_MAX_MS = 1_000
 LEASE_MIN_MS: Final = 100
 _BLOB_SIZES: Final = ("result_max", "checkpoint_max", "step_result_max")
@@ -144,6 +144,7 @@ def _same_id(config: ClusterConfig, owner: str, entry: NodeEntry) -> bool:
 
 
 def _discovery(config: ClusterConfig) -> Iterator[Finding]:
+    yield from discovery_problems(config.cluster.discovery)
     ids = config.node_ids
     hosts = {entry.host for entry in config.cluster.nodes}
     seen: set[str] = set()

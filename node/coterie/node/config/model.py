@@ -146,8 +146,16 @@ class Consensus(Section):
 
 
 class Discovery(Section):
+    """Where a node that is to join asks to be taken in, and where clients ask first. Who belongs to the
+    cluster is in its log alone."""
+
     method: StrictStr = "static"
     nodes: tuple[Listener, ...] = ()
+    name: Annotated[StrictStr, Field(max_length=253)] = ""  # dns: A/AAAA, or SRV when it begins with _
+    port: Port | None = None  # of what A records name; none: that of the nodes
+    nameserver: Listener | None = None  # another than the system's, such as a service registry's
+    service: Annotated[StrictStr, Field(max_length=63)] = ""  # k8s: a headless service
+    namespace: Annotated[StrictStr, Field(max_length=63)] = "default"
 
 
 class Membership(Section):

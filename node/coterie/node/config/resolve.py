@@ -8,6 +8,7 @@ from coterie.core.nouns import RetryPolicy
 from coterie.core.routing import RoutingRules
 from coterie.node.config.address import is_loopback, join_address
 from coterie.node.config.check import down_after_ms, lease_ms, node_ports, report_interval_ms
+from coterie.node.config.discovery import discovery_name, with_entry
 from coterie.node.config.model import ClusterConfig, NodeEntry, Tls
 from coterie.node.config.settings import (
     BreakerSettings,
@@ -31,6 +32,10 @@ def node_settings(
     """What the node `node_id` needs to start; empty: the only node there is. `insecure` allows plain text on
     loopback; `join` stands for the key of that name. Raises ConfigError when there is no such node, nobody
     to join, or when it would listen in plain text where that is not allowed."""
+    return _settings(with_entry(config, node_id), node_id, insecure, join)
+
+
+def _settings(config: ClusterConfig, node_id: str, insecure: bool, join: bool) -> NodeSettings:
     entry = _entry(config, node_id)
     port, consensus = node_ports(config)[entry.id], config.cluster.consensus
     queue, listen, advertise = config.distribution.task_queue, config.listen, config.listen.advertise
@@ -79,7 +84,7 @@ def node_settings(
 
 def _membership(config: ClusterConfig) -> MembershipSettings:
     section = config.cluster.membership
-    return MembershipSettings(section.max_voters, section.replace_voter_after)
+    return MembershipSettings(section.max_voters, section.replace_voter_after, discovery_name(config))
 
 
 def _labels(config: ClusterConfig, entry: NodeEntry) -> dict[str, str]:

@@ -97,12 +97,23 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class DiscoverySettings:
+    """The name under which a node that is to join finds some member to ask. `port` is for A records;
+    `nameserver` is host:port, "" the system's."""
+
+    name: str
+    port: int
+    nameserver: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class MembershipSettings:
     """How many nodes vote, and how long a voter may be down before a runner takes its place (0: for ever).
     The node that leads goes by its own settings, so they should be equal on all."""
 
     max_voters: int = 7
     replace_voter_after_ms: int = 600_000
+    discovery: DiscoverySettings | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,12 +51,6 @@ REFUSED_VALUES: Final[Mapping[tuple[Keys, object], str]] = {
     (("cluster", "consensus", "fsync"), False): (
         "an acknowledged task is on the disks of a majority: that needs fsync; remove the key"
     ),
-    (("cluster", "discovery", "method"), "dns"): (
-        "looking members up in DNS is not supported by this version; list them under cluster.nodes"
-    ),
-    (("cluster", "discovery", "method"), "k8s"): (
-        "looking members up in Kubernetes is not supported by this version; list them under cluster.nodes"
-    ),
     (("distribution", "task_queue", "type"), "fifo"): (
         "the queue is ordered by priority, and first in, first out inside a priority; write priority"
     ),
@@ -90,7 +84,7 @@ REFUSED_VALUES: Final[Mapping[tuple[Keys, object], str]] = {
 # A key that is free text in the model, and the values it may have.
 CHOICES: Final[Mapping[Keys, tuple[str, ...]]] = {
     ("cluster", "consensus", "protocol"): ("raft",),
-    ("cluster", "discovery", "method"): ("static",),
+    ("cluster", "discovery", "method"): ("static", "dns", "k8s"),
     ("distribution", "task_queue", "type"): ("priority",),
     ("fault_tolerance", "failover", "strategy"): ("active-passive", "active-active"),
     ("multi_agent", "state_sync", "conflict_resolution"): ("serial", "lww"),
