@@ -24,6 +24,13 @@ _TASK = LazyGroup(
         "retry": Entry(f"{_AT}.control:retry", "Run a task now, or once more."),
     },
 )
+_WORKFLOW = LazyGroup(
+    "workflow",
+    help="Workflows: plans of many tasks.",
+    entries={
+        "plan": Entry(f"{_AT}.workflow:plan", "Show how a file would run, or what is wrong with it."),
+    },
+)
 _DLQ = LazyGroup(
     "dlq",
     help="Dead letters: the tasks the cluster has given up.",
@@ -100,6 +107,7 @@ cli = RootGroup(
         "submit": Entry(f"{_AT}.submit:submit", "Submit a task.", _WORK),
         "tasks": Entry(f"{_AT}.tasks:tasks", "List tasks, newest first.", _WORK),
         "task": Entry(f"{_AT}.main:_TASK", "Show, follow, pause, signal, retry or cancel one task.", _WORK),
+        "workflow": Entry(f"{_AT}.main:_WORKFLOW", "Workflows: plan.", _WORK),
         "dlq": Entry(f"{_AT}.main:_DLQ", "Dead letters: list, show, replay, purge.", _WORK),
         "limits": Entry(f"{_AT}.main:_LIMITS", "Limits on the whole cluster.", _RUN),
         "breakers": Entry(f"{_AT}.main:_BREAKERS", "Circuit breakers: list, reset.", _RUN),
