@@ -138,7 +138,7 @@ def two_nodes(first: str, second: str) -> str:
         ),
         ("messageBus: {type: redis}", "messageBus: there is no message bus beside the cluster"),
         ("listen: {raft: ':1'}", "listen.raft: Raft has no port of its own"),
-        ("security: {tokens: {file: x}}", "security.tokens: tokens are not supported"),
+        ("security: {tokens: {file: x}}", "security.tokens: tokens live in the cluster"),
         ("storage: {historyRetention: 30d}", "storage.historyRetention: not supported"),
         ("skills: {trust: approved-only}", "skills.trust: approval of skills is not supported"),
         ("skills: {sandbox: none}", "skills.sandbox: none: skills never run in the node's own process"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from coterie.core.access_commands import Called, CreateToken, DeleteUser, NoteCall, RevokeToken, SetUser
 from coterie.core.breaker_commands import EndProbe, ResetBreaker, TakeProbe, TripBreaker
 from coterie.core.child_commands import CancelChildren as CancelChildren
 from coterie.core.child_commands import SpawnChild as SpawnChild
@@ -323,6 +324,12 @@ Command = (
     | TakeProbe
     | EndProbe
     | ResetBreaker
+    | CreateToken
+    | RevokeToken
+    | SetUser
+    | DeleteUser
+    | NoteCall
+    | Called
 )
 
 

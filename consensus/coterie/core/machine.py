@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from coterie.core import (
+    access_rules,
     breaker_rules,
     child_rules,
     control_rules,
@@ -15,6 +16,7 @@ from coterie.core import (
     submit_rules,
     task_rules,
 )
+from coterie.core.access_commands import Called
 from coterie.core.breaker_commands import EndProbe, ResetBreaker, TakeProbe, TripBreaker
 from coterie.core.commands import (
     Accepted,
@@ -95,6 +97,18 @@ def _configure(state: ClusterState, command: ConfigureCluster, moment: Moment) -
     return Accepted(duplicate=duplicate)
 
 
+def _called(state: ClusterState, called: Called, moment: Moment) -> Outcome:
+    """A command on behalf of somebody: nothing of another tenant is touched, and what came of it is noted."""
+    command, origin = called.command, called.origin
+    rule = RULES.get(type(command))
+    if rule is None or rule is _called:
+        return Rejected("UNKNOWN_COMMAND", f"no rule for {type(command).__name__}")
+    tenant = access_rules.tenant_of(state, command, origin)
+    outcome = access_rules.hidden(state, command, origin) or rule(state, command, moment)
+    access_rules.record(state, command, origin, outcome, moment, tenant)
+    return outcome
+
+
 RULES: dict[type, Rule] = {
     ConfigureCluster: _configure,
     SubmitTask: submit_rules.submit,
@@ -134,4 +148,6 @@ RULES: dict[type, Rule] = {
     TakeProbe: breaker_rules.take_probe,
     EndProbe: breaker_rules.end_probe,
     ResetBreaker: breaker_rules.reset,
+    Called: _called,
+    **access_rules.RULES,
 }

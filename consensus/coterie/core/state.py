@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
+from coterie.core.access import Token, User
+from coterie.core.audit import AuditRecord
 from coterie.core.breakers import Breaker
 from coterie.core.coordination.look_ups import LookUps
 from coterie.core.coordination.nouns import (
@@ -71,6 +73,8 @@ class Meta:
     message_position: int = 0  # of the newest message of any topic
     schedules_version: int = 0  # of the newest change of any schedule
     breakers_opened: int = 0  # how often any breaker opened
+    audit_count: int = 0  # records of the audit log so far
+    audit_head: bytes = b""  # the newest hash of their chain
 
 
 @dataclass(slots=True)
@@ -104,8 +108,11 @@ class ClusterState:
     groups: dict[str, ConsumerGroup] = field(default_factory=dict)
     answers: OrderedDict[str, Answer] = field(default_factory=OrderedDict)
     breakers: dict[str, Breaker] = field(default_factory=dict)  # that have been open
+    tokens: dict[str, Token] = field(default_factory=dict)
+    users: dict[str, User] = field(default_factory=dict)
     indexes: TaskIndexes = field(init=False, compare=False)
     outbox: list[Event] = field(default_factory=list, compare=False)  # drained by the shell per entry
+    noted: list[AuditRecord] = field(default_factory=list, compare=False)  # likewise
     ended_parents: list[tuple[TaskId, str]] = field(default_factory=list, compare=False)  # see settle
     ended_holders: list[TaskId] = field(default_factory=list, compare=False)  # of locks
     coordination: LookUps = field(init=False, compare=False)
@@ -177,6 +184,8 @@ class ClusterState:
             groups=dict(self.groups),
             answers=_image(self.answers),
             breakers=dict(self.breakers),
+            tokens=dict(self.tokens),
+            users=dict(self.users),
         )
 
 

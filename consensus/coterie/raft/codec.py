@@ -17,11 +17,13 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
+from coterie.core import access as a
 from coterie.core import breakers as b
 from coterie.core import commands as c
 from coterie.core import families as f
 from coterie.core import nouns as n
 from coterie.core import quotas as q
+from coterie.core.access_commands import Called
 from coterie.core.coordination.tables import TABLES
 from coterie.core.llm import nouns as l
 from coterie.core.llm.state import LlmState
@@ -118,6 +120,25 @@ def _absent(record: type) -> Any:
     return _ABSENT.get(record)
 
 
+class CalledCodec(Codec):
+    """Of the one record that holds a command of any kind."""
+
+    def __init__(self) -> None:
+        self.record, self.message = Called, pb.Called
+        self.origin = Codec(a.Origin, pb.Origin)
+        self.enums, self.nested, self.repeated = [], [], []
+
+    def fill(self, record: Any, message: Any) -> None:
+        self.origin.fill(record.origin, message.origin)
+        _fill_command(record.command, message.command)
+
+    def read(self, message: Any) -> Any:
+        command = _decode(message.command)
+        if command is None:
+            raise ValueError("a call without a command")
+        return Called(command, self.origin.read(message.origin))
+
+
 _CODECS: dict[type, Codec] = {}
 
 
@@ -133,6 +154,7 @@ def _snake(name: str) -> str:
     return "".join("_" + ch.lower() if ch.isupper() else ch for ch in name).lstrip("_")
 
 
+_CODECS[Called] = CalledCodec()
 _FIELD_OF: dict[type, tuple[str, Codec]] = {
     command: (_snake(command.__name__), codec_for(command)) for command in get_args(c.Command)
 }
@@ -143,11 +165,15 @@ def encode_batch(commands: Iterable[c.Command]) -> bytes:
     """One log entry."""
     batch = pb.Batch()
     for command in commands:
-        name, codec = _FIELD_OF[type(command)]
-        sub = getattr(batch.commands.add(), name)
-        sub.SetInParent()
-        codec.fill(command, sub)
+        _fill_command(command, batch.commands.add())
     return batch.SerializeToString()
+
+
+def _fill_command(command: c.Command, message: pb.Command) -> None:
+    name, codec = _FIELD_OF[type(command)]
+    sub = getattr(message, name)
+    sub.SetInParent()
+    codec.fill(command, sub)
 
 
 def decode_batch(entry: bytes) -> list[c.Command | None] | None:
@@ -240,7 +266,7 @@ def _more(state: ClusterState) -> Iterator[bytes]:
     breaker = codec_for(b.Breaker)
     yield from _slices(iter(state.breakers.values()), lambda s, x: breaker.fill(x, s.breakers.add()))
     yield from _slices(iter(state.shares.values()), lambda s, x: share.fill(x, s.shares.add()))
-    for name, record, _ in TABLES:
+    for name, record, _ in (*TABLES, *a.TABLES):
         yield from _slices(iter(getattr(state, name).values()), partial(_add_record, name, codec_for(record)))
     yield from _slices(_family_parts(state), lambda s, x: part.fill(x, s.family_parts.add()), 1)
     yield from _llm(state.llm)
@@ -342,7 +368,7 @@ def _read_tables(state: ClusterState, piece: pb.StateSlice) -> None:
     for name, kind in LLM_TABLES.items():
         for message in getattr(piece, name):
             state.llm.restore(codec_for(kind).read(message))
-    for name, kind, key_of in TABLES:
+    for name, kind, key_of in (*TABLES, *a.TABLES):
         table, codec = getattr(state, name), codec_for(kind)
         for record in map(codec.read, getattr(piece, name)):
             table[key_of(record)] = record

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from coterie.core.audit import AuditRecord
 from coterie.core.commands import Command, Outcome, Rejected
 from coterie.core.machine import apply
 from coterie.core.nouns import Event
@@ -12,6 +13,7 @@ from coterie.core.state import ClusterState, Moment
 from coterie.raft import codec
 
 OnEvents = Callable[[int, Sequence[Event]], None]
+OnNoted = Callable[[Sequence[AuditRecord]], None]
 TIDY_RECORDS = 500
 UNDECODABLE = Rejected("UNDECODABLE", "the entry is broken")
 
@@ -24,6 +26,7 @@ class Replica:
         self.state = ClusterState()
         self._on_events = on_events
         self._on_restore = on_restore
+        self.on_noted: OnNoted = lambda noted: None  # called before on_events, with what the entry brought
 
     def apply(self, index: int, at_ms: int, entry: bytes) -> list[Outcome]:
         """See coterie.core.ports.Machine. The result is one outcome per command. Raises NewerVersion when it
@@ -34,6 +37,9 @@ class Replica:
         moment = Moment(index, at_ms)
         outcomes = [self._apply(command, moment) for command in commands]
         events, self.state.outbox = self.state.outbox, []
+        if self.state.noted:
+            noted, self.state.noted = self.state.noted, []
+            self.on_noted(noted)
         self._on_events(index, events)
         return outcomes
 

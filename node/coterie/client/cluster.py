@@ -19,6 +19,7 @@ from coterie.client.queueing import DeadLetters, Limits
 from coterie.client.record import Recorder, recorded
 from coterie.client.routes import Route
 from coterie.client.rpc_errors import invalid
+from coterie.client.security import Security
 from coterie.client.settings import TLS, Timeouts, resolve
 from coterie.client.spec import TaskOptions, TaskSpec, prepare
 from coterie.client.units import Duration, optional_seconds
@@ -41,6 +42,7 @@ class Cluster(Operations):
       to loopback needs no permission.
     - `auto_discovery`: ask the cluster for its members now and then, and after failures.
     - `tenant`: whose tasks these are.
+    - `token`: proves who calls, where a certificate does not; needs `tls`.
     - `timeouts`: how long to try; see `Timeouts`.
 
     Every method may raise Unavailable (no node answered within `timeouts.call`), PermissionDenied and
@@ -56,10 +58,17 @@ class Cluster(Operations):
         insecure: bool = False,
         auto_discovery: bool = True,
         tenant: str = "default",
+        token: str = "",
         timeouts: Timeouts | None = None,
     ) -> None:
         self._settings = resolve(
-            endpoints, config_path, tls, insecure=insecure, auto_discovery=auto_discovery, tenant=tenant
+            endpoints,
+            config_path,
+            tls,
+            insecure=insecure,
+            auto_discovery=auto_discovery,
+            tenant=tenant,
+            token=token,
         )
         self._timeouts = timeouts or Timeouts()
         self._connection: Connection | None = None
@@ -69,6 +78,8 @@ class Cluster(Operations):
         """Limits on the whole cluster, and tenants: `set`, `list`, `remove`, `set_tenant`, `tenants`."""
         self.breakers = Breakers(lambda: self._open)
         """What keeps work away from what fails: `list`, `reset`."""
+        self.security = Security(lambda: self._open)
+        """Who may do what: `create_token`, `tokens`, `revoke_token`, `set_user`, `users`, `whoami`."""
         self.recorder: Recorder | None = None
         """Set before the Cluster is opened: gets a history of its calls; see `coterie.client.record`."""
 

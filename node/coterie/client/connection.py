@@ -32,7 +32,7 @@ class Connection:
         self.settings = settings
         self.recorder = recorder
         self.tenant = settings.tenant
-        self.pool = Pool(settings.endpoints, settings.tls)
+        self.pool = Pool(settings.endpoints, settings.tls, token=settings.token)
         self.caller = Caller(self.pool, timeouts)
         self.tasks = TaskSet()
         self.submitter = Submitter(self.caller, self.tasks)

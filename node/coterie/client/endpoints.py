@@ -5,22 +5,25 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import grpc
 import grpc.aio
 
+from coterie.client.bearer import BearerChannel
 from coterie.client.errors import ClusterError
 from coterie.client.names import Found
 from coterie.client.rpc_errors import Verdict, explain
 from coterie.client.settings import TLS, credentials
 from coterie.v1.breakers_pb2_grpc import BreakersStub
 from coterie.v1.cluster_pb2_grpc import ClusterStub
+from coterie.v1.security_pb2_grpc import SecurityStub
 from coterie.v1.tasks_pb2_grpc import BlobsStub, DeadLettersStub, LimitsStub, TasksStub
 
 if TYPE_CHECKING:
     from coterie.v1.breakers_pb2_grpc import BreakersAsyncStub
     from coterie.v1.cluster_pb2_grpc import ClusterAsyncStub
+    from coterie.v1.security_pb2_grpc import SecurityAsyncStub
     from coterie.v1.tasks_pb2_grpc import (
         BlobsAsyncStub,
         DeadLettersAsyncStub,
@@ -76,6 +79,7 @@ class Endpoint:
         self._dead_letters: DeadLettersAsyncStub | None = None
         self._limits: LimitsAsyncStub | None = None
         self._breakers: BreakersAsyncStub | None = None
+        self._security: SecurityAsyncStub | None = None
 
     @property
     def tasks(self) -> TasksAsyncStub:
@@ -119,11 +123,18 @@ class Endpoint:
             self._breakers = BreakersStub(self._open())
         return self._breakers
 
+    @property
+    def security(self) -> SecurityAsyncStub:
+        """The stub of the Security service."""
+        if self._security is None:
+            self._security = SecurityStub(self._open())
+        return self._security
+
     async def close(self) -> None:
         """Closes the channel; calls on it end at once."""
         channel, self._channel = self._channel, None
         self._tasks = self._blobs = self._cluster = self._dead_letters = self._limits = None
-        self._breakers = None
+        self._breakers = self._security = None
         if channel is not None:
             await channel.close()
 
@@ -146,12 +157,14 @@ class Pool:
         given: Iterable[str],
         tls: TLS | None,
         *,
+        token: str = "",
         clock: Callable[[], float] = time.monotonic,
         dice: Callable[[], float] = random.random,
     ) -> None:
         self._clock = clock
         self._dice = dice
         self.secure = tls is not None
+        self._token = token
         self._credentials = credentials(tls) if tls is not None else None
         self._server_name = (tls.server_name if tls is not None else None) or ""
         self._endpoints = {address: Endpoint(address, self._connect, given=True) for address in given}
@@ -260,4 +273,5 @@ class Pool:
         options = list(_CHANNEL_OPTIONS)
         if expected := self._server_name or name:
             options.append(("grpc.ssl_target_name_override", expected))
-        return grpc.aio.secure_channel(address, self._credentials, options=options)
+        channel = grpc.aio.secure_channel(address, self._credentials, options=options)
+        return cast("grpc.aio.Channel", BearerChannel(channel, self._token)) if self._token else channel

@@ -6,12 +6,13 @@ import ipaddress
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import grpc
 
+from coterie.client.bearer import checked
 from coterie.client.constraints import unknown_key
 from coterie.client.errors import ConfigError
 from coterie.client.names import DnsName
@@ -76,6 +77,7 @@ class Settings:
     insecure: bool
     auto_discovery: bool
     tenant: str
+    token: str = field(default="", repr=False)
 
     def allows(self, address: str) -> bool:
         """Whether an address may be used: without TLS only loopback, unless `insecure` says otherwise."""
@@ -90,6 +92,7 @@ def resolve(
     insecure: bool,
     auto_discovery: bool,
     tenant: str,
+    token: str = "",
 ) -> Settings:
     """Settings from arguments first, then the config file, then the environment.
 
@@ -111,9 +114,12 @@ def resolve(
         insecure=insecure or file.get("insecure", False),
         auto_discovery=auto_discovery and file.get("auto_discovery", True),
         tenant=tenant if tenant != "default" else file.get("tenant", tenant),
+        token=checked(token) if token else "",
     )
     if not settings.tenant or "/" in settings.tenant:
         raise ConfigError(f"tenant={settings.tenant!r}: give a name without '/'")
+    if settings.token and settings.tls is None:
+        raise ConfigError("token: is never sent in plain text: pass tls=TLS(ca=...) too")
     refused = [address for address in addresses if not settings.allows(address)]
     if refused:
         raise ConfigError(

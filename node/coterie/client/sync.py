@@ -32,6 +32,7 @@ from coterie.client.settings import TLS, Timeouts
 from coterie.client.spec import TaskOptions, TaskSpec
 from coterie.client.sync_breakers import Breakers
 from coterie.client.sync_queueing import DeadLetters, Limits
+from coterie.client.sync_security import Security
 from coterie.client.units import Duration
 
 Result = TypeVar("Result")
@@ -165,6 +166,7 @@ class Cluster:
         insecure: bool = False,
         auto_discovery: bool = True,
         tenant: str = "default",
+        token: str = "",
         timeouts: Timeouts | None = None,
     ) -> None:
         self._cluster = asynchronous.Cluster(
@@ -174,6 +176,7 @@ class Cluster:
             insecure=insecure,
             auto_discovery=auto_discovery,
             tenant=tenant,
+            token=token,
             timeouts=timeouts,
         )
         self.dead_letters = DeadLetters(self._run, self._each, self._wrap, self._cluster.dead_letters)
@@ -182,6 +185,8 @@ class Cluster:
         """See `coterie.client.Cluster.limits`."""
         self.breakers = Breakers(self._run, self._cluster.breakers)
         """See `coterie.client.Cluster.breakers`."""
+        self.security = Security(self._run, self._cluster.security)
+        """See `coterie.client.Cluster.security`."""
         self._running: _LoopThread | None = None
 
     def __enter__(self) -> Self:

@@ -39,7 +39,9 @@ from coterie.node.tls import TlsMaterial
 from coterie.node.version import VERSION
 from coterie.node.vitals import gauges, load_report, ready
 from coterie.node.wiring import (
+    clients_address,
     dialer,
+    guard,
     introducer,
     listen_address,
     membership_keeper,
@@ -121,7 +123,9 @@ class NodeApp:
         self._build_engine()
         self._build_loops()
         undo.push_async_callback(self.direct.stop)
-        self.listener = Listener(services(self), listen_address(self), self.tls)
+        self.listener = Listener(
+            services(self), listen_address(self), self.tls, guard(self), clients_address(self)
+        )
         undo.push_async_callback(self.listener.stop, 0.0)
         await self.engine.start()
         undo.push_async_callback(self.engine.stop)

@@ -7,9 +7,19 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from coterie.core.commands import AssignTask, Command, Outcome, ReportProgress, SpawnChild, SubmitTask
+from coterie.core.access_commands import Called
+from coterie.core.commands import (
+    AdvanceClock,
+    AssignTask,
+    Command,
+    Outcome,
+    ReportProgress,
+    SpawnChild,
+    SubmitTask,
+)
 from coterie.core.ports import Engine, NotCommitted
 from coterie.node.metrics import NodeMetrics
+from coterie.node.security.principal import caller
 from coterie.raft import codec
 from coterie.raft.errors import NoSpace
 
@@ -24,6 +34,7 @@ GROWING = (
     AssignTask,
     ReportProgress,
 )  # not taken while the disks are too full for new work
+OUR_OWN = (AssignTask, AdvanceClock)  # of the node, also when a call brings them about
 LATE_S = 0.02  # the engine knows better why it is late than a clock does: it goes first
 
 
@@ -67,7 +78,8 @@ class Proposer:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         vital = not any(isinstance(command, GROWING) for command in commands)
-        items = [self._enqueue(batch, count, deadline, vital) for batch, count in _batches(commands)]
+        batches = _batches(_called(commands))
+        items = [self._enqueue(batch, count, deadline, vital) for batch, count in batches]
         self._schedule(loop)
         try:
             async with asyncio.timeout_at(deadline + LATE_S):
@@ -161,6 +173,14 @@ class Proposer:
         except Exception as error:
             for item in items:
                 _fail(item, error)
+
+
+def _called(commands: Sequence[Command]) -> Sequence[Command]:
+    """The commands, with who asked for them where a caller did."""
+    origin = caller().origin
+    if origin is None:
+        return commands
+    return [one if isinstance(one, OUR_OWN) else Called(one, origin) for one in commands]
 
 
 def _batches(commands: Sequence[Command]) -> list[tuple[bytes, int]]:

@@ -21,6 +21,8 @@ from coterie.v1 import (
     cluster_pb2_grpc,
     peer_pb2,
     peer_pb2_grpc,
+    security_pb2,
+    security_pb2_grpc,
     tasks_pb2,
     tasks_pb2_grpc,
 )
@@ -31,6 +33,7 @@ LIMITS = tasks_pb2.DESCRIPTOR.services_by_name["Limits"].full_name
 BREAKERS = breakers_pb2.DESCRIPTOR.services_by_name["Breakers"].full_name
 BLOBS = tasks_pb2.DESCRIPTOR.services_by_name["Blobs"].full_name
 CLUSTER = cluster_pb2.DESCRIPTOR.services_by_name["Cluster"].full_name
+SECURITY = security_pb2.DESCRIPTOR.services_by_name["Security"].full_name
 PEER = peer_pb2.DESCRIPTOR.services_by_name["Peer"].full_name
 # Off while draining; Cluster answers on: it is how a drain is ended.
 CLIENT_SERVICES = ("", TASKS, DEAD_LETTERS, LIMITS, BREAKERS, BLOBS)
@@ -61,6 +64,7 @@ class Services:
     breakers: breakers_pb2_grpc.BreakersServicer
     blobs: tasks_pb2_grpc.BlobsServicer
     cluster: cluster_pb2_grpc.ClusterServicer
+    security: security_pb2_grpc.SecurityServicer
     peer: peer_pb2_grpc.PeerServicer
 
 
@@ -80,14 +84,27 @@ def channel_credentials(tls: TlsMaterial) -> grpc.ChannelCredentials:
 class Listener:
     """The gRPC server with its health service."""
 
-    def __init__(self, services: Services, address: str, tls: TlsMaterial | None) -> None:
+    def __init__(
+        self,
+        services: Services,
+        address: str,
+        tls: TlsMaterial | None,
+        guard: grpc.aio.ServerInterceptor | None = None,
+        clients: str = "",
+    ) -> None:
+        """`guard` looks at every call first; `clients` is an address for callers without certificates."""
         self._server = grpc.aio.server(
-            options=SERVER_OPTIONS, maximum_concurrent_rpcs=CALLS_MAX, interceptors=[BodyGuard()]
+            options=SERVER_OPTIONS,
+            maximum_concurrent_rpcs=CALLS_MAX,
+            interceptors=[guard, BodyGuard()] if guard is not None else [BodyGuard()],
         )
         self._health = health.aio.HealthServicer()
         self._served: dict[str, bool] = {}
         self._register(services)
-        self._bind(address, tls)
+        self._bind(address, server_credentials(tls) if tls else None)
+        if clients:
+            assert tls is not None and guard is not None  # the settings are checked
+            self._bind(clients, grpc.ssl_server_credentials([(tls.key, tls.cert)]))
 
     def _register(self, services: Services) -> None:
         server: Any = self._server
@@ -97,19 +114,20 @@ class Listener:
         breakers_pb2_grpc.add_BreakersServicer_to_server(services.breakers, server)
         tasks_pb2_grpc.add_BlobsServicer_to_server(services.blobs, server)
         cluster_pb2_grpc.add_ClusterServicer_to_server(services.cluster, server)
+        security_pb2_grpc.add_SecurityServicer_to_server(services.security, server)
         peer_pb2_grpc.add_PeerServicer_to_server(services.peer, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        ours = (TASKS, DEAD_LETTERS, LIMITS, BREAKERS, BLOBS, CLUSTER, PEER)
+        ours = (TASKS, DEAD_LETTERS, LIMITS, BREAKERS, BLOBS, CLUSTER, SECURITY, PEER)
         names = (*ours, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
 
-    def _bind(self, address: str, tls: TlsMaterial | None) -> None:
+    def _bind(self, address: str, credentials: grpc.ServerCredentials | None) -> None:
         text = f"cannot listen on {address}: the port is in use or the address is not of this host"
         try:
-            if tls is None:
+            if credentials is None:
                 port = self._server.add_insecure_port(address)
             else:
-                port = self._server.add_secure_port(address, server_credentials(tls))
+                port = self._server.add_secure_port(address, credentials)
         except RuntimeError as error:
             raise PortInUse(text) from error
         if not port:

@@ -13,6 +13,7 @@ from coterie.node.admission import task_id_of
 from coterie.node.errors import ApiError, Violation, invalid
 from coterie.node.hub import Hub, wait_for_bell
 from coterie.node.reads import Found, Reader
+from coterie.node.security.principal import caller
 from coterie.v1 import tasks_pb2
 
 NAMES_MAX = 100_000  # waited for on one stream
@@ -28,6 +29,7 @@ class _Waits:
 
     def __init__(self, hub: Hub, reader: Reader) -> None:
         self._hub, self._reader = hub, reader
+        self._caller = caller()  # ends are heard of outside the call
         self._names: set[TaskId] = set()
         self._ready: list[Task] = []
         self._ready_bytes = 0
@@ -69,7 +71,7 @@ class _Waits:
             self._finished(task)
 
     def _finished(self, task: Task) -> None:
-        if task.task_id in self._names:
+        if task.task_id in self._names and self._caller.sees(task.tenant):
             self._names.discard(task.task_id)
             self._ready.append(task)
             self._ready_bytes += len(task.result.inline)

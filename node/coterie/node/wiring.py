@@ -10,6 +10,7 @@ from coterie.core.voters import VoterPolicy
 from coterie.node.admission import Admission, AdmissionLimits
 from coterie.node.breakers_service import BreakersService
 from coterie.node.cluster_service import ClusterParts, ClusterService
+from coterie.node.config.secret_files import BOOTSTRAP_FILE
 from coterie.node.control import Control
 from coterie.node.dead_letters import DeadLettersService
 from coterie.node.dialer import DialerParts, RaftDialer
@@ -21,6 +22,9 @@ from coterie.node.optimist import Optimist
 from coterie.node.peer import PeerParts, PeerService
 from coterie.node.routes import Router, RouterParts
 from coterie.node.rpc import Gate
+from coterie.node.security.authenticator import Authenticator
+from coterie.node.security.guard import Guard
+from coterie.node.security.service import SecurityService
 from coterie.node.server import CLIENT_CALLS_MAX, Services, channel_credentials
 from coterie.node.skill_calls import Handlers
 from coterie.node.version import VERSION
@@ -93,8 +97,9 @@ def services(app: NodeApp) -> Services:
         DeadLettersService(app.state, control, gate),
         LimitsService(app.state, app.reader, app.proposer, gate),
         BreakersService(app.state, app.reader, app.proposer, app.clock, gate),
-        BlobsService(app.blobs, app.exchange, gate),
+        BlobsService(app.blobs, app.exchange, app.reader, gate),
         ClusterService(cluster_parts(app)),
+        SecurityService(app.state, app.reader, app.proposer, gate),
         PeerService(peer_parts(app)),
     )
 
@@ -102,6 +107,21 @@ def services(app: NodeApp) -> Services:
 def skill_calls(app: NodeApp) -> Handlers:
     """What running skills may ask for."""
     return {}
+
+
+def guard(app: NodeApp) -> Guard | None:
+    """What looks at every call first; None where nobody is asked who they are."""
+    if not app.settings.security.auth:
+        return None
+    bootstrap = app.settings.data_dir / BOOTSTRAP_FILE
+    authenticator = Authenticator(app.state, app.clock.now_ms, app.roster.admits, bootstrap)
+    return Guard(authenticator, app.proposer.one)
+
+
+def clients_address(app: NodeApp) -> str:
+    """Where callers without certificates are listened to; empty: nowhere."""
+    port = app.settings.security.clients_port
+    return _bound(app.settings.host, port) if port else ""
 
 
 def cluster_parts(app: NodeApp) -> ClusterParts:
@@ -179,5 +199,8 @@ def voter_policy(app: NodeApp) -> VoterPolicy:
 
 def listen_address(app: NodeApp) -> str:
     """Where the gRPC listener is bound."""
-    host = app.settings.host
-    return f"[{host}]:{app.settings.grpc_port}" if ":" in host else f"{host}:{app.settings.grpc_port}"
+    return _bound(app.settings.host, app.settings.grpc_port)
+
+
+def _bound(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -86,6 +86,25 @@ _LEADER = LazyGroup(
     help="The leader of the cluster.",
     entries={"transfer": Entry(f"{_AT}.cluster:transfer", "Move leadership to another node.")},
 )
+_TOKEN = LazyGroup(
+    "token",
+    help="Tokens: what callers without a certificate of their own prove themselves with.",
+    entries={
+        "create": Entry(f"{_AT}.security:create", "Make a token; it is shown once."),
+        "list": Entry(f"{_AT}.security:list_tokens", "List the tokens, without their secrets."),
+        "revoke": Entry(f"{_AT}.security:revoke", "End a token."),
+        "bootstrap": Entry(f"{_AT}.bootstrap:bootstrap", "Make the first admin token, on a node's host."),
+    },
+)
+_USER = LazyGroup(
+    "user",
+    help="Users: the holders of certificates.",
+    entries={
+        "set": Entry(f"{_AT}.security:set_user", "Say what a user may do."),
+        "list": Entry(f"{_AT}.security:list_users", "List the users."),
+        "rm": Entry(f"{_AT}.security:remove_user", "Take everything from a user."),
+    },
+)
 _TLS = LazyGroup(
     "tls",
     help="Certificates.",
@@ -112,6 +131,9 @@ cli = RootGroup(
         "limits": Entry(f"{_AT}.main:_LIMITS", "Limits on the whole cluster.", _RUN),
         "breakers": Entry(f"{_AT}.main:_BREAKERS", "Circuit breakers: list, reset.", _RUN),
         "tenants": Entry(f"{_AT}.main:_TENANTS", "Shares and queues of tenants.", _RUN),
+        "token": Entry(f"{_AT}.main:_TOKEN", "Make, list and revoke tokens.", _RUN),
+        "user": Entry(f"{_AT}.main:_USER", "What the holders of certificates may do.", _RUN),
+        "whoami": Entry(f"{_AT}.security:whoami", "Whom the cluster takes you for.", _RUN),
         "why": Entry(f"{_AT}.why:why", "Why a task does not run.", _WORK),
         "status": Entry(f"{_AT}.cluster:status", "The cluster: leader, nodes, queue.", _RUN),
         "nodes": Entry(f"{_AT}.cluster:nodes", "List the nodes.", _RUN),

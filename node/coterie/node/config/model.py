@@ -125,6 +125,7 @@ class NodeEntry(Section):
     # Raft frames between nodes; none: any free port, told to the peers; 0: the peers' gRPC streams carry them
     raft_port: Annotated[StrictInt, Field(ge=0, le=65_535)] | None = None
     http_port: Port | None = None  # metrics and health, when listen.http gives none of its own
+    clients_port: Port | None = None  # for callers with a token and without a certificate; none: nowhere
     join: StrictBool = False  # it was added to a cluster that runs; the others form one at their first start
     role: Literal["coordinator", "worker"] = "worker"
     capacity: Annotated[StrictInt, Field(ge=1, le=1_024)] = 16  # skill slots, a process each
@@ -314,6 +315,9 @@ class Tls(Section):
 
 class Security(Section):
     tls: Tls | None = None
+    # Without it: required where the node can be reached from outside, off on loopback.
+    auth: Literal["required", "off"] | None = None
+    allow_open_access: StrictBool = False  # auth: off also where the node can be reached from outside
     allow_insecure_loopback: StrictBool = False
 
 

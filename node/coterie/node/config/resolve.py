@@ -22,6 +22,7 @@ from coterie.node.config.settings import (
     Offer,
     QueueSettings,
     RebalanceSettings,
+    SecuritySettings,
     TlsPaths,
 )
 
@@ -79,6 +80,7 @@ def _settings(config: ClusterConfig, node_id: str, insecure: bool, join: bool) -
         membership=_membership(config),
         disk=_disk(config),
         queue=_queue(config),
+        security=_security(config, entry, host, tls),
     )
 
 
@@ -135,6 +137,22 @@ def _check_transport(host: str, tls: TlsPaths | None, allowed: bool) -> None:
     if not allowed:
         text = f"missing, and plain text on {host} is not allowed; make certificates with `coterie tls init`"
         raise ConfigError([f"security.tls: {text}, or set security.allowInsecureLoopback: true (--insecure)"])
+
+
+def _security(config: ClusterConfig, entry: NodeEntry, host: str, tls: TlsPaths | None) -> SecuritySettings:
+    """Raises ConfigError where callers would be let in unknown, or could not be known."""
+    section = config.security
+    auth = section.auth == "required" or (section.auth is None and not is_loopback(host))
+    if not auth and not is_loopback(host) and not section.allow_open_access:
+        text = f"off, and {host} can be reached from outside: every holder of a certificate could do all"
+        raise ConfigError([f"security.auth: {text}; remove the key, or set security.allowOpenAccess: true"])
+    if auth and tls is None:
+        text = "required, and security.tls is missing: without it tokens could be overheard; set it too"
+        raise ConfigError([f"security.auth: {text}"])
+    if entry.clients_port and not auth:
+        text = "needs security.auth: required, because who calls there has no certificate"
+        raise ConfigError([f"cluster.nodes: clientsPort of {entry.id} {text}"])
+    return SecuritySettings(auth, entry.clients_port or 0)
 
 
 def _tls(section: Tls | None, node_id: str) -> TlsPaths | None:

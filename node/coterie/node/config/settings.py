@@ -129,6 +129,14 @@ class QueueSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SecuritySettings:
+    """Whether callers must prove who they are, and where those may call who only have a token."""
+
+    auth: bool = False
+    clients_port: int = 0  # of the gRPC listener's host; 0: nowhere
+
+
+@dataclass(frozen=True, slots=True)
 class DiskSettings:
     """When the disk of the log counts as nearly full, and as slow."""
 
@@ -186,6 +194,7 @@ class NodeSettings:
     membership: MembershipSettings = field(default_factory=MembershipSettings)
     disk: DiskSettings = field(default_factory=DiskSettings)
     queue: QueueSettings = field(default_factory=QueueSettings)
+    security: SecuritySettings = field(default_factory=SecuritySettings)
 
     @property
     def members(self) -> dict[str, str]:

@@ -1,0 +1,98 @@
+"""The audit log: one record per command that a caller asked for, each sealed by a hash over all before it.
+
+Every node derives the same records from the same log. The state keeps the number of records and the newest
+hash (`Meta.audit_count`, `Meta.audit_head`); the records themselves go to the ledgers. The chain is that of
+Haber and Stornetta, "How to time-stamp a digital document" (1991): whoever changes, removes or moves a record
+would have to make every later hash anew, and the newest one is agreed on by the cluster."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from coterie.core.access import Origin
+
+OK, DUPLICATE = "OK", "DUPLICATE"
+START = b"\0" * 32  # what the first record is chained to
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRecord:
+    """One state-changing call, or one command of a batch of them."""
+
+    sequence: int  # from 1, without holes
+    index: int  # of the log entry
+    at_ms: int  # the entry's time
+    principal: str
+    tenant: str
+    method: str
+    target: str
+    request_id: str
+    code: str  # OK, DUPLICATE, or why it was refused
+    digest: bytes = b""  # the chain up to and including this record
+
+
+def seal(before: bytes, record: AuditRecord) -> bytes:
+    """The next hash of the chain: SHA-256 over the one before and the record, each field with its length."""
+    text = (
+        f"{record.sequence},{record.index},{record.at_ms},{len(record.principal)}:{record.principal}"
+        f"{len(record.tenant)}:{record.tenant}{len(record.method)}:{record.method}"
+        f"{len(record.target)}:{record.target}{len(record.request_id)}:{record.request_id}{record.code}"
+    )
+    return hashlib.sha256(before + text.encode()).digest()
+
+
+def first_fault(records: Iterable[AuditRecord], count: int, head: bytes) -> str:
+    """What is wrong with a whole audit log, against what the cluster agreed on; empty: nothing."""
+    before, expected = START, 0
+    for record in records:
+        expected += 1
+        if record.sequence != expected:
+            return f"record {expected} is missing: record {record.sequence} stands in its place"
+        if expected > count:
+            return f"record {expected} is one too many: the cluster knows of {count}"
+        digest = seal(before, record)
+        if digest != record.digest:
+            return f"record {expected} was changed, or one before it was: its hash does not fit"
+        before = digest
+    if expected < count:
+        return f"records {expected + 1} to {count} are missing at the end"
+    if count and before != head:
+        return f"the hash of the last record, {before.hex()}, is not the cluster's {head.hex()}"
+    return ""
+
+
+_TARGETS = ("target", "task_id", "token_id", "node_id", "limit_id", "schedule_id", "name", "key", "topic")
+_HELD = ("token", "user", "limit", "tenant", "schedule")  # records inside a command that name the target
+
+
+def target_of(command: object) -> str:
+    """What a command is about."""
+    for name in _TARGETS:
+        value = getattr(command, name, "")
+        if value and isinstance(value, str):
+            return value
+    for name in _HELD:
+        record = getattr(command, name, None)
+        if record is not None and not isinstance(record, str):
+            found = target_of(record)
+            if found:
+                return found
+    tenant = getattr(command, "tenant", "")
+    return tenant if isinstance(tenant, str) else ""
+
+
+def request_of(command: object) -> str:
+    """The request id a command carries."""
+    return getattr(command, "request_id", "") or getattr(command, "signal_id", "")
+
+
+def record_of(
+    sequence: int, index: int, at_ms: int, origin: Origin, tenant: str, command: object, code: str
+) -> AuditRecord:
+    """The record of one command, not sealed yet."""
+    target, request_id = target_of(command), request_of(command)
+    return AuditRecord(
+        sequence, index, at_ms, origin.principal, tenant, origin.method, target, request_id, code
+    )
