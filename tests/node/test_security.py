@@ -13,14 +13,18 @@ from grpc_reflection.v1alpha import reflection_pb2  # noqa: F401
 
 from coterie.core.access import ADMIN, OPERATOR, RUNNER, SUBMITTER, VIEWER, Token, User
 from coterie.core.access_commands import CreateToken, RevokeToken, SetUser
+from coterie.core.commands import FinishTask
+from coterie.core.nouns import Data, Event, TaskId
 from coterie.node.config.secret_files import SecretFileError, read_secret, write_secret
-from coterie.node.errors import ApiError
+from coterie.node.errors import ApiError, not_found
+from coterie.node.hub import Hub
 from coterie.node.security.authenticator import Authenticator
 from coterie.node.security.guard import Guard
-from coterie.node.security.principal import NOBODY, Principal, caller
+from coterie.node.security.principal import NOBODY, Principal, caller, enter
 from coterie.node.security.scope import confine
 from coterie.node.security.table import RULES
 from coterie.node.security.tokens import BOOTSTRAP, mint, parse
+from coterie.node.waits import Waits
 from coterie.v1 import tasks_pb2
 from tests.core.builders import CoreCluster
 
@@ -249,3 +253,31 @@ def test_requests_are_confined_to_the_callers_tenant() -> None:
     confine(Principal("x", "*", frozenset({VIEWER})), untouched)
     confine(Principal("x", "shop", frozenset({OPERATOR})), untouched)
     assert untouched.parent == "tenants/bank"
+
+
+class Slow:
+    """A reader that takes its time, while the task that is asked for ends."""
+
+    def __init__(self, hub: Hub, event: Event) -> None:
+        self._hub, self._event = hub, event
+
+    def peek(self, task_id: TaskId) -> None:
+        return None
+
+    async def get(self, task_id: TaskId, timeout_s: float) -> None:
+        self._hub.publish([self._event])
+        raise not_found("TASK", task_id)
+
+
+async def test_the_end_of_anothers_task_is_not_heard_by_who_waits_for_its_name() -> None:
+    """The wait is put up before it is known whose the task is."""
+    core = CoreCluster().with_node()
+    task = core.running("t1", tenant="bank")
+    core.do(FinishTask(task.task_id, task.attempt, Data(b"secret")))
+    hub = Hub()
+    enter(Principal("x", "shop", frozenset({VIEWER})))
+    waits = Waits(hub, Slow(hub, core.events[-1]))  # type: ignore[arg-type]
+    enter(NOBODY)
+    await waits.add(["t1"])
+    answer = await waits.next()
+    assert (list(answer.tasks), list(answer.not_found)) == ([], ["t1"])

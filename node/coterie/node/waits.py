@@ -24,7 +24,7 @@ READY_BYTES_MAX = 64 << 20  # of results a caller may leave unread before it is 
 RECHECK_S = 5.0  # between two looks at what is waited for: a snapshot brings ends without their events
 
 
-class _Waits:
+class Waits:
     """The set one stream waits for, and what is ready to be sent."""
 
     def __init__(self, hub: Hub, reader: Reader) -> None:
@@ -129,7 +129,7 @@ async def wait_many(
     requests: AsyncIterator[tasks_pb2.WaitTasksRequest], hub: Hub, reader: Reader
 ) -> AsyncGenerator[tasks_pb2.WaitTasksResponse, None]:
     """Serve one WaitTasks stream until the caller hangs up or sends something wrong."""
-    waits = _Waits(hub, reader)
+    waits = Waits(hub, reader)
 
     async def take() -> None:
         async for request in requests:
