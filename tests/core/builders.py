@@ -246,11 +246,13 @@ class RandomLog:
             parent_id=task_id,
             digest=self.random.choice([b"a", b"a", b"b"]),
         )
+        family = self.cluster.state.families.get(task_id)
         group, seen, stop_after = self.random.choice(["g1", "g1", "g2"]), self.random.choice([0, 1]), 1
+        place = len(family.group(group).places) if family is not None else 0
         wait = (WaitReason.CHILD, group, seen, 0, self.random.choice([0, stop_after]))
         orders: list[Command] = [
-            SpawnChild(attempt, group, asked),
-            SpawnChild(attempt, group, asked),
+            SpawnChild(attempt, group, place, asked),
+            SpawnChild(attempt, group, place, asked),
             SuspendTask(task_id, attempt, *wait),
             CancelChildren(task_id, attempt, group, "enough"),
         ]

@@ -38,7 +38,9 @@ def cluster() -> CoreCluster:
 
 def spawn(cluster: CoreCluster, key: str, group: str = "g", attempt: int = 1, **changes: object) -> Outcome:
     asked = submit_command(child_id("t1", key), **{"parent_id": T1, "digest": b"d", **changes})
-    return cluster.do(SpawnChild(attempt, group, asked))
+    family = cluster.state.families.get(T1)
+    place = len(family.group(group).places) if family is not None else 0
+    return cluster.do(SpawnChild(attempt, group, place, asked))
 
 
 def suspended(cluster: CoreCluster, seen: int = 0, stop_after: int = 0, group: str = "g") -> Outcome:
@@ -169,7 +171,7 @@ def test_generations_have_a_limit(cluster: CoreCluster) -> None:
     above = T1
     for number in range(families.GENERATIONS_MAX):
         name = TaskId(f"n{number}")
-        outcome = cluster.do(SpawnChild(1, "g", submit_command(name, parent_id=above, digest=b"d")))
+        outcome = cluster.do(SpawnChild(1, "g", 0, submit_command(name, parent_id=above, digest=b"d")))
         if isinstance(outcome, Rejected):
             assert (number, outcome.code) == (families.GENERATIONS_MAX - 1, "TOO_DEEP")
             return
@@ -177,6 +179,13 @@ def test_generations_have_a_limit(cluster: CoreCluster) -> None:
         cluster.do(StartTask(name, 1))
         above = name
     pytest.fail("there was no limit")
+
+
+def test_children_begin_in_their_order_without_gaps(cluster: CoreCluster) -> None:
+    asked = submit_command("t1~b", parent_id=T1, digest=b"d")
+    assert code(cluster.do(SpawnChild(1, "g", 1, asked))) == "OUT_OF_ORDER", "the one before it was refused"
+    spawn(cluster, "a")
+    assert isinstance(cluster.do(SpawnChild(1, "g", 1, asked)), Accepted)
 
 
 def test_what_a_thousand_ends_cost_does_not_grow(cluster: CoreCluster) -> None:

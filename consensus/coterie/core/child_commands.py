@@ -14,6 +14,7 @@ class SpawnChild:
 
     attempt: int  # of the parent, `task.parent_id`
     group: str  # what the parent waits for together
+    place: int  # in the group, from 0: children begin in their order, without gaps
     task: SubmitTask  # its digest is that of type and payload
 
 

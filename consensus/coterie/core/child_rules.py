@@ -20,6 +20,9 @@ def spawn(state: ClusterState, command: SpawnChild, moment: Moment) -> Outcome:
     place = family.place_of(asked.task_id) if family is not None else None
     if family is not None and place is not None:
         return _again(family[place], command)
+    begun = len(family.group(command.group).places) if family is not None else 0
+    if command.place != begun:
+        return Rejected("OUT_OF_ORDER", f"{begun} children of group {command.group} have begun")
     refused = _refused(state, parent, family, command)
     if refused is not None:
         return refused

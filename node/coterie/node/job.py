@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TypeVar
 
 import grpc
 
@@ -57,6 +58,8 @@ ROOM_PAUSE_S = 1.0
 RETRY_PAUSE_S = 0.1  # between two tries while there is no majority
 PROGRESS_INTERVAL_S = 0.2
 MESSAGE_CHARS_MAX = 2_000
+CHILD_RESULT_INLINE_MAX = 2_048  # bytes
+Answer = TypeVar("Answer")
 STEP_FULL = {"TOO_MANY_STEPS", "TASK_TOO_LARGE"}
 
 
@@ -240,9 +243,16 @@ class Job:
 
     async def commit(self, command: Command) -> Outcome:
         """Until the log answers: a report is repeated with the same content, never dropped."""
+        return await self._committed(lambda: self._shared.proposer.one(command, REPORT_TIMEOUT_S))
+
+    async def commit_all(self, commands: Sequence[Command]) -> list[Outcome]:
+        """See Run."""
+        return await self._committed(lambda: self._shared.proposer.propose(commands, REPORT_TIMEOUT_S))
+
+    async def _committed(self, propose: Callable[[], Awaitable[Answer]]) -> Answer:
         while True:
             try:
-                return await self._shared.proposer.one(command, REPORT_TIMEOUT_S)
+                return await propose()
             except NotCommitted as error:
                 fields = {"task_id": self.task_id, "attempt": self.attempt, "error": str(error)}
                 log.info("report not committed yet", extra=fields)
@@ -338,7 +348,7 @@ class Job:
         if outcome is None:
             return ReleaseTask(task_id, attempt, "its node is draining" if self._leaving else "stopped")
         if outcome.kind == "succeeded":
-            return FinishTask(task_id, attempt, await self.keep(outcome.result))
+            return FinishTask(task_id, attempt, await self.keep(outcome.result, self._inline_max()))
         if outcome.kind in ("fenced", "suspended"):
             return None
         if outcome.kind == "lease_lost":
@@ -348,10 +358,16 @@ class Job:
         error = TaskError(outcome.code, outcome.message, outcome.retryable, outcome.traceback)
         return self._failed(error)
 
-    async def keep(self, content: bytes) -> Data:
+    def _inline_max(self) -> int | None:
+        """The result of a child is kept as long as its parent lives, with those of thousands of others."""
+        return CHILD_RESULT_INLINE_MAX if self._task.parent_id in self.state.families else None
+
+    async def keep(self, content: bytes, inline_max: int | None = None) -> Data:
         while True:
             try:
-                return await self._shared.blobs.keep(content)
+                if inline_max is None:
+                    return await self._shared.blobs.keep(content)
+                return await self._shared.blobs.keep(content, inline_max)
             except BlobDiskFull as error:  # what is done is not thrown away for want of room
                 fields = {"task_id": self.task_id, "attempt": self.attempt, "error": str(error)}
                 log.warning("a result waits for room on the disk", extra=fields)

@@ -8,7 +8,7 @@ is not trusted.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import grpc
@@ -49,6 +49,9 @@ class Run(Protocol):
 
     async def commit(self, command: Command) -> Outcome:
         """Until the log answers, however long: propose only what may be proposed twice."""
+
+    async def commit_all(self, commands: Sequence[Command]) -> list[Outcome]:
+        """The same for several, in their order."""
 
     async def commit_own(self, command: Command) -> Outcome:
         """The same for a command that carries the attempt: raises Fenced where it is deposed."""

@@ -9,6 +9,7 @@ from coterie.core.nouns import Label, SkillRef
 from coterie.core.voters import VoterPolicy
 from coterie.node.admission import Admission, AdmissionLimits
 from coterie.node.breakers_service import BreakersService
+from coterie.node.child_calls import ChildCalls
 from coterie.node.cluster_service import ClusterParts, ClusterService
 from coterie.node.config.secret_files import BOOTSTRAP_FILE
 from coterie.node.control import Control
@@ -54,14 +55,7 @@ def registration(app: NodeApp) -> RegisterNode:
 
 def services(app: NodeApp) -> Services:
     """Everything the gRPC listener serves."""
-    settings = app.settings
-    limits = AdmissionLimits(
-        payload_inline_max=settings.limits.payload_inline_max,
-        blob_bytes_max=settings.limits.blob_max,
-        attempt_timeout_ms=settings.default_attempt_timeout_ms,
-        retry=settings.retry,
-    )
-    admission = Admission(limits)
+    settings, admission = app.settings, _admission(app)
     gateway = GatewayParts(
         state=app.state,
         proposer=app.proposer,
@@ -104,9 +98,20 @@ def services(app: NodeApp) -> Services:
     )
 
 
+def _admission(app: NodeApp) -> Admission:
+    settings = app.settings
+    limits = AdmissionLimits(
+        payload_inline_max=settings.limits.payload_inline_max,
+        blob_bytes_max=settings.limits.blob_max,
+        attempt_timeout_ms=settings.default_attempt_timeout_ms,
+        retry=settings.retry,
+    )
+    return Admission(limits)
+
+
 def skill_calls(app: NodeApp) -> Handlers:
     """What running skills may ask for."""
-    return {}
+    return {**ChildCalls(_admission(app)).handlers()}
 
 
 def guard(app: NodeApp) -> Guard | None:

@@ -1244,9 +1244,11 @@ class SpawnChild(_message.Message):
 
     ATTEMPT_FIELD_NUMBER: _builtins.int
     GROUP_FIELD_NUMBER: _builtins.int
+    PLACE_FIELD_NUMBER: _builtins.int
     TASK_FIELD_NUMBER: _builtins.int
     attempt: _builtins.int
     group: _builtins.str
+    place: _builtins.int
     @_builtins.property
     def task(self) -> Global___SubmitTask: ...
     def __init__(
@@ -1254,11 +1256,12 @@ class SpawnChild(_message.Message):
         *,
         attempt: _builtins.int = ...,
         group: _builtins.str = ...,
+        place: _builtins.int = ...,
         task: Global___SubmitTask | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "group", b"group", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "group", b"group", "place", b"place", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -13,16 +13,19 @@ Handlers run in child processes of the node, never in the node itself.
 
 from __future__ import annotations
 
+from coterie.skills.children import Child
 from coterie.skills.context import SkillContext, SyncSkillContext
 from coterie.skills.decorator import Effects, skill
 from coterie.skills.errors import (
     CallFailed,
     CallRefused,
     Cancelled,
+    DeterminismError,
     Fenced,
     NonRetryable,
     NotRecorded,
     SkillError,
+    TaskFailed,
     WaitTimedOut,
 )
 
@@ -30,6 +33,8 @@ __all__ = [
     "CallFailed",
     "CallRefused",
     "Cancelled",
+    "Child",
+    "DeterminismError",
     "Effects",
     "Fenced",
     "NonRetryable",
@@ -37,6 +42,7 @@ __all__ = [
     "SkillContext",
     "SkillError",
     "SyncSkillContext",
+    "TaskFailed",
     "WaitTimedOut",
     "skill",
 ]

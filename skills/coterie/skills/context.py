@@ -12,6 +12,7 @@ from concurrent.futures import CancelledError, Future
 from typing import Any
 
 from coterie.skills import jsonio
+from coterie.skills.children import WINDOW, Child, Children, OnError
 from coterie.skills.errors import Cancelled, NonRetryable, WaitTimedOut
 from coterie.skills.link import Link, RunFacts
 
@@ -22,7 +23,7 @@ WAIT_S_MAX = 366 * 24 * 3_600
 _SIGNAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 
 
-class SkillContext:
+class SkillContext(Children):
     """One run of one task, as its skill sees it. Made by the child process, valid until the run ends."""
 
     def __init__(self, facts: RunFacts, link: Link, log: logging.Logger) -> None:
@@ -39,6 +40,7 @@ class SkillContext:
         self._uses: dict[str, int] = {}
         self._waits: dict[str, int] = {}
         self._steps_used = 0
+        self._begin_children()
 
     @property
     def cancelled(self) -> bool:
@@ -183,6 +185,15 @@ class SyncSkillContext:
     def sleep(self, seconds: float) -> None:
         """As SkillContext.sleep."""
         self._wait(self._context.sleep(seconds))
+
+    def task(self, type: str, payload: Any = None, *, name: str = "", **options: Any) -> Child:
+        """As SkillContext.task; gather it, also alone."""
+        return self._context.task(type, payload, name=name, **options)
+
+    def gather(self, *children: Child, on_error: OnError = "fail", window: int = WINDOW) -> list[Any]:
+        """As SkillContext.gather."""
+        results: list[Any] = self._wait(self._context.gather(*children, on_error=on_error, window=window))
+        return results
 
     def _wait(self, work: Coroutine[Any, Any, Any]) -> Any:
         if self._context.cancelled:

@@ -72,3 +72,30 @@ class Cancelled(SkillError):
     """The task was cancelled. A skill may raise it to agree; plain functions meet it in `ctx` calls."""
 
     code = "CANCELLED"
+
+
+class TaskFailed(NonRetryable):
+    """A child task ended without success; a later attempt would find the same. `task_id`, `state` (FAILED,
+    CANCELLED, TIMED_OUT, DEAD_LETTERED), `child_code` and `child_message` are the child's."""
+
+    code = "CHILD_FAILED"
+
+    def __init__(self, task_id: str, state: str, child_code: str, child_message: str) -> None:
+        super().__init__(f"child {task_id} ended as {state}: {child_code}: {child_message}")
+        self.task_id, self.state = task_id, state
+        self.child_code, self.child_message = child_code, child_message
+
+
+class DeterminismError(NonRetryable):
+    """An attempt went another way than an earlier one, so what the earlier one recorded does not fit it."""
+
+    code = "NOT_DETERMINISTIC"
+
+    @classmethod
+    def of_children(cls, place: int, asked: str, recorded: str) -> DeterminismError:
+        """The children of a gather differ."""
+        return cls(
+            f"at position {place} of its children this attempt asks for {asked}, an earlier one {recorded}; "
+            "make children in an order and with payloads that do not depend on time, chance or the attempt,"
+            " or compute those in a ctx.step"
+        )
