@@ -25,10 +25,10 @@ from coterie.skills import confine, jsonio
 from coterie.skills.context import SkillContext
 from coterie.skills.errors import CallFailed, CallRefused, Fenced, NotRecorded, SkillError
 from coterie.skills.frames import Frame, FrameDecoder, FrameSocket, Header
-from coterie.skills.lease import LeaseBoard
+from coterie.skills.lease import Place
 from coterie.skills.limits import Limits
 from coterie.skills.output import Budget, capture
-from coterie.skills.registry import LoadError, Skill
+from coterie.skills.registry import LoadError, Skill, load_one
 from coterie.skills.runframe import RUN_BODY_BYTES_MAX, RUN_HEADER_BYTES_MAX, unpack_run
 from coterie.skills.runner import Outcome, failure, run_skill
 
@@ -51,14 +51,12 @@ class Child:
         sock: socket.socket,
         limits: Limits,
         find_skill: FindSkill,
-        board: LeaseBoard,
-        slot: int,
+        place: Place,
     ) -> None:
         self._loop = loop
         self._limits = limits
         self._find_skill = find_skill
-        self._board = board
-        self._slot = slot
+        self._place = place
         self._budget = Budget(limits.log_bytes_max)
         self._log = capture(self._send_log, self._budget)
         self._threads = ThreadPoolExecutor(THREADS_MAX, THREAD_NAME)
@@ -145,9 +143,9 @@ class Child:
 
     async def _run_and_report(self, frame: Frame) -> None:
         # Marked before the lease is read: see LeaseBoard.
-        self._board.mark(self._slot, True)
+        self._place.mark(True)
         self._budget.reset()
-        if self._board.expired:
+        if self._place.expired:
             outcome = Outcome("lease_lost", code="LEASE_LOST", message="the node's lease had run out")
         else:
             outcome = await self._run_in_context(frame)
@@ -157,7 +155,7 @@ class Child:
             limit = self._limits.log_bytes_max
             self._send_log("warning", f"output beyond {limit} bytes of this run was dropped")
         if reuse:
-            self._board.mark(self._slot, False)
+            self._place.mark(False)
         self._waiting.clear()
         self._context = None
         done = {
@@ -173,7 +171,8 @@ class Child:
 
     async def _run_in_context(self, frame: Frame) -> Outcome:
         try:
-            skill = self._find_skill(frame.header["skill"])
+            source = frame.header.get("source")
+            skill = self._find_skill(frame.header["skill"]) if source is None else load_one(source)
         except LoadError as error:
             return Outcome("failed", code="SKILL_LOAD_FAILED", message=str(error), reuse=False)
         if skill is None:
@@ -236,15 +235,14 @@ def child_main(
     sock: socket.socket,
     limits: Limits,
     find_skill: FindSkill,
-    board: LeaseBoard,
-    slot: int,
+    place: Place,
 ) -> None:
     """Serve runs until the stream ends; the process then exits. Called in a freshly forked process."""
     # A segmentation fault leaves a traceback in the output, which the node keeps.
     faulthandler.enable(file=2)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    Child(loop, sock, limits, find_skill, board, slot)
+    Child(loop, sock, limits, find_skill, place)
     try:
         loop.run_forever()
     except BaseException:

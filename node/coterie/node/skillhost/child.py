@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
+from coterie.node.skillhost.cell import Cell
 from coterie.node.skillhost.nouns import (
     OUTCOME_KINDS_OF_CHILD,
     JobPort,
@@ -100,7 +101,9 @@ class Child:
         owner: Owner,
         limits: Limits,
         on_log: Callable[[], OnSkillLog],
+        cell: Cell | None = None,
     ) -> None:
+        self.cell = cell
         self.number = number
         self.zygote = zygote
         self.pid = 0
@@ -118,7 +121,8 @@ class Child:
         body_bytes_max = max(limits.result_bytes_max, limits.step_bytes_max, limits.checkpoint_bytes_max)
         self._output = OutputPipe(loop, output_out, limits.log_bytes_max, self._on_output)
         self._frames = FrameSocket(loop, ours, FrameDecoder(body_bytes_max), self._on_frame, self._on_closed)
-        zygote.spawn_child(number, theirs.detach(), output_in)
+        gate, box = (cell.gate_fds, cell.box) if cell is not None else ((), None)
+        zygote.spawn_child(number, (theirs.detach(), output_in, *gate), box)
 
     @property
     def is_closed(self) -> bool:
@@ -131,6 +135,8 @@ class Child:
         self._output.reset()
         job = run.job
         facts = {"skill": job.skill, "task_id": job.task_id, "attempt": job.attempt, "node_id": node_id}
+        if job.confined is not None:
+            facts["source"] = job.confined.as_source()
         self._frames.send(*pack_run(facts, job.payload, job.checkpoint, job.steps))
 
     def ask_to_cancel(self) -> None:

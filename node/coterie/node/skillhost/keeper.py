@@ -30,11 +30,12 @@ class ZygoteKeeper:
         on_exited: OnExited,
         on_loss: Callable[[], None],
         on_return: Callable[[], None],
+        confining: bool = False,
     ) -> None:
         self.zygote = zygote
         self.skills: Mapping[str, SkillInfo] = {}
         self.lease_until = math.inf
-        self._options, self._stats = options, stats
+        self._options, self._stats, self._confining = options, stats, confining
         self._on_spawned, self._on_exited = on_spawned, on_exited
         self._on_loss, self._on_return = on_loss, on_return
         self._supervisor: asyncio.Task[None] | None = None
@@ -95,7 +96,7 @@ class ZygoteKeeper:
         while True:
             self._stats.restarts += 1
             try:
-                await self._adopt(Zygote.launch(self._options))
+                await self._adopt(Zygote.launch(self._options, self._confining))
             except SkillHostError as error:
                 log.error("the process for skills could not be started again: %s", error)
                 await asyncio.sleep(delay_s)
