@@ -21,8 +21,8 @@ FIND_PYTHON = for p in $(or $(PYTHON),python3 python3.13 python3.12 python3.11);
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check sim sim-scheduler sim-bugs sim-cluster fuzz coverage chaos chaos-net chaos-disk bench proto fmt \
-	clean
+.PHONY: help setup demo test check sim sim-scheduler sim-bugs sim-cluster fuzz coverage chaos chaos-net chaos-disk bench \
+	bench-routing bench-sandbox proto fmt clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +84,9 @@ chaos-disk: $(STAMP)  ## bars with failing disks: power, damage, fsync, space; A
 
 bench: $(STAMP)  ## throughput, latency and failover figures of this machine
 	$(BIN)/python -m bench.run $(ARGS)
+
+bench-sandbox: $(STAMP)  ## what the sandbox of untrusted skills costs, and what it holds
+	$(BIN)/python -m bench.sandbox $(ARGS)
 
 bench-routing: $(STAMP)  ## the routing strategies side by side on uneven nodes
 	$(BIN)/python -m bench.routing $(ARGS)
