@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from coterie.core.ports import Committed
+from coterie.raft.pace import WINDOW_S
 from tests.sim.raft.checks import Violation
 from tests.sim.raft.timeline import MILLISECOND, SECOND
 from tests.sim.raft.world import World
@@ -49,10 +50,12 @@ class Cuts:
         network = self.world.network
         return not ({(a, b), (b, a)} & network.deaf or frozenset((a, b)) in network.blocked)
 
-    def expect_progress(self) -> None:
+    def expect_progress(self, disks_were_slow: bool) -> None:
         self._expect_commits()
-        # Hand-overs that were asked for before, and whoever is to hear of the leader.
-        self.world.run_until(self.world.now_us + SECOND)
+        # Hand-overs that were asked for before, or for the sake of a disk that was slow, and whoever is to
+        # hear of the leader.
+        settle_s = WINDOW_S + 1 if disks_were_slow else 1
+        self.world.run_until(self.world.now_us + int(settle_s * SECOND))
         self._expect_commits()
         self._expect_steadiness(self.world.leader())
 
