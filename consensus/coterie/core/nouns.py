@@ -313,6 +313,8 @@ class Node:
     gpus: int = 0
     standby: bool = False  # takes work only in the place of a node that is gone
     turn: int = 0  # of its last assignment in the rotation of round-robin
+    flaps: int = 0  # how often it was lost lately: see flaps.py
+    flapped_at_ms: int = 0  # the last time
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,6 +360,7 @@ class Policy:
     breaker_failures: int = 0  # within a minute, and at least half of all, open a breaker; 0: none opens
     breaker_recovery_ms: int = 0  # until an open one lets probes through
     breaker_probes: int = 0  # that must succeed before it closes
+    flap_memory_ms: int = 0  # for which a node that was lost has to prove itself longer; 0: never longer
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from coterie.core.breakers import keys_of
-from coterie.core.nouns import NodeId, Policy, Task
+from coterie.core.nouns import NodeId, Policy, Task, TaskId
 
 WINDOW_MS = 60_000
 KEYS_MAX = 4_096
 KEPT_MAX = 1_000  # failures, and passes, of one key
+LOSSES_KEPT_MAX = 10_000
 NOT_STARTED = "nobody started it"  # why the coordinator takes back an assignment
 SAME_LOSS_MS = 1_000  # a node that is lost loses all its tasks: that is one failure
 
@@ -33,6 +34,16 @@ class Failure:
     task_id: str
     type: str
     node_id: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """An attempt that was lost with its node: that process of it."""
+
+    task_id: TaskId
+    attempt: int
+    node_id: NodeId
+    incarnation: int
 
 
 @dataclass(slots=True)
@@ -54,6 +65,7 @@ class Outcomes:
 
     def __init__(self) -> None:
         self.windows: dict[str, Window] = {}
+        self.lost_tasks: deque[Loss] = deque(maxlen=LOSSES_KEPT_MAX)  # for whoever measures failovers
 
     def crashed(self, task: Task, at_ms: int) -> None:
         """The process of an attempt died on the node that the task names."""
@@ -63,6 +75,7 @@ class Outcomes:
 
     def lost(self, task: Task, reason: str, at_ms: int) -> None:
         """The node was lost with the task, or did not start it."""
+        self.lost_tasks.append(Loss(task.task_id, task.attempt, task.node_id, task.incarnation))
         window = self._window(f"node:{task.node_id}")
         last = max((one.at_ms for one in window.failures if not one.task_id), default=-SAME_LOSS_MS)
         if reason == NOT_STARTED:

@@ -11,6 +11,7 @@ from coterie.core.breakers import BreakerState
 from coterie.core.commands import AdvanceClock, Command, ExpireTask, MarkNode, ReleaseTask
 from coterie.core.coordination.look_ups import FAR_MS
 from coterie.core.draft import Draft
+from coterie.core.flaps import reports_wanted
 from coterie.core.indexes import due
 from coterie.core.nouns import (
     NO_NODE,
@@ -82,14 +83,15 @@ def _verdicts(state: ClusterState, view: View, policy: PlanPolicy) -> Iterator[C
         if node.status is NodeStatus.UP and load.age_ms > policy.down_after_ms:
             reason = f"no report for {load.age_ms} ms"
             yield MarkNode(node_id, node.incarnation, NodeStatus.DOWN, reason, view.term)
-        elif node.status is NodeStatus.DOWN and _is_back(node, load, view, policy):
+        elif node.status is NodeStatus.DOWN and _is_back(state, node, load, view, policy):
             yield MarkNode(node_id, node.incarnation, NodeStatus.UP, "reports again", view.term)
 
 
-def _is_back(node: Node, load: NodeLoad, view: View, policy: PlanPolicy) -> bool:
+def _is_back(state: ClusterState, node: Node, load: NodeLoad, view: View, policy: PlanPolicy) -> bool:
     if node.reason == STOPPING:  # its last reports are still around
         return False
-    fresh = view.fresh_reports.get(node.node_id, 0) >= policy.up_after_reports
+    wanted = reports_wanted(state, node, policy.up_after_reports)
+    fresh = view.fresh_reports.get(node.node_id, 0) >= wanted
     return fresh and load.incarnation == node.incarnation and load.age_ms <= policy.down_after_ms
 
 

@@ -17,6 +17,7 @@ from coterie.node.clock import Clock
 from coterie.node.config import NodeSettings
 from coterie.node.coordinator import ClusterNaming, Coordinator, CoordinatorParts
 from coterie.node.direct import DirectRaft, Me
+from coterie.node.failover import FailoverWatch
 from coterie.node.httpd import HttpServer
 from coterie.node.hub import Bell, Hub
 from coterie.node.incarnation import next_incarnation
@@ -184,6 +185,7 @@ class NodeApp:
                 self.clock,
                 settings.plan_policy,
                 ClusterNaming(settings.cluster_name, settings.policy, settings.max_running),
+                FailoverWatch(self.clock, self.book.heard_at, self.metrics, health.failover_ms),
             )
         )
 

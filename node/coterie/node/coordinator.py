@@ -23,6 +23,7 @@ from coterie.core.scheduler import PlanPolicy, View, next_clock_ms, plan
 from coterie.core.state import ClusterState
 from coterie.node.breakers import BreakerLog
 from coterie.node.clock import Clock, LogTime
+from coterie.node.failover import FailoverWatch
 from coterie.node.hub import Bell, wait_for_bell
 from coterie.node.loads import LoadBook
 from coterie.node.observability import get_logger
@@ -60,6 +61,7 @@ class CoordinatorParts:
     clock: Clock
     policy: PlanPolicy
     naming: ClusterNaming
+    failovers: FailoverWatch | None = None
 
 
 class Coordinator:
@@ -68,7 +70,7 @@ class Coordinator:
     def __init__(self, parts: CoordinatorParts) -> None:
         self._me, self._engine, self._state = parts.me, parts.engine, parts.state
         self._proposer, self._book, self._clock = parts.proposer, parts.book, parts.clock
-        self._policy, self._naming = parts.policy, parts.naming
+        self._policy, self._naming, self._failovers = parts.policy, parts.naming, parts.failovers
         self._time = LogTime(parts.clock, lambda: parts.state().meta.clock_ms)
         self._bell = parts.bell.listener()
         self._term = 0  # of the leadership the load book belongs to
@@ -111,6 +113,8 @@ class Coordinator:
                 break
             if not await self._carry_out(commands):
                 break
+        if self._failovers is not None:
+            self._failovers.look(self._state())
         if self._state().breakers:
             self._breaker_log.look(self._state().breakers)
         await self._hand_over_when_draining()
@@ -125,6 +129,8 @@ class Coordinator:
         self._term = term
         self._condemned.clear()
         self._book.begin(list(self._state().nodes))
+        if self._failovers is not None:
+            self._failovers.begin(self._state())
         log.info("leading", extra={"term": term})
         await self._configure()
         return True

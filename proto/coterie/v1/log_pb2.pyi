@@ -268,6 +268,7 @@ class Policy(_message.Message):
     BREAKER_FAILURES_FIELD_NUMBER: _builtins.int
     BREAKER_RECOVERY_MS_FIELD_NUMBER: _builtins.int
     BREAKER_PROBES_FIELD_NUMBER: _builtins.int
+    FLAP_MEMORY_MS_FIELD_NUMBER: _builtins.int
     pending_tasks_max: _builtins.int
     live_bytes_max: _builtins.int
     finished_tasks_kept_max: _builtins.int
@@ -288,6 +289,7 @@ class Policy(_message.Message):
     breaker_failures: _builtins.int
     breaker_recovery_ms: _builtins.int
     breaker_probes: _builtins.int
+    flap_memory_ms: _builtins.int
     def __init__(
         self,
         *,
@@ -311,10 +313,11 @@ class Policy(_message.Message):
         breaker_failures: _builtins.int = ...,
         breaker_recovery_ms: _builtins.int = ...,
         breaker_probes: _builtins.int = ...,
+        flap_memory_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ageing_ms", b"ageing_ms", "breaker_failures", b"breaker_failures", "breaker_probes", b"breaker_probes", "breaker_recovery_ms", b"breaker_recovery_ms", "crash_nodes_max", b"crash_nodes_max", "dead_letter_bytes_max", b"dead_letter_bytes_max", "dead_letters_max", b"dead_letters_max", "finished_bytes_kept_max", b"finished_bytes_kept_max", "finished_tasks_kept_max", b"finished_tasks_kept_max", "limits_max", b"limits_max", "live_bytes_max", b"live_bytes_max", "losses_max", b"losses_max", "node_losses_max", b"node_losses_max", "pending_tasks_max", b"pending_tasks_max", "requests_kept_max", b"requests_kept_max", "requests_kept_ms", b"requests_kept_ms", "signals_per_task_max", b"signals_per_task_max", "steps_per_task_max", b"steps_per_task_max", "task_bytes_max", b"task_bytes_max", "tenant_pending_percent", b"tenant_pending_percent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ageing_ms", b"ageing_ms", "breaker_failures", b"breaker_failures", "breaker_probes", b"breaker_probes", "breaker_recovery_ms", b"breaker_recovery_ms", "crash_nodes_max", b"crash_nodes_max", "dead_letter_bytes_max", b"dead_letter_bytes_max", "dead_letters_max", b"dead_letters_max", "finished_bytes_kept_max", b"finished_bytes_kept_max", "finished_tasks_kept_max", b"finished_tasks_kept_max", "flap_memory_ms", b"flap_memory_ms", "limits_max", b"limits_max", "live_bytes_max", b"live_bytes_max", "losses_max", b"losses_max", "node_losses_max", b"node_losses_max", "pending_tasks_max", b"pending_tasks_max", "requests_kept_max", b"requests_kept_max", "requests_kept_ms", b"requests_kept_ms", "signals_per_task_max", b"signals_per_task_max", "steps_per_task_max", b"steps_per_task_max", "task_bytes_max", b"task_bytes_max", "tenant_pending_percent", b"tenant_pending_percent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3411,6 +3414,8 @@ class Node(_message.Message):
     GPUS_FIELD_NUMBER: _builtins.int
     STANDBY_FIELD_NUMBER: _builtins.int
     TURN_FIELD_NUMBER: _builtins.int
+    FLAPS_FIELD_NUMBER: _builtins.int
+    FLAPPED_AT_MS_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     address: _builtins.str
     incarnation: _builtins.int
@@ -3428,6 +3433,8 @@ class Node(_message.Message):
     gpus: _builtins.int
     standby: _builtins.bool
     turn: _builtins.int
+    flaps: _builtins.int
+    flapped_at_ms: _builtins.int
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Label]: ...
     @_builtins.property
@@ -3454,10 +3461,12 @@ class Node(_message.Message):
         gpus: _builtins.int = ...,
         standby: _builtins.bool = ...,
         turn: _builtins.int = ...,
+        flaps: _builtins.int = ...,
+        flapped_at_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity", b"capacity", "changed_at_ms", b"changed_at_ms", "drain_deadline_at_ms", b"drain_deadline_at_ms", "drain_number", b"drain_number", "draining", b"draining", "gpus", b"gpus", "incarnation", b"incarnation", "labels", b"labels", "leaving", b"leaving", "memory_bytes", b"memory_bytes", "node_id", b"node_id", "reason", b"reason", "skills", b"skills", "standby", b"standby", "status", b"status", "turn", b"turn", "version", b"version", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity", b"capacity", "changed_at_ms", b"changed_at_ms", "drain_deadline_at_ms", b"drain_deadline_at_ms", "drain_number", b"drain_number", "draining", b"draining", "flapped_at_ms", b"flapped_at_ms", "flaps", b"flaps", "gpus", b"gpus", "incarnation", b"incarnation", "labels", b"labels", "leaving", b"leaving", "memory_bytes", b"memory_bytes", "node_id", b"node_id", "reason", b"reason", "skills", b"skills", "standby", b"standby", "status", b"status", "turn", b"turn", "version", b"version", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -178,6 +178,8 @@ def _health(config: ClusterConfig) -> HealthSettings:
         down_after_ms=down_after_ms(health),
         lease_ms=lease_ms(config),
         report_interval_ms=report_interval_ms(config),
+        flap_memory_ms=health.flap_memory,
+        failover_ms=config.fault_tolerance.failover.failover_time or 0,
     )
 
 

@@ -51,6 +51,8 @@ class HealthSettings:
     down_after_ms: int
     lease_ms: int
     report_interval_ms: int
+    flap_memory_ms: int
+    failover_ms: int  # the objective: from the last good report to the next assignment; 0: none
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +220,7 @@ class NodeSettings:
             breaker_failures=self.breaker.breaker_failures if self.breaker.breaker_enabled else 0,
             breaker_recovery_ms=self.breaker.breaker_recovery_ms,
             breaker_probes=self.breaker.breaker_probes,
+            flap_memory_ms=self.health.flap_memory_ms,
         )
 
     @property
