@@ -125,16 +125,16 @@ class ChildCalls:
         place = family.group(group).first_failed
         if place < 0:
             raise refused("NO_FAILURE", f"no child of group {group} has failed")
-        return await _end_to_json(run, family, place, "")
+        return await _end_to_json(run, family, place, "failures")
 
     async def ends(self, run: Run, args: Any) -> list[dict[str, Any]]:
         """How children ended, in their order, from one on; as many as fit."""
-        family, select = _family(run), args.get("select") or ""
+        family, show = _family(run), args.get("show")
         places = family.group(_group_of(args)).places[_number(args, "from") :][:ENDS_MAX]
         answer: list[dict[str, Any]] = []
         size = 0
         for place in places:
-            end = await _end_to_json(run, family, place, select)
+            end = await _end_to_json(run, family, place, show)
             size += len(end.get("result", ""))
             if answer and size > ENDS_BYTES_MAX:
                 break
@@ -207,23 +207,23 @@ def _known(run: Run, group: str) -> list[tuple[str, str]]:
     return [(child.task_id[prefix:], child.digest.hex()) for child in children]
 
 
-async def _end_to_json(run: Run, family: Family, place: int, select: str) -> dict[str, Any]:
+async def _end_to_json(run: Run, family: Family, place: int, show: str | None) -> dict[str, Any]:
     end = family.end_of(place)
     if end is None:
         raise refused("NOT_ENDED", f"child {family[place].task_id} has not ended")
     if end.state is TaskState.SUCCEEDED:
-        return {"result": await _result(run, end, select)}
+        return {"result": "null" if show == "failures" else await _result(run, end, show == "keys")}
     assert end.error is not None, "set by note_end_of_child"
     error = {"code": end.error.code, "message": end.error.message}
     return {"task_id": family[place].task_id, "state": end.state.name, "error": error}
 
 
-async def _result(run: Run, end: ChildEnd, select: str) -> str:
+async def _result(run: Run, end: ChildEnd, only_keys: bool) -> str:
     text = (await run.load(end.result)).decode("utf-8", "replace")
-    if not select:
+    if not only_keys:
         return text
     value = json.loads(text) if text else None
-    return json.dumps(value.get(select) if isinstance(value, dict) else None)
+    return json.dumps(list(value) if isinstance(value, dict) else None)
 
 
 def _refusal(outcome: Rejected) -> Exception:

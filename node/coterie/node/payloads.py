@@ -47,22 +47,22 @@ class Payloads:
         """Results of ended children of this task, as a list, in an object."""
         try:
             group, indexes = str(source["group"]), [int(index) for index in source["indexes"]]
-            select, into = str(source.get("select", "")), dict(source.get("into", {}))
+            select, into = source.get("select"), dict(source.get("into", {}))
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise refused("BAD_CHILD", "results: group and indexes are expected") from error
         family = self._run.state.families.get(self._run.task_id) or Family()
         places = family.group(group).places
         results = [await self._one(family, places, index, select) for index in indexes]
-        listed = b'"results":[' + b",".join(results) + b"]"
+        listed = json.dumps(str(source.get("as") or "results")).encode() + b":[" + b",".join(results) + b"]"
         rest = json.dumps(into, ensure_ascii=False, separators=(",", ":")).encode()
         return b"{" + listed + (b"," if into else b"") + rest[1:]
 
-    async def _one(self, family: Family, places: list[int], index: int, select: str) -> bytes:
+    async def _one(self, family: Family, places: list[int], index: int, select: str | None) -> bytes:
         end = family.end_of(places[index]) if 0 <= index < len(places) else None
         if end is None or end.state is not TaskState.SUCCEEDED:
             raise refused("BAD_CHILD", f"results: child {index} has no result")
         content = await self._run.load(end.result) or b"null"
-        if not select:
+        if select is None:
             return content
         value = json.loads(content)
         chosen = value.get(select) if isinstance(value, dict) else None

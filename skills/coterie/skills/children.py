@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ PAYLOAD_BYTES_MAX = 900 * 1024
 NAME_PUNCTUATION = "._-"
 
 OnError = Literal["fail", "collect"]
+Show = Literal["results", "keys", "failures"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,7 @@ class Children:
 class FanOut:
     """Many children of one kind, a window at a time. `stop_after`: that many failures end it; 0: none do."""
 
-    def __init__(self, link: Link, group: str, count: int, window: int, stop_after: int) -> None:
+    def __init__(self, link: Link, group: str, count: int, window: int = WINDOW, stop_after: int = 0) -> None:
         if not 0 <= count <= CHILDREN_MAX:
             raise ValueError(f"{count} children; one gather takes at most {CHILDREN_MAX}")
         if isinstance(window, bool) or not isinstance(window, int) or not 1 <= window <= WINDOW_MAX:
@@ -144,6 +145,7 @@ class FanOut:
         self._link, self._group, self._count = link, group, count
         self._window, self._stop_after = window, stop_after
         self.standing = Standing(0, 0, 0)
+        self.on_change: Callable[[Standing], None] = lambda standing: None
 
     async def run(self, asked: Callable[[int], dict[str, Any]], known: Sequence[Child] = ()) -> None:
         """Until all have ended, or too many have failed; then the others are cancelled and TaskFailed is
@@ -151,6 +153,7 @@ class FanOut:
         if not self._count:
             return
         now = self.standing = await self._ask("look")
+        self.on_change(now)
         await self._compare(now, known)
         while not self._too_many_failed(now):
             if now.begun < self._count and now.open < self._window and not now.full:
@@ -163,16 +166,17 @@ class FanOut:
             else:
                 now = await self._ask("wait", seen=self._enough(now), stop_after=self._stop_after)
             self.standing = now
+            self.on_change(now)
         if self._too_many_failed(now):
             await self._link.call("children.cancel", {"group": self._group})
             raise _failure(await self._link.call("children.first_failed", {"group": self._group}))
 
-    async def ends(self, select: str = "") -> Any:
-        """How each child ended, in their order. `select`: only that field of the results, null where a result
-        has none."""
+    async def ends(self, show: Show = "results") -> AsyncGenerator[dict[str, Any], None]:
+        """How each child ended, in their order: its `result` as a JSON text, or its `error`. `show`: "keys":
+        only the keys of results that are objects; "failures": no results."""
         place = 0
         while place < self._count:
-            args = {"group": self._group, "from": place, "select": select}
+            args = {"group": self._group, "from": place, "show": show}
             ends = await self._link.call("children.ends", args)
             for end in ends:
                 yield end
