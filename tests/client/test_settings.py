@@ -203,3 +203,20 @@ def test_a_cluster_file_that_names_no_node_but_where_to_look_them_up(
     file.write_text(f"cluster: {{discovery: {discovery}}}\n")
     assert settings_of(config_path=file).names == (name,)
     assert settings_of("h1:1", config_path=file, insecure=True).names == ()
+
+
+def test_a_cluster_file_whose_certificates_are_in_a_directory(tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.write_text("cluster: {nodes: [{id: a, host: h}]}\nsecurity: {tls: {dir: certs}}\n")
+    certs = tmp_path / "certs"
+    assert settings_of(config_path=file).tls == TLS(ca=certs / "ca.crt")
+    certs.mkdir()
+    (certs / "user.ann.crt").touch()
+    ann = TLS(ca=certs / "ca.crt", cert=certs / "user.ann.crt", key=certs / "user.ann.key")
+    assert settings_of(config_path=file).tls == ann
+    (certs / "user.bob.crt").touch()
+    with pytest.raises(ConfigError, match=r"user\.ann\.crt, user\.bob\.crt; choose with tls="):
+        settings_of(config_path=file)
+    (certs / "user.admin.crt").touch()
+    tls = settings_of(config_path=file).tls
+    assert tls is not None and tls.cert == certs / "user.admin.crt"

@@ -166,6 +166,8 @@ def test_every_wish_shows_and_moves_the_task(cluster: CoreCluster) -> None:
     plain = RoutingRules("least-loaded")
     cases: list[tuple[Decision, str, str, str]] = [
         (decide(cluster, prefer_zone="b"), "n3", "zone", "n1"),
+        (decide(cluster, prefer_node="n3"), "n3", "node", "n1"),
+        (decide(cluster, prefer_node="n2"), "n2", "node", "n1"),
         (decide(cluster, rules=replace(plain, locality="same-zone"), origin="n3"), "n3", "zone", "n1"),
         (decide(cluster, rules=replace(plain, locality="cross-zone")), "n1", "cross-zone", "n3"),
         (decide(cluster, rules=replace(plain, anti_affinity=True)), "n1", "anti-affinity", "n2"),

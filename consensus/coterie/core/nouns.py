@@ -125,6 +125,7 @@ class Constraints:
     max_latency_ms: int = 0  # between the node that took the task and the one that runs it
     origin: str = ""  # the node that took the task
     companions: tuple[Companion, ...] = ()
+    prefer_node: str = ""  # soft: where a dry run would have placed it
 
 
 NO_CONSTRAINTS = Constraints()

@@ -124,7 +124,8 @@ class Cluster(Operations):
     ) -> Job:
         """Submits one task and returns its Job once a majority of nodes has it on disk.
 
-        `type` names the skill, `payload` is any JSON value or bytes, `target_node` pins the task to a node.
+        `type` names the skill, `payload` is any JSON value or bytes. `target_node` pins the task to a node;
+        the Route of a dry run only advises one, and the task goes elsewhere when that is lost or far busier.
         `options` are priority, timeout, deadline, checkpoint, request_id, task_id, max_attempts, labels,
         constraints, start_delay, key, agent, parent and retry; `TaskSpec` explains each.
         `on_progress(p)` is called with `p.percent` and `p.message` while the task runs.
@@ -135,7 +136,7 @@ class Cluster(Operations):
 
         Raises InvalidRequest (all violations at once), QueueFull, AlreadyExists.
         """
-        entry = {"type": type, "payload": payload, "target_node": _target(target_node), **options}
+        entry = {"type": type, "payload": payload, **options, **_placed(target_node, options)}
         job = await self._submit(TaskSpec.of(entry), wait_when_full)
         if on_progress is not None:
             job.follow(on_progress)
@@ -253,5 +254,10 @@ class Cluster(Operations):
         return job
 
 
-def _target(node: str | NodeInfo | Route | None) -> str | None:
-    return node.node or None if isinstance(node, Route) else given_node_id(node)
+def _placed(node: str | NodeInfo | Route | None, options: TaskOptions) -> dict[str, Any]:
+    """A node pins the task; a route advises, so that the task goes on elsewhere when the node is lost."""
+    if not isinstance(node, Route):
+        return {"target_node": given_node_id(node)}
+    return (
+        {"constraints": {**(options.get("constraints") or {}), "prefer_node": node.node}} if node.node else {}
+    )

@@ -263,6 +263,8 @@ def _node_address(node: Mapping[str, Any], default_port: str) -> str:
 
 def _tls(value: Any, path: Path) -> TLS:
     section = _mapping(value, path, "tls")
+    if section.get("dir") is not None:
+        return tls_in(path.parent / str(section["dir"]))
     known: dict[str, Any] = {}
     for key, item in section.items():
         if _snake(str(key)) in _TLS_KEYS and item is not None:
@@ -276,6 +278,20 @@ def _tls(value: Any, path: Path) -> TLS:
             # Paths in a file are meant relative to it, wherever the program is started.
             known[key] = path.parent / known[key]
     return TLS(**known)
+
+
+def tls_in(directory: Path) -> TLS:
+    """The authority and the user's certificate in a directory that `coterie tls init` has made. Raises
+    ConfigError where several users have one there."""
+    users = sorted(directory.glob("user.*.crt"))
+    admin = directory / "user.admin.crt"
+    if len(users) > 1 and admin not in users:
+        names = ", ".join(path.name for path in users)
+        raise ConfigError(f"{directory}: holds {names}; choose with tls=TLS(ca=..., cert=..., key=...)")
+    if not users:
+        return TLS(ca=directory / "ca.crt")
+    cert = admin if admin in users else users[0]
+    return TLS(ca=directory / "ca.crt", cert=cert, key=cert.with_suffix(".key"))
 
 
 def _tls_from_env() -> TLS | None:

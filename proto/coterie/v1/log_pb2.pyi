@@ -121,6 +121,7 @@ class Constraints(_message.Message):
     MAX_LATENCY_MS_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
     COMPANIONS_FIELD_NUMBER: _builtins.int
+    PREFER_NODE_FIELD_NUMBER: _builtins.int
     require_gpu: _builtins.bool
     target_node: _builtins.str
     prefer_zone: _builtins.str
@@ -131,6 +132,7 @@ class Constraints(_message.Message):
     session: _builtins.str
     max_latency_ms: _builtins.int
     origin: _builtins.str
+    prefer_node: _builtins.str
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Label]: ...
     @_builtins.property
@@ -153,10 +155,11 @@ class Constraints(_message.Message):
         max_latency_ms: _builtins.int = ...,
         origin: _builtins.str = ...,
         companions: _abc.Iterable[Global___Companion] | None = ...,
+        prefer_node: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["companions", b"companions", "gpus", b"gpus", "labels", b"labels", "max_latency_ms", b"max_latency_ms", "memory_bytes", b"memory_bytes", "origin", b"origin", "prefer_zone", b"prefer_zone", "require_coordinator", b"require_coordinator", "require_gpu", b"require_gpu", "session", b"session", "skill_version", b"skill_version", "target_node", b"target_node", "zones", b"zones"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["companions", b"companions", "gpus", b"gpus", "labels", b"labels", "max_latency_ms", b"max_latency_ms", "memory_bytes", b"memory_bytes", "origin", b"origin", "prefer_node", b"prefer_node", "prefer_zone", b"prefer_zone", "require_coordinator", b"require_coordinator", "require_gpu", b"require_gpu", "session", b"session", "skill_version", b"skill_version", "target_node", b"target_node", "zones", b"zones"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

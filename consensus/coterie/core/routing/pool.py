@@ -26,6 +26,7 @@ class RoutingRules:
     affinity_factor: float = 1.1
     spread_factor: float = 1.5
     zone_factor: float = 1.5
+    node_factor: float = 4.0  # of every node but the one that a dry run had advised
     session_factor: float = 4.0
     companion_factor: float = 3.0
     bound: float = 1.25  # of the hash strategy: no node above so many times its fair share
