@@ -10,15 +10,19 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from coterie.client.breakers import Breakers
+from coterie.client.bus import Bus
 from coterie.client.connection import Connection
 from coterie.client.errors import ClusterClosed, CoterieError, SubmitErrors
 from coterie.client.job import Job, ProgressCallback
+from coterie.client.keys import Keys
+from coterie.client.locks import Locks
 from coterie.client.models import NodeInfo, Status, TaskInfo
 from coterie.client.operations import Operations, given_node_id
 from coterie.client.queueing import DeadLetters, Limits
 from coterie.client.record import Recorder, recorded
 from coterie.client.routes import Route
 from coterie.client.rpc_errors import invalid
+from coterie.client.schedules import Schedules
 from coterie.client.security import Security
 from coterie.client.settings import TLS, Timeouts, resolve
 from coterie.client.spec import TaskOptions, TaskSpec, prepare
@@ -80,6 +84,14 @@ class Cluster(Operations):
         """What keeps work away from what fails: `list`, `reset`."""
         self.security = Security(lambda: self._open)
         """Who may do what: `create_token`, `tokens`, `revoke_token`, `set_user`, `users`, `whoami`."""
+        self.schedules = Schedules(lambda: self._open)
+        """Tasks by the clock: `apply`, `list`, `pause`, `trigger`, `backfill`."""
+        self.locks = Locks(lambda: self._open)
+        """Locks with fencing tokens: `hold`, `acquire`, `renew`, `release`, `list`."""
+        self.kv = Keys(lambda: self._open)
+        """Small values under keys: `get`, `put`, `cas`, `delete`, `list`, `watch`."""
+        self.bus = Bus(lambda: self._open)
+        """Topics: `publish`, `subscribe`, groups of consumers."""
         self.recorder: Recorder | None = None
         """Set before the Cluster is opened: gets a history of its calls; see `coterie.client.record`."""
 

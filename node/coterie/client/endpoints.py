@@ -16,13 +16,21 @@ from coterie.client.names import Found
 from coterie.client.rpc_errors import Verdict, explain
 from coterie.client.settings import TLS, credentials
 from coterie.v1.breakers_pb2_grpc import BreakersStub
+from coterie.v1.bus_pb2_grpc import BusStub
 from coterie.v1.cluster_pb2_grpc import ClusterStub
+from coterie.v1.kv_pb2_grpc import KeyValueStub
+from coterie.v1.locks_pb2_grpc import LocksStub
+from coterie.v1.schedules_pb2_grpc import SchedulesStub
 from coterie.v1.security_pb2_grpc import SecurityStub
 from coterie.v1.tasks_pb2_grpc import BlobsStub, DeadLettersStub, LimitsStub, TasksStub
 
 if TYPE_CHECKING:
     from coterie.v1.breakers_pb2_grpc import BreakersAsyncStub
+    from coterie.v1.bus_pb2_grpc import BusAsyncStub
     from coterie.v1.cluster_pb2_grpc import ClusterAsyncStub
+    from coterie.v1.kv_pb2_grpc import KeyValueAsyncStub
+    from coterie.v1.locks_pb2_grpc import LocksAsyncStub
+    from coterie.v1.schedules_pb2_grpc import SchedulesAsyncStub
     from coterie.v1.security_pb2_grpc import SecurityAsyncStub
     from coterie.v1.tasks_pb2_grpc import (
         BlobsAsyncStub,
@@ -80,6 +88,10 @@ class Endpoint:
         self._limits: LimitsAsyncStub | None = None
         self._breakers: BreakersAsyncStub | None = None
         self._security: SecurityAsyncStub | None = None
+        self._schedules: SchedulesAsyncStub | None = None
+        self._locks: LocksAsyncStub | None = None
+        self._keys: KeyValueAsyncStub | None = None
+        self._bus: BusAsyncStub | None = None
 
     @property
     def tasks(self) -> TasksAsyncStub:
@@ -130,11 +142,40 @@ class Endpoint:
             self._security = SecurityStub(self._open())
         return self._security
 
+    @property
+    def schedules(self) -> SchedulesAsyncStub:
+        """The stub of the Schedules service."""
+        if self._schedules is None:
+            self._schedules = SchedulesStub(self._open())
+        return self._schedules
+
+    @property
+    def locks(self) -> LocksAsyncStub:
+        """The stub of the Locks service."""
+        if self._locks is None:
+            self._locks = LocksStub(self._open())
+        return self._locks
+
+    @property
+    def keys(self) -> KeyValueAsyncStub:
+        """The stub of the KeyValue service."""
+        if self._keys is None:
+            self._keys = KeyValueStub(self._open())
+        return self._keys
+
+    @property
+    def bus(self) -> BusAsyncStub:
+        """The stub of the Bus service."""
+        if self._bus is None:
+            self._bus = BusStub(self._open())
+        return self._bus
+
     async def close(self) -> None:
         """Closes the channel; calls on it end at once."""
         channel, self._channel = self._channel, None
         self._tasks = self._blobs = self._cluster = self._dead_letters = self._limits = None
         self._breakers = self._security = None
+        self._schedules = self._locks = self._keys = self._bus = None
         if channel is not None:
             await channel.close()
 

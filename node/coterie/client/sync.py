@@ -31,6 +31,7 @@ from coterie.client.routes import Route
 from coterie.client.settings import TLS, Timeouts
 from coterie.client.spec import TaskOptions, TaskSpec
 from coterie.client.sync_breakers import Breakers
+from coterie.client.sync_coordination import Bus, Keys, Locks, Schedules
 from coterie.client.sync_queueing import DeadLetters, Limits
 from coterie.client.sync_security import Security
 from coterie.client.units import Duration
@@ -187,6 +188,14 @@ class Cluster:
         """See `coterie.client.Cluster.breakers`."""
         self.security = Security(self._run, self._cluster.security)
         """See `coterie.client.Cluster.security`."""
+        self.schedules = Schedules(self._run, self._wrap, self._cluster.schedules)
+        """See `coterie.client.Cluster.schedules`."""
+        self.locks = Locks(self._run, self._cluster.locks)
+        """See `coterie.client.Cluster.locks`."""
+        self.kv = Keys(self._run, self._each, self._cluster.kv)
+        """See `coterie.client.Cluster.kv`."""
+        self.bus = Bus(self._run, self._each, self._cluster.bus)
+        """See `coterie.client.Cluster.bus`."""
         self._running: _LoopThread | None = None
 
     def __enter__(self) -> Self:

@@ -15,6 +15,7 @@ from coterie.node.blobs import BlobOptions, BlobStore
 from coterie.node.breakers import Breakers
 from coterie.node.clock import Clock
 from coterie.node.config import NodeSettings
+from coterie.node.coordination.tide import Tide
 from coterie.node.coordinator import ClusterNaming, Coordinator, CoordinatorParts
 from coterie.node.direct import DirectRaft, Me
 from coterie.node.failover import FailoverWatch
@@ -85,6 +86,7 @@ class NodeApp:
         self.clock = Clock()
         self.metrics = NodeMetrics()
         self.bell, self.hub = Bell(), Hub()
+        self.tide = Tide(self.state)
         self.gauge = SelfGauge(self.clock)
         self.incarnation = next_incarnation(settings.data_dir, self.clock.now_ms())
         self.last_resort: Callable[[Exception], None] = _wait_for_the_end
@@ -244,10 +246,12 @@ class NodeApp:
     def _applied(self, index: int, events: Sequence[Event]) -> None:
         feed(self.ledger, index, events)
         self.hub.publish(events)
+        self.tide.look()
         self.metrics.applied(events)
 
     def _restored(self, index: int) -> None:
         self.ledger.note_snapshot(index)
+        self.tide.rise()
         self.bell.ring()
 
     def _fatal(self, error: FatalRaftError) -> None:

@@ -90,6 +90,24 @@ def to_status(error: ApiError) -> status_pb2.Status:
     return status_pb2.Status(code=code, message=error.message, details=packed)
 
 
+COORDINATION_FULL = (
+    "TOO_MANY_LOCKS",
+    "TOO_MANY_WAITERS",
+    "KV_FULL",
+    "TOO_MANY_TOPICS",
+    "TOO_MANY_GROUPS",
+    "TOO_MANY_SCHEDULES",
+)
+COORDINATION_BAD = (
+    "BAD_NAME",
+    "BAD_LOCK",
+    "BAD_KEY",
+    "BAD_TOPIC",
+    "BAD_MESSAGE",
+    "BAD_GROUP",
+    "BAD_FETCH",
+    "BAD_SCHEDULE",
+)
 _REJECTIONS: dict[str, grpc.StatusCode] = {
     "QUEUE_FULL": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "TENANT_QUOTA": grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -112,6 +130,11 @@ _REJECTIONS: dict[str, grpc.StatusCode] = {
     "TOO_MANY_TOKENS": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "TOO_MANY_USERS": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "LIMIT_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+    **dict.fromkeys(COORDINATION_FULL, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    **dict.fromkeys(COORDINATION_BAD, grpc.StatusCode.INVALID_ARGUMENT),
+    "VERSION_MISMATCH": grpc.StatusCode.ABORTED,
+    "GROUP_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+    "SCHEDULE_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
     "REQUEST_ID_REUSED": grpc.StatusCode.INVALID_ARGUMENT,
     "TASK_EXISTS": grpc.StatusCode.ALREADY_EXISTS,
     "TASK_NOT_FOUND": grpc.StatusCode.NOT_FOUND,

@@ -17,6 +17,13 @@ from coterie.core.commands import (
     SpawnChild,
     SubmitTask,
 )
+from coterie.core.coordination.commands import (
+    ApplySchedule,
+    FireSchedule,
+    PublishMessage,
+    PutKey,
+    RunSchedule,
+)
 from coterie.core.ports import Engine, NotCommitted
 from coterie.node.metrics import NodeMetrics
 from coterie.node.security.principal import caller
@@ -33,6 +40,11 @@ GROWING = (
     SpawnChild,
     AssignTask,
     ReportProgress,
+    PutKey,
+    PublishMessage,
+    ApplySchedule,
+    FireSchedule,
+    RunSchedule,
 )  # not taken while the disks are too full for new work
 OUR_OWN = (AssignTask, AdvanceClock)  # of the node, also when a call brings them about
 LATE_S = 0.02  # the engine knows better why it is late than a clock does: it goes first

@@ -17,10 +17,18 @@ from coterie.node.tls import TlsMaterial
 from coterie.v1 import (
     breakers_pb2,
     breakers_pb2_grpc,
+    bus_pb2,
+    bus_pb2_grpc,
     cluster_pb2,
     cluster_pb2_grpc,
+    kv_pb2,
+    kv_pb2_grpc,
+    locks_pb2,
+    locks_pb2_grpc,
     peer_pb2,
     peer_pb2_grpc,
+    schedules_pb2,
+    schedules_pb2_grpc,
     security_pb2,
     security_pb2_grpc,
     tasks_pb2,
@@ -31,12 +39,16 @@ TASKS = tasks_pb2.DESCRIPTOR.services_by_name["Tasks"].full_name
 DEAD_LETTERS = tasks_pb2.DESCRIPTOR.services_by_name["DeadLetters"].full_name
 LIMITS = tasks_pb2.DESCRIPTOR.services_by_name["Limits"].full_name
 BREAKERS = breakers_pb2.DESCRIPTOR.services_by_name["Breakers"].full_name
+SCHEDULES = schedules_pb2.DESCRIPTOR.services_by_name["Schedules"].full_name
+LOCKS = locks_pb2.DESCRIPTOR.services_by_name["Locks"].full_name
+KEY_VALUE = kv_pb2.DESCRIPTOR.services_by_name["KeyValue"].full_name
+BUS = bus_pb2.DESCRIPTOR.services_by_name["Bus"].full_name
 BLOBS = tasks_pb2.DESCRIPTOR.services_by_name["Blobs"].full_name
 CLUSTER = cluster_pb2.DESCRIPTOR.services_by_name["Cluster"].full_name
 SECURITY = security_pb2.DESCRIPTOR.services_by_name["Security"].full_name
 PEER = peer_pb2.DESCRIPTOR.services_by_name["Peer"].full_name
 # Off while draining; Cluster answers on: it is how a drain is ended.
-CLIENT_SERVICES = ("", TASKS, DEAD_LETTERS, LIMITS, BREAKERS, BLOBS)
+CLIENT_SERVICES = ("", TASKS, DEAD_LETTERS, LIMITS, BREAKERS, SCHEDULES, LOCKS, KEY_VALUE, BUS, BLOBS)
 SERVER_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.so_reuseport", 0),
     ("grpc.max_concurrent_streams", 1_000),
@@ -55,6 +67,16 @@ CLIENT_CALLS_MAX = 18_000  # of these, on the Tasks and Blobs services; operator
 
 
 @dataclass(frozen=True, slots=True)
+class Coordination:
+    """The services that skills and clients coordinate by."""
+
+    schedules: schedules_pb2_grpc.SchedulesServicer
+    locks: locks_pb2_grpc.LocksServicer
+    keys: kv_pb2_grpc.KeyValueServicer
+    bus: bus_pb2_grpc.BusServicer
+
+
+@dataclass(frozen=True, slots=True)
 class Services:
     """The implementations the listener serves."""
 
@@ -62,6 +84,7 @@ class Services:
     dead_letters: tasks_pb2_grpc.DeadLettersServicer
     limits: tasks_pb2_grpc.LimitsServicer
     breakers: breakers_pb2_grpc.BreakersServicer
+    coordination: Coordination
     blobs: tasks_pb2_grpc.BlobsServicer
     cluster: cluster_pb2_grpc.ClusterServicer
     security: security_pb2_grpc.SecurityServicer
@@ -112,12 +135,16 @@ class Listener:
         tasks_pb2_grpc.add_DeadLettersServicer_to_server(services.dead_letters, server)
         tasks_pb2_grpc.add_LimitsServicer_to_server(services.limits, server)
         breakers_pb2_grpc.add_BreakersServicer_to_server(services.breakers, server)
+        schedules_pb2_grpc.add_SchedulesServicer_to_server(services.coordination.schedules, server)
+        locks_pb2_grpc.add_LocksServicer_to_server(services.coordination.locks, server)
+        kv_pb2_grpc.add_KeyValueServicer_to_server(services.coordination.keys, server)
+        bus_pb2_grpc.add_BusServicer_to_server(services.coordination.bus, server)
         tasks_pb2_grpc.add_BlobsServicer_to_server(services.blobs, server)
         cluster_pb2_grpc.add_ClusterServicer_to_server(services.cluster, server)
         security_pb2_grpc.add_SecurityServicer_to_server(services.security, server)
         peer_pb2_grpc.add_PeerServicer_to_server(services.peer, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        ours = (TASKS, DEAD_LETTERS, LIMITS, BREAKERS, BLOBS, CLUSTER, SECURITY, PEER)
+        ours = (*CLIENT_SERVICES[1:], CLUSTER, SECURITY, PEER)
         names = (*ours, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
 

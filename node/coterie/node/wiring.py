@@ -10,9 +10,16 @@ from coterie.core.voters import VoterPolicy
 from coterie.node.admission import Admission, AdmissionLimits
 from coterie.node.breakers_service import BreakersService
 from coterie.node.child_calls import ChildCalls
+from coterie.node.clock import LogTime
 from coterie.node.cluster_service import ClusterParts, ClusterService
 from coterie.node.config.secret_files import BOOTSTRAP_FILE
 from coterie.node.control import Control
+from coterie.node.coordination.bus import BusService
+from coterie.node.coordination.calls import handlers as coordination_calls
+from coterie.node.coordination.desk import Desk
+from coterie.node.coordination.keys import KeyValueService
+from coterie.node.coordination.locks import LocksService
+from coterie.node.coordination.schedules import SchedulesService
 from coterie.node.dead_letters import DeadLettersService
 from coterie.node.dialer import DialerParts, RaftDialer
 from coterie.node.gateway import BlobsService, GatewayParts, TasksService
@@ -26,7 +33,7 @@ from coterie.node.rpc import Gate
 from coterie.node.security.authenticator import Authenticator
 from coterie.node.security.guard import Guard
 from coterie.node.security.service import SecurityService
-from coterie.node.server import CLIENT_CALLS_MAX, Services, channel_credentials
+from coterie.node.server import CLIENT_CALLS_MAX, Coordination, Services, channel_credentials
 from coterie.node.skill_calls import Handlers
 from coterie.node.version import VERSION
 from coterie.node.watch import Watcher
@@ -91,6 +98,7 @@ def services(app: NodeApp) -> Services:
         DeadLettersService(app.state, control, gate),
         LimitsService(app.state, app.reader, app.proposer, gate),
         BreakersService(app.state, app.reader, app.proposer, app.clock, gate),
+        coordination_services(app, admission, gate),
         BlobsService(app.blobs, app.exchange, app.reader, gate),
         ClusterService(cluster_parts(app)),
         SecurityService(app.state, app.reader, app.proposer, gate),
@@ -111,7 +119,7 @@ def _admission(app: NodeApp) -> Admission:
 
 def skill_calls(app: NodeApp) -> Handlers:
     """What running skills may ask for."""
-    return {**ChildCalls(_admission(app)).handlers()}
+    return {**ChildCalls(_admission(app)).handlers(), **coordination_calls(coordination_desk(app))}
 
 
 def guard(app: NodeApp) -> Guard | None:
@@ -127,6 +135,23 @@ def clients_address(app: NodeApp) -> str:
     """Where callers without certificates are listened to; empty: nowhere."""
     port = app.settings.security.clients_port
     return _bound(app.settings.host, port) if port else ""
+
+
+def coordination_services(app: NodeApp, admission: Admission, gate: Gate) -> Coordination:
+    """Schedules, locks, keys and topics."""
+    desk = coordination_desk(app)
+    return Coordination(
+        SchedulesService(desk, gate, admission, lambda: frozenset(app.host.skills)),
+        LocksService(desk, gate),
+        KeyValueService(desk, gate),
+        BusService(desk, gate),
+    )
+
+
+def coordination_desk(app: NodeApp) -> Desk:
+    """What locks, keys, topics and schedules are worked on with."""
+    time = LogTime(app.clock, lambda: app.state().meta.clock_ms)
+    return Desk(app.state, app.reader, app.proposer, app.tide, app.clock, time)
 
 
 def cluster_parts(app: NodeApp) -> ClusterParts:

@@ -34,6 +34,17 @@ _TABLE: Mapping[str, Mapping[str, str]] = {
     "coterie.v1.Limits": {VIEWER: "ListLimits ListTenants", OPERATOR: "SetLimit DeleteLimit SetTenant"},
     "coterie.v1.Blobs": {VIEWER: "GetBlob", SUBMITTER: "PutBlob"},
     "coterie.v1.Breakers": {VIEWER: "ListBreakers", OPERATOR: "ResetBreaker"},
+    "coterie.v1.Schedules": {
+        VIEWER: "GetSchedule ListSchedules",
+        SUBMITTER: "ApplySchedule DeleteSchedule PauseSchedule ResumeSchedule TriggerSchedule"
+        " BackfillSchedule",
+    },
+    "coterie.v1.Locks": {VIEWER: "ListLocks", SUBMITTER: "AcquireLock RenewLock ReleaseLock"},
+    "coterie.v1.KeyValue": {VIEWER: "GetKey ListKeys WatchKeys", SUBMITTER: "PutKey DeleteKey"},
+    "coterie.v1.Bus": {
+        VIEWER: "Subscribe ListTopics ListGroups",
+        SUBMITTER: "Publish Fetch Ack Seek SetTopic DeleteTopic SetGroup DeleteGroup",
+    },
     "coterie.v1.Cluster": {
         VIEWER: "GetStatus ListNodes",
         OPERATOR: "DrainNode UndrainNode TransferLeadership!",
