@@ -8,7 +8,6 @@ would have to make every later hash anew, and the newest one is agreed on by the
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from coterie.core.access import Origin
@@ -43,24 +42,32 @@ def seal(before: bytes, record: AuditRecord) -> bytes:
     return hashlib.sha256(before + text.encode()).digest()
 
 
-def first_fault(records: Iterable[AuditRecord], count: int, head: bytes) -> str:
-    """What is wrong with a whole audit log, against what the cluster agreed on; empty: nothing."""
-    before, expected = START, 0
-    for record in records:
-        expected += 1
+class Check:
+    """Looks at an audit log, record by record from the first one on."""
+
+    def __init__(self) -> None:
+        self.count, self.head = 0, START
+
+    def add(self, record: AuditRecord) -> str:
+        """What is wrong with the next record; empty: nothing."""
+        expected = self.count + 1
         if record.sequence != expected:
             return f"record {expected} is missing: record {record.sequence} stands in its place"
-        if expected > count:
-            return f"record {expected} is one too many: the cluster knows of {count}"
-        digest = seal(before, record)
+        digest = seal(self.head, record)
         if digest != record.digest:
             return f"record {expected} was changed, or one before it was: its hash does not fit"
-        before = digest
-    if expected < count:
-        return f"records {expected + 1} to {count} are missing at the end"
-    if count and before != head:
-        return f"the hash of the last record, {before.hex()}, is not the cluster's {head.hex()}"
-    return ""
+        self.count, self.head = expected, digest
+        return ""
+
+    def end(self, count: int, head: bytes) -> str:
+        """What is wrong with all of it, against what the cluster agreed on; empty: nothing."""
+        if self.count < count:
+            return f"records {self.count + 1} to {count} are missing at the end"
+        if self.count > count:
+            return f"record {count + 1} is one too many: the cluster knows of {count}"
+        if count and self.head != head:
+            return f"the hash of the last record, {self.head.hex()}, is not the cluster's {head.hex()}"
+        return ""
 
 
 _TARGETS = ("target", "task_id", "token_id", "node_id", "limit_id", "schedule_id", "name", "key", "topic")

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
 
+from coterie.client.audit import Audit
 from coterie.client.breakers import Breakers
 from coterie.client.bus import Bus
 from coterie.client.connection import Connection
@@ -92,6 +93,8 @@ class Cluster(Operations):
         """Small values under keys: `get`, `put`, `cas`, `delete`, `list`, `watch`."""
         self.bus = Bus(lambda: self._open)
         """Topics: `publish`, `subscribe`, groups of consumers."""
+        self.audit = Audit(lambda: self._open)
+        """Who changed what: `entries`, `head`."""
         self.recorder: Recorder | None = None
         """Set before the Cluster is opened: gets a history of its calls; see `coterie.client.record`."""
 

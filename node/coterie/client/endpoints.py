@@ -21,7 +21,7 @@ from coterie.v1.cluster_pb2_grpc import ClusterStub
 from coterie.v1.kv_pb2_grpc import KeyValueStub
 from coterie.v1.locks_pb2_grpc import LocksStub
 from coterie.v1.schedules_pb2_grpc import SchedulesStub
-from coterie.v1.security_pb2_grpc import SecurityStub
+from coterie.v1.security_pb2_grpc import AuditStub, SecurityStub
 from coterie.v1.tasks_pb2_grpc import BlobsStub, DeadLettersStub, LimitsStub, TasksStub
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from coterie.v1.kv_pb2_grpc import KeyValueAsyncStub
     from coterie.v1.locks_pb2_grpc import LocksAsyncStub
     from coterie.v1.schedules_pb2_grpc import SchedulesAsyncStub
-    from coterie.v1.security_pb2_grpc import SecurityAsyncStub
+    from coterie.v1.security_pb2_grpc import AuditAsyncStub, SecurityAsyncStub
     from coterie.v1.tasks_pb2_grpc import (
         BlobsAsyncStub,
         DeadLettersAsyncStub,
@@ -92,6 +92,7 @@ class Endpoint:
         self._locks: LocksAsyncStub | None = None
         self._keys: KeyValueAsyncStub | None = None
         self._bus: BusAsyncStub | None = None
+        self._audit: AuditAsyncStub | None = None
 
     @property
     def tasks(self) -> TasksAsyncStub:
@@ -170,11 +171,18 @@ class Endpoint:
             self._bus = BusStub(self._open())
         return self._bus
 
+    @property
+    def audit(self) -> AuditAsyncStub:
+        """The stub of the Audit service."""
+        if self._audit is None:
+            self._audit = AuditStub(self._open())
+        return self._audit
+
     async def close(self) -> None:
         """Closes the channel; calls on it end at once."""
         channel, self._channel = self._channel, None
         self._tasks = self._blobs = self._cluster = self._dead_letters = self._limits = None
-        self._breakers = self._security = None
+        self._breakers = self._security = self._audit = None
         self._schedules = self._locks = self._keys = self._bus = None
         if channel is not None:
             await channel.close()

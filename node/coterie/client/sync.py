@@ -33,7 +33,7 @@ from coterie.client.spec import TaskOptions, TaskSpec
 from coterie.client.sync_breakers import Breakers
 from coterie.client.sync_coordination import Bus, Keys, Locks, Schedules
 from coterie.client.sync_queueing import DeadLetters, Limits
-from coterie.client.sync_security import Security
+from coterie.client.sync_security import Audit, Security
 from coterie.client.units import Duration
 
 Result = TypeVar("Result")
@@ -196,6 +196,8 @@ class Cluster:
         """See `coterie.client.Cluster.kv`."""
         self.bus = Bus(self._run, self._each, self._cluster.bus)
         """See `coterie.client.Cluster.bus`."""
+        self.audit = Audit(self._run, self._each, self._cluster.audit)
+        """See `coterie.client.Cluster.audit`."""
         self._running: _LoopThread | None = None
 
     def __enter__(self) -> Self:

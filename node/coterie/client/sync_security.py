@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 
-from coterie.client import security
+from coterie.client import audit, security
 from coterie.client.sync_queueing import Run
 from coterie.client.units import Duration
 
@@ -44,3 +44,23 @@ class Security:
     def whoami(self) -> security.WhoAmI:
         """See `coterie.client.security.Security.whoami`."""
         return self._run(self._calls.whoami())
+
+
+class Audit:
+    """See `coterie.client.audit.Audit`."""
+
+    def __init__(
+        self,
+        run: Run,
+        each: Callable[[AsyncGenerator[audit.AuditEntry, None]], Iterator[audit.AuditEntry]],
+        log: audit.Audit,
+    ) -> None:
+        self._run, self._each, self._log = run, each, log
+
+    def head(self) -> audit.AuditHead:
+        """See `coterie.client.audit.Audit.head`."""
+        return self._run(self._log.head())
+
+    def entries(self, *, after: int = 0) -> Iterator[audit.AuditEntry]:
+        """See `coterie.client.audit.Audit.entries`."""
+        return self._each(self._log.entries(after=after))

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 
+from coterie.core.audit import AuditRecord
 from coterie.core.nouns import Event, NodeId
 from coterie.core.state import ClusterState
 from coterie.node.blob_exchange import BlobExchange
@@ -35,6 +36,7 @@ from coterie.node.proposer import Proposer
 from coterie.node.reads import Reader
 from coterie.node.resync import RAFT_DIR, is_resynced, resync_hint
 from coterie.node.roster import Roster
+from coterie.node.security.audit_log import rows as audit_rows
 from coterie.node.server import HealthKeeper, Listener, channel_credentials
 from coterie.node.skillhost import SkillHost
 from coterie.node.tls import TlsMaterial
@@ -92,6 +94,7 @@ class NodeApp:
         self.last_resort: Callable[[Exception], None] = _wait_for_the_end
         self.fatal: FatalRaftError | NodeRefused | None = None
         self._stop = asyncio.Event()
+        self._noted: list[AuditRecord] = []  # by the entry that is being applied
         self._leaving = False
 
     def state(self) -> ClusterState:
@@ -204,6 +207,7 @@ class NodeApp:
     def _build_engine(self) -> None:
         settings = self.settings
         self.replica = Replica(self._applied, self._restored)
+        self.replica.on_noted = self._noted.extend
         joins = settings.join or is_resynced(settings.data_dir)
         options = RaftOptions(
             node_id=self.me,
@@ -244,7 +248,8 @@ class NodeApp:
         return staying_voters(self.engine.members, self.state())
 
     def _applied(self, index: int, events: Sequence[Event]) -> None:
-        feed(self.ledger, index, events)
+        noted, self._noted[:] = audit_rows(self._noted), []
+        feed(self.ledger, index, events, noted)
         self.hub.publish(events)
         self.tide.look()
         self.metrics.applied(events)

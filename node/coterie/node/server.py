@@ -46,6 +46,7 @@ BUS = bus_pb2.DESCRIPTOR.services_by_name["Bus"].full_name
 BLOBS = tasks_pb2.DESCRIPTOR.services_by_name["Blobs"].full_name
 CLUSTER = cluster_pb2.DESCRIPTOR.services_by_name["Cluster"].full_name
 SECURITY = security_pb2.DESCRIPTOR.services_by_name["Security"].full_name
+AUDIT = security_pb2.DESCRIPTOR.services_by_name["Audit"].full_name
 PEER = peer_pb2.DESCRIPTOR.services_by_name["Peer"].full_name
 # Off while draining; Cluster answers on: it is how a drain is ended.
 CLIENT_SERVICES = ("", TASKS, DEAD_LETTERS, LIMITS, BREAKERS, SCHEDULES, LOCKS, KEY_VALUE, BUS, BLOBS)
@@ -88,6 +89,7 @@ class Services:
     blobs: tasks_pb2_grpc.BlobsServicer
     cluster: cluster_pb2_grpc.ClusterServicer
     security: security_pb2_grpc.SecurityServicer
+    audit: security_pb2_grpc.AuditServicer
     peer: peer_pb2_grpc.PeerServicer
 
 
@@ -142,9 +144,10 @@ class Listener:
         tasks_pb2_grpc.add_BlobsServicer_to_server(services.blobs, server)
         cluster_pb2_grpc.add_ClusterServicer_to_server(services.cluster, server)
         security_pb2_grpc.add_SecurityServicer_to_server(services.security, server)
+        security_pb2_grpc.add_AuditServicer_to_server(services.audit, server)
         peer_pb2_grpc.add_PeerServicer_to_server(services.peer, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        ours = (*CLIENT_SERVICES[1:], CLUSTER, SECURITY, PEER)
+        ours = (*CLIENT_SERVICES[1:], CLUSTER, SECURITY, AUDIT, PEER)
         names = (*ours, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
 

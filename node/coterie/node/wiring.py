@@ -30,6 +30,7 @@ from coterie.node.optimist import Optimist
 from coterie.node.peer import PeerParts, PeerService
 from coterie.node.routes import Router, RouterParts
 from coterie.node.rpc import Gate
+from coterie.node.security.audit_service import AuditService
 from coterie.node.security.authenticator import Authenticator
 from coterie.node.security.guard import Guard
 from coterie.node.security.service import SecurityService
@@ -102,6 +103,7 @@ def services(app: NodeApp) -> Services:
         BlobsService(app.blobs, app.exchange, app.reader, gate),
         ClusterService(cluster_parts(app)),
         SecurityService(app.state, app.reader, app.proposer, gate),
+        AuditService(app.state, app.reader, app.ledger, gate),
         PeerService(peer_parts(app)),
     )
 

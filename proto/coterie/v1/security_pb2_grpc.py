@@ -363,3 +363,81 @@ class Security(object):
             timeout,
             metadata,
             _registered_method=True)
+
+
+class AuditStub(object):
+    """Audit: who changed what. One record for every command that a caller asked for, each with a hash over all
+    before it; every node has the same ones.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.ListAuditRecords = channel.unary_unary(
+                '/coterie.v1.Audit/ListAuditRecords',
+                request_serializer=coterie_dot_v1_dot_security__pb2.ListAuditRecordsRequest.SerializeToString,
+                response_deserializer=coterie_dot_v1_dot_security__pb2.ListAuditRecordsResponse.FromString,
+                _registered_method=True)
+
+
+class AuditServicer(object):
+    """Audit: who changed what. One record for every command that a caller asked for, each with a hash over all
+    before it; every node has the same ones.
+    """
+
+    def ListAuditRecords(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_AuditServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'ListAuditRecords': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAuditRecords,
+                    request_deserializer=coterie_dot_v1_dot_security__pb2.ListAuditRecordsRequest.FromString,
+                    response_serializer=coterie_dot_v1_dot_security__pb2.ListAuditRecordsResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'coterie.v1.Audit', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('coterie.v1.Audit', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Audit(object):
+    """Audit: who changed what. One record for every command that a caller asked for, each with a hash over all
+    before it; every node has the same ones.
+    """
+
+    @staticmethod
+    def ListAuditRecords(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coterie.v1.Audit/ListAuditRecords',
+            coterie_dot_v1_dot_security__pb2.ListAuditRecordsRequest.SerializeToString,
+            coterie_dot_v1_dot_security__pb2.ListAuditRecordsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

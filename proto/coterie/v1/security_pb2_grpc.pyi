@@ -125,3 +125,37 @@ class SecurityServicer(metaclass=_abc_1.ABCMeta):
         """Whom the cluster takes the caller for."""
 
 def add_SecurityServicer_to_server(servicer: SecurityServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class AuditStub:
+    """Audit: who changed what. One record for every command that a caller asked for, each with a hash over all
+    before it; every node has the same ones.
+    """
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> AuditAsyncStub: ...
+    ListAuditRecords: _grpc.UnaryUnaryMultiCallable[_security_pb2.ListAuditRecordsRequest, _security_pb2.ListAuditRecordsResponse]
+
+@_typing.type_check_only
+class AuditAsyncStub(AuditStub):
+    """Audit: who changed what. One record for every command that a caller asked for, each with a hash over all
+    before it; every node has the same ones.
+    """
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    ListAuditRecords: _aio.UnaryUnaryMultiCallable[_security_pb2.ListAuditRecordsRequest, _security_pb2.ListAuditRecordsResponse]  # type: ignore[assignment]
+
+class AuditServicer(metaclass=_abc_1.ABCMeta):
+    """Audit: who changed what. One record for every command that a caller asked for, each with a hash over all
+    before it; every node has the same ones.
+    """
+
+    @_abc_1.abstractmethod
+    def ListAuditRecords(
+        self,
+        request: _security_pb2.ListAuditRecordsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_security_pb2.ListAuditRecordsResponse, _abc.Awaitable[_security_pb2.ListAuditRecordsResponse]]: ...
+
+def add_AuditServicer_to_server(servicer: AuditServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -54,6 +54,7 @@ class Target:
     wait_s: float | None = None
     token: str = field(default="", repr=False)
     tenant: str = DEFAULT_TENANT
+    discover: bool = True  # call other nodes of the cluster too
 
 
 def resolve_target(options: Session, environ: Mapping[str, str], directory: Path) -> Target:
@@ -149,6 +150,7 @@ def cluster_for(target: Target) -> Cluster:
         tls=tls,
         insecure=target.insecure,
         tenant=target.tenant,
+        auto_discovery=target.discover,
         token=target.token,
         timeouts=timeouts,
     )

@@ -105,6 +105,14 @@ _USER = LazyGroup(
         "rm": Entry(f"{_AT}.security:remove_user", "Take everything from a user."),
     },
 )
+_AUDIT = LazyGroup(
+    "audit",
+    help="Who changed what.",
+    entries={
+        "export": Entry(f"{_AT}.audit:export", "Write the audit log to a file."),
+        "verify": Entry(f"{_AT}.audit:verify", "Check that nothing of it was changed."),
+    },
+)
 _TLS = LazyGroup(
     "tls",
     help="Certificates.",
@@ -133,6 +141,7 @@ cli = RootGroup(
         "tenants": Entry(f"{_AT}.main:_TENANTS", "Shares and queues of tenants.", _RUN),
         "token": Entry(f"{_AT}.main:_TOKEN", "Make, list and revoke tokens.", _RUN),
         "user": Entry(f"{_AT}.main:_USER", "What the holders of certificates may do.", _RUN),
+        "audit": Entry(f"{_AT}.main:_AUDIT", "Who changed what: export, verify.", _RUN),
         "whoami": Entry(f"{_AT}.security:whoami", "Whom the cluster takes you for.", _RUN),
         "why": Entry(f"{_AT}.why:why", "Why a task does not run.", _WORK),
         "status": Entry(f"{_AT}.cluster:status", "The cluster: leader, nodes, queue.", _RUN),

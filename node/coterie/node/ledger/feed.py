@@ -24,10 +24,10 @@ COPY_TIMEOUT_S = 60.0
 MESSAGE_BYTES = 4 << 20  # of rows, about; a single row may be larger
 
 
-def feed(ledger: Ledger, index: int, events: Sequence[Event]) -> None:
-    """Queue the rows of one applied entry."""
+def feed(ledger: Ledger, index: int, events: Sequence[Event], noted: Sequence[LedgerEvent] = ()) -> None:
+    """Queue the rows of one applied entry; `noted` are those of the audit log."""
     tasks = [_task_row(event) for event in events if event.task.state in TERMINAL]
-    ledger.append(index, tasks, [_event_row(event) for event in events])
+    ledger.append(index, tasks, [*(_event_row(event) for event in events), *noted])
 
 
 def _task_row(event: Event) -> LedgerTask:

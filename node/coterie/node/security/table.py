@@ -54,6 +54,7 @@ _TABLE: Mapping[str, Mapping[str, str]] = {
         VIEWER: "WhoAmI",
         ADMIN: "CreateToken ListTokens RevokeToken SetUser ListUsers DeleteUser",
     },
+    "coterie.v1.Audit": {ADMIN: "ListAuditRecords"},
     "coterie.v1.Peer": {
         RUNNER: "Raft GetRaftAddress Report StoreBlob FetchBlob FetchLedger GetLoads Ping",
     },
