@@ -8,7 +8,7 @@ from typing import Any
 
 from coterie.core.access import Origin, grant_fault
 from coterie.core.access_commands import CreateToken, DeleteUser, NoteCall, RevokeToken, SetUser
-from coterie.core.audit import DUPLICATE, OK, START, record_of, seal
+from coterie.core.audit import DUPLICATE, OK, next_record, request_of, target_of
 from coterie.core.commands import Accepted, Command, Outcome, Rejected, SubmitTask
 from coterie.core.nouns import TaskId, evolve
 from coterie.core.state import ClusterState, Moment
@@ -124,10 +124,10 @@ def record(
     elif outcome.duplicate:
         code = DUPLICATE
     meta = state.meta
-    made = record_of(meta.audit_count + 1, moment.index, moment.at_ms, origin, tenant, command, code)
-    digest = seal(meta.audit_head or START, made)
-    state.meta = evolve(meta, audit_count=made.sequence, audit_head=digest)
-    state.noted.append(replace(made, digest=digest))
+    texts = (origin.principal, tenant, origin.method, target_of(command), request_of(command), code)
+    made = next_record(meta.audit_count + 1, meta.audit_head, moment.index, moment.at_ms, texts)
+    state.meta = evolve(meta, audit_count=made.sequence, audit_head=made.digest)
+    state.noted.append(made)
 
 
 RULES: dict[type, Callable[[ClusterState, Any, Moment], Outcome]] = {

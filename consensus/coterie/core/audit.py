@@ -10,8 +10,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from coterie.core.access import Origin
-
 OK, DUPLICATE = "OK", "DUPLICATE"
 START = b"\0" * 32  # what the first record is chained to
 
@@ -34,12 +32,18 @@ class AuditRecord:
 
 def seal(before: bytes, record: AuditRecord) -> bytes:
     """The next hash of the chain: SHA-256 over the one before and the record, each field with its length."""
-    text = (
-        f"{record.sequence},{record.index},{record.at_ms},{len(record.principal)}:{record.principal}"
-        f"{len(record.tenant)}:{record.tenant}{len(record.method)}:{record.method}"
-        f"{len(record.target)}:{record.target}{len(record.request_id)}:{record.request_id}{record.code}"
+    return _hash(
+        before,
+        record.sequence,
+        record.index,
+        record.at_ms,
+        (record.principal, record.tenant, record.method, record.target, record.request_id, record.code),
     )
-    return hashlib.sha256(before + text.encode()).digest()
+
+
+def _hash(before: bytes, sequence: int, index: int, at_ms: int, texts: tuple[str, ...]) -> bytes:
+    lengths = ",".join([str(len(text)) for text in texts])
+    return hashlib.sha256(before + f"{sequence},{index},{at_ms},{lengths}:{''.join(texts)}".encode()).digest()
 
 
 class Check:
@@ -95,11 +99,8 @@ def request_of(command: object) -> str:
     return getattr(command, "request_id", "") or getattr(command, "signal_id", "")
 
 
-def record_of(
-    sequence: int, index: int, at_ms: int, origin: Origin, tenant: str, command: object, code: str
+def next_record(
+    sequence: int, before: bytes, index: int, at_ms: int, texts: tuple[str, str, str, str, str, str]
 ) -> AuditRecord:
-    """The record of one command, not sealed yet."""
-    target, request_id = target_of(command), request_of(command)
-    return AuditRecord(
-        sequence, index, at_ms, origin.principal, tenant, origin.method, target, request_id, code
-    )
+    """The sealed record that follows the one with the hash `before`; `texts`: from principal to code."""
+    return AuditRecord(sequence, index, at_ms, *texts, _hash(before or START, sequence, index, at_ms, texts))

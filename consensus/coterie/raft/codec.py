@@ -36,6 +36,7 @@ from coterie.v1 import log_pb2 as pb
 T = TypeVar("T")
 VERSION = 1  # an entry that older versions must not skip or read by half says so: Batch.needs
 FAMILY_RECORDS = 200  # children in one slice
+ORIGINS_MAX = 1_000
 SLICE_RECORDS = 50  # a slice is made, and read, without a turn for the event loop
 
 
@@ -127,6 +128,7 @@ class CalledCodec(Codec):
         self.record, self.message = Called, pb.Called
         self.origin = Codec(a.Origin, pb.Origin)
         self.enums, self.nested, self.repeated = [], [], []
+        self._known: dict[bytes, a.Origin] = {}
 
     def fill(self, record: Any, message: Any) -> None:
         self.origin.fill(record.origin, message.origin)
@@ -136,7 +138,17 @@ class CalledCodec(Codec):
         command = _decode(message.command)
         if command is None:
             raise ValueError("a call without a command")
-        return Called(command, self.origin.read(message.origin))
+        return Called(command, self._origin(message.origin))
+
+    def _origin(self, message: Any) -> a.Origin:
+        """The few there are at a time are made once."""
+        raw = message.SerializeToString()
+        known = self._known.get(raw)
+        if known is None:
+            if len(self._known) >= ORIGINS_MAX:
+                self._known.clear()
+            known = self._known[raw] = self.origin.read(message)
+        return known
 
 
 _CODECS: dict[type, Codec] = {}

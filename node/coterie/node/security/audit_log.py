@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from google.protobuf.message import DecodeError
+
 from coterie.core.audit import AuditRecord
 from coterie.node.ledger import Ledger, LedgerEvent
 from coterie.raft import codec
@@ -12,6 +14,7 @@ from coterie.v1 import log_pb2
 
 SUBJECT: Final = "@audit"  # no task id begins like this
 TYPE: Final = "audit"
+UNREADABLE: Final = "UNREADABLE"
 
 
 def rows(noted: Iterable[AuditRecord]) -> list[LedgerEvent]:
@@ -29,6 +32,14 @@ def _encode(record: AuditRecord) -> bytes:
 
 async def records(ledger: Ledger, after: int, limit: int) -> Sequence[AuditRecord]:
     """The records that follow the one of that sequence, as this node's ledger has them."""
-    found = await ledger.events(SUBJECT, after, limit)
-    read = codec.codec_for(AuditRecord).read
-    return [read(log_pb2.LedgerEvent.FromString(row.record).audit) for row in found]
+    return [_decode(row) for row in await ledger.events(SUBJECT, after, limit)]
+
+
+def _decode(row: LedgerEvent) -> AuditRecord:
+    """A row that is no record any more becomes one that cannot be right."""
+    try:
+        kept = log_pb2.LedgerEvent.FromString(row.record)
+    except (DecodeError, TypeError):
+        return AuditRecord(row.sequence, row.index, 0, "", "", "", "", "", UNREADABLE)
+    record: AuditRecord = codec.codec_for(AuditRecord).read(kept.audit)
+    return record
