@@ -28,6 +28,7 @@ from coterie.core.nouns import (
     Task,
 )
 from coterie.core.quotas import Bucket, Limit, Share, Tenant
+from coterie.core.skillbook import SkillEntry, SkillPolicy, SkillRevision
 from coterie.core.state import FORMAT as STATE_FORMAT
 from coterie.core.state import ClusterState, Meta
 from coterie.raft import codec
@@ -62,6 +63,9 @@ COMMANDS = get_args(Command)
         *LLM_TABLES.values(),
         Breaker,
         Probe,
+        SkillEntry,
+        SkillRevision,
+        SkillPolicy,
     ],
     ids=lambda r: r.__name__,
 )

@@ -7,7 +7,8 @@ import ipaddress
 import pytest
 
 from coterie.node.skillhost import egress
-from coterie.node.skillhost.egress import Egress, NotAllowed, parse_target
+from coterie.node.skillhost.egress import Egress, NotAllowed
+from coterie.skills.targets import parse_target
 
 
 @pytest.mark.parametrize(

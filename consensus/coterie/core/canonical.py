@@ -81,7 +81,15 @@ def state_hash(state: ClusterState) -> str:
     for records in (state.finished, state.requests, state.anchors, state.dead_letters, state.buckets):
         for record in records.values():  # the order is part of the state: what came first is forgotten first
             digest.update(canonical(record))
-    for named in (state.limits, state.tenants, state.shares, state.breakers, state.tokens, state.users):
+    for named in (
+        state.limits,
+        state.tenants,
+        state.shares,
+        state.breakers,
+        state.tokens,
+        state.users,
+        state.skillbook,
+    ):
         for name in sorted(named):
             digest.update(canonical(named[name]))
     for parent_id in sorted(state.families):

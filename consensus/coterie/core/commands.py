@@ -31,6 +31,7 @@ from coterie.core.nouns import (
     WaitReason,
 )
 from coterie.core.quotas import Limit, Tenant
+from coterie.core.skill_commands import SkillCommand
 from coterie.core.submit_command import SubmitTask as SubmitTask
 
 
@@ -241,6 +242,7 @@ class RegisterNode:
     memory_bytes: int = 0
     gpus: int = 0
     standby: bool = False
+    confines: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,6 +332,7 @@ Command = (
     | DeleteUser
     | NoteCall
     | Called
+    | SkillCommand
 )
 
 

@@ -60,6 +60,7 @@ from coterie.core.coordination import rules as coordination
 from coterie.core.lifecycle import settle
 from coterie.core.llm.rules import RULES as LLM_RULES
 from coterie.core.nouns import evolve
+from coterie.core.skill_rules import RULES as SKILL_RULES
 from coterie.core.state import ClusterState, Moment
 
 Rule = Callable[[ClusterState, Any, Moment], Outcome]
@@ -150,4 +151,5 @@ RULES: dict[type, Rule] = {
     ResetBreaker: breaker_rules.reset,
     Called: _called,
     **access_rules.RULES,
+    **SKILL_RULES,
 }

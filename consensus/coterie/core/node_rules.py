@@ -45,6 +45,7 @@ def register(state: ClusterState, command: RegisterNode, moment: Moment) -> Outc
         memory_bytes=command.memory_bytes,
         gpus=command.gpus,
         standby=command.standby,
+        confines=command.confines,
         turn=before.turn if before else 0,
     )
     if before is not None:

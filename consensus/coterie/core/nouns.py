@@ -316,6 +316,7 @@ class Node:
     turn: int = 0  # of its last assignment in the rotation of round-robin
     flaps: int = 0  # how often it was lost lately: see flaps.py
     flapped_at_ms: int = 0  # the last time
+    confines: bool = False  # runs skills that were published: it has a sandbox for them
 
 
 @dataclass(frozen=True, slots=True)

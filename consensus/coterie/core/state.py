@@ -40,6 +40,7 @@ from coterie.core.nouns import (
 )
 from coterie.core.outcomes import Outcomes
 from coterie.core.quotas import Bucket, Limit, Share, Tenant
+from coterie.core.skillbook import SkillEntry
 from coterie.core.steplog import StepLog
 
 FORMAT = 1  # of the state's meaning; raised together by all nodes when apply changes its mind
@@ -110,6 +111,7 @@ class ClusterState:
     breakers: dict[str, Breaker] = field(default_factory=dict)  # that have been open
     tokens: dict[str, Token] = field(default_factory=dict)
     users: dict[str, User] = field(default_factory=dict)
+    skillbook: dict[str, SkillEntry] = field(default_factory=dict)  # by the name of the skill
     indexes: TaskIndexes = field(init=False, compare=False)
     outbox: list[Event] = field(default_factory=list, compare=False)  # drained by the shell per entry
     noted: list[AuditRecord] = field(default_factory=list, compare=False)  # likewise
@@ -186,6 +188,7 @@ class ClusterState:
             breakers=dict(self.breakers),
             tokens=dict(self.tokens),
             users=dict(self.users),
+            skillbook=dict(self.skillbook),
         )
 
 

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from coterie.core.commands import Accepted, Outcome, PurgeDeadLetters, Rejected, ReplayTask, SubmitTask
 from coterie.core.lifecycle import add_task, unbury
-from coterie.core.nouns import NO_PARENT, Event, Request, Step, Task, TaskId, TaskState, evolve, make
+from coterie.core.nouns import (
+    NO_PARENT,
+    Constraints,
+    Event,
+    Request,
+    Step,
+    Task,
+    TaskId,
+    TaskState,
+    evolve,
+    make,
+)
+from coterie.core.skillbook import pinned, refusal
 from coterie.core.state import ClusterState, Moment, held
 from coterie.core.steplog import StepLog
 from coterie.core.task_rules import STEP_OVERHEAD_BYTES
@@ -19,7 +31,9 @@ def submit(state: ClusterState, command: SubmitTask, moment: Moment) -> Outcome:
         return known
     if state.task(command.task_id) is not None:
         return Rejected("TASK_EXISTS", f"task {command.task_id} exists already")
-    refused = _orphan(state, command) or full(state, command.tenant, _bytes(command))
+    refused = (
+        _orphan(state, command) or full(state, command.tenant, _bytes(command)) or _unskilled(state, command)
+    )
     if refused is not None:
         return refused
     _remember(state, command.tenant, command.request_id, command.digest, command.task_id, moment)
@@ -90,6 +104,14 @@ def _orphan(state: ClusterState, command: SubmitTask) -> Rejected | None:
     return None
 
 
+def _unskilled(state: ClusterState, command: SubmitTask) -> Rejected | None:
+    entry = state.skillbook.get(command.type)
+    if entry is None:
+        return None
+    refused = refusal(entry, command.task_id, command.agent, command.constraints.skill_version)
+    return Rejected(*refused) if refused else None
+
+
 def pending_max(state: ClusterState, tenant: str) -> int:
     """How many unfinished tasks that no node holds a tenant may have."""
     policy, own = state.meta.policy, state.tenants.get(tenant)
@@ -136,7 +158,7 @@ def _new_task(state: ClusterState, command: SubmitTask, at_ms: int) -> Task:
         deadline_at_ms=_earlier(own_deadline, _deadline_of(state, command.parent_id)),
         checkpointing=command.checkpointing,
         labels=command.labels,
-        constraints=command.constraints,
+        constraints=_bound(state, command),
         start_at_ms=start_at_ms,
         not_before_ms=start_at_ms,
         sequence=1,
@@ -148,6 +170,12 @@ def _new_task(state: ClusterState, command: SubmitTask, at_ms: int) -> Task:
         retry_of=command.retry_of,
         step_count=len(command.steps),
     )
+
+
+def _bound(state: ClusterState, command: SubmitTask) -> Constraints:
+    """A task of a published skill keeps the revision that it gets now."""
+    entry = state.skillbook.get(command.type)
+    return command.constraints if entry is None else pinned(entry, command.task_id, command.constraints)
 
 
 def _deadline_of(state: ClusterState, parent_id: TaskId) -> int:

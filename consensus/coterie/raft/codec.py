@@ -23,6 +23,7 @@ from coterie.core import commands as c
 from coterie.core import families as f
 from coterie.core import nouns as n
 from coterie.core import quotas as q
+from coterie.core import skillbook as k
 from coterie.core.access_commands import Called
 from coterie.core.coordination.tables import TABLES
 from coterie.core.llm import nouns as l
@@ -278,7 +279,7 @@ def _more(state: ClusterState) -> Iterator[bytes]:
     breaker = codec_for(b.Breaker)
     yield from _slices(iter(state.breakers.values()), lambda s, x: breaker.fill(x, s.breakers.add()))
     yield from _slices(iter(state.shares.values()), lambda s, x: share.fill(x, s.shares.add()))
-    for name, record, _ in (*TABLES, *a.TABLES):
+    for name, record, _ in (*TABLES, *a.TABLES, *k.TABLES):
         yield from _slices(iter(getattr(state, name).values()), partial(_add_record, name, codec_for(record)))
     yield from _slices(_family_parts(state), lambda s, x: part.fill(x, s.family_parts.add()), 1)
     yield from _llm(state.llm)
@@ -380,7 +381,7 @@ def _read_tables(state: ClusterState, piece: pb.StateSlice) -> None:
     for name, kind in LLM_TABLES.items():
         for message in getattr(piece, name):
             state.llm.restore(codec_for(kind).read(message))
-    for name, kind, key_of in (*TABLES, *a.TABLES):
+    for name, kind, key_of in (*TABLES, *a.TABLES, *k.TABLES):
         table, codec = getattr(state, name), codec_for(kind)
         for record in map(codec.read, getattr(piece, name)):
             table[key_of(record)] = record

@@ -9,6 +9,7 @@ from coterie.core.breakers import keys_of
 from coterie.core.holdings import lacking
 from coterie.core.nouns import Constraints, Node, NodeStatus
 from coterie.core.routing.pool import Candidate, Placeable, Pool
+from coterie.core.skillbook import PIN
 
 GPU_LABEL = "gpu"
 
@@ -39,6 +40,8 @@ def _slots(type_: str, wanted: Constraints, node: Node) -> str:
 
 
 def _skill(type_: str, wanted: Constraints, node: Node) -> str:
+    if wanted.skill_version.startswith(PIN):
+        return "" if node.confines else f"has no sandbox for the published skill {type_}"
     versions = [skill.version for skill in node.skills if skill.name == type_]
     if not versions:
         return f"lacks skill {type_}"

@@ -9,10 +9,11 @@ import shutil
 import socket
 from pathlib import Path
 
-from coterie.node.skillhost.egress import Egress, parse_target
+from coterie.node.skillhost.egress import Egress
 from coterie.node.skillhost.nouns import ConfinedSkill, SandboxOptions
 from coterie.node.skillhost.proxy import Proxy
 from coterie.skills.sandbox import Box
+from coterie.skills.targets import parse_target
 
 ENTRIES_SEEN_MAX = 100_000
 DOOR_BYTES = 16

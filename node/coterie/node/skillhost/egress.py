@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import re
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-DEFAULT_PORTS = frozenset({80, 443})
-NAME_CHARS_MAX = 253
+from coterie.skills.targets import Target
 
 # Addresses at which clouds hand out credentials, also those that count as global.
 METADATA = tuple(
@@ -22,7 +20,6 @@ METADATA = tuple(
     for text in ("169.254.0.0/16", "100.100.100.200/32", "192.0.0.192/32", "fd00:ec2::/32", "fe80::/10")
 )
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
-_HOST = re.compile(r"(\*\.)?([a-z0-9_]([a-z0-9_-]{0,62})\.?)+|\[[0-9a-f:.]+\]")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -30,32 +27,6 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 class NotAllowed(Exception):
     """The skill may not connect there; the message says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """One entry of a skill's list: `api.example.org`, `*.example.org`, `example.org:8443`."""
-
-    host: str
-    port: int  # 0: the usual ones
-
-    def covers(self, host: str, port: int) -> bool:
-        """Whether a connection to there is meant."""
-        if port not in DEFAULT_PORTS if self.port == 0 else port != self.port:
-            return False
-        if self.host.startswith("*."):
-            return host.endswith(self.host[1:])
-        return host == self.host
-
-
-def parse_target(text: str) -> Target:
-    """Raises ValueError for what is no host name with an optional port."""
-    host, colon, port = text.strip().lower().rpartition(":")
-    if not colon or host.endswith(":") or port.endswith("]"):
-        host, port = text.strip().lower(), "0"
-    if not _HOST.fullmatch(host) or len(host) > NAME_CHARS_MAX or not port.isdecimal() or int(port) > 65_535:
-        raise ValueError(f'{text!r} is not a host; write "api.example.org", "*.example.org" or "host:8443"')
-    return Target(host.rstrip("."), int(port))
 
 
 @dataclass(frozen=True, slots=True)
