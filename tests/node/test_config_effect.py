@@ -12,9 +12,11 @@ from coterie.node.config import (
     DiskSettings,
     HealthSettings,
     Limits,
+    LlmSettings,
     LogSettings,
     MembershipSettings,
     NodeSettings,
+    ProviderSettings,
     QueueSettings,
 )
 
@@ -33,10 +35,10 @@ def attributes_read() -> set[str]:
     return {node.attr for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [NodeSettings, HealthSettings, Limits, LogSettings, MembershipSettings, DiskSettings, QueueSettings],
-)
+KINDS = [NodeSettings, HealthSettings, Limits, LogSettings, MembershipSettings, DiskSettings, QueueSettings]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, LlmSettings, ProviderSettings])
 def test_every_setting_is_read_somewhere(kind: type) -> None:
     fields = {field.name for field in dataclasses.fields(kind)}
     assert fields - attributes_read() - JUDGED_EARLIER - NOT_YET == set()

@@ -147,8 +147,7 @@ class Job:
     async def record_step(self, key: str, result: bytes) -> None:
         kept = await self.keep(result)
         self._believe(await self.commit(RecordStep(self.task_id, self.attempt, key, kept)))
-        self._shared.metrics.step_recorded()
-        self._leave_after_step()
+        self.step_recorded()
 
     async def save_checkpoint(self, state: bytes) -> None:
         self._checkpoint_number += 1
@@ -192,6 +191,11 @@ class Job:
         if isinstance(outcome, Rejected) and outcome.code == "FENCED":
             raise Fenced(outcome.reason)
         return outcome
+
+    def step_recorded(self) -> None:
+        """See Run."""
+        self._shared.metrics.step_recorded()
+        self._leave_after_step()
 
     async def await_signal(self, wait: SkillWait) -> Signal:
         """See Run."""

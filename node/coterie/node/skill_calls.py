@@ -63,6 +63,9 @@ class Run(Protocol):
     async def keep(self, content: bytes) -> Data:
         """Content for the log: inline, or a blob on a majority."""
 
+    def step_recorded(self) -> None:
+        """Told by a handler that recorded a step: a node that is being emptied lets go of the run here."""
+
     async def load(self, data: Data) -> bytes:
         """The content again."""
 

@@ -10,6 +10,7 @@ from typing import Final
 from coterie.node.config.address import is_loopback, join_address
 from coterie.node.config.discovery import GRPC_PORT, discovery_problems
 from coterie.node.config.findings import Finding, KeyPath
+from coterie.node.config.llm_check import unknown_default
 from coterie.node.config.model import ClusterConfig, HealthCheck, NodeEntry
 from coterie.node.config.multi_agent import rounding
 from coterie.node.config.read import Tree
@@ -369,6 +370,7 @@ _ERRORS: Final[tuple[Check, ...]] = (
     _affinity,
     _standby,
     _plain_http,
+    unknown_default,
 )
 _WARNINGS: Final[tuple[Check, ...]] = (
     _voters,

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import os
 
 from coterie.core.nouns import RetryPolicy
 from coterie.core.routing import RoutingRules
 from coterie.node.config.address import is_loopback, join_address
 from coterie.node.config.check import down_after_ms, lease_ms, node_ports, report_interval_ms
 from coterie.node.config.discovery import discovery_name, with_entry
+from coterie.node.config.findings import ConfigError
+from coterie.node.config.llm_settings import llm_settings
 from coterie.node.config.model import ClusterConfig, NodeEntry, Tls
 from coterie.node.config.settings import (
     BreakerSettings,
-    ConfigError,
     DiskSettings,
     HealthSettings,
     Limits,
@@ -81,6 +83,7 @@ def _settings(config: ClusterConfig, node_id: str, insecure: bool, join: bool) -
         disk=_disk(config),
         queue=_queue(config),
         security=_security(config, entry, host, tls),
+        llm=llm_settings(config.llm, os.environ),
     )
 
 

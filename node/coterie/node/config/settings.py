@@ -4,21 +4,14 @@ Times are milliseconds, sizes are bytes; a name says so at its end."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from coterie.core.nouns import Policy, RetryPolicy
 from coterie.core.routing import RoutingRules
 from coterie.core.scheduler import PlanPolicy
-
-
-class ConfigError(Exception):
-    """The configuration cannot be used. `problems` holds one line for each thing that is wrong."""
-
-    def __init__(self, problems: Iterable[str]) -> None:
-        self.problems = tuple(problems)
-        super().__init__("\n".join(self.problems))
+from coterie.node.config.llm_settings import LlmSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +190,7 @@ class NodeSettings:
     disk: DiskSettings = field(default_factory=DiskSettings)
     queue: QueueSettings = field(default_factory=QueueSettings)
     security: SecuritySettings = field(default_factory=SecuritySettings)
+    llm: LlmSettings = field(default_factory=LlmSettings)
 
     @property
     def members(self) -> dict[str, str]:

@@ -13,7 +13,6 @@ from typing import Final
 Keys = tuple[str, ...]  # snake_case, list positions left out
 
 REFUSED_KEYS: Final[Mapping[Keys, str]] = {
-    ("llm",): "language models are not supported by this version",
     (
         "agents",
     ): "agent definitions are not supported by this version; skills are registered from skills.dirs",
