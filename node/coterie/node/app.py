@@ -27,6 +27,8 @@ from coterie.node.latency import LatencyProbe
 from coterie.node.ledger import Ledger
 from coterie.node.ledger.feed import GapFiller, feed
 from coterie.node.links import Links, PeerChannels
+from coterie.node.llm.calls import LlmCaller
+from coterie.node.llm.tokens import TokenHub
 from coterie.node.loads import Lease, LoadBook, Reporter, SelfGauge
 from coterie.node.members import staying_voters
 from coterie.node.metrics import NodeMetrics
@@ -133,10 +135,13 @@ class NodeApp:
             services(self), listen_address(self), self.tls, guard(self), clients_address(self)
         )
         undo.push_async_callback(self.listener.stop, 0.0)
+        self.llm.prepare()
+        undo.push_async_callback(self.llm.close)
         await self.engine.start()
         undo.push_async_callback(self.engine.stop)
         await self.direct.start(self.settings.host, self.settings.raft_port, self.engine.disk_id)
         self.metrics.bind(lambda: gauges(self))
+        self.metrics.bind(self.llm.gauges)
         self._start_http()
         undo.callback(self._stop_http)
         await self.listener.start()
@@ -152,6 +157,8 @@ class NodeApp:
         self.lease = Lease(self.clock, health.lease_ms, self.host.extend_lease)
         self.proposer = Proposer(self.engine, self.metrics)
         self.breakers = Breakers(self.state, self.proposer, self.clock)
+        self.tokens = TokenHub()
+        self.llm = LlmCaller(settings.llm, self.breakers, self.clock, self.tokens.writer)
         self.filler = GapFiller(self.ledger, self.channels)
         self.reader = Reader(
             self.engine,
@@ -339,6 +346,7 @@ class NodeApp:
             loop.cancel()
         await asyncio.gather(*loops, return_exceptions=True)
         await self.proposer.close()
+        await self.llm.close()
         await self.listener.stop(STOP_GRACE_S if self.fatal is None else 0.0)
         await self.channels.close()
         await self.direct.stop()

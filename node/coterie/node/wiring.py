@@ -121,7 +121,11 @@ def _admission(app: NodeApp) -> Admission:
 
 def skill_calls(app: NodeApp) -> Handlers:
     """What running skills may ask for."""
-    return {**ChildCalls(_admission(app)).handlers(), **coordination_calls(coordination_desk(app))}
+    return {
+        **ChildCalls(_admission(app)).handlers(),
+        **coordination_calls(coordination_desk(app)),
+        **app.llm.handlers,
+    }
 
 
 def guard(app: NodeApp) -> Guard | None:

@@ -28,8 +28,10 @@ from coterie.skills.errors import (
     TaskFailed,
     WaitTimedOut,
 )
+from coterie.skills.models import BadAnswer, LlmAnswer, LlmUsage, ToolCall
 
 __all__ = [
+    "BadAnswer",
     "CallFailed",
     "CallRefused",
     "Cancelled",
@@ -37,12 +39,15 @@ __all__ = [
     "DeterminismError",
     "Effects",
     "Fenced",
+    "LlmAnswer",
+    "LlmUsage",
     "NonRetryable",
     "NotRecorded",
     "SkillContext",
     "SkillError",
     "SyncSkillContext",
     "TaskFailed",
+    "ToolCall",
     "WaitTimedOut",
     "skill",
 ]

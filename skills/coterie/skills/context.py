@@ -7,7 +7,7 @@ import inspect
 import logging
 import math
 import re
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from typing import Any
 
@@ -15,6 +15,7 @@ from coterie.skills import jsonio
 from coterie.skills.children import WINDOW, Child, Children, OnError
 from coterie.skills.errors import Cancelled, NonRetryable, WaitTimedOut
 from coterie.skills.link import Link, RunFacts
+from coterie.skills.models import LlmAnswer, Models
 
 STEP_NAME_CHARS_MAX = 128
 STEPS_MAX = 10_000
@@ -23,7 +24,7 @@ WAIT_S_MAX = 366 * 24 * 3_600
 _SIGNAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 
 
-class SkillContext(Children):
+class SkillContext(Children, Models):
     """One run of one task, as its skill sees it. Made by the child process, valid until the run ends."""
 
     def __init__(self, facts: RunFacts, link: Link, log: logging.Logger) -> None:
@@ -194,6 +195,11 @@ class SyncSkillContext:
         """As SkillContext.gather."""
         results: list[Any] = self._wait(self._context.gather(*children, on_error=on_error, window=window))
         return results
+
+    def llm(self, messages: str | Sequence[Mapping[str, Any]], **options: Any) -> LlmAnswer:
+        """As SkillContext.llm."""
+        answer: LlmAnswer = self._wait(self._context.llm(messages, **options))
+        return answer
 
     def _wait(self, work: Coroutine[Any, Any, Any]) -> Any:
         if self._context.cancelled:

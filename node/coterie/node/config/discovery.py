@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from coterie.node.config.findings import Finding, KeyPath
-from coterie.node.config.model import ClusterConfig, Discovery, NodeEntry, check_node_id
-from coterie.node.config.settings import ConfigError, DiscoverySettings
+from coterie.node.config.findings import ConfigError, Finding, KeyPath
+from coterie.node.config.kinds import check_node_id
+from coterie.node.config.model import ClusterConfig, Discovery, NodeEntry
+from coterie.node.config.settings import DiscoverySettings
 
 GRPC_PORT: Final = 8080
 _SECTION: KeyPath = ("cluster", "discovery")

@@ -56,7 +56,7 @@ def llm_settings(section: Llm, env: Mapping[str, str]) -> LlmSettings:
 
 
 def _provider(name: str, given: LlmProvider, key: str) -> ProviderSettings:
-    prices: dict[str, float] = vars(given.price)
+    prices = vars(given.price)
     responses = given.api == "responses"
     return ProviderSettings(
         name=name,

@@ -134,7 +134,7 @@ class HealthCheck(Section):
     timeout: Annotated[int, duration("10ms", "10m")] = 1_000
     unhealthy_threshold: Annotated[StrictInt, Field(ge=1, le=1_000)] = 4
     healthy_threshold: Annotated[StrictInt, Field(ge=1, le=1_000)] = 2
-    flap_memory: Annotated[int, _duration("0s", "1d")] = 600_000  # 0: losses are not remembered
+    flap_memory: Annotated[int, duration("0s", "1d")] = 600_000  # 0: losses are not remembered
 
 
 class TaskMigration(Section):

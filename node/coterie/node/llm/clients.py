@@ -1,4 +1,6 @@
-"""Calls of the providers, through their library. Its retries are off: who retries must know of the bill."""
+"""Calls of the providers, through their library. Its retries are off: who retries must know of the bill.
+
+Everything here runs on a loop of its own, see side_loop."""
 
 from __future__ import annotations
 
@@ -25,11 +27,16 @@ RETRYABLE = frozenset({408, 409, 425, 429})
 
 
 class Client:
-    """One provider."""
+    """One provider, on the side loop."""
 
     def __init__(self, settings: ProviderSettings) -> None:
         self.settings = settings
         self._openai: AsyncOpenAI | None = None
+
+    async def prepare(self) -> None:
+        """Have the library import what a first call would."""
+        made = self._library()
+        assert made.chat.completions and made.responses
 
     async def close(self) -> None:
         """Let go of the connections."""
@@ -108,9 +115,8 @@ class Client:
 
         async with _faults(sent=True):
             try:
-                stream: Any = await self._library().responses.retrieve(
-                    handle, stream=True, starting_after=collector.newest
-                )
+                after = {"starting_after": collector.newest} if collector.newest >= 0 else {}
+                stream: Any = await self._library().responses.retrieve(handle, stream=True, **after)  # type: ignore[call-overload]
             except NotFoundError as error:
                 raise Gone(handle) from error
             async for event in self._lively(stream):
@@ -138,12 +144,11 @@ class Client:
         if self._openai is None:
             from openai import AsyncOpenAI, Timeout
 
-            timeout = Timeout(self.settings.timeout_ms / 1000, connect=CONNECT_S)
             self._openai = AsyncOpenAI(
                 base_url=self.settings.base_url,
                 api_key=self.settings.api_key or NO_KEY,
                 max_retries=0,
-                timeout=timeout,
+                timeout=Timeout(self.settings.timeout_ms / 1000, connect=CONNECT_S),
             )
         return self._openai
 

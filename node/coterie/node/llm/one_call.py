@@ -18,9 +18,11 @@ from coterie.core.commands import Accepted, Outcome, RecordStep, Rejected
 from coterie.core.llm.commands import BeginLlmCall, NoteLlmHandle, SettleLlmCall
 from coterie.core.llm.nouns import LlmCall, LlmVerdict
 from coterie.core.nouns import NO_DATA
+from coterie.core.ports import NotCommitted
+from coterie.node.breakers import Breakers, CircuitOpen, Permit
 from coterie.node.clock import Clock
-from coterie.node.llm.clients import Client
 from coterie.node.llm.completion import CallFault, Completion, Gone, OnText, Usage
+from coterie.node.llm.provider import Provider
 from coterie.node.llm.request import LlmRequest, cost
 from coterie.node.llm.retrying import RetryBudget, pause_s
 from coterie.node.llm.waiting import wait_for_flight, wait_for_room
@@ -36,7 +38,8 @@ REASON_CHARS_MAX = 200
 class Desk:
     """What calls share on a node."""
 
-    client: Callable[[str], Client | None]
+    provider: Callable[[str], Provider | None]
+    breakers: Breakers
     budgets: Mapping[str, RetryBudget]
     clock: Clock
     open_stream: Callable[[str, str, int, int], OnText]
@@ -75,7 +78,7 @@ class OneCall:
 
     async def _resolve(self, known: LlmCall) -> dict[str, Any] | None:
         """An open call: its answer if there is one to be had. Else it is in doubt, and the policy decides."""
-        client = self._desk.client(known.provider)
+        client = self._desk.provider(known.provider)
         if client is not None and known.handle:
             try:
                 writer = self._writer(known.number)
@@ -184,8 +187,32 @@ class OneCall:
 
     async def _ask(self, number: int) -> Completion:
         request = self._request
-        client = self._desk.client(request.provider.name)
+        client = self._desk.provider(request.provider.name)
         assert client is not None, "the request was read from the same settings"
+        permit = await self._permit()
+        try:
+            completion = await self._ask_client(client, number)
+        except CallFault as fault:
+            theirs = not fault.permanent and fault.retry_after_s is None
+            await (permit.failed(str(fault)) if theirs else permit.unused())
+            raise
+        except BaseException:
+            await permit.unused()
+            raise
+        await permit.passed()
+        return completion
+
+    async def _permit(self) -> Permit:
+        """Of the provider's breaker. Raises CallFault."""
+        provider = self._request.provider
+        try:
+            return await self._desk.breakers.allow(f"provider:{provider.name}", provider.timeout_ms)
+        except (CircuitOpen, NotCommitted) as error:
+            text = f"provider {provider.name}: {error}"
+            raise CallFault(text, LlmVerdict.UNSENT, code="CIRCUIT_OPEN") from error
+
+    async def _ask_client(self, client: Provider, number: int) -> Completion:
+        request = self._request
         limit_ms = request.args.timeout_ms or request.provider.timeout_ms
         try:
             async with asyncio.timeout(limit_ms / 1000):
@@ -272,7 +299,11 @@ class OneCall:
         """Before the next try. Raises CallFailed where there shall be none: the task's own retries follow."""
         self._failures += 1
         provider = self._request.provider
-        if self._failures >= provider.tries_max or not self._desk.budgets[provider.name].take():
+        if (
+            fault.code == "CIRCUIT_OPEN"
+            or self._failures >= provider.tries_max
+            or not self._desk.budgets[provider.name].take()
+        ):
             raise CallFailed(str(fault), code=fault.code)
         await asyncio.sleep(pause_s(self._failures, self._desk.clock.dice(), fault.retry_after_s))
 

@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+from urllib.parse import unquote
 
 from coterie.node.demo.llmserver import chat, responses
 from coterie.node.demo.llmserver.http import Exchange, Hangup, Request, serve_connection
@@ -101,6 +102,7 @@ class LlmServer:
             "model": body["model"],
             "metadata": body.get("metadata") or {},
             "user": body.get("user", ""),
+            "request_id": unquote(request.headers.get("x-client-request-id", "")),
             "idempotency_key": request.headers.get("idempotency-key", ""),
             "id": answer_id,
             "tokens_in": reply.answer.tokens_in,
