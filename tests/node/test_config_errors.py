@@ -110,25 +110,6 @@ def two_nodes(first: str, second: str) -> str:
             "enabled: false: tasks of a lost node",
         ),
         # what is not built
-        ("llm: {default: main}", "llm.default: main: no provider has this name; known: none"),
-        ("llm: {providers: {a: {model: m}}}", "llm.providers.a.baseUrl: is missing"),
-        ("llm: {providers: {a: {baseUrl: ftp://x, model: m}}}", "'ftp://x' is no address of an API"),
-        (
-            "llm: {providers: {a: {baseUrl: 'http://x/v1', model: m, modle: x}}}",
-            "llm.providers.a.modle: unknown key; did you mean model?",
-        ),
-        (
-            "llm: {providers: {a: {baseUrl: 'http://x/v1', model: m, background: true}}}",
-            "llm.providers.a: background: true needs api: responses",
-        ),
-        (
-            "llm: {providers: {a: {baseUrl: 'http://x/v1', model: m, apiKey: {}}}}",
-            "llm.providers.a.apiKey: give either env",
-        ),
-        (
-            "llm: {providers: {a: {baseUrl: 'http://x/v1', model: m, price: {in: -1}}}}",
-            "llm.providers.a.price.in: -1: must be at least 0",
-        ),
         ("agents: {dir: x}", "agents: agent definitions are not supported"),
         ("gateway: {channels: {}}", "gateway: chat channels and web sessions are not supported"),
         ("limits: [{match: {tenant: x}}]", "limits: quotas per tenant are not supported"),

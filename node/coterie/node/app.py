@@ -156,9 +156,7 @@ class NodeApp:
         )
         self.lease = Lease(self.clock, health.lease_ms, self.host.extend_lease)
         self.proposer = Proposer(self.engine, self.metrics)
-        self.breakers = Breakers(self.state, self.proposer, self.clock)
-        self.tokens = TokenHub()
-        self.llm = LlmCaller(settings.llm, self.breakers, self.clock, self.tokens.writer)
+        self._build_callers()
         self.filler = GapFiller(self.ledger, self.channels)
         self.reader = Reader(
             self.engine,
@@ -200,6 +198,11 @@ class NodeApp:
                 FailoverWatch(self.clock, self.book.heard_at, self.metrics, health.failover_ms),
             )
         )
+
+    def _build_callers(self) -> None:
+        self.breakers = Breakers(self.state, self.proposer, self.clock)
+        self.tokens = TokenHub()
+        self.llm = LlmCaller(self.settings.llm, self.breakers, self.clock, self.tokens.writer)
 
     async def _build_storage(self) -> None:
         settings = self.settings
