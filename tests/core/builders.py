@@ -9,8 +9,10 @@ from typing import Any
 from coterie.core.breaker_commands import EndProbe, ResetBreaker, TakeProbe, TripBreaker
 from coterie.core.commands import (
     AdvanceClock,
+    AskApproval,
     AssignTask,
     BeginLeadership,
+    BeginStep,
     CancelChildren,
     CancelTask,
     Command,
@@ -30,6 +32,8 @@ from coterie.core.commands import (
     ReleaseTask,
     ReplayTask,
     ReportProgress,
+    ResolveApproval,
+    ResolveStep,
     ResumeTask,
     RetryTask,
     SaveCheckpoint,
@@ -42,7 +46,9 @@ from coterie.core.commands import (
     SubmitTask,
     SuspendTask,
     TakeTokens,
+    WithdrawStep,
 )
+from coterie.core.decisions.nouns import OnUnknown, Resolution, approval_id
 from coterie.core.families import child_id
 from coterie.core.llm.commands import (
     BeginLlmCall,
@@ -183,7 +189,7 @@ class RandomLog:
         makers = [self._submit, self._submit, self._node, self._assign, self._assign, self._report]
         makers += [self._report, self._report, self._report, self._operator, self._policy]
         makers += [self._control, self._limits]
-        makers += [self._family]
+        makers += [self._family, self._decision]
         makers += [self._control, self._limits, self._llm]
         makers += [self._family, self._breakers]
         return self.random.choice(makers)()
@@ -255,6 +261,27 @@ class RandomLog:
             SpawnChild(attempt, group, place, asked),
             SuspendTask(task_id, attempt, *wait),
             CancelChildren(task_id, attempt, group, "enough"),
+        ]
+        return self.random.choice(orders)
+
+    def _decision(self) -> Command:
+        task_id, attempt = self._task()
+        key, name = f"s{self.random.randint(0, 4)}", approval_id(task_id, self.random.randint(1, 2))
+        call, open_steps = self.random.choice(["c1", "c1", "c1", "c2"]), self.cluster.state.open_steps
+        if open_steps and self.random.random() < 0.3:
+            held = next(iter(open_steps.values()))
+            task_id, key = held.task_id, held.steps[0].key
+            attempt = self.cluster.state.tasks[task_id].attempt
+        unknown, resolution = self.random.choice(list(OnUnknown)), self.random.choice(list(Resolution))
+        orders: list[Command] = [
+            BeginStep(task_id, attempt, key, "e", unknown),
+            BeginStep(task_id, attempt, key, "e", unknown),
+            WithdrawStep(task_id, attempt, key),
+            ResolveStep(task_id, key, resolution, Data(b"1"), "ann", "looked"),
+            SuspendTask(task_id, attempt, WaitReason.IN_DOUBT, key),
+            AskApproval(task_id, attempt, name, "may I?", call, needed=2, timeout_ms=9),
+            ResolveApproval(task_id, name, self.random.choice(["ann", "bob"]), call != "c2", call),
+            SuspendTask(task_id, attempt, WaitReason.APPROVAL, name),
         ]
         return self.random.choice(orders)
 

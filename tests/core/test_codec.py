@@ -16,7 +16,9 @@ from coterie.core.breakers import Breaker, Probe
 from coterie.core.canonical import canonical, state_hash
 from coterie.core.commands import Command
 from coterie.core.coordination.tables import TABLES
-from coterie.core.families import Child, ChildEnd
+from coterie.core.decisions.nouns import TABLES as DECISION_TABLES
+from coterie.core.decisions.nouns import Approval, OpenStep, Vote
+from coterie.core.families import Child, ChildEnd, FamilyPart
 from coterie.core.machine import RULES
 from coterie.core.nouns import (
     Data,
@@ -60,6 +62,11 @@ COMMANDS = get_args(Command)
         DeadLetter,
         Child,
         ChildEnd,
+        FamilyPart,
+        *(record for _, record, _ in DECISION_TABLES),
+        OpenStep,
+        Approval,
+        Vote,
         *LLM_TABLES.values(),
         Breaker,
         Probe,

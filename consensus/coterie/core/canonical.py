@@ -92,12 +92,20 @@ def state_hash(state: ClusterState) -> str:
     ):
         for name in sorted(named):
             digest.update(canonical(named[name]))
+    digest.update(b"".join(map(canonical, _decisions(state))))
     for parent_id in sorted(state.families):
         for part in state.families[parent_id].parts(parent_id, PORTION):
             digest.update(canonical(part))
     for part in chain(_llm_parts(state.llm), _coordination(state)):
         digest.update(canonical(part))
     return digest.hexdigest()
+
+
+def _decisions(state: ClusterState) -> Iterator[Any]:
+    yield from state.doubts.values()
+    for named in (state.open_steps, state.approvals):
+        for task_id in sorted(named):
+            yield named[task_id]
 
 
 def _llm_parts(llm: LlmState) -> Iterator[Any]:

@@ -10,6 +10,11 @@ from coterie.core.breaker_commands import EndProbe, ResetBreaker, TakeProbe, Tri
 from coterie.core.child_commands import CancelChildren as CancelChildren
 from coterie.core.child_commands import SpawnChild as SpawnChild
 from coterie.core.coordination.commands import CoordinationCommand
+from coterie.core.decisions.commands import AskApproval as AskApproval
+from coterie.core.decisions.commands import BeginStep as BeginStep
+from coterie.core.decisions.commands import ResolveApproval as ResolveApproval
+from coterie.core.decisions.commands import ResolveStep as ResolveStep
+from coterie.core.decisions.commands import WithdrawStep as WithdrawStep
 from coterie.core.llm.commands import (
     BeginLlmCall,
     DeleteLlmBudget,
@@ -65,6 +70,8 @@ class RecordStep:
     attempt: int
     key: str
     result: Data
+    beside: tuple[str, ...] = ()  # steps this attempt has asked for and not completed
+    told: bool = False  # something the skill tells its watchers
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +323,11 @@ Command = (
     | AdvanceClock
     | SpawnChild
     | CancelChildren
+    | BeginStep
+    | WithdrawStep
+    | ResolveStep
+    | AskApproval
+    | ResolveApproval
     | BeginLlmCall
     | NoteLlmHandle
     | SettleLlmCall

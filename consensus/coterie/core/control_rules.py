@@ -30,7 +30,10 @@ from coterie.core.state import ClusterState, Moment
 from coterie.core.transitions import HELD
 
 SUSPENSIONS = frozenset(
-    {WaitReason.SIGNAL, WaitReason.APPROVAL, WaitReason.TIMER, WaitReason.CHILD, WaitReason.BUDGET}
+    {
+        *(WaitReason.SIGNAL, WaitReason.APPROVAL, WaitReason.TIMER, WaitReason.CHILD, WaitReason.BUDGET),
+        WaitReason.IN_DOUBT,
+    }
 )
 
 

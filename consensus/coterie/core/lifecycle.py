@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from coterie.core.breaker_rules import attempt_ended
 from coterie.core.commands import Rejected
+from coterie.core.decisions.nouns import Verdict
+from coterie.core.decisions.tables import end_decisions
 from coterie.core.fairness import note_let_go
 from coterie.core.families import ChildEnd
 from coterie.core.llm.doubts import close_task
@@ -133,6 +135,8 @@ def _tell_family(state: ClusterState, after: Task, moment: Moment) -> None:
     parent = state.tasks.get(after.parent_id) if after.parent_id else None
     if parent is not None and parent.task_id in state.families:
         _note_end_of_child(state, after)
+    if state.open_steps or state.approvals:
+        end_decisions(state, after, moment)
     if after.task_id in state.families:
         state.indexes.live_bytes -= state.families.pop(after.task_id).bytes_held
     if parent is not None and parent.wait is not None and parent.wait.reason is WaitReason.CHILD:
@@ -198,9 +202,21 @@ def wait_is_over(state: ClusterState, task: Task) -> bool:
     wait = task.wait
     if wait is None:
         return True
+    if wait.reason is WaitReason.IN_DOUBT:
+        return _is_decided(state, task, wait.name)
+    if wait.reason is WaitReason.APPROVAL and task.task_id in state.approvals:
+        approval = state.approvals[task.task_id].find(wait.name)
+        if approval is not None:
+            return approval.verdict is not Verdict.PENDING
     if wait.reason is WaitReason.CHILD:
         return _children_are_over(state, task, wait)
     return sum(signal.name == wait.name for signal in task.signals) > wait.seen
+
+
+def _is_decided(state: ClusterState, task: Task, key: str) -> bool:
+    held_open = state.open_steps.get(task.task_id)
+    step = held_open.find(key) if held_open is not None else None
+    return step is None or bool(step.decision)
 
 
 def _children_are_over(state: ClusterState, task: Task, wait: Wait) -> bool:

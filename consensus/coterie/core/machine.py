@@ -57,6 +57,7 @@ from coterie.core.commands import (
     TakeTokens,
 )
 from coterie.core.coordination import rules as coordination
+from coterie.core.decisions import rules as decision_rules
 from coterie.core.lifecycle import settle
 from coterie.core.llm.rules import RULES as LLM_RULES
 from coterie.core.nouns import evolve
@@ -141,6 +142,7 @@ RULES: dict[type, Rule] = {
     SetTenant: limit_rules.set_tenant,
     TakeTokens: limit_rules.take_tokens,
     AdvanceClock: limit_rules.advance,
+    **decision_rules.RULES,
     SpawnChild: child_rules.spawn,
     CancelChildren: child_rules.cancel_open,
     **LLM_RULES,

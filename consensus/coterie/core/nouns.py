@@ -48,6 +48,7 @@ class WaitReason(IntEnum):
     DELAYED = 14  # its start time lies ahead
     BACKOFF = 15  # the next attempt's time lies ahead
     PAUSE = 16  # somebody paused it
+    IN_DOUBT = 18  # nobody knows whether an effect of it happened; an operator decides
 
 
 class Priority(IntEnum):
@@ -158,6 +159,7 @@ class Step:
     attempt: int  # the attempt that completed it
     result: Data
     at_ms: int
+    beside: tuple[str, ...] = ()  # steps that attempt had asked for and not completed then
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from coterie.core.coordination.nouns import (
     TopicMessage,
 )
 from coterie.core.coordination.tables import look_ups_of
+from coterie.core.decisions.nouns import Approvals, Doubt, OpenSteps
 from coterie.core.families import Family
 from coterie.core.indexes import TaskIndexes
 from coterie.core.llm.state import LlmState
@@ -73,6 +74,7 @@ class Meta:
     kv_forgotten: int = 0  # up to this version, deleted keys are not known one by one any more
     message_position: int = 0  # of the newest message of any topic
     schedules_version: int = 0  # of the newest change of any schedule
+    doubts_total: int = 0  # steps that were in doubt, so far
     breakers_opened: int = 0  # how often any breaker opened
     audit_count: int = 0  # records of the audit log so far
     audit_head: bytes = b""  # the newest hash of their chain
@@ -112,6 +114,9 @@ class ClusterState:
     tokens: dict[str, Token] = field(default_factory=dict)
     users: dict[str, User] = field(default_factory=dict)
     skillbook: dict[str, SkillEntry] = field(default_factory=dict)  # by the name of the skill
+    open_steps: dict[TaskId, OpenSteps] = field(default_factory=dict)
+    doubts: OrderedDict[str, Doubt] = field(default_factory=OrderedDict)  # the newest is last
+    approvals: dict[TaskId, Approvals] = field(default_factory=dict)
     indexes: TaskIndexes = field(init=False, compare=False)
     outbox: list[Event] = field(default_factory=list, compare=False)  # drained by the shell per entry
     noted: list[AuditRecord] = field(default_factory=list, compare=False)  # likewise
@@ -189,6 +194,9 @@ class ClusterState:
             tokens=dict(self.tokens),
             users=dict(self.users),
             skillbook=dict(self.skillbook),
+            open_steps=dict(self.open_steps),
+            doubts=_image(self.doubts),
+            approvals=dict(self.approvals),
         )
 
 

@@ -85,6 +85,8 @@ class _WaitReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitReason
     """the next attempt's time, wait_until, lies ahead"""
     PAUSE: _WaitReason.ValueType  # 16
     """somebody paused it"""
+    IN_DOUBT: _WaitReason.ValueType  # 18
+    """nobody knows whether an effect of it happened; an operator decides"""
 
 class WaitReason(_WaitReason, metaclass=_WaitReasonEnumTypeWrapper):
     """Why a task that is not running does not run."""
@@ -115,6 +117,8 @@ BACKOFF: WaitReason.ValueType  # 15
 """the next attempt's time, wait_until, lies ahead"""
 PAUSE: WaitReason.ValueType  # 16
 """somebody paused it"""
+IN_DOUBT: WaitReason.ValueType  # 18
+"""nobody knows whether an effect of it happened; an operator decides"""
 Global___WaitReason: _TypeAlias = WaitReason  # noqa: Y015
 
 class _Priority:
