@@ -82,6 +82,7 @@ def state_hash(state: ClusterState) -> str:
         for record in records.values():  # the order is part of the state: what came first is forgotten first
             digest.update(canonical(record))
     for named in (
+        state.agents,
         state.limits,
         state.tenants,
         state.shares,

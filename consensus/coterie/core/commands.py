@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from coterie.core.access_commands import Called, CreateToken, DeleteUser, NoteCall, RevokeToken, SetUser
+from coterie.core.agentbook import AgentCommand
 from coterie.core.breaker_commands import EndProbe, ResetBreaker, TakeProbe, TripBreaker
 from coterie.core.child_commands import CancelChildren as CancelChildren
 from coterie.core.child_commands import SpawnChild as SpawnChild
@@ -343,6 +344,7 @@ Command = (
     | SetUser
     | DeleteUser
     | NoteCall
+    | AgentCommand
     | Called
     | SkillCommand
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 from coterie.core import (
     access_rules,
+    agent_rules,
     breaker_rules,
     child_rules,
     control_rules,
@@ -154,4 +155,5 @@ RULES: dict[type, Rule] = {
     Called: _called,
     **access_rules.RULES,
     **SKILL_RULES,
+    **agent_rules.RULES,
 }

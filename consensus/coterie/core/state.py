@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
 from coterie.core.access import Token, User
+from coterie.core.agentbook import AgentEntry
 from coterie.core.audit import AuditRecord
 from coterie.core.breakers import Breaker
 from coterie.core.coordination.look_ups import LookUps
@@ -113,6 +114,7 @@ class ClusterState:
     breakers: dict[str, Breaker] = field(default_factory=dict)  # that have been open
     tokens: dict[str, Token] = field(default_factory=dict)
     users: dict[str, User] = field(default_factory=dict)
+    agents: dict[str, AgentEntry] = field(default_factory=dict)
     skillbook: dict[str, SkillEntry] = field(default_factory=dict)  # by the name of the skill
     open_steps: dict[TaskId, OpenSteps] = field(default_factory=dict)
     doubts: OrderedDict[str, Doubt] = field(default_factory=OrderedDict)  # the newest is last
@@ -194,6 +196,7 @@ class ClusterState:
             tokens=dict(self.tokens),
             users=dict(self.users),
             skillbook=dict(self.skillbook),
+            agents=dict(self.agents),
             open_steps=dict(self.open_steps),
             doubts=_image(self.doubts),
             approvals=dict(self.approvals),

@@ -25,6 +25,7 @@ from coterie.core import nouns as n
 from coterie.core import quotas as q
 from coterie.core import skillbook as k
 from coterie.core.access_commands import Called
+from coterie.core.agentbook import TABLES as AGENT_TABLES
 from coterie.core.coordination.tables import TABLES
 from coterie.core.decisions import nouns as d
 from coterie.core.llm import nouns as l
@@ -280,7 +281,7 @@ def _more(state: ClusterState) -> Iterator[bytes]:
     breaker = codec_for(b.Breaker)
     yield from _slices(iter(state.breakers.values()), lambda s, x: breaker.fill(x, s.breakers.add()))
     yield from _slices(iter(state.shares.values()), lambda s, x: share.fill(x, s.shares.add()))
-    for name, record, _ in (*TABLES, *a.TABLES, *k.TABLES, *d.TABLES):
+    for name, record, _ in (*TABLES, *a.TABLES, *k.TABLES, *AGENT_TABLES, *d.TABLES):
         yield from _slices(iter(getattr(state, name).values()), partial(_add_record, name, codec_for(record)))
     yield from _slices(_family_parts(state), lambda s, x: part.fill(x, s.family_parts.add()), 1)
     yield from _llm(state.llm)
@@ -382,7 +383,7 @@ def _read_tables(state: ClusterState, piece: pb.StateSlice) -> None:
     for name, kind in LLM_TABLES.items():
         for message in getattr(piece, name):
             state.llm.restore(codec_for(kind).read(message))
-    for name, kind, key_of in (*TABLES, *a.TABLES, *k.TABLES, *d.TABLES):
+    for name, kind, key_of in (*TABLES, *a.TABLES, *k.TABLES, *AGENT_TABLES, *d.TABLES):
         table, codec = getattr(state, name), codec_for(kind)
         for record in map(codec.read, getattr(piece, name)):
             table[key_of(record)] = record
