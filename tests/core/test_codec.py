@@ -30,6 +30,7 @@ from coterie.core.nouns import (
     Task,
 )
 from coterie.core.quotas import Bucket, Limit, Share, Tenant
+from coterie.core.runs.run import NodeRun, RunHead, Taken
 from coterie.core.skillbook import SkillEntry, SkillPolicy, SkillRevision
 from coterie.core.state import FORMAT as STATE_FORMAT
 from coterie.core.state import ClusterState, Meta
@@ -73,6 +74,9 @@ COMMANDS = get_args(Command)
         SkillEntry,
         SkillRevision,
         SkillPolicy,
+        NodeRun,
+        RunHead,
+        Taken,
     ],
     ids=lambda r: r.__name__,
 )

@@ -97,7 +97,7 @@ def state_hash(state: ClusterState) -> str:
     for parent_id in sorted(state.families):
         for part in state.families[parent_id].parts(parent_id, PORTION):
             digest.update(canonical(part))
-    for part in chain(_llm_parts(state.llm), _coordination(state)):
+    for part in chain(_llm_parts(state.llm), _coordination(state), _runs(state)):
         digest.update(canonical(part))
     return digest.hexdigest()
 
@@ -117,6 +117,14 @@ def _llm_parts(llm: LlmState) -> Iterator[Any]:
     for named in (llm.budgets, llm.usage):
         for name in sorted(named):
             yield named[name]
+
+
+def _runs(state: ClusterState) -> Iterator[Any]:
+    for run_id in sorted(state.runs):
+        run = state.runs[run_id]
+        yield run.head
+        for name in sorted(run.nodes):
+            yield run.nodes[name]
 
 
 def _coordination(state: ClusterState) -> Iterator[Any]:

@@ -37,6 +37,7 @@ from coterie.core.nouns import (
     WaitReason,
 )
 from coterie.core.quotas import Limit, Tenant
+from coterie.core.runs.commands import AddNodes, RunWorkflow
 from coterie.core.skill_commands import SkillCommand
 from coterie.core.submit_command import SubmitTask as SubmitTask
 
@@ -347,6 +348,8 @@ Command = (
     | AgentCommand
     | Called
     | SkillCommand
+    | RunWorkflow
+    | AddNodes
 )
 
 

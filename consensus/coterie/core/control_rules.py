@@ -87,6 +87,8 @@ def resume(state: ClusterState, command: ResumeTask, moment: Moment) -> Outcome:
             else evolve(task, state=TaskState.PENDING, wait=None)
         )
         change_task(state, task, evolve(to, pause_reason=""), moment, "resumed")
+        if task.task_id in state.runs:
+            state.note_run(task.task_id, "resumed")
         return Accepted(task.task_id)
     if task.pause_requested:
         change_task(state, task, evolve(task, pause_requested=False, pause_reason=""), moment, "resumed")
@@ -107,7 +109,9 @@ def signal(state: ClusterState, command: SignalTask, moment: Moment) -> Outcome:
     held_now = task.bytes_held + signal_bytes(command.payload.inline)
     after = evolve(task, signals=(*task.signals, told), bytes_held=held_now)
     after = change_task(state, task, after, moment, "signal", command.name)
-    if after.wait is not None:
+    if after.task_id in state.runs:
+        state.note_run(after.task_id, "signal")
+    elif after.wait is not None:
         wake_if_over(state, after, moment)
     return Accepted(task.task_id)
 

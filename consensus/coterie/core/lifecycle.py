@@ -22,6 +22,7 @@ from coterie.core.nouns import (
     WaitReason,
     evolve,
 )
+from coterie.core.runs.table import closed
 from coterie.core.state import ClusterState, Moment, held
 from coterie.core.transitions import HELD, TERMINAL, is_legal
 
@@ -54,6 +55,8 @@ def change_task(
 
 def _finish(state: ClusterState, before: Task, after: Task, moment: Moment, event: str, detail: str) -> Task:
     after = evolve(after, finished_at_ms=moment.at_ms)
+    if after.task_id in state.runs:
+        after = closed(state.runs.pop(after.task_id), after)
     del state.tasks[after.task_id]
     if after.task_id in state.llm.calls:
         close_task(state.llm, after.task_id, moment.at_ms)
@@ -132,6 +135,8 @@ def _tell_family(state: ClusterState, after: Task, moment: Moment) -> None:
     """Children do not outlive a parent that did not succeed; a parent may have waited for this one."""
     if after.state is not TaskState.SUCCEEDED and state.indexes.children_of(after.task_id):
         note_end(state, after.task_id, f"its parent ended as {after.state.name}")
+    if after.parent_id in state.runs:
+        state.note_run(after.parent_id, "ended", after)
     parent = state.tasks.get(after.parent_id) if after.parent_id else None
     if parent is not None and parent.task_id in state.families:
         _note_end_of_child(state, after)
@@ -177,6 +182,10 @@ def cancel_task(state: ClusterState, task: Task, reason: str, moment: Moment) ->
     if task.cancel_requested or task.task_id not in state.tasks:
         return
     after = evolve(task, cancel_requested=True, cancel_reason=reason)
+    if task.task_id in state.runs:  # it ends when its nodes have
+        change_task(state, task, after, moment, "cancel_requested", reason)
+        state.note_run(task.task_id, "cancel")
+        return
     if task.state in HELD:
         change_task(state, task, after, moment, "cancel_requested", reason)
         note_end(

@@ -62,6 +62,9 @@ from coterie.core.decisions import rules as decision_rules
 from coterie.core.lifecycle import settle
 from coterie.core.llm.rules import RULES as LLM_RULES
 from coterie.core.nouns import evolve
+from coterie.core.runs import rules as run_rules
+from coterie.core.runs.commands import AddNodes, RunWorkflow
+from coterie.core.runs.follow_up import follow_up
 from coterie.core.skill_rules import RULES as SKILL_RULES
 from coterie.core.state import ClusterState, Moment
 
@@ -80,6 +83,8 @@ def apply(state: ClusterState, command: Command, moment: Moment) -> Outcome:
     outcome = rule(state, command, moment)
     if state.ended_parents:
         settle(state, moment)
+    if state.run_news:
+        follow_up(state, moment)
     if state.ended_holders:
         coordination.on_end(state, moment)
     return outcome
@@ -152,6 +157,8 @@ RULES: dict[type, Rule] = {
     TakeProbe: breaker_rules.take_probe,
     EndProbe: breaker_rules.end_probe,
     ResetBreaker: breaker_rules.reset,
+    RunWorkflow: run_rules.run_workflow,
+    AddNodes: run_rules.add_nodes,
     Called: _called,
     **access_rules.RULES,
     **SKILL_RULES,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from coterie.core.commands import Accepted, ExpireTask, FailAttempt, Outcome, Rejected, ReleaseTask
 from coterie.core.lifecycle import (
     SIGNAL_OVERHEAD_BYTES,
@@ -169,6 +171,11 @@ def expire(state: ClusterState, command: ExpireTask, moment: Moment) -> Outcome:
 def _expire_task(state: ClusterState, task: Task, moment: Moment) -> Outcome:
     if not task.deadline_at_ms or moment.at_ms < task.deadline_at_ms:
         return Rejected("NOT_DUE", "the deadline has not passed")
+    if task.task_id in state.runs:  # it ends when its nodes have; the new wait moves it in the look-ups
+        wait = replace(task.wait) if task.wait is not None else None
+        change_task(state, task, evolve(task, deadline_at_ms=0, wait=wait), moment, "deadline")
+        state.note_run(task.task_id, "deadline")
+        return Accepted(task.task_id)
     error = TaskError("DEADLINE", "the task's deadline passed", retryable=False)
     after = evolve(task, state=TaskState.TIMED_OUT, error=error)
     change_task(state, task, after, moment, "timed_out", error.message)
@@ -193,6 +200,9 @@ def _expire_wait(state: ClusterState, task: Task, moment: Moment) -> Outcome:
         return Rejected("NOT_WAITING", f"the task is {task.state.name}")
     if not wait.until_ms or moment.at_ms < wait.until_ms:
         return Rejected("NOT_DUE", "the wait has not run out")
+    if task.task_id in state.runs:
+        state.note_run(task.task_id, "tick")
+        return Accepted(task.task_id)
     if wait.reason is WaitReason.BUDGET:  # nobody told it anything: it asks the budget again
         change_task(state, task, to_queue(state, task, wait=None), moment, "woken")
         return Accepted(task.task_id)

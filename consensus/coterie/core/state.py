@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
@@ -42,6 +42,7 @@ from coterie.core.nouns import (
 )
 from coterie.core.outcomes import Outcomes
 from coterie.core.quotas import Bucket, Limit, Share, Tenant
+from coterie.core.runs.run import Run
 from coterie.core.skillbook import SkillEntry
 from coterie.core.steplog import StepLog
 
@@ -112,6 +113,7 @@ class ClusterState:
     groups: dict[str, ConsumerGroup] = field(default_factory=dict)
     answers: OrderedDict[str, Answer] = field(default_factory=OrderedDict)
     breakers: dict[str, Breaker] = field(default_factory=dict)  # that have been open
+    runs: dict[TaskId, Run] = field(default_factory=dict)  # of workflows, by their tasks
     tokens: dict[str, Token] = field(default_factory=dict)
     users: dict[str, User] = field(default_factory=dict)
     agents: dict[str, AgentEntry] = field(default_factory=dict)
@@ -124,6 +126,8 @@ class ClusterState:
     noted: list[AuditRecord] = field(default_factory=list, compare=False)  # likewise
     ended_parents: list[tuple[TaskId, str]] = field(default_factory=list, compare=False)  # see settle
     ended_holders: list[TaskId] = field(default_factory=list, compare=False)  # of locks
+    run_news: deque[tuple[TaskId, str, Task | None]] = field(default_factory=deque, compare=False)
+    run_work: int = field(default=0, compare=False)  # done for runs in this entry: see runs.walk
     coordination: LookUps = field(init=False, compare=False)
     outcomes: Outcomes = field(default_factory=Outcomes, compare=False)  # what this replica saw fail lately
 
@@ -131,6 +135,10 @@ class ClusterState:
         self.indexes = TaskIndexes(self.limits, self.buckets)
         self.indexes.queue.set_ageing(self.meta.policy.ageing_ms)
         self.coordination = look_ups_of(self)
+
+    def note_run(self, run_id: TaskId, what: str, child: Task | None = None) -> None:
+        """Something has happened to a run: it is visited before the entry is done. See runs.follow_up."""
+        self.run_news.append((run_id, what, child))
 
     def task(self, task_id: TaskId) -> Task | None:
         """A live or recently finished task."""
@@ -193,6 +201,7 @@ class ClusterState:
             groups=dict(self.groups),
             answers=_image(self.answers),
             breakers=dict(self.breakers),
+            runs={task_id: run.view() for task_id, run in self.runs.items()},
             tokens=dict(self.tokens),
             users=dict(self.users),
             skillbook=dict(self.skillbook),

@@ -13,9 +13,11 @@ from coterie.core.nouns import (
     Task,
     TaskId,
     TaskState,
+    Wait,
     evolve,
     make,
 )
+from coterie.core.runs.run import WORKFLOW
 from coterie.core.skillbook import pinned, refusal
 from coterie.core.state import ClusterState, Moment, held
 from coterie.core.steplog import StepLog
@@ -26,24 +28,42 @@ PERCENT = 100
 
 
 def submit(state: ClusterState, command: SubmitTask, moment: Moment) -> Outcome:
+    answer = admit(state, command, moment)
+    return answer if answer is not None else Accepted(create(state, command, moment).task_id)
+
+
+def admit(state: ClusterState, command: SubmitTask, moment: Moment, more_bytes: int = 0) -> Outcome | None:
+    """Why no new task is made, or which one was; None, and the request id is taken, when it may be made."""
     known = _answered(state, command.tenant, command.request_id, command.digest)
     if known is not None:
         return known
     if state.task(command.task_id) is not None:
         return Rejected("TASK_EXISTS", f"task {command.task_id} exists already")
-    refused = (
-        _orphan(state, command) or full(state, command.tenant, _bytes(command)) or _unskilled(state, command)
-    )
+    more_bytes += _bytes(command)
+    refused = _orphan(state, command) or full(state, command.tenant, more_bytes) or unskilled(state, command)
     if refused is not None:
         return refused
     _remember(state, command.tenant, command.request_id, command.digest, command.task_id, moment)
-    return Accepted(create(state, command, moment).task_id)
+    return None
 
 
-def create(state: ClusterState, command: SubmitTask, moment: Moment, detail: str = "") -> Task:
+def create(
+    state: ClusterState,
+    command: SubmitTask,
+    moment: Moment,
+    detail: str = "",
+    *,
+    wait: Wait | None = None,
+    more_bytes: int = 0,
+) -> Task:
     """Put the task in the queue, as any rule may that makes tasks: whether it may be there is the caller's to
-    decide before (see `full`), and that no task has its id."""
-    task = _enter(state, _new_task(state, command, moment.at_ms), command.steps)
+    decide before (see `full`), and that no task has its id. With a `wait` no node ever gets it: it is the
+    state machine's own, which ends it, and may hold `more_bytes` for it."""
+    task = _new_task(state, command, moment.at_ms)
+    if wait is not None:
+        held_now = task.bytes_held + more_bytes
+        task = evolve(task, state=TaskState.WAITING, wait=wait, bytes_held=held_now)
+    task = _enter(state, task, command.steps)
     state.outbox.append(Event("submitted", task, moment.index, moment.at_ms, detail))
     return task
 
@@ -104,7 +124,7 @@ def _orphan(state: ClusterState, command: SubmitTask) -> Rejected | None:
     return None
 
 
-def _unskilled(state: ClusterState, command: SubmitTask) -> Rejected | None:
+def unskilled(state: ClusterState, command: SubmitTask) -> Rejected | None:
     entry = state.skillbook.get(command.type)
     if entry is None:
         return None
@@ -223,6 +243,8 @@ def _no_source(state: ClusterState, task_id: TaskId) -> Rejected:
 def _replay_refused(
     state: ClusterState, command: ReplayTask, source: Task, steps: tuple[Step, ...]
 ) -> Rejected | None:
+    if source.type == WORKFLOW:
+        return Rejected("IS_A_RUN", f"task {source.task_id} is a run of a workflow; retry it as one")
     if source.state is TaskState.SUCCEEDED or source.state not in TERMINAL:
         return Rejected("TASK_SUCCEEDED", f"task {source.task_id} has succeeded; submit a new one")
     if state.task(command.new_task_id) is not None or not command.new_task_id:

@@ -30,6 +30,7 @@ from coterie.core.coordination.tables import TABLES
 from coterie.core.decisions import nouns as d
 from coterie.core.llm import nouns as l
 from coterie.core.llm.state import LlmState
+from coterie.core.runs.run import NodeRun, Run, RunHead
 from coterie.core.state import FORMAT as STATE_FORMAT
 from coterie.core.state import ClusterState, Meta
 from coterie.core.steplog import StepLog
@@ -283,6 +284,12 @@ def _more(state: ClusterState) -> Iterator[bytes]:
     yield from _slices(iter(state.shares.values()), lambda s, x: share.fill(x, s.shares.add()))
     for name, record, _ in (*TABLES, *a.TABLES, *k.TABLES, *AGENT_TABLES, *d.TABLES):
         yield from _slices(iter(getattr(state, name).values()), partial(_add_record, name, codec_for(record)))
+    head, node_run = codec_for(RunHead), codec_for(NodeRun)
+    records = (record for run in state.runs.values() for record in run.nodes.values())
+    yield from _slices(
+        (run.head for run in state.runs.values()), lambda s, x: head.fill(x, s.run_heads.add())
+    )
+    yield from _slices(records, lambda s, x: node_run.fill(x, s.node_runs.add()))
     yield from _slices(_family_parts(state), lambda s, x: part.fill(x, s.family_parts.add()), 1)
     yield from _llm(state.llm)
 
@@ -376,6 +383,10 @@ def _read_more(state: ClusterState, piece: pb.StateSlice) -> None:
         state.shares[share.tenant] = share
     for part in (codec_for(f.FamilyPart).read(message) for message in piece.family_parts):
         state.families.setdefault(part.parent_id, f.Family()).add(part)
+    for run_head in (codec_for(RunHead).read(message) for message in piece.run_heads):
+        state.runs[run_head.run_id] = Run(run_head)
+    for node_run in (codec_for(NodeRun).read(message) for message in piece.node_runs):
+        state.runs[node_run.run_id].nodes[node_run.node_id] = node_run
     _read_tables(state, piece)
 
 

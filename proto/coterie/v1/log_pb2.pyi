@@ -3042,6 +3042,179 @@ class Approvals(_message.Message):
 Global___Approvals: _TypeAlias = Approvals  # noqa: Y015
 
 @_typing.final
+class RunWorkflow(_message.Message):
+    """Runs of workflows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBMIT_FIELD_NUMBER: _builtins.int
+    GRAPH_FIELD_NUMBER: _builtins.int
+    graph: _builtins.bytes
+    @_builtins.property
+    def submit(self) -> Global___SubmitTask: ...
+    def __init__(
+        self,
+        *,
+        submit: Global___SubmitTask | None = ...,
+        graph: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["submit", b"submit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["graph", b"graph", "submit", b"submit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunWorkflow: _TypeAlias = RunWorkflow  # noqa: Y015
+
+@_typing.final
+class AddNodes(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    nodes: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        nodes: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nodes", b"nodes", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddNodes: _TypeAlias = AddNodes  # noqa: Y015
+
+@_typing.final
+class Taken(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    count: _builtins.int
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Taken: _TypeAlias = Taken  # noqa: Y015
+
+@_typing.final
+class RunHead(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    GRAPH_FIELD_NUMBER: _builtins.int
+    GROWN_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    ENDS_AS_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    TAKEN_FIELD_NUMBER: _builtins.int
+    UNDO_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    graph: _builtins.bytes
+    phase: _builtins.int
+    ends_as: _builtins.int
+    code: _builtins.str
+    message: _builtins.str
+    @_builtins.property
+    def grown(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    @_builtins.property
+    def taken(self) -> _containers.RepeatedCompositeFieldContainer[Global___Taken]: ...
+    @_builtins.property
+    def undo(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        graph: _builtins.bytes = ...,
+        grown: _abc.Iterable[_builtins.bytes] | None = ...,
+        phase: _builtins.int = ...,
+        ends_as: _builtins.int = ...,
+        code: _builtins.str = ...,
+        message: _builtins.str = ...,
+        taken: _abc.Iterable[Global___Taken] | None = ...,
+        undo: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "ends_as", b"ends_as", "graph", b"graph", "grown", b"grown", "message", b"message", "phase", b"phase", "run_id", b"run_id", "taken", b"taken", "undo", b"undo"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunHead: _TypeAlias = RunHead  # noqa: Y015
+
+@_typing.final
+class NodeRun(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    ISSUED_FIELD_NUMBER: _builtins.int
+    LIVE_FIELD_NUMBER: _builtins.int
+    SUCCEEDED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    SINCE_MS_FIELD_NUMBER: _builtins.int
+    UNTIL_MS_FIELD_NUMBER: _builtins.int
+    ENDED_AT_MS_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    node_id: _builtins.str
+    state: _builtins.int
+    total: _builtins.int
+    issued: _builtins.int
+    live: _builtins.int
+    succeeded: _builtins.int
+    failed: _builtins.int
+    since_ms: _builtins.int
+    until_ms: _builtins.int
+    ended_at_ms: _builtins.int
+    outcome: _builtins.str
+    code: _builtins.str
+    message: _builtins.str
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        node_id: _builtins.str = ...,
+        state: _builtins.int = ...,
+        total: _builtins.int = ...,
+        issued: _builtins.int = ...,
+        live: _builtins.int = ...,
+        succeeded: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        since_ms: _builtins.int = ...,
+        until_ms: _builtins.int = ...,
+        ended_at_ms: _builtins.int = ...,
+        outcome: _builtins.str = ...,
+        code: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "ended_at_ms", b"ended_at_ms", "failed", b"failed", "issued", b"issued", "live", b"live", "message", b"message", "node_id", b"node_id", "outcome", b"outcome", "run_id", b"run_id", "since_ms", b"since_ms", "state", b"state", "succeeded", b"succeeded", "total", b"total", "until_ms", b"until_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeRun: _TypeAlias = NodeRun  # noqa: Y015
+
+@_typing.final
 class Command(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -3124,6 +3297,8 @@ class Command(_message.Message):
     APPLY_AGENT_FIELD_NUMBER: _builtins.int
     ROLL_BACK_AGENT_FIELD_NUMBER: _builtins.int
     REMOVE_AGENT_FIELD_NUMBER: _builtins.int
+    RUN_WORKFLOW_FIELD_NUMBER: _builtins.int
+    ADD_NODES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def configure_cluster(self) -> Global___ConfigureCluster: ...
     @_builtins.property
@@ -3282,6 +3457,10 @@ class Command(_message.Message):
     def roll_back_agent(self) -> Global___RollBackAgent: ...
     @_builtins.property
     def remove_agent(self) -> Global___RemoveAgent: ...
+    @_builtins.property
+    def run_workflow(self) -> Global___RunWorkflow: ...
+    @_builtins.property
+    def add_nodes(self) -> Global___AddNodes: ...
     def __init__(
         self,
         *,
@@ -3364,12 +3543,14 @@ class Command(_message.Message):
         apply_agent: Global___ApplyAgent | None = ...,
         roll_back_agent: Global___RollBackAgent | None = ...,
         remove_agent: Global___RemoveAgent | None = ...,
+        run_workflow: Global___RunWorkflow | None = ...,
+        add_nodes: Global___AddNodes | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack_messages", b"ack_messages", "acquire_lock", b"acquire_lock", "advance_clock", b"advance_clock", "apply_agent", b"apply_agent", "apply_schedule", b"apply_schedule", "ask_approval", b"ask_approval", "assign_task", b"assign_task", "begin_leadership", b"begin_leadership", "begin_llm_call", b"begin_llm_call", "begin_step", b"begin_step", "called", b"called", "cancel_children", b"cancel_children", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "create_token", b"create_token", "decide_skill", b"decide_skill", "delete_group", b"delete_group", "delete_key", b"delete_key", "delete_limit", b"delete_limit", "delete_llm_budget", b"delete_llm_budget", "delete_schedule", b"delete_schedule", "delete_topic", b"delete_topic", "delete_user", b"delete_user", "end_probe", b"end_probe", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "fetch_messages", b"fetch_messages", "finish_task", b"finish_task", "fire_schedule", b"fire_schedule", "forget_node", b"forget_node", "mark_node", b"mark_node", "note_call", b"note_call", "note_llm_handle", b"note_llm_handle", "pause_schedule", b"pause_schedule", "pause_task", b"pause_task", "publish_message", b"publish_message", "publish_skill", b"publish_skill", "purge_dead_letters", b"purge_dead_letters", "put_key", b"put_key", "record_step", b"record_step", "register_node", b"register_node", "release_lock", b"release_lock", "release_task", b"release_task", "remove_agent", b"remove_agent", "remove_skill", b"remove_skill", "renew_lock", b"renew_lock", "replay_task", b"replay_task", "report_progress", b"report_progress", "reset_breaker", b"reset_breaker", "resolve_approval", b"resolve_approval", "resolve_step", b"resolve_step", "resume_task", b"resume_task", "retry_task", b"retry_task", "revoke_token", b"revoke_token", "roll_back_agent", b"roll_back_agent", "roll_back_skill", b"roll_back_skill", "route_skill", b"route_skill", "run_schedule", b"run_schedule", "save_checkpoint", b"save_checkpoint", "seek_group", b"seek_group", "set_drain", b"set_drain", "set_group", b"set_group", "set_limit", b"set_limit", "set_llm_budget", b"set_llm_budget", "set_skill_policy", b"set_skill_policy", "set_tenant", b"set_tenant", "set_topic", b"set_topic", "set_user", b"set_user", "settle_llm_call", b"settle_llm_call", "signal_task", b"signal_task", "spawn_child", b"spawn_child", "start_task", b"start_task", "submit_task", b"submit_task", "suspend_task", b"suspend_task", "take_probe", b"take_probe", "take_tokens", b"take_tokens", "trip_breaker", b"trip_breaker", "withdraw_step", b"withdraw_step"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack_messages", b"ack_messages", "acquire_lock", b"acquire_lock", "add_nodes", b"add_nodes", "advance_clock", b"advance_clock", "apply_agent", b"apply_agent", "apply_schedule", b"apply_schedule", "ask_approval", b"ask_approval", "assign_task", b"assign_task", "begin_leadership", b"begin_leadership", "begin_llm_call", b"begin_llm_call", "begin_step", b"begin_step", "called", b"called", "cancel_children", b"cancel_children", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "create_token", b"create_token", "decide_skill", b"decide_skill", "delete_group", b"delete_group", "delete_key", b"delete_key", "delete_limit", b"delete_limit", "delete_llm_budget", b"delete_llm_budget", "delete_schedule", b"delete_schedule", "delete_topic", b"delete_topic", "delete_user", b"delete_user", "end_probe", b"end_probe", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "fetch_messages", b"fetch_messages", "finish_task", b"finish_task", "fire_schedule", b"fire_schedule", "forget_node", b"forget_node", "mark_node", b"mark_node", "note_call", b"note_call", "note_llm_handle", b"note_llm_handle", "pause_schedule", b"pause_schedule", "pause_task", b"pause_task", "publish_message", b"publish_message", "publish_skill", b"publish_skill", "purge_dead_letters", b"purge_dead_letters", "put_key", b"put_key", "record_step", b"record_step", "register_node", b"register_node", "release_lock", b"release_lock", "release_task", b"release_task", "remove_agent", b"remove_agent", "remove_skill", b"remove_skill", "renew_lock", b"renew_lock", "replay_task", b"replay_task", "report_progress", b"report_progress", "reset_breaker", b"reset_breaker", "resolve_approval", b"resolve_approval", "resolve_step", b"resolve_step", "resume_task", b"resume_task", "retry_task", b"retry_task", "revoke_token", b"revoke_token", "roll_back_agent", b"roll_back_agent", "roll_back_skill", b"roll_back_skill", "route_skill", b"route_skill", "run_schedule", b"run_schedule", "run_workflow", b"run_workflow", "save_checkpoint", b"save_checkpoint", "seek_group", b"seek_group", "set_drain", b"set_drain", "set_group", b"set_group", "set_limit", b"set_limit", "set_llm_budget", b"set_llm_budget", "set_skill_policy", b"set_skill_policy", "set_tenant", b"set_tenant", "set_topic", b"set_topic", "set_user", b"set_user", "settle_llm_call", b"settle_llm_call", "signal_task", b"signal_task", "spawn_child", b"spawn_child", "start_task", b"start_task", "submit_task", b"submit_task", "suspend_task", b"suspend_task", "take_probe", b"take_probe", "take_tokens", b"take_tokens", "trip_breaker", b"trip_breaker", "withdraw_step", b"withdraw_step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_messages", b"ack_messages", "acquire_lock", b"acquire_lock", "advance_clock", b"advance_clock", "apply_agent", b"apply_agent", "apply_schedule", b"apply_schedule", "ask_approval", b"ask_approval", "assign_task", b"assign_task", "begin_leadership", b"begin_leadership", "begin_llm_call", b"begin_llm_call", "begin_step", b"begin_step", "called", b"called", "cancel_children", b"cancel_children", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "create_token", b"create_token", "decide_skill", b"decide_skill", "delete_group", b"delete_group", "delete_key", b"delete_key", "delete_limit", b"delete_limit", "delete_llm_budget", b"delete_llm_budget", "delete_schedule", b"delete_schedule", "delete_topic", b"delete_topic", "delete_user", b"delete_user", "end_probe", b"end_probe", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "fetch_messages", b"fetch_messages", "finish_task", b"finish_task", "fire_schedule", b"fire_schedule", "forget_node", b"forget_node", "mark_node", b"mark_node", "note_call", b"note_call", "note_llm_handle", b"note_llm_handle", "pause_schedule", b"pause_schedule", "pause_task", b"pause_task", "publish_message", b"publish_message", "publish_skill", b"publish_skill", "purge_dead_letters", b"purge_dead_letters", "put_key", b"put_key", "record_step", b"record_step", "register_node", b"register_node", "release_lock", b"release_lock", "release_task", b"release_task", "remove_agent", b"remove_agent", "remove_skill", b"remove_skill", "renew_lock", b"renew_lock", "replay_task", b"replay_task", "report_progress", b"report_progress", "reset_breaker", b"reset_breaker", "resolve_approval", b"resolve_approval", "resolve_step", b"resolve_step", "resume_task", b"resume_task", "retry_task", b"retry_task", "revoke_token", b"revoke_token", "roll_back_agent", b"roll_back_agent", "roll_back_skill", b"roll_back_skill", "route_skill", b"route_skill", "run_schedule", b"run_schedule", "save_checkpoint", b"save_checkpoint", "seek_group", b"seek_group", "set_drain", b"set_drain", "set_group", b"set_group", "set_limit", b"set_limit", "set_llm_budget", b"set_llm_budget", "set_skill_policy", b"set_skill_policy", "set_tenant", b"set_tenant", "set_topic", b"set_topic", "set_user", b"set_user", "settle_llm_call", b"settle_llm_call", "signal_task", b"signal_task", "spawn_child", b"spawn_child", "start_task", b"start_task", "submit_task", b"submit_task", "suspend_task", b"suspend_task", "take_probe", b"take_probe", "take_tokens", b"take_tokens", "trip_breaker", b"trip_breaker", "withdraw_step", b"withdraw_step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_messages", b"ack_messages", "acquire_lock", b"acquire_lock", "add_nodes", b"add_nodes", "advance_clock", b"advance_clock", "apply_agent", b"apply_agent", "apply_schedule", b"apply_schedule", "ask_approval", b"ask_approval", "assign_task", b"assign_task", "begin_leadership", b"begin_leadership", "begin_llm_call", b"begin_llm_call", "begin_step", b"begin_step", "called", b"called", "cancel_children", b"cancel_children", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "create_token", b"create_token", "decide_skill", b"decide_skill", "delete_group", b"delete_group", "delete_key", b"delete_key", "delete_limit", b"delete_limit", "delete_llm_budget", b"delete_llm_budget", "delete_schedule", b"delete_schedule", "delete_topic", b"delete_topic", "delete_user", b"delete_user", "end_probe", b"end_probe", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "fetch_messages", b"fetch_messages", "finish_task", b"finish_task", "fire_schedule", b"fire_schedule", "forget_node", b"forget_node", "mark_node", b"mark_node", "note_call", b"note_call", "note_llm_handle", b"note_llm_handle", "pause_schedule", b"pause_schedule", "pause_task", b"pause_task", "publish_message", b"publish_message", "publish_skill", b"publish_skill", "purge_dead_letters", b"purge_dead_letters", "put_key", b"put_key", "record_step", b"record_step", "register_node", b"register_node", "release_lock", b"release_lock", "release_task", b"release_task", "remove_agent", b"remove_agent", "remove_skill", b"remove_skill", "renew_lock", b"renew_lock", "replay_task", b"replay_task", "report_progress", b"report_progress", "reset_breaker", b"reset_breaker", "resolve_approval", b"resolve_approval", "resolve_step", b"resolve_step", "resume_task", b"resume_task", "retry_task", b"retry_task", "revoke_token", b"revoke_token", "roll_back_agent", b"roll_back_agent", "roll_back_skill", b"roll_back_skill", "route_skill", b"route_skill", "run_schedule", b"run_schedule", "run_workflow", b"run_workflow", "save_checkpoint", b"save_checkpoint", "seek_group", b"seek_group", "set_drain", b"set_drain", "set_group", b"set_group", "set_limit", b"set_limit", "set_llm_budget", b"set_llm_budget", "set_skill_policy", b"set_skill_policy", "set_tenant", b"set_tenant", "set_topic", b"set_topic", "set_user", b"set_user", "settle_llm_call", b"settle_llm_call", "signal_task", b"signal_task", "spawn_child", b"spawn_child", "start_task", b"start_task", "submit_task", b"submit_task", "suspend_task", b"suspend_task", "take_probe", b"take_probe", "take_tokens", b"take_tokens", "trip_breaker", b"trip_breaker", "withdraw_step", b"withdraw_step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["configure_cluster", "submit_task", "assign_task", "start_task", "record_step", "save_checkpoint", "report_progress", "finish_task", "fail_attempt", "release_task", "cancel_task", "confirm_cancel", "expire_task", "register_node", "mark_node", "set_drain", "begin_leadership", "forget_node", "pause_task", "resume_task", "signal_task", "suspend_task", "retry_task", "replay_task", "purge_dead_letters", "set_limit", "delete_limit", "set_tenant", "take_tokens", "advance_clock", "spawn_child", "cancel_children", "begin_step", "withdraw_step", "resolve_step", "ask_approval", "resolve_approval", "begin_llm_call", "note_llm_handle", "settle_llm_call", "set_llm_budget", "delete_llm_budget", "acquire_lock", "renew_lock", "release_lock", "put_key", "delete_key", "set_topic", "delete_topic", "publish_message", "set_group", "delete_group", "fetch_messages", "ack_messages", "seek_group", "apply_schedule", "delete_schedule", "pause_schedule", "fire_schedule", "run_schedule", "trip_breaker", "take_probe", "end_probe", "reset_breaker", "create_token", "revoke_token", "set_user", "delete_user", "note_call", "called", "publish_skill", "decide_skill", "route_skill", "roll_back_skill", "remove_skill", "set_skill_policy", "apply_agent", "roll_back_agent", "remove_agent"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["configure_cluster", "submit_task", "assign_task", "start_task", "record_step", "save_checkpoint", "report_progress", "finish_task", "fail_attempt", "release_task", "cancel_task", "confirm_cancel", "expire_task", "register_node", "mark_node", "set_drain", "begin_leadership", "forget_node", "pause_task", "resume_task", "signal_task", "suspend_task", "retry_task", "replay_task", "purge_dead_letters", "set_limit", "delete_limit", "set_tenant", "take_tokens", "advance_clock", "spawn_child", "cancel_children", "begin_step", "withdraw_step", "resolve_step", "ask_approval", "resolve_approval", "begin_llm_call", "note_llm_handle", "settle_llm_call", "set_llm_budget", "delete_llm_budget", "acquire_lock", "renew_lock", "release_lock", "put_key", "delete_key", "set_topic", "delete_topic", "publish_message", "set_group", "delete_group", "fetch_messages", "ack_messages", "seek_group", "apply_schedule", "delete_schedule", "pause_schedule", "fire_schedule", "run_schedule", "trip_breaker", "take_probe", "end_probe", "reset_breaker", "create_token", "revoke_token", "set_user", "delete_user", "note_call", "called", "publish_skill", "decide_skill", "route_skill", "roll_back_skill", "remove_skill", "set_skill_policy", "apply_agent", "roll_back_agent", "remove_agent", "run_workflow", "add_nodes"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -4340,6 +4521,8 @@ class StateSlice(_message.Message):
     GROUPS_FIELD_NUMBER: _builtins.int
     ANSWERS_FIELD_NUMBER: _builtins.int
     BREAKERS_FIELD_NUMBER: _builtins.int
+    RUN_HEADS_FIELD_NUMBER: _builtins.int
+    NODE_RUNS_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
     USERS_FIELD_NUMBER: _builtins.int
     SKILLBOOK_FIELD_NUMBER: _builtins.int
@@ -4405,6 +4588,10 @@ class StateSlice(_message.Message):
     @_builtins.property
     def breakers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Breaker]: ...
     @_builtins.property
+    def run_heads(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunHead]: ...
+    @_builtins.property
+    def node_runs(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeRun]: ...
+    @_builtins.property
     def tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___Token]: ...
     @_builtins.property
     def users(self) -> _containers.RepeatedCompositeFieldContainer[Global___User]: ...
@@ -4445,6 +4632,8 @@ class StateSlice(_message.Message):
         groups: _abc.Iterable[Global___ConsumerGroup] | None = ...,
         answers: _abc.Iterable[Global___Answer] | None = ...,
         breakers: _abc.Iterable[Global___Breaker] | None = ...,
+        run_heads: _abc.Iterable[Global___RunHead] | None = ...,
+        node_runs: _abc.Iterable[Global___NodeRun] | None = ...,
         tokens: _abc.Iterable[Global___Token] | None = ...,
         users: _abc.Iterable[Global___User] | None = ...,
         skillbook: _abc.Iterable[Global___SkillEntry] | None = ...,
@@ -4452,7 +4641,7 @@ class StateSlice(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "anchors", b"anchors", "answers", b"answers", "approvals", b"approvals", "breakers", b"breakers", "buckets", b"buckets", "dead_letters", b"dead_letters", "doubts", b"doubts", "family_parts", b"family_parts", "finished", b"finished", "groups", b"groups", "kv", b"kv", "limits", b"limits", "llm_accounts", b"llm_accounts", "llm_budgets", b"llm_budgets", "llm_cache", b"llm_cache", "llm_calls", b"llm_calls", "llm_doubtful", b"llm_doubtful", "llm_usage", b"llm_usage", "locks", b"locks", "messages", b"messages", "meta", b"meta", "nodes", b"nodes", "open_steps", b"open_steps", "requests", b"requests", "schedules", b"schedules", "shares", b"shares", "skillbook", b"skillbook", "tasks", b"tasks", "tenants", b"tenants", "tokens", b"tokens", "tombstones", b"tombstones", "topics", b"topics", "users", b"users"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "anchors", b"anchors", "answers", b"answers", "approvals", b"approvals", "breakers", b"breakers", "buckets", b"buckets", "dead_letters", b"dead_letters", "doubts", b"doubts", "family_parts", b"family_parts", "finished", b"finished", "groups", b"groups", "kv", b"kv", "limits", b"limits", "llm_accounts", b"llm_accounts", "llm_budgets", b"llm_budgets", "llm_cache", b"llm_cache", "llm_calls", b"llm_calls", "llm_doubtful", b"llm_doubtful", "llm_usage", b"llm_usage", "locks", b"locks", "messages", b"messages", "meta", b"meta", "node_runs", b"node_runs", "nodes", b"nodes", "open_steps", b"open_steps", "requests", b"requests", "run_heads", b"run_heads", "schedules", b"schedules", "shares", b"shares", "skillbook", b"skillbook", "tasks", b"tasks", "tenants", b"tenants", "tokens", b"tokens", "tombstones", b"tombstones", "topics", b"topics", "users", b"users"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
