@@ -273,25 +273,28 @@ def encode_state(state: ClusterState) -> Iterator[bytes]:
 
 
 def _more(state: ClusterState) -> Iterator[bytes]:
-    letter, limit, bucket = codec_for(n.DeadLetter), codec_for(q.Limit), codec_for(q.Bucket)
-    tenant, share, part = codec_for(q.Tenant), codec_for(q.Share), codec_for(f.FamilyPart)
+    letter, part = codec_for(n.DeadLetter), codec_for(f.FamilyPart)
     yield from _slices(iter(state.dead_letters.values()), lambda s, x: letter.fill(x, s.dead_letters.add()))
-    yield from _slices(iter(state.limits.values()), lambda s, x: limit.fill(x, s.limits.add()))
-    yield from _slices(iter(state.buckets.values()), lambda s, x: bucket.fill(x, s.buckets.add()))
-    yield from _slices(iter(state.tenants.values()), lambda s, x: tenant.fill(x, s.tenants.add()))
-    breaker = codec_for(b.Breaker)
-    yield from _slices(iter(state.breakers.values()), lambda s, x: breaker.fill(x, s.breakers.add()))
-    yield from _slices(iter(state.shares.values()), lambda s, x: share.fill(x, s.shares.add()))
-    for name, record, _ in (*TABLES, *a.TABLES, *k.TABLES, *AGENT_TABLES, *d.TABLES):
+    for name, record, _ in _all_tables():
         yield from _slices(iter(getattr(state, name).values()), partial(_add_record, name, codec_for(record)))
-    head, node_run = codec_for(RunHead), codec_for(NodeRun)
+    heads = (run.head for run in state.runs.values())
     records = (record for run in state.runs.values() for record in run.nodes.values())
-    yield from _slices(
-        (run.head for run in state.runs.values()), lambda s, x: head.fill(x, s.run_heads.add())
-    )
-    yield from _slices(records, lambda s, x: node_run.fill(x, s.node_runs.add()))
+    yield from _slices(heads, partial(_add_record, "run_heads", codec_for(RunHead)))
+    yield from _slices(records, partial(_add_record, "node_runs", codec_for(NodeRun)))
     yield from _slices(_family_parts(state), lambda s, x: part.fill(x, s.family_parts.add()), 1)
     yield from _llm(state.llm)
+
+
+def _all_tables() -> tuple[tuple[str, type, Callable[[Any], str | int]], ...]:
+    """Where the state keeps each kind of record, and under which key."""
+    return (
+        ("limits", q.Limit, lambda limit: limit.limit_id),
+        ("buckets", q.Bucket, lambda bucket: bucket.name),
+        ("tenants", q.Tenant, lambda tenant: tenant.tenant),
+        ("shares", q.Share, lambda share: share.tenant),
+        ("breakers", b.Breaker, lambda breaker: breaker.key),
+        *(*TABLES, *a.TABLES, *k.TABLES, *AGENT_TABLES, *d.TABLES),
+    )
 
 
 LLM_TABLES: dict[str, type] = {  # in a slice; see LlmState
@@ -373,14 +376,6 @@ def _read_slice(state: ClusterState, piece: pb.StateSlice) -> None:
 def _read_more(state: ClusterState, piece: pb.StateSlice) -> None:
     for letter in (codec_for(n.DeadLetter).read(message) for message in piece.dead_letters):
         state.dead_letters[letter.task.task_id] = letter
-    for limit in (codec_for(q.Limit).read(message) for message in piece.limits):
-        state.limits[limit.limit_id] = limit
-    for bucket in (codec_for(q.Bucket).read(message) for message in piece.buckets):
-        state.buckets[bucket.name] = bucket
-    for tenant in (codec_for(q.Tenant).read(message) for message in piece.tenants):
-        state.tenants[tenant.tenant] = tenant
-    for share in (codec_for(q.Share).read(message) for message in piece.shares):
-        state.shares[share.tenant] = share
     for part in (codec_for(f.FamilyPart).read(message) for message in piece.family_parts):
         state.families.setdefault(part.parent_id, f.Family()).add(part)
     for run_head in (codec_for(RunHead).read(message) for message in piece.run_heads):
@@ -394,9 +389,7 @@ def _read_tables(state: ClusterState, piece: pb.StateSlice) -> None:
     for name, kind in LLM_TABLES.items():
         for message in getattr(piece, name):
             state.llm.restore(codec_for(kind).read(message))
-    for name, kind, key_of in (*TABLES, *a.TABLES, *k.TABLES, *AGENT_TABLES, *d.TABLES):
+    for name, kind, key_of in _all_tables():
         table, codec = getattr(state, name), codec_for(kind)
         for record in map(codec.read, getattr(piece, name)):
             table[key_of(record)] = record
-    for breaker in (codec_for(b.Breaker).read(message) for message in piece.breakers):
-        state.breakers[breaker.key] = breaker
