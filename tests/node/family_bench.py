@@ -15,6 +15,7 @@ from coterie.core.commands import (
     FailAttempt,
     FinishTask,
     Outcome,
+    RecordStep,
     Rejected,
     SuspendTask,
 )
@@ -22,6 +23,7 @@ from coterie.core.nouns import Data, Policy, Signal, SkillRef, Task, TaskError, 
 from coterie.core.state import ClusterState
 from coterie.node.admission import Admission, AdmissionLimits
 from coterie.node.child_calls import ChildCalls
+from coterie.node.decision_calls import HANDLERS
 from coterie.node.skill_calls import Handlers, answer
 from coterie.node.skillhost.nouns import SkillWait, Suspended
 from coterie.skills import Fenced, SkillContext
@@ -43,10 +45,9 @@ class FamilyBench:
         self.core.do(register_command("n1", capacity=100_000, skills=skills))
         self.core.running("p", labels=())
         self.child, self.blobs = child, dict[str, bytes]()
-        self.handlers = handlers or ChildCalls(Admission(AdmissionLimits())).handlers()
+        self.handlers = handlers or {**ChildCalls(Admission(AdmissionLimits())).handlers(), **HANDLERS}
         self.runs = self.open_max = 0
         self.began: list[str] = []
-        self.steps: dict[str, bytes] = {}
         self.progress: list[tuple[float, str]] = []
 
     async def run(self, program: Program, attempts_max: int = 2_000) -> Any:
@@ -64,7 +65,8 @@ class FamilyBench:
     async def attempt(self, program: Program) -> Any:
         self.runs += 1
         parent = self.core.task("p")
-        facts = RunFacts("p", parent.attempt, "n1", steps=dict(self.steps))
+        journal = self.core.state.steps.get(PARENT, ())
+        facts = RunFacts("p", parent.attempt, "n1", steps={step.key: step.result.inline for step in journal})
         return await program(SkillContext(facts, _Link(self, parent), logging.getLogger("test")))
 
     def lose(self) -> None:
@@ -143,7 +145,7 @@ class _Link:
         return json.loads(await answer(self._bench.handlers, self, name, json.dumps(args).encode()))
 
     async def record_step(self, key: str, result: bytes) -> None:
-        self._bench.steps[key] = result
+        await self.commit_own(RecordStep(self.task_id, self.attempt, key, Data(result)))
 
     async def save_checkpoint(self, state: bytes) -> None:
         raise NotImplementedError

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from coterie.core.commands import RegisterNode
 from coterie.core.nouns import Label, SkillRef
 from coterie.core.voters import VoterPolicy
+from coterie.node import decision_calls
 from coterie.node.admission import Admission, AdmissionLimits
 from coterie.node.breakers_service import BreakersService
 from coterie.node.child_calls import ChildCalls
@@ -123,6 +124,7 @@ def skill_calls(app: NodeApp) -> Handlers:
     """What running skills may ask for."""
     return {
         **ChildCalls(_admission(app)).handlers(),
+        **decision_calls.HANDLERS,
         **coordination_calls(coordination_desk(app)),
         **app.llm.handlers,
     }

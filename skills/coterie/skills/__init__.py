@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from coterie.skills.children import Child
 from coterie.skills.context import SkillContext, SyncSkillContext
+from coterie.skills.decisions import Decision, Effect
 from coterie.skills.decorator import Effects, skill
 from coterie.skills.errors import (
     CallFailed,
@@ -22,7 +23,9 @@ from coterie.skills.errors import (
     Cancelled,
     DeterminismError,
     Fenced,
+    InDoubt,
     NonRetryable,
+    NotDone,
     NotRecorded,
     SkillError,
     TaskFailed,
@@ -36,12 +39,16 @@ __all__ = [
     "CallRefused",
     "Cancelled",
     "Child",
+    "Decision",
     "DeterminismError",
+    "Effect",
     "Effects",
     "Fenced",
+    "InDoubt",
     "LlmAnswer",
     "LlmUsage",
     "NonRetryable",
+    "NotDone",
     "NotRecorded",
     "SkillContext",
     "SkillError",

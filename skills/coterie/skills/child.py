@@ -182,6 +182,7 @@ class Child:
             self._context = SkillContext(facts, self, self._log)
         except ValueError as error:
             return failure(error, self._limits)
+        self._context.effects = skill.effects  # type: ignore[assignment]
         self._in_async_handler = inspect.iscoroutinefunction(skill.handler)
         try:
             return await run_skill(skill, self._context, payload, self._limits)

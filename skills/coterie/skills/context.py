@@ -13,6 +13,7 @@ from typing import Any
 
 from coterie.skills import jsonio
 from coterie.skills.children import WINDOW, Child, Children, OnError
+from coterie.skills.decisions import Decision, Decisions
 from coterie.skills.errors import Cancelled, NonRetryable, WaitTimedOut
 from coterie.skills.link import Link, RunFacts
 from coterie.skills.models import LlmAnswer, Models
@@ -24,7 +25,7 @@ WAIT_S_MAX = 366 * 24 * 3_600
 _SIGNAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 
 
-class SkillContext(Children, Models):
+class SkillContext(Children, Decisions, Models):
     """One run of one task, as its skill sees it. Made by the child process, valid until the run ends."""
 
     def __init__(self, facts: RunFacts, link: Link, log: logging.Logger) -> None:
@@ -41,6 +42,7 @@ class SkillContext(Children, Models):
         self._uses: dict[str, int] = {}
         self._waits: dict[str, int] = {}
         self._steps_used = 0
+        self._asked = 0  # approvals
         self._begin_children()
 
     @property
@@ -137,8 +139,11 @@ class SkillContext(Children, Models):
         if isinstance(result, Awaitable):
             result = await result
         data = jsonio.encode(result, f"the result of step {key!r}", self._facts.step_bytes_max)
-        await self._link.record_step(key, data)
+        await self._record(key, data)
         return jsonio.decode(data)
+
+    async def _record(self, key: str, data: bytes) -> None:
+        await self._link.record_step(key, data)
 
 
 class SyncSkillContext:
@@ -166,6 +171,21 @@ class SyncSkillContext:
     def step(self, name: str, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """As SkillContext.step; a plain `fn` runs in another thread."""
         return self._wait(self._context.step(name, fn, *args, **kwargs))
+
+    def effect(self, name: str, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """As SkillContext.effect; a plain `fn` runs in another thread."""
+        return self._wait(self._context.effect(name, fn, *args, **kwargs))
+
+    def approve(
+        self, question: str, call: Any = None, approvers: int = 1, timeout: float | None = None
+    ) -> Decision:
+        """As SkillContext.approve."""
+        decision: Decision = self._wait(self._context.approve(question, call, approvers, timeout))
+        return decision
+
+    def emit(self, event: str, data: Any = None) -> None:
+        """As SkillContext.emit."""
+        self._wait(self._context.emit(event, data))
 
     def checkpoint(self, state: Any) -> None:
         """As SkillContext.checkpoint."""

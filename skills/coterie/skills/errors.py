@@ -99,3 +99,15 @@ class DeterminismError(NonRetryable):
             "make children in an order and with payloads that do not depend on time, chance or the attempt,"
             " or compute those in a ctx.step"
         )
+
+
+class InDoubt(NonRetryable):
+    """An earlier attempt began an effect, nobody knows whether it happened, and it may not be tried again."""
+
+    code = "IN_DOUBT"
+
+
+class NotDone(SkillError):
+    """Raised by the function of an effect: it has certainly not happened, so that it may be tried again."""
+
+    code = "NOT_DONE"
