@@ -46,7 +46,7 @@ def test_a_mistake_is_named(tmp_path: Path, text: str, problem: str) -> None:
     with pytest.raises(ConfigError) as caught:
         settings(tmp_path, text)
     said = [line for line in caught.value.problems if problem in line]
-    assert len(said) == 1 and "cluster.yaml:4" in said[0]
+    assert len(said) == 1 and "cluster.yaml:3" in said[0]
 
 
 def test_a_provider_with_everything(tmp_path: Path) -> None:
