@@ -21,7 +21,7 @@ FIND_PYTHON = for p in $(or $(PYTHON),python3 python3.13 python3.12 python3.11);
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check sim sim-scheduler sim-bugs sim-cluster fuzz coverage chaos chaos-net chaos-disk bench \
+.PHONY: help setup demo test check sim sim-scheduler sim-bugs sim-cluster fuzz coverage chaos chaos-net chaos-disk chaos-budget bench \
 	bench-routing bench-sandbox proto fmt clean
 
 help:  ## list the targets
@@ -81,6 +81,9 @@ chaos-net: $(STAMP)  ## bars with cut networks on five hosts; ARGS=--full for th
 
 chaos-disk: $(STAMP)  ## bars with failing disks: power, damage, fsync, space; ARGS=--full likewise
 	$(BIN)/python -m tests.chaos.bars 9 10 11 12 $(ARGS)
+
+chaos-budget: $(STAMP)  ## 500 callers race for one budget of language models while leaders die: overshoot 0
+	$(BIN)/python -m tests.chaos.budget $(ARGS)
 
 bench: $(STAMP)  ## throughput, latency and failover figures of this machine
 	$(BIN)/python -m bench.run $(ARGS)

@@ -65,18 +65,21 @@ from coterie.client.queueing import Limit, Tenant
 from coterie.client.routes import Route, RouteCandidate, RouteTerm, TaskRouter
 from coterie.client.settings import TLS, Timeouts
 from coterie.client.spec import TaskSpec
+from coterie.client.usage import Budget, DoubtfulCall, UsageRow
 
 __all__ = [
     "TLS",
     "Aborted",
     "AlreadyExists",
     "Breaker",
+    "Budget",
     "Cluster",
     "ClusterClosed",
     "ClusterError",
     "ConfigError",
     "CoterieError",
     "DataLoss",
+    "DoubtfulCall",
     "Event",
     "FailedMap",
     "FailedPrecondition",
@@ -110,6 +113,7 @@ __all__ = [
     "Tenant",
     "Timeouts",
     "Unavailable",
+    "UsageRow",
     "WaitTimeout",
     "map_reduce",
     "skip",

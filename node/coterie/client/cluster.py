@@ -28,6 +28,7 @@ from coterie.client.security import Security
 from coterie.client.settings import TLS, Timeouts, resolve
 from coterie.client.spec import TaskOptions, TaskSpec, prepare
 from coterie.client.units import Duration, optional_seconds
+from coterie.client.usage import Usage
 from coterie.v1 import cluster_pb2, tasks_pb2
 
 PAGE_SIZE_MAX = 1000
@@ -81,6 +82,8 @@ class Cluster(Operations):
         """The tasks the cluster has given up: `list`, `get`, `replay`, `purge`."""
         self.limits = Limits(lambda: self._open)
         """Limits on the whole cluster, and tenants: `set`, `list`, `remove`, `set_tenant`, `tenants`."""
+        self.usage = Usage(lambda: self._open)
+        """What language models may cost and have cost: `set_budget`, `budgets`, `rows`, `in_doubt` …"""
         self.breakers = Breakers(lambda: self._open)
         """What keeps work away from what fails: `list`, `reset`."""
         self.security = Security(lambda: self._open)

@@ -23,6 +23,7 @@ from coterie.v1.locks_pb2_grpc import LocksStub
 from coterie.v1.schedules_pb2_grpc import SchedulesStub
 from coterie.v1.security_pb2_grpc import AuditStub, SecurityStub
 from coterie.v1.tasks_pb2_grpc import BlobsStub, DeadLettersStub, LimitsStub, TasksStub
+from coterie.v1.usage_pb2_grpc import UsageStub
 
 if TYPE_CHECKING:
     from coterie.v1.breakers_pb2_grpc import BreakersAsyncStub
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         LimitsAsyncStub,
         TasksAsyncStub,
     )
+    from coterie.v1.usage_pb2_grpc import UsageAsyncStub
 
 MESSAGE_BYTES_MAX = 4 * 1024 * 1024
 _REFUSED_PAUSE_S = 0.25
@@ -87,6 +89,7 @@ class Endpoint:
         self._dead_letters: DeadLettersAsyncStub | None = None
         self._limits: LimitsAsyncStub | None = None
         self._breakers: BreakersAsyncStub | None = None
+        self._usage: UsageAsyncStub | None = None
         self._security: SecurityAsyncStub | None = None
         self._schedules: SchedulesAsyncStub | None = None
         self._locks: LocksAsyncStub | None = None
@@ -128,6 +131,13 @@ class Endpoint:
         if self._limits is None:
             self._limits = LimitsStub(self._open())
         return self._limits
+
+    @property
+    def usage(self) -> UsageAsyncStub:
+        """The stub of the Usage service."""
+        if self._usage is None:
+            self._usage = UsageStub(self._open())
+        return self._usage
 
     @property
     def breakers(self) -> BreakersAsyncStub:
@@ -183,7 +193,7 @@ class Endpoint:
         channel, self._channel = self._channel, None
         self._tasks = self._blobs = self._cluster = self._dead_letters = self._limits = None
         self._breakers = self._security = self._audit = None
-        self._schedules = self._locks = self._keys = self._bus = None
+        self._schedules = self._locks = self._keys = self._bus = self._usage = None
         if channel is not None:
             await channel.close()
 

@@ -34,6 +34,7 @@ from coterie.client.sync_breakers import Breakers
 from coterie.client.sync_coordination import Bus, Keys, Locks, Schedules
 from coterie.client.sync_queueing import DeadLetters, Limits
 from coterie.client.sync_security import Audit, Security
+from coterie.client.sync_usage import Usage
 from coterie.client.units import Duration
 
 Result = TypeVar("Result")
@@ -184,6 +185,8 @@ class Cluster:
         """See `coterie.client.Cluster.dead_letters`."""
         self.limits = Limits(self._run, self._cluster.limits)
         """See `coterie.client.Cluster.limits`."""
+        self.usage = Usage(self._run, self._cluster.usage)
+        """See `coterie.client.Cluster.usage`."""
         self.breakers = Breakers(self._run, self._cluster.breakers)
         """See `coterie.client.Cluster.breakers`."""
         self.security = Security(self._run, self._cluster.security)

@@ -33,11 +33,14 @@ from coterie.v1 import (
     security_pb2_grpc,
     tasks_pb2,
     tasks_pb2_grpc,
+    usage_pb2,
+    usage_pb2_grpc,
 )
 
 TASKS = tasks_pb2.DESCRIPTOR.services_by_name["Tasks"].full_name
 DEAD_LETTERS = tasks_pb2.DESCRIPTOR.services_by_name["DeadLetters"].full_name
 LIMITS = tasks_pb2.DESCRIPTOR.services_by_name["Limits"].full_name
+USAGE = usage_pb2.DESCRIPTOR.services_by_name["Usage"].full_name
 BREAKERS = breakers_pb2.DESCRIPTOR.services_by_name["Breakers"].full_name
 SCHEDULES = schedules_pb2.DESCRIPTOR.services_by_name["Schedules"].full_name
 LOCKS = locks_pb2.DESCRIPTOR.services_by_name["Locks"].full_name
@@ -49,7 +52,7 @@ SECURITY = security_pb2.DESCRIPTOR.services_by_name["Security"].full_name
 AUDIT = security_pb2.DESCRIPTOR.services_by_name["Audit"].full_name
 PEER = peer_pb2.DESCRIPTOR.services_by_name["Peer"].full_name
 # Off while draining; Cluster answers on: it is how a drain is ended.
-CLIENT_SERVICES = ("", TASKS, DEAD_LETTERS, LIMITS, BREAKERS, SCHEDULES, LOCKS, KEY_VALUE, BUS, BLOBS)
+CLIENT_SERVICES = ("", TASKS, DEAD_LETTERS, LIMITS, USAGE, BREAKERS, SCHEDULES, LOCKS, KEY_VALUE, BUS, BLOBS)
 SERVER_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.so_reuseport", 0),
     ("grpc.max_concurrent_streams", 1_000),
@@ -84,6 +87,7 @@ class Services:
     tasks: tasks_pb2_grpc.TasksServicer
     dead_letters: tasks_pb2_grpc.DeadLettersServicer
     limits: tasks_pb2_grpc.LimitsServicer
+    usage: usage_pb2_grpc.UsageServicer
     breakers: breakers_pb2_grpc.BreakersServicer
     coordination: Coordination
     blobs: tasks_pb2_grpc.BlobsServicer
@@ -136,6 +140,7 @@ class Listener:
         tasks_pb2_grpc.add_TasksServicer_to_server(services.tasks, server)
         tasks_pb2_grpc.add_DeadLettersServicer_to_server(services.dead_letters, server)
         tasks_pb2_grpc.add_LimitsServicer_to_server(services.limits, server)
+        usage_pb2_grpc.add_UsageServicer_to_server(services.usage, server)
         breakers_pb2_grpc.add_BreakersServicer_to_server(services.breakers, server)
         schedules_pb2_grpc.add_SchedulesServicer_to_server(services.coordination.schedules, server)
         locks_pb2_grpc.add_LocksServicer_to_server(services.coordination.locks, server)

@@ -37,6 +37,7 @@ from coterie.node.security.guard import Guard
 from coterie.node.security.service import SecurityService
 from coterie.node.server import CLIENT_CALLS_MAX, Coordination, Services, channel_credentials
 from coterie.node.skill_calls import Handlers
+from coterie.node.usage_service import UsageService
 from coterie.node.version import VERSION
 from coterie.node.watch import Watcher
 
@@ -99,6 +100,7 @@ def services(app: NodeApp) -> Services:
         TasksService(gateway, control, gate),
         DeadLettersService(app.state, control, gate),
         LimitsService(app.state, app.reader, app.proposer, gate),
+        UsageService(app.state, app.reader, app.proposer, app.clock, gate),
         BreakersService(app.state, app.reader, app.proposer, app.clock, gate),
         coordination_services(app, admission, gate),
         BlobsService(app.blobs, app.exchange, app.reader, gate),

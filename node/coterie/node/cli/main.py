@@ -58,6 +58,15 @@ _TENANTS = LazyGroup(
         "list": Entry(f"{_AT}.limits:list_tenants", "List the tenants for which something is set."),
     },
 )
+_BUDGETS = LazyGroup(
+    "budgets",
+    help="What language models may cost.",
+    entries={
+        "set": Entry(f"{_AT}.usage:set_budget", "Set a budget."),
+        "list": Entry(f"{_AT}.usage:list_budgets", "List the budgets and what is spent."),
+        "rm": Entry(f"{_AT}.usage:remove", "Lift a budget."),
+    },
+)
 _BREAKERS = LazyGroup(
     "breakers",
     help="Circuit breakers: what keeps work away from what fails.",
@@ -137,6 +146,8 @@ cli = RootGroup(
         "workflow": Entry(f"{_AT}.main:_WORKFLOW", "Workflows: plan.", _WORK),
         "dlq": Entry(f"{_AT}.main:_DLQ", "Dead letters: list, show, replay, purge.", _WORK),
         "limits": Entry(f"{_AT}.main:_LIMITS", "Limits on the whole cluster.", _RUN),
+        "budgets": Entry(f"{_AT}.main:_BUDGETS", "What language models may cost.", _RUN),
+        "usage": Entry(f"{_AT}.usage:usage", "What language models have cost.", _RUN),
         "breakers": Entry(f"{_AT}.main:_BREAKERS", "Circuit breakers: list, reset.", _RUN),
         "tenants": Entry(f"{_AT}.main:_TENANTS", "Shares and queues of tenants.", _RUN),
         "token": Entry(f"{_AT}.main:_TOKEN", "Make, list and revoke tokens.", _RUN),

@@ -32,6 +32,10 @@ _TABLE: Mapping[str, Mapping[str, str]] = {
         SUBMITTER: "ReplayDeadLetter PurgeDeadLetters",
     },
     "coterie.v1.Limits": {VIEWER: "ListLimits ListTenants", OPERATOR: "SetLimit DeleteLimit SetTenant"},
+    "coterie.v1.Usage": {
+        VIEWER: "ListBudgets GetUsage ListDoubtfulCalls",
+        OPERATOR: "SetBudget DeleteBudget",
+    },
     "coterie.v1.Blobs": {VIEWER: "GetBlob", SUBMITTER: "PutBlob"},
     "coterie.v1.Breakers": {VIEWER: "ListBreakers", OPERATOR: "ResetBreaker"},
     "coterie.v1.Schedules": {
