@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -231,3 +232,45 @@ async def test_a_schedule_that_makes_no_sense_is_refused_with_the_reason(client:
     assert len(shown.next) == 3 and shown.next[0] > datetime.now(UTC)
     assert await client.schedules.list() == []
     assert await leader_of(client)
+
+
+async def test_skills_share_a_lock_and_keys_and_publish_once_while_nodes_die(
+    nodes: LocalCluster, client: Cluster, tmp_path: Path
+) -> None:
+    """A task that is taken up elsewhere neither adds nor publishes again what it had done."""
+    lines, rounds, tasks = tmp_path / "witness", 5, 4
+    begun = await client.bus.publish("share.begun")
+    given = {"witness": str(lines), "rounds": rounds, "hold_ms": 60}
+    jobs = [await client.submit_task(type="share", payload=given) for _ in range(tasks)]
+    await until(lambda: _true(lines.exists() and len(lines.read_text().splitlines()) > 8), "some turns")
+    killed = await kill_the_leader(nodes, client)
+    results = [await job.wait(timeout=90) for job in jobs]
+    nodes.start_node(killed)
+    assert len({result["begun"] for result in results}) >= 1
+    assert await client.kv.get("share/counter") == rounds * tasks
+    told = []
+    async for message in client.bus.subscribe("share.done", after=begun):
+        assert isinstance(message, Message)
+        told.append((message.body["task"], message.body["turn"]))
+        assert message.publisher == f"task:{message.body['task']}" and message.headers == {"by": "share"}
+        if len(told) == rounds * tasks:
+            break
+    assert sorted(told) == sorted((job.id, turn) for job in jobs for turn in range(rounds))
+    tokens = [int(line.split()[1]) for line in lines.read_text().splitlines() if line.startswith("in ")]
+    assert tokens == sorted(set(tokens)), "tokens did not grow in the order of holding"
+    assert await client.locks.list("share/") == []
+
+
+async def test_a_plain_function_has_the_same_calls(client: Cluster) -> None:
+    job = await client.submit_task(type="shareplain", payload={"x": 1})
+    said = await job.wait(timeout=30)
+    assert said.pop("year") == datetime.now(UTC).year
+    assert said == {
+        "token": True,
+        "held": True,
+        "mismatch": True,
+        "listed": [["plain/a", {"n": 2}], ["plain/b", None]],
+        "gone": True,
+        "position": True,
+    }
+    assert await client.kv.delete("plain/b")

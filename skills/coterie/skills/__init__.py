@@ -24,11 +24,14 @@ from coterie.skills.errors import (
     DeterminismError,
     Fenced,
     InDoubt,
+    LockHeld,
+    LockLost,
     NonRetryable,
     NotDone,
     NotRecorded,
     SkillError,
     TaskFailed,
+    VersionMismatch,
     WaitTimedOut,
 )
 from coterie.skills.models import BadAnswer, LlmAnswer, LlmUsage, ToolCall
@@ -47,6 +50,8 @@ __all__ = [
     "InDoubt",
     "LlmAnswer",
     "LlmUsage",
+    "LockHeld",
+    "LockLost",
     "NonRetryable",
     "NotDone",
     "NotRecorded",
@@ -55,6 +60,7 @@ __all__ = [
     "SyncSkillContext",
     "TaskFailed",
     "ToolCall",
+    "VersionMismatch",
     "WaitTimedOut",
     "skill",
 ]

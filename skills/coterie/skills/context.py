@@ -13,6 +13,7 @@ from typing import Any
 
 from coterie.skills import jsonio
 from coterie.skills.children import WINDOW, Child, Children, OnError
+from coterie.skills.coordination import Coordination, SyncCoordination
 from coterie.skills.decisions import Decision, Decisions
 from coterie.skills.errors import Cancelled, NonRetryable, WaitTimedOut
 from coterie.skills.link import Link, RunFacts
@@ -25,7 +26,7 @@ WAIT_S_MAX = 366 * 24 * 3_600
 _SIGNAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 
 
-class SkillContext(Children, Decisions, Models):
+class SkillContext(Children, Coordination, Decisions, Models):
     """One run of one task, as its skill sees it. Made by the child process, valid until the run ends."""
 
     def __init__(self, facts: RunFacts, link: Link, log: logging.Logger) -> None:
@@ -146,7 +147,7 @@ class SkillContext(Children, Decisions, Models):
         await self._link.record_step(key, data)
 
 
-class SyncSkillContext:
+class SyncSkillContext(SyncCoordination):
     """The same for a skill that is a plain function: it runs in a thread, and these calls block it.
 
     Once the task is cancelled each call raises Cancelled.

@@ -62,6 +62,24 @@ class CallRefused(NonRetryable):
     code = "CALL_REFUSED"
 
 
+class LockHeld(SkillError):
+    """Another one has the lock, and it was not free in time; a later attempt may find it so."""
+
+    code = "LOCK_HELD"
+
+
+class LockLost(SkillError):
+    """The lease of a lock ended while it was in use: somebody else may have had it meanwhile."""
+
+    code = "LOCK_LOST"
+
+
+class VersionMismatch(SkillError):
+    """The key is not at the version that was expected: read it again."""
+
+    code = "VERSION_MISMATCH"
+
+
 class Fenced(SkillError):
     """This attempt was deposed: the task runs elsewhere under a higher attempt number. Stop at once."""
 
