@@ -11,10 +11,13 @@ from coterie.core.machine import apply
 from coterie.core.nouns import Event
 from coterie.core.state import ClusterState, Moment
 from coterie.raft import codec
+from coterie.raft.errors import NewerVersion
 
 OnEvents = Callable[[int, Sequence[Event]], None]
 OnNoted = Callable[[Sequence[AuditRecord]], None]
 TIDY_RECORDS = 500
+AHEAD_MAX, AHEAD_BYTES_MAX = 256, 64 * 1024
+Decoded = list[Command | None] | None
 UNDECODABLE = Rejected("UNDECODABLE", "the entry is broken")
 
 
@@ -27,11 +30,24 @@ class Replica:
         self._on_events = on_events
         self._on_restore = on_restore
         self.on_noted: OnNoted = lambda noted: None  # called before on_events, with what the entry brought
+        self._ahead: dict[bytes, Decoded] = {}  # entries that were looked at before they were applied
+
+    def understands(self, entry: bytes) -> bool:
+        """See coterie.core.ports.DiscerningMachine. What is decoded here need not be when it is applied."""
+        try:
+            commands = codec.decode_batch(entry)
+        except NewerVersion:
+            return False
+        if len(entry) <= AHEAD_BYTES_MAX:
+            self._ahead[entry] = commands
+            if len(self._ahead) > AHEAD_MAX:
+                del self._ahead[next(iter(self._ahead))]
+        return True
 
     def apply(self, index: int, at_ms: int, entry: bytes) -> list[Outcome]:
         """See coterie.core.ports.Machine. The result is one outcome per command. Raises NewerVersion when it
         is not known here what the entry means."""
-        commands = codec.decode_batch(entry)
+        commands = self._ahead.pop(entry) if entry in self._ahead else codec.decode_batch(entry)
         if commands is None:
             return [UNDECODABLE]
         moment = Moment(index, at_ms)

@@ -76,6 +76,7 @@ class Cuts:
         world = self.world
         term = max(node.member.term for node in world.nodes.values())  # whoever is cut off may be ahead
         near = [n for n in world.ids if n == leader or self._hears_both_ways(n, leader)]
+        self._expect_equal(near, leader)
         asked = [world.propose(node_id, self._body(), STEADY_S) for node_id in near]
         for node_id in world.ids:
             world.propose(node_id, self._body(), 1.0)  # of the others any honest answer will do
@@ -88,6 +89,19 @@ class Cuts:
             raise Violation(
                 f"under cuts that do not change, under {leader} the highest term {term} grew by {grown}"
             )
+
+    def _expect_equal(self, near: list[str], leader: str) -> None:
+        """A disk that was full until a moment ago takes a snapshot later: what is proposed before that was
+        taken in by the leader, and is not seen here when the snapshot covers it."""
+        world = self.world
+
+        def equal() -> bool:
+            applied = {world.nodes[node_id].member.applied_index for node_id in near}
+            return applied == {world.nodes[leader].member.commit_index}
+
+        world.run_until(world.now_us + LEADER_S * SECOND, stop=equal)
+        if not equal():
+            raise Violation(f"{near} hear {leader} and are heard, and did not catch up in {LEADER_S} s")
 
     def heal(self) -> None:
         network = self.world.network
