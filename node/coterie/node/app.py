@@ -41,6 +41,7 @@ from coterie.node.roster import Roster
 from coterie.node.security.audit_log import rows as audit_rows
 from coterie.node.server import HealthKeeper, Listener, channel_credentials
 from coterie.node.skillhost import SkillHost
+from coterie.node.stopping import NotStopped, end_all, end_loops
 from coterie.node.tls import TlsMaterial
 from coterie.node.version import VERSION
 from coterie.node.vitals import gauges, load_report, ready
@@ -345,20 +346,30 @@ class NodeApp:
         self._leaving = True
         if self.fatal is None:
             await self._leave()
-        for loop in loops:
-            loop.cancel()
-        await asyncio.gather(*loops, return_exceptions=True)
-        await self.proposer.close()
-        await self.llm.close()
-        await self.listener.stop(STOP_GRACE_S if self.fatal is None else 0.0)
-        await self.channels.close()
-        await self.direct.stop()
-        await self.engine.stop()
-        await self.ledger.close()
-        await self.blobs.close()
-        await self.host.stop()
-        self._stop_http()
+        grace_s = STOP_GRACE_S if self.fatal is None else 0.0
+        try:
+            await end_all(
+                [
+                    ("loops", lambda: end_loops(loops)),
+                    ("proposer", self.proposer.close),
+                    ("llm", self.llm.close),
+                    ("listener", lambda: self.listener.stop(grace_s)),
+                    ("channels", self.channels.close),
+                    ("links", self.direct.stop),
+                    ("engine", self.engine.stop),
+                    ("ledger", self.ledger.close),
+                    ("blobs", self.blobs.close),
+                    ("skills", self.host.stop),
+                    ("http", self._end_http),
+                ]
+            )
+        except NotStopped as error:
+            self.last_resort(error)
+            raise NodeFailed(str(error)) from error
         log.info("node stopped")
+
+    async def _end_http(self) -> None:
+        self._stop_http()
 
     def _stop_http(self) -> None:
         if self.http is not None:
