@@ -126,7 +126,7 @@ class OneCall:
         request, run = self._request, self._run
         alone = False
         while True:
-            kept = await self._cached()
+            kept = await self._cached(number)
             if kept is not None:
                 return kept
             outcome = await run.commit_own(
@@ -154,13 +154,14 @@ class OneCall:
             else:
                 raise _refusal(outcome)
 
-    async def _cached(self) -> dict[str, Any] | None:
+    async def _cached(self, number: int) -> dict[str, Any] | None:
         """A kept answer to an equal request, recorded as this step."""
         request, run = self._request, self._run
         kept = run.state.llm.cache.get(request.cache_key) if request.cache_key else None
         if kept is None or kept.until_ms <= max(run.state.meta.clock_ms, self._desk.clock.now_ms()):
             return None
         record: dict[str, Any] = {**json.loads(kept.result.inline), "cached": True}
+        record |= {"attempt": run.attempt, "call": number}  # its own, for those who watch
         self._believe(
             await run.commit_own(
                 RecordStep(run.task_id, run.attempt, self._key, await run.keep(_bytes(record)))
