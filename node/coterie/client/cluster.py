@@ -13,6 +13,7 @@ from coterie.client.audit import Audit
 from coterie.client.breakers import Breakers
 from coterie.client.bus import Bus
 from coterie.client.connection import Connection
+from coterie.client.decisions import Approvals, Effects
 from coterie.client.errors import ClusterClosed, CoterieError, SubmitErrors
 from coterie.client.job import Job, ProgressCallback
 from coterie.client.keys import Keys
@@ -86,6 +87,10 @@ class Cluster(Operations):
         """What language models may cost and have cost: `set_budget`, `budgets`, `rows`, `in_doubt` …"""
         self.breakers = Breakers(lambda: self._open)
         """What keeps work away from what fails: `list`, `reset`."""
+        self.approvals = Approvals(lambda: self._open)
+        """What tasks ask people: `list`, `approve`, `reject`."""
+        self.effects = Effects(lambda: self._open)
+        """Effects of which nobody knows the outcome: `doubts`, `done`, `retry`, `fail`."""
         self.security = Security(lambda: self._open)
         """Who may do what: `create_token`, `tokens`, `revoke_token`, `set_user`, `users`, `whoami`."""
         self.schedules = Schedules(lambda: self._open)

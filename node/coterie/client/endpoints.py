@@ -18,6 +18,7 @@ from coterie.client.settings import TLS, credentials
 from coterie.v1.breakers_pb2_grpc import BreakersStub
 from coterie.v1.bus_pb2_grpc import BusStub
 from coterie.v1.cluster_pb2_grpc import ClusterStub
+from coterie.v1.decisions_pb2_grpc import ApprovalsStub, EffectsStub
 from coterie.v1.kv_pb2_grpc import KeyValueStub
 from coterie.v1.locks_pb2_grpc import LocksStub
 from coterie.v1.schedules_pb2_grpc import SchedulesStub
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from coterie.v1.breakers_pb2_grpc import BreakersAsyncStub
     from coterie.v1.bus_pb2_grpc import BusAsyncStub
     from coterie.v1.cluster_pb2_grpc import ClusterAsyncStub
+    from coterie.v1.decisions_pb2_grpc import ApprovalsAsyncStub, EffectsAsyncStub
     from coterie.v1.kv_pb2_grpc import KeyValueAsyncStub
     from coterie.v1.locks_pb2_grpc import LocksAsyncStub
     from coterie.v1.schedules_pb2_grpc import SchedulesAsyncStub
@@ -90,6 +92,8 @@ class Endpoint:
         self._limits: LimitsAsyncStub | None = None
         self._breakers: BreakersAsyncStub | None = None
         self._usage: UsageAsyncStub | None = None
+        self._approvals: ApprovalsAsyncStub | None = None
+        self._effects: EffectsAsyncStub | None = None
         self._security: SecurityAsyncStub | None = None
         self._schedules: SchedulesAsyncStub | None = None
         self._locks: LocksAsyncStub | None = None
@@ -147,6 +151,20 @@ class Endpoint:
         return self._breakers
 
     @property
+    def approvals(self) -> ApprovalsAsyncStub:
+        """The stub of the Approvals service."""
+        if self._approvals is None:
+            self._approvals = ApprovalsStub(self._open())
+        return self._approvals
+
+    @property
+    def effects(self) -> EffectsAsyncStub:
+        """The stub of the Effects service."""
+        if self._effects is None:
+            self._effects = EffectsStub(self._open())
+        return self._effects
+
+    @property
     def security(self) -> SecurityAsyncStub:
         """The stub of the Security service."""
         if self._security is None:
@@ -194,6 +212,7 @@ class Endpoint:
         self._tasks = self._blobs = self._cluster = self._dead_letters = self._limits = None
         self._breakers = self._security = self._audit = None
         self._schedules = self._locks = self._keys = self._bus = self._usage = None
+        self._approvals = self._effects = None
         if channel is not None:
             await channel.close()
 

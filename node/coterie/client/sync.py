@@ -32,6 +32,7 @@ from coterie.client.settings import TLS, Timeouts
 from coterie.client.spec import TaskOptions, TaskSpec
 from coterie.client.sync_breakers import Breakers
 from coterie.client.sync_coordination import Bus, Keys, Locks, Schedules
+from coterie.client.sync_decisions import Approvals, Effects
 from coterie.client.sync_queueing import DeadLetters, Limits
 from coterie.client.sync_security import Audit, Security
 from coterie.client.sync_usage import Usage
@@ -188,6 +189,8 @@ class Cluster:
         self.usage = Usage(self._run, self._cluster.usage)
         """See `coterie.client.Cluster.usage`."""
         self.breakers = Breakers(self._run, self._cluster.breakers)
+        self.approvals = Approvals(self._run, self._cluster.approvals)
+        self.effects = Effects(self._run, self._cluster.effects)
         """See `coterie.client.Cluster.breakers`."""
         self.security = Security(self._run, self._cluster.security)
         """See `coterie.client.Cluster.security`."""

@@ -21,6 +21,8 @@ from coterie.v1 import (
     bus_pb2_grpc,
     cluster_pb2,
     cluster_pb2_grpc,
+    decisions_pb2,
+    decisions_pb2_grpc,
     kv_pb2,
     kv_pb2_grpc,
     locks_pb2,
@@ -41,6 +43,8 @@ TASKS = tasks_pb2.DESCRIPTOR.services_by_name["Tasks"].full_name
 DEAD_LETTERS = tasks_pb2.DESCRIPTOR.services_by_name["DeadLetters"].full_name
 LIMITS = tasks_pb2.DESCRIPTOR.services_by_name["Limits"].full_name
 USAGE = usage_pb2.DESCRIPTOR.services_by_name["Usage"].full_name
+APPROVALS = decisions_pb2.DESCRIPTOR.services_by_name["Approvals"].full_name
+EFFECTS = decisions_pb2.DESCRIPTOR.services_by_name["Effects"].full_name
 BREAKERS = breakers_pb2.DESCRIPTOR.services_by_name["Breakers"].full_name
 SCHEDULES = schedules_pb2.DESCRIPTOR.services_by_name["Schedules"].full_name
 LOCKS = locks_pb2.DESCRIPTOR.services_by_name["Locks"].full_name
@@ -52,7 +56,10 @@ SECURITY = security_pb2.DESCRIPTOR.services_by_name["Security"].full_name
 AUDIT = security_pb2.DESCRIPTOR.services_by_name["Audit"].full_name
 PEER = peer_pb2.DESCRIPTOR.services_by_name["Peer"].full_name
 # Off while draining; Cluster answers on: it is how a drain is ended.
-CLIENT_SERVICES = ("", TASKS, DEAD_LETTERS, LIMITS, USAGE, BREAKERS, SCHEDULES, LOCKS, KEY_VALUE, BUS, BLOBS)
+CLIENT_SERVICES = (
+    *("", TASKS, DEAD_LETTERS, LIMITS, USAGE, BREAKERS, APPROVALS, EFFECTS),
+    *(SCHEDULES, LOCKS, KEY_VALUE, BUS, BLOBS),
+)
 SERVER_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.so_reuseport", 0),
     ("grpc.max_concurrent_streams", 1_000),
@@ -89,6 +96,8 @@ class Services:
     limits: tasks_pb2_grpc.LimitsServicer
     usage: usage_pb2_grpc.UsageServicer
     breakers: breakers_pb2_grpc.BreakersServicer
+    approvals: decisions_pb2_grpc.ApprovalsServicer
+    effects: decisions_pb2_grpc.EffectsServicer
     coordination: Coordination
     blobs: tasks_pb2_grpc.BlobsServicer
     cluster: cluster_pb2_grpc.ClusterServicer
@@ -142,6 +151,8 @@ class Listener:
         tasks_pb2_grpc.add_LimitsServicer_to_server(services.limits, server)
         usage_pb2_grpc.add_UsageServicer_to_server(services.usage, server)
         breakers_pb2_grpc.add_BreakersServicer_to_server(services.breakers, server)
+        decisions_pb2_grpc.add_ApprovalsServicer_to_server(services.approvals, server)
+        decisions_pb2_grpc.add_EffectsServicer_to_server(services.effects, server)
         schedules_pb2_grpc.add_SchedulesServicer_to_server(services.coordination.schedules, server)
         locks_pb2_grpc.add_LocksServicer_to_server(services.coordination.locks, server)
         kv_pb2_grpc.add_KeyValueServicer_to_server(services.coordination.keys, server)

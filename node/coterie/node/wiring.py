@@ -22,6 +22,7 @@ from coterie.node.coordination.keys import KeyValueService
 from coterie.node.coordination.locks import LocksService
 from coterie.node.coordination.schedules import SchedulesService
 from coterie.node.dead_letters import DeadLettersService
+from coterie.node.decision_service import ApprovalsService, Decisions, EffectsService
 from coterie.node.dialer import DialerParts, RaftDialer
 from coterie.node.gateway import BlobsService, GatewayParts, TasksService
 from coterie.node.introduction import Introducer
@@ -86,7 +87,7 @@ def services(app: NodeApp) -> Services:
         ledger_backlog=lambda: app.ledger.backlog,
         takes_new_work=lambda: app.engine.takes_new_work,
     )
-    gate = Gate(CLIENT_CALLS_MAX)
+    gate, decisions = Gate(CLIENT_CALLS_MAX), Decisions(app.state, app.reader, app.proposer)
     control = Control(
         app.state,
         app.reader,
@@ -102,6 +103,8 @@ def services(app: NodeApp) -> Services:
         LimitsService(app.state, app.reader, app.proposer, gate),
         UsageService(app.state, app.reader, app.proposer, app.clock, gate),
         BreakersService(app.state, app.reader, app.proposer, app.clock, gate),
+        ApprovalsService(decisions, gate),
+        EffectsService(decisions, gate),
         coordination_services(app, admission, gate),
         BlobsService(app.blobs, app.exchange, app.reader, gate),
         ClusterService(cluster_parts(app)),

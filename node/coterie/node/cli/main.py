@@ -22,6 +22,7 @@ _TASK = LazyGroup(
         "resume": Entry(f"{_AT}.control:resume", "Let a paused task go on."),
         "signal": Entry(f"{_AT}.control:signal", "Tell a task something."),
         "retry": Entry(f"{_AT}.control:retry", "Run a task now, or once more."),
+        "resolve": Entry(f"{_AT}.decisions:resolve", "Decide about a step in doubt."),
     },
 )
 _WORKFLOW = LazyGroup(
@@ -73,6 +74,15 @@ _BREAKERS = LazyGroup(
     entries={
         "list": Entry(f"{_AT}.breakers:list_breakers", "List those that have been open."),
         "reset": Entry(f"{_AT}.breakers:reset", "Close one now."),
+    },
+)
+_APPROVALS = LazyGroup(
+    "approvals",
+    help="Calls that tasks may only make when people have approved them.",
+    entries={
+        "list": Entry(f"{_AT}.decisions:list_approvals", "List what tasks ask."),
+        "approve": Entry(f"{_AT}.decisions:approve", "Approve one call."),
+        "reject": Entry(f"{_AT}.decisions:reject", "Reject one call."),
     },
 )
 _NODE = LazyGroup(
@@ -145,6 +155,7 @@ cli = RootGroup(
         "task": Entry(f"{_AT}.main:_TASK", "Show, follow, pause, signal, retry or cancel one task.", _WORK),
         "workflow": Entry(f"{_AT}.main:_WORKFLOW", "Workflows: plan.", _WORK),
         "dlq": Entry(f"{_AT}.main:_DLQ", "Dead letters: list, show, replay, purge.", _WORK),
+        "approvals": Entry(f"{_AT}.main:_APPROVALS", "Approvals: list, approve, reject.", _WORK),
         "limits": Entry(f"{_AT}.main:_LIMITS", "Limits on the whole cluster.", _RUN),
         "budgets": Entry(f"{_AT}.main:_BUDGETS", "What language models may cost.", _RUN),
         "usage": Entry(f"{_AT}.usage:usage", "What language models have cost.", _RUN),

@@ -38,6 +38,8 @@ _TABLE: Mapping[str, Mapping[str, str]] = {
     },
     "coterie.v1.Blobs": {VIEWER: "GetBlob", SUBMITTER: "PutBlob"},
     "coterie.v1.Breakers": {VIEWER: "ListBreakers", OPERATOR: "ResetBreaker"},
+    "coterie.v1.Approvals": {VIEWER: "ListApprovals", SUBMITTER: "ResolveApproval"},
+    "coterie.v1.Effects": {VIEWER: "ListDoubts", SUBMITTER: "ResolveStep"},
     "coterie.v1.Schedules": {
         VIEWER: "GetSchedule ListSchedules",
         SUBMITTER: "ApplySchedule DeleteSchedule PauseSchedule ResumeSchedule TriggerSchedule"
