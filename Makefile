@@ -2,6 +2,7 @@
 #
 #   make demo                 three nodes work through real files while nodes are killed
 #   make test                 all tests
+#   make demo SCENE=drain     another scene; `make demo ARGS=--help` names them all
 #   make demo ARGS="--help"   options are passed on
 
 SHELL  := /bin/sh
@@ -12,6 +13,7 @@ SEEDS  ?= 2000
 CLUSTER_SEEDS ?= 600
 MINUTES ?= 5
 ARGS   ?=
+SCENE  ?=
 PYTHON ?=
 
 # The first Python that is new enough; `make setup PYTHON=python3.12` chooses another.
@@ -19,8 +21,8 @@ FIND_PYTHON = for p in $(or $(PYTHON),python3 python3.13 python3.12 python3.11);
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check sim sim-scheduler sim-bugs sim-cluster fuzz coverage chaos chaos-net chaos-disk bench proto fmt \
-	clean
+.PHONY: help setup demo test check sim sim-scheduler sim-bugs sim-cluster fuzz coverage chaos chaos-net chaos-disk chaos-budget bench \
+	bench-routing bench-sandbox proto fmt clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,7 +46,7 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 demo: $(STAMP)  ## the main job on real input, with nodes killed on the way
-	$(BIN)/python -m coterie.node.demo $(ARGS)
+	$(BIN)/python -m coterie.node.demo $(if $(SCENE),--scene $(SCENE)) $(ARGS)
 
 test: $(STAMP)  ## unit, property and real-process tests
 	$(BIN)/python -m pytest -m "not chaos" $(ARGS)
@@ -80,8 +82,14 @@ chaos-net: $(STAMP)  ## bars with cut networks on five hosts; ARGS=--full for th
 chaos-disk: $(STAMP)  ## bars with failing disks: power, damage, fsync, space; ARGS=--full likewise
 	$(BIN)/python -m tests.chaos.bars 9 10 11 12 $(ARGS)
 
+chaos-budget: $(STAMP)  ## 500 callers race for one budget of language models while leaders die: overshoot 0
+	$(BIN)/python -m tests.chaos.budget $(ARGS)
+
 bench: $(STAMP)  ## throughput, latency and failover figures of this machine
 	$(BIN)/python -m bench.run $(ARGS)
+
+bench-sandbox: $(STAMP)  ## what the sandbox of untrusted skills costs, and what it holds
+	$(BIN)/python -m bench.sandbox $(ARGS)
 
 bench-routing: $(STAMP)  ## the routing strategies side by side on uneven nodes
 	$(BIN)/python -m bench.routing $(ARGS)

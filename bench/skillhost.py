@@ -30,6 +30,9 @@ class NoPort:
     async def wait(self, wait: SkillWait) -> bytes | None:
         """Nothing comes."""
 
+    async def call(self, name: str, args: bytes) -> bytes:
+        return b"null"
+
     def report_progress(self, percent: float, message: str) -> None:
         """Accept."""
 

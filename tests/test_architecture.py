@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "coterie.node": ANYTHING,
 }
 # Inside functions only: the base install does not bring them, and the message says what to install.
-MAY_IMPORT_LATE: dict[str, frozenset[str]] = {"coterie.client": frozenset({"yaml"})}
+MAY_IMPORT_LATE: dict[str, frozenset[str]] = {"coterie.client": frozenset({"yaml", "dns"})}
 # Foreign library -> the only module or package that may import it.
 OWNERS = {"pysyncobj": "coterie.raft", "openai": "coterie.node.llm"}
 NEVER_IMPORTED = frozenset({"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "marshal", "shelve"})

@@ -91,6 +91,18 @@ def test_users_get_our_types(package: str) -> None:
     assert (ROOT / package / "py.typed").is_file()
 
 
+def test_every_rpc_says_which_role_it_needs() -> None:
+    """A new rpc is refused to everybody until it stands in the table."""
+    from coterie.node.security.table import RULES
+
+    listed = {tuple(name.rsplit(".", 1)[-1].split("/")) for name in RULES if name.startswith("/coterie.")}
+    declared = set()
+    for path in (ROOT / "proto/coterie/v1").glob("*.proto"):
+        for service, body in re.findall(r"^service (\w+) \{(.*?)^\}", path.read_text("utf-8"), re.M | re.S):
+            declared |= {(service, name) for name in re.findall(r"^\s*rpc (\w+)", body, re.M)}
+    assert declared == listed, "write it under its role in node/coterie/node/security/table.py"
+
+
 def test_no_lock_file_is_kept() -> None:
     names = {path.name for path in tracked_files()}
     assert names.isdisjoint(LOCK_FILES)

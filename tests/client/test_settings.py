@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from coterie.client import TLS, Cluster, ConfigError, Timeouts
+from coterie.client.names import DnsName
 from coterie.client.settings import Settings, load_config, parse_endpoints, resolve
 
 CLUSTER_FILE = """
@@ -87,7 +88,7 @@ def test_a_client_file(tmp_path: Path) -> None:
     )
     settings = settings_of(config_path=file)
     assert settings == Settings(
-        ("h1:1", "h2:1"), TLS(ca=tmp_path / "ca.pem", server_name="node"), False, False, "acme"
+        ("h1:1", "h2:1"), (), TLS(ca=tmp_path / "ca.pem", server_name="node"), False, False, "acme"
     )
     assert settings_of(config_path=file, tenant="other").tenant == "other"
 
@@ -171,3 +172,51 @@ async def test_tls_files_are_read_at_opening(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cert and key together"):
         async with Cluster("127.0.0.1:1", tls=TLS(ca=missing.ca, cert="c")):
             pass
+
+
+def test_service_names_among_the_endpoints() -> None:
+    settings = settings_of("srv:_coterie._tcp.example.org, h1:1", insecure=True)
+    assert settings.endpoints == ("h1:1",)
+    assert settings.names == (DnsName("_coterie._tcp.example.org"),)
+    with pytest.raises(ConfigError, match="write srv:_service"):
+        settings_of("srv:example.org")
+
+
+@pytest.mark.parametrize(
+    ("discovery", "name"),
+    [
+        (
+            "{method: dns, name: _coterie._tcp.x, nameserver: '127.0.0.1:53'}",
+            DnsName("_coterie._tcp.x", 8080, "127.0.0.1:53"),
+        ),
+        ("{method: dns, name: c.example.org, port: 9000}", DnsName("c.example.org", 9000)),
+        (
+            "{method: k8s, service: coterie, namespace: ai}",
+            DnsName("coterie.ai.svc.cluster.local", 8080),
+        ),
+    ],
+)
+def test_a_cluster_file_that_names_no_node_but_where_to_look_them_up(
+    tmp_path: Path, discovery: str, name: DnsName
+) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.write_text(f"cluster: {{discovery: {discovery}}}\n")
+    assert settings_of(config_path=file).names == (name,)
+    assert settings_of("h1:1", config_path=file, insecure=True).names == ()
+
+
+def test_a_cluster_file_whose_certificates_are_in_a_directory(tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.write_text("cluster: {nodes: [{id: a, host: h}]}\nsecurity: {tls: {dir: certs}}\n")
+    certs = tmp_path / "certs"
+    assert settings_of(config_path=file).tls == TLS(ca=certs / "ca.crt")
+    certs.mkdir()
+    (certs / "user.ann.crt").touch()
+    ann = TLS(ca=certs / "ca.crt", cert=certs / "user.ann.crt", key=certs / "user.ann.key")
+    assert settings_of(config_path=file).tls == ann
+    (certs / "user.bob.crt").touch()
+    with pytest.raises(ConfigError, match=r"user\.ann\.crt, user\.bob\.crt; choose with tls="):
+        settings_of(config_path=file)
+    (certs / "user.admin.crt").touch()
+    tls = settings_of(config_path=file).tls
+    assert tls is not None and tls.cert == certs / "user.admin.crt"

@@ -6,10 +6,14 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
+from coterie.core.breaker_commands import EndProbe, ResetBreaker, TakeProbe, TripBreaker
 from coterie.core.commands import (
     AdvanceClock,
+    AskApproval,
     AssignTask,
     BeginLeadership,
+    BeginStep,
+    CancelChildren,
     CancelTask,
     Command,
     ConfigureCluster,
@@ -28,6 +32,8 @@ from coterie.core.commands import (
     ReleaseTask,
     ReplayTask,
     ReportProgress,
+    ResolveApproval,
+    ResolveStep,
     ResumeTask,
     RetryTask,
     SaveCheckpoint,
@@ -35,11 +41,23 @@ from coterie.core.commands import (
     SetLimit,
     SetTenant,
     SignalTask,
+    SpawnChild,
     StartTask,
     SubmitTask,
     SuspendTask,
     TakeTokens,
+    WithdrawStep,
 )
+from coterie.core.decisions.nouns import OnUnknown, Resolution, approval_id
+from coterie.core.families import child_id
+from coterie.core.llm.commands import (
+    BeginLlmCall,
+    DeleteLlmBudget,
+    NoteLlmHandle,
+    SetLlmBudget,
+    SettleLlmCall,
+)
+from coterie.core.llm.nouns import LlmBudget, LlmVerdict, OnExhausted
 from coterie.core.machine import apply
 from coterie.core.nouns import (
     Data,
@@ -58,6 +76,7 @@ from coterie.core.nouns import (
 )
 from coterie.core.quotas import Limit, Tenant
 from coterie.core.state import ClusterState, Moment
+from coterie.core.transitions import HELD
 
 
 def submit_command(task_id: str = "t1", **changes: Any) -> SubmitTask:
@@ -81,6 +100,29 @@ def register_command(node_id: str = "n1", incarnation: int = 1, **changes: Any) 
         "skills": (SkillRef("echo", "1.0"),),
     }
     return RegisterNode(**{**values, **changes})
+
+
+def random_llm_command(dice: random.Random, task_id: TaskId, attempt: int, key: str, number: int) -> Command:
+    """About a language model call, or the budgets of such calls."""
+    scope = {name: dice.choice(["", "", "*"]) for name in ("tenant", "agent", "session", "task")}
+    budget = LlmBudget(
+        f"b{dice.randint(1, 3)}",
+        **scope,
+        tokens=dice.choice([0, 30, 200]),
+        micro_usd=dice.choice([0, 500]),
+        requests=dice.choice([0, 3]),
+        window_ms=dice.choice([0, 20, 200]),
+        on_exhausted=dice.choice(list(OnExhausted)),
+    )
+    asked = dice.choice(["", "same", f"other{dice.randint(1, 3)}"])
+    verdict = dice.choice([LlmVerdict.DONE, LlmVerdict.DONE, *LlmVerdict])
+    data, used, ttl_ms = Data(b"r" * dice.randint(0, 30)), dice.randint(0, 5), dice.choice([0, 50])
+    tokens, alone = dice.randint(-1, 20), dice.random() < 0.3
+    begin = BeginLlmCall(task_id, attempt, key, number, "main", "m", "h", tokens, 100, asked, alone)
+    settle = SettleLlmCall(task_id, attempt, key, number, verdict, data, used, used, 0, 7, ttl_ms)
+    handle = NoteLlmHandle(task_id, attempt, key, number, "r1")
+    orders: list[Command] = [begin, begin, begin, settle, settle, handle, SetLlmBudget(budget)]
+    return dice.choice([*orders, DeleteLlmBudget(budget.budget_id)])
 
 
 @dataclass
@@ -147,6 +189,9 @@ class RandomLog:
         makers = [self._submit, self._submit, self._node, self._assign, self._assign, self._report]
         makers += [self._report, self._report, self._report, self._operator, self._policy]
         makers += [self._control, self._limits]
+        makers += [self._family, self._decision]
+        makers += [self._control, self._limits, self._llm]
+        makers += [self._family, self._breakers]
         return self.random.choice(makers)()
 
     def _task(self) -> tuple[TaskId, int]:
@@ -179,7 +224,9 @@ class RandomLog:
 
     def _control(self) -> Command:
         task_id, attempt = self._task()
-        reason = self.random.choice([WaitReason.SIGNAL, WaitReason.TIMER, WaitReason.CHILD])
+        reason = self.random.choice(
+            [WaitReason.SIGNAL, WaitReason.TIMER, WaitReason.CHILD, WaitReason.BUDGET]
+        )
         seen, timeout_ms = self.random.choice([0, 0, 1]), self.random.choice([0, 5])
         ended = [*self.cluster.state.finished, *self.cluster.state.dead_letters, task_id]
         controls: list[Command] = [
@@ -195,6 +242,49 @@ class RandomLog:
         ]
         return self.random.choice(controls)
 
+    def _family(self) -> Command:
+        held = [task for task in self.cluster.state.tasks.values() if task.state in HELD]
+        task_id, attempt = self._task()
+        if held and self.random.random() < 0.9:
+            task_id, attempt = held[0].task_id, held[0].attempt
+        asked = submit_command(
+            child_id(task_id, str(self.random.randint(1, 6))),
+            parent_id=task_id,
+            digest=self.random.choice([b"a", b"a", b"b"]),
+        )
+        family = self.cluster.state.families.get(task_id)
+        group, seen, stop_after = self.random.choice(["g1", "g1", "g2"]), self.random.choice([0, 1]), 1
+        place = len(family.group(group).places) if family is not None else 0
+        wait = (WaitReason.CHILD, group, seen, 0, self.random.choice([0, stop_after]))
+        orders: list[Command] = [
+            SpawnChild(attempt, group, place, asked),
+            SpawnChild(attempt, group, place, asked),
+            SuspendTask(task_id, attempt, *wait),
+            CancelChildren(task_id, attempt, group, "enough"),
+        ]
+        return self.random.choice(orders)
+
+    def _decision(self) -> Command:
+        task_id, attempt = self._task()
+        key, name = f"s{self.random.randint(0, 4)}", approval_id(task_id, self.random.randint(1, 2))
+        call, open_steps = self.random.choice(["c1", "c1", "c1", "c2"]), self.cluster.state.open_steps
+        if open_steps and self.random.random() < 0.3:
+            held = next(iter(open_steps.values()))
+            task_id, key = held.task_id, held.steps[0].key
+            attempt = self.cluster.state.tasks[task_id].attempt
+        unknown, resolution = self.random.choice(list(OnUnknown)), self.random.choice(list(Resolution))
+        orders: list[Command] = [
+            BeginStep(task_id, attempt, key, "e", unknown),
+            BeginStep(task_id, attempt, key, "e", unknown),
+            WithdrawStep(task_id, attempt, key),
+            ResolveStep(task_id, key, resolution, Data(b"1"), "ann", "looked"),
+            SuspendTask(task_id, attempt, WaitReason.IN_DOUBT, key),
+            AskApproval(task_id, attempt, name, "may I?", call, needed=2, timeout_ms=9),
+            ResolveApproval(task_id, name, self.random.choice(["ann", "bob"]), call != "c2", call),
+            SuspendTask(task_id, attempt, WaitReason.APPROVAL, name),
+        ]
+        return self.random.choice(orders)
+
     def _limits(self) -> Command:
         parts = {name: self.random.choice(["", "", "*"]) for name in ("tenant", "agent", "key")}
         limit = Limit(
@@ -209,6 +299,27 @@ class RandomLog:
         tenant = Tenant("acme", self.random.randint(0, 3), self.random.choice([0, 5]))
         orders: list[Command] = [SetLimit(limit), DeleteLimit(limit.limit_id), SetTenant(tenant)]
         orders.append(TakeTokens(limit.limit_id, self.random.randint(0, 2), "default", "", "echo", "k1"))
+        return self.random.choice(orders)
+
+    def _llm(self) -> Command:
+        task_id, attempt = self._task()
+        key = f"s{self.random.randint(0, 4)}"
+        known = self.cluster.state.llm.find(task_id, key)
+        number = (known.number if known else 0) + self.random.choice([0, 0, 1, 1, 1, 2])
+        return random_llm_command(self.random, task_id, attempt, key, number)
+
+    def _breakers(self) -> Command:
+        task = self._task()
+        key = self.random.choice(["node:n1", "skill:echo", "skill:echo@n1", "provider:acme", "nothing"])
+        known = self.cluster.state.breakers.get(key)
+        number = self.random.choice([known.number if known else 0, 0, 1])
+        probe_id, ok = self.random.choice(["p1", "p2", f"{task[0]}/{task[1]}"]), self.random.random() < 0.7
+        orders: list[Command] = [
+            TripBreaker(key, number, "why not", self.random.getrandbits(32)),
+            TakeProbe(key, probe_id, self.random.choice([0, 2_000])),
+            EndProbe(key, probe_id, ok, not ok and self.random.random() < 0.8),
+            ResetBreaker(key),
+        ]
         return self.random.choice(orders)
 
     def _node(self) -> Command:
@@ -280,5 +391,8 @@ class RandomLog:
             crash_nodes_max=self.random.choice([0, 2]),
             node_losses_max=self.random.choice([0, 2]),
             signals_per_task_max=self.random.choice([1, 10]),
+            breaker_failures=self.random.choice([0, 2]),
+            breaker_recovery_ms=self.random.choice([0, 5, 50]),
+            breaker_probes=self.random.choice([0, 1, 3]),
         )
         return ConfigureCluster(self.random.choice(["c1", "c1", "c2"]), "test", policy)

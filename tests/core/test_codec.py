@@ -12,8 +12,13 @@ from typing import get_args
 import pytest
 from google.protobuf.message import DecodeError
 
+from coterie.core.breakers import Breaker, Probe
 from coterie.core.canonical import canonical, state_hash
 from coterie.core.commands import Command
+from coterie.core.coordination.tables import TABLES
+from coterie.core.decisions.nouns import TABLES as DECISION_TABLES
+from coterie.core.decisions.nouns import Approval, OpenStep, Vote
+from coterie.core.families import Child, ChildEnd, FamilyPart
 from coterie.core.machine import RULES
 from coterie.core.nouns import (
     Data,
@@ -25,9 +30,12 @@ from coterie.core.nouns import (
     Task,
 )
 from coterie.core.quotas import Bucket, Limit, Share, Tenant
+from coterie.core.runs.run import NodeRun, RunHead, Taken
+from coterie.core.skillbook import SkillEntry, SkillPolicy, SkillRevision
 from coterie.core.state import FORMAT as STATE_FORMAT
 from coterie.core.state import ClusterState, Meta
 from coterie.raft import codec
+from coterie.raft.codec import LLM_TABLES
 from coterie.raft.errors import NewerVersion
 from coterie.raft.replica import UNDECODABLE, Replica
 from coterie.v1 import log_pb2
@@ -39,7 +47,37 @@ COMMANDS = get_args(Command)
 
 @pytest.mark.parametrize(
     "record",
-    [*COMMANDS, Task, Node, Request, Policy, Step, Meta, Limit, Bucket, Tenant, Share, DeadLetter],
+    [
+        *COMMANDS,
+        *(record for _, record, _ in TABLES),
+        Task,
+        Node,
+        Request,
+        Policy,
+        Step,
+        Meta,
+        Limit,
+        Bucket,
+        Tenant,
+        Share,
+        DeadLetter,
+        Child,
+        ChildEnd,
+        FamilyPart,
+        *(record for _, record, _ in DECISION_TABLES),
+        OpenStep,
+        Approval,
+        Vote,
+        *LLM_TABLES.values(),
+        Breaker,
+        Probe,
+        SkillEntry,
+        SkillRevision,
+        SkillPolicy,
+        NodeRun,
+        RunHead,
+        Taken,
+    ],
     ids=lambda r: r.__name__,
 )
 def test_every_record_has_a_message_with_the_same_fields(record: type) -> None:

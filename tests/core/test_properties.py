@@ -73,6 +73,9 @@ def test_every_task_follows_the_table_and_ends_once(seed: int) -> None:
     for event in log.cluster.events:
         task = event.task
         before = last.get(task.task_id)
+        if before is not None and event.type == "submitted" and task.order > before.task.order:
+            before = None  # the log may use an id again that the state has forgotten with its task
+            attempts.pop(task.task_id)
         if before is None:
             assert (event.type, task.sequence) == ("submitted", 1)
         else:

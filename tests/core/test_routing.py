@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from coterie.core.commands import Accepted, AssignTask, FinishTask, MarkNode, Rejected
+from coterie.core.breaker_commands import TripBreaker
+from coterie.core.commands import Accepted, AssignTask, ConfigureCluster, FinishTask, MarkNode, Rejected
 from coterie.core.holdings import SESSION_KEPT_MS, SESSIONS_KEPT_MAX
 from coterie.core.nouns import (
     Companion,
@@ -16,6 +17,7 @@ from coterie.core.nouns import (
     Label,
     NodeId,
     NodeStatus,
+    Policy,
     SkillRef,
     TaskId,
     WaitReason,
@@ -103,12 +105,32 @@ def test_what_is_too_far_away_is_refused_and_what_is_not_measured_is_not(cluster
     )
 
 
+def trip(cluster: CoreCluster, *keys: str) -> CoreCluster:
+    """A cluster whose breakers of these keys are open for ten seconds and more."""
+    policy = Policy(breaker_failures=5, breaker_recovery_ms=10_000, breaker_probes=1)
+    cluster.do(ConfigureCluster("c1", "test", policy))
+    for key in keys:
+        assert cluster.do(TripBreaker(key, 0, "5 failures")) == Accepted()
+    return cluster
+
+
 def test_open_breakers_are_waited_for(cluster: CoreCluster) -> None:
-    one = decide(cluster, View(0, breakers={"node:n1": "5 failures"}))
-    assert chosen(one) == "n2"
-    every = decide(cluster, View(0, breakers={"skill:echo": "5 failures"}))
-    assert every.wait is WaitReason.CIRCUIT_OPEN and "breaker skill:echo is open: 5 failures" in every.detail
-    assert chosen(decide(cluster, View(0, breakers={"skill:echo@n1": "x", "skill:map": "y"}))) == "n2"
+    assert chosen(decide(trip(cluster, "node:n1"))) == "n2"
+    every = decide(trip(cluster, "skill:echo"))
+    assert every.wait is WaitReason.CIRCUIT_OPEN
+    assert "breaker skill:echo is open for" in every.detail and "5 failures" in every.detail
+
+
+def test_breakers_of_other_skills_and_nodes_bother_nobody(cluster: CoreCluster) -> None:
+    assert chosen(decide(trip(cluster, "skill:echo@n1", "skill:map", "node:n9"))) == "n2"
+
+
+def test_a_round_gives_a_half_open_node_no_more_than_its_probes(cluster: CoreCluster) -> None:
+    trip(cluster, "node:n1", "skill:echo@n2", "skill:echo@n3")
+    view = View(max(b.until_ms for b in cluster.state.breakers.values()))
+    placing = Round(cluster.state, view, RoutingRules("least-loaded"))
+    found = [placing.place(submit_command(f"t{number}")) for number in range(4)]
+    assert [one and one.chosen and one.chosen.node.node_id for one in found] == ["n1", "n2", "n3", None]
 
 
 def test_standby_nodes_stand_in_for_as_many_as_are_missing() -> None:
@@ -144,6 +166,8 @@ def test_every_wish_shows_and_moves_the_task(cluster: CoreCluster) -> None:
     plain = RoutingRules("least-loaded")
     cases: list[tuple[Decision, str, str, str]] = [
         (decide(cluster, prefer_zone="b"), "n3", "zone", "n1"),
+        (decide(cluster, prefer_node="n3"), "n3", "node", "n1"),
+        (decide(cluster, prefer_node="n2"), "n2", "node", "n1"),
         (decide(cluster, rules=replace(plain, locality="same-zone"), origin="n3"), "n3", "zone", "n1"),
         (decide(cluster, rules=replace(plain, locality="cross-zone")), "n1", "cross-zone", "n3"),
         (decide(cluster, rules=replace(plain, anti_affinity=True)), "n1", "anti-affinity", "n2"),

@@ -9,8 +9,9 @@ from dataclasses import replace
 
 import pytest
 
-from coterie.core.commands import MarkNode, SetDrain, SubmitTask
-from coterie.core.nouns import Companion, Constraints, Label, NodeId, NodeStatus, SkillRef, TaskId
+from coterie.core.breaker_commands import TripBreaker
+from coterie.core.commands import ConfigureCluster, MarkNode, SetDrain, SubmitTask
+from coterie.core.nouns import Companion, Constraints, Label, NodeId, NodeStatus, Policy, SkillRef, TaskId
 from coterie.core.routing import STRATEGIES, Decision, NodeLoad, Pool, RoutingRules, SkillLoad, choose
 from coterie.core.scheduler import View
 from tests.core.builders import CoreCluster, submit_command
@@ -37,8 +38,11 @@ class World:
                 self.cluster.do(SetDrain(node_id, True, 1_000))
         loads = {node_id: self._load(node_id) for node_id in self.cluster.state.nodes}
         leader = self.dice.choice([*self.cluster.state.nodes, NodeId("")])
-        breakers = {"node:n0": "fails"} if self.dice.random() < 0.2 else {}
-        self.view = View(self.cluster.now_ms, loads, leader=leader, breakers=breakers)
+        if self.dice.random() < 0.2:
+            policy = Policy(breaker_failures=5, breaker_recovery_ms=60_000)
+            self.cluster.do(ConfigureCluster("c1", "test", policy))
+            self.cluster.do(TripBreaker("node:n0", 0, "fails"))
+        self.view = View(self.cluster.now_ms, loads, leader=leader)
 
     def _node(self, name: str) -> None:
         dice = self.dice
@@ -142,7 +146,7 @@ def may_run(world: World, task: SubmitTask, node_id: NodeId) -> bool:
             not near or bool(team),
             not away or not team,
             len(held) < node.capacity,
-            f"node:{node_id}" not in world.view.breakers,
+            f"node:{node_id}" not in world.cluster.state.breakers,
         )
     )
 

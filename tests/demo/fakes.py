@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from coterie.skills import jsonio
-from coterie.skills.context import RunFacts, SkillContext
+from coterie.skills.context import SkillContext
 from coterie.skills.document_map import handler as mapper
+from coterie.skills.link import RunFacts
 
 
 class FakeLink:
@@ -27,6 +28,9 @@ class FakeLink:
 
     async def wait(self, reason: str, name: str, seen: int, timeout_ms: int) -> bytes | None:
         return None
+
+    async def call(self, name: str, args: Any) -> Any:
+        raise NotImplementedError(name)
 
     def report_progress(self, percent: float, message: str) -> None:
         self.progress.append((percent, message))

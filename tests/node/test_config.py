@@ -92,10 +92,6 @@ def test_the_published_files_are_warned_about() -> None:
         "distribution.adaptive.rebalanceInterval",
         "distribution.adaptive.threshold",
         "faultTolerance.failover.taskMigration.checkpointInterval",
-        "faultTolerance.circuitBreaker.enabled",
-        "faultTolerance.circuitBreaker.failureThreshold",
-        "faultTolerance.circuitBreaker.recoveryTimeout",
-        "faultTolerance.circuitBreaker.halfOpenRequests",
     }
 
 

@@ -87,8 +87,6 @@ def two_nodes(first: str, second: str) -> str:
         ("cluster: {consensus: {protocol: custom}}", "protocol: custom: there is no seam"),
         ("cluster: {consensus: {protocol: rft}}", "protocol: 'rft' is not known; write raft"),
         ("cluster: {consensus: {fsync: false}}", "fsync: false: an acknowledged task is on the disks"),
-        ("cluster: {discovery: {method: dns}}", "method: dns: looking members up in DNS is not supported"),
-        ("cluster: {discovery: {method: k8s}}", "method: k8s: looking members up in Kubernetes"),
         ("distribution: {taskQueue: {type: fifo}}", "type: fifo: the queue is ordered by priority"),
         (
             "distribution: {routing: {affinity: true, antiAffinity: true}}",
@@ -112,7 +110,6 @@ def two_nodes(first: str, second: str) -> str:
             "enabled: false: tasks of a lost node",
         ),
         # what is not built
-        ("llm: {default: main}", "llm: language models are not supported by this version"),
         ("agents: {dir: x}", "agents: agent definitions are not supported"),
         ("gateway: {channels: {}}", "gateway: chat channels and web sessions are not supported"),
         ("limits: [{match: {tenant: x}}]", "limits: quotas per tenant are not supported"),
@@ -140,7 +137,7 @@ def two_nodes(first: str, second: str) -> str:
         ),
         ("messageBus: {type: redis}", "messageBus: there is no message bus beside the cluster"),
         ("listen: {raft: ':1'}", "listen.raft: Raft has no port of its own"),
-        ("security: {tokens: {file: x}}", "security.tokens: tokens are not supported"),
+        ("security: {tokens: {file: x}}", "security.tokens: tokens live in the cluster"),
         ("storage: {historyRetention: 30d}", "storage.historyRetention: not supported"),
         ("skills: {trust: approved-only}", "skills.trust: approval of skills is not supported"),
         ("skills: {sandbox: none}", "skills.sandbox: none: skills never run in the node's own process"),
@@ -219,7 +216,7 @@ limits: {blobQuota: 1MiB}
         "cluster.consensus.protocol",
         "cluster.consensus.electionTimeout",
         "distribution.strategy",
-        "llm",
+        "llm.default",
         "limits.blobQuota",  # a check across keys speaks although other keys are wrong
     ):
         assert f"{place}: " in found

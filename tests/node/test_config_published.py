@@ -65,8 +65,8 @@ EFFECTS: list[tuple[str, Any, str, Any]] = [
 ]
 # Another value than the printed one is refused, or changes what is warned about.
 JUDGED: list[tuple[str, Any, str]] = [
+    ("cluster.discovery.method", "dns", "discovery.name: missing"),
     ("cluster.consensus.protocol", "paxos", "Paxos is not implemented"),
-    ("cluster.discovery.method", "dns", "DNS is not supported"),
     ("distribution.taskQueue.type", "fifo", "the queue is ordered by priority"),
     ("distribution.routing.antiAffinity", True, "cannot be gathered and spread"),
     ("faultTolerance.failover.taskMigration.enabled", False, "always go on elsewhere"),

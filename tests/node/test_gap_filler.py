@@ -116,3 +116,21 @@ async def test_what_no_peer_has_is_not_waited_for(late: QuietNode) -> None:
     await filling._fill()
     assert late.ledger.gaps == (Gap(0, 50),)
     assert not filling.catching_up
+
+
+async def test_a_new_node_that_looked_for_gaps_too_early_is_catching_up_all_the_same(full: QuietNode) -> None:
+    """It looked before there were any, and denied tasks until the first round of copying was over."""
+    filling = filler(full, n2=full)
+    await filling._fill()
+    assert not filling.catching_up
+    full.ledger.note_snapshot(full.core.index + 100)
+    assert filling.catching_up
+
+
+async def test_a_gap_that_nobody_was_asked_about_is_not_hopeless(late: QuietNode) -> None:
+    nothing: Answer = [peer_pb2.LedgerRows(through_index=0)]
+    filling = filler(late, n2=nothing)
+    await filling._fill()
+    assert not filling.catching_up
+    late.ledger.note_snapshot(60)
+    assert filling.catching_up

@@ -30,12 +30,23 @@ from coterie.node.clock import Clock
 from coterie.node.errors import ApiError, _unavailable
 from coterie.node.job import Job, JobFactory
 from coterie.node.metrics import NodeMetrics
+from coterie.node.skill_calls import Handlers, Run
 from coterie.node.skillhost import SkillJob, SkillOutcome
 from coterie.node.skillhost.nouns import SkillWait, Suspended
 from coterie.raft.errors import EntryTooLarge
 from coterie.skills import Fenced
 
 T1 = TaskId("t1")
+
+
+async def ask(run: Run, args: Any) -> list[Any]:
+    """A call that waits for a signal and records a step."""
+    signal = await run.await_signal(WAIT)
+    await run.commit_own(RecordStep(run.task_id, run.attempt, args, await run.keep(b"1")))
+    return [run.task.task_id, (await run.load(signal.payload)).decode(), len(run.state.tasks)]
+
+
+CALLS: Handlers = {"ask": ask}
 
 
 class FakeProposer:
@@ -109,7 +120,7 @@ class Bench:
     def __init__(self) -> None:
         self.proposer, self.blobs, self.host = FakeProposer(), FakeBlobs(), FakeHost()
         self.state = ClusterState()
-        parts: Any = (lambda: self.state, self.proposer, self.blobs, self.host, Clock(), NodeMetrics())
+        parts: Any = (lambda: self.state, self.proposer, self.blobs, self.host, Clock(), NodeMetrics(), CALLS)
         self.job = JobFactory(*parts).make(task(), [])
         self.ends = 0
 
@@ -354,3 +365,20 @@ async def test_an_attempt_that_is_no_more_is_fenced() -> None:
     bench.proposer.suspend = lambda _: Rejected("FENCED", "attempt 2 runs")
     with pytest.raises(Fenced):
         await bench.job.wait(WAIT)
+
+
+async def test_a_call_of_the_skill_goes_to_its_handler() -> None:
+    bench = Bench()
+    tell(bench, b"1", b"2")
+    assert await bench.job.call("ask", b'"s"') == b'["t1","2",1]'
+    assert bench.proposer.committed == [RecordStep(T1, 1, "s", Data(b"1"))]
+    tell(bench, b"1")
+    with pytest.raises(Suspended):
+        await bench.job.call("ask", b'"s"')
+
+
+async def test_a_command_of_a_deposed_attempt_fences_the_call() -> None:
+    bench = Bench()
+    bench.proposer.suspend = lambda _: Rejected("FENCED", "attempt 2 runs")
+    with pytest.raises(Fenced):
+        await bench.job.commit_own(SuspendTask(T1, 1, WaitReason.SIGNAL, "go", 1, 0))

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from coterie.core.nouns import TaskId
 from coterie.core.ports import NoQuorum
+from coterie.node.errors import ApiError
 from coterie.node.ledger import Ledger
 from coterie.node.reads import Reader
 from coterie.v1 import tasks_pb2
@@ -32,7 +34,8 @@ class World:
         self.engine, self.time = FakeEngine(), Time()
         engine: Any = self.engine
         clock: Any = self.time
-        self.reader = Reader(engine, node.state, ledger, clock, lambda: False, ELECTION_S)
+        self.catching_up = False
+        self.reader = Reader(engine, node.state, ledger, clock, lambda: self.catching_up, ELECTION_S)
 
 
 @pytest.fixture
@@ -83,3 +86,32 @@ async def test_patience_is_fresh_after_a_leader_was_there(world: World) -> None:
     second = await started(world)
     assert not second.done()
     second.cancel()
+
+
+async def test_a_miss_is_not_believed_when_history_came_while_it_was_looked_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger answered without the row, then got it: nothing is missing, and the answer is wrong."""
+
+    async def too_early(task_id: str) -> None:
+        world.catching_up = False
+
+    monkeypatch.setattr(world.reader._ledger, "task", too_early)
+    world.catching_up = True
+    with pytest.raises(ApiError, match="CATCHING_UP"):
+        await world.reader.in_history(TaskId("t1"))
+    with pytest.raises(ApiError, match="TASK_NOT_FOUND"):
+        await world.reader.get(TaskId("t1"), 5.0)
+
+
+async def test_the_second_look_for_a_task_is_judged_by_what_was_missing_before_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = iter([True, False])  # after the first look, and after the second
+
+    async def too_early(task_id: str) -> None:
+        world.catching_up = next(looks)
+
+    monkeypatch.setattr(world.reader._ledger, "task", too_early)
+    with pytest.raises(ApiError, match="CATCHING_UP"):
+        await world.reader.get(TaskId("t1"), 5.0)

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SIZES = [3, 5]
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", [*range(60), 3366])  # 3366: a slow disk hands over late
 def test_a_run_keeps_every_promise(seed: int) -> None:
     report = simulate(seed, SIZES[seed % 2])
     assert report.violation == ""

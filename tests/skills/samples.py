@@ -352,3 +352,9 @@ def naps(ctx: SyncSkillContext, input: list[float]) -> None:
 async def asks(ctx: SkillContext, input: dict[str, Any]) -> Any:
     """Waits for an approval."""
     return await ctx.wait_approval(input["name"], input.get("timeout"))
+
+
+@skill(name="calls")
+async def calls(ctx: SkillContext, input: list[Any]) -> Any:
+    """Asks the node for something."""
+    return await ctx._link.call(*input)

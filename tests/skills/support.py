@@ -31,6 +31,8 @@ class RecordingPort:
     progress: list[tuple[float, str]] = field(default_factory=list)
     signals: dict[str, list[bytes | None]] = field(default_factory=dict)
     waits: list[SkillWait] = field(default_factory=list)
+    calls: list[tuple[str, Any]] = field(default_factory=list)
+    answer: Any = None
     refuse: Exception | None = None
     reported: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -55,6 +57,12 @@ class RecordingPort:
         if len(told) <= wait.seen:
             raise Suspended
         return told[wait.seen]
+
+    async def call(self, name: str, args: bytes) -> bytes:
+        self.calls.append((name, json.loads(args)))
+        if self.refuse is not None:
+            raise self.refuse
+        return json.dumps(self.answer).encode()
 
     def report_progress(self, percent: float, message: str) -> None:
         self.progress.append((percent, message))

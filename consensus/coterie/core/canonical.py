@@ -5,9 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
+from itertools import chain
 from typing import Any
 
+from coterie.core.coordination.tables import ORDERED, SORTED
+from coterie.core.llm.state import LlmState
 from coterie.core.state import ClusterState
+
+PORTION = 500  # records of a family that are hashed together
 
 
 def canonical(value: Any) -> bytes:
@@ -76,7 +81,55 @@ def state_hash(state: ClusterState) -> str:
     for records in (state.finished, state.requests, state.anchors, state.dead_letters, state.buckets):
         for record in records.values():  # the order is part of the state: what came first is forgotten first
             digest.update(canonical(record))
-    for named in (state.limits, state.tenants, state.shares):
+    for named in (
+        state.agents,
+        state.limits,
+        state.tenants,
+        state.shares,
+        state.breakers,
+        state.tokens,
+        state.users,
+        state.skillbook,
+    ):
         for name in sorted(named):
             digest.update(canonical(named[name]))
+    digest.update(b"".join(map(canonical, _decisions(state))))
+    for parent_id in sorted(state.families):
+        for part in state.families[parent_id].parts(parent_id, PORTION):
+            digest.update(canonical(part))
+    for part in chain(_llm_parts(state.llm), _coordination(state), _runs(state)):
+        digest.update(canonical(part))
     return digest.hexdigest()
+
+
+def _decisions(state: ClusterState) -> Iterator[Any]:
+    yield from state.doubts.values()
+    for named in (state.open_steps, state.approvals):
+        for task_id in sorted(named):
+            yield named[task_id]
+
+
+def _llm_parts(llm: LlmState) -> Iterator[Any]:
+    for task_id in sorted(llm.calls):
+        yield llm.calls[task_id]
+    for ordered in (llm.accounts, llm.doubtful, llm.cache):
+        yield from ordered.values()
+    for named in (llm.budgets, llm.usage):
+        for name in sorted(named):
+            yield named[name]
+
+
+def _runs(state: ClusterState) -> Iterator[Any]:
+    for run_id in sorted(state.runs):
+        run = state.runs[run_id]
+        yield run.head
+        for name in sorted(run.nodes):
+            yield run.nodes[name]
+
+
+def _coordination(state: ClusterState) -> Iterator[Any]:
+    for table in ORDERED:
+        yield from getattr(state, table).values()
+    for table in SORTED:
+        for _, record in sorted(getattr(state, table).items()):
+            yield record

@@ -5,25 +5,41 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from coterie.core.access_commands import Called, CreateToken, DeleteUser, NoteCall, RevokeToken, SetUser
+from coterie.core.agentbook import AgentCommand
+from coterie.core.breaker_commands import EndProbe, ResetBreaker, TakeProbe, TripBreaker
+from coterie.core.child_commands import CancelChildren as CancelChildren
+from coterie.core.child_commands import SpawnChild as SpawnChild
+from coterie.core.coordination.commands import CoordinationCommand
+from coterie.core.decisions.commands import AskApproval as AskApproval
+from coterie.core.decisions.commands import BeginStep as BeginStep
+from coterie.core.decisions.commands import ResolveApproval as ResolveApproval
+from coterie.core.decisions.commands import ResolveStep as ResolveStep
+from coterie.core.decisions.commands import WithdrawStep as WithdrawStep
+from coterie.core.llm.commands import (
+    BeginLlmCall,
+    DeleteLlmBudget,
+    NoteLlmHandle,
+    SetLlmBudget,
+    SettleLlmCall,
+)
 from coterie.core.nouns import (
-    NO_CONSTRAINTS,
     NO_DATA,
-    NO_PARENT,
-    Constraints,
     Data,
     ExpiryKind,
     Label,
     NodeId,
     NodeStatus,
     Policy,
-    RetryPolicy,
     SkillRef,
-    Step,
     TaskError,
     TaskId,
     WaitReason,
 )
 from coterie.core.quotas import Limit, Tenant
+from coterie.core.runs.commands import AddNodes, RunWorkflow
+from coterie.core.skill_commands import SkillCommand
+from coterie.core.submit_command import SubmitTask as SubmitTask
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,29 +49,6 @@ class ConfigureCluster:
     cluster_id: str
     cluster_name: str
     policy: Policy
-
-
-@dataclass(frozen=True, slots=True)
-class SubmitTask:
-    task_id: TaskId
-    tenant: str
-    type: str
-    payload: Data
-    priority: int
-    retry: RetryPolicy
-    request_id: str = ""
-    digest: bytes = b""  # of the request's body: tells a retry from a reuse of its id
-    attempt_timeout_ms: int = 0
-    deadline_after_ms: int = 0
-    start_delay_ms: int = 0
-    checkpointing: bool = True
-    labels: tuple[Label, ...] = ()
-    constraints: Constraints = NO_CONSTRAINTS
-    key: str = ""
-    agent: str = ""
-    parent_id: TaskId = NO_PARENT
-    retry_of: TaskId = NO_PARENT
-    steps: tuple[Step, ...] = ()  # completed by the run this one repeats: not run again
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +72,8 @@ class RecordStep:
     attempt: int
     key: str
     result: Data
+    beside: tuple[str, ...] = ()  # steps this attempt has asked for and not completed
+    told: bool = False  # something the skill tells its watchers
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +174,7 @@ class SuspendTask:
     name: str = ""
     seen: int = 0  # signals of that name it has had; for CHILD: children it does not wait for
     timeout_ms: int = 0  # 0: none
+    stop_after: int = 0  # for a CHILD group: that many failed children end the wait; 0: no number does
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +251,7 @@ class RegisterNode:
     memory_bytes: int = 0
     gpus: int = 0
     standby: bool = False
+    confines: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,6 +323,33 @@ Command = (
     | SetTenant
     | TakeTokens
     | AdvanceClock
+    | SpawnChild
+    | CancelChildren
+    | BeginStep
+    | WithdrawStep
+    | ResolveStep
+    | AskApproval
+    | ResolveApproval
+    | BeginLlmCall
+    | NoteLlmHandle
+    | SettleLlmCall
+    | SetLlmBudget
+    | DeleteLlmBudget
+    | CoordinationCommand
+    | TripBreaker
+    | TakeProbe
+    | EndProbe
+    | ResetBreaker
+    | CreateToken
+    | RevokeToken
+    | SetUser
+    | DeleteUser
+    | NoteCall
+    | AgentCommand
+    | Called
+    | SkillCommand
+    | RunWorkflow
+    | AddNodes
 )
 
 
@@ -338,6 +362,7 @@ class Accepted:
 
     task_id: TaskId = NO_TASK
     duplicate: bool = False
+    number: int = 0  # a token, a version, a position, a count: whatever the command gives out
 
 
 @dataclass(frozen=True, slots=True)

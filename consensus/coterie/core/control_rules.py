@@ -29,7 +29,12 @@ from coterie.core.nouns import Signal, Task, TaskState, Wait, WaitReason, evolve
 from coterie.core.state import ClusterState, Moment
 from coterie.core.transitions import HELD
 
-SUSPENSIONS = frozenset({WaitReason.SIGNAL, WaitReason.APPROVAL, WaitReason.TIMER, WaitReason.CHILD})
+SUSPENSIONS = frozenset(
+    {
+        *(WaitReason.SIGNAL, WaitReason.APPROVAL, WaitReason.TIMER, WaitReason.CHILD, WaitReason.BUDGET),
+        WaitReason.IN_DOUBT,
+    }
+)
 
 
 def cancel(state: ClusterState, command: CancelTask, moment: Moment) -> Outcome:
@@ -82,6 +87,8 @@ def resume(state: ClusterState, command: ResumeTask, moment: Moment) -> Outcome:
             else evolve(task, state=TaskState.PENDING, wait=None)
         )
         change_task(state, task, evolve(to, pause_reason=""), moment, "resumed")
+        if task.task_id in state.runs:
+            state.note_run(task.task_id, "resumed")
         return Accepted(task.task_id)
     if task.pause_requested:
         change_task(state, task, evolve(task, pause_requested=False, pause_reason=""), moment, "resumed")
@@ -102,7 +109,9 @@ def signal(state: ClusterState, command: SignalTask, moment: Moment) -> Outcome:
     held_now = task.bytes_held + signal_bytes(command.payload.inline)
     after = evolve(task, signals=(*task.signals, told), bytes_held=held_now)
     after = change_task(state, task, after, moment, "signal", command.name)
-    if after.wait is not None:
+    if after.task_id in state.runs:
+        state.note_run(after.task_id, "signal")
+    elif after.wait is not None:
         wake_if_over(state, after, moment)
     return Accepted(task.task_id)
 
@@ -123,7 +132,9 @@ def _signal_refused(state: ClusterState, task: Task, command: SignalTask) -> Rej
 def suspend(state: ClusterState, command: SuspendTask, moment: Moment) -> Outcome:
     """The attempt ends here. `WAIT_OVER` says that what it wants to wait for is there already."""
     if command.reason not in SUSPENSIONS or not (command.name or command.reason is WaitReason.CHILD):
-        return Rejected("BAD_WAIT", "a task waits for a named SIGNAL, APPROVAL or TIMER, or for a CHILD")
+        return Rejected(
+            "BAD_WAIT", "a task waits for a named SIGNAL, APPROVAL, TIMER or BUDGET, or for a CHILD"
+        )
     task = heard(state, command.task_id, command.attempt, moment)
     if isinstance(task, Rejected):
         return task
@@ -131,13 +142,17 @@ def suspend(state: ClusterState, command: SuspendTask, moment: Moment) -> Outcom
         end_cancelled(state, task, moment)
         return Rejected("CANCELLED", "the task was cancelled before it began to wait")
     until_ms = moment.at_ms + command.timeout_ms if command.timeout_ms > 0 else 0
-    after = evolve(task, wait=Wait(command.reason, command.name, command.seen, until_ms))
+    after = evolve(task, wait=_wait_of(command, until_ms))
     if wait_is_over(state, after):
         return Rejected("WAIT_OVER", f"{command.name or 'what it waits for'} is there already")
     to = TaskState.PAUSED if task.pause_requested else TaskState.WAITING
     after = evolve(after, state=to, pause_requested=False)
     change_task(state, task, after, moment, to.name.lower(), command.name)
     return Accepted(task.task_id)
+
+
+def _wait_of(command: SuspendTask, until_ms: int) -> Wait:
+    return Wait(command.reason, command.name, command.seen, until_ms, command.stop_after)
 
 
 def hurry(state: ClusterState, command: RetryTask, moment: Moment) -> Outcome:

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from coterie.core.breaker_rules import attempt_ended
 from coterie.core.commands import Rejected
+from coterie.core.decisions.nouns import Verdict
+from coterie.core.decisions.tables import end_decisions
 from coterie.core.fairness import note_let_go
+from coterie.core.families import ChildEnd
+from coterie.core.llm.doubts import close_task
 from coterie.core.nouns import (
     NO_DATA,
     DeadLetter,
     Event,
     Step,
     Task,
+    TaskError,
     TaskId,
     TaskState,
+    Wait,
     WaitReason,
     evolve,
 )
+from coterie.core.runs.table import closed
 from coterie.core.state import ClusterState, Moment, held
 from coterie.core.transitions import HELD, TERMINAL, is_legal
 
 FINISHED_OVERHEAD_BYTES = 1_000
+CHILD_MESSAGE_CHARS_MAX = 500
 
 
 def add_task(state: ClusterState, task: Task) -> None:
@@ -34,6 +43,7 @@ def change_task(
     after = evolve(after, version=before.version + 1, sequence=before.sequence + 1)
     if before.state in HELD and after.state not in HELD:
         note_let_go(state, before, moment.at_ms)
+        attempt_ended(state, before, after, detail, moment)
     if after.state in TERMINAL:
         after = _finish(state, before, after, moment, event, detail)
     else:
@@ -45,7 +55,11 @@ def change_task(
 
 def _finish(state: ClusterState, before: Task, after: Task, moment: Moment, event: str, detail: str) -> Task:
     after = evolve(after, finished_at_ms=moment.at_ms)
+    if after.task_id in state.runs:
+        after = closed(state.runs.pop(after.task_id), after)
     del state.tasks[after.task_id]
+    if after.task_id in state.llm.calls:
+        close_task(state.llm, after.task_id, moment.at_ms)
     steps = tuple(state.steps.pop(after.task_id, ()))
     state.indexes.replace(before, after)
     state.finished[after.task_id] = after
@@ -57,6 +71,8 @@ def _finish(state: ClusterState, before: Task, after: Task, moment: Moment, even
     state.outbox.append(Event(event, after, moment.index, moment.at_ms, detail, steps))
     if after.state is TaskState.DEAD_LETTERED:
         _bury(state, DeadLetter(after, steps))
+    if after.task_id in state.coordination.task_locks:
+        state.ended_holders.append(after.task_id)
     _tell_family(state, after, moment)
     _evict(state)
     return after
@@ -119,9 +135,32 @@ def _tell_family(state: ClusterState, after: Task, moment: Moment) -> None:
     """Children do not outlive a parent that did not succeed; a parent may have waited for this one."""
     if after.state is not TaskState.SUCCEEDED and state.indexes.children_of(after.task_id):
         note_end(state, after.task_id, f"its parent ended as {after.state.name}")
+    if after.parent_id in state.runs:
+        state.note_run(after.parent_id, "ended", after)
     parent = state.tasks.get(after.parent_id) if after.parent_id else None
+    if parent is not None and parent.task_id in state.families:
+        _note_end_of_child(state, after)
+    if state.open_steps or state.approvals:
+        end_decisions(state, after, moment)
+    if after.task_id in state.families:
+        state.indexes.live_bytes -= state.families.pop(after.task_id).bytes_held
     if parent is not None and parent.wait is not None and parent.wait.reason is WaitReason.CHILD:
         wake_if_over(state, parent, moment)
+
+
+def _note_end_of_child(state: ClusterState, after: Task) -> None:
+    """What its parent has to know of it stays when the task itself is forgotten."""
+    family = state.families[after.parent_id]
+    place = family.place_of(after.task_id)
+    if place is None:
+        return
+    error = after.error
+    if after.state is not TaskState.SUCCEEDED:
+        error = error or TaskError(after.state.name, after.cancel_reason, retryable=False)
+        error = TaskError(error.code, error.message[:CHILD_MESSAGE_CHARS_MAX], error.retryable)
+    before = family.bytes_held
+    family.end(ChildEnd(place, after.state, after.result, error))
+    state.indexes.live_bytes += family.bytes_held - before
 
 
 def note_end(state: ClusterState, task_id: TaskId, reason: str) -> None:
@@ -143,6 +182,10 @@ def cancel_task(state: ClusterState, task: Task, reason: str, moment: Moment) ->
     if task.cancel_requested or task.task_id not in state.tasks:
         return
     after = evolve(task, cancel_requested=True, cancel_reason=reason)
+    if task.task_id in state.runs:  # it ends when its nodes have
+        change_task(state, task, after, moment, "cancel_requested", reason)
+        state.note_run(task.task_id, "cancel")
+        return
     if task.state in HELD:
         change_task(state, task, after, moment, "cancel_requested", reason)
         note_end(
@@ -168,9 +211,32 @@ def wait_is_over(state: ClusterState, task: Task) -> bool:
     wait = task.wait
     if wait is None:
         return True
+    if wait.reason is WaitReason.IN_DOUBT:
+        return _is_decided(state, task, wait.name)
+    if wait.reason is WaitReason.APPROVAL and task.task_id in state.approvals:
+        approval = state.approvals[task.task_id].find(wait.name)
+        if approval is not None:
+            return approval.verdict is not Verdict.PENDING
     if wait.reason is WaitReason.CHILD:
-        return len(state.indexes.children_of(task.task_id)) <= wait.seen
+        return _children_are_over(state, task, wait)
     return sum(signal.name == wait.name for signal in task.signals) > wait.seen
+
+
+def _is_decided(state: ClusterState, task: Task, key: str) -> bool:
+    held_open = state.open_steps.get(task.task_id)
+    step = held_open.find(key) if held_open is not None else None
+    return step is None or bool(step.decision)
+
+
+def _children_are_over(state: ClusterState, task: Task, wait: Wait) -> bool:
+    """Few enough children are open; or so many have failed that waiting for the others makes no sense."""
+    family = state.families.get(task.task_id)
+    if not wait.name:
+        return len(state.indexes.children_of(task.task_id)) <= wait.seen
+    if family is None:
+        return True
+    group = family.group(wait.name)
+    return group.open <= wait.seen or 0 < wait.stop_after <= group.failed
 
 
 def wake_if_over(state: ClusterState, task: Task, moment: Moment) -> None:

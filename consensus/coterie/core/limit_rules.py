@@ -88,4 +88,4 @@ def take_tokens(state: ClusterState, command: TakeTokens, moment: Moment) -> Out
 def advance(state: ClusterState, command: AdvanceClock, moment: Moment) -> Outcome:
     """The entry's own time has moved the clock already; this makes up for what the leader saw of it."""
     state.advance(command.to_ms)
-    return Accepted()
+    return Accepted(number=state.meta.clock_ms)

@@ -5,12 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from coterie.core import control_rules, limit_rules, node_rules, retry_rules, submit_rules, task_rules
+from coterie.core import (
+    access_rules,
+    agent_rules,
+    breaker_rules,
+    child_rules,
+    control_rules,
+    limit_rules,
+    node_rules,
+    retry_rules,
+    submit_rules,
+    task_rules,
+)
+from coterie.core.access_commands import Called
+from coterie.core.breaker_commands import EndProbe, ResetBreaker, TakeProbe, TripBreaker
 from coterie.core.commands import (
     Accepted,
     AdvanceClock,
     AssignTask,
     BeginLeadership,
+    CancelChildren,
     CancelTask,
     Command,
     ConfigureCluster,
@@ -37,13 +51,21 @@ from coterie.core.commands import (
     SetLimit,
     SetTenant,
     SignalTask,
+    SpawnChild,
     StartTask,
     SubmitTask,
     SuspendTask,
     TakeTokens,
 )
+from coterie.core.coordination import rules as coordination
+from coterie.core.decisions import rules as decision_rules
 from coterie.core.lifecycle import settle
+from coterie.core.llm.rules import RULES as LLM_RULES
 from coterie.core.nouns import evolve
+from coterie.core.runs import rules as run_rules
+from coterie.core.runs.commands import AddNodes, RunWorkflow
+from coterie.core.runs.follow_up import follow_up
+from coterie.core.skill_rules import RULES as SKILL_RULES
 from coterie.core.state import ClusterState, Moment
 
 Rule = Callable[[ClusterState, Any, Moment], Outcome]
@@ -56,9 +78,15 @@ def apply(state: ClusterState, command: Command, moment: Moment) -> Outcome:
     if rule is None:
         return Rejected("UNKNOWN_COMMAND", f"no rule for {type(command).__name__}")
     moment = Moment(moment.index, state.meta.clock_ms)
+    if state.coordination.alarms.next_ms <= moment.at_ms:
+        coordination.on_time(state, moment)
     outcome = rule(state, command, moment)
     if state.ended_parents:
         settle(state, moment)
+    if state.run_news:
+        follow_up(state, moment)
+    if state.ended_holders:
+        coordination.on_end(state, moment)
     return outcome
 
 
@@ -75,6 +103,18 @@ def _configure(state: ClusterState, command: ConfigureCluster, moment: Moment) -
     )
     state.indexes.queue.set_ageing(command.policy.ageing_ms)
     return Accepted(duplicate=duplicate)
+
+
+def _called(state: ClusterState, called: Called, moment: Moment) -> Outcome:
+    """A command on behalf of somebody: nothing of another tenant is touched, and what came of it is noted."""
+    command, origin = called.command, called.origin
+    rule = RULES.get(type(command))
+    if rule is None or rule is _called:
+        return Rejected("UNKNOWN_COMMAND", f"no rule for {type(command).__name__}")
+    tenant = access_rules.tenant_of(state, command, origin)
+    outcome = access_rules.hidden(state, command, origin) or rule(state, command, moment)
+    access_rules.record(state, command, origin, outcome, moment, tenant)
+    return outcome
 
 
 RULES: dict[type, Rule] = {
@@ -108,4 +148,19 @@ RULES: dict[type, Rule] = {
     SetTenant: limit_rules.set_tenant,
     TakeTokens: limit_rules.take_tokens,
     AdvanceClock: limit_rules.advance,
+    **decision_rules.RULES,
+    SpawnChild: child_rules.spawn,
+    CancelChildren: child_rules.cancel_open,
+    **LLM_RULES,
+    **coordination.RULES,
+    TripBreaker: breaker_rules.trip,
+    TakeProbe: breaker_rules.take_probe,
+    EndProbe: breaker_rules.end_probe,
+    ResetBreaker: breaker_rules.reset,
+    RunWorkflow: run_rules.run_workflow,
+    AddNodes: run_rules.add_nodes,
+    Called: _called,
+    **access_rules.RULES,
+    **SKILL_RULES,
+    **agent_rules.RULES,
 }

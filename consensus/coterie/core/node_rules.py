@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from coterie.core.breaker_rules import forget_node
 from coterie.core.commands import (
     Accepted,
     BeginLeadership,
@@ -14,7 +15,8 @@ from coterie.core.commands import (
     Rejected,
     SetDrain,
 )
-from coterie.core.nouns import Node, NodeStatus, evolve
+from coterie.core.flaps import lost, restarted
+from coterie.core.nouns import STOPPING, Node, NodeStatus, evolve
 from coterie.core.retry_rules import release_all
 from coterie.core.state import ClusterState, Moment
 
@@ -26,7 +28,7 @@ def register(state: ClusterState, command: RegisterNode, moment: Moment) -> Outc
         return Rejected("STALE_NODE", f"node {command.node_id} has a newer incarnation")
     if before is not None and before.incarnation < command.incarnation:
         release_all(state, command.node_id, "the node restarted", moment)
-    state.nodes[command.node_id] = Node(
+    node = Node(
         node_id=command.node_id,
         address=command.address,
         incarnation=command.incarnation,
@@ -43,8 +45,12 @@ def register(state: ClusterState, command: RegisterNode, moment: Moment) -> Outc
         memory_bytes=command.memory_bytes,
         gpus=command.gpus,
         standby=command.standby,
+        confines=command.confines,
         turn=before.turn if before else 0,
     )
+    if before is not None:
+        node = restarted(state, before, node, moment.at_ms)
+    state.nodes[node.node_id] = node
     return Accepted()
 
 
@@ -68,9 +74,9 @@ def mark(state: ClusterState, command: MarkNode, moment: Moment) -> Outcome:
         return Rejected("STALE_NODE", f"node {command.node_id} has restarted since")
     if node.status is command.status:
         return Accepted(duplicate=True)
-    state.nodes[node.node_id] = replace(
-        node, status=command.status, reason=command.reason, changed_at_ms=moment.at_ms
-    )
+    after = replace(node, status=command.status, reason=command.reason, changed_at_ms=moment.at_ms)
+    gone = command.status is NodeStatus.DOWN and command.reason != STOPPING
+    state.nodes[node.node_id] = lost(state, after, moment.at_ms) if gone else after
     if command.status is NodeStatus.DOWN:
         release_all(state, node.node_id, command.reason or "the node is down", moment)
     return Accepted()
@@ -121,4 +127,5 @@ def forget(state: ClusterState, command: ForgetNode, moment: Moment) -> Outcome:
         return Rejected("STALE_NODE", f"node {command.node_id} has restarted since")
     release_all(state, node.node_id, "the node was removed", moment)
     del state.nodes[node.node_id]
+    forget_node(state, node.node_id)
     return Accepted()

@@ -48,6 +48,7 @@ class WaitReason(IntEnum):
     DELAYED = 14  # its start time lies ahead
     BACKOFF = 15  # the next attempt's time lies ahead
     PAUSE = 16  # somebody paused it
+    IN_DOUBT = 18  # nobody knows whether an effect of it happened; an operator decides
 
 
 class Priority(IntEnum):
@@ -125,6 +126,7 @@ class Constraints:
     max_latency_ms: int = 0  # between the node that took the task and the one that runs it
     origin: str = ""  # the node that took the task
     companions: tuple[Companion, ...] = ()
+    prefer_node: str = ""  # soft: where a dry run would have placed it
 
 
 NO_CONSTRAINTS = Constraints()
@@ -157,6 +159,7 @@ class Step:
     attempt: int  # the attempt that completed it
     result: Data
     at_ms: int
+    beside: tuple[str, ...] = ()  # steps that attempt had asked for and not completed then
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,9 +179,10 @@ class Wait:
     """What a suspended task waits for."""
 
     reason: WaitReason  # SIGNAL, APPROVAL, TIMER or CHILD
-    name: str = ""  # of the signal
+    name: str = ""  # of the signal; for CHILD: of the group, or empty for all
     seen: int = 0  # signals of that name it has had; for CHILD: children it does not wait for
     until_ms: int = 0  # when it goes on without; 0: never
+    stop_after: int = 0  # for a CHILD group: that many failed children end the wait; 0: no number does
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,6 +316,9 @@ class Node:
     gpus: int = 0
     standby: bool = False  # takes work only in the place of a node that is gone
     turn: int = 0  # of its last assignment in the rotation of round-robin
+    flaps: int = 0  # how often it was lost lately: see flaps.py
+    flapped_at_ms: int = 0  # the last time
+    confines: bool = False  # runs skills that were published: it has a sandbox for them
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,6 +361,10 @@ class Policy:
     node_losses_max: int = 10  # in a row without progress; 0: any number
     signals_per_task_max: int = 1_000
     limits_max: int = 1_000
+    breaker_failures: int = 0  # within a minute, and at least half of all, open a breaker; 0: none opens
+    breaker_recovery_ms: int = 0  # until an open one lets probes through
+    breaker_probes: int = 0  # that must succeed before it closes
+    flap_memory_ms: int = 0  # for which a node that was lost has to prove itself longer; 0: never longer
 
 
 @dataclass(frozen=True, slots=True)

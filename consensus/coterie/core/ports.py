@@ -63,9 +63,11 @@ class DemoteMember:
 
 @dataclass(frozen=True, slots=True)
 class RemoveMember:
-    """The node leaves for good: its disk is never let in again under this id."""
+    """The node leaves for good: its disk is never let in again under this id. `disk_id`: the disk it has as
+    far as the asker knows, filled in by the engine: a repeated wish removes no node that was added since."""
 
     node_id: str
+    disk_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,14 @@ class Restoring(Protocol):
 
     def tidy(self) -> bool:
         """After `adopt`: throw away a portion of the state that was replaced; False when nothing is left."""
+
+
+@runtime_checkable
+class DiscerningMachine(Machine, Protocol):
+    """A machine that can tell entries which only a newer version of it applies."""
+
+    def understands(self, entry: bytes) -> bool:
+        """False: applying it would raise, here and on every node of this version."""
 
 
 @runtime_checkable

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from coterie.core.commands import Accepted, ExpireTask, FailAttempt, Outcome, Rejected, ReleaseTask
 from coterie.core.lifecycle import (
     SIGNAL_OVERHEAD_BYTES,
@@ -23,6 +25,7 @@ from coterie.core.nouns import (
     Task,
     TaskError,
     TaskState,
+    WaitReason,
     evolve,
 )
 from coterie.core.state import ClusterState, Moment
@@ -50,22 +53,23 @@ def fail_attempt(state: ClusterState, command: FailAttempt, moment: Moment) -> O
 def _failed(
     state: ClusterState, task: Task, error: TaskError, dice: int, moment: Moment, end: TaskState
 ) -> None:
+    before = task
     if error.code == SKILL_CRASHED:
         task = _crashed(task, CrashKind.SKILL, moment)
     failures = task.failures + 1
     poison = _poison(state, task)
     if poison is not None:
-        _give_up(state, evolve(task, failures=failures), poison, moment)
+        _give_up(state, before, evolve(task, failures=failures), poison, moment)
         return
     retryable = error.retryable and error.code not in task.retry.non_retryable
     if not retryable or failures >= task.retry.attempts_max:
         end = TaskState.DEAD_LETTERED if task.retry.dead_letter else end
         after = evolve(task, state=end, error=error, failures=failures)
-        change_task(state, task, after, moment, end.name.lower(), error.message)
+        change_task(state, before, after, moment, end.name.lower(), error.message)
         return
     wait_ms = backoff_ms(task.retry, failures, dice)
     after = to_queue(state, task, failures=failures, error=error, start_at_ms=moment.at_ms + wait_ms)
-    change_task(state, task, after, moment, "retry", error.message)
+    change_task(state, before, after, moment, "retry", error.message)
 
 
 def backoff_ms(retry: RetryPolicy, failures: int, dice: int) -> int:
@@ -100,9 +104,9 @@ def _verdict(what: str, nodes: list[NodeId]) -> TaskError:
     return TaskError(POISON, f"{what} {', '.join(nodes)}", retryable=False)
 
 
-def _give_up(state: ClusterState, task: Task, error: TaskError, moment: Moment) -> None:
+def _give_up(state: ClusterState, before: Task, task: Task, error: TaskError, moment: Moment) -> None:
     after = evolve(task, state=TaskState.DEAD_LETTERED, error=error)
-    change_task(state, task, after, moment, "dead_lettered", error.message)
+    change_task(state, before, after, moment, "dead_lettered", error.message)
 
 
 # --- taking a task back from its node
@@ -123,7 +127,7 @@ def release_held(state: ClusterState, task: Task, reason: str, lost: bool, momen
     if task.cancel_requested:
         end_cancelled(state, task, moment)
     elif poison is not None:
-        _give_up(state, task, poison, moment)
+        _give_up(state, before, task, poison, moment)
     else:
         event = "paused" if task.pause_requested else "released"
         change_task(state, before, to_queue(state, task), moment, event, reason)
@@ -167,6 +171,11 @@ def expire(state: ClusterState, command: ExpireTask, moment: Moment) -> Outcome:
 def _expire_task(state: ClusterState, task: Task, moment: Moment) -> Outcome:
     if not task.deadline_at_ms or moment.at_ms < task.deadline_at_ms:
         return Rejected("NOT_DUE", "the deadline has not passed")
+    if task.task_id in state.runs:  # it ends when its nodes have; the new wait moves it in the look-ups
+        wait = replace(task.wait) if task.wait is not None else None
+        change_task(state, task, evolve(task, deadline_at_ms=0, wait=wait), moment, "deadline")
+        state.note_run(task.task_id, "deadline")
+        return Accepted(task.task_id)
     error = TaskError("DEADLINE", "the task's deadline passed", retryable=False)
     after = evolve(task, state=TaskState.TIMED_OUT, error=error)
     change_task(state, task, after, moment, "timed_out", error.message)
@@ -191,6 +200,12 @@ def _expire_wait(state: ClusterState, task: Task, moment: Moment) -> Outcome:
         return Rejected("NOT_WAITING", f"the task is {task.state.name}")
     if not wait.until_ms or moment.at_ms < wait.until_ms:
         return Rejected("NOT_DUE", "the wait has not run out")
+    if task.task_id in state.runs:
+        state.note_run(task.task_id, "tick")
+        return Accepted(task.task_id)
+    if wait.reason is WaitReason.BUDGET:  # nobody told it anything: it asks the budget again
+        change_task(state, task, to_queue(state, task, wait=None), moment, "woken")
+        return Accepted(task.task_id)
     signal = Signal(wait.name or CHILDREN, NO_DATA, moment.at_ms, timed_out=True)
     held_now = task.bytes_held + SIGNAL_OVERHEAD_BYTES
     told = evolve(task, signals=(*task.signals, signal), bytes_held=held_now)

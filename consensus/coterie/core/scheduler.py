@@ -6,8 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
+from coterie.core.breaker_commands import TripBreaker
+from coterie.core.breakers import BreakerState
 from coterie.core.commands import AdvanceClock, Command, ExpireTask, MarkNode, ReleaseTask
+from coterie.core.coordination.look_ups import FAR_MS
 from coterie.core.draft import Draft
+from coterie.core.flaps import reports_wanted
 from coterie.core.indexes import due
 from coterie.core.nouns import (
     NO_NODE,
@@ -19,6 +23,7 @@ from coterie.core.nouns import (
     Task,
     TaskState,
 )
+from coterie.core.outcomes import NOT_STARTED
 from coterie.core.routing import NodeLoad, Round, RoutingRules
 from coterie.core.state import ClusterState
 from coterie.core.workqueue import ORDER_BITS
@@ -47,7 +52,6 @@ class View:
     dice: int = 0
     term: int = 0  # of the leadership that looks
     leader: NodeId = NO_NODE
-    breakers: Mapping[str, str] = field(default_factory=dict)  # open ones, and why: see routing.filters
 
 
 def plan(state: ClusterState, view: View, policy: PlanPolicy) -> list[Command]:
@@ -58,6 +62,7 @@ def plan(state: ClusterState, view: View, policy: PlanPolicy) -> list[Command]:
         view = replace(view, now_ms=state.meta.clock_ms)
     for commands in (
         _verdicts(state, view, policy),
+        _trips(state, view),
         _deadlines(state, view),
         _waits(state, view),
         _held(state, view, policy),
@@ -78,15 +83,26 @@ def _verdicts(state: ClusterState, view: View, policy: PlanPolicy) -> Iterator[C
         if node.status is NodeStatus.UP and load.age_ms > policy.down_after_ms:
             reason = f"no report for {load.age_ms} ms"
             yield MarkNode(node_id, node.incarnation, NodeStatus.DOWN, reason, view.term)
-        elif node.status is NodeStatus.DOWN and _is_back(node, load, view, policy):
+        elif node.status is NodeStatus.DOWN and _is_back(state, node, load, view, policy):
             yield MarkNode(node_id, node.incarnation, NodeStatus.UP, "reports again", view.term)
 
 
-def _is_back(node: Node, load: NodeLoad, view: View, policy: PlanPolicy) -> bool:
+def _is_back(state: ClusterState, node: Node, load: NodeLoad, view: View, policy: PlanPolicy) -> bool:
     if node.reason == STOPPING:  # its last reports are still around
         return False
-    fresh = view.fresh_reports.get(node.node_id, 0) >= policy.up_after_reports
+    wanted = reports_wanted(state, node, policy.up_after_reports)
+    fresh = view.fresh_reports.get(node.node_id, 0) >= wanted
     return fresh and load.incarnation == node.incarnation and load.age_ms <= policy.down_after_ms
+
+
+def _trips(state: ClusterState, view: View) -> Iterator[Command]:
+    """Breakers that should be open by what was seen lately."""
+    if not state.outcomes.windows:
+        return
+    for key, reason in state.outcomes.tripped(state.meta.policy, view.now_ms):
+        known = state.breakers.get(key)
+        if known is None or known.state is BreakerState.CLOSED:
+            yield TripBreaker(key, known.number if known is not None else 0, reason, view.dice)
 
 
 def _deadlines(state: ClusterState, view: View) -> Iterator[Command]:
@@ -115,7 +131,7 @@ def _correction(task: Task, node: Node | None, view: View, policy: PlanPolicy) -
     if node is None or node.status is NodeStatus.DOWN:
         return ReleaseTask(task.task_id, task.attempt, "its node is gone", lost=True)
     if task.state is TaskState.SCHEDULED and view.now_ms > task.assigned_at_ms + policy.start_within_ms:
-        return ReleaseTask(task.task_id, task.attempt, "nobody started it", lost=True)
+        return ReleaseTask(task.task_id, task.attempt, NOT_STARTED, lost=True)
     limit = task.attempt_timeout_ms
     if limit and view.now_ms > task.assigned_at_ms + limit + policy.attempt_slack_ms:
         return ExpireTask(task.task_id, task.attempt, ExpiryKind.ATTEMPT, view.dice)
@@ -127,7 +143,7 @@ def _clock(state: ClusterState, view: View) -> Iterator[Command]:
     indexes = state.indexes
     delayed = indexes.delayed.first_key(0) >> ORDER_BITS or view.now_ms + 1
     wakes = indexes.queue.wakes_at_ms() or view.now_ms + 1
-    if min(delayed, wakes) <= view.now_ms:
+    if min(delayed, wakes, state.coordination.alarms.next_ms) <= view.now_ms:
         yield AdvanceClock(view.now_ms)
 
 
@@ -155,6 +171,8 @@ def next_clock_ms(state: ClusterState, now_ms: int) -> int:
     """When time alone next needs a plan: a deadline, a start time, a limit; 0: nothing does."""
     at_ms = state.indexes.next_clock_ms()
     limited = [at_ms] if at_ms else []
+    if state.coordination.alarms.next_ms < FAR_MS:
+        limited.append(state.coordination.alarms.next_ms)
     if state.buckets:
         gauges = state.indexes.gauges
         blockers = (gauges.other_blocker(group.profile, now_ms) for group in state.indexes.queue.groups())

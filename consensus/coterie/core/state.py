@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
+from coterie.core.access import Token, User
+from coterie.core.agentbook import AgentEntry
+from coterie.core.audit import AuditRecord
+from coterie.core.breakers import Breaker
+from coterie.core.coordination.look_ups import LookUps
+from coterie.core.coordination.nouns import (
+    Answer,
+    ConsumerGroup,
+    KvEntry,
+    Lock,
+    Schedule,
+    Tombstone,
+    Topic,
+    TopicMessage,
+)
+from coterie.core.coordination.tables import look_ups_of
+from coterie.core.decisions.nouns import Approvals, Doubt, OpenSteps
+from coterie.core.families import Family
 from coterie.core.indexes import TaskIndexes
+from coterie.core.llm.state import LlmState
 from coterie.core.nouns import (
     Anchor,
     Data,
@@ -21,7 +40,10 @@ from coterie.core.nouns import (
     TaskId,
     evolve,
 )
+from coterie.core.outcomes import Outcomes
 from coterie.core.quotas import Bucket, Limit, Share, Tenant
+from coterie.core.runs.run import Run
+from coterie.core.skillbook import SkillEntry
 from coterie.core.steplog import StepLog
 
 FORMAT = 1  # of the state's meaning; raised together by all nodes when apply changes its mind
@@ -49,6 +71,15 @@ class Meta:
     fair_time: int = 0  # the use, by weight, of the tenant last served: who used less goes first
     dead_letters_dropped: int = 0  # that left the list because it was full
     dead_letter_bytes: int = 0
+    fencing_token: int = 0  # the newest, of any lock
+    kv_version: int = 0  # of the newest change of any key
+    kv_forgotten: int = 0  # up to this version, deleted keys are not known one by one any more
+    message_position: int = 0  # of the newest message of any topic
+    schedules_version: int = 0  # of the newest change of any schedule
+    doubts_total: int = 0  # steps that were in doubt, so far
+    breakers_opened: int = 0  # how often any breaker opened
+    audit_count: int = 0  # records of the audit log so far
+    audit_head: bytes = b""  # the newest hash of their chain
 
 
 @dataclass(slots=True)
@@ -71,13 +102,43 @@ class ClusterState:
     buckets: OrderedDict[str, Bucket] = field(default_factory=OrderedDict)  # the one used last is last
     tenants: dict[str, Tenant] = field(default_factory=dict)
     shares: dict[str, Share] = field(default_factory=dict)
+    families: dict[TaskId, Family] = field(default_factory=dict)
+    llm: LlmState = field(default_factory=LlmState)
+    schedules: dict[str, Schedule] = field(default_factory=dict)  # these by tenant and name
+    locks: dict[str, Lock] = field(default_factory=dict)
+    kv: dict[str, KvEntry] = field(default_factory=dict)  # the one changed last is last
+    tombstones: OrderedDict[str, Tombstone] = field(default_factory=OrderedDict)
+    topics: dict[str, Topic] = field(default_factory=dict)
+    messages: OrderedDict[int, TopicMessage] = field(default_factory=OrderedDict)  # by position
+    groups: dict[str, ConsumerGroup] = field(default_factory=dict)
+    answers: OrderedDict[str, Answer] = field(default_factory=OrderedDict)
+    breakers: dict[str, Breaker] = field(default_factory=dict)  # that have been open
+    runs: dict[TaskId, Run] = field(default_factory=dict)  # of workflows, by their tasks
+    tokens: dict[str, Token] = field(default_factory=dict)
+    users: dict[str, User] = field(default_factory=dict)
+    agents: dict[str, AgentEntry] = field(default_factory=dict)
+    skillbook: dict[str, SkillEntry] = field(default_factory=dict)  # by the name of the skill
+    open_steps: dict[TaskId, OpenSteps] = field(default_factory=dict)
+    doubts: OrderedDict[str, Doubt] = field(default_factory=OrderedDict)  # the newest is last
+    approvals: dict[TaskId, Approvals] = field(default_factory=dict)
     indexes: TaskIndexes = field(init=False, compare=False)
     outbox: list[Event] = field(default_factory=list, compare=False)  # drained by the shell per entry
+    noted: list[AuditRecord] = field(default_factory=list, compare=False)  # likewise
     ended_parents: list[tuple[TaskId, str]] = field(default_factory=list, compare=False)  # see settle
+    ended_holders: list[TaskId] = field(default_factory=list, compare=False)  # of locks
+    run_news: deque[tuple[TaskId, str, Task | None]] = field(default_factory=deque, compare=False)
+    run_work: int = field(default=0, compare=False)  # done for runs in this entry: see runs.walk
+    coordination: LookUps = field(init=False, compare=False)
+    outcomes: Outcomes = field(default_factory=Outcomes, compare=False)  # what this replica saw fail lately
 
     def __post_init__(self) -> None:
         self.indexes = TaskIndexes(self.limits, self.buckets)
         self.indexes.queue.set_ageing(self.meta.policy.ageing_ms)
+        self.coordination = look_ups_of(self)
+
+    def note_run(self, run_id: TaskId, what: str, child: Task | None = None) -> None:
+        """Something has happened to a run: it is visited before the entry is done. See runs.follow_up."""
+        self.run_news.append((run_id, what, child))
 
     def task(self, task_id: TaskId) -> Task | None:
         """A live or recently finished task."""
@@ -107,8 +168,12 @@ class ClusterState:
             self.indexes.by_state[task.state] += 1
             if number % REBUILD_TASKS == 0:
                 yield
+        indexes.live_bytes += sum(family.bytes_held for family in self.families.values())
+        self.llm.rebuild()
         for letter in self.dead_letters.values():
             self.indexes.add_dead_letter(letter.task)
+        yield
+        self.coordination = look_ups_of(self)
 
     def copy(self) -> ClusterState:
         """An image that stays as it is: records are frozen, only the dicts are copied."""
@@ -125,6 +190,25 @@ class ClusterState:
             buckets=self.buckets.copy(),
             tenants=dict(self.tenants),
             shares=dict(self.shares),
+            families={task_id: family.view() for task_id, family in self.families.items()},
+            llm=self.llm.copy(),
+            schedules=dict(self.schedules),
+            locks=dict(self.locks),
+            kv=dict(self.kv),
+            tombstones=_image(self.tombstones),
+            topics=dict(self.topics),
+            messages=_image(self.messages),
+            groups=dict(self.groups),
+            answers=_image(self.answers),
+            breakers=dict(self.breakers),
+            runs={task_id: run.view() for task_id, run in self.runs.items()},
+            tokens=dict(self.tokens),
+            users=dict(self.users),
+            skillbook=dict(self.skillbook),
+            agents=dict(self.agents),
+            open_steps=dict(self.open_steps),
+            doubts=_image(self.doubts),
+            approvals=dict(self.approvals),
         )
 
 

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from coterie.core.commands import Accepted, Outcome, PurgeDeadLetters, Rejected, ReplayTask, SubmitTask
 from coterie.core.lifecycle import add_task, unbury
-from coterie.core.nouns import NO_PARENT, Event, Request, Step, Task, TaskId, TaskState, evolve, make
+from coterie.core.nouns import (
+    NO_PARENT,
+    Constraints,
+    Event,
+    Request,
+    Step,
+    Task,
+    TaskId,
+    TaskState,
+    Wait,
+    evolve,
+    make,
+)
+from coterie.core.runs.run import WORKFLOW
+from coterie.core.skillbook import pinned, refusal
 from coterie.core.state import ClusterState, Moment, held
 from coterie.core.steplog import StepLog
 from coterie.core.task_rules import STEP_OVERHEAD_BYTES
@@ -14,18 +28,44 @@ PERCENT = 100
 
 
 def submit(state: ClusterState, command: SubmitTask, moment: Moment) -> Outcome:
+    answer = admit(state, command, moment)
+    return answer if answer is not None else Accepted(create(state, command, moment).task_id)
+
+
+def admit(state: ClusterState, command: SubmitTask, moment: Moment, more_bytes: int = 0) -> Outcome | None:
+    """Why no new task is made, or which one was; None, and the request id is taken, when it may be made."""
     known = _answered(state, command.tenant, command.request_id, command.digest)
     if known is not None:
         return known
     if state.task(command.task_id) is not None:
         return Rejected("TASK_EXISTS", f"task {command.task_id} exists already")
-    refused = _orphan(state, command) or full(state, command.tenant, _bytes(command))
+    more_bytes += _bytes(command)
+    refused = _orphan(state, command) or full(state, command.tenant, more_bytes) or unskilled(state, command)
     if refused is not None:
         return refused
     _remember(state, command.tenant, command.request_id, command.digest, command.task_id, moment)
-    task = _enter(state, _new_task(state, command, moment.at_ms), command.steps)
-    state.outbox.append(Event("submitted", task, moment.index, moment.at_ms))
-    return Accepted(task.task_id)
+    return None
+
+
+def create(
+    state: ClusterState,
+    command: SubmitTask,
+    moment: Moment,
+    detail: str = "",
+    *,
+    wait: Wait | None = None,
+    more_bytes: int = 0,
+) -> Task:
+    """Put the task in the queue, as any rule may that makes tasks: whether it may be there is the caller's to
+    decide before (see `full`), and that no task has its id. With a `wait` no node ever gets it: it is the
+    state machine's own, which ends it, and may hold `more_bytes` for it."""
+    task = _new_task(state, command, moment.at_ms)
+    if wait is not None:
+        held_now = task.bytes_held + more_bytes
+        task = evolve(task, state=TaskState.WAITING, wait=wait, bytes_held=held_now)
+    task = _enter(state, task, command.steps)
+    state.outbox.append(Event("submitted", task, moment.index, moment.at_ms, detail))
+    return task
 
 
 def _enter(state: ClusterState, task: Task, steps: tuple[Step, ...]) -> Task:
@@ -77,13 +117,19 @@ def _orphan(state: ClusterState, command: SubmitTask) -> Rejected | None:
     if not command.parent_id:
         return None
     parent = state.tasks.get(command.parent_id)
-    if parent is None:
-        return Rejected("PARENT_ENDED", f"no live task {command.parent_id} to be the parent")
-    if parent.tenant != command.tenant:
+    if parent is None or parent.tenant != command.tenant:  # in the same words: who asks learns nothing
         return Rejected("PARENT_ENDED", f"no live task {command.parent_id} of this tenant to be the parent")
     if parent.cancel_requested:
         return Rejected("PARENT_ENDED", f"task {command.parent_id}, the parent, is being cancelled")
     return None
+
+
+def unskilled(state: ClusterState, command: SubmitTask) -> Rejected | None:
+    entry = state.skillbook.get(command.type)
+    if entry is None:
+        return None
+    refused = refusal(entry, command.task_id, command.agent, command.constraints.skill_version)
+    return Rejected(*refused) if refused else None
 
 
 def pending_max(state: ClusterState, tenant: str) -> int:
@@ -132,7 +178,7 @@ def _new_task(state: ClusterState, command: SubmitTask, at_ms: int) -> Task:
         deadline_at_ms=_earlier(own_deadline, _deadline_of(state, command.parent_id)),
         checkpointing=command.checkpointing,
         labels=command.labels,
-        constraints=command.constraints,
+        constraints=_bound(state, command),
         start_at_ms=start_at_ms,
         not_before_ms=start_at_ms,
         sequence=1,
@@ -144,6 +190,12 @@ def _new_task(state: ClusterState, command: SubmitTask, at_ms: int) -> Task:
         retry_of=command.retry_of,
         step_count=len(command.steps),
     )
+
+
+def _bound(state: ClusterState, command: SubmitTask) -> Constraints:
+    """A task of a published skill keeps the revision that it gets now."""
+    entry = state.skillbook.get(command.type)
+    return command.constraints if entry is None else pinned(entry, command.task_id, command.constraints)
 
 
 def _deadline_of(state: ClusterState, parent_id: TaskId) -> int:
@@ -191,6 +243,8 @@ def _no_source(state: ClusterState, task_id: TaskId) -> Rejected:
 def _replay_refused(
     state: ClusterState, command: ReplayTask, source: Task, steps: tuple[Step, ...]
 ) -> Rejected | None:
+    if source.type == WORKFLOW:
+        return Rejected("IS_A_RUN", f"task {source.task_id} is a run of a workflow; retry it as one")
     if source.state is TaskState.SUCCEEDED or source.state not in TERMINAL:
         return Rejected("TASK_SUCCEEDED", f"task {source.task_id} has succeeded; submit a new one")
     if state.task(command.new_task_id) is not None or not command.new_task_id:

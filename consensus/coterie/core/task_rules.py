@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from coterie.core.breaker_rules import admit_attempt
 from coterie.core.commands import (
     Accepted,
     AssignTask,
@@ -13,6 +14,7 @@ from coterie.core.commands import (
     SaveCheckpoint,
     StartTask,
 )
+from coterie.core.decisions.tables import drop_step
 from coterie.core.fairness import note_served
 from coterie.core.holdings import lacking, note_assignment, set_aside
 from coterie.core.lifecycle import change_task, end_cancelled, fenced, heard, no_task, started
@@ -44,6 +46,9 @@ def assign(state: ClusterState, command: AssignTask, moment: Moment) -> Outcome:
     short = lacking(node, task.constraints, set_aside(state, node.node_id))
     if short:
         return Rejected("NODE_FULL", f"node {command.node_id} is short of {short}")
+    broken = admit_attempt(state, task, node.node_id, moment) if state.breakers else None
+    if broken is not None:
+        return broken
     after = evolve(
         task,
         state=TaskState.SCHEDULED,
@@ -96,20 +101,32 @@ def record_step(state: ClusterState, command: RecordStep, moment: Moment) -> Out
     task = heard(state, command.task_id, command.attempt, moment)
     if isinstance(task, Rejected):
         return task
-    steps = state.steps.get(task.task_id) or StepLog()
-    known = steps.find(command.key)
+    steps = state.steps.get(task.task_id)
+    known = steps.find(command.key) if steps is not None else None
     if known is not None:
         return _step_again(known, command)
-    more = held(command.result) + STEP_OVERHEAD_BYTES
+    step = Step(command.key, command.attempt, command.result, moment.at_ms, command.beside)
+    return complete_step(state, task, step, moment, "emitted" if command.told else "step") or Accepted(
+        task.task_id
+    )
+
+
+def complete_step(state: ClusterState, task: Task, step: Step, moment: Moment, event: str) -> Rejected | None:
+    """Append it to the journal of the task; it must not be there yet. None: it is there now."""
+    steps = state.steps.get(task.task_id) or StepLog()
+    more = held(step.result) + STEP_OVERHEAD_BYTES
     refused = _step_refused(state, task, len(steps), more)
     if refused is not None:
         return refused
-    steps.append(Step(command.key, command.attempt, command.result, moment.at_ms))
+    steps.append(step)
     state.steps[task.task_id] = steps
+    if task.task_id in state.open_steps:
+        drop_step(state, task.task_id, step.key)
     state.meta = evolve(state.meta, steps_total=state.meta.steps_total + 1)
     after = evolve(task, step_count=task.step_count + 1, bytes_held=task.bytes_held + more, crashes=())
-    change_task(state, task, after, moment, "step", command.key)
-    return Accepted(task.task_id)
+    detail = step.key if event == "step" else step.result.inline.decode("utf-8", "replace")
+    change_task(state, task, after, moment, event, detail)
+    return None
 
 
 def _step_again(known: Step, command: RecordStep) -> Outcome:

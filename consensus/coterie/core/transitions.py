@@ -32,7 +32,8 @@ TRANSITIONS: dict[TaskState, frozenset[TaskState]] = {
             S.DEAD_LETTERED,
         }
     ),
-    S.WAITING: frozenset({S.PENDING, S.PAUSED, S.CANCELLED, S.TIMED_OUT}),
+    # A run of a workflow never runs anywhere itself: it waits for its nodes, and ends.
+    S.WAITING: frozenset({S.PENDING, S.PAUSED, S.SUCCEEDED, S.FAILED, S.CANCELLED, S.TIMED_OUT}),
     S.PAUSED: frozenset({S.PENDING, S.WAITING, S.CANCELLED, S.TIMED_OUT}),
     S.SUCCEEDED: frozenset(),
     S.FAILED: frozenset(),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from coterie.core.breakers import BreakerState, keys_of, phase, why
 from coterie.core.fairness import standing
-from coterie.core.nouns import NodeStatus, Task, TaskState, WaitReason
+from coterie.core.nouns import NodeId, NodeStatus, Task, TaskState, WaitReason
 from coterie.core.routing import refusal
 from coterie.core.state import ClusterState
 from coterie.core.workqueue import profile_of
@@ -34,7 +35,12 @@ def wait_reason(state: ClusterState, task: Task, now_ms: int) -> Waiting:
         return RUNS
     if task.start_at_ms > now_ms:
         return _not_due(task, now_ms)
-    return _limited(state, task, now_ms) or _nowhere(state, task) or _behind(state, task, now_ms)
+    return (
+        _limited(state, task, now_ms)
+        or _nowhere(state, task)
+        or _broken(state, task, now_ms)
+        or _behind(state, task, now_ms)
+    )
 
 
 def _not_due(task: Task, now_ms: int) -> Waiting:
@@ -62,6 +68,30 @@ def _nowhere(state: ClusterState, task: Task) -> Waiting | None:
     if all(refusals):
         return Waiting(WaitReason.NO_NODE, "; ".join(refusals) or "no node has registered")
     return None
+
+
+def _broken(state: ClusterState, task: Task, now_ms: int) -> Waiting | None:
+    """Every node that could run it is behind a breaker."""
+    if not state.breakers:
+        return None
+    fit = [n.node_id for n in state.nodes.values() if not refusal(task.type, task.constraints, n)]
+    shut = [_shut(state, task, node_id, now_ms) for node_id in fit]
+    if not shut or not all(reason for reason, _ in shut):
+        return None
+    untils = [until_ms for _, until_ms in shut if until_ms]
+    reasons = dict.fromkeys(reason for reason, _ in shut)
+    return Waiting(WaitReason.CIRCUIT_OPEN, "; ".join(reasons), until_ms=min(untils, default=0))
+
+
+def _shut(state: ClusterState, task: Task, node_id: NodeId, now_ms: int) -> tuple[str, int]:
+    """Why a breaker keeps it from that node, and until when, where that is known."""
+    for key in keys_of(task.type, node_id):
+        breaker = state.breakers.get(key)
+        reason = why(breaker, state.meta.policy, now_ms) if breaker is not None else ""
+        if breaker is not None and reason:
+            opens = phase(breaker, now_ms) is BreakerState.OPEN
+            return reason, breaker.until_ms if opens else 0
+    return "", 0
 
 
 def _behind(state: ClusterState, task: Task, now_ms: int) -> Waiting:

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
@@ -68,6 +68,8 @@ class SyncObj(storing.SyncObj):
     def change(self, change: MembershipChange, timeout_s: float, done: Done) -> Callable[[], None]:
         """`done` is called once, with the members, ChangeRefused or NotCommitted. The function returned gives
         up waiting."""
+        if isinstance(change, ports.RemoveMember) and not change.disk_id:
+            change = replace(change, disk_id=self._configuration.disk_of(change.node_id))
         wish = ChangeWish(next(self._wish_ids), change, self._now() + timeout_s, done)
         self._change_wishes.append(wish)
 
@@ -287,8 +289,8 @@ def _request(term: int, wish: ChangeWish) -> m.ChangeRequest:
             return m.ChangeRequest(term, wish.id, ChangeKind.PROMOTE, node_id)
         case ports.DemoteMember(node_id):
             return m.ChangeRequest(term, wish.id, ChangeKind.DEMOTE, node_id)
-        case ports.RemoveMember(node_id):
-            return m.ChangeRequest(term, wish.id, ChangeKind.REMOVE, node_id)
+        case ports.RemoveMember(node_id, disk_id):
+            return m.ChangeRequest(term, wish.id, ChangeKind.REMOVE, node_id, disk_id=disk_id)
         case ports.MoveMember(node_id, address):
             return m.ChangeRequest(term, wish.id, ChangeKind.MOVE, node_id, address)
 
@@ -303,6 +305,6 @@ def _change_of(message: m.ChangeRequest) -> MembershipChange:
         case ChangeKind.DEMOTE:
             return ports.DemoteMember(message.node_id)
         case ChangeKind.REMOVE:
-            return ports.RemoveMember(message.node_id)
+            return ports.RemoveMember(message.node_id, message.disk_id)
         case ChangeKind.MOVE:
             return ports.MoveMember(message.node_id, message.address)

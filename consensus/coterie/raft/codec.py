@@ -10,15 +10,27 @@ import typing
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from enum import IntEnum
+from functools import partial
 from itertools import islice
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
+from coterie.core import access as a
+from coterie.core import breakers as b
 from coterie.core import commands as c
+from coterie.core import families as f
 from coterie.core import nouns as n
 from coterie.core import quotas as q
+from coterie.core import skillbook as k
+from coterie.core.access_commands import Called
+from coterie.core.agentbook import TABLES as AGENT_TABLES
+from coterie.core.coordination.tables import TABLES
+from coterie.core.decisions import nouns as d
+from coterie.core.llm import nouns as l
+from coterie.core.llm.state import LlmState
+from coterie.core.runs.run import NodeRun, Run, RunHead
 from coterie.core.state import FORMAT as STATE_FORMAT
 from coterie.core.state import ClusterState, Meta
 from coterie.core.steplog import StepLog
@@ -27,6 +39,8 @@ from coterie.v1 import log_pb2 as pb
 
 T = TypeVar("T")
 VERSION = 1  # an entry that older versions must not skip or read by half says so: Batch.needs
+FAMILY_RECORDS = 200  # children in one slice
+ORIGINS_MAX = 1_000
 SLICE_RECORDS = 50  # a slice is made, and read, without a turn for the event loop
 
 
@@ -111,6 +125,36 @@ def _absent(record: type) -> Any:
     return _ABSENT.get(record)
 
 
+class CalledCodec(Codec):
+    """Of the one record that holds a command of any kind."""
+
+    def __init__(self) -> None:
+        self.record, self.message = Called, pb.Called
+        self.origin = Codec(a.Origin, pb.Origin)
+        self.enums, self.nested, self.repeated = [], [], []
+        self._known: dict[bytes, a.Origin] = {}
+
+    def fill(self, record: Any, message: Any) -> None:
+        self.origin.fill(record.origin, message.origin)
+        _fill_command(record.command, message.command)
+
+    def read(self, message: Any) -> Any:
+        command = _decode(message.command)
+        if command is None:
+            raise ValueError("a call without a command")
+        return Called(command, self._origin(message.origin))
+
+    def _origin(self, message: Any) -> a.Origin:
+        """The few there are at a time are made once."""
+        raw = message.SerializeToString()
+        known = self._known.get(raw)
+        if known is None:
+            if len(self._known) >= ORIGINS_MAX:
+                self._known.clear()
+            known = self._known[raw] = self.origin.read(message)
+        return known
+
+
 _CODECS: dict[type, Codec] = {}
 
 
@@ -126,6 +170,7 @@ def _snake(name: str) -> str:
     return "".join("_" + ch.lower() if ch.isupper() else ch for ch in name).lstrip("_")
 
 
+_CODECS[Called] = CalledCodec()
 _FIELD_OF: dict[type, tuple[str, Codec]] = {
     command: (_snake(command.__name__), codec_for(command)) for command in get_args(c.Command)
 }
@@ -136,11 +181,15 @@ def encode_batch(commands: Iterable[c.Command]) -> bytes:
     """One log entry."""
     batch = pb.Batch()
     for command in commands:
-        name, codec = _FIELD_OF[type(command)]
-        sub = getattr(batch.commands.add(), name)
-        sub.SetInParent()
-        codec.fill(command, sub)
+        _fill_command(command, batch.commands.add())
     return batch.SerializeToString()
+
+
+def _fill_command(command: c.Command, message: pb.Command) -> None:
+    name, codec = _FIELD_OF[type(command)]
+    sub = getattr(message, name)
+    sub.SetInParent()
+    codec.fill(command, sub)
 
 
 def decode_batch(entry: bytes) -> list[c.Command | None] | None:
@@ -194,8 +243,10 @@ def decode(record: type[T], raw: bytes) -> T:
     return typing.cast(T, codec.read(codec.message.FromString(raw)))  # type: ignore[attr-defined]
 
 
-def _slices(items: Iterator[T], fill: Callable[[pb.StateSlice, T], None]) -> Iterator[bytes]:
-    while part := list(islice(items, SLICE_RECORDS)):
+def _slices(
+    items: Iterator[T], fill: Callable[[pb.StateSlice, T], None], records: int = SLICE_RECORDS
+) -> Iterator[bytes]:
+    while part := list(islice(items, records)):
         piece = pb.StateSlice()
         for item in part:
             fill(piece, item)
@@ -222,13 +273,55 @@ def encode_state(state: ClusterState) -> Iterator[bytes]:
 
 
 def _more(state: ClusterState) -> Iterator[bytes]:
-    letter, limit, bucket = codec_for(n.DeadLetter), codec_for(q.Limit), codec_for(q.Bucket)
-    tenant, share = codec_for(q.Tenant), codec_for(q.Share)
+    letter, part = codec_for(n.DeadLetter), codec_for(f.FamilyPart)
     yield from _slices(iter(state.dead_letters.values()), lambda s, x: letter.fill(x, s.dead_letters.add()))
-    yield from _slices(iter(state.limits.values()), lambda s, x: limit.fill(x, s.limits.add()))
-    yield from _slices(iter(state.buckets.values()), lambda s, x: bucket.fill(x, s.buckets.add()))
-    yield from _slices(iter(state.tenants.values()), lambda s, x: tenant.fill(x, s.tenants.add()))
-    yield from _slices(iter(state.shares.values()), lambda s, x: share.fill(x, s.shares.add()))
+    for name, record, _ in _all_tables():
+        yield from _slices(iter(getattr(state, name).values()), partial(_add_record, name, codec_for(record)))
+    heads = (run.head for run in state.runs.values())
+    records = (record for run in state.runs.values() for record in run.nodes.values())
+    yield from _slices(heads, partial(_add_record, "run_heads", codec_for(RunHead)))
+    yield from _slices(records, partial(_add_record, "node_runs", codec_for(NodeRun)))
+    yield from _slices(_family_parts(state), lambda s, x: part.fill(x, s.family_parts.add()), 1)
+    yield from _llm(state.llm)
+
+
+def _all_tables() -> tuple[tuple[str, type, Callable[[Any], str | int]], ...]:
+    """Where the state keeps each kind of record, and under which key."""
+    return (
+        ("limits", q.Limit, lambda limit: limit.limit_id),
+        ("buckets", q.Bucket, lambda bucket: bucket.name),
+        ("tenants", q.Tenant, lambda tenant: tenant.tenant),
+        ("shares", q.Share, lambda share: share.tenant),
+        ("breakers", b.Breaker, lambda breaker: breaker.key),
+        *(*TABLES, *a.TABLES, *k.TABLES, *AGENT_TABLES, *d.TABLES),
+    )
+
+
+LLM_TABLES: dict[str, type] = {  # in a slice; see LlmState
+    "llm_budgets": l.LlmBudget,
+    "llm_accounts": l.Account,
+    "llm_calls": l.LlmCall,
+    "llm_doubtful": l.DoubtfulCall,
+    "llm_usage": l.LlmUsage,
+    "llm_cache": l.CachedAnswer,
+}
+
+
+def _add_record(name: str, codec: Codec, piece: pb.StateSlice, record: Any) -> None:
+    codec.fill(record, getattr(piece, name).add())
+
+
+def _llm(llm: LlmState) -> Iterator[bytes]:
+    calls = (call for calls in llm.calls.values() for call in calls)
+    tables: list[Iterator[Any]] = [iter(llm.budgets.values()), iter(llm.accounts.values()), calls]
+    tables += [iter(llm.doubtful.values()), iter(llm.usage.values()), iter(llm.cache.values())]
+    for (name, kind), records in zip(LLM_TABLES.items(), tables, strict=True):
+        yield from _slices(records, partial(_add_record, name, codec_for(kind)))
+
+
+def _family_parts(state: ClusterState) -> Iterator[f.FamilyPart]:
+    for parent_id, family in state.families.items():
+        yield from family.parts(parent_id, FAMILY_RECORDS)
 
 
 def fill_task(message: pb.TaskWithSteps, task: n.Task, steps: Iterable[n.Step]) -> None:
@@ -283,11 +376,20 @@ def _read_slice(state: ClusterState, piece: pb.StateSlice) -> None:
 def _read_more(state: ClusterState, piece: pb.StateSlice) -> None:
     for letter in (codec_for(n.DeadLetter).read(message) for message in piece.dead_letters):
         state.dead_letters[letter.task.task_id] = letter
-    for limit in (codec_for(q.Limit).read(message) for message in piece.limits):
-        state.limits[limit.limit_id] = limit
-    for bucket in (codec_for(q.Bucket).read(message) for message in piece.buckets):
-        state.buckets[bucket.name] = bucket
-    for tenant in (codec_for(q.Tenant).read(message) for message in piece.tenants):
-        state.tenants[tenant.tenant] = tenant
-    for share in (codec_for(q.Share).read(message) for message in piece.shares):
-        state.shares[share.tenant] = share
+    for part in (codec_for(f.FamilyPart).read(message) for message in piece.family_parts):
+        state.families.setdefault(part.parent_id, f.Family()).add(part)
+    for run_head in (codec_for(RunHead).read(message) for message in piece.run_heads):
+        state.runs[run_head.run_id] = Run(run_head)
+    for node_run in (codec_for(NodeRun).read(message) for message in piece.node_runs):
+        state.runs[node_run.run_id].nodes[node_run.node_id] = node_run
+    _read_tables(state, piece)
+
+
+def _read_tables(state: ClusterState, piece: pb.StateSlice) -> None:
+    for name, kind in LLM_TABLES.items():
+        for message in getattr(piece, name):
+            state.llm.restore(codec_for(kind).read(message))
+    for name, kind, key_of in _all_tables():
+        table, codec = getattr(state, name), codec_for(kind)
+        for record in map(codec.read, getattr(piece, name)):
+            table[key_of(record)] = record

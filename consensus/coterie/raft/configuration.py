@@ -155,8 +155,8 @@ def changed(now: Configuration, change: MembershipChange, facts: Facts) -> Confi
             return _promoted(now, node_id, facts)
         case DemoteMember(node_id):
             return _demoted(now, node_id, facts)
-        case RemoveMember(node_id):
-            return _removed(now, node_id, facts)
+        case RemoveMember(node_id, disk_id):
+            return _removed(now, node_id, disk_id, facts)
         case MoveMember(node_id, address):
             return _with(now, replace(_known(now, node_id), address=address))
 
@@ -198,11 +198,16 @@ def _demoted(now: Configuration, node_id: str, facts: Facts) -> Configuration:
     return _with_live_quorum(rest, facts, f"{node_id!r} became a learner")
 
 
-def _removed(now: Configuration, node_id: str, facts: Facts) -> Configuration:
+def _removed(now: Configuration, node_id: str, meant: str, facts: Facts) -> Configuration:
     member = now.member(node_id)
     if member is None and any(node_id == removed for removed, _ in now.removed):
         return now
     member = _known(now, node_id)
+    if meant and member.disk_id != meant:
+        raise ChangeRefused(
+            f"{node_id!r} with disk {meant} was removed, and was added again since: ask anew to remove it as "
+            "it is now"
+        )
     disk_id = member.disk_id or facts.disks.get(node_id, "")
     rest = Configuration(
         tuple(other for other in now.members if other is not member),

@@ -7,6 +7,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -122,6 +123,7 @@ class RealDisk:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._lock_fd = -1
+        self._open: weakref.WeakSet[RealFile] = weakref.WeakSet()
 
     def path_of(self, name: str) -> str:
         return str(self._directory / name)
@@ -146,15 +148,23 @@ class RealDisk:
             ) from error
 
     def close(self) -> None:
+        """Let the directory go, and close what was left open in it: whoever fails to start leaves that."""
+        for file in list(self._open):
+            file.close()
         if self._lock_fd >= 0:
             os.close(self._lock_fd)
             self._lock_fd = -1
 
     def open(self, name: str) -> RealFile:
-        return RealFile(self.path_of(name), os.O_RDWR)
+        return self._opened(name, os.O_RDWR)
 
     def create(self, name: str) -> RealFile:
-        return RealFile(self.path_of(name), os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        return self._opened(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+
+    def _opened(self, name: str, flags: int) -> RealFile:
+        file = RealFile(self.path_of(name), flags)
+        self._open.add(file)
+        return file
 
     def read(self, name: str) -> bytes:
         return Path(self.path_of(name)).read_bytes()

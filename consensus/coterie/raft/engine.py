@@ -254,7 +254,10 @@ class RaftEngine(EngineStatus):
     def _step(self) -> None:
         self._scheduled = False
         member = self._member
-        if member is None or not self._running or member.is_blocked:
+        if member is None or not self._running:
+            return
+        if member.is_blocked:  # since the step was asked for: the disk is full, or stands still
+            self._arm(member.next_step_at())
             return
         try:
             member.step()

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
-    """`work` runs off the event loop. `done` runs at the next step after it. While a blocking job is under
-    way the member takes no step and lets nothing out but what promises nothing (see Member.take_frames)."""
+    """`work` runs off the event loop. `done` runs at the next step after it; for a write of the log, at once.
+    While a blocking job is under way the member takes no step and lets nothing out."""
 
     name: str
     work: Callable[[], object]

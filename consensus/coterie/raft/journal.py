@@ -142,11 +142,17 @@ class Journal(LibraryJournal):  # type: ignore[misc]
         return bool(self._pending)
 
     def take_block(self) -> bytes:
-        """Everything not yet written, as one block; append it at the end of the file, then sync."""
+        """Everything not yet written, as one block; append it at the end of the file, then sync. One block at
+        a time: the next is taken when `block_written` has been told of this one."""
         block = form.block(self._pending, self._salt, self._offset)
         self._pending = []
         self._offset += len(block)
+        self._taken_index = self.last_index
         return block
+
+    def block_written(self) -> None:
+        """The block that was taken is on the disk."""
+        self.durable_index = self._taken_index
 
     def write(self, block: bytes) -> None:
         """Runs off the event loop. Raises DiskFull, and then it may be called again with the same block."""
@@ -197,7 +203,7 @@ class Journal(LibraryJournal):  # type: ignore[misc]
         cut = base.index - self.base.index if passes else len(self._log)
         kept, ends, last_at_ms = self._log[cut + 1 :], self._ends[cut:], self._last_at_ms
         configurations = [item for item in self.configurations if item[0] > base.index]
-        old, unwritten = (self._salt, self._offset), self._pending
+        old, unwritten, durable = (self._salt, self._offset), self._pending, self.durable_index
         self._salt = self._rng.getrandbits(32)  # so that a mark is about one file only
         self._reset_log(base)
         if passes:
@@ -205,6 +211,7 @@ class Journal(LibraryJournal):  # type: ignore[misc]
             self._ends = [end - ends[0] for end in ends]
             self._last_at_ms = max(last_at_ms, base.at_ms)
             self.configurations = configurations
+            self.durable_index = max(base.index, durable)
         self._pending = []
 
         def work() -> None:
@@ -273,6 +280,8 @@ class Journal(LibraryJournal):  # type: ignore[misc]
     _ends: list[int]  # cumulated sizes of the commands
     _last_at_ms: int
     configurations: list[tuple[int, bytes]]  # (index, bytes) of those behind the base
+    durable_index: int  # up to here the log in memory is on the disk
+    _taken_index: int  # up to here when the block under way is written
     _salt = 0
     _offset = 0  # where the next block goes
     _synced = _marked = 0
@@ -294,6 +303,7 @@ class Journal(LibraryJournal):  # type: ignore[misc]
         self._file.sync()
         self._disk.sync_dir()
         self._offset = self._synced = good
+        self.durable_index = self.last_index
 
     def _replay(self, record: form.Record, path: str) -> None:
         match record:
@@ -318,6 +328,7 @@ class Journal(LibraryJournal):  # type: ignore[misc]
         self._ends = [0]
         self.configurations = []
         self._last_at_ms = base.at_ms
+        self.durable_index = self._taken_index = base.index
 
     def _remember(self, command: bytes, index: int, term: int) -> None:
         self._log.append((command, index, term))
@@ -331,3 +342,5 @@ class Journal(LibraryJournal):  # type: ignore[misc]
         del self._ends[position:]
         while self.configurations and self.configurations[-1][0] > self.last_index:
             self.configurations.pop()
+        self.durable_index = min(self.durable_index, self.last_index)
+        self._taken_index = min(self._taken_index, self.last_index)

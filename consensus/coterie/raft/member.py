@@ -1,8 +1,9 @@
 """One member of the Raft group as a synchronous object: things happen to it, then it takes a step.
 
 A step turns what has happened (messages, proposals, finished disk jobs, time) into messages and disk jobs.
-What a step wants to send is handed out only when everything the step wrote is durable. The engine drives a
-member from the event loop, the simulator from virtual time; neither adds anything to what is decided here."""
+What a step wants to send is handed out only when everything it rests on is durable (writing.py). The engine
+drives a member from the event loop, the simulator from virtual time; neither adds anything to what is decided
+here."""
 
 from __future__ import annotations
 
@@ -14,11 +15,10 @@ from collections.abc import Callable
 from typing import Any
 
 from coterie.core.ports import Machine, NotCommitted
-from coterie.raft import changing
 from coterie.raft import messages as m
+from coterie.raft import writing
 from coterie.raft.disk import Disk
-from coterie.raft.errors import DamagedFile, LinkRefused, Why
-from coterie.raft.jobs import Job
+from coterie.raft.errors import BadFrame, DamagedFile, LinkRefused, Why
 from coterie.raft.journal import MARK_NAME, Journal
 from coterie.raft.journal import NAME as JOURNAL_NAME
 from coterie.raft.journal_format import Identity
@@ -26,26 +26,20 @@ from coterie.raft.options import RaftOptions
 from coterie.raft.seam import LEADER, Clock, Node, use_clock
 from coterie.raft.snapshot import NAME as SNAPSHOT_NAME
 from coterie.raft.snapshot import SnapshotStore
-from coterie.raft.storing import WRITE_LOG
 from coterie.raft.wire import Wire
 
 logger = logging.getLogger("coterie.raft")
 TIMER_SLACK_S = 0.0005  # the library's timers fire when they have passed, not when they are reached
+TERM_JUMP_MAX = 1 << 32  # elections that a node can have missed; more would use up the terms there are
 
 
-class SyncObj(changing.SyncObj):
+class SyncObj(writing.SyncObj):
     """See the module. Known outside as Member."""
 
     def __init__(
         self, options: RaftOptions, machine: Machine, disk: Disk, clock: Clock, rng: random.Random
     ) -> None:
         """Reads the node's files, without starting anything. Raises WrongDataDir or DamagedFile."""
-        self._outbox: dict[str, list[m.Message]] = {}
-        self._jobs: deque[Job] = deque()
-        self._finished: deque[Job] = deque()
-        self._blocked = 0
-        self._writing = False  # the blocking job that is under way writes the log
-        self._durable_term = -1  # the term of the last write that has ended
         self._inbox: deque[Callable[[], None]] = deque()
         self._up: set[str] = set()
         self._wire = Wire(options.cluster_id, options.frame_bytes_max)
@@ -93,7 +87,7 @@ class SyncObj(changing.SyncObj):
         if peer in self._up:
             node = self._nodes[peer]
             self._up.discard(peer)
-            self._outbox.pop(peer, None)
+            self._outbox.drop(peer)
             self._inbox.append(lambda: self.__onNodeDisconnected(node))
 
     def receive(self, peer: str, frame: bytes) -> None:
@@ -102,36 +96,27 @@ class SyncObj(changing.SyncObj):
             raise LinkRefused(Why.STRANGER, f"{peer!r} has no link to this node")
         node = self._nodes[peer]
         messages = self._wire.decode(frame)
+        term, limit = max(map(_highest_term, messages)), self.term + TERM_JUMP_MAX
+        if term > limit:
+            raise BadFrame(
+                f"term {term}, and {self.term} is the highest known here: no election was in between"
+            )
         if peer in self._up:
             for message in messages:
                 self._inbox.append(lambda message=message: self._handlers[type(message)](node, message))  # type: ignore[misc]
 
-    def job_done(self, job: Job, took_s: float = 0.0) -> None:
-        """A job's work has ended well. One that raises DiskFull waits for room (`job_waits`) and is run
-        again; any other failure is fatal, and there is no next step."""
-        self._job_took(job, took_s)
-        self._finished.append(job)
-        if job.blocking:
-            self._blocked -= 1
-
     # --- the step ---
-
-    @property
-    def is_blocked(self) -> bool:
-        """A blocking job is under way: no step may be taken."""
-        return self._blocked > 0
 
     def step(self) -> None:
         """Take in everything that has happened. Raises FatalRaftError: then never step again."""
         use_clock(self._clock)
-        self._durable_index = self._log.last_index
         was_leader = self.__raftState == LEADER
         self._finish_jobs()
-        if not self._blocked:
+        if self._is_settled_on_disk and not self._blocked:
             self._maybe_cut()
-        if not self._blocked:
+        if self._is_settled_on_disk and not self._blocked:
             self._tick_install()
-        if not self._blocked:
+        if not self._blocked and (self._is_settled_on_disk or not self._needs_rest):
             self._take_in()
         else:
             self._check_quorum()  # steps without a tick may follow each other for long
@@ -140,11 +125,6 @@ class SyncObj(changing.SyncObj):
             self._hand_over = None
         self._write_log()
         self._note_changes()
-
-    def _finish_jobs(self) -> None:
-        # A job's end may start a blocking job; the rest then waits for the next step.
-        while self._finished and not self._blocked:
-            self._finished.popleft().done()
 
     def _take_in(self) -> None:
         while self._inbox:
@@ -158,16 +138,6 @@ class SyncObj(changing.SyncObj):
         self._tick_changes()
         self._replicate()
         self._maybe_make_snapshot()
-
-    def _write_log(self) -> None:
-        if self._log.is_dirty:
-            block, term = self._log.take_block(), self.__raftCurrentTerm
-            self._writing = True
-
-            def written() -> None:
-                self._writing, self._durable_term = False, term
-
-            self._job(WRITE_LOG, lambda: self._log.write(block), written, blocking=True)
 
     def _note_changes(self) -> None:
         seen = (self.leader, self.__raftCurrentTerm)
@@ -183,36 +153,13 @@ class SyncObj(changing.SyncObj):
 
     # --- what comes out ---
 
-    def take_jobs(self) -> list[Job]:
-        """New jobs, to be run one after the other in this order."""
-        jobs = list(self._jobs)
-        self._jobs.clear()
-        return jobs
-
     def take_frames(self) -> list[tuple[str, bytes]]:
-        """Frames to send, in order. While a blocking job is under way only what `_early` lets go."""
-        if not self._outbox:
-            return []
-        if self._blocked:
-            outbox = self._early()
-        else:
-            outbox, self._outbox = self._outbox, {}
-        return [(peer, frame) for peer, messages in outbox.items() for frame in self._frames(messages)]
-
-    def _early(self) -> dict[str, list[m.Message]]:
-        """A leader's entries may travel while its own disk takes them (Raft thesis, 10.2.1): they promise
-        nothing but its term, which is durable, and its own copy counts in the next step at the earliest."""
-        only_writing = self._writing and self._blocked == 1
-        only_writing = only_writing and self._configuration_index <= self._durable_index  # membership.py
-        leads = self.__raftState == LEADER and self._durable_term == self.__raftCurrentTerm
-        if not (only_writing and leads):
-            return {}
-        early = [
-            peer
-            for peer, messages in self._outbox.items()
-            if all(isinstance(message, m.Append) for message in messages)
+        """Frames to send, in order: what does not wait for a write, or for the end of a blocking job."""
+        return [
+            (peer, frame)
+            for peer, messages in self._take_messages().items()
+            for frame in self._frames(messages)
         ]
-        return {peer: self._outbox.pop(peer) for peer in early}
 
     def _frames(self, messages: list[m.Message]) -> list[bytes]:
         frames, start, size = [], 0, 0
@@ -225,10 +172,10 @@ class SyncObj(changing.SyncObj):
         return frames
 
     def next_step_at(self) -> float:
-        """When the next step is due, if nothing happens before; while blocked, the next `expire`. Monotonic
-        clock, seconds."""
-        if self._blocked:
-            return min(self._deadlines(), default=math.inf) + TIMER_SLACK_S
+        """When the next step is due, if nothing happens before; while blocked, the end of that or the next
+        `expire`. Monotonic clock, seconds."""
+        if self.is_blocked:
+            return min([self._unblocked_at(), *self._deadlines()]) + TIMER_SLACK_S
         busy = self._finished or self._inbox or self.has_more_to_apply or self._cut_wanted
         if busy or self._installs_now:
             return -math.inf
@@ -237,7 +184,7 @@ class SyncObj(changing.SyncObj):
         due = [self.__newAppendEntriesTime if leads else self.__raftElectionDeadline]
         if self._proposals.has_to_send and self._proposals.retry_at > now:
             due.append(self._proposals.retry_at)
-        due += self._due_dates(now) + self._deadlines()
+        due += [self._news_at, *self._due_dates(now), *self._deadlines()]
         return min(due) + TIMER_SLACK_S
 
     # --- what the engine reports ---
@@ -266,20 +213,15 @@ class SyncObj(changing.SyncObj):
         self._close_progress()
         self._log._destroy()
 
-    # --- what the layers below ask for ---
-
-    def _post(self, node: Node, message: m.Message) -> None:
-        if node.id in self._up:
-            self._outbox.setdefault(str(node.id), []).append(message)
-
-    def _job(
-        self, name: str, work: Callable[[], object], done: Callable[[], None], *, blocking: bool = False
-    ) -> None:
-        self._jobs.append(Job(name, work, done, blocking))
-        self._blocked += blocking
+    def _has_link(self, node: Node) -> bool:
+        return node.id in self._up
 
 
 Member = SyncObj
+
+
+def _highest_term(message: m.Message) -> int:
+    return max(message.term, message.voter_term) if isinstance(message, m.PreVoteReply) else message.term
 
 
 def _size_of(message: m.Message) -> int:

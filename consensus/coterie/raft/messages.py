@@ -60,6 +60,7 @@ class AppendReply:
     next_index: int
     room: int = 0  # see room.Room
     sync_us: int = 0
+    early: bool = False  # says that the message has arrived, and nothing else: the answer comes later
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +161,7 @@ class ChangeRequest:
     node_id: str
     address: str = ""
     voter: bool = False
+    disk_id: str = ""  # of a removal
 
 
 class ChangeStatus(IntEnum):

@@ -52,6 +52,7 @@ class Progress:
     sent_sequence: int = 0  # last message that wants a reply
     contact_at: float = -math.inf  # highest answered send stamp
     told_commit: int = 0
+    entries_sent_at: float = -math.inf
     window: deque[tuple[int, int]] = field(default_factory=deque)  # (sequence, bytes) with entries
     window_bytes: int = 0
     unanswered: deque[int] = field(default_factory=deque)  # sequences of messages of any kind
@@ -66,14 +67,17 @@ class Progress:
             self.window.append((sequence, size))
             self.window_bytes += size
 
-    def answered(self, sequence: int, sent_at: float) -> None:
+    def answered(self, sequence: int) -> None:
         """Answers come in the order of the messages; what was sent before this one is answered too."""
-        self.acked_sequence = max(self.acked_sequence, sequence)
-        self.contact_at = max(self.contact_at, sent_at)
         while self.unanswered and self.unanswered[0] <= sequence:
             self.unanswered.popleft()
         while self.window and self.window[0][0] <= sequence:
             self.window_bytes -= self.window.popleft()[1]
+
+    def heard(self, sequence: int, sent_at: float) -> None:
+        """That message has arrived there, and its sender is followed."""
+        self.acked_sequence = max(self.acked_sequence, sequence)
+        self.contact_at = max(self.contact_at, sent_at)
 
     def matched(self, index: int) -> None:
         self.match_index = max(self.match_index, index)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable
 from typing import Any
 
-from coterie.core.ports import Committed
+from coterie.core.ports import Committed, DiscerningMachine
 from coterie.raft import messages as m
 from coterie.raft import snapshots
 from coterie.raft.entry import HEADER_BYTES, REGULAR, Logged, at_ms_of, body_of, id_of, seal
@@ -18,10 +20,14 @@ from coterie.raft.snapshot import Meta
 REMEMBERED_MAX = 65_536  # forwarded entry ids of this term
 APPLY_S_MAX = 0.01  # without a turn for the event loop
 RETRY_MIN_S, RETRY_SPREAD_S = 0.01, 0.04
+WARN_EVERY_S = 10.0
+logger = logging.getLogger("coterie.raft")
 
 
 class SyncObj(snapshots.SyncObj):
     """Adds proposals. PySyncObj's own command queue stays empty."""
+
+    _warn_again_at = -math.inf
 
     def __init__(self, *args: Any) -> None:
         self._remembered: dict[bytes, None] = {}
@@ -123,7 +129,7 @@ class SyncObj(snapshots.SyncObj):
         for entry_id, body in zip(message.ids, message.bodies, strict=True):
             if entry_id in self._remembered:
                 continue
-            if message.again and not self._remembers_all:
+            if (message.again and not self._remembers_all) or not self._understands(node, body):
                 refused[Refusal.UNKNOWN].append(entry_id)
             elif self._refuses(message.vital):
                 refused[Refusal.NO_SPACE].append(entry_id)
@@ -135,6 +141,19 @@ class SyncObj(snapshots.SyncObj):
         for reason, ids in refused.items():
             if ids:
                 self._post(node, m.ForwardReply(self.__raftCurrentTerm, message.term, ids, reason))
+
+    def _understands(self, node: Node, body: bytes) -> bool:
+        """What would stop every node of this version is not appended: only the newer node that asks goes
+        without an answer, until the others are as new."""
+        machine = self._machine
+        if not isinstance(machine, DiscerningMachine) or machine.understands(body):
+            return True
+        if self._now() >= self._warn_again_at:
+            self._warn_again_at = self._now() + WARN_EVERY_S
+            logger.error(
+                "a node of a newer version asks for what this one cannot apply", extra={"peer": node.id}
+            )
+        return False
 
     def _takes(self, body: bytes) -> bool:
         return self._has_room() and len(body) <= self._options.entry_bytes_max - HEADER_BYTES

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from coterie.core.audit import AuditRecord
 from coterie.core.commands import Command, Outcome, Rejected
 from coterie.core.machine import apply
 from coterie.core.nouns import Event
 from coterie.core.state import ClusterState, Moment
 from coterie.raft import codec
+from coterie.raft.errors import NewerVersion
 
 OnEvents = Callable[[int, Sequence[Event]], None]
+OnNoted = Callable[[Sequence[AuditRecord]], None]
 TIDY_RECORDS = 500
+AHEAD_MAX, AHEAD_BYTES_MAX = 256, 64 * 1024
+Decoded = list[Command | None] | None
 UNDECODABLE = Rejected("UNDECODABLE", "the entry is broken")
 
 
@@ -24,16 +29,33 @@ class Replica:
         self.state = ClusterState()
         self._on_events = on_events
         self._on_restore = on_restore
+        self.on_noted: OnNoted = lambda noted: None  # called before on_events, with what the entry brought
+        self._ahead: dict[bytes, Decoded] = {}  # entries that were looked at before they were applied
+
+    def understands(self, entry: bytes) -> bool:
+        """See coterie.core.ports.DiscerningMachine. What is decoded here need not be when it is applied."""
+        try:
+            commands = codec.decode_batch(entry)
+        except NewerVersion:
+            return False
+        if len(entry) <= AHEAD_BYTES_MAX:
+            self._ahead[entry] = commands
+            if len(self._ahead) > AHEAD_MAX:
+                del self._ahead[next(iter(self._ahead))]
+        return True
 
     def apply(self, index: int, at_ms: int, entry: bytes) -> list[Outcome]:
         """See coterie.core.ports.Machine. The result is one outcome per command. Raises NewerVersion when it
         is not known here what the entry means."""
-        commands = codec.decode_batch(entry)
+        commands = self._ahead.pop(entry) if entry in self._ahead else codec.decode_batch(entry)
         if commands is None:
             return [UNDECODABLE]
         moment = Moment(index, at_ms)
         outcomes = [self._apply(command, moment) for command in commands]
         events, self.state.outbox = self.state.outbox, []
+        if self.state.noted:
+            noted, self.state.noted = self.state.noted, []
+            self.on_noted(noted)
         self._on_events(index, events)
         return outcomes
 

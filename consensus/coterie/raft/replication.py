@@ -18,14 +18,15 @@ from coterie.raft.seam import LEADER, Node
 
 SMALL_APPEND_ENTRIES = 64  # fewer than these wait while an append is unanswered
 UNANSWERED_MAX = 256  # a follower that owes this many answers gets no more messages
+NEWS_WAIT_S = 0.003  # that a new commit index waits for entries to travel with
 
 
 class SyncObj(elections.SyncObj):
     """Leader and follower sides of the log."""
 
-    _durable_index = 0  # of this node's own log
     _led_since = math.inf
     _commit_before = 0
+    _news_at = math.inf  # when followers are told of a commit that no entries carry
 
     def __init__(self, *args: Any) -> None:
         self._progress: dict[Node, Progress] = {}  # of this leadership
@@ -92,13 +93,21 @@ class SyncObj(elections.SyncObj):
 
     def _replicate(self) -> None:
         """Send what is new: entries, and the commit index when nothing else carries it soon."""
+        self._news_at = math.inf
         for node, progress in self._progress.items():
             self._send_entries(node, progress)
             known = min(self.__raftCommitIndex, progress.match_index)
-            news = known > progress.told_commit and not progress.window
-            if news and self._is_up(node) and self._log.holds(known):
-                self._append(node, progress, known, 0, wants_reply=False)
+            if known > progress.told_commit and self._is_up(node) and self._log.holds(known):
+                self._tell_commit(node, progress, known)
         self._forget_leavers()
+
+    def _tell_commit(self, node: Node, progress: Progress, known: int) -> None:
+        """When the follower answers soon, the next entries bring it; behind a slow disk it is sent alone."""
+        due = progress.entries_sent_at + NEWS_WAIT_S if progress.window else -math.inf
+        if due <= self._now():
+            self._append(node, progress, known, 0, wants_reply=False)
+        else:
+            self._news_at = min(self._news_at, due)
 
     def _kick(self, after_sequence: int) -> None:
         """Let every voter answer something sent after this, at once."""
@@ -165,8 +174,11 @@ class SyncObj(elections.SyncObj):
         )
         if wants_reply:
             progress.sent(sequence, log.bytes_between(prev, prev + count) if count else 0)
-        if progress.match_index >= prev + count:
-            progress.told_commit = max(progress.told_commit, min(self.__raftCommitIndex, prev + count))
+            if count:
+                progress.entries_sent_at = self._now()
+        if progress.match_index >= prev:
+            told = min(self.__raftCommitIndex, prev + count, progress.match_index)
+            progress.told_commit = max(progress.told_commit, told)
         self._post(node, message)
 
     def _next_sequence(self) -> int:
@@ -178,6 +190,10 @@ class SyncObj(elections.SyncObj):
         return int(self._now() * 1_000_000)
 
     def _on_append_reply(self, node: Node, message: m.AppendReply) -> None:
+        """What follows from it is sent at the end of the step, with the commit index of then."""
+        if message.early:
+            self._note_contact(node, message)
+            return
         progress = self._note_answer(node, message)
         if progress is None:
             return
@@ -192,10 +208,15 @@ class SyncObj(elections.SyncObj):
             self._note_mismatch(progress, message)
         if progress.room is Room.FULL:
             progress.hold()
-        self._send_entries(node, progress)
 
     def _note_answer(self, node: Node, message: m.AppendReply | m.SnapshotReply) -> Progress | None:
         """The follower's progress, if this answers the present leadership. A higher term deposes."""
+        progress = self._note_contact(node, message)
+        if progress is not None:
+            progress.answered(min(message.sequence, self._sequence))
+        return progress
+
+    def _note_contact(self, node: Node, message: m.AppendReply | m.SnapshotReply) -> Progress | None:
         if message.term > self.__raftCurrentTerm:
             self._adopt_term(message.term)
             return None
@@ -204,7 +225,7 @@ class SyncObj(elections.SyncObj):
         progress = self._progress.get(node)
         if progress is not None:
             sent_at = min(message.sent_at_us / 1_000_000, self._now())
-            progress.answered(min(message.sequence, self._sequence), sent_at)
+            progress.heard(min(message.sequence, self._sequence), sent_at)
         return progress
 
     def _note_match(self, progress: Progress, index: int) -> None:
@@ -248,7 +269,7 @@ class SyncObj(elections.SyncObj):
         disks, no leader that leaves, and not that our own copy counts when it is durable."""
         if self.__raftState != LEADER:
             return
-        index = self._agreed(self._durable_index, lambda progress: progress.match_index)
+        index = self._agreed(self._log.durable_index, lambda progress: progress.match_index)
         is_news = index > self._commit_before
         # Entries of older terms are committed by one of this term only (section 3.6.2).
         if is_news and self._log.term_at(int(index)) == self.__raftCurrentTerm:

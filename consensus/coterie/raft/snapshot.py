@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
+from coterie.raft import configuration
 from coterie.raft.disk import Disk, DiskFile
 from coterie.raft.errors import DamagedFile, WrongDataDir
 
@@ -80,6 +81,10 @@ def read_meta(file: DiskFile, path: str, cluster_id: str) -> tuple[Meta, int]:
             "Remedy: point the node at its own data directory"
         )
     meta = Meta(index, term, at_ms, configuration_index, payload[_META.size : begin])
+    if meta.configuration and not configuration.is_valid(meta.configuration):
+        raise DamagedFile(
+            path, _HEADER.size + _META.size, "its configuration is none that a group could have"
+        )
     return meta, _HEADER.size + size
 
 

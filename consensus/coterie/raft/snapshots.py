@@ -237,7 +237,6 @@ class SyncObj(replication.SyncObj):
         if message.status is SnapshotStatus.DONE:
             self._note_match(progress, message.offset)
             progress.next_index = progress.match_index + 1
-        self._send_entries(node, progress)
 
     # --- receiving one ---
 
@@ -348,6 +347,11 @@ class SyncObj(replication.SyncObj):
         while self._tidying is not None and goes_on():
             if not self._tidying.tidy():
                 self._tidying = None
+
+    @property
+    def _needs_rest(self) -> bool:
+        """The journal's file is about to be replaced: all that is in memory must be in it first."""
+        return self._cut_wanted or self._installing is not None or self._tidying is not None
 
     @property
     def _installs_now(self) -> bool:

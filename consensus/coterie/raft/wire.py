@@ -165,7 +165,8 @@ def _snapshot_reply(term: int, body: Any) -> m.SnapshotReply:
 def _change_request(term: int, body: Any) -> m.ChangeRequest:
     if body.kind not in m.ChangeKind.__members__.values():
         raise BadFrame(f"unknown change of the members {body.kind}")
-    return m.ChangeRequest(term, body.id, m.ChangeKind(body.kind), body.node_id, body.address, body.voter)
+    kind = m.ChangeKind(body.kind)
+    return m.ChangeRequest(term, body.id, kind, body.node_id, body.address, body.voter, body.disk_id)
 
 
 def _change_reply(term: int, body: Any) -> m.ChangeReply:

@@ -19,6 +19,9 @@ TaskTimedOut or TaskDeadLettered. `async for event in job.watch()` shows what ha
 Both outlive leader changes, dead nodes and broken connections. `c.job(id)` gives the handle back, in any
 process.
 
+**Many documents.** `await map_reduce(c, documents, map="extract", reduce="merge", on_map_failure=skip(100))`
+runs as one task inside the cluster, with a window of children open at once; see `coterie.client.map_reduce`.
+
 **When nodes fail.** Calls go round robin over the nodes that answer. What fails by the network, a leader
 change or a shutdown is repeated on another node with the same request_id, with growing random pauses, up to
 `Timeouts.call` seconds in all; then Unavailable names every endpoint and its last error.
@@ -28,6 +31,7 @@ change or a shutdown is repeated on another node with the same request_id, with 
 **Without asyncio**, `coterie.client.sync.Cluster` offers the same methods for plain code.
 """
 
+from coterie.client.breakers import Breaker
 from coterie.client.cluster import Cluster
 from coterie.client.errors import (
     Aborted,
@@ -55,27 +59,34 @@ from coterie.client.errors import (
     WaitTimeout,
 )
 from coterie.client.job import Job
+from coterie.client.map_reduce import FailedMap, MapReduceResult, map_reduce, skip, start_map_reduce
 from coterie.client.models import Event, NodeInfo, Progress, Status, StepInfo, TaskFailure, TaskInfo
 from coterie.client.queueing import Limit, Tenant
 from coterie.client.routes import Route, RouteCandidate, RouteTerm, TaskRouter
 from coterie.client.settings import TLS, Timeouts
 from coterie.client.spec import TaskSpec
+from coterie.client.usage import Budget, DoubtfulCall, UsageRow
 
 __all__ = [
     "TLS",
     "Aborted",
     "AlreadyExists",
+    "Breaker",
+    "Budget",
     "Cluster",
     "ClusterClosed",
     "ClusterError",
     "ConfigError",
     "CoterieError",
     "DataLoss",
+    "DoubtfulCall",
     "Event",
+    "FailedMap",
     "FailedPrecondition",
     "InvalidRequest",
     "Job",
     "Limit",
+    "MapReduceResult",
     "NodeInfo",
     "NodeLost",
     "NotFound",
@@ -102,5 +113,9 @@ __all__ = [
     "Tenant",
     "Timeouts",
     "Unavailable",
+    "UsageRow",
     "WaitTimeout",
+    "map_reduce",
+    "skip",
+    "start_map_reduce",
 ]

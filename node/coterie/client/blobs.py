@@ -43,11 +43,12 @@ class Blobs:
         await self.caller.run(attempt, attempt_timeout=self._patience(len(data)))
         return ref
 
-    async def get(self, ref: tasks_pb2.BlobRef) -> bytes:
-        """The bytes of a blob, verified. Raises NotFound, or DataLoss when no node has them undamaged."""
+    async def get(self, ref: tasks_pb2.BlobRef, task: str = "") -> bytes:
+        """The bytes of a blob, verified. `task` refers to it: a caller of one tenant has to name
+        it. Raises NotFound, or DataLoss when no node has them undamaged."""
 
         async def attempt(endpoint: Endpoint, timeout: float) -> bytes:
-            return await _fetch(endpoint, ref, timeout)
+            return await _fetch(endpoint, ref, task, timeout)
 
         for _ in range(_DAMAGED_TRIES_MAX):
             try:
@@ -56,10 +57,10 @@ class Blobs:
                 continue
         raise DataLoss(f"blob {ref.sha256} arrived damaged {_DAMAGED_TRIES_MAX} times")
 
-    async def read(self, data: tasks_pb2.Data) -> bytes:
-        """The bytes of a payload, checkpoint or result, wherever they are."""
+    async def read(self, data: tasks_pb2.Data, task: str) -> bytes:
+        """The bytes of a payload, checkpoint or result of the task, wherever they are."""
         if data.HasField("blob") and data.blob.sha256:
-            return await self.get(data.blob)
+            return await self.get(data.blob, task)
         return data.inline
 
     def _patience(self, size_bytes: int) -> float:
@@ -73,9 +74,9 @@ async def _chunks(ref: tasks_pb2.BlobRef, data: bytes) -> AsyncIterator[tasks_pb
         yield tasks_pb2.BlobChunk(data=bytes(view[start : start + CHUNK_BYTES]))
 
 
-async def _fetch(endpoint: Endpoint, ref: tasks_pb2.BlobRef, timeout: float) -> bytes:
+async def _fetch(endpoint: Endpoint, ref: tasks_pb2.BlobRef, task: str, timeout: float) -> bytes:
     parts = bytearray()
-    call = endpoint.blobs.GetBlob(tasks_pb2.GetBlobRequest(sha256=ref.sha256), timeout=timeout)
+    call = endpoint.blobs.GetBlob(tasks_pb2.GetBlobRequest(sha256=ref.sha256, task=task), timeout=timeout)
     try:
         async for chunk in call:
             parts += chunk.data

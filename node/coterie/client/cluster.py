@@ -9,18 +9,27 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
 
+from coterie.client.audit import Audit
+from coterie.client.breakers import Breakers
+from coterie.client.bus import Bus
 from coterie.client.connection import Connection
+from coterie.client.decisions import Approvals, Effects
 from coterie.client.errors import ClusterClosed, CoterieError, SubmitErrors
 from coterie.client.job import Job, ProgressCallback
+from coterie.client.keys import Keys
+from coterie.client.locks import Locks
 from coterie.client.models import NodeInfo, Status, TaskInfo
 from coterie.client.operations import Operations, given_node_id
 from coterie.client.queueing import DeadLetters, Limits
 from coterie.client.record import Recorder, recorded
 from coterie.client.routes import Route
 from coterie.client.rpc_errors import invalid
+from coterie.client.schedules import Schedules
+from coterie.client.security import Security
 from coterie.client.settings import TLS, Timeouts, resolve
 from coterie.client.spec import TaskOptions, TaskSpec, prepare
 from coterie.client.units import Duration, optional_seconds
+from coterie.client.usage import Usage
 from coterie.v1 import cluster_pb2, tasks_pb2
 
 PAGE_SIZE_MAX = 1000
@@ -31,7 +40,8 @@ class Cluster(Operations):
     """A connection to a Coterie cluster; use it as `async with Cluster(...) as c:`.
 
     - `endpoints`: some nodes, "h1:8080,h2:8080" or a list. One that answers is enough; the others are
-      discovered. Left out: the config file, then the environment variable COTERIE_ENDPOINT.
+      discovered. "srv:_coterie._tcp.example.org" looks service records up (needs dnspython). Left out: the
+      config file, then the environment variable COTERIE_ENDPOINT.
     - `config_path`: a JSON or YAML file, the client's own or the cluster's (YAML needs PyYAML).
     - `tls`: `TLS(ca=..., cert=..., key=...)`; else from the config file, else from COTERIE_TLS_CA,
       COTERIE_TLS_CERT and COTERIE_TLS_KEY.
@@ -39,6 +49,7 @@ class Cluster(Operations):
       to loopback needs no permission.
     - `auto_discovery`: ask the cluster for its members now and then, and after failures.
     - `tenant`: whose tasks these are.
+    - `token`: proves who calls, where a certificate does not; needs `tls`.
     - `timeouts`: how long to try; see `Timeouts`.
 
     Every method may raise Unavailable (no node answered within `timeouts.call`), PermissionDenied and
@@ -54,10 +65,17 @@ class Cluster(Operations):
         insecure: bool = False,
         auto_discovery: bool = True,
         tenant: str = "default",
+        token: str = "",
         timeouts: Timeouts | None = None,
     ) -> None:
         self._settings = resolve(
-            endpoints, config_path, tls, insecure=insecure, auto_discovery=auto_discovery, tenant=tenant
+            endpoints,
+            config_path,
+            tls,
+            insecure=insecure,
+            auto_discovery=auto_discovery,
+            tenant=tenant,
+            token=token,
         )
         self._timeouts = timeouts or Timeouts()
         self._connection: Connection | None = None
@@ -65,14 +83,37 @@ class Cluster(Operations):
         """The tasks the cluster has given up: `list`, `get`, `replay`, `purge`."""
         self.limits = Limits(lambda: self._open)
         """Limits on the whole cluster, and tenants: `set`, `list`, `remove`, `set_tenant`, `tenants`."""
+        self.usage = Usage(lambda: self._open)
+        """What language models may cost and have cost: `set_budget`, `budgets`, `rows`, `in_doubt` …"""
+        self.breakers = Breakers(lambda: self._open)
+        """What keeps work away from what fails: `list`, `reset`."""
+        self.approvals = Approvals(lambda: self._open)
+        """What tasks ask people: `list`, `approve`, `reject`."""
+        self.effects = Effects(lambda: self._open)
+        """Effects of which nobody knows the outcome: `doubts`, `done`, `retry`, `fail`."""
+        self.security = Security(lambda: self._open)
+        """Who may do what: `create_token`, `tokens`, `revoke_token`, `set_user`, `users`, `whoami`."""
+        self.schedules = Schedules(lambda: self._open)
+        """Tasks by the clock: `apply`, `list`, `pause`, `trigger`, `backfill`."""
+        self.locks = Locks(lambda: self._open)
+        """Locks with fencing tokens: `hold`, `acquire`, `renew`, `release`, `list`."""
+        self.kv = Keys(lambda: self._open)
+        """Small values under keys: `get`, `put`, `cas`, `delete`, `list`, `watch`."""
+        self.bus = Bus(lambda: self._open)
+        """Topics: `publish`, `subscribe`, groups of consumers."""
+        self.audit = Audit(lambda: self._open)
+        """Who changed what: `entries`, `head`."""
         self.recorder: Recorder | None = None
         """Set before the Cluster is opened: gets a history of its calls; see `coterie.client.record`."""
 
     async def __aenter__(self) -> Self:
         if self._connection is not None:
             raise ClusterClosed("this Cluster is open already: make another one")
-        self._connection = Connection(self._settings, self._timeouts, self.recorder)
-        self._connection.start()
+        connection = Connection(self._settings, self._timeouts, self.recorder)
+        if self._settings.names:
+            await connection.look_up()
+        self._connection = connection
+        connection.start()
         return self
 
     async def __aexit__(
@@ -106,7 +147,8 @@ class Cluster(Operations):
     ) -> Job:
         """Submits one task and returns its Job once a majority of nodes has it on disk.
 
-        `type` names the skill, `payload` is any JSON value or bytes, `target_node` pins the task to a node.
+        `type` names the skill, `payload` is any JSON value or bytes. `target_node` pins the task to a node;
+        the Route of a dry run only advises one, and the task goes elsewhere when that is lost or far busier.
         `options` are priority, timeout, deadline, checkpoint, request_id, task_id, max_attempts, labels,
         constraints, start_delay, key, agent, parent and retry; `TaskSpec` explains each.
         `on_progress(p)` is called with `p.percent` and `p.message` while the task runs.
@@ -117,7 +159,7 @@ class Cluster(Operations):
 
         Raises InvalidRequest (all violations at once), QueueFull, AlreadyExists.
         """
-        entry = {"type": type, "payload": payload, "target_node": _target(target_node), **options}
+        entry = {"type": type, "payload": payload, **options, **_placed(target_node, options)}
         job = await self._submit(TaskSpec.of(entry), wait_when_full)
         if on_progress is not None:
             job.follow(on_progress)
@@ -235,5 +277,10 @@ class Cluster(Operations):
         return job
 
 
-def _target(node: str | NodeInfo | Route | None) -> str | None:
-    return node.node or None if isinstance(node, Route) else given_node_id(node)
+def _placed(node: str | NodeInfo | Route | None, options: TaskOptions) -> dict[str, Any]:
+    """A node pins the task; a route advises, so that the task goes on elsewhere when the node is lost."""
+    if not isinstance(node, Route):
+        return {"target_node": given_node_id(node)}
+    return (
+        {"constraints": {**(options.get("constraints") or {}), "prefer_node": node.node}} if node.node else {}
+    )

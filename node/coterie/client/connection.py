@@ -8,7 +8,8 @@ import random
 from coterie.client.blobs import Blobs
 from coterie.client.caller import Caller
 from coterie.client.endpoints import Pool
-from coterie.client.errors import ClusterError
+from coterie.client.errors import ClusterError, ConfigError, Unavailable
+from coterie.client.names import Found, NameNotFound, look_up
 from coterie.client.owned import TaskSet, log
 from coterie.client.record import Recorder
 from coterie.client.settings import Settings, Timeouts, parse_endpoints
@@ -31,7 +32,7 @@ class Connection:
         self.settings = settings
         self.recorder = recorder
         self.tenant = settings.tenant
-        self.pool = Pool(settings.endpoints, settings.tls)
+        self.pool = Pool(settings.endpoints, settings.tls, token=settings.token)
         self.caller = Caller(self.pool, timeouts)
         self.tasks = TaskSet()
         self.submitter = Submitter(self.caller, self.tasks)
@@ -44,6 +45,26 @@ class Connection:
         if self.settings.auto_discovery:
             self.pool.on_trouble = self._trouble.set
             self.tasks.start(self._discover(), "discovery")
+
+    async def look_up(self) -> None:
+        """Asks the name servers for the names that were given. Raises Unavailable where they know nothing,
+        and ConfigError."""
+        found: list[Found] = []
+        errors: dict[str, str] = {}
+        for name in self.settings.names:
+            try:
+                found += await look_up(name)
+            except NameNotFound as error:
+                errors[name.name] = str(error)
+        refused = [hint.address for hint in found if not self.settings.allows(hint.address)]
+        if refused:
+            raise ConfigError(
+                f"plain text to {', '.join(refused)} is refused: pass tls=TLS(ca=...), "
+                "or insecure=True if the network in between is trusted"
+            )
+        self.pool.set_hints(found)
+        if not self.pool.addresses:
+            raise Unavailable(f"no node was found: {'; '.join(errors.values())}", endpoints=errors)
 
     async def close(self) -> None:
         """Ends the background work, fails what still waits, closes every channel."""
@@ -82,6 +103,7 @@ class Connection:
                 await self.pool.close_retired()
             except ClusterError as error:
                 log.debug("discovery failed", extra={"error": str(error)})
+                await self._look_up_again()
             self._trouble.clear()
             await asyncio.sleep(min(interval, _DISCOVERY_SOONEST_S))
             try:
@@ -89,6 +111,14 @@ class Connection:
                     await self._trouble.wait()
             except TimeoutError:
                 pass
+
+    async def _look_up_again(self) -> None:
+        """Nobody answers where the nodes were: they may all have moved."""
+        try:
+            if self.settings.names:
+                await self.look_up()
+        except (ClusterError, ConfigError) as error:
+            log.debug("looking up the names failed", extra={"error": str(error)})
 
     def _adopt(self, nodes: list[cluster_pb2.Node]) -> None:
         members: dict[str, bool] = {}

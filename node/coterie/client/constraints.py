@@ -201,6 +201,7 @@ _FILLERS: Mapping[str, Filler] = {
     "skill_version": _text("skill_version"),
     "max_latency": _max_latency,
     "prefer_zone": _text("prefer_zone"),
+    "prefer_node": _text("prefer_node"),
     "prefer_same_zone": _flag("prefer_same_zone"),
     "session": _text("session"),
     "affinity": _companions(away=False),

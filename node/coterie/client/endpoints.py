@@ -5,25 +5,43 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import grpc
 import grpc.aio
 
+from coterie.client.bearer import BearerChannel
 from coterie.client.errors import ClusterError
+from coterie.client.names import Found
 from coterie.client.rpc_errors import Verdict, explain
 from coterie.client.settings import TLS, credentials
+from coterie.v1.breakers_pb2_grpc import BreakersStub
+from coterie.v1.bus_pb2_grpc import BusStub
 from coterie.v1.cluster_pb2_grpc import ClusterStub
+from coterie.v1.decisions_pb2_grpc import ApprovalsStub, EffectsStub
+from coterie.v1.kv_pb2_grpc import KeyValueStub
+from coterie.v1.locks_pb2_grpc import LocksStub
+from coterie.v1.schedules_pb2_grpc import SchedulesStub
+from coterie.v1.security_pb2_grpc import AuditStub, SecurityStub
 from coterie.v1.tasks_pb2_grpc import BlobsStub, DeadLettersStub, LimitsStub, TasksStub
+from coterie.v1.usage_pb2_grpc import UsageStub
 
 if TYPE_CHECKING:
+    from coterie.v1.breakers_pb2_grpc import BreakersAsyncStub
+    from coterie.v1.bus_pb2_grpc import BusAsyncStub
     from coterie.v1.cluster_pb2_grpc import ClusterAsyncStub
+    from coterie.v1.decisions_pb2_grpc import ApprovalsAsyncStub, EffectsAsyncStub
+    from coterie.v1.kv_pb2_grpc import KeyValueAsyncStub
+    from coterie.v1.locks_pb2_grpc import LocksAsyncStub
+    from coterie.v1.schedules_pb2_grpc import SchedulesAsyncStub
+    from coterie.v1.security_pb2_grpc import AuditAsyncStub, SecurityAsyncStub
     from coterie.v1.tasks_pb2_grpc import (
         BlobsAsyncStub,
         DeadLettersAsyncStub,
         LimitsAsyncStub,
         TasksAsyncStub,
     )
+    from coterie.v1.usage_pb2_grpc import UsageAsyncStub
 
 MESSAGE_BYTES_MAX = 4 * 1024 * 1024
 _REFUSED_PAUSE_S = 0.25
@@ -52,7 +70,9 @@ _CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
 class Endpoint:
     """One address: its channel (made at first use), its stubs, and how it fared lately."""
 
-    def __init__(self, address: str, connect: Callable[[str], grpc.aio.Channel], *, given: bool) -> None:
+    def __init__(
+        self, address: str, connect: Callable[[str, str], grpc.aio.Channel], *, given: bool, name: str = ""
+    ) -> None:
         self.address = address
         self.given = given
         self.active = True
@@ -63,12 +83,23 @@ class Endpoint:
         self.bad_tls = False
         self.calls = 0
         self._connect = connect
+        self._name = name
         self._channel: grpc.aio.Channel | None = None
         self._tasks: TasksAsyncStub | None = None
         self._blobs: BlobsAsyncStub | None = None
         self._cluster: ClusterAsyncStub | None = None
         self._dead_letters: DeadLettersAsyncStub | None = None
         self._limits: LimitsAsyncStub | None = None
+        self._breakers: BreakersAsyncStub | None = None
+        self._usage: UsageAsyncStub | None = None
+        self._approvals: ApprovalsAsyncStub | None = None
+        self._effects: EffectsAsyncStub | None = None
+        self._security: SecurityAsyncStub | None = None
+        self._schedules: SchedulesAsyncStub | None = None
+        self._locks: LocksAsyncStub | None = None
+        self._keys: KeyValueAsyncStub | None = None
+        self._bus: BusAsyncStub | None = None
+        self._audit: AuditAsyncStub | None = None
 
     @property
     def tasks(self) -> TasksAsyncStub:
@@ -105,16 +136,89 @@ class Endpoint:
             self._limits = LimitsStub(self._open())
         return self._limits
 
+    @property
+    def usage(self) -> UsageAsyncStub:
+        """The stub of the Usage service."""
+        if self._usage is None:
+            self._usage = UsageStub(self._open())
+        return self._usage
+
+    @property
+    def breakers(self) -> BreakersAsyncStub:
+        """The stub of the Breakers service."""
+        if self._breakers is None:
+            self._breakers = BreakersStub(self._open())
+        return self._breakers
+
+    @property
+    def approvals(self) -> ApprovalsAsyncStub:
+        """The stub of the Approvals service."""
+        if self._approvals is None:
+            self._approvals = ApprovalsStub(self._open())
+        return self._approvals
+
+    @property
+    def effects(self) -> EffectsAsyncStub:
+        """The stub of the Effects service."""
+        if self._effects is None:
+            self._effects = EffectsStub(self._open())
+        return self._effects
+
+    @property
+    def security(self) -> SecurityAsyncStub:
+        """The stub of the Security service."""
+        if self._security is None:
+            self._security = SecurityStub(self._open())
+        return self._security
+
+    @property
+    def schedules(self) -> SchedulesAsyncStub:
+        """The stub of the Schedules service."""
+        if self._schedules is None:
+            self._schedules = SchedulesStub(self._open())
+        return self._schedules
+
+    @property
+    def locks(self) -> LocksAsyncStub:
+        """The stub of the Locks service."""
+        if self._locks is None:
+            self._locks = LocksStub(self._open())
+        return self._locks
+
+    @property
+    def keys(self) -> KeyValueAsyncStub:
+        """The stub of the KeyValue service."""
+        if self._keys is None:
+            self._keys = KeyValueStub(self._open())
+        return self._keys
+
+    @property
+    def bus(self) -> BusAsyncStub:
+        """The stub of the Bus service."""
+        if self._bus is None:
+            self._bus = BusStub(self._open())
+        return self._bus
+
+    @property
+    def audit(self) -> AuditAsyncStub:
+        """The stub of the Audit service."""
+        if self._audit is None:
+            self._audit = AuditStub(self._open())
+        return self._audit
+
     async def close(self) -> None:
         """Closes the channel; calls on it end at once."""
         channel, self._channel = self._channel, None
         self._tasks = self._blobs = self._cluster = self._dead_letters = self._limits = None
+        self._breakers = self._security = self._audit = None
+        self._schedules = self._locks = self._keys = self._bus = self._usage = None
+        self._approvals = self._effects = None
         if channel is not None:
             await channel.close()
 
     def _open(self) -> grpc.aio.Channel:
         if self._channel is None:
-            self._channel = self._connect(self.address)
+            self._channel = self._connect(self.address, self._name)
         return self._channel
 
 
@@ -131,17 +235,16 @@ class Pool:
         given: Iterable[str],
         tls: TLS | None,
         *,
+        token: str = "",
         clock: Callable[[], float] = time.monotonic,
         dice: Callable[[], float] = random.random,
     ) -> None:
         self._clock = clock
         self._dice = dice
         self.secure = tls is not None
+        self._token = token
         self._credentials = credentials(tls) if tls is not None else None
-        options = list(_CHANNEL_OPTIONS)
-        if tls is not None and tls.server_name:
-            options.append(("grpc.ssl_target_name_override", tls.server_name))
-        self._options = options
+        self._server_name = (tls.server_name if tls is not None else None) or ""
         self._endpoints = {address: Endpoint(address, self._connect, given=True) for address in given}
         self._retired: list[Endpoint] = []
         self._picks = 0
@@ -217,6 +320,14 @@ class Pool:
             else:
                 self._retired.append(self._endpoints.pop(address))
 
+    def set_hints(self, found: Iterable[Found]) -> None:
+        """Takes over what a name server said, for as long as discovery has found nothing better."""
+        for hint in found:
+            if hint.address not in self._endpoints:
+                self._endpoints[hint.address] = Endpoint(
+                    hint.address, self._connect, given=False, name=hint.server_name
+                )
+
     async def close_retired(self) -> None:
         """Closes the channels of retired members once no call uses them."""
         idle = [endpoint for endpoint in self._retired if endpoint.calls == 0]
@@ -234,7 +345,11 @@ class Pool:
         endpoint.picked_at = self._picks
         return endpoint
 
-    def _connect(self, address: str) -> grpc.aio.Channel:
+    def _connect(self, address: str, name: str) -> grpc.aio.Channel:
         if self._credentials is None:
-            return grpc.aio.insecure_channel(address, options=self._options)
-        return grpc.aio.secure_channel(address, self._credentials, options=self._options)
+            return grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        options = list(_CHANNEL_OPTIONS)
+        if expected := self._server_name or name:
+            options.append(("grpc.ssl_target_name_override", expected))
+        channel = grpc.aio.secure_channel(address, self._credentials, options=options)
+        return cast("grpc.aio.Channel", BearerChannel(channel, self._token)) if self._token else channel

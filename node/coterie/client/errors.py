@@ -11,9 +11,12 @@ CoterieError
 │   ├── InvalidRequest       .violations lists every (field, description) at once (also a ValueError)
 │   ├── ResourceExhausted    a limit of the cluster; .retry_after says when to come back
 │   │   └── QueueFull        too many pending tasks
+│   ├── LockHeld             somebody else has the lock
+│   ├── VersionMismatch      the key or schedule has changed; .version says to what (also Aborted)
 │   ├── NotFound, AlreadyExists, FailedPrecondition, Aborted, OutOfRange, PermissionDenied
 │   ├── DataLoss             a blob arrived damaged from every node
 │   └── Unavailable          no node gave an answer in time; names each endpoint and its last error
+├── LockLost                 a lock was lost while it was in use
 └── TaskError                the task ended without a result; .task is the TaskInfo
     ├── TaskFailed, TaskCancelled, TaskTimedOut, TaskDeadLettered
 ```
@@ -198,6 +201,23 @@ class Unavailable(ClusterError):
     def __str__(self) -> str:
         parts = [f"{address}: {error}" for address, error in self.endpoints.items()]
         return f"{super().__str__()} [{'; '.join(parts)}]" if parts else super().__str__()
+
+
+class LockHeld(ClusterError):
+    """Somebody else has the lock, and it was not free in time."""
+
+
+class LockLost(CoterieError):
+    """The lease of a lock ended while it was in use: somebody else may have had it meanwhile."""
+
+
+class VersionMismatch(Aborted):
+    """What was to be changed has another version than expected; `version` is the one it has."""
+
+    @property
+    def version(self) -> int:
+        """0: it does not exist."""
+        return int(self.metadata.get("version", "0"))
 
 
 class SubmitErrors(CoterieError):

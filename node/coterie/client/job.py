@@ -230,7 +230,7 @@ class Job:
         state = state_name(raw.state)
         if state != "SUCCEEDED":
             raise _ENDS.get(state, TaskFailed)(TaskInfo.of(raw))
-        return decode_json(await self._connection.blobs.read(raw.result))
+        return decode_json(await self._connection.blobs.read(raw.result, raw.name))
 
     async def _report(self, on_progress: ProgressCallback) -> None:
         try:

@@ -80,7 +80,8 @@ class TaskRouter:
         job = await cluster.submit_task(node, type=..., payload=...)
 
     The answer is a dry run: it is old when the task arrives, and a task that is given no node is placed
-    better. `submit_task` takes a Route as target; one without a node leaves the choice to the cluster."""
+    better. `submit_task` takes a Route as target, as advice: where the node is gone or far busier by then,
+    the task goes elsewhere. A route without a node leaves the choice to the cluster."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster

@@ -16,12 +16,14 @@ from coterie.client.errors import (
     DataLoss,
     FailedPrecondition,
     InvalidRequest,
+    LockHeld,
     NotFound,
     OutOfRange,
     PermissionDenied,
     QueueFull,
     ResourceExhausted,
     Unavailable,
+    VersionMismatch,
 )
 
 DETAILS_KEY = "grpc-status-details-bin"
@@ -145,7 +147,12 @@ def invalid(violations: Iterable[tuple[str, str]]) -> InvalidRequest:
     return InvalidRequest(sentence, violations=found, reason="BAD_FIELD")
 
 
-_FULL = frozenset({"QUEUE_FULL", "TENANT_QUOTA"})
+_BY_REASON: dict[str, type[ClusterError]] = {
+    "QUEUE_FULL": QueueFull,
+    "TENANT_QUOTA": QueueFull,
+    "LOCK_HELD": LockHeld,
+    "VERSION_MISMATCH": VersionMismatch,
+}
 
 
 def _build(code: str, message: str, status: Any) -> ClusterError:
@@ -156,7 +163,7 @@ def _build(code: str, message: str, status: Any) -> ClusterError:
         return InvalidRequest(
             message, violations=violations, reason=reason, metadata=metadata, retry_after=retry_after
         )
-    kind = QueueFull if reason in _FULL else _BY_CODE.get(code, ClusterError)
+    kind = _BY_REASON.get(reason) or _BY_CODE.get(code, ClusterError)
     return kind(message, code=code, reason=reason, metadata=metadata, retry_after=retry_after)
 
 

@@ -6,14 +6,16 @@ import ipaddress
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import grpc
 
+from coterie.client.bearer import checked
 from coterie.client.constraints import unknown_key
 from coterie.client.errors import ConfigError
+from coterie.client.names import DnsName
 
 ENDPOINT_ENV = "COTERIE_ENDPOINT"
 CA_ENV, CERT_ENV, KEY_ENV = "COTERIE_TLS_CA", "COTERIE_TLS_CERT", "COTERIE_TLS_KEY"
@@ -21,6 +23,8 @@ _DEFAULT_PORT = 8080
 _ENDPOINTS_MAX = 256
 _CONFIG_BYTES_MAX = 1024 * 1024
 _CLIENT_KEYS = ("endpoints", "tls", "insecure", "tenant", "auto_discovery")
+_SRV = "srv:"
+_NAME_CHARS_MAX = 253
 _TLS_KEYS = ("ca", "cert", "key", "server_name")
 
 
@@ -68,10 +72,12 @@ class Settings:
     """Everything Cluster needs to know; the product of `resolve`."""
 
     endpoints: tuple[str, ...]
+    names: tuple[DnsName, ...]
     tls: TLS | None
     insecure: bool
     auto_discovery: bool
     tenant: str
+    token: str = field(default="", repr=False)
 
     def allows(self, address: str) -> bool:
         """Whether an address may be used: without TLS only loopback, unless `insecure` says otherwise."""
@@ -86,27 +92,34 @@ def resolve(
     insecure: bool,
     auto_discovery: bool,
     tenant: str,
+    token: str = "",
 ) -> Settings:
     """Settings from arguments first, then the config file, then the environment.
 
     Raises ConfigError: no endpoint, an unusable one, a bad file, or plain text beyond loopback.
     """
     file = load_config(Path(config_path)) if config_path is not None else {}
-    addresses = parse_endpoints(endpoints or file.get("endpoints") or os.environ.get(ENDPOINT_ENV) or [])
-    if not addresses:
+    given = endpoints or file.get("endpoints") or os.environ.get(ENDPOINT_ENV) or []
+    addresses, services = split_endpoints(given)
+    names = services or (() if endpoints else file.get("names", ()))
+    if not addresses and not names:
         raise ConfigError(
             f'no endpoint is given: Cluster("host:port,host:port"), config_path=..., or {ENDPOINT_ENV}'
         )
     settings = Settings(
         endpoints=addresses,
+        names=names,
         # Who says insecure=True wants plain text, whatever the environment holds for other programs.
         tls=tls or file.get("tls") or (None if insecure else _tls_from_env()),
         insecure=insecure or file.get("insecure", False),
         auto_discovery=auto_discovery and file.get("auto_discovery", True),
         tenant=tenant if tenant != "default" else file.get("tenant", tenant),
+        token=checked(token) if token else "",
     )
     if not settings.tenant or "/" in settings.tenant:
         raise ConfigError(f"tenant={settings.tenant!r}: give a name without '/'")
+    if settings.token and settings.tls is None:
+        raise ConfigError("token: is never sent in plain text: pass tls=TLS(ca=...) too")
     refused = [address for address in addresses if not settings.allows(address)]
     if refused:
         raise ConfigError(
@@ -116,12 +129,20 @@ def resolve(
     return settings
 
 
+def split_endpoints(given: str | Sequence[str]) -> tuple[tuple[str, ...], tuple[DnsName, ...]]:
+    """The host:port addresses, and the names of "srv:_coterie._tcp.example.org". Raises ConfigError."""
+    items = _items(given)
+    services = [item for item in items if item.startswith(_SRV)]
+    names = tuple(DnsName(item.removeprefix(_SRV)) for item in services)
+    for name in names:
+        if not name.is_service or "/" in name.name or len(name.name) > _NAME_CHARS_MAX:
+            raise ConfigError(f"endpoint {_SRV}{name.name!r}: write srv:_service._tcp.domain")
+    return parse_endpoints([item for item in items if item not in services]), names
+
+
 def parse_endpoints(given: str | Sequence[str]) -> tuple[str, ...]:
     """Distinct host:port addresses from "h1:p,h2:p" or a list, in order. IPv6 is written [::1]:8080."""
-    if not isinstance(given, str) and not all(isinstance(item, str) for item in given):
-        raise ConfigError(f"endpoints={given!r}: give texts such as 'host:8080'")
-    items = given.split(",") if isinstance(given, str) else given
-    addresses = tuple(dict.fromkeys(item.strip() for item in items if item.strip()))
+    addresses = _items(given)
     if len(addresses) > _ENDPOINTS_MAX:
         raise ConfigError(f"{len(addresses)} endpoints are given: at most {_ENDPOINTS_MAX} make sense")
     for address in addresses:
@@ -129,6 +150,14 @@ def parse_endpoints(given: str | Sequence[str]) -> tuple[str, ...]:
         if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
             raise ConfigError(f"endpoint {address!r}: write host:port, e.g. 127.0.0.1:8080")
     return addresses
+
+
+def _items(given: str | Sequence[str]) -> tuple[str, ...]:
+    """Distinct, in order."""
+    if not isinstance(given, str) and not all(isinstance(item, str) for item in given):
+        raise ConfigError(f"endpoints={given!r}: give texts such as 'host:8080'")
+    items = given.split(",") if isinstance(given, str) else given
+    return tuple(dict.fromkeys(item.strip() for item in items if item.strip()))
 
 
 def is_loopback(address: str) -> bool:
@@ -161,7 +190,7 @@ def load_config(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: a mapping with the key 'endpoints' or 'cluster' is expected")
     read = _from_cluster_file if "cluster" in document else _from_client_file
     found = read(document, path)
-    if not found.get("endpoints"):
+    if not found.get("endpoints") and not found.get("names"):
         raise ConfigError(f"{path}: no endpoint found: give 'endpoints' or 'cluster.nodes[].host'")
     return found
 
@@ -196,10 +225,31 @@ def _from_cluster_file(document: dict[str, Any], path: Path) -> dict[str, Any]:
         for index, node in enumerate(nodes)
     ]
     found: dict[str, Any] = {"endpoints": [address for address in addresses if address]}
+    discovery = _mapping(cluster.get("discovery") or {}, path, "cluster.discovery")
+    if name := _discovery_name(discovery):
+        server = str(discovery.get("nameserver") or "")
+        found["names"] = (DnsName(name, int(discovery.get("port") or default_port), server),)
     security = _mapping(document.get("security") or {}, path, "security")
     if security.get("tls"):
         found["tls"] = _tls(security["tls"], path)
     return found
+
+
+def _discovery_name(discovery: Mapping[str, Any]) -> str:
+    """The name to look up; "" where the nodes are listed."""
+    match discovery.get("method"):
+        case "dns":
+            return str(discovery.get("name") or "")
+        case "k8s":
+            return kubernetes_name(
+                str(discovery.get("service") or ""), str(discovery.get("namespace") or "default")
+            )
+    return ""
+
+
+def kubernetes_name(service: str, namespace: str) -> str:
+    """The name under which the pods of a headless service are."""
+    return f"{service}.{namespace}.svc.cluster.local"
 
 
 def _node_address(node: Mapping[str, Any], default_port: str) -> str:
@@ -213,6 +263,8 @@ def _node_address(node: Mapping[str, Any], default_port: str) -> str:
 
 def _tls(value: Any, path: Path) -> TLS:
     section = _mapping(value, path, "tls")
+    if section.get("dir") is not None:
+        return tls_in(path.parent / str(section["dir"]))
     known: dict[str, Any] = {}
     for key, item in section.items():
         if _snake(str(key)) in _TLS_KEYS and item is not None:
@@ -226,6 +278,20 @@ def _tls(value: Any, path: Path) -> TLS:
             # Paths in a file are meant relative to it, wherever the program is started.
             known[key] = path.parent / known[key]
     return TLS(**known)
+
+
+def tls_in(directory: Path) -> TLS:
+    """The authority and the user's certificate in a directory that `coterie tls init` has made. Raises
+    ConfigError where several users have one there."""
+    users = sorted(directory.glob("user.*.crt"))
+    admin = directory / "user.admin.crt"
+    if len(users) > 1 and admin not in users:
+        names = ", ".join(path.name for path in users)
+        raise ConfigError(f"{directory}: holds {names}; choose with tls=TLS(ca=..., cert=..., key=...)")
+    if not users:
+        return TLS(ca=directory / "ca.crt")
+    cert = admin if admin in users else users[0]
+    return TLS(ca=directory / "ca.crt", cert=cert, key=cert.with_suffix(".key"))
 
 
 def _tls_from_env() -> TLS | None:

@@ -283,9 +283,13 @@ def _zones(constraints: tasks_pb2.Constraints) -> list[Violation]:
     if len(constraints.zones) > LABELS_MAX:
         text = f"{len(constraints.zones)} zones, the limit is {LABELS_MAX}"
         wrong.append(Violation("task.constraints.zones", text))
-    for name, zones in (("zones", constraints.zones), ("prefer_zone", [constraints.prefer_zone])):
+    for name, zones in (
+        ("zones", constraints.zones),
+        ("prefer_zone", [constraints.prefer_zone]),
+        ("prefer_node", [constraints.prefer_node]),
+    ):
         if any(len(zone) > LABEL_CHARS_MAX for zone in zones):
-            text = f"a zone has at most {LABEL_CHARS_MAX} characters"
+            text = f"a name has at most {LABEL_CHARS_MAX} characters"
             wrong.append(Violation(f"task.constraints.{name}", text))
     return wrong
 

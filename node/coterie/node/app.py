@@ -7,15 +7,19 @@ import signal
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 
+from coterie.core.audit import AuditRecord
 from coterie.core.nouns import Event, NodeId
 from coterie.core.state import ClusterState
 from coterie.node.blob_exchange import BlobExchange
 from coterie.node.blob_keeper import BlobKeeper
 from coterie.node.blobs import BlobOptions, BlobStore
+from coterie.node.breakers import Breakers
 from coterie.node.clock import Clock
 from coterie.node.config import NodeSettings
+from coterie.node.coordination.tide import Tide
 from coterie.node.coordinator import ClusterNaming, Coordinator, CoordinatorParts
 from coterie.node.direct import DirectRaft, Me
+from coterie.node.failover import FailoverWatch
 from coterie.node.httpd import HttpServer
 from coterie.node.hub import Bell, Hub
 from coterie.node.incarnation import next_incarnation
@@ -23,6 +27,8 @@ from coterie.node.latency import LatencyProbe
 from coterie.node.ledger import Ledger
 from coterie.node.ledger.feed import GapFiller, feed
 from coterie.node.links import Links, PeerChannels
+from coterie.node.llm.calls import LlmCaller
+from coterie.node.llm.tokens import TokenHub
 from coterie.node.loads import Lease, LoadBook, Reporter, SelfGauge
 from coterie.node.members import staying_voters
 from coterie.node.metrics import NodeMetrics
@@ -32,12 +38,24 @@ from coterie.node.proposer import Proposer
 from coterie.node.reads import Reader
 from coterie.node.resync import RAFT_DIR, is_resynced, resync_hint
 from coterie.node.roster import Roster
+from coterie.node.security.audit_log import rows as audit_rows
 from coterie.node.server import HealthKeeper, Listener, channel_credentials
 from coterie.node.skillhost import SkillHost
+from coterie.node.stopping import NotStopped, end_all, end_loops
 from coterie.node.tls import TlsMaterial
 from coterie.node.version import VERSION
 from coterie.node.vitals import gauges, load_report, ready
-from coterie.node.wiring import dialer, listen_address, membership_keeper, registration, services
+from coterie.node.wiring import (
+    clients_address,
+    dialer,
+    guard,
+    introducer,
+    listen_address,
+    membership_keeper,
+    registration,
+    services,
+    skill_calls,
+)
 from coterie.node.worker import Worker, WorkerParts
 from coterie.raft.engine import RaftEngine
 from coterie.raft.errors import FatalRaftError, RemovedFromCluster
@@ -73,11 +91,13 @@ class NodeApp:
         self.clock = Clock()
         self.metrics = NodeMetrics()
         self.bell, self.hub = Bell(), Hub()
+        self.tide = Tide(self.state)
         self.gauge = SelfGauge(self.clock)
         self.incarnation = next_incarnation(settings.data_dir, self.clock.now_ms())
         self.last_resort: Callable[[Exception], None] = _wait_for_the_end
         self.fatal: FatalRaftError | NodeRefused | None = None
         self._stop = asyncio.Event()
+        self._noted: list[AuditRecord] = []  # by the entry that is being applied
         self._leaving = False
 
     def state(self) -> ClusterState:
@@ -112,12 +132,17 @@ class NodeApp:
         self._build_engine()
         self._build_loops()
         undo.push_async_callback(self.direct.stop)
-        self.listener = Listener(services(self), listen_address(self), self.tls)
+        self.listener = Listener(
+            services(self), listen_address(self), self.tls, guard(self), clients_address(self)
+        )
         undo.push_async_callback(self.listener.stop, 0.0)
+        self.llm.prepare()
+        undo.push_async_callback(self.llm.close)
         await self.engine.start()
         undo.push_async_callback(self.engine.stop)
         await self.direct.start(self.settings.host, self.settings.raft_port, self.engine.disk_id)
         self.metrics.bind(lambda: gauges(self))
+        self.metrics.bind(self.llm.gauges)
         self._start_http()
         undo.callback(self._stop_http)
         await self.listener.start()
@@ -132,6 +157,7 @@ class NodeApp:
         )
         self.lease = Lease(self.clock, health.lease_ms, self.host.extend_lease)
         self.proposer = Proposer(self.engine, self.metrics)
+        self._build_callers()
         self.filler = GapFiller(self.ledger, self.channels)
         self.reader = Reader(
             self.engine,
@@ -156,6 +182,7 @@ class NodeApp:
                 self.clock,
                 self.metrics,
                 self.engine.read_barrier,
+                skill_calls(self),
             )
         )
         self.coordinator = Coordinator(
@@ -169,8 +196,14 @@ class NodeApp:
                 self.clock,
                 settings.plan_policy,
                 ClusterNaming(settings.cluster_name, settings.policy, settings.max_running),
+                FailoverWatch(self.clock, self.book.heard_at, self.metrics, health.failover_ms),
             )
         )
+
+    def _build_callers(self) -> None:
+        self.breakers = Breakers(self.state, self.proposer, self.clock)
+        self.tokens = TokenHub()
+        self.llm = LlmCaller(self.settings.llm, self.breakers, self.clock, self.tokens.writer)
 
     async def _build_storage(self) -> None:
         settings = self.settings
@@ -185,6 +218,7 @@ class NodeApp:
     def _build_engine(self) -> None:
         settings = self.settings
         self.replica = Replica(self._applied, self._restored)
+        self.replica.on_noted = self._noted.extend
         joins = settings.join or is_resynced(settings.data_dir)
         options = RaftOptions(
             node_id=self.me,
@@ -225,12 +259,15 @@ class NodeApp:
         return staying_voters(self.engine.members, self.state())
 
     def _applied(self, index: int, events: Sequence[Event]) -> None:
-        feed(self.ledger, index, events)
+        noted, self._noted[:] = audit_rows(self._noted), []
+        feed(self.ledger, index, events, noted)
         self.hub.publish(events)
+        self.tide.look()
         self.metrics.applied(events)
 
     def _restored(self, index: int) -> None:
         self.ledger.note_snapshot(index)
+        self.tide.rise()
         self.bell.ring()
 
     def _fatal(self, error: FatalRaftError) -> None:
@@ -280,7 +317,7 @@ class NodeApp:
             self.blob_keeper,
             self.worker,
         ]
-        loops += [self.latency, preference]
+        loops += [self.latency, preference, introducer(self)]
         return [loop.run() for loop in loops]  # type: ignore[attr-defined]
 
     def _takes_clients(self) -> bool:
@@ -309,19 +346,30 @@ class NodeApp:
         self._leaving = True
         if self.fatal is None:
             await self._leave()
-        for loop in loops:
-            loop.cancel()
-        await asyncio.gather(*loops, return_exceptions=True)
-        await self.proposer.close()
-        await self.listener.stop(STOP_GRACE_S if self.fatal is None else 0.0)
-        await self.channels.close()
-        await self.direct.stop()
-        await self.engine.stop()
-        await self.ledger.close()
-        await self.blobs.close()
-        await self.host.stop()
-        self._stop_http()
+        grace_s = STOP_GRACE_S if self.fatal is None else 0.0
+        try:
+            await end_all(
+                [
+                    ("loops", lambda: end_loops(loops)),
+                    ("proposer", self.proposer.close),
+                    ("llm", self.llm.close),
+                    ("listener", lambda: self.listener.stop(grace_s)),
+                    ("channels", self.channels.close),
+                    ("links", self.direct.stop),
+                    ("engine", self.engine.stop),
+                    ("ledger", self.ledger.close),
+                    ("blobs", self.blobs.close),
+                    ("skills", self.host.stop),
+                    ("http", self._end_http),
+                ]
+            )
+        except NotStopped as error:
+            self.last_resort(error)
+            raise NodeFailed(str(error)) from error
         log.info("node stopped")
+
+    async def _end_http(self) -> None:
+        self._stop_http()
 
     def _stop_http(self) -> None:
         if self.http is not None:

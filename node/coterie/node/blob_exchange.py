@@ -37,9 +37,10 @@ class BlobExchange:
         self._voters = voters
         self._secured: dict[str, None] = {}
 
-    async def keep(self, content: bytes) -> Data:
-        """Content as Data: inline when small, else a blob on a majority of nodes."""
-        if len(content) <= self._inline_max:
+    async def keep(self, content: bytes, inline_max: int | None = None) -> Data:
+        """Content as Data: inline when small, else a blob on a majority of nodes. `inline_max`: in bytes,
+        where less than usual may be inline."""
+        if len(content) <= (self._inline_max if inline_max is None else min(inline_max, self._inline_max)):
             return Data(content) if content else NO_DATA
         digest = hashlib.sha256(content).hexdigest()
         await self._store.put_bytes(content)

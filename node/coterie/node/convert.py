@@ -61,6 +61,7 @@ def constraints_from_pb(message: tasks_pb2.Constraints) -> Constraints:
         session=message.session,
         max_latency_ms=message.max_latency_ms,
         companions=tuple(_companion_from_pb(companion) for companion in message.companions),
+        prefer_node=message.prefer_node,
     )
 
 
@@ -81,7 +82,7 @@ def _constraints_to_pb(constraints: Constraints, message: tasks_pb2.Constraints)
     message.labels.update({label.key: label.value for label in constraints.labels})
     message.zones.extend(constraints.zones)
     message.target_node = constraints.target_node
-    message.prefer_zone = constraints.prefer_zone
+    message.prefer_zone, message.prefer_node = constraints.prefer_zone, constraints.prefer_node
     message.skill_version = constraints.skill_version
     message.memory_bytes, message.gpus = constraints.memory_bytes, constraints.gpus
     message.require_coordinator = constraints.require_coordinator

@@ -21,7 +21,10 @@ from coterie.core.ports import Engine, NotCommitted, Role
 from coterie.core.quotas import Limit
 from coterie.core.scheduler import PlanPolicy, View, next_clock_ms, plan
 from coterie.core.state import ClusterState
+from coterie.node.breakers import BreakerLog
 from coterie.node.clock import Clock, LogTime
+from coterie.node.coordination.firing import Firing
+from coterie.node.failover import FailoverWatch
 from coterie.node.hub import Bell, wait_for_bell
 from coterie.node.loads import LoadBook
 from coterie.node.observability import get_logger
@@ -34,6 +37,7 @@ PROPOSE_TIMEOUT_S = 5.0
 IDLE_S = 0.1  # at most this long between two looks at the load reports
 RUNNING_LIMIT = "config.maxRunning"
 HANDOVER_S = 2.0
+FIRE_AGAIN_MS = 500
 HANDOVER_PAUSE_S = 5.0
 
 
@@ -59,6 +63,7 @@ class CoordinatorParts:
     clock: Clock
     policy: PlanPolicy
     naming: ClusterNaming
+    failovers: FailoverWatch | None = None
 
 
 class Coordinator:
@@ -67,13 +72,15 @@ class Coordinator:
     def __init__(self, parts: CoordinatorParts) -> None:
         self._me, self._engine, self._state = parts.me, parts.engine, parts.state
         self._proposer, self._book, self._clock = parts.proposer, parts.book, parts.clock
-        self._policy, self._naming = parts.policy, parts.naming
+        self._policy, self._naming, self._failovers = parts.policy, parts.naming, parts.failovers
         self._time = LogTime(parts.clock, lambda: parts.state().meta.clock_ms)
         self._bell = parts.bell.listener()
         self._term = 0  # of the leadership the load book belongs to
         self._looked_at_ms = 0
         self._hand_over_at = float("-inf")  # monotonic: not before
+        self._firing, self._fire_at_ms = Firing(), 0
         self._condemned: set[NodeId] = set()  # a verdict that they are down is on its way
+        self._breaker_log = BreakerLog()
         self._book.grants = self.may_lease
 
     async def run(self) -> None:
@@ -95,6 +102,8 @@ class Coordinator:
     def _pause_s(self) -> float:
         """Until the next clock runs out; one that ran out before the last look waits for something else."""
         due = next_clock_ms(self._state(), self._time.now_ms())
+        if self._engine.is_leader:
+            due = self._firing.earlier(due)
         if due <= self._looked_at_ms:
             return IDLE_S
         return min(IDLE_S, max(0.001, (due - self._time.now_ms()) / 1000))
@@ -109,6 +118,11 @@ class Coordinator:
                 break
             if not await self._carry_out(commands):
                 break
+        if self._failovers is not None:
+            self._failovers.look(self._state())
+        if self._state().breakers:
+            self._breaker_log.look(self._state().breakers)
+        await self._fire_schedules()
         await self._hand_over_when_draining()
 
     async def _begin(self) -> bool:
@@ -121,9 +135,21 @@ class Coordinator:
         self._term = term
         self._condemned.clear()
         self._book.begin(list(self._state().nodes))
+        if self._failovers is not None:
+            self._failovers.begin(self._state())
         log.info("leading", extra={"term": term})
         await self._configure()
         return True
+
+    async def _fire_schedules(self) -> None:
+        """Once a round. What the queue has no room for is tried again after a while."""
+        state, now_ms = self._state(), self._time.now_ms()
+        if now_ms < self._fire_at_ms or not self._may_plan():
+            return
+        commands = self._firing.plan(state, now_ms)
+        outcomes = await self._proposer.propose(commands, PROPOSE_TIMEOUT_S)
+        if any(isinstance(outcome, Rejected) for outcome in outcomes):
+            self._fire_at_ms = now_ms + FIRE_AGAIN_MS
 
     def _may_plan(self) -> bool:
         """This leadership is still the one the load book belongs to, and a majority answers it. A leader that

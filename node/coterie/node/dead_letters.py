@@ -15,6 +15,7 @@ from coterie.node.errors import ApiError, Violation, from_rejection, invalid, no
 from coterie.node.links import FRAME_BYTES_MAX
 from coterie.node.reads import Found
 from coterie.node.rpc import Context, Gate, propose_seconds, seconds_left, unary
+from coterie.node.security.principal import caller
 from coterie.v1 import tasks_pb2, tasks_pb2_grpc
 
 ANSWER_BYTES_MAX = FRAME_BYTES_MAX - 65_536
@@ -76,7 +77,8 @@ class DeadLettersService(tasks_pb2_grpc.DeadLettersServicer):
             raise invalid(wrong)
         await self._control.reader.barrier(tasks_pb2.LINEARIZABLE, seconds_left(context))
         keep, left = not request.discard_steps, propose_seconds(context)
-        if task_id not in self._state().dead_letters:
+        letter = self._state().dead_letters.get(task_id)
+        if letter is None or not caller().sees(letter.task.tenant):
             await self._refuse_unless_answered(task_id, request.request_id, left)
         return await self._control.run_again(task_id, request.request_id, keep, left)
 
@@ -102,7 +104,7 @@ class DeadLettersService(tasks_pb2_grpc.DeadLettersServicer):
 
     def _letter(self, task_id: TaskId) -> DeadLetter:
         letter = self._state().dead_letters.get(task_id)
-        if letter is None:
+        if letter is None or not caller().sees(letter.task.tenant):
             raise not_found("DEAD_LETTER", task_id)
         return letter
 

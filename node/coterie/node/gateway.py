@@ -21,7 +21,7 @@ from coterie.node.blob_exchange import CHUNK_BYTES, BlobExchange, receive_blob
 from coterie.node.blobs import BlobStore
 from coterie.node.clock import Clock
 from coterie.node.control import Control
-from coterie.node.errors import ApiError, Violation, disk_full, from_rejection, invalid, to_status
+from coterie.node.errors import ApiError, Violation, disk_full, from_rejection, invalid, not_found, to_status
 from coterie.node.filters import parse_filter
 from coterie.node.hub import Hub
 from coterie.node.links import FRAME_BYTES_MAX
@@ -40,6 +40,7 @@ from coterie.node.rpc import (
     streaming,
     unary,
 )
+from coterie.node.security.principal import caller
 from coterie.node.waits import RECHECK_S, wait_many
 from coterie.node.watch import Watcher
 from coterie.v1 import tasks_pb2, tasks_pb2_grpc
@@ -214,6 +215,7 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
         await reader.barrier(request.read_mode, seconds_left(context))
         reader.has_whole_history(request.read_mode)
         page = await reader.page(query, before, limit)
+        reader.has_whole_history(request.read_mode)  # a snapshot may have been installed meanwhile
         response = tasks_pb2.ListTasksResponse()
         size = 0
         for found in page:
@@ -306,6 +308,8 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
         parts, subject = self._parts, request.WhichOneof("subject")
         if subject is None:
             raise invalid([Violation("subject", "is missing; give a task, or the name of one that exists")])
+        if subject == "name":  # whether the caller may see it is known here only
+            await parts.reader.get(task_id_of(request.name), seconds_left(context))
         asked = await parts.router.ask_leader(request)
         if asked is not None:
             return asked
@@ -321,8 +325,8 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
 class BlobsService(tasks_pb2_grpc.BlobsServicer):
     """Content beside the log."""
 
-    def __init__(self, store: BlobStore, exchange: BlobExchange, gate: Gate) -> None:
-        self._store, self._exchange, self.gate = store, exchange, gate
+    def __init__(self, store: BlobStore, exchange: BlobExchange, reader: Reader, gate: Gate) -> None:
+        self._store, self._exchange, self._reader, self.gate = store, exchange, reader, gate
 
     @unary
     async def PutBlob(self, request_iterator: Any, context: Context) -> tasks_pb2.BlobRef:
@@ -334,9 +338,20 @@ class BlobsService(tasks_pb2_grpc.BlobsServicer):
     async def GetBlob(
         self, request: tasks_pb2.GetBlobRequest, context: Context
     ) -> AsyncIterator[tasks_pb2.BlobChunk]:
+        if not caller().everywhere:
+            await self._refuse_strangers(request, seconds_left(context))
         await self._exchange.ensure(request.sha256)
         async for part in self._store.open_chunks(request.sha256, CHUNK_BYTES):
             yield tasks_pb2.BlobChunk(data=part)
+
+    async def _refuse_strangers(self, request: tasks_pb2.GetBlobRequest, timeout_s: float) -> None:
+        """A caller of one tenant reads what a task refers to that they see. Raises ApiError NOT_FOUND."""
+        found = await self._reader.get(task_id_of(request.task), timeout_s)
+        task = found.task
+        held = [task.payload, task.checkpoint, task.result, *(step.result for step in found.steps)]
+        held += [signal.payload for signal in task.signals]
+        if not any(data is not None and data.sha256 == request.sha256 for data in held):
+            raise not_found("BLOB", request.sha256)
 
 
 def _full(message: str) -> ApiError:

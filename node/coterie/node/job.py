@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TypeVar
 
 import grpc
 
@@ -44,6 +45,7 @@ from coterie.node.metrics import NodeMetrics
 from coterie.node.observability import get_logger
 from coterie.node.proposer import Proposer
 from coterie.node.service_times import ServiceTimes
+from coterie.node.skill_calls import Handlers, answer
 from coterie.node.skillhost import SkillHost, SkillJob, SkillOutcome
 from coterie.node.skillhost.nouns import SkillWait, Suspended
 from coterie.skills import Fenced
@@ -56,6 +58,8 @@ ROOM_PAUSE_S = 1.0
 RETRY_PAUSE_S = 0.1  # between two tries while there is no majority
 PROGRESS_INTERVAL_S = 0.2
 MESSAGE_CHARS_MAX = 2_000
+CHILD_RESULT_INLINE_MAX = 2_048  # bytes
+Answer = TypeVar("Answer")
 STEP_FULL = {"TOO_MANY_STEPS", "TASK_TOO_LARGE"}
 
 
@@ -70,9 +74,10 @@ class JobFactory:
         host: SkillHost,
         clock: Clock,
         metrics: NodeMetrics,
+        calls: Handlers,
     ) -> None:
         self.state, self.proposer, self.blobs, self.host = state, proposer, blobs, host
-        self.clock, self.metrics = clock, metrics
+        self.clock, self.metrics, self.calls = clock, metrics, calls
         self.times = ServiceTimes(clock)
 
     def make(self, task: Task, steps: Iterable[Step]) -> Job:
@@ -140,31 +145,25 @@ class Job:
     # --- what the skill says (JobPort)
 
     async def record_step(self, key: str, result: bytes) -> None:
-        kept = await self._keep(result)
-        self._believe(await self._commit(RecordStep(self.task_id, self.attempt, key, kept)))
-        self._shared.metrics.step_recorded()
-        self._leave_after_step()
+        kept = await self.keep(result)
+        self._believe(await self.commit(RecordStep(self.task_id, self.attempt, key, kept)))
+        self.step_recorded()
 
     async def save_checkpoint(self, state: bytes) -> None:
         self._checkpoint_number += 1
         number = self._checkpoint_number  # the order of the calls, whichever is kept first
-        kept = await self._keep(state)
-        self._believe(await self._commit(SaveCheckpoint(self.task_id, self.attempt, kept, number)))
+        kept = await self.keep(state)
+        self._believe(await self.commit(SaveCheckpoint(self.task_id, self.attempt, kept, number)))
         self._leave_after_step()
 
     async def wait(self, wait: SkillWait) -> bytes | None:
         """The n-th wait for a name gets the n-th signal of that name, in every attempt the same."""
-        signal = self._told(wait)
-        if signal is None:
-            reason = WaitReason[wait.reason]
-            command = SuspendTask(self.task_id, self.attempt, reason, wait.name, wait.seen, wait.timeout_ms)
-            outcome = await self._commit(command)
-            if isinstance(outcome, Accepted):
-                raise Suspended
-            signal = self._told(wait) if outcome.code == "WAIT_OVER" else None
-            if signal is None:
-                raise Fenced(outcome.reason)
-        return None if signal.timed_out else await self._load(signal.payload)
+        signal = await self.await_signal(wait)
+        return None if signal.timed_out else await self.load(signal.payload)
+
+    async def call(self, name: str, args: bytes) -> bytes:
+        """See JobPort."""
+        return await answer(self._shared.calls, self, name, args)
 
     def report_progress(self, percent: float, message: str) -> None:
         """The latest value goes out at most every PROGRESS_INTERVAL_S; the ones between are dropped."""
@@ -173,6 +172,44 @@ class Job:
         if not waiting:
             loop = asyncio.get_running_loop()
             self._progress_timer = loop.call_later(PROGRESS_INTERVAL_S, self._send_progress)
+
+    # --- what the handlers of calls use (Run)
+
+    @property
+    def task(self) -> Task:
+        """See Run."""
+        return self._task
+
+    @property
+    def state(self) -> ClusterState:
+        """See Run."""
+        return self._shared.state()
+
+    async def commit_own(self, command: Command) -> Outcome:
+        """See Run."""
+        outcome = await self.commit(command)
+        if isinstance(outcome, Rejected) and outcome.code == "FENCED":
+            raise Fenced(outcome.reason)
+        return outcome
+
+    def step_recorded(self) -> None:
+        """See Run."""
+        self._shared.metrics.step_recorded()
+        self._leave_after_step()
+
+    async def await_signal(self, wait: SkillWait) -> Signal:
+        """See Run."""
+        signal = self._told(wait)
+        if signal is None:
+            reason = WaitReason[wait.reason]
+            command = SuspendTask(self.task_id, self.attempt, reason, wait.name, wait.seen, wait.timeout_ms)
+            outcome = await self.commit(command)
+            if isinstance(outcome, Accepted):
+                raise Suspended
+            signal = self._told(wait) if outcome.code == "WAIT_OVER" else None
+            if signal is None:
+                raise Fenced(outcome.reason)
+        return signal
 
     # --- inside
 
@@ -208,11 +245,18 @@ class Job:
             raise ValueError(outcome.reason)  # the skill's own fault: it sees the error
         raise Fenced(outcome.reason)
 
-    async def _commit(self, command: Command) -> Outcome:
+    async def commit(self, command: Command) -> Outcome:
         """Until the log answers: a report is repeated with the same content, never dropped."""
+        return await self._committed(lambda: self._shared.proposer.one(command, REPORT_TIMEOUT_S))
+
+    async def commit_all(self, commands: Sequence[Command]) -> list[Outcome]:
+        """See Run."""
+        return await self._committed(lambda: self._shared.proposer.propose(commands, REPORT_TIMEOUT_S))
+
+    async def _committed(self, propose: Callable[[], Awaitable[Answer]]) -> Answer:
         while True:
             try:
-                return await self._shared.proposer.one(command, REPORT_TIMEOUT_S)
+                return await propose()
             except NotCommitted as error:
                 fields = {"task_id": self.task_id, "attempt": self.attempt, "error": str(error)}
                 log.info("report not committed yet", extra=fields)
@@ -268,9 +312,9 @@ class Job:
             task_id=task.task_id,
             attempt=task.attempt,
             skill=task.type,
-            payload=await self._load(task.payload),
-            steps={step.key: await self._load(step.result) for step in self._steps},
-            checkpoint=None if task.checkpoint is NO_DATA else await self._load(task.checkpoint),
+            payload=await self.load(task.payload),
+            steps={step.key: await self.load(step.result) for step in self._steps},
+            checkpoint=None if task.checkpoint is NO_DATA else await self.load(task.checkpoint),
             timeout_ms=task.attempt_timeout_ms,
         )
         self._in_host = True
@@ -281,9 +325,9 @@ class Job:
         that cannot be told is told as a failure: without a word it would be started again and again."""
         try:
             command = await self._ending(outcome)
-            answer = await self._commit(command) if command is not None else None
+            answer = await self.commit(command) if command is not None else None
         except Exception as error:
-            answer = await self._commit(self._failed(self._failure(error)))
+            answer = await self.commit(self._failed(self._failure(error)))
         if isinstance(answer, Rejected):
             fields = {"task_id": self.task_id, "attempt": self.attempt, "code": answer.code}
             log.info("end of an attempt refused", extra=fields)
@@ -308,7 +352,7 @@ class Job:
         if outcome is None:
             return ReleaseTask(task_id, attempt, "its node is draining" if self._leaving else "stopped")
         if outcome.kind == "succeeded":
-            return FinishTask(task_id, attempt, await self._keep(outcome.result))
+            return FinishTask(task_id, attempt, await self.keep(outcome.result, self._inline_max()))
         if outcome.kind in ("fenced", "suspended"):
             return None
         if outcome.kind == "lease_lost":
@@ -318,10 +362,16 @@ class Job:
         error = TaskError(outcome.code, outcome.message, outcome.retryable, outcome.traceback)
         return self._failed(error)
 
-    async def _keep(self, content: bytes) -> Data:
+    def _inline_max(self) -> int | None:
+        """The result of a child is kept as long as its parent lives, with those of thousands of others."""
+        return CHILD_RESULT_INLINE_MAX if self._task.parent_id in self.state.families else None
+
+    async def keep(self, content: bytes, inline_max: int | None = None) -> Data:
         while True:
             try:
-                return await self._shared.blobs.keep(content)
+                if inline_max is None:
+                    return await self._shared.blobs.keep(content)
+                return await self._shared.blobs.keep(content, inline_max)
             except BlobDiskFull as error:  # what is done is not thrown away for want of room
                 fields = {"task_id": self.task_id, "attempt": self.attempt, "error": str(error)}
                 log.warning("a result waits for room on the disk", extra=fields)
@@ -329,7 +379,7 @@ class Job:
             except ApiError as error:
                 await self._pause_without_majority(error)
 
-    async def _load(self, data: Data) -> bytes:
+    async def load(self, data: Data) -> bytes:
         while True:
             try:
                 return await self._shared.blobs.load(data)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from coterie.core import commands
 from coterie.core.commands import Rejected
+from coterie.core.limits import EACH
 from coterie.core.quotas import Limit, Tenant
 from coterie.core.state import ClusterState
 from coterie.node.admission import DURATION_MS_MAX, LABEL_CHARS_MAX, tenant_fault
@@ -14,6 +15,7 @@ from coterie.node.errors import Violation, from_rejection, invalid
 from coterie.node.proposer import Proposer
 from coterie.node.reads import Reader
 from coterie.node.rpc import Context, Gate, propose_seconds, seconds_left, unary
+from coterie.node.security.principal import caller
 from coterie.v1 import tasks_pb2, tasks_pb2_grpc
 
 COUNT_MAX = 1_000_000_000
@@ -54,8 +56,10 @@ class LimitsService(tasks_pb2_grpc.LimitsServicer):
         self, request: tasks_pb2.ListLimitsRequest, context: Context
     ) -> tasks_pb2.ListLimitsResponse:
         await self._reader.barrier(tasks_pb2.LINEARIZABLE, seconds_left(context))
-        limits = sorted(self._state().limits.values(), key=lambda limit: limit.limit_id)
-        return tasks_pb2.ListLimitsResponse(limits=[_limit_to_pb(limit) for limit in limits])
+        limits, who = self._state().limits.values(), caller()
+        shown = [one for one in limits if one.tenant in ("", EACH) or who.sees(one.tenant)]
+        shown.sort(key=lambda limit: limit.limit_id)
+        return tasks_pb2.ListLimitsResponse(limits=[_limit_to_pb(limit) for limit in shown])
 
     @unary
     async def DeleteLimit(
@@ -80,7 +84,8 @@ class LimitsService(tasks_pb2_grpc.LimitsServicer):
         self, request: tasks_pb2.ListTenantsRequest, context: Context
     ) -> tasks_pb2.ListTenantsResponse:
         await self._reader.barrier(tasks_pb2.LINEARIZABLE, seconds_left(context))
-        tenants = sorted(self._state().tenants.values(), key=lambda tenant: tenant.tenant)
+        shown = [one for one in self._state().tenants.values() if caller().sees(one.tenant)]
+        tenants = sorted(shown, key=lambda tenant: tenant.tenant)
         return tasks_pb2.ListTenantsResponse(tenants=[_tenant_to_pb(tenant) for tenant in tenants])
 
     async def _commit(self, command: commands.Command, context: Context) -> None:

@@ -22,6 +22,7 @@ from coterie.v1 import peer_pb2
 log = get_logger(__name__)
 
 ACK_TIMEOUT_S = 2.0
+INCARNATIONS_KEPT = 3
 LOOK_S = 0.1  # between two looks at who leads, while an answer is waited for
 
 
@@ -39,12 +40,17 @@ class LoadBook:
     def __init__(self, clock: Clock, down_after_ms: int) -> None:
         self._clock, self._down_after_ms = clock, down_after_ms
         self._seen: dict[NodeId, _Seen] = {}
+        self._heard: dict[
+            NodeId, dict[int, float]
+        ] = {}  # incarnation -> monotonic, also of other leaderships
         self.grants: Callable[[NodeId], bool] = lambda node_id: True
         """Whether that node may have a lease from this leader; the coordinator says."""
 
     def copy_from(self, ack: peer_pb2.ReportAck) -> None:
         """What the leader knows, for a follower's own placements. Followers judge nobody by it."""
         now = self._clock.monotonic()
+        for load in ack.loads:  # the leader's own report is among them: its age is that of the answer
+            self._hear(load.report, now - load.age_ms / 1000)
         self._seen = {
             NodeId(load.report.node_id): _Seen(load.report, now - load.age_ms / 1000, 0) for load in ack.loads
         }
@@ -56,10 +62,22 @@ class LoadBook:
 
     def note(self, report: peer_pb2.LoadReport) -> None:
         now = self._clock.monotonic()
+        self._hear(report, now)
         before = self._seen.get(NodeId(report.node_id))
         fresh = before is not None and (now - before.at) * 1000 <= self._down_after_ms
         in_a_row = before.in_a_row + 1 if before is not None and fresh else 1
         self._seen[NodeId(report.node_id)] = _Seen(report, now, in_a_row)
+
+    def _hear(self, report: peer_pb2.LoadReport, at: float) -> None:
+        heard = self._heard.setdefault(NodeId(report.node_id), {})
+        heard[report.incarnation] = max(at, heard.get(report.incarnation, at))
+        while len(heard) > INCARNATIONS_KEPT:
+            del heard[min(heard)]
+
+    def heard_at(self, node_id: NodeId, incarnation: int) -> float:
+        """When that process of the node was last heard of, by this leader or by the one before, as far as
+        this node knows; monotonic, 0: never."""
+        return self._heard.get(node_id, {}).get(incarnation, 0.0)
 
     def expect(self, node_id: NodeId, incarnation: int) -> None:
         """A node that registered but has not reported yet starts its grace now, also when it was known
@@ -71,6 +89,7 @@ class LoadBook:
     def retain(self, known: Container[NodeId]) -> None:
         """Nodes that are not known any more are forgotten."""
         self._seen = {node_id: seen for node_id, seen in self._seen.items() if node_id in known}
+        self._heard = {node_id: heard for node_id, heard in self._heard.items() if node_id in known}
 
     def age_ms(self, node_id: NodeId) -> int:
         """Since the last report to this leader; -1: none yet."""

@@ -24,7 +24,7 @@ from coterie.core.ports import (
 from coterie.core.state import ClusterState
 from coterie.core.voters import VoterPolicy
 from coterie.node.config.address import WILDCARDS, parse_address
-from coterie.node.config.model import check_node_id
+from coterie.node.config.kinds import check_node_id
 from coterie.node.errors import ApiError, Violation, from_rejection, invalid, not_found
 from coterie.node.loads import LoadBook
 from coterie.node.members import may_go

@@ -6,7 +6,6 @@ import bisect
 import logging
 import re
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -22,7 +21,6 @@ GaugeSource = Callable[[], Mapping[str, float]]
 _logger = logging.getLogger("coterie.metrics")
 _LABEL_VALUES_MAX = 64
 _RPC_SERIES_MAX = 256
-_FAILOVERS_OPEN_MAX = 10_000
 _OTHER = "other"
 _KEY = re.compile(r'(?P<name>[a-zA-Z_][a-zA-Z0-9_]*)(?:\{(?P<label>[a-zA-Z_]\w*)="(?P<value>[^"\\\n]*)"\})?')
 
@@ -50,6 +48,9 @@ GAUGES = {
     "ledger_gaps": "Ranges of the log whose ledger rows are missing here.",
     "blob_bytes": "Bytes of the stored blobs.",
     "waiting_calls": "Open calls that wait for a task to finish.",
+    "breakers": "Circuit breakers by state.",
+    "breaker_open": "1 for each circuit breaker that is not closed.",
+    "breakers_opened_total": "How often any circuit breaker of the cluster opened.",
     "watching_calls": "Open calls that follow the events of a task.",
 }
 
@@ -89,6 +90,7 @@ class NodeMetrics:
         self.steps_recorded = 0
         self.proposals = 0
         self.scrape_errors = 0
+        self.failovers_late = 0
         self.tasks_finished: dict[str, int] = {state.name: 0 for state in sorted(TERMINAL)}
         self.commit_seconds = Histogram(COMMIT_S)
         self.fsync_seconds = Histogram(FSYNC_S)
@@ -99,7 +101,6 @@ class NodeMetrics:
         self._rpcs: dict[tuple[str, str], int] = {}
         self._rpc_seconds: dict[str, Histogram] = {}
         self._sources: list[GaugeSource] = []
-        self._released_at_ms: OrderedDict[str, int] = OrderedDict()
         self._started_at_ms = int(time.time() * 1000)
         self._registry = CollectorRegistry()
         self._registry.register(_Exposition(self))
@@ -139,9 +140,11 @@ class NodeMetrics:
     def fsynced(self, seconds: float) -> None:
         self.fsync_seconds.observe(seconds)
 
-    def failed_over(self, seconds: float) -> None:
-        """A task runs again, `seconds` after it was taken from a lost node."""
+    def failed_over(self, seconds: float, late: bool = False) -> None:
+        """A task is on another node, `seconds` after the last good report of the one that was lost; `late`:
+        the objective was missed."""
         self.failover_seconds.observe(seconds)
+        self.failovers_late += late
 
     def skill_ran(self, skill: str, took_ms: float, status: str = "ok") -> None:
         """One attempt in a child process took `took_ms`."""
@@ -167,18 +170,9 @@ class NodeMetrics:
                 continue
             if event.task.state in TERMINAL:
                 self._finish(event)
-            elif event.type == "released":
-                self._released_at_ms[event.task.task_id] = event.at_ms
-                if len(self._released_at_ms) > _FAILOVERS_OPEN_MAX:
-                    self._released_at_ms.popitem(last=False)
-            elif event.type == "started" and self._released_at_ms:
-                released_at_ms = self._released_at_ms.pop(event.task.task_id, None)
-                if released_at_ms is not None:
-                    self.failed_over((event.at_ms - released_at_ms) / 1000)
 
     def _finish(self, event: Event) -> None:
         task = event.task
-        self._released_at_ms.pop(task.task_id, None)
         queue_ms = task.started_at_ms - task.created_at_ms if task.started_at_ms else None
         self.task_finished(TaskState(task.state).name, event.at_ms - task.created_at_ms, queue_ms)
 
@@ -202,6 +196,7 @@ class NodeMetrics:
         yield from self._histograms()
         yield from self._rpc_families()
         yield from self._gauges()
+        yield _counter("failovers_late", "Failovers that took longer than failoverTime.", self.failovers_late)
         yield _counter("scrape_errors", "Gauge sources that failed at a scrape.", self.scrape_errors)
 
     def _histograms(self) -> Iterator[Metric]:
@@ -210,7 +205,11 @@ class NodeMetrics:
             ("raft_fsync_seconds", "One sync of the journal.", self.fsync_seconds),
             ("task_latency_seconds", "From submission to the terminal state.", self.task_latency),
             ("task_queue_seconds", "From submission to the last start.", self.task_queue),
-            ("failover_seconds", "From losing a task's node to its new start.", self.failover_seconds),
+            (
+                "failover_seconds",
+                "From a lost node's last report to the next assignment of its task (on the leader).",
+                self.failover_seconds,
+            ),
         )
         for name, text, histogram in plain:
             yield _histogram(name, text, [], [((), histogram)])

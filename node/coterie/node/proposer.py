@@ -7,9 +7,26 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from coterie.core.commands import AssignTask, Command, Outcome, ReportProgress, SubmitTask
+from coterie.core.access_commands import Called
+from coterie.core.commands import (
+    AdvanceClock,
+    AssignTask,
+    Command,
+    Outcome,
+    ReportProgress,
+    SpawnChild,
+    SubmitTask,
+)
+from coterie.core.coordination.commands import (
+    ApplySchedule,
+    FireSchedule,
+    PublishMessage,
+    PutKey,
+    RunSchedule,
+)
 from coterie.core.ports import Engine, NotCommitted
 from coterie.node.metrics import NodeMetrics
+from coterie.node.security.principal import caller
 from coterie.raft import codec
 from coterie.raft.errors import NoSpace
 
@@ -18,7 +35,18 @@ BYTES_MAX = 1 << 20  # per entry, unless a single command is larger
 IN_FLIGHT_MAX = 2  # entries not yet answered
 TRY_S = 5.0  # one try; the same commands are proposed again until the caller's deadline
 RETRY_PAUSE_S = 0.02
-GROWING = (SubmitTask, AssignTask, ReportProgress)  # not taken while the disks are too full for new work
+GROWING = (
+    SubmitTask,
+    SpawnChild,
+    AssignTask,
+    ReportProgress,
+    PutKey,
+    PublishMessage,
+    ApplySchedule,
+    FireSchedule,
+    RunSchedule,
+)  # not taken while the disks are too full for new work
+OUR_OWN = (AssignTask, AdvanceClock)  # of the node, also when a call brings them about
 LATE_S = 0.02  # the engine knows better why it is late than a clock does: it goes first
 
 
@@ -62,7 +90,8 @@ class Proposer:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         vital = not any(isinstance(command, GROWING) for command in commands)
-        items = [self._enqueue(batch, count, deadline, vital) for batch, count in _batches(commands)]
+        batches = _batches(_called(commands))
+        items = [self._enqueue(batch, count, deadline, vital) for batch, count in batches]
         self._schedule(loop)
         try:
             async with asyncio.timeout_at(deadline + LATE_S):
@@ -156,6 +185,14 @@ class Proposer:
         except Exception as error:
             for item in items:
                 _fail(item, error)
+
+
+def _called(commands: Sequence[Command]) -> Sequence[Command]:
+    """The commands, with who asked for them where a caller did."""
+    origin = caller().origin
+    if origin is None:
+        return commands
+    return [one if isinstance(one, OUR_OWN) else Called(one, origin) for one in commands]
 
 
 def _batches(commands: Sequence[Command]) -> list[tuple[bytes, int]]:

@@ -18,6 +18,7 @@ from coterie.node import convert
 from coterie.node.clock import Clock
 from coterie.node.errors import ApiError, not_found
 from coterie.node.ledger import Ledger, LedgerQuery
+from coterie.node.security.principal import caller
 from coterie.v1 import tasks_pb2
 
 BARRIER_S = 10.0
@@ -71,7 +72,11 @@ class Reader:
             await self._engine.read_barrier(BARRIER_S)
 
     async def find(self, task_id: TaskId) -> Found | None:
-        """The task as this node knows it now."""
+        """The task as this node knows it now, where the caller may see it: what they may not is not there."""
+        found = await self._find(task_id)
+        return found if found is not None and caller().sees(found.task.tenant) else None
+
+    async def _find(self, task_id: TaskId) -> Found | None:
         state = self._state()
         live = state.tasks.get(task_id)
         if live is not None:
@@ -84,12 +89,14 @@ class Reader:
 
     def peek(self, task_id: TaskId) -> Task | None:
         """A live or recently finished task, without its steps."""
-        return self._state().task(task_id)
+        task = self._state().task(task_id)
+        return task if task is not None and caller().sees(task.tenant) else None
 
     async def in_history(self, task_id: TaskId) -> bool:
         """Whether a task of that id has ended. Raises ApiError UNAVAILABLE when this node cannot know."""
-        found = await self.find(task_id)
-        if found is None and self._catching_up():
+        behind = self._catching_up()  # the gap may be filled while the ledger answers without it
+        found = await self._find(task_id)
+        if found is None and (behind or self._catching_up()):
             raise _catching_up(
                 f"whether task {task_id} exists is among the history that this node still copies"
             )
@@ -101,9 +108,10 @@ class Reader:
         found = await self.find(task_id)
         if found is None:
             await self._engine.read_barrier(min(timeout_s, BARRIER_S))
+            behind = self._catching_up()  # before the ledger is asked: it may be filled just afterwards
             found = await self.find(task_id)
-        if found is None and self._catching_up():
-            raise _catching_up(f"task {task_id} may be among the history that this node still copies")
+            if found is None and (behind or self._catching_up()):
+                raise _catching_up(f"task {task_id} may be among the history that this node still copies")
         if found is None:
             raise not_found("TASK", task_id)
         return found

@@ -31,6 +31,7 @@ _WEIGHTS = (
     "affinity_factor",
     "spread_factor",
     "zone_factor",
+    "node_factor",
     "session_factor",
     "companion_factor",
     "bound",

@@ -15,22 +15,51 @@ from coterie.node.bodies import BodyGuard
 from coterie.node.links import FRAME_BYTES_MAX, ROW_BYTES_MAX
 from coterie.node.tls import TlsMaterial
 from coterie.v1 import (
+    breakers_pb2,
+    breakers_pb2_grpc,
+    bus_pb2,
+    bus_pb2_grpc,
     cluster_pb2,
     cluster_pb2_grpc,
+    decisions_pb2,
+    decisions_pb2_grpc,
+    kv_pb2,
+    kv_pb2_grpc,
+    locks_pb2,
+    locks_pb2_grpc,
     peer_pb2,
     peer_pb2_grpc,
+    schedules_pb2,
+    schedules_pb2_grpc,
+    security_pb2,
+    security_pb2_grpc,
     tasks_pb2,
     tasks_pb2_grpc,
+    usage_pb2,
+    usage_pb2_grpc,
 )
 
 TASKS = tasks_pb2.DESCRIPTOR.services_by_name["Tasks"].full_name
 DEAD_LETTERS = tasks_pb2.DESCRIPTOR.services_by_name["DeadLetters"].full_name
 LIMITS = tasks_pb2.DESCRIPTOR.services_by_name["Limits"].full_name
+USAGE = usage_pb2.DESCRIPTOR.services_by_name["Usage"].full_name
+APPROVALS = decisions_pb2.DESCRIPTOR.services_by_name["Approvals"].full_name
+EFFECTS = decisions_pb2.DESCRIPTOR.services_by_name["Effects"].full_name
+BREAKERS = breakers_pb2.DESCRIPTOR.services_by_name["Breakers"].full_name
+SCHEDULES = schedules_pb2.DESCRIPTOR.services_by_name["Schedules"].full_name
+LOCKS = locks_pb2.DESCRIPTOR.services_by_name["Locks"].full_name
+KEY_VALUE = kv_pb2.DESCRIPTOR.services_by_name["KeyValue"].full_name
+BUS = bus_pb2.DESCRIPTOR.services_by_name["Bus"].full_name
 BLOBS = tasks_pb2.DESCRIPTOR.services_by_name["Blobs"].full_name
 CLUSTER = cluster_pb2.DESCRIPTOR.services_by_name["Cluster"].full_name
+SECURITY = security_pb2.DESCRIPTOR.services_by_name["Security"].full_name
+AUDIT = security_pb2.DESCRIPTOR.services_by_name["Audit"].full_name
 PEER = peer_pb2.DESCRIPTOR.services_by_name["Peer"].full_name
 # Off while draining; Cluster answers on: it is how a drain is ended.
-CLIENT_SERVICES = ("", TASKS, DEAD_LETTERS, LIMITS, BLOBS)
+CLIENT_SERVICES = (
+    *("", TASKS, DEAD_LETTERS, LIMITS, USAGE, BREAKERS, APPROVALS, EFFECTS),
+    *(SCHEDULES, LOCKS, KEY_VALUE, BUS, BLOBS),
+)
 SERVER_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.so_reuseport", 0),
     ("grpc.max_concurrent_streams", 1_000),
@@ -49,14 +78,31 @@ CLIENT_CALLS_MAX = 18_000  # of these, on the Tasks and Blobs services; operator
 
 
 @dataclass(frozen=True, slots=True)
+class Coordination:
+    """The services that skills and clients coordinate by."""
+
+    schedules: schedules_pb2_grpc.SchedulesServicer
+    locks: locks_pb2_grpc.LocksServicer
+    keys: kv_pb2_grpc.KeyValueServicer
+    bus: bus_pb2_grpc.BusServicer
+
+
+@dataclass(frozen=True, slots=True)
 class Services:
     """The implementations the listener serves."""
 
     tasks: tasks_pb2_grpc.TasksServicer
     dead_letters: tasks_pb2_grpc.DeadLettersServicer
     limits: tasks_pb2_grpc.LimitsServicer
+    usage: usage_pb2_grpc.UsageServicer
+    breakers: breakers_pb2_grpc.BreakersServicer
+    approvals: decisions_pb2_grpc.ApprovalsServicer
+    effects: decisions_pb2_grpc.EffectsServicer
+    coordination: Coordination
     blobs: tasks_pb2_grpc.BlobsServicer
     cluster: cluster_pb2_grpc.ClusterServicer
+    security: security_pb2_grpc.SecurityServicer
+    audit: security_pb2_grpc.AuditServicer
     peer: peer_pb2_grpc.PeerServicer
 
 
@@ -76,35 +122,58 @@ def channel_credentials(tls: TlsMaterial) -> grpc.ChannelCredentials:
 class Listener:
     """The gRPC server with its health service."""
 
-    def __init__(self, services: Services, address: str, tls: TlsMaterial | None) -> None:
+    def __init__(
+        self,
+        services: Services,
+        address: str,
+        tls: TlsMaterial | None,
+        guard: grpc.aio.ServerInterceptor | None = None,
+        clients: str = "",
+    ) -> None:
+        """`guard` looks at every call first; `clients` is an address for callers without certificates."""
         self._server = grpc.aio.server(
-            options=SERVER_OPTIONS, maximum_concurrent_rpcs=CALLS_MAX, interceptors=[BodyGuard()]
+            options=SERVER_OPTIONS,
+            maximum_concurrent_rpcs=CALLS_MAX,
+            interceptors=[guard, BodyGuard()] if guard is not None else [BodyGuard()],
         )
         self._health = health.aio.HealthServicer()
         self._served: dict[str, bool] = {}
         self._register(services)
-        self._bind(address, tls)
+        self._bind(address, server_credentials(tls) if tls else None)
+        if clients:
+            assert tls is not None and guard is not None  # the settings are checked
+            self._bind(clients, grpc.ssl_server_credentials([(tls.key, tls.cert)]))
 
     def _register(self, services: Services) -> None:
         server: Any = self._server
         tasks_pb2_grpc.add_TasksServicer_to_server(services.tasks, server)
         tasks_pb2_grpc.add_DeadLettersServicer_to_server(services.dead_letters, server)
         tasks_pb2_grpc.add_LimitsServicer_to_server(services.limits, server)
+        usage_pb2_grpc.add_UsageServicer_to_server(services.usage, server)
+        breakers_pb2_grpc.add_BreakersServicer_to_server(services.breakers, server)
+        decisions_pb2_grpc.add_ApprovalsServicer_to_server(services.approvals, server)
+        decisions_pb2_grpc.add_EffectsServicer_to_server(services.effects, server)
+        schedules_pb2_grpc.add_SchedulesServicer_to_server(services.coordination.schedules, server)
+        locks_pb2_grpc.add_LocksServicer_to_server(services.coordination.locks, server)
+        kv_pb2_grpc.add_KeyValueServicer_to_server(services.coordination.keys, server)
+        bus_pb2_grpc.add_BusServicer_to_server(services.coordination.bus, server)
         tasks_pb2_grpc.add_BlobsServicer_to_server(services.blobs, server)
         cluster_pb2_grpc.add_ClusterServicer_to_server(services.cluster, server)
+        security_pb2_grpc.add_SecurityServicer_to_server(services.security, server)
+        security_pb2_grpc.add_AuditServicer_to_server(services.audit, server)
         peer_pb2_grpc.add_PeerServicer_to_server(services.peer, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        ours = (TASKS, DEAD_LETTERS, LIMITS, BLOBS, CLUSTER, PEER)
+        ours = (*CLIENT_SERVICES[1:], CLUSTER, SECURITY, AUDIT, PEER)
         names = (*ours, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
 
-    def _bind(self, address: str, tls: TlsMaterial | None) -> None:
+    def _bind(self, address: str, credentials: grpc.ServerCredentials | None) -> None:
         text = f"cannot listen on {address}: the port is in use or the address is not of this host"
         try:
-            if tls is None:
+            if credentials is None:
                 port = self._server.add_insecure_port(address)
             else:
-                port = self._server.add_secure_port(address, server_credentials(tls))
+                port = self._server.add_secure_port(address, credentials)
         except RuntimeError as error:
             raise PortInUse(text) from error
         if not port:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from coterie.core.breakers import BreakerState, phase
 from coterie.core.ports import Role
+from coterie.core.state import ClusterState
 from coterie.v1 import peer_pb2
 
 if TYPE_CHECKING:
     from coterie.node.app import NodeApp
 
+BREAKERS_SHOWN_MAX = 50
 BEHIND_MAX = 10_000  # entries not applied yet
 
 
@@ -72,4 +75,16 @@ def gauges(app: NodeApp) -> dict[str, float]:
         "blob_bytes": app.blobs.total_bytes,
         "waiting_calls": waiters,
         "watching_calls": watchers,
+        "breakers_opened_total": state.meta.breakers_opened,
+        **_breakers(state, app.clock.now_ms()),
     }
+
+
+def _breakers(state: ClusterState, now_ms: int) -> dict[str, float]:
+    """How many are open, and half-open; those that are not closed by key, as far as they are few."""
+    phases = {breaker.key: phase(breaker, now_ms) for breaker in list(state.breakers.values())}
+    found: dict[str, float] = {}
+    for wanted in (BreakerState.OPEN, BreakerState.HALF_OPEN):
+        found[f'breakers{{state="{wanted.name}"}}'] = sum(one is wanted for one in phases.values())
+    tripped = [key for key, one in phases.items() if one is not BreakerState.CLOSED and '"' not in key]
+    return found | {f'breaker_open{{key="{key}"}}': 1.0 for key in sorted(tripped)[:BREAKERS_SHOWN_MAX]}

@@ -13,6 +13,7 @@ from coterie.node.admission import task_id_of
 from coterie.node.errors import ApiError, Violation, invalid
 from coterie.node.hub import Hub, wait_for_bell
 from coterie.node.reads import Found, Reader
+from coterie.node.security.principal import caller
 from coterie.v1 import tasks_pb2
 
 NAMES_MAX = 100_000  # waited for on one stream
@@ -23,11 +24,12 @@ READY_BYTES_MAX = 64 << 20  # of results a caller may leave unread before it is 
 RECHECK_S = 5.0  # between two looks at what is waited for: a snapshot brings ends without their events
 
 
-class _Waits:
+class Waits:
     """The set one stream waits for, and what is ready to be sent."""
 
     def __init__(self, hub: Hub, reader: Reader) -> None:
         self._hub, self._reader = hub, reader
+        self._caller = caller()  # ends are heard of outside the call
         self._names: set[TaskId] = set()
         self._ready: list[Task] = []
         self._ready_bytes = 0
@@ -69,7 +71,7 @@ class _Waits:
             self._finished(task)
 
     def _finished(self, task: Task) -> None:
-        if task.task_id in self._names:
+        if task.task_id in self._names and self._caller.sees(task.tenant):
             self._names.discard(task.task_id)
             self._ready.append(task)
             self._ready_bytes += len(task.result.inline)
@@ -127,7 +129,7 @@ async def wait_many(
     requests: AsyncIterator[tasks_pb2.WaitTasksRequest], hub: Hub, reader: Reader
 ) -> AsyncGenerator[tasks_pb2.WaitTasksResponse, None]:
     """Serve one WaitTasks stream until the caller hangs up or sends something wrong."""
-    waits = _Waits(hub, reader)
+    waits = Waits(hub, reader)
 
     async def take() -> None:
         async for request in requests:

@@ -7,19 +7,38 @@ from typing import TYPE_CHECKING
 from coterie.core.commands import RegisterNode
 from coterie.core.nouns import Label, SkillRef
 from coterie.core.voters import VoterPolicy
+from coterie.node import decision_calls
 from coterie.node.admission import Admission, AdmissionLimits
+from coterie.node.breakers_service import BreakersService
+from coterie.node.child_calls import ChildCalls
+from coterie.node.clock import LogTime
 from coterie.node.cluster_service import ClusterParts, ClusterService
+from coterie.node.config.secret_files import BOOTSTRAP_FILE
 from coterie.node.control import Control
+from coterie.node.coordination.bus import BusService
+from coterie.node.coordination.calls import handlers as coordination_calls
+from coterie.node.coordination.desk import Desk
+from coterie.node.coordination.keys import KeyValueService
+from coterie.node.coordination.locks import LocksService
+from coterie.node.coordination.schedules import SchedulesService
 from coterie.node.dead_letters import DeadLettersService
+from coterie.node.decision_service import ApprovalsService, Decisions, EffectsService
 from coterie.node.dialer import DialerParts, RaftDialer
 from coterie.node.gateway import BlobsService, GatewayParts, TasksService
+from coterie.node.introduction import Introducer
 from coterie.node.limits_service import LimitsService
 from coterie.node.members import KeeperParts, MembershipKeeper
 from coterie.node.optimist import Optimist
 from coterie.node.peer import PeerParts, PeerService
 from coterie.node.routes import Router, RouterParts
 from coterie.node.rpc import Gate
-from coterie.node.server import CLIENT_CALLS_MAX, Services
+from coterie.node.security.audit_service import AuditService
+from coterie.node.security.authenticator import Authenticator
+from coterie.node.security.guard import Guard
+from coterie.node.security.service import SecurityService
+from coterie.node.server import CLIENT_CALLS_MAX, Coordination, Services, channel_credentials
+from coterie.node.skill_calls import Handlers
+from coterie.node.usage_service import UsageService
 from coterie.node.version import VERSION
 from coterie.node.watch import Watcher
 
@@ -47,14 +66,7 @@ def registration(app: NodeApp) -> RegisterNode:
 
 def services(app: NodeApp) -> Services:
     """Everything the gRPC listener serves."""
-    settings = app.settings
-    limits = AdmissionLimits(
-        payload_inline_max=settings.limits.payload_inline_max,
-        blob_bytes_max=settings.limits.blob_max,
-        attempt_timeout_ms=settings.default_attempt_timeout_ms,
-        retry=settings.retry,
-    )
-    admission = Admission(limits)
+    settings, admission = app.settings, _admission(app)
     gateway = GatewayParts(
         state=app.state,
         proposer=app.proposer,
@@ -75,7 +87,7 @@ def services(app: NodeApp) -> Services:
         ledger_backlog=lambda: app.ledger.backlog,
         takes_new_work=lambda: app.engine.takes_new_work,
     )
-    gate = Gate(CLIENT_CALLS_MAX)
+    gate, decisions = Gate(CLIENT_CALLS_MAX), Decisions(app.state, app.reader, app.proposer)
     control = Control(
         app.state,
         app.reader,
@@ -89,10 +101,70 @@ def services(app: NodeApp) -> Services:
         TasksService(gateway, control, gate),
         DeadLettersService(app.state, control, gate),
         LimitsService(app.state, app.reader, app.proposer, gate),
-        BlobsService(app.blobs, app.exchange, gate),
+        UsageService(app.state, app.reader, app.proposer, app.clock, gate),
+        BreakersService(app.state, app.reader, app.proposer, app.clock, gate),
+        ApprovalsService(decisions, gate),
+        EffectsService(decisions, gate),
+        coordination_services(app, admission, gate),
+        BlobsService(app.blobs, app.exchange, app.reader, gate),
         ClusterService(cluster_parts(app)),
+        SecurityService(app.state, app.reader, app.proposer, gate),
+        AuditService(app.state, app.reader, app.ledger, gate),
         PeerService(peer_parts(app)),
     )
+
+
+def _admission(app: NodeApp) -> Admission:
+    settings = app.settings
+    limits = AdmissionLimits(
+        payload_inline_max=settings.limits.payload_inline_max,
+        blob_bytes_max=settings.limits.blob_max,
+        attempt_timeout_ms=settings.default_attempt_timeout_ms,
+        retry=settings.retry,
+    )
+    return Admission(limits)
+
+
+def skill_calls(app: NodeApp) -> Handlers:
+    """What running skills may ask for."""
+    return {
+        **ChildCalls(_admission(app)).handlers(),
+        **decision_calls.HANDLERS,
+        **coordination_calls(coordination_desk(app)),
+        **app.llm.handlers,
+    }
+
+
+def guard(app: NodeApp) -> Guard | None:
+    """What looks at every call first; None where nobody is asked who they are."""
+    if not app.settings.security.auth:
+        return None
+    bootstrap = app.settings.data_dir / BOOTSTRAP_FILE
+    authenticator = Authenticator(app.state, app.clock.now_ms, app.roster.admits, bootstrap)
+    return Guard(authenticator, app.proposer.one)
+
+
+def clients_address(app: NodeApp) -> str:
+    """Where callers without certificates are listened to; empty: nowhere."""
+    port = app.settings.security.clients_port
+    return _bound(app.settings.host, port) if port else ""
+
+
+def coordination_services(app: NodeApp, admission: Admission, gate: Gate) -> Coordination:
+    """Schedules, locks, keys and topics."""
+    desk = coordination_desk(app)
+    return Coordination(
+        SchedulesService(desk, gate, admission, lambda: frozenset(app.host.skills)),
+        LocksService(desk, gate),
+        KeyValueService(desk, gate),
+        BusService(desk, gate),
+    )
+
+
+def coordination_desk(app: NodeApp) -> Desk:
+    """What locks, keys, topics and schedules are worked on with."""
+    time = LogTime(app.clock, lambda: app.state().meta.clock_ms)
+    return Desk(app.state, app.reader, app.proposer, app.tide, app.clock, time)
 
 
 def cluster_parts(app: NodeApp) -> ClusterParts:
@@ -150,6 +222,18 @@ def membership_keeper(app: NodeApp) -> MembershipKeeper:
     )
 
 
+def introducer(app: NodeApp) -> Introducer:
+    """What asks the others to take this node in, where it is to join."""
+    settings = app.settings
+    return Introducer(
+        app.me,
+        settings.advertise,
+        settings.membership.discovery if settings.join else None,
+        lambda: any(member.node_id == app.me for member in app.engine.members),
+        channel_credentials(app.tls) if app.tls else None,
+    )
+
+
 def voter_policy(app: NodeApp) -> VoterPolicy:
     """Who shall vote, by the settings of this node."""
     membership = app.settings.membership
@@ -158,5 +242,8 @@ def voter_policy(app: NodeApp) -> VoterPolicy:
 
 def listen_address(app: NodeApp) -> str:
     """Where the gRPC listener is bound."""
-    host = app.settings.host
-    return f"[{host}]:{app.settings.grpc_port}" if ":" in host else f"{host}:{app.settings.grpc_port}"
+    return _bound(app.settings.host, app.settings.grpc_port)
+
+
+def _bound(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

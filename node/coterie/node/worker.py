@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from coterie.core.agenda import Action, Cancel, GiveBack, Pause, Start, Stop, agenda
 from coterie.core.commands import (
@@ -27,6 +27,7 @@ from coterie.node.loads import Lease
 from coterie.node.metrics import NodeMetrics
 from coterie.node.observability import get_logger
 from coterie.node.proposer import Proposer
+from coterie.node.skill_calls import Handlers
 from coterie.node.skillhost import SkillHost
 
 log = get_logger(__name__)
@@ -52,6 +53,7 @@ class WorkerParts:
     clock: Clock
     metrics: NodeMetrics
     barrier: Callable[[float], Awaitable[int]]  # see Engine.read_barrier
+    calls: Handlers = field(default_factory=dict)
 
 
 class Worker:
@@ -69,7 +71,13 @@ class Worker:
         self._catching_up: asyncio.Task[None] | None = None
         self._confirming: dict[ConfirmCancel | ReleaseTask, asyncio.Task[None]] = {}
         self._factory = JobFactory(
-            parts.state, parts.proposer, parts.blobs, parts.host, parts.clock, parts.metrics
+            parts.state,
+            parts.proposer,
+            parts.blobs,
+            parts.host,
+            parts.clock,
+            parts.metrics,
+            parts.calls,
         )
 
     async def run(self) -> None:

@@ -121,6 +121,7 @@ class Constraints(_message.Message):
     MAX_LATENCY_MS_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
     COMPANIONS_FIELD_NUMBER: _builtins.int
+    PREFER_NODE_FIELD_NUMBER: _builtins.int
     require_gpu: _builtins.bool
     target_node: _builtins.str
     prefer_zone: _builtins.str
@@ -131,6 +132,7 @@ class Constraints(_message.Message):
     session: _builtins.str
     max_latency_ms: _builtins.int
     origin: _builtins.str
+    prefer_node: _builtins.str
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Label]: ...
     @_builtins.property
@@ -153,10 +155,11 @@ class Constraints(_message.Message):
         max_latency_ms: _builtins.int = ...,
         origin: _builtins.str = ...,
         companions: _abc.Iterable[Global___Companion] | None = ...,
+        prefer_node: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["companions", b"companions", "gpus", b"gpus", "labels", b"labels", "max_latency_ms", b"max_latency_ms", "memory_bytes", b"memory_bytes", "origin", b"origin", "prefer_zone", b"prefer_zone", "require_coordinator", b"require_coordinator", "require_gpu", b"require_gpu", "session", b"session", "skill_version", b"skill_version", "target_node", b"target_node", "zones", b"zones"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["companions", b"companions", "gpus", b"gpus", "labels", b"labels", "max_latency_ms", b"max_latency_ms", "memory_bytes", b"memory_bytes", "origin", b"origin", "prefer_node", b"prefer_node", "prefer_zone", b"prefer_zone", "require_coordinator", b"require_coordinator", "require_gpu", b"require_gpu", "session", b"session", "skill_version", b"skill_version", "target_node", b"target_node", "zones", b"zones"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -265,6 +268,10 @@ class Policy(_message.Message):
     NODE_LOSSES_MAX_FIELD_NUMBER: _builtins.int
     SIGNALS_PER_TASK_MAX_FIELD_NUMBER: _builtins.int
     LIMITS_MAX_FIELD_NUMBER: _builtins.int
+    BREAKER_FAILURES_FIELD_NUMBER: _builtins.int
+    BREAKER_RECOVERY_MS_FIELD_NUMBER: _builtins.int
+    BREAKER_PROBES_FIELD_NUMBER: _builtins.int
+    FLAP_MEMORY_MS_FIELD_NUMBER: _builtins.int
     pending_tasks_max: _builtins.int
     live_bytes_max: _builtins.int
     finished_tasks_kept_max: _builtins.int
@@ -282,6 +289,10 @@ class Policy(_message.Message):
     node_losses_max: _builtins.int
     signals_per_task_max: _builtins.int
     limits_max: _builtins.int
+    breaker_failures: _builtins.int
+    breaker_recovery_ms: _builtins.int
+    breaker_probes: _builtins.int
+    flap_memory_ms: _builtins.int
     def __init__(
         self,
         *,
@@ -302,10 +313,14 @@ class Policy(_message.Message):
         node_losses_max: _builtins.int = ...,
         signals_per_task_max: _builtins.int = ...,
         limits_max: _builtins.int = ...,
+        breaker_failures: _builtins.int = ...,
+        breaker_recovery_ms: _builtins.int = ...,
+        breaker_probes: _builtins.int = ...,
+        flap_memory_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ageing_ms", b"ageing_ms", "crash_nodes_max", b"crash_nodes_max", "dead_letter_bytes_max", b"dead_letter_bytes_max", "dead_letters_max", b"dead_letters_max", "finished_bytes_kept_max", b"finished_bytes_kept_max", "finished_tasks_kept_max", b"finished_tasks_kept_max", "limits_max", b"limits_max", "live_bytes_max", b"live_bytes_max", "losses_max", b"losses_max", "node_losses_max", b"node_losses_max", "pending_tasks_max", b"pending_tasks_max", "requests_kept_max", b"requests_kept_max", "requests_kept_ms", b"requests_kept_ms", "signals_per_task_max", b"signals_per_task_max", "steps_per_task_max", b"steps_per_task_max", "task_bytes_max", b"task_bytes_max", "tenant_pending_percent", b"tenant_pending_percent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ageing_ms", b"ageing_ms", "breaker_failures", b"breaker_failures", "breaker_probes", b"breaker_probes", "breaker_recovery_ms", b"breaker_recovery_ms", "crash_nodes_max", b"crash_nodes_max", "dead_letter_bytes_max", b"dead_letter_bytes_max", "dead_letters_max", b"dead_letters_max", "finished_bytes_kept_max", b"finished_bytes_kept_max", "finished_tasks_kept_max", b"finished_tasks_kept_max", "flap_memory_ms", b"flap_memory_ms", "limits_max", b"limits_max", "live_bytes_max", b"live_bytes_max", "losses_max", b"losses_max", "node_losses_max", b"node_losses_max", "pending_tasks_max", b"pending_tasks_max", "requests_kept_max", b"requests_kept_max", "requests_kept_ms", b"requests_kept_ms", "signals_per_task_max", b"signals_per_task_max", "steps_per_task_max", b"steps_per_task_max", "task_bytes_max", b"task_bytes_max", "tenant_pending_percent", b"tenant_pending_percent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -544,11 +559,16 @@ class RecordStep(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
+    BESIDE_FIELD_NUMBER: _builtins.int
+    TOLD_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     attempt: _builtins.int
     key: _builtins.str
+    told: _builtins.bool
     @_builtins.property
     def result(self) -> Global___Data: ...
+    @_builtins.property
+    def beside(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -556,10 +576,12 @@ class RecordStep(_message.Message):
         attempt: _builtins.int = ...,
         key: _builtins.str = ...,
         result: Global___Data | None = ...,
+        beside: _abc.Iterable[_builtins.str] | None = ...,
+        told: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "key", b"key", "result", b"result", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "beside", b"beside", "key", b"key", "result", b"result", "task_id", b"task_id", "told", b"told"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -792,6 +814,7 @@ class RegisterNode(_message.Message):
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     GPUS_FIELD_NUMBER: _builtins.int
     STANDBY_FIELD_NUMBER: _builtins.int
+    CONFINES_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     address: _builtins.str
     incarnation: _builtins.int
@@ -801,6 +824,7 @@ class RegisterNode(_message.Message):
     memory_bytes: _builtins.int
     gpus: _builtins.int
     standby: _builtins.bool
+    confines: _builtins.bool
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Label]: ...
     @_builtins.property
@@ -819,10 +843,11 @@ class RegisterNode(_message.Message):
         memory_bytes: _builtins.int = ...,
         gpus: _builtins.int = ...,
         standby: _builtins.bool = ...,
+        confines: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity", b"capacity", "gpus", b"gpus", "incarnation", b"incarnation", "labels", b"labels", "memory_bytes", b"memory_bytes", "node_id", b"node_id", "skills", b"skills", "standby", b"standby", "version", b"version", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity", b"capacity", "confines", b"confines", "gpus", b"gpus", "incarnation", b"incarnation", "labels", b"labels", "memory_bytes", b"memory_bytes", "node_id", b"node_id", "skills", b"skills", "standby", b"standby", "version", b"version", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1014,12 +1039,14 @@ class SuspendTask(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     SEEN_FIELD_NUMBER: _builtins.int
     TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    STOP_AFTER_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     attempt: _builtins.int
     reason: _builtins.int
     name: _builtins.str
     seen: _builtins.int
     timeout_ms: _builtins.int
+    stop_after: _builtins.int
     def __init__(
         self,
         *,
@@ -1029,10 +1056,11 @@ class SuspendTask(_message.Message):
         name: _builtins.str = ...,
         seen: _builtins.int = ...,
         timeout_ms: _builtins.int = ...,
+        stop_after: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "name", b"name", "reason", b"reason", "seen", b"seen", "task_id", b"task_id", "timeout_ms", b"timeout_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "name", b"name", "reason", b"reason", "seen", b"seen", "stop_after", b"stop_after", "task_id", b"task_id", "timeout_ms", b"timeout_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1227,6 +1255,1966 @@ class AdvanceClock(_message.Message):
 Global___AdvanceClock: _TypeAlias = AdvanceClock  # noqa: Y015
 
 @_typing.final
+class SpawnChild(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    PLACE_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    attempt: _builtins.int
+    group: _builtins.str
+    place: _builtins.int
+    @_builtins.property
+    def task(self) -> Global___SubmitTask: ...
+    def __init__(
+        self,
+        *,
+        attempt: _builtins.int = ...,
+        group: _builtins.str = ...,
+        place: _builtins.int = ...,
+        task: Global___SubmitTask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "group", b"group", "place", b"place", "task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SpawnChild: _TypeAlias = SpawnChild  # noqa: Y015
+
+@_typing.final
+class CancelChildren(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    parent_id: _builtins.str
+    attempt: _builtins.int
+    group: _builtins.str
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        parent_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        group: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "group", b"group", "parent_id", b"parent_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelChildren: _TypeAlias = CancelChildren  # noqa: Y015
+
+@_typing.final
+class TaskTemplate(_message.Message):
+    """--- coordination: locks, keys, topics, schedules"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    PAYLOAD_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    RETRY_FIELD_NUMBER: _builtins.int
+    ATTEMPT_TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    DEADLINE_AFTER_MS_FIELD_NUMBER: _builtins.int
+    CHECKPOINTING_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    CONSTRAINTS_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
+    type: _builtins.str
+    priority: _builtins.int
+    attempt_timeout_ms: _builtins.int
+    deadline_after_ms: _builtins.int
+    checkpointing: _builtins.bool
+    key: _builtins.str
+    agent: _builtins.str
+    @_builtins.property
+    def payload(self) -> Global___Data: ...
+    @_builtins.property
+    def retry(self) -> Global___RetryPolicy: ...
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Label]: ...
+    @_builtins.property
+    def constraints(self) -> Global___Constraints: ...
+    def __init__(
+        self,
+        *,
+        type: _builtins.str = ...,
+        payload: Global___Data | None = ...,
+        priority: _builtins.int = ...,
+        retry: Global___RetryPolicy | None = ...,
+        attempt_timeout_ms: _builtins.int = ...,
+        deadline_after_ms: _builtins.int = ...,
+        checkpointing: _builtins.bool = ...,
+        labels: _abc.Iterable[Global___Label] | None = ...,
+        constraints: Global___Constraints | None = ...,
+        key: _builtins.str = ...,
+        agent: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["constraints", b"constraints", "payload", b"payload", "retry", b"retry"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "attempt_timeout_ms", b"attempt_timeout_ms", "checkpointing", b"checkpointing", "constraints", b"constraints", "deadline_after_ms", b"deadline_after_ms", "key", b"key", "labels", b"labels", "payload", b"payload", "priority", b"priority", "retry", b"retry", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskTemplate: _TypeAlias = TaskTemplate  # noqa: Y015
+
+@_typing.final
+class SchedulePlan(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CRON_FIELD_NUMBER: _builtins.int
+    INTERVAL_MS_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_FIELD_NUMBER: _builtins.int
+    BEGINS_AT_MS_FIELD_NUMBER: _builtins.int
+    ENDS_AT_MS_FIELD_NUMBER: _builtins.int
+    OVERLAP_FIELD_NUMBER: _builtins.int
+    MISFIRE_FIELD_NUMBER: _builtins.int
+    CATCH_UP_MS_FIELD_NUMBER: _builtins.int
+    cron: _builtins.str
+    interval_ms: _builtins.int
+    time_zone: _builtins.str
+    begins_at_ms: _builtins.int
+    ends_at_ms: _builtins.int
+    overlap: _builtins.int
+    misfire: _builtins.int
+    catch_up_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        cron: _builtins.str = ...,
+        interval_ms: _builtins.int = ...,
+        time_zone: _builtins.str = ...,
+        begins_at_ms: _builtins.int = ...,
+        ends_at_ms: _builtins.int = ...,
+        overlap: _builtins.int = ...,
+        misfire: _builtins.int = ...,
+        catch_up_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begins_at_ms", b"begins_at_ms", "catch_up_ms", b"catch_up_ms", "cron", b"cron", "ends_at_ms", b"ends_at_ms", "interval_ms", b"interval_ms", "misfire", b"misfire", "overlap", b"overlap", "time_zone", b"time_zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SchedulePlan: _TypeAlias = SchedulePlan  # noqa: Y015
+
+@_typing.final
+class LockWaiter(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OWNER_FIELD_NUMBER: _builtins.int
+    TTL_MS_FIELD_NUMBER: _builtins.int
+    UNTIL_MS_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    owner: _builtins.str
+    ttl_ms: _builtins.int
+    until_ms: _builtins.int
+    task_id: _builtins.str
+    attempt: _builtins.int
+    def __init__(
+        self,
+        *,
+        owner: _builtins.str = ...,
+        ttl_ms: _builtins.int = ...,
+        until_ms: _builtins.int = ...,
+        task_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "owner", b"owner", "task_id", b"task_id", "ttl_ms", b"ttl_ms", "until_ms", b"until_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LockWaiter: _TypeAlias = LockWaiter  # noqa: Y015
+
+@_typing.final
+class Lock(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    TTL_MS_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_MS_FIELD_NUMBER: _builtins.int
+    ACQUIRED_AT_MS_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    WAITERS_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    name: _builtins.str
+    owner: _builtins.str
+    token: _builtins.int
+    ttl_ms: _builtins.int
+    expires_at_ms: _builtins.int
+    acquired_at_ms: _builtins.int
+    task_id: _builtins.str
+    attempt: _builtins.int
+    @_builtins.property
+    def waiters(self) -> _containers.RepeatedCompositeFieldContainer[Global___LockWaiter]: ...
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        name: _builtins.str = ...,
+        owner: _builtins.str = ...,
+        token: _builtins.int = ...,
+        ttl_ms: _builtins.int = ...,
+        expires_at_ms: _builtins.int = ...,
+        acquired_at_ms: _builtins.int = ...,
+        task_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        waiters: _abc.Iterable[Global___LockWaiter] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acquired_at_ms", b"acquired_at_ms", "attempt", b"attempt", "expires_at_ms", b"expires_at_ms", "name", b"name", "owner", b"owner", "task_id", b"task_id", "tenant", b"tenant", "token", b"token", "ttl_ms", b"ttl_ms", "waiters", b"waiters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Lock: _TypeAlias = Lock  # noqa: Y015
+
+@_typing.final
+class KvEntry(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    CREATED_AT_MS_FIELD_NUMBER: _builtins.int
+    CHANGED_AT_MS_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_MS_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    key: _builtins.str
+    value: _builtins.bytes
+    version: _builtins.int
+    created_at_ms: _builtins.int
+    changed_at_ms: _builtins.int
+    expires_at_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        key: _builtins.str = ...,
+        value: _builtins.bytes = ...,
+        version: _builtins.int = ...,
+        created_at_ms: _builtins.int = ...,
+        changed_at_ms: _builtins.int = ...,
+        expires_at_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed_at_ms", b"changed_at_ms", "created_at_ms", b"created_at_ms", "expires_at_ms", b"expires_at_ms", "key", b"key", "tenant", b"tenant", "value", b"value", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KvEntry: _TypeAlias = KvEntry  # noqa: Y015
+
+@_typing.final
+class Tombstone(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    AT_MS_FIELD_NUMBER: _builtins.int
+    EXPIRED_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    key: _builtins.str
+    version: _builtins.int
+    at_ms: _builtins.int
+    expired: _builtins.bool
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        key: _builtins.str = ...,
+        version: _builtins.int = ...,
+        at_ms: _builtins.int = ...,
+        expired: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "expired", b"expired", "key", b"key", "tenant", b"tenant", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Tombstone: _TypeAlias = Tombstone  # noqa: Y015
+
+@_typing.final
+class Topic(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    CREATED_AT_MS_FIELD_NUMBER: _builtins.int
+    KEPT_COUNT_FIELD_NUMBER: _builtins.int
+    KEPT_BYTES_FIELD_NUMBER: _builtins.int
+    KEPT_MS_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    FORGOTTEN_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    name: _builtins.str
+    created_at_ms: _builtins.int
+    kept_count: _builtins.int
+    kept_bytes: _builtins.int
+    kept_ms: _builtins.int
+    sequence: _builtins.int
+    forgotten: _builtins.int
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        name: _builtins.str = ...,
+        created_at_ms: _builtins.int = ...,
+        kept_count: _builtins.int = ...,
+        kept_bytes: _builtins.int = ...,
+        kept_ms: _builtins.int = ...,
+        sequence: _builtins.int = ...,
+        forgotten: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at_ms", b"created_at_ms", "forgotten", b"forgotten", "kept_bytes", b"kept_bytes", "kept_count", b"kept_count", "kept_ms", b"kept_ms", "name", b"name", "sequence", b"sequence", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Topic: _TypeAlias = Topic  # noqa: Y015
+
+@_typing.final
+class TopicMessage(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    TOPIC_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    AT_MS_FIELD_NUMBER: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
+    PUBLISHER_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    topic: _builtins.str
+    position: _builtins.int
+    sequence: _builtins.int
+    body: _builtins.bytes
+    at_ms: _builtins.int
+    publisher: _builtins.str
+    @_builtins.property
+    def headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Label]: ...
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        topic: _builtins.str = ...,
+        position: _builtins.int = ...,
+        sequence: _builtins.int = ...,
+        body: _builtins.bytes = ...,
+        at_ms: _builtins.int = ...,
+        headers: _abc.Iterable[Global___Label] | None = ...,
+        publisher: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "body", b"body", "headers", b"headers", "position", b"position", "publisher", b"publisher", "sequence", b"sequence", "tenant", b"tenant", "topic", b"topic"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TopicMessage: _TypeAlias = TopicMessage  # noqa: Y015
+
+@_typing.final
+class Delivery(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    FETCH_ID_FIELD_NUMBER: _builtins.int
+    UNTIL_MS_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    fetch_id: _builtins.str
+    until_ms: _builtins.int
+    count: _builtins.int
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+        fetch_id: _builtins.str = ...,
+        until_ms: _builtins.int = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "fetch_id", b"fetch_id", "position", b"position", "until_ms", b"until_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Delivery: _TypeAlias = Delivery  # noqa: Y015
+
+@_typing.final
+class ConsumerGroup(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    PATTERN_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    ACK_WAIT_MS_FIELD_NUMBER: _builtins.int
+    DELIVERIES_MAX_FIELD_NUMBER: _builtins.int
+    UNACKED_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
+    DEAD_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    name: _builtins.str
+    pattern: _builtins.str
+    cursor: _builtins.int
+    ack_wait_ms: _builtins.int
+    deliveries_max: _builtins.int
+    lost: _builtins.int
+    dead: _builtins.int
+    @_builtins.property
+    def unacked(self) -> _containers.RepeatedCompositeFieldContainer[Global___Delivery]: ...
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        name: _builtins.str = ...,
+        pattern: _builtins.str = ...,
+        cursor: _builtins.int = ...,
+        ack_wait_ms: _builtins.int = ...,
+        deliveries_max: _builtins.int = ...,
+        unacked: _abc.Iterable[Global___Delivery] | None = ...,
+        lost: _builtins.int = ...,
+        dead: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_wait_ms", b"ack_wait_ms", "cursor", b"cursor", "dead", b"dead", "deliveries_max", b"deliveries_max", "lost", b"lost", "name", b"name", "pattern", b"pattern", "tenant", b"tenant", "unacked", b"unacked"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConsumerGroup: _TypeAlias = ConsumerGroup  # noqa: Y015
+
+@_typing.final
+class Schedule(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    SCHEDULE_ID_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
+    TEMPLATE_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    CREATED_AT_MS_FIELD_NUMBER: _builtins.int
+    LAST_NOMINAL_MS_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    PAUSE_REASON_FIELD_NUMBER: _builtins.int
+    RUNS_FIELD_NUMBER: _builtins.int
+    QUEUED_FIELD_NUMBER: _builtins.int
+    FIRED_FIELD_NUMBER: _builtins.int
+    SKIPPED_FIELD_NUMBER: _builtins.int
+    MISSED_FIELD_NUMBER: _builtins.int
+    LAST_TASK_ID_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    schedule_id: _builtins.str
+    number: _builtins.int
+    version: _builtins.int
+    created_at_ms: _builtins.int
+    last_nominal_ms: _builtins.int
+    paused: _builtins.bool
+    pause_reason: _builtins.str
+    fired: _builtins.int
+    skipped: _builtins.int
+    missed: _builtins.int
+    last_task_id: _builtins.str
+    @_builtins.property
+    def plan(self) -> Global___SchedulePlan: ...
+    @_builtins.property
+    def template(self) -> Global___TaskTemplate: ...
+    @_builtins.property
+    def runs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def queued(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        schedule_id: _builtins.str = ...,
+        plan: Global___SchedulePlan | None = ...,
+        template: Global___TaskTemplate | None = ...,
+        number: _builtins.int = ...,
+        version: _builtins.int = ...,
+        created_at_ms: _builtins.int = ...,
+        last_nominal_ms: _builtins.int = ...,
+        paused: _builtins.bool = ...,
+        pause_reason: _builtins.str = ...,
+        runs: _abc.Iterable[_builtins.str] | None = ...,
+        queued: _abc.Iterable[_builtins.int] | None = ...,
+        fired: _builtins.int = ...,
+        skipped: _builtins.int = ...,
+        missed: _builtins.int = ...,
+        last_task_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan", "template", b"template"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at_ms", b"created_at_ms", "fired", b"fired", "last_nominal_ms", b"last_nominal_ms", "last_task_id", b"last_task_id", "missed", b"missed", "number", b"number", "pause_reason", b"pause_reason", "paused", b"paused", "plan", b"plan", "queued", b"queued", "runs", b"runs", "schedule_id", b"schedule_id", "skipped", b"skipped", "template", b"template", "tenant", b"tenant", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Schedule: _TypeAlias = Schedule  # noqa: Y015
+
+@_typing.final
+class Answer(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    AT_MS_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    number: _builtins.int
+    digest: _builtins.bytes
+    at_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        number: _builtins.int = ...,
+        digest: _builtins.bytes = ...,
+        at_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "digest", b"digest", "key", b"key", "number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Answer: _TypeAlias = Answer  # noqa: Y015
+
+@_typing.final
+class AcquireLock(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    TTL_MS_FIELD_NUMBER: _builtins.int
+    WAIT_MS_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    name: _builtins.str
+    owner: _builtins.str
+    ttl_ms: _builtins.int
+    wait_ms: _builtins.int
+    task_id: _builtins.str
+    attempt: _builtins.int
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        name: _builtins.str = ...,
+        owner: _builtins.str = ...,
+        ttl_ms: _builtins.int = ...,
+        wait_ms: _builtins.int = ...,
+        task_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "name", b"name", "owner", b"owner", "task_id", b"task_id", "tenant", b"tenant", "ttl_ms", b"ttl_ms", "wait_ms", b"wait_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcquireLock: _TypeAlias = AcquireLock  # noqa: Y015
+
+@_typing.final
+class RenewLock(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    TTL_MS_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    name: _builtins.str
+    token: _builtins.int
+    ttl_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        name: _builtins.str = ...,
+        token: _builtins.int = ...,
+        ttl_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "tenant", b"tenant", "token", b"token", "ttl_ms", b"ttl_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenewLock: _TypeAlias = RenewLock  # noqa: Y015
+
+@_typing.final
+class ReleaseLock(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    name: _builtins.str
+    token: _builtins.int
+    owner: _builtins.str
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        name: _builtins.str = ...,
+        token: _builtins.int = ...,
+        owner: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "owner", b"owner", "tenant", b"tenant", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseLock: _TypeAlias = ReleaseLock  # noqa: Y015
+
+@_typing.final
+class PutKey(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
+    TTL_MS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    key: _builtins.str
+    value: _builtins.bytes
+    expected_version: _builtins.int
+    ttl_ms: _builtins.int
+    request_id: _builtins.str
+    digest: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        key: _builtins.str = ...,
+        value: _builtins.bytes = ...,
+        expected_version: _builtins.int = ...,
+        ttl_ms: _builtins.int = ...,
+        request_id: _builtins.str = ...,
+        digest: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "expected_version", b"expected_version", "key", b"key", "request_id", b"request_id", "tenant", b"tenant", "ttl_ms", b"ttl_ms", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutKey: _TypeAlias = PutKey  # noqa: Y015
+
+@_typing.final
+class DeleteKey(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    key: _builtins.str
+    expected_version: _builtins.int
+    request_id: _builtins.str
+    digest: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        key: _builtins.str = ...,
+        expected_version: _builtins.int = ...,
+        request_id: _builtins.str = ...,
+        digest: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "expected_version", b"expected_version", "key", b"key", "request_id", b"request_id", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteKey: _TypeAlias = DeleteKey  # noqa: Y015
+
+@_typing.final
+class SetTopic(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    KEPT_COUNT_FIELD_NUMBER: _builtins.int
+    KEPT_BYTES_FIELD_NUMBER: _builtins.int
+    KEPT_MS_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    name: _builtins.str
+    kept_count: _builtins.int
+    kept_bytes: _builtins.int
+    kept_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        name: _builtins.str = ...,
+        kept_count: _builtins.int = ...,
+        kept_bytes: _builtins.int = ...,
+        kept_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kept_bytes", b"kept_bytes", "kept_count", b"kept_count", "kept_ms", b"kept_ms", "name", b"name", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetTopic: _TypeAlias = SetTopic  # noqa: Y015
+
+@_typing.final
+class DeleteTopic(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteTopic: _TypeAlias = DeleteTopic  # noqa: Y015
+
+@_typing.final
+class PublishMessage(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    TOPIC_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
+    PUBLISHER_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    topic: _builtins.str
+    body: _builtins.bytes
+    publisher: _builtins.str
+    request_id: _builtins.str
+    digest: _builtins.bytes
+    @_builtins.property
+    def headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Label]: ...
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        topic: _builtins.str = ...,
+        body: _builtins.bytes = ...,
+        headers: _abc.Iterable[Global___Label] | None = ...,
+        publisher: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        digest: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "digest", b"digest", "headers", b"headers", "publisher", b"publisher", "request_id", b"request_id", "tenant", b"tenant", "topic", b"topic"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublishMessage: _TypeAlias = PublishMessage  # noqa: Y015
+
+@_typing.final
+class SetGroup(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    PATTERN_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    ACK_WAIT_MS_FIELD_NUMBER: _builtins.int
+    DELIVERIES_MAX_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    name: _builtins.str
+    pattern: _builtins.str
+    start: _builtins.int
+    ack_wait_ms: _builtins.int
+    deliveries_max: _builtins.int
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        name: _builtins.str = ...,
+        pattern: _builtins.str = ...,
+        start: _builtins.int = ...,
+        ack_wait_ms: _builtins.int = ...,
+        deliveries_max: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_wait_ms", b"ack_wait_ms", "deliveries_max", b"deliveries_max", "name", b"name", "pattern", b"pattern", "start", b"start", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetGroup: _TypeAlias = SetGroup  # noqa: Y015
+
+@_typing.final
+class DeleteGroup(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteGroup: _TypeAlias = DeleteGroup  # noqa: Y015
+
+@_typing.final
+class FetchMessages(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    FETCH_ID_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    group: _builtins.str
+    fetch_id: _builtins.str
+    count: _builtins.int
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        group: _builtins.str = ...,
+        fetch_id: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "fetch_id", b"fetch_id", "group", b"group", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FetchMessages: _TypeAlias = FetchMessages  # noqa: Y015
+
+@_typing.final
+class AckMessages(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    POSITIONS_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    DELAY_MS_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    group: _builtins.str
+    refused: _builtins.bool
+    delay_ms: _builtins.int
+    @_builtins.property
+    def positions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        group: _builtins.str = ...,
+        positions: _abc.Iterable[_builtins.int] | None = ...,
+        refused: _builtins.bool = ...,
+        delay_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delay_ms", b"delay_ms", "group", b"group", "positions", b"positions", "refused", b"refused", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AckMessages: _TypeAlias = AckMessages  # noqa: Y015
+
+@_typing.final
+class SeekGroup(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    group: _builtins.str
+    position: _builtins.int
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        group: _builtins.str = ...,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "position", b"position", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SeekGroup: _TypeAlias = SeekGroup  # noqa: Y015
+
+@_typing.final
+class ApplySchedule(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    SCHEDULE_ID_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
+    TEMPLATE_FIELD_NUMBER: _builtins.int
+    EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    schedule_id: _builtins.str
+    expected_version: _builtins.int
+    @_builtins.property
+    def plan(self) -> Global___SchedulePlan: ...
+    @_builtins.property
+    def template(self) -> Global___TaskTemplate: ...
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        schedule_id: _builtins.str = ...,
+        plan: Global___SchedulePlan | None = ...,
+        template: Global___TaskTemplate | None = ...,
+        expected_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan", "template", b"template"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_version", b"expected_version", "plan", b"plan", "schedule_id", b"schedule_id", "template", b"template", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApplySchedule: _TypeAlias = ApplySchedule  # noqa: Y015
+
+@_typing.final
+class DeleteSchedule(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    SCHEDULE_ID_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    schedule_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        schedule_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["schedule_id", b"schedule_id", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteSchedule: _TypeAlias = DeleteSchedule  # noqa: Y015
+
+@_typing.final
+class PauseSchedule(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    SCHEDULE_ID_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    schedule_id: _builtins.str
+    paused: _builtins.bool
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        schedule_id: _builtins.str = ...,
+        paused: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["paused", b"paused", "reason", b"reason", "schedule_id", b"schedule_id", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseSchedule: _TypeAlias = PauseSchedule  # noqa: Y015
+
+@_typing.final
+class FireSchedule(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    SCHEDULE_ID_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    NOMINAL_MS_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    MISSED_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    schedule_id: _builtins.str
+    number: _builtins.int
+    nominal_ms: _builtins.int
+    kind: _builtins.int
+    missed: _builtins.int
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        schedule_id: _builtins.str = ...,
+        number: _builtins.int = ...,
+        nominal_ms: _builtins.int = ...,
+        kind: _builtins.int = ...,
+        missed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "missed", b"missed", "nominal_ms", b"nominal_ms", "number", b"number", "schedule_id", b"schedule_id", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FireSchedule: _TypeAlias = FireSchedule  # noqa: Y015
+
+@_typing.final
+class RunSchedule(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    SCHEDULE_ID_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    NOMINALS_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    schedule_id: _builtins.str
+    run_id: _builtins.str
+    @_builtins.property
+    def nominals(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        schedule_id: _builtins.str = ...,
+        run_id: _builtins.str = ...,
+        nominals: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nominals", b"nominals", "run_id", b"run_id", "schedule_id", b"schedule_id", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunSchedule: _TypeAlias = RunSchedule  # noqa: Y015
+
+@_typing.final
+class TripBreaker(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DICE_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    number: _builtins.int
+    reason: _builtins.str
+    dice: _builtins.int
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        number: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        dice: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dice", b"dice", "key", b"key", "number", b"number", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TripBreaker: _TypeAlias = TripBreaker  # noqa: Y015
+
+@_typing.final
+class TakeProbe(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    PROBE_ID_FIELD_NUMBER: _builtins.int
+    LEASE_MS_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    probe_id: _builtins.str
+    lease_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        probe_id: _builtins.str = ...,
+        lease_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "lease_ms", b"lease_ms", "probe_id", b"probe_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TakeProbe: _TypeAlias = TakeProbe  # noqa: Y015
+
+@_typing.final
+class EndProbe(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    PROBE_ID_FIELD_NUMBER: _builtins.int
+    OK_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    probe_id: _builtins.str
+    ok: _builtins.bool
+    failed: _builtins.bool
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        probe_id: _builtins.str = ...,
+        ok: _builtins.bool = ...,
+        failed: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed", b"failed", "key", b"key", "ok", b"ok", "probe_id", b"probe_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EndProbe: _TypeAlias = EndProbe  # noqa: Y015
+
+@_typing.final
+class ResetBreaker(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResetBreaker: _TypeAlias = ResetBreaker  # noqa: Y015
+
+@_typing.final
+class Token(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_ID_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    ROLES_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    CREATED_AT_MS_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_MS_FIELD_NUMBER: _builtins.int
+    REVOKED_AT_MS_FIELD_NUMBER: _builtins.int
+    token_id: _builtins.str
+    digest: _builtins.bytes
+    tenant: _builtins.str
+    note: _builtins.str
+    created_at_ms: _builtins.int
+    expires_at_ms: _builtins.int
+    revoked_at_ms: _builtins.int
+    @_builtins.property
+    def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        token_id: _builtins.str = ...,
+        digest: _builtins.bytes = ...,
+        tenant: _builtins.str = ...,
+        roles: _abc.Iterable[_builtins.str] | None = ...,
+        note: _builtins.str = ...,
+        created_at_ms: _builtins.int = ...,
+        expires_at_ms: _builtins.int = ...,
+        revoked_at_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at_ms", b"created_at_ms", "digest", b"digest", "expires_at_ms", b"expires_at_ms", "note", b"note", "revoked_at_ms", b"revoked_at_ms", "roles", b"roles", "tenant", b"tenant", "token_id", b"token_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Token: _TypeAlias = Token  # noqa: Y015
+
+@_typing.final
+class User(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    ROLES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    tenant: _builtins.str
+    @_builtins.property
+    def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        roles: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "roles", b"roles", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___User: _TypeAlias = User  # noqa: Y015
+
+@_typing.final
+class Origin(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    principal: _builtins.str
+    method: _builtins.str
+    tenant: _builtins.str
+    def __init__(
+        self,
+        *,
+        principal: _builtins.str = ...,
+        method: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["method", b"method", "principal", b"principal", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Origin: _TypeAlias = Origin  # noqa: Y015
+
+@_typing.final
+class CreateToken(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    EXPIRES_AFTER_MS_FIELD_NUMBER: _builtins.int
+    expires_after_ms: _builtins.int
+    @_builtins.property
+    def token(self) -> Global___Token: ...
+    def __init__(
+        self,
+        *,
+        token: Global___Token | None = ...,
+        expires_after_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["token", b"token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_after_ms", b"expires_after_ms", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateToken: _TypeAlias = CreateToken  # noqa: Y015
+
+@_typing.final
+class RevokeToken(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_ID_FIELD_NUMBER: _builtins.int
+    token_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        token_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["token_id", b"token_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeToken: _TypeAlias = RevokeToken  # noqa: Y015
+
+@_typing.final
+class SetUser(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def user(self) -> Global___User: ...
+    def __init__(
+        self,
+        *,
+        user: Global___User | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetUser: _TypeAlias = SetUser  # noqa: Y015
+
+@_typing.final
+class DeleteUser(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteUser: _TypeAlias = DeleteUser  # noqa: Y015
+
+@_typing.final
+class NoteCall(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    target: _builtins.str
+    code: _builtins.str
+    def __init__(
+        self,
+        *,
+        target: _builtins.str = ...,
+        code: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NoteCall: _TypeAlias = NoteCall  # noqa: Y015
+
+@_typing.final
+class Called(_message.Message):
+    """A command that a caller asked for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMAND_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def command(self) -> Global___Command: ...
+    @_builtins.property
+    def origin(self) -> Global___Origin: ...
+    def __init__(
+        self,
+        *,
+        command: Global___Command | None = ...,
+        origin: Global___Origin | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "origin", b"origin"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "origin", b"origin"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Called: _TypeAlias = Called  # noqa: Y015
+
+@_typing.final
+class BeginStep(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    EFFECT_KEY_FIELD_NUMBER: _builtins.int
+    ON_UNKNOWN_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    attempt: _builtins.int
+    key: _builtins.str
+    effect_key: _builtins.str
+    on_unknown: _builtins.int
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        key: _builtins.str = ...,
+        effect_key: _builtins.str = ...,
+        on_unknown: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "effect_key", b"effect_key", "key", b"key", "on_unknown", b"on_unknown", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginStep: _TypeAlias = BeginStep  # noqa: Y015
+
+@_typing.final
+class WithdrawStep(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    attempt: _builtins.int
+    key: _builtins.str
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "key", b"key", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WithdrawStep: _TypeAlias = WithdrawStep  # noqa: Y015
+
+@_typing.final
+class ResolveStep(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    RESOLUTION_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    key: _builtins.str
+    resolution: _builtins.int
+    principal: _builtins.str
+    reason: _builtins.str
+    @_builtins.property
+    def result(self) -> Global___Data: ...
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        key: _builtins.str = ...,
+        resolution: _builtins.int = ...,
+        result: Global___Data | None = ...,
+        principal: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "principal", b"principal", "reason", b"reason", "resolution", b"resolution", "result", b"result", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolveStep: _TypeAlias = ResolveStep  # noqa: Y015
+
+@_typing.final
+class AskApproval(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    APPROVAL_ID_FIELD_NUMBER: _builtins.int
+    QUESTION_FIELD_NUMBER: _builtins.int
+    CALL_SHA256_FIELD_NUMBER: _builtins.int
+    CALL_FIELD_NUMBER: _builtins.int
+    NEEDED_FIELD_NUMBER: _builtins.int
+    TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    attempt: _builtins.int
+    approval_id: _builtins.str
+    question: _builtins.str
+    call_sha256: _builtins.str
+    needed: _builtins.int
+    timeout_ms: _builtins.int
+    @_builtins.property
+    def call(self) -> Global___Data: ...
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        approval_id: _builtins.str = ...,
+        question: _builtins.str = ...,
+        call_sha256: _builtins.str = ...,
+        call: Global___Data | None = ...,
+        needed: _builtins.int = ...,
+        timeout_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["call", b"call"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_id", b"approval_id", "attempt", b"attempt", "call", b"call", "call_sha256", b"call_sha256", "needed", b"needed", "question", b"question", "task_id", b"task_id", "timeout_ms", b"timeout_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AskApproval: _TypeAlias = AskApproval  # noqa: Y015
+
+@_typing.final
+class ResolveApproval(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    APPROVAL_ID_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    APPROVE_FIELD_NUMBER: _builtins.int
+    CALL_SHA256_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    approval_id: _builtins.str
+    principal: _builtins.str
+    approve: _builtins.bool
+    call_sha256: _builtins.str
+    comment: _builtins.str
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        approval_id: _builtins.str = ...,
+        principal: _builtins.str = ...,
+        approve: _builtins.bool = ...,
+        call_sha256: _builtins.str = ...,
+        comment: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_id", b"approval_id", "approve", b"approve", "call_sha256", b"call_sha256", "comment", b"comment", "principal", b"principal", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolveApproval: _TypeAlias = ResolveApproval  # noqa: Y015
+
+@_typing.final
+class OpenStep(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    AT_MS_FIELD_NUMBER: _builtins.int
+    EFFECT_KEY_FIELD_NUMBER: _builtins.int
+    ON_UNKNOWN_FIELD_NUMBER: _builtins.int
+    TRIES_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    attempt: _builtins.int
+    at_ms: _builtins.int
+    effect_key: _builtins.str
+    on_unknown: _builtins.int
+    tries: _builtins.int
+    decision: _builtins.int
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        at_ms: _builtins.int = ...,
+        effect_key: _builtins.str = ...,
+        on_unknown: _builtins.int = ...,
+        tries: _builtins.int = ...,
+        decision: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "attempt", b"attempt", "decision", b"decision", "effect_key", b"effect_key", "key", b"key", "on_unknown", b"on_unknown", "reason", b"reason", "tries", b"tries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenStep: _TypeAlias = OpenStep  # noqa: Y015
+
+@_typing.final
+class OpenSteps(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___OpenStep]: ...
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        steps: _abc.Iterable[Global___OpenStep] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["steps", b"steps", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenSteps: _TypeAlias = OpenSteps  # noqa: Y015
+
+@_typing.final
+class Doubt(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    EFFECT_KEY_FIELD_NUMBER: _builtins.int
+    BEGUN_AT_MS_FIELD_NUMBER: _builtins.int
+    AT_MS_FIELD_NUMBER: _builtins.int
+    RESOLUTION_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    key: _builtins.str
+    attempt: _builtins.int
+    tenant: _builtins.str
+    effect_key: _builtins.str
+    begun_at_ms: _builtins.int
+    at_ms: _builtins.int
+    resolution: _builtins.int
+    by: _builtins.str
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        key: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        tenant: _builtins.str = ...,
+        effect_key: _builtins.str = ...,
+        begun_at_ms: _builtins.int = ...,
+        at_ms: _builtins.int = ...,
+        resolution: _builtins.int = ...,
+        by: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "attempt", b"attempt", "begun_at_ms", b"begun_at_ms", "by", b"by", "effect_key", b"effect_key", "key", b"key", "reason", b"reason", "resolution", b"resolution", "task_id", b"task_id", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Doubt: _TypeAlias = Doubt  # noqa: Y015
+
+@_typing.final
+class Vote(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    APPROVE_FIELD_NUMBER: _builtins.int
+    AT_MS_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
+    principal: _builtins.str
+    approve: _builtins.bool
+    at_ms: _builtins.int
+    comment: _builtins.str
+    def __init__(
+        self,
+        *,
+        principal: _builtins.str = ...,
+        approve: _builtins.bool = ...,
+        at_ms: _builtins.int = ...,
+        comment: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approve", b"approve", "at_ms", b"at_ms", "comment", b"comment", "principal", b"principal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Vote: _TypeAlias = Vote  # noqa: Y015
+
+@_typing.final
+class Approval(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPROVAL_ID_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    QUESTION_FIELD_NUMBER: _builtins.int
+    CALL_SHA256_FIELD_NUMBER: _builtins.int
+    CALL_FIELD_NUMBER: _builtins.int
+    NEEDED_FIELD_NUMBER: _builtins.int
+    ASKED_AT_MS_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_MS_FIELD_NUMBER: _builtins.int
+    VOTES_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    approval_id: _builtins.str
+    task_id: _builtins.str
+    tenant: _builtins.str
+    question: _builtins.str
+    call_sha256: _builtins.str
+    needed: _builtins.int
+    asked_at_ms: _builtins.int
+    expires_at_ms: _builtins.int
+    verdict: _builtins.int
+    @_builtins.property
+    def call(self) -> Global___Data: ...
+    @_builtins.property
+    def votes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Vote]: ...
+    def __init__(
+        self,
+        *,
+        approval_id: _builtins.str = ...,
+        task_id: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        question: _builtins.str = ...,
+        call_sha256: _builtins.str = ...,
+        call: Global___Data | None = ...,
+        needed: _builtins.int = ...,
+        asked_at_ms: _builtins.int = ...,
+        expires_at_ms: _builtins.int = ...,
+        votes: _abc.Iterable[Global___Vote] | None = ...,
+        verdict: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["call", b"call"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_id", b"approval_id", "asked_at_ms", b"asked_at_ms", "call", b"call", "call_sha256", b"call_sha256", "expires_at_ms", b"expires_at_ms", "needed", b"needed", "question", b"question", "task_id", b"task_id", "tenant", b"tenant", "verdict", b"verdict", "votes", b"votes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Approval: _TypeAlias = Approval  # noqa: Y015
+
+@_typing.final
+class Approvals(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    APPROVALS_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    @_builtins.property
+    def approvals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Approval]: ...
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        approvals: _abc.Iterable[Global___Approval] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Approvals: _TypeAlias = Approvals  # noqa: Y015
+
+@_typing.final
+class RunWorkflow(_message.Message):
+    """Runs of workflows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBMIT_FIELD_NUMBER: _builtins.int
+    GRAPH_FIELD_NUMBER: _builtins.int
+    graph: _builtins.bytes
+    @_builtins.property
+    def submit(self) -> Global___SubmitTask: ...
+    def __init__(
+        self,
+        *,
+        submit: Global___SubmitTask | None = ...,
+        graph: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["submit", b"submit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["graph", b"graph", "submit", b"submit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunWorkflow: _TypeAlias = RunWorkflow  # noqa: Y015
+
+@_typing.final
+class AddNodes(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    nodes: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        nodes: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nodes", b"nodes", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddNodes: _TypeAlias = AddNodes  # noqa: Y015
+
+@_typing.final
+class Taken(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    count: _builtins.int
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Taken: _TypeAlias = Taken  # noqa: Y015
+
+@_typing.final
+class RunHead(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    GRAPH_FIELD_NUMBER: _builtins.int
+    GROWN_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    ENDS_AS_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    TAKEN_FIELD_NUMBER: _builtins.int
+    UNDO_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    graph: _builtins.bytes
+    phase: _builtins.int
+    ends_as: _builtins.int
+    code: _builtins.str
+    message: _builtins.str
+    @_builtins.property
+    def grown(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    @_builtins.property
+    def taken(self) -> _containers.RepeatedCompositeFieldContainer[Global___Taken]: ...
+    @_builtins.property
+    def undo(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        graph: _builtins.bytes = ...,
+        grown: _abc.Iterable[_builtins.bytes] | None = ...,
+        phase: _builtins.int = ...,
+        ends_as: _builtins.int = ...,
+        code: _builtins.str = ...,
+        message: _builtins.str = ...,
+        taken: _abc.Iterable[Global___Taken] | None = ...,
+        undo: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "ends_as", b"ends_as", "graph", b"graph", "grown", b"grown", "message", b"message", "phase", b"phase", "run_id", b"run_id", "taken", b"taken", "undo", b"undo"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunHead: _TypeAlias = RunHead  # noqa: Y015
+
+@_typing.final
+class NodeRun(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    ISSUED_FIELD_NUMBER: _builtins.int
+    LIVE_FIELD_NUMBER: _builtins.int
+    SUCCEEDED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    SINCE_MS_FIELD_NUMBER: _builtins.int
+    UNTIL_MS_FIELD_NUMBER: _builtins.int
+    ENDED_AT_MS_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    node_id: _builtins.str
+    state: _builtins.int
+    total: _builtins.int
+    issued: _builtins.int
+    live: _builtins.int
+    succeeded: _builtins.int
+    failed: _builtins.int
+    since_ms: _builtins.int
+    until_ms: _builtins.int
+    ended_at_ms: _builtins.int
+    outcome: _builtins.str
+    code: _builtins.str
+    message: _builtins.str
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        node_id: _builtins.str = ...,
+        state: _builtins.int = ...,
+        total: _builtins.int = ...,
+        issued: _builtins.int = ...,
+        live: _builtins.int = ...,
+        succeeded: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        since_ms: _builtins.int = ...,
+        until_ms: _builtins.int = ...,
+        ended_at_ms: _builtins.int = ...,
+        outcome: _builtins.str = ...,
+        code: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "ended_at_ms", b"ended_at_ms", "failed", b"failed", "issued", b"issued", "live", b"live", "message", b"message", "node_id", b"node_id", "outcome", b"outcome", "run_id", b"run_id", "since_ms", b"since_ms", "state", b"state", "succeeded", b"succeeded", "total", b"total", "until_ms", b"until_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeRun: _TypeAlias = NodeRun  # noqa: Y015
+
+@_typing.final
 class Command(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1260,6 +3248,57 @@ class Command(_message.Message):
     SET_TENANT_FIELD_NUMBER: _builtins.int
     TAKE_TOKENS_FIELD_NUMBER: _builtins.int
     ADVANCE_CLOCK_FIELD_NUMBER: _builtins.int
+    SPAWN_CHILD_FIELD_NUMBER: _builtins.int
+    CANCEL_CHILDREN_FIELD_NUMBER: _builtins.int
+    BEGIN_STEP_FIELD_NUMBER: _builtins.int
+    WITHDRAW_STEP_FIELD_NUMBER: _builtins.int
+    RESOLVE_STEP_FIELD_NUMBER: _builtins.int
+    ASK_APPROVAL_FIELD_NUMBER: _builtins.int
+    RESOLVE_APPROVAL_FIELD_NUMBER: _builtins.int
+    BEGIN_LLM_CALL_FIELD_NUMBER: _builtins.int
+    NOTE_LLM_HANDLE_FIELD_NUMBER: _builtins.int
+    SETTLE_LLM_CALL_FIELD_NUMBER: _builtins.int
+    SET_LLM_BUDGET_FIELD_NUMBER: _builtins.int
+    DELETE_LLM_BUDGET_FIELD_NUMBER: _builtins.int
+    ACQUIRE_LOCK_FIELD_NUMBER: _builtins.int
+    RENEW_LOCK_FIELD_NUMBER: _builtins.int
+    RELEASE_LOCK_FIELD_NUMBER: _builtins.int
+    PUT_KEY_FIELD_NUMBER: _builtins.int
+    DELETE_KEY_FIELD_NUMBER: _builtins.int
+    SET_TOPIC_FIELD_NUMBER: _builtins.int
+    DELETE_TOPIC_FIELD_NUMBER: _builtins.int
+    PUBLISH_MESSAGE_FIELD_NUMBER: _builtins.int
+    SET_GROUP_FIELD_NUMBER: _builtins.int
+    DELETE_GROUP_FIELD_NUMBER: _builtins.int
+    FETCH_MESSAGES_FIELD_NUMBER: _builtins.int
+    ACK_MESSAGES_FIELD_NUMBER: _builtins.int
+    SEEK_GROUP_FIELD_NUMBER: _builtins.int
+    APPLY_SCHEDULE_FIELD_NUMBER: _builtins.int
+    DELETE_SCHEDULE_FIELD_NUMBER: _builtins.int
+    PAUSE_SCHEDULE_FIELD_NUMBER: _builtins.int
+    FIRE_SCHEDULE_FIELD_NUMBER: _builtins.int
+    RUN_SCHEDULE_FIELD_NUMBER: _builtins.int
+    TRIP_BREAKER_FIELD_NUMBER: _builtins.int
+    TAKE_PROBE_FIELD_NUMBER: _builtins.int
+    END_PROBE_FIELD_NUMBER: _builtins.int
+    RESET_BREAKER_FIELD_NUMBER: _builtins.int
+    CREATE_TOKEN_FIELD_NUMBER: _builtins.int
+    REVOKE_TOKEN_FIELD_NUMBER: _builtins.int
+    SET_USER_FIELD_NUMBER: _builtins.int
+    DELETE_USER_FIELD_NUMBER: _builtins.int
+    NOTE_CALL_FIELD_NUMBER: _builtins.int
+    CALLED_FIELD_NUMBER: _builtins.int
+    PUBLISH_SKILL_FIELD_NUMBER: _builtins.int
+    DECIDE_SKILL_FIELD_NUMBER: _builtins.int
+    ROUTE_SKILL_FIELD_NUMBER: _builtins.int
+    ROLL_BACK_SKILL_FIELD_NUMBER: _builtins.int
+    REMOVE_SKILL_FIELD_NUMBER: _builtins.int
+    SET_SKILL_POLICY_FIELD_NUMBER: _builtins.int
+    APPLY_AGENT_FIELD_NUMBER: _builtins.int
+    ROLL_BACK_AGENT_FIELD_NUMBER: _builtins.int
+    REMOVE_AGENT_FIELD_NUMBER: _builtins.int
+    RUN_WORKFLOW_FIELD_NUMBER: _builtins.int
+    ADD_NODES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def configure_cluster(self) -> Global___ConfigureCluster: ...
     @_builtins.property
@@ -1320,6 +3359,108 @@ class Command(_message.Message):
     def take_tokens(self) -> Global___TakeTokens: ...
     @_builtins.property
     def advance_clock(self) -> Global___AdvanceClock: ...
+    @_builtins.property
+    def spawn_child(self) -> Global___SpawnChild: ...
+    @_builtins.property
+    def cancel_children(self) -> Global___CancelChildren: ...
+    @_builtins.property
+    def begin_step(self) -> Global___BeginStep: ...
+    @_builtins.property
+    def withdraw_step(self) -> Global___WithdrawStep: ...
+    @_builtins.property
+    def resolve_step(self) -> Global___ResolveStep: ...
+    @_builtins.property
+    def ask_approval(self) -> Global___AskApproval: ...
+    @_builtins.property
+    def resolve_approval(self) -> Global___ResolveApproval: ...
+    @_builtins.property
+    def begin_llm_call(self) -> Global___BeginLlmCall: ...
+    @_builtins.property
+    def note_llm_handle(self) -> Global___NoteLlmHandle: ...
+    @_builtins.property
+    def settle_llm_call(self) -> Global___SettleLlmCall: ...
+    @_builtins.property
+    def set_llm_budget(self) -> Global___SetLlmBudget: ...
+    @_builtins.property
+    def delete_llm_budget(self) -> Global___DeleteLlmBudget: ...
+    @_builtins.property
+    def acquire_lock(self) -> Global___AcquireLock: ...
+    @_builtins.property
+    def renew_lock(self) -> Global___RenewLock: ...
+    @_builtins.property
+    def release_lock(self) -> Global___ReleaseLock: ...
+    @_builtins.property
+    def put_key(self) -> Global___PutKey: ...
+    @_builtins.property
+    def delete_key(self) -> Global___DeleteKey: ...
+    @_builtins.property
+    def set_topic(self) -> Global___SetTopic: ...
+    @_builtins.property
+    def delete_topic(self) -> Global___DeleteTopic: ...
+    @_builtins.property
+    def publish_message(self) -> Global___PublishMessage: ...
+    @_builtins.property
+    def set_group(self) -> Global___SetGroup: ...
+    @_builtins.property
+    def delete_group(self) -> Global___DeleteGroup: ...
+    @_builtins.property
+    def fetch_messages(self) -> Global___FetchMessages: ...
+    @_builtins.property
+    def ack_messages(self) -> Global___AckMessages: ...
+    @_builtins.property
+    def seek_group(self) -> Global___SeekGroup: ...
+    @_builtins.property
+    def apply_schedule(self) -> Global___ApplySchedule: ...
+    @_builtins.property
+    def delete_schedule(self) -> Global___DeleteSchedule: ...
+    @_builtins.property
+    def pause_schedule(self) -> Global___PauseSchedule: ...
+    @_builtins.property
+    def fire_schedule(self) -> Global___FireSchedule: ...
+    @_builtins.property
+    def run_schedule(self) -> Global___RunSchedule: ...
+    @_builtins.property
+    def trip_breaker(self) -> Global___TripBreaker: ...
+    @_builtins.property
+    def take_probe(self) -> Global___TakeProbe: ...
+    @_builtins.property
+    def end_probe(self) -> Global___EndProbe: ...
+    @_builtins.property
+    def reset_breaker(self) -> Global___ResetBreaker: ...
+    @_builtins.property
+    def create_token(self) -> Global___CreateToken: ...
+    @_builtins.property
+    def revoke_token(self) -> Global___RevokeToken: ...
+    @_builtins.property
+    def set_user(self) -> Global___SetUser: ...
+    @_builtins.property
+    def delete_user(self) -> Global___DeleteUser: ...
+    @_builtins.property
+    def note_call(self) -> Global___NoteCall: ...
+    @_builtins.property
+    def called(self) -> Global___Called: ...
+    @_builtins.property
+    def publish_skill(self) -> Global___PublishSkill: ...
+    @_builtins.property
+    def decide_skill(self) -> Global___DecideSkill: ...
+    @_builtins.property
+    def route_skill(self) -> Global___RouteSkill: ...
+    @_builtins.property
+    def roll_back_skill(self) -> Global___RollBackSkill: ...
+    @_builtins.property
+    def remove_skill(self) -> Global___RemoveSkill: ...
+    @_builtins.property
+    def set_skill_policy(self) -> Global___SetSkillPolicy: ...
+    @_builtins.property
+    def apply_agent(self) -> Global___ApplyAgent: ...
+    @_builtins.property
+    def roll_back_agent(self) -> Global___RollBackAgent: ...
+    @_builtins.property
+    def remove_agent(self) -> Global___RemoveAgent: ...
+    @_builtins.property
+    def run_workflow(self) -> Global___RunWorkflow: ...
+    @_builtins.property
+    def add_nodes(self) -> Global___AddNodes: ...
     def __init__(
         self,
         *,
@@ -1353,16 +3494,217 @@ class Command(_message.Message):
         set_tenant: Global___SetTenant | None = ...,
         take_tokens: Global___TakeTokens | None = ...,
         advance_clock: Global___AdvanceClock | None = ...,
+        spawn_child: Global___SpawnChild | None = ...,
+        cancel_children: Global___CancelChildren | None = ...,
+        begin_step: Global___BeginStep | None = ...,
+        withdraw_step: Global___WithdrawStep | None = ...,
+        resolve_step: Global___ResolveStep | None = ...,
+        ask_approval: Global___AskApproval | None = ...,
+        resolve_approval: Global___ResolveApproval | None = ...,
+        begin_llm_call: Global___BeginLlmCall | None = ...,
+        note_llm_handle: Global___NoteLlmHandle | None = ...,
+        settle_llm_call: Global___SettleLlmCall | None = ...,
+        set_llm_budget: Global___SetLlmBudget | None = ...,
+        delete_llm_budget: Global___DeleteLlmBudget | None = ...,
+        acquire_lock: Global___AcquireLock | None = ...,
+        renew_lock: Global___RenewLock | None = ...,
+        release_lock: Global___ReleaseLock | None = ...,
+        put_key: Global___PutKey | None = ...,
+        delete_key: Global___DeleteKey | None = ...,
+        set_topic: Global___SetTopic | None = ...,
+        delete_topic: Global___DeleteTopic | None = ...,
+        publish_message: Global___PublishMessage | None = ...,
+        set_group: Global___SetGroup | None = ...,
+        delete_group: Global___DeleteGroup | None = ...,
+        fetch_messages: Global___FetchMessages | None = ...,
+        ack_messages: Global___AckMessages | None = ...,
+        seek_group: Global___SeekGroup | None = ...,
+        apply_schedule: Global___ApplySchedule | None = ...,
+        delete_schedule: Global___DeleteSchedule | None = ...,
+        pause_schedule: Global___PauseSchedule | None = ...,
+        fire_schedule: Global___FireSchedule | None = ...,
+        run_schedule: Global___RunSchedule | None = ...,
+        trip_breaker: Global___TripBreaker | None = ...,
+        take_probe: Global___TakeProbe | None = ...,
+        end_probe: Global___EndProbe | None = ...,
+        reset_breaker: Global___ResetBreaker | None = ...,
+        create_token: Global___CreateToken | None = ...,
+        revoke_token: Global___RevokeToken | None = ...,
+        set_user: Global___SetUser | None = ...,
+        delete_user: Global___DeleteUser | None = ...,
+        note_call: Global___NoteCall | None = ...,
+        called: Global___Called | None = ...,
+        publish_skill: Global___PublishSkill | None = ...,
+        decide_skill: Global___DecideSkill | None = ...,
+        route_skill: Global___RouteSkill | None = ...,
+        roll_back_skill: Global___RollBackSkill | None = ...,
+        remove_skill: Global___RemoveSkill | None = ...,
+        set_skill_policy: Global___SetSkillPolicy | None = ...,
+        apply_agent: Global___ApplyAgent | None = ...,
+        roll_back_agent: Global___RollBackAgent | None = ...,
+        remove_agent: Global___RemoveAgent | None = ...,
+        run_workflow: Global___RunWorkflow | None = ...,
+        add_nodes: Global___AddNodes | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["advance_clock", b"advance_clock", "assign_task", b"assign_task", "begin_leadership", b"begin_leadership", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "delete_limit", b"delete_limit", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "finish_task", b"finish_task", "forget_node", b"forget_node", "mark_node", b"mark_node", "pause_task", b"pause_task", "purge_dead_letters", b"purge_dead_letters", "record_step", b"record_step", "register_node", b"register_node", "release_task", b"release_task", "replay_task", b"replay_task", "report_progress", b"report_progress", "resume_task", b"resume_task", "retry_task", b"retry_task", "save_checkpoint", b"save_checkpoint", "set_drain", b"set_drain", "set_limit", b"set_limit", "set_tenant", b"set_tenant", "signal_task", b"signal_task", "start_task", b"start_task", "submit_task", b"submit_task", "suspend_task", b"suspend_task", "take_tokens", b"take_tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack_messages", b"ack_messages", "acquire_lock", b"acquire_lock", "add_nodes", b"add_nodes", "advance_clock", b"advance_clock", "apply_agent", b"apply_agent", "apply_schedule", b"apply_schedule", "ask_approval", b"ask_approval", "assign_task", b"assign_task", "begin_leadership", b"begin_leadership", "begin_llm_call", b"begin_llm_call", "begin_step", b"begin_step", "called", b"called", "cancel_children", b"cancel_children", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "create_token", b"create_token", "decide_skill", b"decide_skill", "delete_group", b"delete_group", "delete_key", b"delete_key", "delete_limit", b"delete_limit", "delete_llm_budget", b"delete_llm_budget", "delete_schedule", b"delete_schedule", "delete_topic", b"delete_topic", "delete_user", b"delete_user", "end_probe", b"end_probe", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "fetch_messages", b"fetch_messages", "finish_task", b"finish_task", "fire_schedule", b"fire_schedule", "forget_node", b"forget_node", "mark_node", b"mark_node", "note_call", b"note_call", "note_llm_handle", b"note_llm_handle", "pause_schedule", b"pause_schedule", "pause_task", b"pause_task", "publish_message", b"publish_message", "publish_skill", b"publish_skill", "purge_dead_letters", b"purge_dead_letters", "put_key", b"put_key", "record_step", b"record_step", "register_node", b"register_node", "release_lock", b"release_lock", "release_task", b"release_task", "remove_agent", b"remove_agent", "remove_skill", b"remove_skill", "renew_lock", b"renew_lock", "replay_task", b"replay_task", "report_progress", b"report_progress", "reset_breaker", b"reset_breaker", "resolve_approval", b"resolve_approval", "resolve_step", b"resolve_step", "resume_task", b"resume_task", "retry_task", b"retry_task", "revoke_token", b"revoke_token", "roll_back_agent", b"roll_back_agent", "roll_back_skill", b"roll_back_skill", "route_skill", b"route_skill", "run_schedule", b"run_schedule", "run_workflow", b"run_workflow", "save_checkpoint", b"save_checkpoint", "seek_group", b"seek_group", "set_drain", b"set_drain", "set_group", b"set_group", "set_limit", b"set_limit", "set_llm_budget", b"set_llm_budget", "set_skill_policy", b"set_skill_policy", "set_tenant", b"set_tenant", "set_topic", b"set_topic", "set_user", b"set_user", "settle_llm_call", b"settle_llm_call", "signal_task", b"signal_task", "spawn_child", b"spawn_child", "start_task", b"start_task", "submit_task", b"submit_task", "suspend_task", b"suspend_task", "take_probe", b"take_probe", "take_tokens", b"take_tokens", "trip_breaker", b"trip_breaker", "withdraw_step", b"withdraw_step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["advance_clock", b"advance_clock", "assign_task", b"assign_task", "begin_leadership", b"begin_leadership", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "delete_limit", b"delete_limit", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "finish_task", b"finish_task", "forget_node", b"forget_node", "mark_node", b"mark_node", "pause_task", b"pause_task", "purge_dead_letters", b"purge_dead_letters", "record_step", b"record_step", "register_node", b"register_node", "release_task", b"release_task", "replay_task", b"replay_task", "report_progress", b"report_progress", "resume_task", b"resume_task", "retry_task", b"retry_task", "save_checkpoint", b"save_checkpoint", "set_drain", b"set_drain", "set_limit", b"set_limit", "set_tenant", b"set_tenant", "signal_task", b"signal_task", "start_task", b"start_task", "submit_task", b"submit_task", "suspend_task", b"suspend_task", "take_tokens", b"take_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_messages", b"ack_messages", "acquire_lock", b"acquire_lock", "add_nodes", b"add_nodes", "advance_clock", b"advance_clock", "apply_agent", b"apply_agent", "apply_schedule", b"apply_schedule", "ask_approval", b"ask_approval", "assign_task", b"assign_task", "begin_leadership", b"begin_leadership", "begin_llm_call", b"begin_llm_call", "begin_step", b"begin_step", "called", b"called", "cancel_children", b"cancel_children", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "create_token", b"create_token", "decide_skill", b"decide_skill", "delete_group", b"delete_group", "delete_key", b"delete_key", "delete_limit", b"delete_limit", "delete_llm_budget", b"delete_llm_budget", "delete_schedule", b"delete_schedule", "delete_topic", b"delete_topic", "delete_user", b"delete_user", "end_probe", b"end_probe", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "fetch_messages", b"fetch_messages", "finish_task", b"finish_task", "fire_schedule", b"fire_schedule", "forget_node", b"forget_node", "mark_node", b"mark_node", "note_call", b"note_call", "note_llm_handle", b"note_llm_handle", "pause_schedule", b"pause_schedule", "pause_task", b"pause_task", "publish_message", b"publish_message", "publish_skill", b"publish_skill", "purge_dead_letters", b"purge_dead_letters", "put_key", b"put_key", "record_step", b"record_step", "register_node", b"register_node", "release_lock", b"release_lock", "release_task", b"release_task", "remove_agent", b"remove_agent", "remove_skill", b"remove_skill", "renew_lock", b"renew_lock", "replay_task", b"replay_task", "report_progress", b"report_progress", "reset_breaker", b"reset_breaker", "resolve_approval", b"resolve_approval", "resolve_step", b"resolve_step", "resume_task", b"resume_task", "retry_task", b"retry_task", "revoke_token", b"revoke_token", "roll_back_agent", b"roll_back_agent", "roll_back_skill", b"roll_back_skill", "route_skill", b"route_skill", "run_schedule", b"run_schedule", "run_workflow", b"run_workflow", "save_checkpoint", b"save_checkpoint", "seek_group", b"seek_group", "set_drain", b"set_drain", "set_group", b"set_group", "set_limit", b"set_limit", "set_llm_budget", b"set_llm_budget", "set_skill_policy", b"set_skill_policy", "set_tenant", b"set_tenant", "set_topic", b"set_topic", "set_user", b"set_user", "settle_llm_call", b"settle_llm_call", "signal_task", b"signal_task", "spawn_child", b"spawn_child", "start_task", b"start_task", "submit_task", b"submit_task", "suspend_task", b"suspend_task", "take_probe", b"take_probe", "take_tokens", b"take_tokens", "trip_breaker", b"trip_breaker", "withdraw_step", b"withdraw_step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["configure_cluster", "submit_task", "assign_task", "start_task", "record_step", "save_checkpoint", "report_progress", "finish_task", "fail_attempt", "release_task", "cancel_task", "confirm_cancel", "expire_task", "register_node", "mark_node", "set_drain", "begin_leadership", "forget_node", "pause_task", "resume_task", "signal_task", "suspend_task", "retry_task", "replay_task", "purge_dead_letters", "set_limit", "delete_limit", "set_tenant", "take_tokens", "advance_clock"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["configure_cluster", "submit_task", "assign_task", "start_task", "record_step", "save_checkpoint", "report_progress", "finish_task", "fail_attempt", "release_task", "cancel_task", "confirm_cancel", "expire_task", "register_node", "mark_node", "set_drain", "begin_leadership", "forget_node", "pause_task", "resume_task", "signal_task", "suspend_task", "retry_task", "replay_task", "purge_dead_letters", "set_limit", "delete_limit", "set_tenant", "take_tokens", "advance_clock", "spawn_child", "cancel_children", "begin_step", "withdraw_step", "resolve_step", "ask_approval", "resolve_approval", "begin_llm_call", "note_llm_handle", "settle_llm_call", "set_llm_budget", "delete_llm_budget", "acquire_lock", "renew_lock", "release_lock", "put_key", "delete_key", "set_topic", "delete_topic", "publish_message", "set_group", "delete_group", "fetch_messages", "ack_messages", "seek_group", "apply_schedule", "delete_schedule", "pause_schedule", "fire_schedule", "run_schedule", "trip_breaker", "take_probe", "end_probe", "reset_breaker", "create_token", "revoke_token", "set_user", "delete_user", "note_call", "called", "publish_skill", "decide_skill", "route_skill", "roll_back_skill", "remove_skill", "set_skill_policy", "apply_agent", "roll_back_agent", "remove_agent", "run_workflow", "add_nodes"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
 Global___Command: _TypeAlias = Command  # noqa: Y015
+
+@_typing.final
+class AgentRevision(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    BUNDLE_FIELD_NUMBER: _builtins.int
+    APPLIED_AT_MS_FIELD_NUMBER: _builtins.int
+    revision: _builtins.str
+    version: _builtins.str
+    applied_at_ms: _builtins.int
+    @_builtins.property
+    def bundle(self) -> Global___Data: ...
+    def __init__(
+        self,
+        *,
+        revision: _builtins.str = ...,
+        version: _builtins.str = ...,
+        bundle: Global___Data | None = ...,
+        applied_at_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_at_ms", b"applied_at_ms", "bundle", b"bundle", "revision", b"revision", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AgentRevision: _TypeAlias = AgentRevision  # noqa: Y015
+
+@_typing.final
+class AgentEntry(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    ALIASES_FIELD_NUMBER: _builtins.int
+    DOMAINS_FIELD_NUMBER: _builtins.int
+    REVISIONS_FIELD_NUMBER: _builtins.int
+    LIVE_FIELD_NUMBER: _builtins.int
+    PREVIOUS_FIELD_NUMBER: _builtins.int
+    CANARY_FIELD_NUMBER: _builtins.int
+    CANARY_PERCENT_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    name: _builtins.str
+    live: _builtins.str
+    previous: _builtins.str
+    canary: _builtins.str
+    canary_percent: _builtins.int
+    @_builtins.property
+    def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def domains(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def revisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentRevision]: ...
+    def __init__(
+        self,
+        *,
+        agent_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        aliases: _abc.Iterable[_builtins.str] | None = ...,
+        domains: _abc.Iterable[_builtins.str] | None = ...,
+        revisions: _abc.Iterable[Global___AgentRevision] | None = ...,
+        live: _builtins.str = ...,
+        previous: _builtins.str = ...,
+        canary: _builtins.str = ...,
+        canary_percent: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "aliases", b"aliases", "canary", b"canary", "canary_percent", b"canary_percent", "domains", b"domains", "live", b"live", "name", b"name", "previous", b"previous", "revisions", b"revisions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AgentEntry: _TypeAlias = AgentEntry  # noqa: Y015
+
+@_typing.final
+class ApplyAgent(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    ALIASES_FIELD_NUMBER: _builtins.int
+    DOMAINS_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    name: _builtins.str
+    percent: _builtins.int
+    @_builtins.property
+    def revision(self) -> Global___AgentRevision: ...
+    @_builtins.property
+    def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def domains(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        agent_id: _builtins.str = ...,
+        revision: Global___AgentRevision | None = ...,
+        name: _builtins.str = ...,
+        aliases: _abc.Iterable[_builtins.str] | None = ...,
+        domains: _abc.Iterable[_builtins.str] | None = ...,
+        percent: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "aliases", b"aliases", "domains", b"domains", "name", b"name", "percent", b"percent", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApplyAgent: _TypeAlias = ApplyAgent  # noqa: Y015
+
+@_typing.final
+class RollBackAgent(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        agent_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollBackAgent: _TypeAlias = RollBackAgent  # noqa: Y015
+
+@_typing.final
+class RemoveAgent(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        agent_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveAgent: _TypeAlias = RemoveAgent  # noqa: Y015
 
 @_typing.final
 class Batch(_message.Message):
@@ -1398,11 +3740,14 @@ class Step(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     AT_MS_FIELD_NUMBER: _builtins.int
+    BESIDE_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     attempt: _builtins.int
     at_ms: _builtins.int
     @_builtins.property
     def result(self) -> Global___Data: ...
+    @_builtins.property
+    def beside(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -1410,10 +3755,11 @@ class Step(_message.Message):
         attempt: _builtins.int = ...,
         result: Global___Data | None = ...,
         at_ms: _builtins.int = ...,
+        beside: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "attempt", b"attempt", "key", b"key", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "attempt", b"attempt", "beside", b"beside", "key", b"key", "result", b"result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1591,10 +3937,12 @@ class Wait(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     SEEN_FIELD_NUMBER: _builtins.int
     UNTIL_MS_FIELD_NUMBER: _builtins.int
+    STOP_AFTER_FIELD_NUMBER: _builtins.int
     reason: _builtins.int
     name: _builtins.str
     seen: _builtins.int
     until_ms: _builtins.int
+    stop_after: _builtins.int
     def __init__(
         self,
         *,
@@ -1602,10 +3950,11 @@ class Wait(_message.Message):
         name: _builtins.str = ...,
         seen: _builtins.int = ...,
         until_ms: _builtins.int = ...,
+        stop_after: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason", "seen", b"seen", "until_ms", b"until_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason", "seen", b"seen", "stop_after", b"stop_after", "until_ms", b"until_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1740,6 +4089,90 @@ class Share(_message.Message):
 Global___Share: _TypeAlias = Share  # noqa: Y015
 
 @_typing.final
+class Child(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    group: _builtins.str
+    digest: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        group: _builtins.str = ...,
+        digest: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "group", b"group", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Child: _TypeAlias = Child  # noqa: Y015
+
+@_typing.final
+class ChildEnd(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLACE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    place: _builtins.int
+    state: _builtins.int
+    @_builtins.property
+    def result(self) -> Global___Data: ...
+    @_builtins.property
+    def error(self) -> Global___TaskError: ...
+    def __init__(
+        self,
+        *,
+        place: _builtins.int = ...,
+        state: _builtins.int = ...,
+        result: Global___Data | None = ...,
+        error: Global___TaskError | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "place", b"place", "result", b"result", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChildEnd: _TypeAlias = ChildEnd  # noqa: Y015
+
+@_typing.final
+class FamilyPart(_message.Message):
+    """A family may be large: it comes in parts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_ID_FIELD_NUMBER: _builtins.int
+    BEGUN_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    parent_id: _builtins.str
+    @_builtins.property
+    def begun(self) -> _containers.RepeatedCompositeFieldContainer[Global___Child]: ...
+    @_builtins.property
+    def ended(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChildEnd]: ...
+    def __init__(
+        self,
+        *,
+        parent_id: _builtins.str = ...,
+        begun: _abc.Iterable[Global___Child] | None = ...,
+        ended: _abc.Iterable[Global___ChildEnd] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begun", b"begun", "ended", b"ended", "parent_id", b"parent_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FamilyPart: _TypeAlias = FamilyPart  # noqa: Y015
+
+@_typing.final
 class Node(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1762,6 +4195,9 @@ class Node(_message.Message):
     GPUS_FIELD_NUMBER: _builtins.int
     STANDBY_FIELD_NUMBER: _builtins.int
     TURN_FIELD_NUMBER: _builtins.int
+    FLAPS_FIELD_NUMBER: _builtins.int
+    FLAPPED_AT_MS_FIELD_NUMBER: _builtins.int
+    CONFINES_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     address: _builtins.str
     incarnation: _builtins.int
@@ -1779,6 +4215,9 @@ class Node(_message.Message):
     gpus: _builtins.int
     standby: _builtins.bool
     turn: _builtins.int
+    flaps: _builtins.int
+    flapped_at_ms: _builtins.int
+    confines: _builtins.bool
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Label]: ...
     @_builtins.property
@@ -1805,10 +4244,13 @@ class Node(_message.Message):
         gpus: _builtins.int = ...,
         standby: _builtins.bool = ...,
         turn: _builtins.int = ...,
+        flaps: _builtins.int = ...,
+        flapped_at_ms: _builtins.int = ...,
+        confines: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity", b"capacity", "changed_at_ms", b"changed_at_ms", "drain_deadline_at_ms", b"drain_deadline_at_ms", "drain_number", b"drain_number", "draining", b"draining", "gpus", b"gpus", "incarnation", b"incarnation", "labels", b"labels", "leaving", b"leaving", "memory_bytes", b"memory_bytes", "node_id", b"node_id", "reason", b"reason", "skills", b"skills", "standby", b"standby", "status", b"status", "turn", b"turn", "version", b"version", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity", b"capacity", "changed_at_ms", b"changed_at_ms", "confines", b"confines", "drain_deadline_at_ms", b"drain_deadline_at_ms", "drain_number", b"drain_number", "draining", b"draining", "flapped_at_ms", b"flapped_at_ms", "flaps", b"flaps", "gpus", b"gpus", "incarnation", b"incarnation", "labels", b"labels", "leaving", b"leaving", "memory_bytes", b"memory_bytes", "node_id", b"node_id", "reason", b"reason", "skills", b"skills", "standby", b"standby", "status", b"status", "turn", b"turn", "version", b"version", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1884,6 +4326,15 @@ class Meta(_message.Message):
     FAIR_TIME_FIELD_NUMBER: _builtins.int
     DEAD_LETTERS_DROPPED_FIELD_NUMBER: _builtins.int
     DEAD_LETTER_BYTES_FIELD_NUMBER: _builtins.int
+    FENCING_TOKEN_FIELD_NUMBER: _builtins.int
+    KV_VERSION_FIELD_NUMBER: _builtins.int
+    KV_FORGOTTEN_FIELD_NUMBER: _builtins.int
+    MESSAGE_POSITION_FIELD_NUMBER: _builtins.int
+    SCHEDULES_VERSION_FIELD_NUMBER: _builtins.int
+    BREAKERS_OPENED_FIELD_NUMBER: _builtins.int
+    AUDIT_COUNT_FIELD_NUMBER: _builtins.int
+    AUDIT_HEAD_FIELD_NUMBER: _builtins.int
+    DOUBTS_TOTAL_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     cluster_name: _builtins.str
     clock_ms: _builtins.int
@@ -1896,6 +4347,15 @@ class Meta(_message.Message):
     fair_time: _builtins.int
     dead_letters_dropped: _builtins.int
     dead_letter_bytes: _builtins.int
+    fencing_token: _builtins.int
+    kv_version: _builtins.int
+    kv_forgotten: _builtins.int
+    message_position: _builtins.int
+    schedules_version: _builtins.int
+    breakers_opened: _builtins.int
+    audit_count: _builtins.int
+    audit_head: _builtins.bytes
+    doubts_total: _builtins.int
     @_builtins.property
     def policy(self) -> Global___Policy: ...
     def __init__(
@@ -1914,10 +4374,19 @@ class Meta(_message.Message):
         fair_time: _builtins.int = ...,
         dead_letters_dropped: _builtins.int = ...,
         dead_letter_bytes: _builtins.int = ...,
+        fencing_token: _builtins.int = ...,
+        kv_version: _builtins.int = ...,
+        kv_forgotten: _builtins.int = ...,
+        message_position: _builtins.int = ...,
+        schedules_version: _builtins.int = ...,
+        breakers_opened: _builtins.int = ...,
+        audit_count: _builtins.int = ...,
+        audit_head: _builtins.bytes = ...,
+        doubts_total: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_ms", b"clock_ms", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "dead_letter_bytes", b"dead_letter_bytes", "dead_letters_dropped", b"dead_letters_dropped", "fair_time", b"fair_time", "finished_bytes", b"finished_bytes", "finished_total", b"finished_total", "format", b"format", "lead_term", b"lead_term", "order", b"order", "policy", b"policy", "steps_total", b"steps_total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_count", b"audit_count", "audit_head", b"audit_head", "breakers_opened", b"breakers_opened", "clock_ms", b"clock_ms", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "dead_letter_bytes", b"dead_letter_bytes", "dead_letters_dropped", b"dead_letters_dropped", "doubts_total", b"doubts_total", "fair_time", b"fair_time", "fencing_token", b"fencing_token", "finished_bytes", b"finished_bytes", "finished_total", b"finished_total", "format", b"format", "kv_forgotten", b"kv_forgotten", "kv_version", b"kv_version", "lead_term", b"lead_term", "message_position", b"message_position", "order", b"order", "policy", b"policy", "schedules_version", b"schedules_version", "steps_total", b"steps_total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1948,6 +4417,75 @@ class TaskWithSteps(_message.Message):
 Global___TaskWithSteps: _TypeAlias = TaskWithSteps  # noqa: Y015
 
 @_typing.final
+class Probe(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROBE_ID_FIELD_NUMBER: _builtins.int
+    UNTIL_MS_FIELD_NUMBER: _builtins.int
+    probe_id: _builtins.str
+    until_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        probe_id: _builtins.str = ...,
+        until_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["probe_id", b"probe_id", "until_ms", b"until_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Probe: _TypeAlias = Probe  # noqa: Y015
+
+@_typing.final
+class Breaker(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    SINCE_MS_FIELD_NUMBER: _builtins.int
+    UNTIL_MS_FIELD_NUMBER: _builtins.int
+    OPENED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DICE_FIELD_NUMBER: _builtins.int
+    PROBES_FIELD_NUMBER: _builtins.int
+    PASSED_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    state: _builtins.int
+    number: _builtins.int
+    since_ms: _builtins.int
+    until_ms: _builtins.int
+    opened: _builtins.int
+    reason: _builtins.str
+    dice: _builtins.int
+    passed: _builtins.int
+    @_builtins.property
+    def probes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Probe]: ...
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        state: _builtins.int = ...,
+        number: _builtins.int = ...,
+        since_ms: _builtins.int = ...,
+        until_ms: _builtins.int = ...,
+        opened: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        dice: _builtins.int = ...,
+        probes: _abc.Iterable[Global___Probe] | None = ...,
+        passed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dice", b"dice", "key", b"key", "number", b"number", "opened", b"opened", "passed", b"passed", "probes", b"probes", "reason", b"reason", "since_ms", b"since_ms", "state", b"state", "until_ms", b"until_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Breaker: _TypeAlias = Breaker  # noqa: Y015
+
+@_typing.final
 class StateSlice(_message.Message):
     """A slice of a snapshot. Slices come in the order of the fields."""
 
@@ -1964,6 +4502,31 @@ class StateSlice(_message.Message):
     BUCKETS_FIELD_NUMBER: _builtins.int
     TENANTS_FIELD_NUMBER: _builtins.int
     SHARES_FIELD_NUMBER: _builtins.int
+    FAMILY_PARTS_FIELD_NUMBER: _builtins.int
+    OPEN_STEPS_FIELD_NUMBER: _builtins.int
+    DOUBTS_FIELD_NUMBER: _builtins.int
+    APPROVALS_FIELD_NUMBER: _builtins.int
+    LLM_BUDGETS_FIELD_NUMBER: _builtins.int
+    LLM_ACCOUNTS_FIELD_NUMBER: _builtins.int
+    LLM_CALLS_FIELD_NUMBER: _builtins.int
+    LLM_DOUBTFUL_FIELD_NUMBER: _builtins.int
+    LLM_USAGE_FIELD_NUMBER: _builtins.int
+    LLM_CACHE_FIELD_NUMBER: _builtins.int
+    SCHEDULES_FIELD_NUMBER: _builtins.int
+    LOCKS_FIELD_NUMBER: _builtins.int
+    KV_FIELD_NUMBER: _builtins.int
+    TOMBSTONES_FIELD_NUMBER: _builtins.int
+    TOPICS_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    GROUPS_FIELD_NUMBER: _builtins.int
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    BREAKERS_FIELD_NUMBER: _builtins.int
+    RUN_HEADS_FIELD_NUMBER: _builtins.int
+    NODE_RUNS_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    USERS_FIELD_NUMBER: _builtins.int
+    SKILLBOOK_FIELD_NUMBER: _builtins.int
+    AGENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def meta(self) -> Global___Meta: ...
     @_builtins.property
@@ -1986,6 +4549,56 @@ class StateSlice(_message.Message):
     def tenants(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tenant]: ...
     @_builtins.property
     def shares(self) -> _containers.RepeatedCompositeFieldContainer[Global___Share]: ...
+    @_builtins.property
+    def family_parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___FamilyPart]: ...
+    @_builtins.property
+    def open_steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___OpenSteps]: ...
+    @_builtins.property
+    def doubts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Doubt]: ...
+    @_builtins.property
+    def approvals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Approvals]: ...
+    @_builtins.property
+    def llm_budgets(self) -> _containers.RepeatedCompositeFieldContainer[Global___LlmBudget]: ...
+    @_builtins.property
+    def llm_accounts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Account]: ...
+    @_builtins.property
+    def llm_calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___LlmCall]: ...
+    @_builtins.property
+    def llm_doubtful(self) -> _containers.RepeatedCompositeFieldContainer[Global___DoubtfulCall]: ...
+    @_builtins.property
+    def llm_usage(self) -> _containers.RepeatedCompositeFieldContainer[Global___LlmUsage]: ...
+    @_builtins.property
+    def llm_cache(self) -> _containers.RepeatedCompositeFieldContainer[Global___CachedAnswer]: ...
+    @_builtins.property
+    def schedules(self) -> _containers.RepeatedCompositeFieldContainer[Global___Schedule]: ...
+    @_builtins.property
+    def locks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Lock]: ...
+    @_builtins.property
+    def kv(self) -> _containers.RepeatedCompositeFieldContainer[Global___KvEntry]: ...
+    @_builtins.property
+    def tombstones(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tombstone]: ...
+    @_builtins.property
+    def topics(self) -> _containers.RepeatedCompositeFieldContainer[Global___Topic]: ...
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___TopicMessage]: ...
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConsumerGroup]: ...
+    @_builtins.property
+    def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Answer]: ...
+    @_builtins.property
+    def breakers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Breaker]: ...
+    @_builtins.property
+    def run_heads(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunHead]: ...
+    @_builtins.property
+    def node_runs(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeRun]: ...
+    @_builtins.property
+    def tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___Token]: ...
+    @_builtins.property
+    def users(self) -> _containers.RepeatedCompositeFieldContainer[Global___User]: ...
+    @_builtins.property
+    def skillbook(self) -> _containers.RepeatedCompositeFieldContainer[Global___SkillEntry]: ...
+    @_builtins.property
+    def agents(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentEntry]: ...
     def __init__(
         self,
         *,
@@ -2000,10 +4613,35 @@ class StateSlice(_message.Message):
         buckets: _abc.Iterable[Global___Bucket] | None = ...,
         tenants: _abc.Iterable[Global___Tenant] | None = ...,
         shares: _abc.Iterable[Global___Share] | None = ...,
+        family_parts: _abc.Iterable[Global___FamilyPart] | None = ...,
+        open_steps: _abc.Iterable[Global___OpenSteps] | None = ...,
+        doubts: _abc.Iterable[Global___Doubt] | None = ...,
+        approvals: _abc.Iterable[Global___Approvals] | None = ...,
+        llm_budgets: _abc.Iterable[Global___LlmBudget] | None = ...,
+        llm_accounts: _abc.Iterable[Global___Account] | None = ...,
+        llm_calls: _abc.Iterable[Global___LlmCall] | None = ...,
+        llm_doubtful: _abc.Iterable[Global___DoubtfulCall] | None = ...,
+        llm_usage: _abc.Iterable[Global___LlmUsage] | None = ...,
+        llm_cache: _abc.Iterable[Global___CachedAnswer] | None = ...,
+        schedules: _abc.Iterable[Global___Schedule] | None = ...,
+        locks: _abc.Iterable[Global___Lock] | None = ...,
+        kv: _abc.Iterable[Global___KvEntry] | None = ...,
+        tombstones: _abc.Iterable[Global___Tombstone] | None = ...,
+        topics: _abc.Iterable[Global___Topic] | None = ...,
+        messages: _abc.Iterable[Global___TopicMessage] | None = ...,
+        groups: _abc.Iterable[Global___ConsumerGroup] | None = ...,
+        answers: _abc.Iterable[Global___Answer] | None = ...,
+        breakers: _abc.Iterable[Global___Breaker] | None = ...,
+        run_heads: _abc.Iterable[Global___RunHead] | None = ...,
+        node_runs: _abc.Iterable[Global___NodeRun] | None = ...,
+        tokens: _abc.Iterable[Global___Token] | None = ...,
+        users: _abc.Iterable[Global___User] | None = ...,
+        skillbook: _abc.Iterable[Global___SkillEntry] | None = ...,
+        agents: _abc.Iterable[Global___AgentEntry] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchors", b"anchors", "buckets", b"buckets", "dead_letters", b"dead_letters", "finished", b"finished", "limits", b"limits", "meta", b"meta", "nodes", b"nodes", "requests", b"requests", "shares", b"shares", "tasks", b"tasks", "tenants", b"tenants"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "anchors", b"anchors", "answers", b"answers", "approvals", b"approvals", "breakers", b"breakers", "buckets", b"buckets", "dead_letters", b"dead_letters", "doubts", b"doubts", "family_parts", b"family_parts", "finished", b"finished", "groups", b"groups", "kv", b"kv", "limits", b"limits", "llm_accounts", b"llm_accounts", "llm_budgets", b"llm_budgets", "llm_cache", b"llm_cache", "llm_calls", b"llm_calls", "llm_doubtful", b"llm_doubtful", "llm_usage", b"llm_usage", "locks", b"locks", "messages", b"messages", "meta", b"meta", "node_runs", b"node_runs", "nodes", b"nodes", "open_steps", b"open_steps", "requests", b"requests", "run_heads", b"run_heads", "schedules", b"schedules", "shares", b"shares", "skillbook", b"skillbook", "tasks", b"tasks", "tenants", b"tenants", "tokens", b"tokens", "tombstones", b"tombstones", "topics", b"topics", "users", b"users"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2047,6 +4685,7 @@ class LedgerEvent(_message.Message):
     PERCENT_X100_FIELD_NUMBER: _builtins.int
     INDEX_FIELD_NUMBER: _builtins.int
     TASK_ID_FIELD_NUMBER: _builtins.int
+    AUDIT_FIELD_NUMBER: _builtins.int
     type: _builtins.str
     node_id: _builtins.str
     attempt: _builtins.int
@@ -2056,6 +4695,10 @@ class LedgerEvent(_message.Message):
     percent_x100: _builtins.int
     index: _builtins.int
     task_id: _builtins.str
+    @_builtins.property
+    def audit(self) -> Global___AuditRecord:
+        """of the audit log, whose events belong to no task"""
+
     def __init__(
         self,
         *,
@@ -2068,11 +4711,832 @@ class LedgerEvent(_message.Message):
         percent_x100: _builtins.int = ...,
         index: _builtins.int = ...,
         task_id: _builtins.str = ...,
+        audit: Global___AuditRecord | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["audit", b"audit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "attempt", b"attempt", "detail", b"detail", "index", b"index", "node_id", b"node_id", "percent_x100", b"percent_x100", "sequence", b"sequence", "task_id", b"task_id", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "attempt", b"attempt", "audit", b"audit", "detail", b"detail", "index", b"index", "node_id", b"node_id", "percent_x100", b"percent_x100", "sequence", b"sequence", "task_id", b"task_id", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LedgerEvent: _TypeAlias = LedgerEvent  # noqa: Y015
+
+@_typing.final
+class AuditRecord(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    AT_MS_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    index: _builtins.int
+    at_ms: _builtins.int
+    principal: _builtins.str
+    tenant: _builtins.str
+    method: _builtins.str
+    target: _builtins.str
+    request_id: _builtins.str
+    code: _builtins.str
+    digest: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        index: _builtins.int = ...,
+        at_ms: _builtins.int = ...,
+        principal: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        method: _builtins.str = ...,
+        target: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        code: _builtins.str = ...,
+        digest: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "code", b"code", "digest", b"digest", "index", b"index", "method", b"method", "principal", b"principal", "request_id", b"request_id", "sequence", b"sequence", "target", b"target", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditRecord: _TypeAlias = AuditRecord  # noqa: Y015
+
+@_typing.final
+class Amount(_message.Message):
+    """Language models."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKENS_FIELD_NUMBER: _builtins.int
+    MICRO_USD_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    tokens: _builtins.int
+    micro_usd: _builtins.int
+    requests: _builtins.int
+    def __init__(
+        self,
+        *,
+        tokens: _builtins.int = ...,
+        micro_usd: _builtins.int = ...,
+        requests: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["micro_usd", b"micro_usd", "requests", b"requests", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Amount: _TypeAlias = Amount  # noqa: Y015
+
+@_typing.final
+class LlmBudget(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUDGET_ID_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    MICRO_USD_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    WINDOW_MS_FIELD_NUMBER: _builtins.int
+    ON_EXHAUSTED_FIELD_NUMBER: _builtins.int
+    budget_id: _builtins.str
+    tenant: _builtins.str
+    agent: _builtins.str
+    session: _builtins.str
+    task: _builtins.str
+    tokens: _builtins.int
+    micro_usd: _builtins.int
+    requests: _builtins.int
+    window_ms: _builtins.int
+    on_exhausted: _builtins.int
+    def __init__(
+        self,
+        *,
+        budget_id: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        agent: _builtins.str = ...,
+        session: _builtins.str = ...,
+        task: _builtins.str = ...,
+        tokens: _builtins.int = ...,
+        micro_usd: _builtins.int = ...,
+        requests: _builtins.int = ...,
+        window_ms: _builtins.int = ...,
+        on_exhausted: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "budget_id", b"budget_id", "micro_usd", b"micro_usd", "on_exhausted", b"on_exhausted", "requests", b"requests", "session", b"session", "task", b"task", "tenant", b"tenant", "tokens", b"tokens", "window_ms", b"window_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LlmBudget: _TypeAlias = LlmBudget  # noqa: Y015
+
+@_typing.final
+class Account(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    BILLED_FIELD_NUMBER: _builtins.int
+    RESERVED_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    window: _builtins.int
+    task: _builtins.str
+    @_builtins.property
+    def billed(self) -> Global___Amount: ...
+    @_builtins.property
+    def reserved(self) -> Global___Amount: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        window: _builtins.int = ...,
+        billed: Global___Amount | None = ...,
+        reserved: Global___Amount | None = ...,
+        task: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["billed", b"billed", "reserved", b"reserved"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["billed", b"billed", "name", b"name", "reserved", b"reserved", "task", b"task", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Account: _TypeAlias = Account  # noqa: Y015
+
+@_typing.final
+class Hold(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    account: _builtins.str
+    window: _builtins.int
+    def __init__(
+        self,
+        *,
+        account: _builtins.str = ...,
+        window: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Hold: _TypeAlias = Hold  # noqa: Y015
+
+@_typing.final
+class LlmCall(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    OPEN_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    REQUEST_HASH_FIELD_NUMBER: _builtins.int
+    CACHE_KEY_FIELD_NUMBER: _builtins.int
+    RESERVED_FIELD_NUMBER: _builtins.int
+    HOLDS_FIELD_NUMBER: _builtins.int
+    HANDLE_FIELD_NUMBER: _builtins.int
+    BEGUN_AT_MS_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    key: _builtins.str
+    number: _builtins.int
+    attempt: _builtins.int
+    open: _builtins.bool
+    tenant: _builtins.str
+    agent: _builtins.str
+    provider: _builtins.str
+    model: _builtins.str
+    request_hash: _builtins.str
+    cache_key: _builtins.str
+    handle: _builtins.str
+    begun_at_ms: _builtins.int
+    @_builtins.property
+    def reserved(self) -> Global___Amount: ...
+    @_builtins.property
+    def holds(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hold]: ...
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        key: _builtins.str = ...,
+        number: _builtins.int = ...,
+        attempt: _builtins.int = ...,
+        open: _builtins.bool = ...,
+        tenant: _builtins.str = ...,
+        agent: _builtins.str = ...,
+        provider: _builtins.str = ...,
+        model: _builtins.str = ...,
+        request_hash: _builtins.str = ...,
+        cache_key: _builtins.str = ...,
+        reserved: Global___Amount | None = ...,
+        holds: _abc.Iterable[Global___Hold] | None = ...,
+        handle: _builtins.str = ...,
+        begun_at_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reserved", b"reserved"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "attempt", b"attempt", "begun_at_ms", b"begun_at_ms", "cache_key", b"cache_key", "handle", b"handle", "holds", b"holds", "key", b"key", "model", b"model", "number", b"number", "open", b"open", "provider", b"provider", "request_hash", b"request_hash", "reserved", b"reserved", "task_id", b"task_id", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LlmCall: _TypeAlias = LlmCall  # noqa: Y015
+
+@_typing.final
+class DoubtfulCall(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    REQUEST_HASH_FIELD_NUMBER: _builtins.int
+    HANDLE_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    MICRO_USD_FIELD_NUMBER: _builtins.int
+    AT_MS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    key: _builtins.str
+    number: _builtins.int
+    attempt: _builtins.int
+    tenant: _builtins.str
+    agent: _builtins.str
+    provider: _builtins.str
+    model: _builtins.str
+    request_hash: _builtins.str
+    handle: _builtins.str
+    tokens: _builtins.int
+    micro_usd: _builtins.int
+    at_ms: _builtins.int
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        key: _builtins.str = ...,
+        number: _builtins.int = ...,
+        attempt: _builtins.int = ...,
+        tenant: _builtins.str = ...,
+        agent: _builtins.str = ...,
+        provider: _builtins.str = ...,
+        model: _builtins.str = ...,
+        request_hash: _builtins.str = ...,
+        handle: _builtins.str = ...,
+        tokens: _builtins.int = ...,
+        micro_usd: _builtins.int = ...,
+        at_ms: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "at_ms", b"at_ms", "attempt", b"attempt", "handle", b"handle", "key", b"key", "micro_usd", b"micro_usd", "model", b"model", "number", b"number", "provider", b"provider", "reason", b"reason", "request_hash", b"request_hash", "task_id", b"task_id", "tenant", b"tenant", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DoubtfulCall: _TypeAlias = DoubtfulCall  # noqa: Y015
+
+@_typing.final
+class LlmUsage(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
+    TOKENS_IN_FIELD_NUMBER: _builtins.int
+    TOKENS_OUT_FIELD_NUMBER: _builtins.int
+    TOKENS_CACHED_FIELD_NUMBER: _builtins.int
+    MICRO_USD_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    IN_DOUBT_FIELD_NUMBER: _builtins.int
+    IN_DOUBT_TOKENS_FIELD_NUMBER: _builtins.int
+    IN_DOUBT_MICRO_USD_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    agent: _builtins.str
+    model: _builtins.str
+    calls: _builtins.int
+    tokens_in: _builtins.int
+    tokens_out: _builtins.int
+    tokens_cached: _builtins.int
+    micro_usd: _builtins.int
+    failed: _builtins.int
+    in_doubt: _builtins.int
+    in_doubt_tokens: _builtins.int
+    in_doubt_micro_usd: _builtins.int
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        agent: _builtins.str = ...,
+        model: _builtins.str = ...,
+        calls: _builtins.int = ...,
+        tokens_in: _builtins.int = ...,
+        tokens_out: _builtins.int = ...,
+        tokens_cached: _builtins.int = ...,
+        micro_usd: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        in_doubt: _builtins.int = ...,
+        in_doubt_tokens: _builtins.int = ...,
+        in_doubt_micro_usd: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "calls", b"calls", "failed", b"failed", "in_doubt", b"in_doubt", "in_doubt_micro_usd", b"in_doubt_micro_usd", "in_doubt_tokens", b"in_doubt_tokens", "micro_usd", b"micro_usd", "model", b"model", "tenant", b"tenant", "tokens_cached", b"tokens_cached", "tokens_in", b"tokens_in", "tokens_out", b"tokens_out"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LlmUsage: _TypeAlias = LlmUsage  # noqa: Y015
+
+@_typing.final
+class CachedAnswer(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    UNTIL_MS_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    until_ms: _builtins.int
+    @_builtins.property
+    def result(self) -> Global___Data: ...
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        result: Global___Data | None = ...,
+        until_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "result", b"result", "until_ms", b"until_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CachedAnswer: _TypeAlias = CachedAnswer  # noqa: Y015
+
+@_typing.final
+class BeginLlmCall(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    REQUEST_HASH_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    MICRO_USD_FIELD_NUMBER: _builtins.int
+    CACHE_KEY_FIELD_NUMBER: _builtins.int
+    ALONE_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    attempt: _builtins.int
+    key: _builtins.str
+    number: _builtins.int
+    provider: _builtins.str
+    model: _builtins.str
+    request_hash: _builtins.str
+    tokens: _builtins.int
+    micro_usd: _builtins.int
+    cache_key: _builtins.str
+    alone: _builtins.bool
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        key: _builtins.str = ...,
+        number: _builtins.int = ...,
+        provider: _builtins.str = ...,
+        model: _builtins.str = ...,
+        request_hash: _builtins.str = ...,
+        tokens: _builtins.int = ...,
+        micro_usd: _builtins.int = ...,
+        cache_key: _builtins.str = ...,
+        alone: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alone", b"alone", "attempt", b"attempt", "cache_key", b"cache_key", "key", b"key", "micro_usd", b"micro_usd", "model", b"model", "number", b"number", "provider", b"provider", "request_hash", b"request_hash", "task_id", b"task_id", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginLlmCall: _TypeAlias = BeginLlmCall  # noqa: Y015
+
+@_typing.final
+class NoteLlmHandle(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    HANDLE_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    attempt: _builtins.int
+    key: _builtins.str
+    number: _builtins.int
+    handle: _builtins.str
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        key: _builtins.str = ...,
+        number: _builtins.int = ...,
+        handle: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "handle", b"handle", "key", b"key", "number", b"number", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NoteLlmHandle: _TypeAlias = NoteLlmHandle  # noqa: Y015
+
+@_typing.final
+class SettleLlmCall(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    TOKENS_IN_FIELD_NUMBER: _builtins.int
+    TOKENS_OUT_FIELD_NUMBER: _builtins.int
+    TOKENS_CACHED_FIELD_NUMBER: _builtins.int
+    MICRO_USD_FIELD_NUMBER: _builtins.int
+    CACHE_TTL_MS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    attempt: _builtins.int
+    key: _builtins.str
+    number: _builtins.int
+    verdict: _builtins.int
+    tokens_in: _builtins.int
+    tokens_out: _builtins.int
+    tokens_cached: _builtins.int
+    micro_usd: _builtins.int
+    cache_ttl_ms: _builtins.int
+    reason: _builtins.str
+    @_builtins.property
+    def result(self) -> Global___Data: ...
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        key: _builtins.str = ...,
+        number: _builtins.int = ...,
+        verdict: _builtins.int = ...,
+        result: Global___Data | None = ...,
+        tokens_in: _builtins.int = ...,
+        tokens_out: _builtins.int = ...,
+        tokens_cached: _builtins.int = ...,
+        micro_usd: _builtins.int = ...,
+        cache_ttl_ms: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cache_ttl_ms", b"cache_ttl_ms", "key", b"key", "micro_usd", b"micro_usd", "number", b"number", "reason", b"reason", "result", b"result", "task_id", b"task_id", "tokens_cached", b"tokens_cached", "tokens_in", b"tokens_in", "tokens_out", b"tokens_out", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SettleLlmCall: _TypeAlias = SettleLlmCall  # noqa: Y015
+
+@_typing.final
+class SetLlmBudget(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUDGET_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def budget(self) -> Global___LlmBudget: ...
+    def __init__(
+        self,
+        *,
+        budget: Global___LlmBudget | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetLlmBudget: _TypeAlias = SetLlmBudget  # noqa: Y015
+
+@_typing.final
+class DeleteLlmBudget(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUDGET_ID_FIELD_NUMBER: _builtins.int
+    budget_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        budget_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_id", b"budget_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteLlmBudget: _TypeAlias = DeleteLlmBudget  # noqa: Y015
+
+@_typing.final
+class SkillRevision(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    BUNDLE_FIELD_NUMBER: _builtins.int
+    MANIFEST_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    PUBLISHED_AT_MS_FIELD_NUMBER: _builtins.int
+    PUBLISHED_BY_FIELD_NUMBER: _builtins.int
+    DECIDED_AT_MS_FIELD_NUMBER: _builtins.int
+    DECIDED_BY_FIELD_NUMBER: _builtins.int
+    revision: _builtins.str
+    version: _builtins.str
+    manifest: _builtins.str
+    state: _builtins.int
+    published_at_ms: _builtins.int
+    published_by: _builtins.str
+    decided_at_ms: _builtins.int
+    decided_by: _builtins.str
+    @_builtins.property
+    def bundle(self) -> Global___Data: ...
+    def __init__(
+        self,
+        *,
+        revision: _builtins.str = ...,
+        version: _builtins.str = ...,
+        bundle: Global___Data | None = ...,
+        manifest: _builtins.str = ...,
+        state: _builtins.int = ...,
+        published_at_ms: _builtins.int = ...,
+        published_by: _builtins.str = ...,
+        decided_at_ms: _builtins.int = ...,
+        decided_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle", "decided_at_ms", b"decided_at_ms", "decided_by", b"decided_by", "manifest", b"manifest", "published_at_ms", b"published_at_ms", "published_by", b"published_by", "revision", b"revision", "state", b"state", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SkillRevision: _TypeAlias = SkillRevision  # noqa: Y015
+
+@_typing.final
+class SkillPolicy(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TITLE_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    PRIVATE_FIELD_NUMBER: _builtins.int
+    CPUS_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    GPUS_FIELD_NUMBER: _builtins.int
+    TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    RETRY_FIELD_NUMBER: _builtins.int
+    ALIASES_FIELD_NUMBER: _builtins.int
+    HANDLERS_FIELD_NUMBER: _builtins.int
+    title: _builtins.str
+    version: _builtins.str
+    owner: _builtins.str
+    private: _builtins.bool
+    cpus: _builtins.int
+    memory_bytes: _builtins.int
+    gpus: _builtins.int
+    timeout_ms: _builtins.int
+    @_builtins.property
+    def retry(self) -> Global___RetryPolicy: ...
+    @_builtins.property
+    def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def handlers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        title: _builtins.str = ...,
+        version: _builtins.str = ...,
+        owner: _builtins.str = ...,
+        private: _builtins.bool = ...,
+        cpus: _builtins.int = ...,
+        memory_bytes: _builtins.int = ...,
+        gpus: _builtins.int = ...,
+        timeout_ms: _builtins.int = ...,
+        retry: Global___RetryPolicy | None = ...,
+        aliases: _abc.Iterable[_builtins.str] | None = ...,
+        handlers: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["retry", b"retry"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "cpus", b"cpus", "gpus", b"gpus", "handlers", b"handlers", "memory_bytes", b"memory_bytes", "owner", b"owner", "private", b"private", "retry", b"retry", "timeout_ms", b"timeout_ms", "title", b"title", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SkillPolicy: _TypeAlias = SkillPolicy  # noqa: Y015
+
+@_typing.final
+class SkillEntry(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SKILL_ID_FIELD_NUMBER: _builtins.int
+    REVISIONS_FIELD_NUMBER: _builtins.int
+    LIVE_FIELD_NUMBER: _builtins.int
+    PREVIOUS_FIELD_NUMBER: _builtins.int
+    CANARY_FIELD_NUMBER: _builtins.int
+    CANARY_PERCENT_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    skill_id: _builtins.str
+    live: _builtins.str
+    previous: _builtins.str
+    canary: _builtins.str
+    canary_percent: _builtins.int
+    @_builtins.property
+    def revisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___SkillRevision]: ...
+    @_builtins.property
+    def policy(self) -> Global___SkillPolicy: ...
+    def __init__(
+        self,
+        *,
+        skill_id: _builtins.str = ...,
+        revisions: _abc.Iterable[Global___SkillRevision] | None = ...,
+        live: _builtins.str = ...,
+        previous: _builtins.str = ...,
+        canary: _builtins.str = ...,
+        canary_percent: _builtins.int = ...,
+        policy: Global___SkillPolicy | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "canary_percent", b"canary_percent", "live", b"live", "policy", b"policy", "previous", b"previous", "revisions", b"revisions", "skill_id", b"skill_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SkillEntry: _TypeAlias = SkillEntry  # noqa: Y015
+
+@_typing.final
+class PublishSkill(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SKILL_ID_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    skill_id: _builtins.str
+    @_builtins.property
+    def revision(self) -> Global___SkillRevision: ...
+    def __init__(
+        self,
+        *,
+        skill_id: _builtins.str = ...,
+        revision: Global___SkillRevision | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "skill_id", b"skill_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublishSkill: _TypeAlias = PublishSkill  # noqa: Y015
+
+@_typing.final
+class DecideSkill(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SKILL_ID_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    APPROVE_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    skill_id: _builtins.str
+    revision: _builtins.str
+    approve: _builtins.bool
+    by: _builtins.str
+    def __init__(
+        self,
+        *,
+        skill_id: _builtins.str = ...,
+        revision: _builtins.str = ...,
+        approve: _builtins.bool = ...,
+        by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approve", b"approve", "by", b"by", "revision", b"revision", "skill_id", b"skill_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DecideSkill: _TypeAlias = DecideSkill  # noqa: Y015
+
+@_typing.final
+class RouteSkill(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SKILL_ID_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    skill_id: _builtins.str
+    revision: _builtins.str
+    percent: _builtins.int
+    def __init__(
+        self,
+        *,
+        skill_id: _builtins.str = ...,
+        revision: _builtins.str = ...,
+        percent: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["percent", b"percent", "revision", b"revision", "skill_id", b"skill_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RouteSkill: _TypeAlias = RouteSkill  # noqa: Y015
+
+@_typing.final
+class RollBackSkill(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SKILL_ID_FIELD_NUMBER: _builtins.int
+    skill_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        skill_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["skill_id", b"skill_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollBackSkill: _TypeAlias = RollBackSkill  # noqa: Y015
+
+@_typing.final
+class RemoveSkill(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SKILL_ID_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    skill_id: _builtins.str
+    revision: _builtins.str
+    def __init__(
+        self,
+        *,
+        skill_id: _builtins.str = ...,
+        revision: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "skill_id", b"skill_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveSkill: _TypeAlias = RemoveSkill  # noqa: Y015
+
+@_typing.final
+class SetSkillPolicy(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SKILL_ID_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    skill_id: _builtins.str
+    @_builtins.property
+    def policy(self) -> Global___SkillPolicy: ...
+    def __init__(
+        self,
+        *,
+        skill_id: _builtins.str = ...,
+        policy: Global___SkillPolicy | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "skill_id", b"skill_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetSkillPolicy: _TypeAlias = SetSkillPolicy  # noqa: Y015

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x63oterie/v1/raft.proto\x12\ncoterie.v1\"Z\n\x0cRaftEnvelope\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\x0f\n\x07\x63luster\x18\x02 \x01(\x07\x12)\n\x08messages\x18\x03 \x03(\x0b\x32\x17.coterie.v1.RaftMessage\"\x9b\x14\n\x0bRaftMessage\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x33\n\x08pre_vote\x18\x02 \x01(\x0b\x32\x1f.coterie.v1.RaftMessage.PreVoteH\x00\x12>\n\x0epre_vote_reply\x18\x03 \x01(\x0b\x32$.coterie.v1.RaftMessage.PreVoteReplyH\x00\x12;\n\x0cvote_request\x18\x04 \x01(\x0b\x32#.coterie.v1.RaftMessage.VoteRequestH\x00\x12\x37\n\nvote_reply\x18\x05 \x01(\x0b\x32!.coterie.v1.RaftMessage.VoteReplyH\x00\x12\x30\n\x06\x61ppend\x18\x06 \x01(\x0b\x32\x1e.coterie.v1.RaftMessage.AppendH\x00\x12;\n\x0c\x61ppend_reply\x18\x07 \x01(\x0b\x32#.coterie.v1.RaftMessage.AppendReplyH\x00\x12?\n\x0esnapshot_chunk\x18\x08 \x01(\x0b\x32%.coterie.v1.RaftMessage.SnapshotChunkH\x00\x12?\n\x0esnapshot_reply\x18\t \x01(\x0b\x32%.coterie.v1.RaftMessage.SnapshotReplyH\x00\x12\x32\n\x07\x66orward\x18\n \x01(\x0b\x32\x1f.coterie.v1.RaftMessage.ForwardH\x00\x12=\n\rforward_reply\x18\x0b \x01(\x0b\x32$.coterie.v1.RaftMessage.ForwardReplyH\x00\x12;\n\x0cread_request\x18\x0c \x01(\x0b\x32#.coterie.v1.RaftMessage.ReadRequestH\x00\x12\x37\n\nread_reply\x18\r \x01(\x0b\x32!.coterie.v1.RaftMessage.ReadReplyH\x00\x12\x39\n\x0btimeout_now\x18\x0e \x01(\x0b\x32\".coterie.v1.RaftMessage.TimeoutNowH\x00\x12\x43\n\x10transfer_request\x18\x0f \x01(\x0b\x32\'.coterie.v1.RaftMessage.TransferRequestH\x00\x12?\n\x0e\x63hange_request\x18\x10 \x01(\x0b\x32%.coterie.v1.RaftMessage.ChangeRequestH\x00\x12;\n\x0c\x63hange_reply\x18\x11 \x01(\x0b\x32#.coterie.v1.RaftMessage.ChangeReplyH\x00\x1a\x41\n\x07PreVote\x12\x12\n\nlast_index\x18\x01 \x01(\x04\x12\x11\n\tlast_term\x18\x02 \x01(\x04\x12\x0f\n\x07\x64isk_id\x18\x03 \x01(\t\x1a\x33\n\x0cPreVoteReply\x12\x0f\n\x07granted\x18\x01 \x01(\x08\x12\x12\n\nvoter_term\x18\x02 \x01(\x04\x1aW\n\x0bVoteRequest\x12\x12\n\nlast_index\x18\x01 \x01(\x04\x12\x11\n\tlast_term\x18\x02 \x01(\x04\x12\x10\n\x08transfer\x18\x03 \x01(\x08\x12\x0f\n\x07\x64isk_id\x18\x04 \x01(\t\x1a\x0b\n\tVoteReply\x1a\x8b\x01\n\x06\x41ppend\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x12\n\nsent_at_us\x18\x02 \x01(\x04\x12\x12\n\nprev_index\x18\x03 \x01(\x04\x12\x11\n\tprev_term\x18\x04 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\x05 \x01(\x04\x12\r\n\x05terms\x18\x06 \x03(\x04\x12\x0f\n\x07\x65ntries\x18\x07 \x03(\x0c\x1aw\n\x0b\x41ppendReply\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x12\n\nsent_at_us\x18\x02 \x01(\x04\x12\x0f\n\x07matched\x18\x03 \x01(\x08\x12\x12\n\nnext_index\x18\x04 \x01(\x04\x12\x0c\n\x04room\x18\x05 \x01(\r\x12\x0f\n\x07sync_us\x18\x06 \x01(\x04\x1a\x8a\x01\n\rSnapshotChunk\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x12\n\nsent_at_us\x18\x02 \x01(\x04\x12\r\n\x05index\x18\x03 \x01(\x04\x12\x12\n\nindex_term\x18\x04 \x01(\x04\x12\x12\n\nsize_bytes\x18\x05 \x01(\x04\x12\x0e\n\x06offset\x18\x06 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x07 \x01(\x0c\x1a\xca\x01\n\rSnapshotReply\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x12\n\nsent_at_us\x18\x02 \x01(\x04\x12\r\n\x05index\x18\x03 \x01(\x04\x12\x0e\n\x06offset\x18\x04 \x01(\x04\x12<\n\x06status\x18\x05 \x01(\x0e\x32,.coterie.v1.RaftMessage.SnapshotReply.Status\"6\n\x06Status\x12\x0b\n\x07RESTART\x10\x00\x12\x08\n\x04MORE\x10\x01\x12\x08\n\x04\x44ONE\x10\x02\x12\x0b\n\x07\x44\x41MAGED\x10\x03\x1a\x44\n\x07\x46orward\x12\r\n\x05\x61gain\x18\x01 \x01(\x08\x12\x0b\n\x03ids\x18\x02 \x03(\x0c\x12\x0e\n\x06\x62odies\x18\x03 \x03(\x0c\x12\r\n\x05vital\x18\x04 \x01(\x08\x1a\xa8\x01\n\x0c\x46orwardReply\x12\x0f\n\x07of_term\x18\x01 \x01(\x04\x12\x0b\n\x03ids\x18\x02 \x03(\x0c\x12;\n\x06reason\x18\x03 \x01(\x0e\x32+.coterie.v1.RaftMessage.ForwardReply.Reason\"=\n\x06Reason\x12\x0e\n\nNOT_LEADER\x10\x00\x12\x08\n\x04\x42USY\x10\x01\x12\x0b\n\x07UNKNOWN\x10\x02\x12\x0c\n\x08NO_SPACE\x10\x03\x1a\x19\n\x0bReadRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x1a\x39\n\tReadReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x11\n\tconfirmed\x18\x02 \x01(\x08\x12\r\n\x05index\x18\x03 \x01(\x04\x1a\x0c\n\nTimeoutNow\x1a!\n\x0fTransferRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\x1a\xd0\x01\n\rChangeRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x38\n\x04kind\x18\x02 \x01(\x0e\x32*.coterie.v1.RaftMessage.ChangeRequest.Kind\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\r\n\x05voter\x18\x05 \x01(\x08\"H\n\x04Kind\x12\x08\n\x04NONE\x10\x00\x12\x07\n\x03\x41\x44\x44\x10\x01\x12\x0b\n\x07PROMOTE\x10\x02\x12\n\n\x06\x44\x45MOTE\x10\x03\x12\n\n\x06REMOVE\x10\x04\x12\x08\n\x04MOVE\x10\x05\x1a\xa8\x01\n\x0b\x43hangeReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12:\n\x06status\x18\x02 \x01(\x0e\x32*.coterie.v1.RaftMessage.ChangeReply.Status\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x15\n\rconfiguration\x18\x04 \x01(\x0c\"*\n\x06Status\x12\t\n\x05LATER\x10\x00\x12\x0b\n\x07REFUSED\x10\x01\x12\x08\n\x04\x44ONE\x10\x02\x42\x06\n\x04\x62ody\"\x80\x02\n\rConfiguration\x12\x31\n\x07members\x18\x01 \x03(\x0b\x32 .coterie.v1.Configuration.Member\x12\x32\n\x07removed\x18\x02 \x03(\x0b\x32!.coterie.v1.Configuration.Removed\x1a[\n\x06Member\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\r\n\x05voter\x18\x03 \x01(\x08\x12\x0f\n\x07\x64isk_id\x18\x04 \x01(\t\x12\x0f\n\x07promote\x18\x05 \x01(\x08\x1a+\n\x07Removed\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x64isk_id\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x63oterie/v1/raft.proto\x12\ncoterie.v1\"Z\n\x0cRaftEnvelope\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\x0f\n\x07\x63luster\x18\x02 \x01(\x07\x12)\n\x08messages\x18\x03 \x03(\x0b\x32\x17.coterie.v1.RaftMessage\"\xbc\x14\n\x0bRaftMessage\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x33\n\x08pre_vote\x18\x02 \x01(\x0b\x32\x1f.coterie.v1.RaftMessage.PreVoteH\x00\x12>\n\x0epre_vote_reply\x18\x03 \x01(\x0b\x32$.coterie.v1.RaftMessage.PreVoteReplyH\x00\x12;\n\x0cvote_request\x18\x04 \x01(\x0b\x32#.coterie.v1.RaftMessage.VoteRequestH\x00\x12\x37\n\nvote_reply\x18\x05 \x01(\x0b\x32!.coterie.v1.RaftMessage.VoteReplyH\x00\x12\x30\n\x06\x61ppend\x18\x06 \x01(\x0b\x32\x1e.coterie.v1.RaftMessage.AppendH\x00\x12;\n\x0c\x61ppend_reply\x18\x07 \x01(\x0b\x32#.coterie.v1.RaftMessage.AppendReplyH\x00\x12?\n\x0esnapshot_chunk\x18\x08 \x01(\x0b\x32%.coterie.v1.RaftMessage.SnapshotChunkH\x00\x12?\n\x0esnapshot_reply\x18\t \x01(\x0b\x32%.coterie.v1.RaftMessage.SnapshotReplyH\x00\x12\x32\n\x07\x66orward\x18\n \x01(\x0b\x32\x1f.coterie.v1.RaftMessage.ForwardH\x00\x12=\n\rforward_reply\x18\x0b \x01(\x0b\x32$.coterie.v1.RaftMessage.ForwardReplyH\x00\x12;\n\x0cread_request\x18\x0c \x01(\x0b\x32#.coterie.v1.RaftMessage.ReadRequestH\x00\x12\x37\n\nread_reply\x18\r \x01(\x0b\x32!.coterie.v1.RaftMessage.ReadReplyH\x00\x12\x39\n\x0btimeout_now\x18\x0e \x01(\x0b\x32\".coterie.v1.RaftMessage.TimeoutNowH\x00\x12\x43\n\x10transfer_request\x18\x0f \x01(\x0b\x32\'.coterie.v1.RaftMessage.TransferRequestH\x00\x12?\n\x0e\x63hange_request\x18\x10 \x01(\x0b\x32%.coterie.v1.RaftMessage.ChangeRequestH\x00\x12;\n\x0c\x63hange_reply\x18\x11 \x01(\x0b\x32#.coterie.v1.RaftMessage.ChangeReplyH\x00\x1a\x41\n\x07PreVote\x12\x12\n\nlast_index\x18\x01 \x01(\x04\x12\x11\n\tlast_term\x18\x02 \x01(\x04\x12\x0f\n\x07\x64isk_id\x18\x03 \x01(\t\x1a\x33\n\x0cPreVoteReply\x12\x0f\n\x07granted\x18\x01 \x01(\x08\x12\x12\n\nvoter_term\x18\x02 \x01(\x04\x1aW\n\x0bVoteRequest\x12\x12\n\nlast_index\x18\x01 \x01(\x04\x12\x11\n\tlast_term\x18\x02 \x01(\x04\x12\x10\n\x08transfer\x18\x03 \x01(\x08\x12\x0f\n\x07\x64isk_id\x18\x04 \x01(\t\x1a\x0b\n\tVoteReply\x1a\x8b\x01\n\x06\x41ppend\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x12\n\nsent_at_us\x18\x02 \x01(\x04\x12\x12\n\nprev_index\x18\x03 \x01(\x04\x12\x11\n\tprev_term\x18\x04 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\x05 \x01(\x04\x12\r\n\x05terms\x18\x06 \x03(\x04\x12\x0f\n\x07\x65ntries\x18\x07 \x03(\x0c\x1a\x86\x01\n\x0b\x41ppendReply\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x12\n\nsent_at_us\x18\x02 \x01(\x04\x12\x0f\n\x07matched\x18\x03 \x01(\x08\x12\x12\n\nnext_index\x18\x04 \x01(\x04\x12\x0c\n\x04room\x18\x05 \x01(\r\x12\x0f\n\x07sync_us\x18\x06 \x01(\x04\x12\r\n\x05\x65\x61rly\x18\x07 \x01(\x08\x1a\x8a\x01\n\rSnapshotChunk\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x12\n\nsent_at_us\x18\x02 \x01(\x04\x12\r\n\x05index\x18\x03 \x01(\x04\x12\x12\n\nindex_term\x18\x04 \x01(\x04\x12\x12\n\nsize_bytes\x18\x05 \x01(\x04\x12\x0e\n\x06offset\x18\x06 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x07 \x01(\x0c\x1a\xca\x01\n\rSnapshotReply\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x12\n\nsent_at_us\x18\x02 \x01(\x04\x12\r\n\x05index\x18\x03 \x01(\x04\x12\x0e\n\x06offset\x18\x04 \x01(\x04\x12<\n\x06status\x18\x05 \x01(\x0e\x32,.coterie.v1.RaftMessage.SnapshotReply.Status\"6\n\x06Status\x12\x0b\n\x07RESTART\x10\x00\x12\x08\n\x04MORE\x10\x01\x12\x08\n\x04\x44ONE\x10\x02\x12\x0b\n\x07\x44\x41MAGED\x10\x03\x1a\x44\n\x07\x46orward\x12\r\n\x05\x61gain\x18\x01 \x01(\x08\x12\x0b\n\x03ids\x18\x02 \x03(\x0c\x12\x0e\n\x06\x62odies\x18\x03 \x03(\x0c\x12\r\n\x05vital\x18\x04 \x01(\x08\x1a\xa8\x01\n\x0c\x46orwardReply\x12\x0f\n\x07of_term\x18\x01 \x01(\x04\x12\x0b\n\x03ids\x18\x02 \x03(\x0c\x12;\n\x06reason\x18\x03 \x01(\x0e\x32+.coterie.v1.RaftMessage.ForwardReply.Reason\"=\n\x06Reason\x12\x0e\n\nNOT_LEADER\x10\x00\x12\x08\n\x04\x42USY\x10\x01\x12\x0b\n\x07UNKNOWN\x10\x02\x12\x0c\n\x08NO_SPACE\x10\x03\x1a\x19\n\x0bReadRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x1a\x39\n\tReadReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x11\n\tconfirmed\x18\x02 \x01(\x08\x12\r\n\x05index\x18\x03 \x01(\x04\x1a\x0c\n\nTimeoutNow\x1a!\n\x0fTransferRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\x1a\xe1\x01\n\rChangeRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x38\n\x04kind\x18\x02 \x01(\x0e\x32*.coterie.v1.RaftMessage.ChangeRequest.Kind\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\r\n\x05voter\x18\x05 \x01(\x08\x12\x0f\n\x07\x64isk_id\x18\x06 \x01(\t\"H\n\x04Kind\x12\x08\n\x04NONE\x10\x00\x12\x07\n\x03\x41\x44\x44\x10\x01\x12\x0b\n\x07PROMOTE\x10\x02\x12\n\n\x06\x44\x45MOTE\x10\x03\x12\n\n\x06REMOVE\x10\x04\x12\x08\n\x04MOVE\x10\x05\x1a\xa8\x01\n\x0b\x43hangeReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12:\n\x06status\x18\x02 \x01(\x0e\x32*.coterie.v1.RaftMessage.ChangeReply.Status\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x15\n\rconfiguration\x18\x04 \x01(\x0c\"*\n\x06Status\x12\t\n\x05LATER\x10\x00\x12\x0b\n\x07REFUSED\x10\x01\x12\x08\n\x04\x44ONE\x10\x02\x42\x06\n\x04\x62ody\"\x80\x02\n\rConfiguration\x12\x31\n\x07members\x18\x01 \x03(\x0b\x32 .coterie.v1.Configuration.Member\x12\x32\n\x07removed\x18\x02 \x03(\x0b\x32!.coterie.v1.Configuration.Removed\x1a[\n\x06Member\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\r\n\x05voter\x18\x03 \x01(\x08\x12\x0f\n\x07\x64isk_id\x18\x04 \x01(\t\x12\x0f\n\x07promote\x18\x05 \x01(\x08\x1a+\n\x07Removed\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x64isk_id\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,7 +34,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RAFTENVELOPE']._serialized_start=37
   _globals['_RAFTENVELOPE']._serialized_end=127
   _globals['_RAFTMESSAGE']._serialized_start=130
-  _globals['_RAFTMESSAGE']._serialized_end=2717
+  _globals['_RAFTMESSAGE']._serialized_end=2750
   _globals['_RAFTMESSAGE_PREVOTE']._serialized_start=1122
   _globals['_RAFTMESSAGE_PREVOTE']._serialized_end=1187
   _globals['_RAFTMESSAGE_PREVOTEREPLY']._serialized_start=1189
@@ -45,40 +45,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RAFTMESSAGE_VOTEREPLY']._serialized_end=1342
   _globals['_RAFTMESSAGE_APPEND']._serialized_start=1345
   _globals['_RAFTMESSAGE_APPEND']._serialized_end=1484
-  _globals['_RAFTMESSAGE_APPENDREPLY']._serialized_start=1486
-  _globals['_RAFTMESSAGE_APPENDREPLY']._serialized_end=1605
-  _globals['_RAFTMESSAGE_SNAPSHOTCHUNK']._serialized_start=1608
-  _globals['_RAFTMESSAGE_SNAPSHOTCHUNK']._serialized_end=1746
-  _globals['_RAFTMESSAGE_SNAPSHOTREPLY']._serialized_start=1749
-  _globals['_RAFTMESSAGE_SNAPSHOTREPLY']._serialized_end=1951
-  _globals['_RAFTMESSAGE_SNAPSHOTREPLY_STATUS']._serialized_start=1897
-  _globals['_RAFTMESSAGE_SNAPSHOTREPLY_STATUS']._serialized_end=1951
-  _globals['_RAFTMESSAGE_FORWARD']._serialized_start=1953
-  _globals['_RAFTMESSAGE_FORWARD']._serialized_end=2021
-  _globals['_RAFTMESSAGE_FORWARDREPLY']._serialized_start=2024
-  _globals['_RAFTMESSAGE_FORWARDREPLY']._serialized_end=2192
-  _globals['_RAFTMESSAGE_FORWARDREPLY_REASON']._serialized_start=2131
-  _globals['_RAFTMESSAGE_FORWARDREPLY_REASON']._serialized_end=2192
-  _globals['_RAFTMESSAGE_READREQUEST']._serialized_start=2194
-  _globals['_RAFTMESSAGE_READREQUEST']._serialized_end=2219
-  _globals['_RAFTMESSAGE_READREPLY']._serialized_start=2221
-  _globals['_RAFTMESSAGE_READREPLY']._serialized_end=2278
-  _globals['_RAFTMESSAGE_TIMEOUTNOW']._serialized_start=2280
-  _globals['_RAFTMESSAGE_TIMEOUTNOW']._serialized_end=2292
-  _globals['_RAFTMESSAGE_TRANSFERREQUEST']._serialized_start=2294
-  _globals['_RAFTMESSAGE_TRANSFERREQUEST']._serialized_end=2327
-  _globals['_RAFTMESSAGE_CHANGEREQUEST']._serialized_start=2330
-  _globals['_RAFTMESSAGE_CHANGEREQUEST']._serialized_end=2538
-  _globals['_RAFTMESSAGE_CHANGEREQUEST_KIND']._serialized_start=2466
-  _globals['_RAFTMESSAGE_CHANGEREQUEST_KIND']._serialized_end=2538
-  _globals['_RAFTMESSAGE_CHANGEREPLY']._serialized_start=2541
-  _globals['_RAFTMESSAGE_CHANGEREPLY']._serialized_end=2709
-  _globals['_RAFTMESSAGE_CHANGEREPLY_STATUS']._serialized_start=2667
-  _globals['_RAFTMESSAGE_CHANGEREPLY_STATUS']._serialized_end=2709
-  _globals['_CONFIGURATION']._serialized_start=2720
-  _globals['_CONFIGURATION']._serialized_end=2976
-  _globals['_CONFIGURATION_MEMBER']._serialized_start=2840
-  _globals['_CONFIGURATION_MEMBER']._serialized_end=2931
-  _globals['_CONFIGURATION_REMOVED']._serialized_start=2933
-  _globals['_CONFIGURATION_REMOVED']._serialized_end=2976
+  _globals['_RAFTMESSAGE_APPENDREPLY']._serialized_start=1487
+  _globals['_RAFTMESSAGE_APPENDREPLY']._serialized_end=1621
+  _globals['_RAFTMESSAGE_SNAPSHOTCHUNK']._serialized_start=1624
+  _globals['_RAFTMESSAGE_SNAPSHOTCHUNK']._serialized_end=1762
+  _globals['_RAFTMESSAGE_SNAPSHOTREPLY']._serialized_start=1765
+  _globals['_RAFTMESSAGE_SNAPSHOTREPLY']._serialized_end=1967
+  _globals['_RAFTMESSAGE_SNAPSHOTREPLY_STATUS']._serialized_start=1913
+  _globals['_RAFTMESSAGE_SNAPSHOTREPLY_STATUS']._serialized_end=1967
+  _globals['_RAFTMESSAGE_FORWARD']._serialized_start=1969
+  _globals['_RAFTMESSAGE_FORWARD']._serialized_end=2037
+  _globals['_RAFTMESSAGE_FORWARDREPLY']._serialized_start=2040
+  _globals['_RAFTMESSAGE_FORWARDREPLY']._serialized_end=2208
+  _globals['_RAFTMESSAGE_FORWARDREPLY_REASON']._serialized_start=2147
+  _globals['_RAFTMESSAGE_FORWARDREPLY_REASON']._serialized_end=2208
+  _globals['_RAFTMESSAGE_READREQUEST']._serialized_start=2210
+  _globals['_RAFTMESSAGE_READREQUEST']._serialized_end=2235
+  _globals['_RAFTMESSAGE_READREPLY']._serialized_start=2237
+  _globals['_RAFTMESSAGE_READREPLY']._serialized_end=2294
+  _globals['_RAFTMESSAGE_TIMEOUTNOW']._serialized_start=2296
+  _globals['_RAFTMESSAGE_TIMEOUTNOW']._serialized_end=2308
+  _globals['_RAFTMESSAGE_TRANSFERREQUEST']._serialized_start=2310
+  _globals['_RAFTMESSAGE_TRANSFERREQUEST']._serialized_end=2343
+  _globals['_RAFTMESSAGE_CHANGEREQUEST']._serialized_start=2346
+  _globals['_RAFTMESSAGE_CHANGEREQUEST']._serialized_end=2571
+  _globals['_RAFTMESSAGE_CHANGEREQUEST_KIND']._serialized_start=2499
+  _globals['_RAFTMESSAGE_CHANGEREQUEST_KIND']._serialized_end=2571
+  _globals['_RAFTMESSAGE_CHANGEREPLY']._serialized_start=2574
+  _globals['_RAFTMESSAGE_CHANGEREPLY']._serialized_end=2742
+  _globals['_RAFTMESSAGE_CHANGEREPLY_STATUS']._serialized_start=2700
+  _globals['_RAFTMESSAGE_CHANGEREPLY_STATUS']._serialized_end=2742
+  _globals['_CONFIGURATION']._serialized_start=2753
+  _globals['_CONFIGURATION']._serialized_end=3009
+  _globals['_CONFIGURATION_MEMBER']._serialized_start=2873
+  _globals['_CONFIGURATION_MEMBER']._serialized_end=2964
+  _globals['_CONFIGURATION_REMOVED']._serialized_start=2966
+  _globals['_CONFIGURATION_REMOVED']._serialized_end=3009
 # @@protoc_insertion_point(module_scope)

@@ -191,6 +191,7 @@ class RaftMessage(_message.Message):
         NEXT_INDEX_FIELD_NUMBER: _builtins.int
         ROOM_FIELD_NUMBER: _builtins.int
         SYNC_US_FIELD_NUMBER: _builtins.int
+        EARLY_FIELD_NUMBER: _builtins.int
         sequence: _builtins.int
         sent_at_us: _builtins.int
         matched: _builtins.bool
@@ -200,6 +201,8 @@ class RaftMessage(_message.Message):
         """on the follower's disk: 0 for all, 1 only for what ends work, 2 for no entries"""
         sync_us: _builtins.int
         """99th percentile of its syncs in the last seconds; 0: it had none"""
+        early: _builtins.bool
+        """its disk still writes: the message has arrived, the answer to it comes later"""
         def __init__(
             self,
             *,
@@ -209,10 +212,11 @@ class RaftMessage(_message.Message):
             next_index: _builtins.int = ...,
             room: _builtins.int = ...,
             sync_us: _builtins.int = ...,
+            early: _builtins.bool = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["matched", b"matched", "next_index", b"next_index", "room", b"room", "sent_at_us", b"sent_at_us", "sequence", b"sequence", "sync_us", b"sync_us"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["early", b"early", "matched", b"matched", "next_index", b"next_index", "room", b"room", "sent_at_us", b"sent_at_us", "sequence", b"sequence", "sync_us", b"sync_us"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -490,6 +494,7 @@ class RaftMessage(_message.Message):
         NODE_ID_FIELD_NUMBER: _builtins.int
         ADDRESS_FIELD_NUMBER: _builtins.int
         VOTER_FIELD_NUMBER: _builtins.int
+        DISK_ID_FIELD_NUMBER: _builtins.int
         id: _builtins.int
         kind: Global___RaftMessage.ChangeRequest.Kind.ValueType
         node_id: _builtins.str
@@ -497,6 +502,8 @@ class RaftMessage(_message.Message):
         """of ADD and MOVE"""
         voter: _builtins.bool
         """of ADD: promote it when it has caught up"""
+        disk_id: _builtins.str
+        """of REMOVE: the disk that is meant; empty: whichever it has"""
         def __init__(
             self,
             *,
@@ -505,10 +512,11 @@ class RaftMessage(_message.Message):
             node_id: _builtins.str = ...,
             address: _builtins.str = ...,
             voter: _builtins.bool = ...,
+            disk_id: _builtins.str = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "id", b"id", "kind", b"kind", "node_id", b"node_id", "voter", b"voter"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "disk_id", b"disk_id", "id", b"id", "kind", b"kind", "node_id", b"node_id", "voter", b"voter"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 

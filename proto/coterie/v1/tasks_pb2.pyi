@@ -85,6 +85,8 @@ class _WaitReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitReason
     """the next attempt's time, wait_until, lies ahead"""
     PAUSE: _WaitReason.ValueType  # 16
     """somebody paused it"""
+    IN_DOUBT: _WaitReason.ValueType  # 18
+    """nobody knows whether an effect of it happened; an operator decides"""
 
 class WaitReason(_WaitReason, metaclass=_WaitReasonEnumTypeWrapper):
     """Why a task that is not running does not run."""
@@ -115,6 +117,8 @@ BACKOFF: WaitReason.ValueType  # 15
 """the next attempt's time, wait_until, lies ahead"""
 PAUSE: WaitReason.ValueType  # 16
 """somebody paused it"""
+IN_DOUBT: WaitReason.ValueType  # 18
+"""nobody knows whether an effect of it happened; an operator decides"""
 Global___WaitReason: _TypeAlias = WaitReason  # noqa: Y015
 
 class _Priority:
@@ -240,15 +244,19 @@ class GetBlobRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SHA256_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
     sha256: _builtins.str
+    task: _builtins.str
+    """one that refers to it: callers of one tenant have to name it"""
     def __init__(
         self,
         *,
         sha256: _builtins.str = ...,
+        task: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["sha256", b"sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sha256", b"sha256", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -293,6 +301,7 @@ class Constraints(_message.Message):
     MAX_LATENCY_MS_FIELD_NUMBER: _builtins.int
     PREFER_SAME_ZONE_FIELD_NUMBER: _builtins.int
     COMPANIONS_FIELD_NUMBER: _builtins.int
+    PREFER_NODE_FIELD_NUMBER: _builtins.int
     require_gpu: _builtins.bool
     target_node: _builtins.str
     """this node only"""
@@ -312,6 +321,8 @@ class Constraints(_message.Message):
     """round trip between the node that takes the task and the one that runs it"""
     prefer_same_zone: _builtins.bool
     """soft: the zone of the node that takes the task"""
+    prefer_node: _builtins.str
+    """soft: the advice of a dry run"""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -336,10 +347,11 @@ class Constraints(_message.Message):
         max_latency_ms: _builtins.int = ...,
         prefer_same_zone: _builtins.bool = ...,
         companions: _abc.Iterable[Global___Companion] | None = ...,
+        prefer_node: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["companions", b"companions", "gpus", b"gpus", "labels", b"labels", "max_latency_ms", b"max_latency_ms", "memory_bytes", b"memory_bytes", "prefer_same_zone", b"prefer_same_zone", "prefer_zone", b"prefer_zone", "require_coordinator", b"require_coordinator", "require_gpu", b"require_gpu", "session", b"session", "skill_version", b"skill_version", "target_node", b"target_node", "zones", b"zones"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["companions", b"companions", "gpus", b"gpus", "labels", b"labels", "max_latency_ms", b"max_latency_ms", "memory_bytes", b"memory_bytes", "prefer_node", b"prefer_node", "prefer_same_zone", b"prefer_same_zone", "prefer_zone", b"prefer_zone", "require_coordinator", b"require_coordinator", "require_gpu", b"require_gpu", "session", b"session", "skill_version", b"skill_version", "target_node", b"target_node", "zones", b"zones"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

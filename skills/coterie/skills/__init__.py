@@ -13,19 +13,54 @@ Handlers run in child processes of the node, never in the node itself.
 
 from __future__ import annotations
 
+from coterie.skills.children import Child
 from coterie.skills.context import SkillContext, SyncSkillContext
+from coterie.skills.decisions import Decision, Effect
 from coterie.skills.decorator import Effects, skill
-from coterie.skills.errors import Cancelled, Fenced, NonRetryable, NotRecorded, SkillError, WaitTimedOut
+from coterie.skills.errors import (
+    CallFailed,
+    CallRefused,
+    Cancelled,
+    DeterminismError,
+    Fenced,
+    InDoubt,
+    LockHeld,
+    LockLost,
+    NonRetryable,
+    NotDone,
+    NotRecorded,
+    SkillError,
+    TaskFailed,
+    VersionMismatch,
+    WaitTimedOut,
+)
+from coterie.skills.models import BadAnswer, LlmAnswer, LlmUsage, ToolCall
 
 __all__ = [
+    "BadAnswer",
+    "CallFailed",
+    "CallRefused",
     "Cancelled",
+    "Child",
+    "Decision",
+    "DeterminismError",
+    "Effect",
     "Effects",
     "Fenced",
+    "InDoubt",
+    "LlmAnswer",
+    "LlmUsage",
+    "LockHeld",
+    "LockLost",
     "NonRetryable",
+    "NotDone",
     "NotRecorded",
     "SkillContext",
     "SkillError",
     "SyncSkillContext",
+    "TaskFailed",
+    "ToolCall",
+    "VersionMismatch",
     "WaitTimedOut",
     "skill",
 ]

@@ -1,7 +1,7 @@
 """The child process: takes one run at a time from the node, runs the skill, sends the outcome.
 
-Frames from the node: `run` (see runframe), `cancel`, `reply` (to a step, checkpoint or wait).
-Frames to the node: `step`, `checkpoint`, `wait`, `progress`, `log`, and `done` (body: the result).
+Frames from the node: `run` (see runframe), `cancel`, `reply` (to a step, checkpoint, wait or call).
+Frames to the node: `step`, `checkpoint`, `wait`, `call`, `progress`, `log`, and `done` (body: the result).
 End of stream means that the node is gone, or done with this child: exit.
 """
 
@@ -21,14 +21,14 @@ from concurrent.futures import Future
 from concurrent.futures.thread import ThreadPoolExecutor
 from typing import Any
 
-from coterie.skills import confine
+from coterie.skills import confine, jsonio
 from coterie.skills.context import SkillContext
-from coterie.skills.errors import Fenced, NotRecorded
+from coterie.skills.errors import CallFailed, CallRefused, Fenced, NotRecorded, SkillError
 from coterie.skills.frames import Frame, FrameDecoder, FrameSocket, Header
-from coterie.skills.lease import LeaseBoard
+from coterie.skills.lease import Place
 from coterie.skills.limits import Limits
 from coterie.skills.output import Budget, capture
-from coterie.skills.registry import LoadError, Skill
+from coterie.skills.registry import LoadError, Skill, load_one
 from coterie.skills.runframe import RUN_BODY_BYTES_MAX, RUN_HEADER_BYTES_MAX, unpack_run
 from coterie.skills.runner import Outcome, failure, run_skill
 
@@ -51,14 +51,12 @@ class Child:
         sock: socket.socket,
         limits: Limits,
         find_skill: FindSkill,
-        board: LeaseBoard,
-        slot: int,
+        place: Place,
     ) -> None:
         self._loop = loop
         self._limits = limits
         self._find_skill = find_skill
-        self._board = board
-        self._slot = slot
+        self._place = place
         self._budget = Budget(limits.log_bytes_max)
         self._log = capture(self._send_log, self._budget)
         self._threads = ThreadPoolExecutor(THREADS_MAX, THREAD_NAME)
@@ -88,6 +86,12 @@ class Child:
         reply = await self._request(header, b"")
         return None if reply.header.get("timed_out") else reply.body
 
+    async def call(self, name: str, args: Any) -> Any:
+        """See Link."""
+        body = jsonio.encode(args, f"the arguments of {name}", self._limits.step_bytes_max)
+        reply = await self._request({"op": "call", "name": name}, body)
+        return jsonio.decode(reply.body)
+
     def report_progress(self, percent: float, message: str) -> None:
         """See Link. The first report goes out at once, later ones at most every PROGRESS_INTERVAL_S."""
         self._progress = (percent, message)
@@ -114,16 +118,13 @@ class Child:
                 self._run_task.cancel()
 
     def _on_reply(self, frame: Frame) -> None:
-        header = frame.header
-        waiting = self._waiting.pop(header["id"], None)
+        waiting = self._waiting.pop(frame.header["id"], None)
         if waiting is None or waiting.done():
             return
-        if header.get("error") is None:
+        if frame.header.get("error") is None:
             waiting.set_result(frame)
-        elif header["error"] == "FENCED":
-            waiting.set_exception(Fenced(header["message"]))
         else:
-            waiting.set_exception(NotRecorded(header["message"]))
+            waiting.set_exception(_error_of(frame.header))
 
     async def _request(self, header: Header, body: bytes) -> Frame:
         self._requests += 1
@@ -142,9 +143,9 @@ class Child:
 
     async def _run_and_report(self, frame: Frame) -> None:
         # Marked before the lease is read: see LeaseBoard.
-        self._board.mark(self._slot, True)
+        self._place.mark(True)
         self._budget.reset()
-        if self._board.expired:
+        if self._place.expired:
             outcome = Outcome("lease_lost", code="LEASE_LOST", message="the node's lease had run out")
         else:
             outcome = await self._run_in_context(frame)
@@ -154,7 +155,7 @@ class Child:
             limit = self._limits.log_bytes_max
             self._send_log("warning", f"output beyond {limit} bytes of this run was dropped")
         if reuse:
-            self._board.mark(self._slot, False)
+            self._place.mark(False)
         self._waiting.clear()
         self._context = None
         done = {
@@ -170,7 +171,8 @@ class Child:
 
     async def _run_in_context(self, frame: Frame) -> Outcome:
         try:
-            skill = self._find_skill(frame.header["skill"])
+            source = frame.header.get("source")
+            skill = self._find_skill(frame.header["skill"]) if source is None else load_one(source)
         except LoadError as error:
             return Outcome("failed", code="SKILL_LOAD_FAILED", message=str(error), reuse=False)
         if skill is None:
@@ -180,6 +182,7 @@ class Child:
             self._context = SkillContext(facts, self, self._log)
         except ValueError as error:
             return failure(error, self._limits)
+        self._context.effects = skill.effects  # type: ignore[assignment]
         self._in_async_handler = inspect.iscoroutinefunction(skill.handler)
         try:
             return await run_skill(skill, self._context, payload, self._limits)
@@ -233,15 +236,14 @@ def child_main(
     sock: socket.socket,
     limits: Limits,
     find_skill: FindSkill,
-    board: LeaseBoard,
-    slot: int,
+    place: Place,
 ) -> None:
     """Serve runs until the stream ends; the process then exits. Called in a freshly forked process."""
     # A segmentation fault leaves a traceback in the output, which the node keeps.
     faulthandler.enable(file=2)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    Child(loop, sock, limits, find_skill, board, slot)
+    Child(loop, sock, limits, find_skill, place)
     try:
         loop.run_forever()
     except BaseException:
@@ -265,6 +267,19 @@ def _has_foreign_threads() -> bool:
     return any(
         thread is not main and not thread.name.startswith(THREAD_NAME) for thread in threading.enumerate()
     )
+
+
+def _error_of(header: Header) -> SkillError:
+    """What the node's refusal of a request raises in the skill."""
+    message = header["message"]
+    match header["error"]:
+        case "FENCED":
+            return Fenced(message)
+        case "FAILED":
+            return CallFailed(message, code=header["code"])
+        case "REFUSED":
+            return CallRefused(message, code=header["code"])
+    return NotRecorded(message)
 
 
 def _leave(error: Exception | None) -> None:

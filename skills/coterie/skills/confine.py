@@ -41,13 +41,13 @@ def renounce_privileges() -> None:
 
 def limit_resources(limits: Limits) -> None:
     """Apply the resource limits and the niceness to this process, for good."""
-    _set_limit(resource.RLIMIT_CORE, 0)
+    set_limit(resource.RLIMIT_CORE, 0)
     if limits.memory_bytes_max is not None:
-        _set_limit(resource.RLIMIT_AS, limits.memory_bytes_max)
+        set_limit(resource.RLIMIT_AS, limits.memory_bytes_max)
     if limits.open_files_max is not None:
-        _set_limit(resource.RLIMIT_NOFILE, limits.open_files_max)
+        set_limit(resource.RLIMIT_NOFILE, limits.open_files_max)
     if limits.processes_max is not None:
-        _set_limit(resource.RLIMIT_NPROC, limits.processes_max)
+        set_limit(resource.RLIMIT_NPROC, limits.processes_max)
     if limits.nice:
         os.nice(limits.nice)
     _prefer_as_oom_victim()
@@ -114,7 +114,7 @@ def _children_by_scan(parent: int) -> list[int]:
     return found
 
 
-def _set_limit(which: int, value: int) -> None:
+def set_limit(which: int, value: int) -> None:
     _, hard = resource.getrlimit(which)
     if hard != resource.RLIM_INFINITY:
         value = min(value, hard)

@@ -7,13 +7,17 @@ import inspect
 import logging
 import math
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from coterie.skills import jsonio
+from coterie.skills.children import WINDOW, Child, Children, OnError
+from coterie.skills.coordination import Coordination, SyncCoordination
+from coterie.skills.decisions import Decision, Decisions
 from coterie.skills.errors import Cancelled, NonRetryable, WaitTimedOut
+from coterie.skills.link import Link, RunFacts
+from coterie.skills.models import LlmAnswer, Models
 
 STEP_NAME_CHARS_MAX = 128
 STEPS_MAX = 10_000
@@ -22,40 +26,7 @@ WAIT_S_MAX = 366 * 24 * 3_600
 _SIGNAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 
 
-class Link(Protocol):
-    """The way to the node, as the context needs it."""
-
-    async def record_step(self, key: str, result: bytes) -> None:
-        """Return when the result is committed. Raises Fenced or NotRecorded."""
-
-    async def save_checkpoint(self, state: bytes) -> None:
-        """Return when the state is committed. Raises Fenced or NotRecorded."""
-
-    def report_progress(self, percent: float, message: str) -> None:
-        """Pass on the newest progress; earlier ones may be dropped."""
-
-    async def wait(self, reason: str, name: str, seen: int, timeout_ms: int) -> bytes | None:
-        """What came under that name after `seen` others; None: the wait ran out. Where nothing has come yet,
-        the run ends here, and a later attempt comes to this call again. Raises Fenced or NotRecorded."""
-
-    async def call_in_thread(self, function: Callable[[], Any]) -> Any:
-        """Run a blocking function beside the loop."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunFacts:
-    """What the node said about this run."""
-
-    task_id: str
-    attempt: int
-    node_id: str
-    steps: Mapping[str, bytes] = field(default_factory=dict)
-    checkpoint: bytes | None = None
-    step_bytes_max: int = 1024 * 1024
-    checkpoint_bytes_max: int = 1024 * 1024
-
-
-class SkillContext:
+class SkillContext(Children, Coordination, Decisions, Models):
     """One run of one task, as its skill sees it. Made by the child process, valid until the run ends."""
 
     def __init__(self, facts: RunFacts, link: Link, log: logging.Logger) -> None:
@@ -72,6 +43,8 @@ class SkillContext:
         self._uses: dict[str, int] = {}
         self._waits: dict[str, int] = {}
         self._steps_used = 0
+        self._asked = 0  # approvals
+        self._begin_children()
 
     @property
     def cancelled(self) -> bool:
@@ -167,11 +140,14 @@ class SkillContext:
         if isinstance(result, Awaitable):
             result = await result
         data = jsonio.encode(result, f"the result of step {key!r}", self._facts.step_bytes_max)
-        await self._link.record_step(key, data)
+        await self._record(key, data)
         return jsonio.decode(data)
 
+    async def _record(self, key: str, data: bytes) -> None:
+        await self._link.record_step(key, data)
 
-class SyncSkillContext:
+
+class SyncSkillContext(SyncCoordination):
     """The same for a skill that is a plain function: it runs in a thread, and these calls block it.
 
     Once the task is cancelled each call raises Cancelled.
@@ -197,6 +173,21 @@ class SyncSkillContext:
         """As SkillContext.step; a plain `fn` runs in another thread."""
         return self._wait(self._context.step(name, fn, *args, **kwargs))
 
+    def effect(self, name: str, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """As SkillContext.effect; a plain `fn` runs in another thread."""
+        return self._wait(self._context.effect(name, fn, *args, **kwargs))
+
+    def approve(
+        self, question: str, call: Any = None, approvers: int = 1, timeout: float | None = None
+    ) -> Decision:
+        """As SkillContext.approve."""
+        decision: Decision = self._wait(self._context.approve(question, call, approvers, timeout))
+        return decision
+
+    def emit(self, event: str, data: Any = None) -> None:
+        """As SkillContext.emit."""
+        self._wait(self._context.emit(event, data))
+
     def checkpoint(self, state: Any) -> None:
         """As SkillContext.checkpoint."""
         self._wait(self._context.checkpoint(state))
@@ -216,6 +207,20 @@ class SyncSkillContext:
     def sleep(self, seconds: float) -> None:
         """As SkillContext.sleep."""
         self._wait(self._context.sleep(seconds))
+
+    def task(self, type: str, payload: Any = None, *, name: str = "", **options: Any) -> Child:
+        """As SkillContext.task; gather it, also alone."""
+        return self._context.task(type, payload, name=name, **options)
+
+    def gather(self, *children: Child, on_error: OnError = "fail", window: int = WINDOW) -> list[Any]:
+        """As SkillContext.gather."""
+        results: list[Any] = self._wait(self._context.gather(*children, on_error=on_error, window=window))
+        return results
+
+    def llm(self, messages: str | Sequence[Mapping[str, Any]], **options: Any) -> LlmAnswer:
+        """As SkillContext.llm."""
+        answer: LlmAnswer = self._wait(self._context.llm(messages, **options))
+        return answer
 
     def _wait(self, work: Coroutine[Any, Any, Any]) -> Any:
         if self._context.cancelled:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 import mmap
 import time
+from dataclasses import dataclass
+from typing import Protocol
 
 
 class LeaseBoard:
@@ -19,7 +21,8 @@ class LeaseBoard:
     def __init__(self, slots: int) -> None:
         self._memory = mmap.mmap(-1, self._MARKS_AT + slots)
         # A cast view stores the eight bytes at once; a reader never sees half of a deadline.
-        self._deadline = memoryview(self._memory)[: self._MARKS_AT].cast("d")
+        with memoryview(self._memory) as view, view[: self._MARKS_AT] as first:
+            self._deadline = first.cast("d")
         self._deadline[0] = math.inf
 
     @property
@@ -43,3 +46,48 @@ class LeaseBoard:
     def is_busy(self, slot: int) -> bool:
         """Whether the child in `slot` runs a skill."""
         return bool(self._memory[self._MARKS_AT + slot])
+
+    def leave(self) -> None:
+        """Unmap the memory in this process, for good: a confined child must not be able to write to it."""
+        self._deadline.release()
+        self._memory.close()
+
+
+class Place(Protocol):
+    """Where a child says whether it runs a skill, and sees whether it may."""
+
+    @property
+    def expired(self) -> bool:
+        """The lease has run out."""
+
+    def mark(self, busy: bool) -> None:
+        """Say whether a skill runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One child's place on the board."""
+
+    board: LeaseBoard
+    number: int
+
+    @property
+    def expired(self) -> bool:
+        """See Place."""
+        return self.board.expired
+
+    def mark(self, busy: bool) -> None:
+        """See Place."""
+        self.board.mark(self.number, busy)
+
+
+class NoSlot:
+    """The place of a confined child: the zygote counts it as running all its life."""
+
+    expired = False
+
+    def mark(self, busy: bool) -> None:
+        """Nobody has to be told."""
+
+
+NO_SLOT = NoSlot()

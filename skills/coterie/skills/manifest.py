@@ -56,7 +56,7 @@ def read_manifest(path: Path) -> Manifest:
 
 def parse_manifest(text: str, folder_name: str) -> Manifest:
     """Check the text of a SKILL.md found in a folder of that name. Raises ManifestError."""
-    fields, body = _split(text)
+    fields, body = split_front_matter(text)
     warnings: list[str] = []
     description = _text_field(fields, "description")
     if not description:
@@ -68,7 +68,7 @@ def parse_manifest(text: str, folder_name: str) -> Manifest:
     metadata = fields.get("metadata") or {}
     if not isinstance(metadata, Mapping):
         raise ManifestError(f"metadata: {metadata!r} is not a map; write keys under it")
-    ours = _our_metadata(metadata)
+    ours = our_metadata(metadata)
     return Manifest(
         name=_name(fields, folder_name, warnings),
         description=description,
@@ -114,7 +114,8 @@ def check_name(name: str) -> str | None:
     return None
 
 
-def _split(text: str) -> tuple[Mapping[str, Any], str]:
+def split_front_matter(text: str) -> tuple[Mapping[str, Any], str]:
+    """The fields between the --- lines, and the body. Raises ManifestError."""
     lines = text.splitlines(keepends=True)
     if not lines or lines[0].strip() != "---":
         raise ManifestError("no front matter; the first line must be ---")
@@ -165,7 +166,8 @@ def _name(fields: Mapping[str, Any], folder_name: str, warnings: list[str]) -> s
     return name
 
 
-def _our_metadata(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
+def our_metadata(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`metadata.coterie`, a map or the JSON text of one. Raises ManifestError."""
     ours = metadata.get("coterie") or {}
     if isinstance(ours, str):
         try:

@@ -9,9 +9,10 @@ import sys
 import types
 import typing
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from coterie.skills.decorator import Handler, SkillMark, mark_of
 from coterie.skills.manifest import (
@@ -112,6 +113,27 @@ def load(source: Source) -> list[Skill]:
             model=_input_model(handler),
         )
     ]
+
+
+def load_one(fields: Mapping[str, Any]) -> Skill:
+    """Import the handler of a skill whose description the node has read already: `folder` and `handler`, with
+    the manifest's name, version, timeout_ms and effects. Raises LoadError."""
+    folder = Path(fields["folder"])
+    manifest = Manifest(
+        name=fields["name"],
+        description=fields["name"],
+        version=fields["version"],
+        handler=fields["handler"],
+        timeout_ms=fields["timeout_ms"],
+        effects=fields["effects"],
+    )
+    try:
+        source = _source(folder.parent, folder, manifest)
+    except ManifestError as error:
+        raise LoadError(str(error)) from error
+    if source is None:
+        raise LoadError("the skill has no handler: it is instructions only")
+    return load(source)[0]
 
 
 def _sources_in(place: Path, problems: list[Problem]) -> Iterator[Source]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from coterie.skills.context import RunFacts
 from coterie.skills.frames import Frame, Header
 from coterie.skills.limits import Limits
+from coterie.skills.link import RunFacts
 
 RUN_HEADER_BYTES_MAX = 16 * 1024 * 1024
 RUN_BODY_BYTES_MAX = 1024 * 1024 * 1024

@@ -4,14 +4,17 @@ It holds no socket of the cluster and no thread. It kills: children the node ask
 children when the lease has run out (also when the node is stopped and says nothing), and everything when the
 node dies.
 
-Frames from the node: `hello` (first), `spawn` (with two descriptors: the child's socket and its output pipe),
-`kill`, `lease`. Frames to the node: `ready`, `spawned`, `unspawned`, `exited`.
+Frames from the node: `hello` (first), `spawn`, `kill`, `lease`. With `spawn` come the descriptors of the
+child's socket and of its output pipe; for a confined child also `box`, and if that has a network, a third
+descriptor through which its door is handed out. Frames to the node: `ready`, `spawned`, `unspawned`,
+`exited`.
 End of stream means that the node is gone.
 """
 
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import math
 import os
@@ -26,10 +29,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from coterie.skills import confine
+from coterie.skills import confine, sandbox
 from coterie.skills.child import child_main
 from coterie.skills.frames import RECEIVE_BYTES, Frame, FrameDecoder, Header, encode_frame
-from coterie.skills.lease import LeaseBoard
+from coterie.skills.lease import NO_SLOT, LeaseBoard, Place, Slot
 from coterie.skills.limits import Limits
 from coterie.skills.preload import Catalogue
 
@@ -116,6 +119,8 @@ class Zygote:
         header = frames[0].header
         self._limits = Limits(**header["limits"])
         self._catalogue.fill([Path(place) for place in header["skill_dirs"]], self._limits.load_timeout_ms)
+        _import_ahead(header["preload"])
+        layers = sandbox.probe() if header["probe"] else []
         # What was loaded stays for ever; keep the collector from touching (and copying) its pages.
         gc.collect()
         gc.freeze()
@@ -127,6 +132,7 @@ class Zygote:
                 "op": "ready",
                 "skills": [skill.described() for skill in self._catalogue.entries()],
                 "problems": [asdict(problem) for problem in self._catalogue.problems],
+                "layers": [asdict(layer) for layer in layers],
             }
         )
         return True
@@ -150,7 +156,7 @@ class Zygote:
     def _on_frame(self, header: Header) -> None:
         match header["op"]:
             case "spawn":
-                self._spawn(header["child"], self._fds.popleft(), self._fds.popleft())
+                self._spawn(header["child"], header.get("box"))
             case "kill":
                 child = next((c for c in self._children.values() if c.number == header["child"]), None)
                 if child is not None:
@@ -161,10 +167,12 @@ class Zygote:
                 self._board.deadline = until
                 self._lease_enforced = False
 
-    def _spawn(self, number: int, sock_fd: int, output_fd: int) -> None:
+    def _spawn(self, number: int, box: Header | None) -> None:
         began = time.monotonic_ns()
+        fds = [self._fds.popleft() for _ in range(3 if box is not None and box["network"] else 2)]
         slot = self._free_slots.pop()
-        self._board.mark(slot, False)
+        # A confined child does not see the board: it counts as running from its first moment to its last.
+        self._board.mark(slot, box is not None)
         parent = os.getpid()
         try:
             pid = os.fork()
@@ -174,15 +182,17 @@ class Zygote:
             return
         finally:
             if os.getpid() == parent:
-                os.close(sock_fd)
-                os.close(output_fd)
+                for fd in fds:
+                    os.close(fd)
         if pid == 0:
-            self._become_child(parent, slot, sock_fd, output_fd)
+            self._become_child(parent, slot, fds, box)
         self._children[pid] = ForkedChild(number, pid, slot)
+        if box is not None:
+            self._lease_enforced = False
         fork_us = (time.monotonic_ns() - began) // 1_000
         self._send({"op": "spawned", "child": number, "pid": pid, "fork_us": fork_us})
 
-    def _become_child(self, parent: int, slot: int, sock_fd: int, output_fd: int) -> None:
+    def _become_child(self, parent: int, slot: int, fds: list[int], box: Header | None) -> None:
         """In the forked process. Never returns."""
         try:
             os.setsid()
@@ -196,9 +206,15 @@ class Zygote:
             os.close(self._wake_in)
             for fd in self._fds:
                 os.close(fd)
+            sock_fd, output_fd = fds[:2]
             confine.take_over_stdio(output_fd)
             confine.limit_resources(self._limits)
-            child_main(socket.socket(fileno=sock_fd), self._limits, self._catalogue.find, self._board, slot)
+            place: Place = Slot(self._board, slot)
+            if box is not None:
+                self._board.leave()
+                place = NO_SLOT
+                _wall_in(box, sock_fd, fds[2:], parent)
+            child_main(socket.socket(fileno=sock_fd), self._limits, self._catalogue.find, place)
         except BaseException:
             traceback.print_exc()
         finally:
@@ -271,6 +287,24 @@ class Zygote:
                 self._leaving = True
                 return
             del self._unsent[:sent]
+
+
+def _import_ahead(modules: list[str]) -> None:
+    """What confined skills are likely to import: read once here, it costs their processes nothing."""
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            continue
+
+
+def _wall_in(fields: Header, sock_fd: int, gate_fds: list[int], parent: int) -> None:
+    """Put up the walls, and hand the door to the node, if there is one."""
+    door = sandbox.enter(sandbox.from_header(fields), frozenset({sock_fd, *gate_fds}), parent)
+    if door is not None:
+        with socket.socket(fileno=gate_fds[0]) as gate:
+            socket.send_fds(gate, [b"door"], [door.fileno()])
+        door.close()
 
 
 def _kill(child: ForkedChild, reason: str) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from coterie.core.ports import Committed
+from coterie.raft.pace import WINDOW_S
 from tests.sim.raft.checks import Violation
 from tests.sim.raft.timeline import MILLISECOND, SECOND
 from tests.sim.raft.world import World
@@ -49,10 +50,12 @@ class Cuts:
         network = self.world.network
         return not ({(a, b), (b, a)} & network.deaf or frozenset((a, b)) in network.blocked)
 
-    def expect_progress(self) -> None:
+    def expect_progress(self, disks_were_slow: bool) -> None:
         self._expect_commits()
-        # Hand-overs that were asked for before, and whoever is to hear of the leader.
-        self.world.run_until(self.world.now_us + SECOND)
+        # Hand-overs that were asked for before, or for the sake of a disk that was slow, and whoever is to
+        # hear of the leader.
+        settle_s = WINDOW_S + 1 if disks_were_slow else 1
+        self.world.run_until(self.world.now_us + int(settle_s * SECOND))
         self._expect_commits()
         self._expect_steadiness(self.world.leader())
 
@@ -73,6 +76,7 @@ class Cuts:
         world = self.world
         term = max(node.member.term for node in world.nodes.values())  # whoever is cut off may be ahead
         near = [n for n in world.ids if n == leader or self._hears_both_ways(n, leader)]
+        self._expect_equal(near, leader)
         asked = [world.propose(node_id, self._body(), STEADY_S) for node_id in near]
         for node_id in world.ids:
             world.propose(node_id, self._body(), 1.0)  # of the others any honest answer will do
@@ -85,6 +89,19 @@ class Cuts:
             raise Violation(
                 f"under cuts that do not change, under {leader} the highest term {term} grew by {grown}"
             )
+
+    def _expect_equal(self, near: list[str], leader: str) -> None:
+        """A disk that was full until a moment ago takes a snapshot later: what is proposed before that was
+        taken in by the leader, and is not seen here when the snapshot covers it."""
+        world = self.world
+
+        def equal() -> bool:
+            applied = {world.nodes[node_id].member.applied_index for node_id in near}
+            return applied == {world.nodes[leader].member.commit_index}
+
+        world.run_until(world.now_us + LEADER_S * SECOND, stop=equal)
+        if not equal():
+            raise Violation(f"{near} hear {leader} and are heard, and did not catch up in {LEADER_S} s")
 
     def heal(self) -> None:
         network = self.world.network

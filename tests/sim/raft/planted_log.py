@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 from coterie.raft import messages as m
-from coterie.raft.jobs import nothing
 from coterie.raft.journal import NAME as JOURNAL_NAME
 from coterie.raft.journal import Journal
 from coterie.raft.member import Member
@@ -20,26 +19,60 @@ def _hasty_sender() -> type[Member]:
     class SyncObj(Member):
         """Does not wait for the disk before it answers."""
 
-        def take_frames(self) -> list[tuple[str, bytes]]:
-            blocked, self._blocked = self._blocked, 0
-            try:
-                return super().take_frames()
-            finally:
-                self._blocked = blocked
+        def _take_messages(self) -> dict[str, list[m.Message]]:
+            return self._outbox.take(1, 0, ())
 
     return SyncObj
 
 
-def _no_fsync() -> type[Member]:
+def _early_promise() -> type[Member]:
     class SyncObj(Member):
-        """Writes its log, and trusts the operating system with it."""
+        """Answers early to entries that its disk does not have yet."""
 
-        def _write_log(self) -> None:
-            if self._log.is_dirty:
-                block = self._log.take_block()
-                self._job("write log", lambda: self._log._file.append(block), nothing, blocking=True)
+        def _answer(self, node: Node, message: m.Append, *, matched: bool, next_index: int) -> None:
+            super()._answer(node, message, matched=matched, next_index=next_index)
+            if self._is_writing and matched and message.sequence:
+                reply = m.AppendReply(
+                    self.term, message.sequence, message.sent_at_us, matched, next_index, 0, 0, early=True
+                )
+                self._post(node, reply)
+
+        def _on_append_reply(self, node: Node, message: m.AppendReply) -> None:
+            super()._on_append_reply(node, replace(message, early=False))
 
     return SyncObj
+
+
+def _own_copy_at_once() -> type[Member]:
+    class SyncObj(Member):
+        """Counts its own copy of an entry while its disk still writes it."""
+
+        def _count_majority(self) -> None:
+            self._log.durable_index = self._log.last_index
+            super()._count_majority()
+
+    return SyncObj
+
+
+def _cut_while_writing() -> type[Member]:
+    class SyncObj(Member):
+        """Replaces the journal's file while there is something that was never in it."""
+
+        @property
+        def _is_settled_on_disk(self) -> bool:
+            return True
+
+    return SyncObj
+
+
+def _block_written_behind_a_cut(journal: Journal) -> None:
+    """Believes that what was given to the disk is still what the log holds."""
+    journal.durable_index = journal.last_index
+
+
+def _append_unsynced(journal: Journal, block: bytes) -> None:
+    """Trusts the operating system with it."""
+    journal._file.append(block)
 
 
 def _ack_without_term() -> type[Member]:
@@ -144,12 +177,19 @@ PLANTS: dict[str, Plant] = {
     "compaction-in-place": Plant(
         patches=(("coterie.raft.journal:Journal", "_replace_file", _rewrite_in_place),)
     ),
-    "lazy-fsync": Plant(_no_fsync()),
+    "cut-while-writing": Plant(_cut_while_writing()),
+    "early-promise": Plant(_early_promise()),
+    "lazy-fsync": Plant(patches=(("coterie.raft.journal:Journal", "write", _append_unsynced),)),
     "no-checksum": Plant(
         patches=(("coterie.raft.journal_format", "_crc", _no_checksum),),
         found_by="test_journal.py::test_a_flipped_bit_before_the_last_block_is_refused_with_file_and_place",
     ),
     "no-directory-sync": Plant(patches=(("tests.sim.raft.disk:SimDisk", "sync_dir", _forget_to_sync_dir),)),
     "optimistic-stream": Plant(_optimist()),
+    "own-copy-at-once": Plant(_own_copy_at_once()),
+    "stale-durability": Plant(
+        patches=(("coterie.raft.journal:Journal", "block_written", _block_written_behind_a_cut),),
+        found_by="test_writing.py::test_what_was_cut_while_it_was_written_is_not_durable",
+    ),
     "truncate-matching": Plant(_truncate_matching()),
 }

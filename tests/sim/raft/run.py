@@ -60,7 +60,7 @@ def simulate(
             operator.finish()
         elif world.rng.random() < CUTS_SHARE:
             nemesis.struck["cut_for_good"] += 1
-            _live_with_cuts(world, clients)
+            _live_with_cuts(world, clients, nemesis.struck["slow_disk"] > 0)
         _expect_progress(world, clients)
         world.book.close()
     except Violation as broken:
@@ -87,10 +87,10 @@ def _work(world: World, nemesis: Nemesis, clients: Clients) -> None:
             next_fault = world.now_us + rng.randint(0, 2 * fault_every_ms) * MILLISECOND
 
 
-def _live_with_cuts(world: World, clients: Clients) -> None:
+def _live_with_cuts(world: World, clients: Clients, disks_were_slow: bool) -> None:
     cuts = Cuts(world, clients.body)
     cuts.make()
-    cuts.expect_progress()
+    cuts.expect_progress(disks_were_slow)
     cuts.heal()
 
 

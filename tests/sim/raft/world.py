@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 from collections.abc import Callable
 from typing import Any
@@ -196,6 +197,7 @@ class World(Links):
             return
         node.step_due_us = None
         if member.is_blocked:
+            self._arm(node)
             return
         self.steps += 1
         self._count_step(node)
@@ -239,9 +241,26 @@ class World(Links):
                 20,
                 lambda: self._to(node, lambda: self._cut(node, index)) if node.member is process else None,
             )
-        if not member.is_blocked:
-            wake = member.next_step_at()
+        self._arm(node)
+
+    def _arm(self, node: SimNode) -> None:
+        wake = node.member.next_step_at()
+        if not node.member.is_blocked:
             self._kick(node, max(1, node.clock.delay_us(wake)) if wake > 0 else None)
+        elif wake < math.inf:
+            process = node.member
+            self.later(
+                max(1, node.clock.delay_us(wake)),
+                lambda: self._to(node, lambda: self._fire(node)) if node.member is process else None,
+            )
+
+    def _fire(self, node: SimNode) -> None:
+        """A blocked member answers those whose time is over, and goes on when its write takes long."""
+        if node.member.is_blocked:
+            node.member.expire()
+            self._arm(node)
+        else:
+            self._kick(node)
 
     def _look_at_leader(self, node: SimNode) -> None:
         member, term = node.member, node.member.term

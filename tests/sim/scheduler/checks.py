@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Sequence
 
+from coterie.core.breakers import BreakerState
 from coterie.core.commands import (
     Accepted,
     AssignTask,
@@ -40,6 +41,7 @@ class Checks:
         self._ends: dict[TaskId, TaskState] = {}
         self._attempts: dict[TaskId, int] = {}
         self._starts: dict[tuple[str, ...], deque[int]] = defaultdict(lambda: deque(maxlen=STARTS_KEPT))
+        self._probes: dict[tuple[str, int], dict[tuple[TaskId, int], int]] = defaultdict(dict)
         self.assignments = self.waits_longest_ms = 0
         self.submitted: set[TaskId] = set()
 
@@ -77,6 +79,7 @@ class Checks:
             counter = counter_of(limit, task)
             if counter is not None:
                 self._within(limit, counter, held)
+        self._through_breakers(task, held)
         waited = task.assigned_at_ms - max(task.created_at_ms, task.not_before_ms)
         self.waits_longest_ms = max(self.waits_longest_ms, waited)
 
@@ -90,6 +93,20 @@ class Checks:
         starts.append(now)
         for count, start in enumerate(reversed(starts), 1):
             require(count <= allowed(limit, now - start), f"{count} starts in {now - start} ms under {limit}")
+
+    def _through_breakers(self, task: Task, held: Sequence[Task]) -> None:
+        """Nothing passes an open breaker, and no more than its probes a half-open one."""
+        now, policy = self._state.meta.clock_ms, self._state.meta.policy
+        lease_ms = max(policy.breaker_recovery_ms, 1_000)
+        for key in (f"node:{task.node_id}", f"skill:{task.type}", f"skill:{task.type}@{task.node_id}"):
+            breaker = self._state.breakers.get(key)
+            if breaker is None or breaker.state is not BreakerState.OPEN:
+                continue
+            require(now >= breaker.until_ms, f"{task.task_id} passed {key}, which is open")
+            probes = self._probes[key, breaker.number]
+            probes[task.task_id, task.attempt] = now + lease_ms
+            live = [other for other in held if probes.get((other.task_id, other.attempt), 0) > now]
+            require(len(live) <= policy.breaker_probes, f"{len(live)} probes of {key} at once")
 
     # --- the order of a plan
 

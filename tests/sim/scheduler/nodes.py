@@ -46,6 +46,7 @@ class SimNode:
         self.cut = False  # it hears and says nothing, and goes on working
         self.running: dict[TaskId, Execution] = {}
         self._looking = False
+        self.deadly: tuple[str, ...] = ()  # skills whose processes mostly die here, until it is calm
         world.bells.append(self.ring)
         self._beat()
 
@@ -58,6 +59,7 @@ class SimNode:
         register = RegisterNode(self.node_id, "host:1", self.incarnation, self.capacity, skills=refs)
         self.world.propose([register])
         self.world.beats[self.node_id] = self.world.now
+        self.world.in_a_row[self.node_id] = 0
 
     def kill(self) -> None:
         if self.up:
@@ -81,7 +83,7 @@ class SimNode:
 
     def _beat(self) -> None:
         if self.up and not self.cut:
-            self.world.beats[self.node_id] = self.world.now
+            self.world.heard(self.node_id)
         self.world.later(BEAT_MS, self._beat)
 
     # --- the worker
@@ -181,6 +183,9 @@ class SimNode:
 
     def _ending(self, task: Task) -> Command:
         dice, draw = self.world.dice, self.world.dice.random()
+        if not self.world.calm and task.type in self.deadly and draw < 0.8:
+            error = TaskError("SKILL_CRASHED", "died")
+            return FailAttempt(task.task_id, task.attempt, error, dice.getrandbits(32))
         if self.world.calm or draw < 0.7:
             return FinishTask(task.task_id, task.attempt, NO_DATA)
         if draw < 0.9:

@@ -6,10 +6,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from coterie.core import control_rules, fairness, lifecycle, limits, machine, retry_rules, task_rules
+from coterie.core import (
+    breaker_rules,
+    breakers,
+    control_rules,
+    fairness,
+    lifecycle,
+    limits,
+    machine,
+    retry_rules,
+    task_rules,
+)
 from coterie.core import draft as drafts
 from coterie.core.indexes import TaskIndexes
 from coterie.core.limits import Gauges
+from coterie.core.routing import pool
 from coterie.core.transitions import HELD
 from coterie.core.workqueue import WorkQueue
 from tests.sim.scheduler.run import Report, simulate
@@ -80,6 +91,15 @@ PLANTED: dict[str, Callable[[], list[Patch]]] = {
         (TaskIndexes, "_let_go", _forgets_releases(TaskIndexes._let_go))
     ],
     "capacity is not counted": lambda: [(TaskIndexes, "held_by", _blind_to_capacity(TaskIndexes.held_by))],
+    "breakers let everybody pass": lambda: [
+        (task_rules, "admit_attempt", _nothing),
+        (pool, "why", lambda *_: ""),
+    ],
+    "probes are not counted": lambda: [
+        (breakers, "permits", lambda *_: 99),
+        (pool, "permits", lambda *_: 99),
+    ],
+    "breakers never recover": lambda: [(breaker_rules, "recovery_ms", lambda *_: 10**9)],
     "a lane stands where it stood": lambda: [(WorkQueue, "recheck", _nothing)],
 }
 

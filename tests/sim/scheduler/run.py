@@ -79,6 +79,10 @@ class Storm:
             ageing_ms=self.dice.choice([200, 2_000, 60_000]),
             crash_nodes_max=self.dice.choice([0, 2, 3]),
             node_losses_max=self.dice.choice([0, 3]),
+            breaker_failures=self.dice.choice([0, 2, 3]),
+            breaker_recovery_ms=self.dice.choice([200, 1_000, 3_000]),
+            breaker_probes=self.dice.randint(1, 3),
+            flap_memory_ms=self.dice.choice([0, 5_000, 60_000]),
         )
         world.commit([ConfigureCluster("c", "sim", policy)])
         self.tenants = [f"tenant{number}" for number in range(self.dice.randint(1, 3))]
@@ -110,7 +114,9 @@ class Storm:
 
     def _node(self, number: int) -> SimNode:
         skills = TYPES if number == 0 or self.dice.random() < 0.7 else TYPES[:1]
-        return SimNode(self.world, f"n{number}", self.dice.randint(1, 4), skills)
+        node = SimNode(self.world, f"n{number}", self.dice.randint(1, 4), skills)
+        node.deadly = tuple(skill for skill in TYPES if self.dice.random() < 0.15)
+        return node
 
     def _limit(self, number: int) -> Limit:
         dice = self.dice

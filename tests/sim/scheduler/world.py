@@ -35,6 +35,7 @@ class World:
         self.calm = False  # the load is over: nothing fails any more
         self.bells: list[Callable[[], None]] = []  # rung after each entry
         self.beats: dict[NodeId, int] = {}  # when each node last reported
+        self.in_a_row: dict[NodeId, int] = {}  # reports without a gap, to this coordinator
         self._happenings: list[tuple[int, int, Callable[[], None]]] = []
         self._serial = self._index = self._stamp = 0
         self._skew = 0
@@ -97,6 +98,13 @@ class World:
         self._leads_from = self.now + self.dice.randint(100, 800)
         self._skew = self.dice.randint(-1_500, 1_500)
         self.beats = dict.fromkeys(self.beats, self._leads_from)
+        self.in_a_row = {}
+
+    def heard(self, node_id: NodeId) -> None:
+        """A load report has come."""
+        gap_ms = self.now - self.beats.get(node_id, self.now)
+        self.in_a_row[node_id] = self.in_a_row.get(node_id, 0) + 1 if gap_ms <= DOWN_AFTER_MS else 1
+        self.beats[node_id] = self.now
 
     def tick(self) -> None:
         self.wake_coordinator()
@@ -130,6 +138,5 @@ class World:
             node = self.state.nodes.get(node_id)
             if node is not None:
                 loads[node_id] = NodeLoad(node_id, node.incarnation, max(0, self.now - beat_ms))
-        fresh = {node_id: 2 for node_id, load in loads.items() if load.age_ms < DOWN_AFTER_MS}
-        view = View(self.now + self._skew, loads, fresh)
+        view = View(self.now + self._skew, loads, self.in_a_row)
         return replace(view, dice=self.dice.getrandbits(32), leader=min(loads, default=NodeId("")))

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from coterie.core.breakers import keys_of
 from coterie.core.holdings import lacking
 from coterie.core.nouns import Constraints, Node, NodeStatus
 from coterie.core.routing.pool import Candidate, Placeable, Pool
+from coterie.core.skillbook import PIN
 
 GPU_LABEL = "gpu"
 
@@ -38,6 +40,8 @@ def _slots(type_: str, wanted: Constraints, node: Node) -> str:
 
 
 def _skill(type_: str, wanted: Constraints, node: Node) -> str:
+    if wanted.skill_version.startswith(PIN):
+        return "" if node.confines else f"has no sandbox for the published skill {type_}"
     versions = [skill.version for skill in node.skills if skill.name == type_]
     if not versions:
         return f"lacks skill {type_}"
@@ -139,11 +143,8 @@ MOVING: tuple[tuple[str, Moving], ...] = (
 
 
 def _breaker(task: Placeable, candidate: Candidate, pool: Pool) -> str:
-    node_id = candidate.node.node_id
-    for target in (f"node:{node_id}", f"skill:{task.type}@{node_id}", f"skill:{task.type}"):
-        if target in pool.sight.breakers:
-            return f"breaker {target} is open: {pool.sight.breakers[target]}"
-    return ""
+    found = (pool.breakers.get(key) for key in keys_of(task.type, candidate.node.node_id))
+    return next((reason for reason in found if reason), "")
 
 
 def _capacity(task: Placeable, candidate: Candidate, pool: Pool) -> str:
@@ -176,7 +177,7 @@ def unfit(task: Placeable, candidate: Candidate, pool: Pool) -> tuple[Objection,
 
 def blocked(task: Placeable, candidate: Candidate, pool: Pool) -> Objection | None:
     """What keeps a fit node from taking the task now."""
-    if pool.sight.breakers and (reason := _breaker(task, candidate, pool)):
+    if pool.breakers and (reason := _breaker(task, candidate, pool)):
         return Objection("breaker", reason)
     if reason := _capacity(task, candidate, pool):
         return Objection("capacity", reason)

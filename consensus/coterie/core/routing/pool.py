@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from coterie.core.breakers import keys_of, open_ones, permits, why
 from coterie.core.holdings import SetAside, set_aside
 from coterie.core.nouns import Companion, Constraints, Node, NodeId, NodeStatus, Task
 from coterie.core.routing.loads import Measures, NodeLoad
@@ -25,6 +26,7 @@ class RoutingRules:
     affinity_factor: float = 1.1
     spread_factor: float = 1.5
     zone_factor: float = 1.5
+    node_factor: float = 4.0  # of every node but the one that a dry run had advised
     session_factor: float = 4.0
     companion_factor: float = 3.0
     bound: float = 1.25  # of the hash strategy: no node above so many times its fair share
@@ -40,8 +42,6 @@ class Sight(Protocol):
     def loads(self) -> Mapping[NodeId, NodeLoad]: ...
     @property
     def leader(self) -> NodeId: ...
-    @property
-    def breakers(self) -> Mapping[str, str]: ...
 
 
 class Placeable(Protocol):
@@ -101,7 +101,19 @@ class Pool:
         self.by_id = {candidate.node.node_id: candidate for candidate in self.candidates}
         self.free = sum(max(0, c.free) for c in self.candidates if takes_work(c.node))
         self.called = standbys_called(state)
+        self.breakers: dict[str, str] = {}  # through which nobody passes any more, and why
+        self.permits: dict[str, int] = {}  # how many may still pass, of half-open ones
+        self._look_at_breakers()
         self.memo: dict[object, object] = {}  # of filters and strategies, by keys of their own
+
+    def _look_at_breakers(self) -> None:
+        policy, now_ms = self.state.meta.policy, max(self.sight.now_ms, self.state.meta.clock_ms)
+        for breaker in open_ones(self.state.breakers.values(), now_ms):
+            reason = why(breaker, policy, now_ms)
+            if reason:
+                self.breakers[breaker.key] = reason
+            else:
+                self.permits[breaker.key] = permits(breaker, policy, now_ms)
 
     def give(self, task: Placeable, candidate: Candidate) -> None:
         """The task goes there: the rest of the round sees it."""
@@ -112,8 +124,18 @@ class Pool:
         if wanted.memory_bytes or wanted.gpus:
             taken = candidate.taken
             candidate.taken = SetAside(taken.memory_bytes + wanted.memory_bytes, taken.gpus + wanted.gpus)
+        if self.permits:
+            self._use_permits(task, candidate)
         if self.rules.strategy == ROTATING:
             candidate.turn = self.next_turn()
+
+    def _use_permits(self, task: Placeable, candidate: Candidate) -> None:
+        for key in keys_of(task.type, candidate.node.node_id):
+            left = self.permits.get(key)
+            if left is not None:
+                self.permits[key] = left - 1
+                if left <= 1:
+                    self.breakers[key] = f"breaker {key} is half-open, and all its probes are on their way"
 
     def next_turn(self) -> int:
         """Of the rotation; 0 when the strategy knows no turns."""

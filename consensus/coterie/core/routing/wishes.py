@@ -33,6 +33,19 @@ def _zone(task: Placeable, pool: Pool) -> Weigh | None:
     return weigh
 
 
+def _node(task: Placeable, pool: Pool) -> Weigh | None:
+    """Where a dry run would have placed it a moment ago; elsewhere when that node is gone or far busier."""
+    advised = task.constraints.prefer_node
+    if not advised:
+        return None
+
+    def weigh(candidate: Candidate) -> Term:
+        factor = 1.0 if candidate.node.node_id == advised else pool.rules.node_factor
+        return Term("node", 0.0, factor, f"{advised} was advised")
+
+    return weigh
+
+
 def _cross_zone(task: Placeable, pool: Pool) -> Weigh | None:
     """Spread over the zones: the loss of one shall cost the least."""
     if pool.rules.locality != "cross-zone":
@@ -108,7 +121,7 @@ def _latency(task: Placeable, pool: Pool) -> Weigh | None:
     return weigh
 
 
-WISHES: tuple[Wish, ...] = (_zone, _cross_zone, _affinity, _anti_affinity, _session, _latency)
+WISHES: tuple[Wish, ...] = (_node, _zone, _cross_zone, _affinity, _anti_affinity, _session, _latency)
 
 
 def wishes(task: Placeable, pool: Pool) -> list[Weigh]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 ENDPOINT: Final = "COTERIE_ENDPOINT"
 TLS_DIR: Final = "COTERIE_TLS_DIR"
+TOKEN: Final = "COTERIE_TOKEN"
+TENANT: Final = "COTERIE_TENANT"
+DEFAULT_TENANT: Final = "default"
+TOKEN_PREFIX: Final = "cot_"
 TLS_FILES: Final[Mapping[str, str]] = {
     "tls_ca": "COTERIE_TLS_CA",
     "tls_cert": "COTERIE_TLS_CERT",
@@ -48,6 +52,9 @@ class Target:
     insecure: bool
     call_s: float = CALL_S
     wait_s: float | None = None
+    token: str = field(default="", repr=False)
+    tenant: str = DEFAULT_TENANT
+    discover: bool = True  # call other nodes of the cluster too
 
 
 def resolve_target(options: Session, environ: Mapping[str, str], directory: Path) -> Target:
@@ -66,7 +73,26 @@ def resolve_target(options: Session, environ: Mapping[str, str], directory: Path
         raise CommandFailed(
             Failure(EXIT_USAGE, "INVALID_ARGUMENT", text, "NO_ENDPOINT", (("endpoint", text),))
         )
-    return Target(endpoints, tls, options.insecure, options.timeout or CALL_S, options.timeout)
+    token = _token(options, environ, secure=tls is not None)
+    tenant = options.tenant or environ.get(TENANT) or DEFAULT_TENANT
+    return Target(endpoints, tls, options.insecure, options.timeout or CALL_S, options.timeout, token, tenant)
+
+
+def _token(options: Session, environ: Mapping[str, str], *, secure: bool) -> str:
+    """The token to send; one from the environment is meant for calls over TLS only."""
+    given, inherited = options.token, environ.get(TOKEN, "")
+    if given and not secure:
+        raise bad_input("--token", "is never sent in plain text; give --tls-dir or --tls-ca too")
+    if not given and inherited.startswith(TOKEN_PREFIX):
+        return inherited if secure else ""
+    if not given and (not inherited or not secure):
+        return ""
+    from coterie.node.config.secret_files import SecretFileError, read_secret
+
+    try:
+        return read_secret(Path(given or inherited))
+    except SecretFileError as error:
+        raise bad_input("--token" if given else TOKEN, str(error)) from error
 
 
 def tls_files_in(directory: str) -> TlsFiles:
@@ -119,13 +145,21 @@ def cluster_for(target: Target) -> Cluster:
     _check_plain_text(target)
     tls = TLS(target.tls.ca, target.tls.cert, target.tls.key) if target.tls else None
     timeouts = Timeouts(call=target.call_s, attempt=min(ATTEMPT_S, target.call_s))
-    return Cluster(target.endpoints, tls=tls, insecure=target.insecure, timeouts=timeouts)
+    return Cluster(
+        target.endpoints,
+        tls=tls,
+        insecure=target.insecure,
+        tenant=target.tenant,
+        auto_discovery=target.discover,
+        token=target.token,
+        timeouts=timeouts,
+    )
 
 
 def _check_plain_text(target: Target) -> None:
-    from coterie.client.settings import is_loopback, parse_endpoints
+    from coterie.client.settings import is_loopback, split_endpoints
 
-    far = [address for address in parse_endpoints(target.endpoints) if not is_loopback(address)]
+    far = [address for address in split_endpoints(target.endpoints)[0] if not is_loopback(address)]
     if far and target.tls is None and not target.insecure:
         remedy = "give --tls-dir or --tls-ca, or --insecure when the network in between is trusted"
         raise bad_input("--endpoint", f"plain text to {', '.join(far)} is refused; {remedy}")

@@ -26,7 +26,7 @@ EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells say it
 USAGE: Final = "USAGE"  # the reason of a command line that cannot be understood
 
 _CLIENT_ERRORS: Final = "coterie.client.errors"
-_CONFIG_SETTINGS: Final = "coterie.node.config.settings"
+_CONFIG_FINDINGS: Final = "coterie.node.config.findings"
 _BY_CODE: Final[Mapping[str, int]] = {
     "UNAVAILABLE": EXIT_UNAVAILABLE,
     "DATA_LOSS": EXIT_UNAVAILABLE,
@@ -121,7 +121,7 @@ def _parameter_name(error: click.ClickException) -> str:
 
 def _of_config(error: BaseException) -> Failure | None:
     # An exception cannot be of a class whose module was never imported: nothing is imported to find out.
-    known = sys.modules.get(_CONFIG_SETTINGS)
+    known = sys.modules.get(_CONFIG_FINDINGS)
     if known is None or not isinstance(error, known.ConfigError):
         return None
     problems = [str(problem) for problem in error.problems]

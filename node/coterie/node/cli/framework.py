@@ -17,7 +17,8 @@ from coterie.node.units import parse_duration_ms
 
 PROGRAM = "coterie"
 GLOBAL_NOTE = (
-    "The global options (--endpoint, --tls-…, --insecure, --json, --timeout, --debug) may also stand here."
+    "The global options (--endpoint, --tls-…, --token, --tenant, --insecure, --json, --timeout, --debug) "
+    "may also stand here."
 )
 
 
@@ -136,6 +137,8 @@ def global_options(*, hidden: bool) -> list[click.Option]:
         ("--tls-ca", {"type": path, "help": "Authority of the nodes. COTERIE_TLS_CA."}),
         ("--tls-cert", {"type": path, "help": "Certificate of this client. COTERIE_TLS_CERT."}),
         ("--tls-key", {"type": path, "help": "Its private key. COTERIE_TLS_KEY."}),
+        ("--token", {"metavar": "FILE", "help": "File with a token. COTERIE_TOKEN: a token, or its file."}),
+        ("--tenant", {"metavar": "NAME", "help": "Whose tasks these are. COTERIE_TENANT; else default."}),
         ("--insecure", {"is_flag": True, "help": "Plain text, also beyond loopback."}),
         ("--json", {"is_flag": True, "help": "One JSON document on stdout, on failure too."}),
         ("--timeout", {"type": DURATION, "help": "For each call (30s); when given, for waiting too."}),

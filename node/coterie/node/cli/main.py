@@ -22,6 +22,14 @@ _TASK = LazyGroup(
         "resume": Entry(f"{_AT}.control:resume", "Let a paused task go on."),
         "signal": Entry(f"{_AT}.control:signal", "Tell a task something."),
         "retry": Entry(f"{_AT}.control:retry", "Run a task now, or once more."),
+        "resolve": Entry(f"{_AT}.decisions:resolve", "Decide about a step in doubt."),
+    },
+)
+_WORKFLOW = LazyGroup(
+    "workflow",
+    help="Workflows: plans of many tasks.",
+    entries={
+        "plan": Entry(f"{_AT}.workflow:plan", "Show how a file would run, or what is wrong with it."),
     },
 )
 _DLQ = LazyGroup(
@@ -51,6 +59,32 @@ _TENANTS = LazyGroup(
         "list": Entry(f"{_AT}.limits:list_tenants", "List the tenants for which something is set."),
     },
 )
+_BUDGETS = LazyGroup(
+    "budgets",
+    help="What language models may cost.",
+    entries={
+        "set": Entry(f"{_AT}.usage:set_budget", "Set a budget."),
+        "list": Entry(f"{_AT}.usage:list_budgets", "List the budgets and what is spent."),
+        "rm": Entry(f"{_AT}.usage:remove", "Lift a budget."),
+    },
+)
+_BREAKERS = LazyGroup(
+    "breakers",
+    help="Circuit breakers: what keeps work away from what fails.",
+    entries={
+        "list": Entry(f"{_AT}.breakers:list_breakers", "List those that have been open."),
+        "reset": Entry(f"{_AT}.breakers:reset", "Close one now."),
+    },
+)
+_APPROVALS = LazyGroup(
+    "approvals",
+    help="Calls that tasks may only make when people have approved them.",
+    entries={
+        "list": Entry(f"{_AT}.decisions:list_approvals", "List what tasks ask."),
+        "approve": Entry(f"{_AT}.decisions:approve", "Approve one call."),
+        "reject": Entry(f"{_AT}.decisions:reject", "Reject one call."),
+    },
+)
 _NODE = LazyGroup(
     "node",
     help="One node.",
@@ -70,6 +104,33 @@ _LEADER = LazyGroup(
     "leader",
     help="The leader of the cluster.",
     entries={"transfer": Entry(f"{_AT}.cluster:transfer", "Move leadership to another node.")},
+)
+_TOKEN = LazyGroup(
+    "token",
+    help="Tokens: what callers without a certificate of their own prove themselves with.",
+    entries={
+        "create": Entry(f"{_AT}.security:create", "Make a token; it is shown once."),
+        "list": Entry(f"{_AT}.security:list_tokens", "List the tokens, without their secrets."),
+        "revoke": Entry(f"{_AT}.security:revoke", "End a token."),
+        "bootstrap": Entry(f"{_AT}.bootstrap:bootstrap", "Make the first admin token, on a node's host."),
+    },
+)
+_USER = LazyGroup(
+    "user",
+    help="Users: the holders of certificates.",
+    entries={
+        "set": Entry(f"{_AT}.security:set_user", "Say what a user may do."),
+        "list": Entry(f"{_AT}.security:list_users", "List the users."),
+        "rm": Entry(f"{_AT}.security:remove_user", "Take everything from a user."),
+    },
+)
+_AUDIT = LazyGroup(
+    "audit",
+    help="Who changed what.",
+    entries={
+        "export": Entry(f"{_AT}.audit:export", "Write the audit log to a file."),
+        "verify": Entry(f"{_AT}.audit:verify", "Check that nothing of it was changed."),
+    },
 )
 _TLS = LazyGroup(
     "tls",
@@ -92,9 +153,18 @@ cli = RootGroup(
         "submit": Entry(f"{_AT}.submit:submit", "Submit a task.", _WORK),
         "tasks": Entry(f"{_AT}.tasks:tasks", "List tasks, newest first.", _WORK),
         "task": Entry(f"{_AT}.main:_TASK", "Show, follow, pause, signal, retry or cancel one task.", _WORK),
+        "workflow": Entry(f"{_AT}.main:_WORKFLOW", "Workflows: plan.", _WORK),
         "dlq": Entry(f"{_AT}.main:_DLQ", "Dead letters: list, show, replay, purge.", _WORK),
+        "approvals": Entry(f"{_AT}.main:_APPROVALS", "Approvals: list, approve, reject.", _WORK),
         "limits": Entry(f"{_AT}.main:_LIMITS", "Limits on the whole cluster.", _RUN),
+        "budgets": Entry(f"{_AT}.main:_BUDGETS", "What language models may cost.", _RUN),
+        "usage": Entry(f"{_AT}.usage:usage", "What language models have cost.", _RUN),
+        "breakers": Entry(f"{_AT}.main:_BREAKERS", "Circuit breakers: list, reset.", _RUN),
         "tenants": Entry(f"{_AT}.main:_TENANTS", "Shares and queues of tenants.", _RUN),
+        "token": Entry(f"{_AT}.main:_TOKEN", "Make, list and revoke tokens.", _RUN),
+        "user": Entry(f"{_AT}.main:_USER", "What the holders of certificates may do.", _RUN),
+        "audit": Entry(f"{_AT}.main:_AUDIT", "Who changed what: export, verify.", _RUN),
+        "whoami": Entry(f"{_AT}.security:whoami", "Whom the cluster takes you for.", _RUN),
         "why": Entry(f"{_AT}.why:why", "Why a task does not run.", _WORK),
         "status": Entry(f"{_AT}.cluster:status", "The cluster: leader, nodes, queue.", _RUN),
         "nodes": Entry(f"{_AT}.cluster:nodes", "List the nodes.", _RUN),

@@ -43,6 +43,8 @@ class Session:
     tls_ca: str = ""
     tls_cert: str = ""
     tls_key: str = ""
+    token: str = ""
+    tenant: str = ""
     insecure: bool = False
     json: bool = False
     timeout: float | None = None

@@ -19,14 +19,14 @@ from pydantic_core import ErrorDetails
 
 from coterie.node.config.check import errors, not_yet, notes, refused_values, warnings
 from coterie.node.config.dev import dev_config, dump_config, free_ports
-from coterie.node.config.findings import Finding, KeyPath
+from coterie.node.config.findings import ConfigError, Finding, KeyPath
+from coterie.node.config.llm_settings import LlmSettings, ProviderSettings
 from coterie.node.config.model import ClusterConfig
 from coterie.node.config.multi_agent import contradictions, fold
 from coterie.node.config.read import ENVIRONMENT, Tree, read_tree
 from coterie.node.config.resolve import node_settings
 from coterie.node.config.settings import (
     BreakerSettings,
-    ConfigError,
     DiskSettings,
     HealthSettings,
     Limits,
@@ -46,10 +46,12 @@ __all__ = [
     "DiskSettings",
     "HealthSettings",
     "Limits",
+    "LlmSettings",
     "LoadedConfig",
     "LogSettings",
     "MembershipSettings",
     "NodeSettings",
+    "ProviderSettings",
     "QueueSettings",
     "RebalanceSettings",
     "TlsPaths",

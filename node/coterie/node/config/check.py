@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from coterie.node.config.address import is_loopback, join_address
+from coterie.node.config.discovery import GRPC_PORT, discovery_problems
 from coterie.node.config.findings import Finding, KeyPath
+from coterie.node.config.llm_check import unknown_default
 from coterie.node.config.model import ClusterConfig, HealthCheck, NodeEntry
 from coterie.node.config.multi_agent import rounding
 from coterie.node.config.read import Tree
 from coterie.node.config.support import CHOICES, NO_EFFECT, NOT_YET, REFUSED_VALUES
 from coterie.node.units import format_duration, format_size
 
-GRPC_PORT: Final = 8080
 REPORT_INTERVAL_MAX_MS = 1_000
 LEASE_MIN_MS: Final = 100
 _BLOB_SIZES: Final = ("result_max", "checkpoint_max", "step_result_max")
@@ -144,6 +145,7 @@ def _same_id(config: ClusterConfig, owner: str, entry: NodeEntry) -> bool:
 
 
 def _discovery(config: ClusterConfig) -> Iterator[Finding]:
+    yield from discovery_problems(config.cluster.discovery)
     ids = config.node_ids
     hosts = {entry.host for entry in config.cluster.nodes}
     seen: set[str] = set()
@@ -368,6 +370,7 @@ _ERRORS: Final[tuple[Check, ...]] = (
     _affinity,
     _standby,
     _plain_http,
+    unknown_default,
 )
 _WARNINGS: Final[tuple[Check, ...]] = (
     _voters,

@@ -5,115 +5,28 @@ To add a key: add it here, give it an effect in resolve.py or a line in support.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    GetCoreSchemaHandler,
-    StrictBool,
-    StrictInt,
-    StrictStr,
-    model_validator,
-)
-from pydantic_core import CoreSchema, core_schema
+from pydantic import BeforeValidator, Field, StrictBool, StrictInt, StrictStr, model_validator
 
-from coterie.node.config.address import WILDCARDS, Address, check_host, parse_address
-from coterie.node.units import (
-    format_duration,
-    format_size,
-    parse_duration_ms,
-    parse_ratio,
-    parse_size_bytes,
+from coterie.node.config.address import Address
+from coterie.node.config.kinds import (
+    FilePath,
+    Host,
+    Listener,
+    Name,
+    NodeId,
+    Port,
+    Ratio,
+    Section,
+    duration,
+    size,
+    upper,
 )
+from coterie.node.config.llm_model import Llm
 
 NODES_MAX: Final = 64
-_NODE_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
-_NAME = re.compile(r"[^\s/\x00-\x1f]{1,100}")
-
-
-@dataclass(frozen=True)
-class _Parsed:
-    """A value that is written as text and kept as something else. `parse` raises ValueError."""
-
-    parse: Callable[[object], object]
-    show: Callable[..., str] = str
-
-    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        shown = core_schema.plain_serializer_function_ser_schema(self.show)
-        return core_schema.no_info_plain_validator_function(self.parse, serialization=shown)
-
-
-def _between(low: str, high: str, parse: Callable[[object], int], show: Callable[[int], str]) -> _Parsed:
-    def read(value: object) -> int:
-        number = parse(value)
-        if number < parse(low):
-            raise ValueError(f"{show(number)} is too little: at least {low}")
-        if number > parse(high):
-            raise ValueError(f"{show(number)} is too much: at most {high}")
-        return number
-
-    return _Parsed(read, show)
-
-
-def _duration(low: str, high: str) -> _Parsed:
-    return _between(low, high, parse_duration_ms, format_duration)
-
-
-def _size(low: str, high: str) -> _Parsed:
-    return _between(low, high, parse_size_bytes, format_size)
-
-
-def check_node_id(value: str) -> str:
-    """The id itself; ValueError when it cannot be a directory, a DNS name and part of file names at once."""
-    if not _NODE_ID.fullmatch(value) or value.lower() == "ca":  # ca.crt is the authority's
-        raise ValueError(
-            f"{value!r} is not a node id: use letters, digits and inner hyphens, at most 63, not ca"
-        )
-    return value
-
-
-def _check_name(value: str) -> str:
-    if not _NAME.fullmatch(value):
-        raise ValueError(f"{value!r} is not a name: use 1 to 100 characters without spaces and slashes")
-    return value
-
-
-def _check_dialable(value: str) -> str:
-    if check_host(value) in WILDCARDS:
-        raise ValueError(f"{value!r} cannot be dialled: give the address at which other nodes reach this one")
-    return value
-
-
-def _upper(value: object) -> object:
-    return value.upper() if isinstance(value, str) else value
-
-
-class RelativePath:
-    """Marks a path that is taken from the directory of the file it is written in."""
-
-
-RELATIVE: Final = RelativePath()
-FilePath = Annotated[Path, RELATIVE]
-Port = Annotated[StrictInt, Field(ge=1, le=65_535)]
-NodeId = Annotated[StrictStr, AfterValidator(check_node_id)]
-Name = Annotated[StrictStr, AfterValidator(_check_name)]
-Host = Annotated[StrictStr, AfterValidator(_check_dialable)]
-Listener = Annotated[Address, _Parsed(parse_address)]
-Ratio = Annotated[float, BeforeValidator(parse_ratio)]
-
-
-class Section(BaseModel):
-    """A mapping in the file. Unknown keys were refused before, with a suggestion."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class NodeEntry(Section):
@@ -125,12 +38,11 @@ class NodeEntry(Section):
     # Raft frames between nodes; none: any free port, told to the peers; 0: the peers' gRPC streams carry them
     raft_port: Annotated[StrictInt, Field(ge=0, le=65_535)] | None = None
     http_port: Port | None = None  # metrics and health, when listen.http gives none of its own
+    clients_port: Port | None = None  # for callers with a token and without a certificate; none: nowhere
     join: StrictBool = False  # it was added to a cluster that runs; the others form one at their first start
     role: Literal["coordinator", "worker"] = "worker"
     capacity: Annotated[StrictInt, Field(ge=1, le=1_024)] = 16  # skill slots, a process each
-    memory: Annotated[int, _size("1MiB", "64TiB")] | None = (
-        None  # that tasks may set aside; none: not counted
-    )
+    memory: Annotated[int, size("1MiB", "64TiB")] | None = None  # that tasks may set aside; none: not counted
     gpus: Annotated[StrictInt, Field(ge=0, le=1_024)] = 0
     standby: StrictBool = False  # takes work only in the place of a node that is gone
     zone: Annotated[StrictStr, Field(max_length=100)] = ""
@@ -139,22 +51,30 @@ class NodeEntry(Section):
 
 class Consensus(Section):
     protocol: StrictStr = "raft"
-    election_timeout: Annotated[int, _duration("50ms", "5m")] = 500
-    heartbeat_interval: Annotated[int, _duration("5ms", "1m")] = 100
+    election_timeout: Annotated[int, duration("50ms", "5m")] = 500
+    heartbeat_interval: Annotated[int, duration("5ms", "1m")] = 100
     snapshot_every: Annotated[StrictInt, Field(ge=100, le=10_000_000)] = 10_000
     fsync: StrictBool = True
 
 
 class Discovery(Section):
+    """Where a node that is to join asks to be taken in, and where clients ask first. Who belongs to the
+    cluster is in its log alone."""
+
     method: StrictStr = "static"
     nodes: tuple[Listener, ...] = ()
+    name: Annotated[StrictStr, Field(max_length=253)] = ""  # dns: A/AAAA, or SRV when it begins with _
+    port: Port | None = None  # of what A records name; none: that of the nodes
+    nameserver: Listener | None = None  # another than the system's, such as a service registry's
+    service: Annotated[StrictStr, Field(max_length=63)] = ""  # k8s: a headless service
+    namespace: Annotated[StrictStr, Field(max_length=63)] = "default"
 
 
 class Membership(Section):
     """Who votes: beyond max_voters, nodes are runners, which have everything and take work but no vote."""
 
     max_voters: Annotated[StrictInt, Field(ge=1, le=NODES_MAX)] = 7
-    replace_voter_after: Annotated[int, _duration("0s", "30d")] = 600_000  # of being down; 0: never
+    replace_voter_after: Annotated[int, duration("0s", "30d")] = 600_000  # of being down; 0: never
 
 
 class Cluster(Section):
@@ -167,7 +87,7 @@ class Cluster(Section):
 
 
 class Adaptive(Section):
-    rebalance_interval: Annotated[int, _duration("1s", "1d")] = 30_000
+    rebalance_interval: Annotated[int, duration("1s", "1d")] = 30_000
     threshold: Ratio = 0.8
 
 
@@ -177,8 +97,8 @@ ErrorCode = Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 class Retry(Section):
     max_attempts: Annotated[StrictInt, Field(ge=1, le=100)] = 3
     backoff: Literal["exponential", "constant"] = "exponential"
-    initial_backoff: Annotated[int, _duration("1ms", "1h")] = 200
-    max_backoff: Annotated[int, _duration("1ms", "1d")] = 300_000
+    initial_backoff: Annotated[int, duration("1ms", "1h")] = 200
+    max_backoff: Annotated[int, duration("1ms", "1d")] = 300_000
     non_retryable: Annotated[tuple[ErrorCode, ...], Field(max_length=32)] = ()  # end a task at once
     dead_letter: StrictBool = False  # a task out of attempts is kept as a dead letter
 
@@ -187,9 +107,9 @@ class TaskQueue(Section):
     type: StrictStr = "priority"
     max_pending: Annotated[StrictInt, Field(ge=1, le=1_000_000)] = 10_000
     max_running: Annotated[StrictInt, Field(ge=1, le=1_000_000)] | None = None  # in the whole cluster at once
-    attempt_timeout: Annotated[int, _duration("10ms", "30d")] = 600_000
+    attempt_timeout: Annotated[int, duration("10ms", "30d")] = 600_000
     retry_policy: Retry = Retry()
-    ageing: Annotated[int, _duration("0s", "7d")] = 60_000  # waiting that long is worth a class; 0: strict
+    ageing: Annotated[int, duration("0s", "7d")] = 60_000  # waiting that long is worth a class; 0: strict
     tenant_pending_percent: Annotated[StrictInt, Field(ge=1, le=100)] = 100  # of max_pending, for one tenant
     dead_letters_max: Annotated[StrictInt, Field(ge=1, le=100_000)] = 1_000  # of one tenant
     crash_nodes_max: Annotated[StrictInt, Field(ge=0, le=100)] = 3  # on which its process died; 0: any
@@ -210,28 +130,29 @@ class Distribution(Section):
 
 
 class HealthCheck(Section):
-    interval: Annotated[int, _duration("10ms", "10m")] = 1_000
-    timeout: Annotated[int, _duration("10ms", "10m")] = 1_000
+    interval: Annotated[int, duration("10ms", "10m")] = 1_000
+    timeout: Annotated[int, duration("10ms", "10m")] = 1_000
     unhealthy_threshold: Annotated[StrictInt, Field(ge=1, le=1_000)] = 4
     healthy_threshold: Annotated[StrictInt, Field(ge=1, le=1_000)] = 2
+    flap_memory: Annotated[int, duration("0s", "1d")] = 600_000  # 0: losses are not remembered
 
 
 class TaskMigration(Section):
     enabled: StrictBool = True
     migrate_in_progress: StrictBool = True
-    checkpoint_interval: Annotated[int, _duration("100ms", "1d")] = 60_000
+    checkpoint_interval: Annotated[int, duration("100ms", "1d")] = 60_000
 
 
 class Failover(Section):
     strategy: StrictStr = "active-passive"
-    failover_time: Annotated[int, _duration("10ms", "1d")] | None = None
+    failover_time: Annotated[int, duration("10ms", "1d")] | None = None
     task_migration: TaskMigration = TaskMigration()
 
 
 class CircuitBreaker(Section):
     enabled: StrictBool = True
     failure_threshold: Annotated[StrictInt, Field(ge=1, le=10_000)] = 5
-    recovery_timeout: Annotated[int, _duration("100ms", "1d")] = 60_000
+    recovery_timeout: Annotated[int, duration("100ms", "1d")] = 60_000
     half_open_requests: Annotated[StrictInt, Field(ge=1, le=10_000)] = 3
 
 
@@ -246,12 +167,12 @@ class AgentCoordinator(Section):
 
     enabled: StrictBool = True
     max_concurrent_tasks: Annotated[StrictInt, Field(ge=1, le=1_000_000)] | None = None
-    task_timeout: Annotated[int, _duration("10ms", "30d")] | None = None
+    task_timeout: Annotated[int, duration("10ms", "30d")] | None = None
 
 
 class StateSync(Section):
     enabled: StrictBool = True
-    sync_interval: Annotated[int, _duration("1ms", "1d")] | None = None
+    sync_interval: Annotated[int, duration("1ms", "1d")] | None = None
     conflict_resolution: StrictStr = "serial"
 
 
@@ -259,8 +180,8 @@ class Monitoring(Section):
     """Other names of faultTolerance.healthCheck interval, and of interval x unhealthyThreshold."""
 
     enabled: StrictBool = True
-    heartbeat_interval: Annotated[int, _duration("10ms", "10m")] | None = None
-    agent_timeout: Annotated[int, _duration("10ms", "1d")] | None = None
+    heartbeat_interval: Annotated[int, duration("10ms", "10m")] | None = None
+    agent_timeout: Annotated[int, duration("10ms", "1d")] | None = None
     alert_on_failure: StrictBool = True
 
 
@@ -278,12 +199,12 @@ class Listen(Section):
 
 class Storage(Section):
     dir: FilePath = Path("data")  # a node keeps its own data in <dir>/<node id>
-    max_inline_payload: Annotated[int, _size("1KiB", "1MiB")] | None = None  # = limits.payloadInlineMax
+    max_inline_payload: Annotated[int, size("1KiB", "1MiB")] | None = None  # = limits.payloadInlineMax
     # With less free than low_water only what ends work is taken; reserve is allocated ahead for just that.
     # Neither is more than 1/20 of the disk.
-    low_water: Annotated[int, _size("1MiB", "1TiB")] = 64 * 1024**2
-    reserve: Annotated[int, _size("1MiB", "1GiB")] = 8 * 1024**2
-    slow_sync: Annotated[int, _duration("1ms", "1m")] = 100  # a leader above it hands over to a faster disk
+    low_water: Annotated[int, size("1MiB", "1TiB")] = 64 * 1024**2
+    reserve: Annotated[int, size("1MiB", "1GiB")] = 8 * 1024**2
+    slow_sync: Annotated[int, duration("1ms", "1m")] = 100  # a leader above it hands over to a faster disk
 
 
 class Tls(Section):
@@ -306,18 +227,21 @@ class Tls(Section):
 
 class Security(Section):
     tls: Tls | None = None
+    # Without it: required where the node can be reached from outside, off on loopback.
+    auth: Literal["required", "off"] | None = None
+    allow_open_access: StrictBool = False  # auth: off also where the node can be reached from outside
     allow_insecure_loopback: StrictBool = False
 
 
 class LimitsSection(Section):
-    payload_inline_max: Annotated[int, _size("1KiB", "1MiB")] = 256 * 1024
-    blob_max: Annotated[int, _size("1MiB", "1GiB")] = 64 * 1024**2
-    blob_quota: Annotated[int, _size("1MiB", "100TiB")] = 10 * 1024**3
-    result_max: Annotated[int, _size("1KiB", "1GiB")] = 16 * 1024**2
-    checkpoint_max: Annotated[int, _size("1KiB", "1GiB")] = 16 * 1024**2
-    step_result_max: Annotated[int, _size("1KiB", "1GiB")] = 1024**2
-    live_bytes_max: Annotated[int, _size("1MiB", "64GiB")] = 256 * 1024**2
-    task_bytes_max: Annotated[int, _size("1MiB", "1GiB")] = 32 * 1024**2
+    payload_inline_max: Annotated[int, size("1KiB", "1MiB")] = 256 * 1024
+    blob_max: Annotated[int, size("1MiB", "1GiB")] = 64 * 1024**2
+    blob_quota: Annotated[int, size("1MiB", "100TiB")] = 10 * 1024**3
+    result_max: Annotated[int, size("1KiB", "1GiB")] = 16 * 1024**2
+    checkpoint_max: Annotated[int, size("1KiB", "1GiB")] = 16 * 1024**2
+    step_result_max: Annotated[int, size("1KiB", "1GiB")] = 1024**2
+    live_bytes_max: Annotated[int, size("1MiB", "64GiB")] = 256 * 1024**2
+    task_bytes_max: Annotated[int, size("1MiB", "1GiB")] = 32 * 1024**2
     steps_per_task_max: Annotated[StrictInt, Field(ge=1, le=1_000_000)] = 10_000
 
 
@@ -328,7 +252,7 @@ class Skills(Section):
 
 
 class Log(Section):
-    level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = "INFO"
+    level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(upper)] = "INFO"
     format: Literal["json", "text"] = "json"
 
 
@@ -349,6 +273,7 @@ class ClusterConfig(Section):
     security: Security = Security()
     limits: LimitsSection = LimitsSection()
     skills: Skills = Skills()
+    llm: Llm = Llm()
     observability: Observability = Observability()
 
     def node(self, node_id: str) -> NodeEntry | None:

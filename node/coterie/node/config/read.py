@@ -18,7 +18,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from coterie.node.config.findings import KeyPath
-from coterie.node.config.model import RELATIVE, ClusterConfig
+from coterie.node.config.kinds import RELATIVE
+from coterie.node.config.model import ClusterConfig
 from coterie.node.config.support import REFUSED_KEYS, REFUSED_LISTS
 from coterie.node.config.yaml_text import Entry, Value, read_yaml
 
@@ -202,6 +203,8 @@ class _Reader:
         section = section_of(info)
         many = _is_list(info.annotation)
         if value.is_mapping and section is not None and not many:
+            if _is_named(info.annotation):
+                return self._named(value, info, path, written)
             return self._mapping(value, section, path, written)
         refusal = REFUSED_LISTS.get(tuple(part for part in path if isinstance(part, str)))
         if refusal is not None and isinstance(value.data, list):
@@ -212,6 +215,13 @@ class _Reader:
         return [
             self._item(item, info, (*path, place), f"{written}[{place}]") for place, item in _items(value)
         ]
+
+    def _named(self, value: Value, info: FieldInfo, path: KeyPath, written: str) -> object:
+        """Sections by names of the author's choice, such as providers."""
+        return {
+            entry.key: self._item(entry.value, info, (*path, entry.key), f"{written}.{entry.key}")
+            for entry in _entries(value)
+        }
 
     def _item(self, value: Value, info: FieldInfo, path: KeyPath, written: str) -> object:
         self._tree.origins[path] = Origin(written, f"{self._name}:{value.line}")
@@ -256,6 +266,10 @@ def _items(value: Value) -> list[tuple[int, Value]]:
 
 def _is_list(annotation: object) -> bool:
     return any(getattr(part, "__origin__", None) is tuple for part in _annotations(annotation))
+
+
+def _is_named(annotation: object) -> bool:
+    return any(getattr(part, "__origin__", None) is dict for part in _annotations(annotation))
 
 
 def _suggest(key: str, section: type[BaseModel]) -> str:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import os
 
 from coterie.core.nouns import RetryPolicy
 from coterie.core.routing import RoutingRules
 from coterie.node.config.address import is_loopback, join_address
 from coterie.node.config.check import down_after_ms, lease_ms, node_ports, report_interval_ms
+from coterie.node.config.discovery import discovery_name, with_entry
+from coterie.node.config.findings import ConfigError
+from coterie.node.config.llm_settings import llm_settings
 from coterie.node.config.model import ClusterConfig, NodeEntry, Tls
 from coterie.node.config.settings import (
     BreakerSettings,
-    ConfigError,
     DiskSettings,
     HealthSettings,
     Limits,
@@ -21,6 +24,7 @@ from coterie.node.config.settings import (
     Offer,
     QueueSettings,
     RebalanceSettings,
+    SecuritySettings,
     TlsPaths,
 )
 
@@ -31,6 +35,10 @@ def node_settings(
     """What the node `node_id` needs to start; empty: the only node there is. `insecure` allows plain text on
     loopback; `join` stands for the key of that name. Raises ConfigError when there is no such node, nobody
     to join, or when it would listen in plain text where that is not allowed."""
+    return _settings(with_entry(config, node_id), node_id, insecure, join)
+
+
+def _settings(config: ClusterConfig, node_id: str, insecure: bool, join: bool) -> NodeSettings:
     entry = _entry(config, node_id)
     port, consensus = node_ports(config)[entry.id], config.cluster.consensus
     queue, listen, advertise = config.distribution.task_queue, config.listen, config.listen.advertise
@@ -74,12 +82,14 @@ def node_settings(
         membership=_membership(config),
         disk=_disk(config),
         queue=_queue(config),
+        security=_security(config, entry, host, tls),
+        llm=llm_settings(config.llm, os.environ),
     )
 
 
 def _membership(config: ClusterConfig) -> MembershipSettings:
     section = config.cluster.membership
-    return MembershipSettings(section.max_voters, section.replace_voter_after)
+    return MembershipSettings(section.max_voters, section.replace_voter_after, discovery_name(config))
 
 
 def _labels(config: ClusterConfig, entry: NodeEntry) -> dict[str, str]:
@@ -132,6 +142,22 @@ def _check_transport(host: str, tls: TlsPaths | None, allowed: bool) -> None:
         raise ConfigError([f"security.tls: {text}, or set security.allowInsecureLoopback: true (--insecure)"])
 
 
+def _security(config: ClusterConfig, entry: NodeEntry, host: str, tls: TlsPaths | None) -> SecuritySettings:
+    """Raises ConfigError where callers would be let in unknown, or could not be known."""
+    section = config.security
+    auth = section.auth == "required" or (section.auth is None and not is_loopback(host))
+    if not auth and not is_loopback(host) and not section.allow_open_access:
+        text = f"off, and {host} can be reached from outside: every holder of a certificate could do all"
+        raise ConfigError([f"security.auth: {text}; remove the key, or set security.allowOpenAccess: true"])
+    if auth and tls is None:
+        text = "required, and security.tls is missing: without it tokens could be overheard; set it too"
+        raise ConfigError([f"security.auth: {text}"])
+    if entry.clients_port and not auth:
+        text = "needs security.auth: required, because who calls there has no certificate"
+        raise ConfigError([f"cluster.nodes: clientsPort of {entry.id} {text}"])
+    return SecuritySettings(auth, entry.clients_port or 0)
+
+
 def _tls(section: Tls | None, node_id: str) -> TlsPaths | None:
     if section is None:
         return None
@@ -155,6 +181,8 @@ def _health(config: ClusterConfig) -> HealthSettings:
         down_after_ms=down_after_ms(health),
         lease_ms=lease_ms(config),
         report_interval_ms=report_interval_ms(config),
+        flap_memory_ms=health.flap_memory,
+        failover_ms=config.fault_tolerance.failover.failover_time or 0,
     )
 
 

@@ -4,21 +4,14 @@ Times are milliseconds, sizes are bytes; a name says so at its end."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from coterie.core.nouns import Policy, RetryPolicy
 from coterie.core.routing import RoutingRules
 from coterie.core.scheduler import PlanPolicy
-
-
-class ConfigError(Exception):
-    """The configuration cannot be used. `problems` holds one line for each thing that is wrong."""
-
-    def __init__(self, problems: Iterable[str]) -> None:
-        self.problems = tuple(problems)
-        super().__init__("\n".join(self.problems))
+from coterie.node.config.llm_settings import LlmSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +44,8 @@ class HealthSettings:
     down_after_ms: int
     lease_ms: int
     report_interval_ms: int
+    flap_memory_ms: int
+    failover_ms: int  # the objective: from the last good report to the next assignment; 0: none
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +92,23 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class DiscoverySettings:
+    """The name under which a node that is to join finds some member to ask. `port` is for A records;
+    `nameserver` is host:port, "" the system's."""
+
+    name: str
+    port: int
+    nameserver: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class MembershipSettings:
     """How many nodes vote, and how long a voter may be down before a runner takes its place (0: for ever).
     The node that leads goes by its own settings, so they should be equal on all."""
 
     max_voters: int = 7
     replace_voter_after_ms: int = 600_000
+    discovery: DiscoverySettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +121,14 @@ class QueueSettings:
     dead_letters_max: int = 1_000  # of one tenant
     crash_nodes_max: int = 3
     node_losses_max: int = 10
+
+
+@dataclass(frozen=True, slots=True)
+class SecuritySettings:
+    """Whether callers must prove who they are, and where those may call who only have a token."""
+
+    auth: bool = False
+    clients_port: int = 0  # of the gRPC listener's host; 0: nowhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +189,8 @@ class NodeSettings:
     membership: MembershipSettings = field(default_factory=MembershipSettings)
     disk: DiskSettings = field(default_factory=DiskSettings)
     queue: QueueSettings = field(default_factory=QueueSettings)
+    security: SecuritySettings = field(default_factory=SecuritySettings)
+    llm: LlmSettings = field(default_factory=LlmSettings)
 
     @property
     def members(self) -> dict[str, str]:
@@ -195,6 +211,10 @@ class NodeSettings:
             dead_letters_max=self.queue.dead_letters_max,
             crash_nodes_max=self.queue.crash_nodes_max,
             node_losses_max=self.queue.node_losses_max,
+            breaker_failures=self.breaker.breaker_failures if self.breaker.breaker_enabled else 0,
+            breaker_recovery_ms=self.breaker.breaker_recovery_ms,
+            breaker_probes=self.breaker.breaker_probes,
+            flap_memory_ms=self.health.flap_memory_ms,
         )
 
     @property

@@ -13,7 +13,6 @@ from typing import Final
 Keys = tuple[str, ...]  # snake_case, list positions left out
 
 REFUSED_KEYS: Final[Mapping[Keys, str]] = {
-    ("llm",): "language models are not supported by this version",
     (
         "agents",
     ): "agent definitions are not supported by this version; skills are registered from skills.dirs",
@@ -33,7 +32,7 @@ REFUSED_KEYS: Final[Mapping[Keys, str]] = {
     (
         "security",
         "tokens",
-    ): "tokens are not supported by this version; clients prove who they are by security.tls",
+    ): "tokens live in the cluster, not in its file: `coterie token create` makes them",
     ("storage", "history_retention"): "not supported by this version: the ledger keeps every finished task",
     ("skills", "trust"): "approval of skills is not supported by this version; what is in skills.dirs runs",
     ("observability", "otlp"): "OpenTelemetry is not supported by this version; use observability.metrics",
@@ -50,12 +49,6 @@ REFUSED_VALUES: Final[Mapping[tuple[Keys, object], str]] = {
     (("cluster", "consensus", "protocol"), "custom"): "there is no seam for another protocol; it is raft",
     (("cluster", "consensus", "fsync"), False): (
         "an acknowledged task is on the disks of a majority: that needs fsync; remove the key"
-    ),
-    (("cluster", "discovery", "method"), "dns"): (
-        "looking members up in DNS is not supported by this version; list them under cluster.nodes"
-    ),
-    (("cluster", "discovery", "method"), "k8s"): (
-        "looking members up in Kubernetes is not supported by this version; list them under cluster.nodes"
     ),
     (("distribution", "task_queue", "type"), "fifo"): (
         "the queue is ordered by priority, and first in, first out inside a priority; write priority"
@@ -90,7 +83,7 @@ REFUSED_VALUES: Final[Mapping[tuple[Keys, object], str]] = {
 # A key that is free text in the model, and the values it may have.
 CHOICES: Final[Mapping[Keys, tuple[str, ...]]] = {
     ("cluster", "consensus", "protocol"): ("raft",),
-    ("cluster", "discovery", "method"): ("static",),
+    ("cluster", "discovery", "method"): ("static", "dns", "k8s"),
     ("distribution", "task_queue", "type"): ("priority",),
     ("fault_tolerance", "failover", "strategy"): ("active-passive", "active-active"),
     ("multi_agent", "state_sync", "conflict_resolution"): ("serial", "lww"),
@@ -127,12 +120,4 @@ NOT_YET: Final[Mapping[Keys, Late]] = {
         "checkpoint_interval_ms",
         "every completed step is kept; beside that a skill checkpoints when it says so",
     ),
-    ("fault_tolerance", "circuit_breaker", "enabled"): Late(
-        "breaker_enabled", "no breaker opens; failed attempts are retried with back-off"
-    ),
-    ("fault_tolerance", "circuit_breaker", "failure_threshold"): Late("breaker_failures", "no breaker opens"),
-    ("fault_tolerance", "circuit_breaker", "recovery_timeout"): Late(
-        "breaker_recovery_ms", "no breaker opens"
-    ),
-    ("fault_tolerance", "circuit_breaker", "half_open_requests"): Late("breaker_probes", "no breaker opens"),
 }

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -14,6 +15,8 @@ from rich.console import Console
 from coterie.client.errors import CoterieError
 from coterie.node.demo.documents import choose_documents, default_sources, folder_source
 from coterie.node.demo.drive import Demo, Options
+from coterie.node.demo.scenes import SCENES, load_scene
+from coterie.node.demo.stage import run_scene
 from coterie.node.localcluster import ClusterFailed
 
 DOCUMENTS_DEFAULT = 1_500
@@ -22,6 +25,8 @@ KILL_NODES_MIN = 3
 INTERRUPTED = 130
 # Of output into a file or a pipe, whose reader wraps lines as it likes.
 WIDTH_ELSEWHERE = 150
+
+Play = Callable[[], Coroutine[Any, Any, int]]
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -44,12 +49,21 @@ WIDTH_ELSEWHERE = 150
     help="At most this many documents.",
 )
 @click.option("--no-kill", is_flag=True, help="Kill no node.")
+@click.option(
+    "--scene",
+    type=click.Choice(sorted(SCENES)),
+    help="Play this instead: " + "; ".join(f"{name}: {text}" for name, text in sorted(SCENES.items())) + ".",
+)
 @click.option("--plain", is_flag=True, help="One line a second instead of the live view.")
-def main(path: Path | None, nodes: int, out: Path, limit: int, no_kill: bool, plain: bool) -> None:
+def main(
+    path: Path | None, nodes: int, out: Path, limit: int, no_kill: bool, scene: str | None, plain: bool
+) -> None:
     """Let a cluster of real node processes read documents, kill nodes meanwhile, and prove what came of it.
 
     Without --path it reads the standard library of this Python and Coterie's own documentation.
     """
+    if scene is not None:
+        sys.exit(_run(lambda: run_scene(load_scene(scene), _console(), _writable(out), plain)))
     if not no_kill and nodes < KILL_NODES_MIN:
         raise click.UsageError(
             f"--nodes {nodes}: killing one leaves no majority; give 3 or more, or --no-kill"
@@ -58,12 +72,16 @@ def main(path: Path | None, nodes: int, out: Path, limit: int, no_kill: bool, pl
     choice = choose_documents(sources, limit)
     if not choice.documents:
         raise click.UsageError(f"--path {path}: no text or source file below 1 MiB in it")
+    options = Options(nodes=nodes, out=_writable(out), kill=not no_kill, plain=plain)
+    sys.exit(_run(Demo(options, choice, _console()).run))
+
+
+def _writable(out: Path) -> Path:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise click.UsageError(f"--out {out}: {error.strerror}; give a folder that can be written") from None
-    options = Options(nodes=nodes, out=out, kill=not no_kill, plain=plain)
-    sys.exit(_run(Demo(options, choice, _console())))
+    return out
 
 
 def _console() -> Console:
@@ -71,18 +89,18 @@ def _console() -> Console:
     return console if console.is_terminal else Console(width=WIDTH_ELSEWHERE)
 
 
-def _run(demo: Demo) -> int:
+def _run(play: Play) -> int:
     try:
-        return _run_reporting(demo)
+        return _run_reporting(play)
     except (KeyboardInterrupt, asyncio.CancelledError):
         click.echo("interrupted; all nodes are stopped", err=True)
         return INTERRUPTED
 
 
-def _run_reporting(demo: Demo) -> int:
+def _run_reporting(play: Play) -> int:
     code = 1
     try:
-        code = asyncio.run(_interruptible(demo))
+        code = asyncio.run(_interruptible(play))
     except* (ClusterFailed, CoterieError) as group:
         for error in _leaves(group):
             click.echo(f"demo failed: {error}", err=True)
@@ -99,12 +117,12 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]
             yield error
 
 
-async def _interruptible(demo: Demo) -> int:
+async def _interruptible(play: Play) -> int:
     # The same way out for SIGTERM as for Ctrl-C: cancel, and let the nodes be stopped on the way.
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    return await demo.run()
+    return await play()
 
 
 if __name__ == "__main__":

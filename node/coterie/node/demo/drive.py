@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from coterie.client import TLS, Cluster, CoterieError
+from coterie.client import Cluster
 from coterie.node.demo import evidence as ev
 from coterie.node.demo import output, proof
 from coterie.node.demo.documents import Choice
 from coterie.node.demo.faults import Faults
 from coterie.node.demo.journal import Journal
 from coterie.node.demo.probe import Probe, write_gap_s
+from coterie.node.demo.stage import beside, client_of, follow
 from coterie.node.demo.view import show
 from coterie.node.demo.work import map_documents, reduce_documents
 from coterie.node.localcluster import LocalCluster
 
 READY_MAX_S = 30.0
 RUN_MAX_S = 300.0
-STATUS_PERIOD_S = 0.25
 CAPACITY = 8
 
 
@@ -57,7 +57,7 @@ class Demo:
             self._console.print(f"  {label}", markup=False, highlight=False, soft_wrap=True)
         nodes = LocalCluster(nodes=self._options.nodes, capacity=CAPACITY)
         try:
-            async with _beside(show(self._console, self._journal, self._options.plain)):
+            async with beside(show(self._console, self._journal, self._options.plain)):
                 nodes.start()
                 self._journal.processes = dict.fromkeys(nodes.node_ids, "running")
                 leader = await nodes.wait_ready(READY_MAX_S)
@@ -74,14 +74,16 @@ class Demo:
     async def _observed(self, nodes: LocalCluster) -> list[proof.Check]:
         witness = nodes.base_dir / "witness.tsv"
         async with AsyncExitStack() as stack:
-            cluster = await stack.enter_async_context(_client(nodes, nodes.endpoints))
-            await stack.enter_async_context(_beside(self._follow(nodes, cluster)))
+            cluster = await stack.enter_async_context(client_of(nodes, nodes.endpoints))
+            await stack.enter_async_context(beside(follow(self._journal, nodes, cluster)))
             await self._work(nodes, cluster, str(witness))
             self._journal.phase = "reduce"
             self._merged = await reduce_documents(cluster, self._journal, "Documents read by the demo")
             self._journal.phase = "read back"
             clients = {
-                node_id: await stack.enter_async_context(_client(nodes, nodes.addresses[node_id], alone=True))
+                node_id: await stack.enter_async_context(
+                    client_of(nodes, nodes.addresses[node_id], alone=True)
+                )
                 for node_id in nodes.node_ids
             }
             return proof.judge(await self._gather(cluster, clients, witness))
@@ -116,19 +118,6 @@ class Demo:
             kill.resumed = ev.resume_times(kill, found.histories)
         return found
 
-    async def _follow(self, nodes: LocalCluster, cluster: Cluster) -> None:
-        """Keep the journal's picture of nodes and queue fresh for the view."""
-        while True:
-            await asyncio.sleep(STATUS_PERIOD_S)
-            alive = {node_id: nodes.alive(node_id) for node_id in nodes.node_ids}
-            self._journal.processes = {name: "running" if up else "dead" for name, up in alive.items()}
-            try:
-                async with asyncio.timeout(STATUS_PERIOD_S * 4):
-                    self._journal.status = await cluster.get_status(stale=True)
-            except (CoterieError, TimeoutError):
-                # Between a kill and the election nobody may answer in time; the old picture stays.
-                continue
-
     def _conclude(self, nodes: LocalCluster, checks: list[proof.Check]) -> int:
         numbers = output.figures(self._journal, self._choice)
         output.write_reports(self._options.out, self._merged, numbers, checks)
@@ -143,22 +132,3 @@ class Demo:
     def _keep_logs(self, nodes: LocalCluster) -> None:
         logs = output.keep_logs(self._options.out, [nodes.log_path(node_id) for node_id in nodes.node_ids])
         self._console.print(f"the nodes' logs are in {logs}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _client(nodes: LocalCluster, endpoints: str, *, alone: bool = False) -> Cluster:
-    paths = nodes.client_tls
-    assert paths is not None
-    return Cluster(endpoints, tls=TLS(ca=paths.ca, cert=paths.cert, key=paths.key), auto_discovery=not alone)
-
-
-@asynccontextmanager
-async def _beside(coroutine: Any) -> AsyncIterator[None]:
-    """Run a coroutine that never ends beside a block, and stop it with the block."""
-    task = asyncio.create_task(coroutine)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-        if not task.cancelled() and (error := task.exception()) is not None:
-            raise error

@@ -34,6 +34,7 @@ class Journal:
     """Everything observed in one run."""
 
     total: int
+    unit: str = "documents"
     started_at: float = field(default_factory=time.monotonic)
     acked: dict[str, str] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)

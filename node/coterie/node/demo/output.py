@@ -79,6 +79,14 @@ def print_summary(console: Console, numbers: Mapping[str, Any], checks: Sequence
     console.print()
     for line in _story(numbers).splitlines():
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+    print_proof(console, checks)
+    console.print(
+        f"report: {out / MARKDOWN_FILE} and {out / JSON_FILE}", markup=False, highlight=False, soft_wrap=True
+    )
+
+
+def print_proof(console: Console, checks: Sequence[Check]) -> None:
+    """What was promised, what was found, and how."""
     table = Table(title="Proof", title_justify="left", box=None, pad_edge=False)
     for heading in ("", "what", "found", "how it was found out"):
         table.add_column(heading, justify="right" if heading == "found" else "left")
@@ -88,9 +96,6 @@ def print_summary(console: Console, numbers: Mapping[str, Any], checks: Sequence
     console.print()
     console.print(table)
     console.print()
-    console.print(
-        f"report: {out / MARKDOWN_FILE} and {out / JSON_FILE}", markup=False, highlight=False, soft_wrap=True
-    )
 
 
 def _story(numbers: Mapping[str, Any]) -> str:

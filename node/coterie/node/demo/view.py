@@ -33,7 +33,7 @@ def plain_line(journal: Journal) -> str:
     states = journal.status.tasks_by_state if journal.status else {}
     alive = sum(1 for state in journal.processes.values() if state == "running")
     return (
-        f"{journal.elapsed():6.1f} s  {journal.phase:<9} {journal.done:>5}/{journal.total} documents  "
+        f"{journal.elapsed():6.1f} s  {journal.phase:<9} {journal.done:>5}/{journal.total} {journal.unit}  "
         f"queue {states.get('PENDING', 0):>4}  running {_running(journal):>3}  {journal.rate:6.1f} tasks/s  "
         f"leader {_leader(journal):<7} processes {alive}/{len(journal.processes)}"
     )
@@ -114,7 +114,7 @@ def _bar(journal: Journal) -> Group:
     bar = Table.grid()
     bar.add_row(ProgressBar(total=max(1, journal.total), completed=journal.done, width=BAR_WIDTH))
     text = (
-        f"{journal.done:,}/{journal.total:,} documents   acknowledged {len(journal.acked):,}   "
+        f"{journal.done:,}/{journal.total:,} {journal.unit}   acknowledged {len(journal.acked):,}   "
         f"queue {states.get('PENDING', 0):,}   running {_running(journal)}   {journal.rate:.1f} tasks/s"
     )
     return Group(Text(), bar, Text(text), Text())

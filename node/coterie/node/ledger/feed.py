@@ -24,10 +24,10 @@ COPY_TIMEOUT_S = 60.0
 MESSAGE_BYTES = 4 << 20  # of rows, about; a single row may be larger
 
 
-def feed(ledger: Ledger, index: int, events: Sequence[Event]) -> None:
-    """Queue the rows of one applied entry."""
+def feed(ledger: Ledger, index: int, events: Sequence[Event], noted: Sequence[LedgerEvent] = ()) -> None:
+    """Queue the rows of one applied entry; `noted` are those of the audit log."""
     tasks = [_task_row(event) for event in events if event.task.state in TERMINAL]
-    ledger.append(index, tasks, [_event_row(event) for event in events])
+    ledger.append(index, tasks, [*(_event_row(event) for event in events), *noted])
 
 
 def _task_row(event: Event) -> LedgerTask:
@@ -85,12 +85,13 @@ class GapFiller:
 
     def __init__(self, ledger: Ledger, channels: PeerChannels) -> None:
         self._ledger, self._channels = ledger, channels
-        self._hopeless = False
+        self._hopeless: tuple[Gap, ...] = ()  # no peer has anything of these
 
     @property
     def catching_up(self) -> bool:
         """Rows are missing here that a peer has, or may have."""
-        return bool(self._ledger.gaps) and bool(self._channels.peers) and not self._hopeless
+        gaps = self._ledger.gaps
+        return bool(gaps) and bool(self._channels.peers) and gaps != self._hopeless
 
     async def run(self) -> None:
         while True:
@@ -98,15 +99,16 @@ class GapFiller:
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _fill(self) -> None:
-        """One round. Gaps are hopeless when every peer has answered and none had anything."""
-        hopeless = True
-        for gap in self._ledger.gaps:
+        """One round. The gaps there were are hopeless when every peer has answered and none had anything; one
+        that has come up meanwhile was not asked about."""
+        gaps, hopeless = self._ledger.gaps, True
+        for gap in gaps:
             for peer in self._channels.peers:
                 gained, answered = await self._try(peer, gap)
                 hopeless = hopeless and answered and not gained
                 if gained:
                     break
-        self._hopeless = hopeless
+        self._hopeless = gaps if hopeless else ()
 
     async def _try(self, peer: str, gap: Gap) -> tuple[bool, bool]:
         """Whether something was gained, and whether the peer answered in full."""

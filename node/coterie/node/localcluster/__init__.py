@@ -105,7 +105,8 @@ class LocalCluster:
     base_dir: for configuration, certificates, data and logs; None: a temporary directory that `stop` removes.
     tls: mutual TLS with certificates made on the fly; False: plain text (loopback only).
     capacity: skill slots of each node.
-    options: further keys of the cluster file, merged over the defaults, e.g. {"skills": {"dirs": [...]}}.
+    options: further keys of the cluster file, merged over the defaults, e.g. {"skills": {"dirs": [...]}};
+        {"cluster": {"nodes": {"node-1": {"zone": "a"}}}} is for one node.
     env: further environment variables of the node processes.
     ports: one for each node; none: free ones are chosen.
     hosts: one address of this machine for each node; none: loopback. They need not be reachable from here

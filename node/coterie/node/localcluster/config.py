@@ -31,11 +31,17 @@ def write_config(
     capacity: int,
     options: Mapping[str, Any],
 ) -> Path:
-    """Write the cluster file all nodes of `addresses` share. Returns its path."""
+    """Write the cluster file all nodes of `addresses` share. Returns its path.
+
+    In `options`, `cluster.nodes` may be a map: it is laid upon the entries of the nodes, by id."""
     hosts = [address.rpartition(":")[0] for address in addresses]
     ports = [int(address.rpartition(":")[2]) for address in addresses]
     defaults = dump_config(dev_config(len(ports), base_dir, ports, tls=tls, capacity=capacity, hosts=hosts))
-    document = merge(yaml.safe_load(defaults), options)
+    base = yaml.safe_load(defaults)
+    entries = {entry["id"]: entry for entry in base["cluster"]["nodes"]}
+    document = merge(merge(base, {"cluster": {"nodes": entries}}), options)
+    if isinstance(document["cluster"]["nodes"], Mapping):
+        document["cluster"]["nodes"] = list(document["cluster"]["nodes"].values())
     path = base_dir / CONFIG_FILE
     path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
     return path

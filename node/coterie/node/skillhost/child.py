@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
+from coterie.node.skillhost.cell import Cell
 from coterie.node.skillhost.nouns import (
     OUTCOME_KINDS_OF_CHILD,
     JobPort,
@@ -22,7 +23,7 @@ from coterie.node.skillhost.nouns import (
 from coterie.node.skillhost.output import OutputPipe
 from coterie.node.skillhost.verdicts import SUSPENDED
 from coterie.node.skillhost.zygote import Zygote
-from coterie.skills import Fenced
+from coterie.skills import CallFailed, CallRefused, Fenced
 from coterie.skills.context import (
     PROGRESS_MESSAGE_CHARS_MAX,
     STEP_NAME_CHARS_MAX,
@@ -100,7 +101,9 @@ class Child:
         owner: Owner,
         limits: Limits,
         on_log: Callable[[], OnSkillLog],
+        cell: Cell | None = None,
     ) -> None:
+        self.cell = cell
         self.number = number
         self.zygote = zygote
         self.pid = 0
@@ -118,7 +121,8 @@ class Child:
         body_bytes_max = max(limits.result_bytes_max, limits.step_bytes_max, limits.checkpoint_bytes_max)
         self._output = OutputPipe(loop, output_out, limits.log_bytes_max, self._on_output)
         self._frames = FrameSocket(loop, ours, FrameDecoder(body_bytes_max), self._on_frame, self._on_closed)
-        zygote.spawn_child(number, theirs.detach(), output_in)
+        gate, box = (cell.gate_fds, cell.box) if cell is not None else ((), None)
+        zygote.spawn_child(number, (theirs.detach(), output_in, *gate), box)
 
     @property
     def is_closed(self) -> bool:
@@ -131,6 +135,8 @@ class Child:
         self._output.reset()
         job = run.job
         facts = {"skill": job.skill, "task_id": job.task_id, "attempt": job.attempt, "node_id": node_id}
+        if job.confined is not None:
+            facts["source"] = job.confined.as_source()
         self._frames.send(*pack_run(facts, job.payload, job.checkpoint, job.steps))
 
     def ask_to_cancel(self) -> None:
@@ -167,7 +173,7 @@ class Child:
         match header["op"]:
             case "done":
                 self._finish(header, body)
-            case "step" | "checkpoint" | "wait":
+            case "step" | "checkpoint" | "wait" | "call":
                 self._accept_request(run, header, body)
             case "progress":
                 percent = float(header["percent"])
@@ -210,6 +216,8 @@ class Child:
         """The request as a call of the port. Raises ValueError for what no child sends."""
         if header["op"] == "wait":
             return run.port.wait(_wait_of(header))
+        if header["op"] == "call":
+            return run.port.call(str(header["name"])[:STEP_NAME_CHARS_MAX], body)
         if header["op"] == "checkpoint":
             return _answered(run.port.save_checkpoint(body))
         run.steps_taken += 1
@@ -231,8 +239,7 @@ class Child:
             self._owner.kill_run(run, SkillOutcome("fenced", code="FENCED", message=str(error)))
             return
         except Exception as error:
-            log.warning("a request of a skill failed: task_id=%s %r", run.job.task_id, error)
-            reply |= {"error": "NOT_RECORDED", "message": clip(str(error), self._limits.message_chars_max)}
+            reply |= _refusal(error, run.job.task_id, self._limits.message_chars_max)
         if self.run is run:
             self._frames.send({**reply, "timed_out": payload is None}, payload or b"")
 
@@ -260,6 +267,16 @@ def _open_ends() -> tuple[socket.socket, socket.socket, int, int]:
         theirs.close()
         raise
     return ours, theirs, output_out, output_in
+
+
+def _refusal(error: Exception, task_id: str, chars_max: int) -> Header:
+    """The header that tells the skill of `error`."""
+    message = clip(str(error), chars_max)
+    if isinstance(error, CallFailed | CallRefused):
+        kind = "FAILED" if isinstance(error, CallFailed) else "REFUSED"
+        return {"error": kind, "code": error.code, "message": message}
+    log.warning("a request of a skill failed: task_id=%s %r", task_id, error)
+    return {"error": "NOT_RECORDED", "message": message}
 
 
 async def _answered(work: Coroutine[Any, Any, None]) -> bytes:

@@ -25,6 +25,27 @@ class SkillHostError(Exception):
     """The skill processes could not be started; the message says why."""
 
 
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxOptions:
+    """How untrusted skills are confined. Sizes are bytes."""
+
+    scratch_dir: Path | None = None
+    """Their working folders are made here; None: in the system's folder for temporary files."""
+    memory_bytes: int = 1024 * MIB
+    """Address space of one that does not say how much it needs."""
+    disk_bytes_max: int = 256 * MIB
+    """What one run may keep in its working folder."""
+    own_user: bool = True
+    """Give each run a user id of its own where the node is root."""
+    inside_networks: tuple[str, ...] = ()
+    """Private networks (CIDR) that skills may reach when their list names a host there."""
+    watch_interval_s: float = 0.5
+    """How often working folders are measured."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SkillHostOptions:
     """How to run skills. Folders hold SKILL.md files (or are `.py` files with `@skill` functions)."""
@@ -40,6 +61,7 @@ class SkillHostOptions:
     """Environment variables that skills see besides PATH, HOME, the locale, the time zone and the like."""
     ready_timeout_ms: int = 30_000
     """Loading all skills must not take longer."""
+    sandbox: SandboxOptions = field(default_factory=SandboxOptions)
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_children <= MAX_CHILDREN_LIMIT:
@@ -68,6 +90,34 @@ class SkillProblem:
     skipped: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfinedSkill:
+    """An untrusted skill, as its run needs it: where its files are, and what it may use. 0: the default."""
+
+    folder: Path
+    handler: str
+    """File and function, as in SKILL.md."""
+    name: str
+    version: str = ""
+    effects: str = ""
+    timeout_ms: int = 0
+    network: tuple[str, ...] = ()
+    """Hosts it may connect to, through the node's proxy."""
+    memory_bytes: int = 0
+    cpus: int = 0
+
+    def as_source(self) -> dict[str, object]:
+        """What the process that imports it is told."""
+        return {
+            "folder": str(self.folder),
+            "handler": self.handler,
+            "name": self.name,
+            "version": self.version,
+            "effects": self.effects,
+            "timeout_ms": self.timeout_ms,
+        }
+
+
 @dataclass(frozen=True, slots=True)
 class SkillJob:
     """One attempt of one task. timeout_ms 0: the skill's own timeout counts."""
@@ -79,6 +129,8 @@ class SkillJob:
     steps: Mapping[str, bytes]
     checkpoint: bytes | None
     timeout_ms: int
+    confined: ConfinedSkill | None = None
+    """The skill is not trusted: it runs in the sandbox, from these files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +158,9 @@ class JobPort(Protocol):
 
     async def wait(self, wait: SkillWait) -> bytes | None:
         """The signal's payload; None: the wait ran out. Raises Suspended, or coterie.skills.Fenced."""
+
+    async def call(self, name: str, args: bytes) -> bytes:
+        """Do what the skill asks for, JSON in and out. Raises CallFailed, CallRefused, Fenced, Suspended."""
 
     def report_progress(self, percent: float, message: str) -> None:
         """Percent is 0..100. Called some ten times a second at most."""

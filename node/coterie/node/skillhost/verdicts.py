@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from coterie.node.skillhost.nouns import SkillOutcome
@@ -38,6 +39,22 @@ def timed_out(timeout_ms: int) -> SkillOutcome:
 def unknown_skill(name: str) -> SkillOutcome:
     """Another node may have the skill, so it may be retried."""
     return SkillOutcome("failed", code="UNKNOWN_SKILL", message=f"this node has no skill {name!r}")
+
+
+def not_confinable(name: str, missing: Mapping[str, str]) -> SkillOutcome:
+    """Another node may have what a sandbox needs, so it may be retried."""
+    told = "; ".join(f"{layer}: {why}" for layer, why in missing.items())
+    message = (
+        f"{name!r} is not trusted, and this node cannot confine it ({told}); "
+        "run it on another node, or name it in skills.trust"
+    )
+    return SkillOutcome("failed", code="SANDBOX_MISSING", message=message)
+
+
+def too_much_disk(used: int, bytes_max: int) -> SkillOutcome:
+    """The run was ended for what it kept in its working folder."""
+    message = f"the skill kept {used} bytes in its working folder, the limit is {bytes_max}"
+    return SkillOutcome("failed", code="TOO_MUCH_DISK", message=message, retryable=False)
 
 
 def too_large(size: int, bytes_max: int) -> SkillOutcome:

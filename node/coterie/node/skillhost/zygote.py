@@ -19,8 +19,17 @@ import coterie.skills
 from coterie.node.skillhost.nouns import SkillHostError, SkillHostOptions, SkillInfo, SkillProblem
 from coterie.node.skillhost.output import OutputPipe
 from coterie.skills.frames import Frame, FrameDecoder, FrameSocket, encode_frame
+from coterie.skills.sandbox import Box, Layer
 
 ENV_ALLOW = frozenset({"PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "PYTHONPATH"})
+PRELOADED = [
+    "asyncio", "base64", "collections.abc", "csv", "datetime", "decimal", "difflib", "email.message",
+    "encodings.idna", "fractions", "functools", "hashlib", "html.parser", "http.client", "io", "itertools",
+    "json", "math", "pathlib", "pydantic", "random", "re", "shutil", "ssl", "statistics", "string",
+    "tempfile", "textwrap", "typing", "unicodedata", "urllib.parse", "urllib.request", "uuid",
+    "xml.etree.ElementTree", "zlib", "zoneinfo",
+]  # fmt: skip
+"""Imported before any confined process is forked, so that most skills find what they need in memory."""
 REPORT_HEADER_BYTES_MAX = 16 * 1024 * 1024
 IMPORT_OUTPUT_BYTES_MAX = 256 * 1024
 STOP_S = 3.0
@@ -42,10 +51,13 @@ class Zygote:
         self.is_ready = False
         self.skills: dict[str, SkillInfo] = {}
         self.problems: tuple[SkillProblem, ...] = ()
+        self.layers: tuple[Layer, ...] = ()
+        """What a sandbox consists of on this machine."""
 
     @classmethod
-    def launch(cls, options: SkillHostOptions) -> Zygote:
-        """Start the process; it loads its skills meanwhile. Quick, and needs no loop.
+    def launch(cls, options: SkillHostOptions, confining: bool = False) -> Zygote:
+        """Start the process; it loads its skills meanwhile. Quick, and needs no loop. One that is `confining`
+        has no skills and knows no secret: what it forks runs code that is not trusted.
 
         Only from the main thread: the kernel kills the zygote when the thread that started it ends.
         """
@@ -60,7 +72,7 @@ class Zygote:
                 stdout=output_in,
                 stderr=output_in,
                 pass_fds=[theirs.fileno()],
-                env=_environment(options),
+                env=_environment(options, confining),
                 start_new_session=True,
             )
         except OSError as error:
@@ -72,8 +84,10 @@ class Zygote:
             os.close(output_in)
         hello = {
             "op": "hello",
-            "skill_dirs": [str(Path(place).absolute()) for place in options.skill_dirs],
+            "skill_dirs": [] if confining else [str(Path(place).absolute()) for place in options.skill_dirs],
             "limits": asdict(options.limits),
+            "preload": PRELOADED if confining else [],
+            "probe": True,
         }
         ours.sendall(encode_frame(hello))
         return cls(process, ours, output_out)
@@ -100,9 +114,11 @@ class Zygote:
         self._output = OutputPipe(loop, self._output_fd, IMPORT_OUTPUT_BYTES_MAX, on_line)
         self._frames = FrameSocket(loop, self._control, decoder, self._on_frame, self._on_closed)
 
-    def spawn_child(self, number: int, sock_fd: int, output_fd: int) -> None:
-        """Ask for a child on these descriptors, which are closed here. It may be written to at once."""
-        self._send({"op": "spawn", "child": number}, (sock_fd, output_fd))
+    def spawn_child(self, number: int, fds: tuple[int, ...], box: Box | None = None) -> None:
+        """Ask for a child on these descriptors (its socket, its output, for a box with a network the gate),
+        which are closed here. It may be written to at once."""
+        described = {} if box is None else {"box": asdict(box)}
+        self._send({"op": "spawn", "child": number, **described}, fds)
 
     def kill_child(self, number: int) -> None:
         """Have a child killed with all its descendants; `on_exited` follows."""
@@ -162,6 +178,7 @@ class Zygote:
     def _on_ready(self, header: dict[str, Any]) -> None:
         self.skills = {skill["name"]: SkillInfo(**skill) for skill in header["skills"]}
         self.problems = tuple(SkillProblem(**problem) for problem in header["problems"])
+        self.layers = tuple(Layer(**layer) for layer in header["layers"])
         self.is_ready = True
         if not self.ready.done():
             self.ready.set_result(None)
@@ -181,11 +198,14 @@ def kill_group(pid: int) -> None:
         return
 
 
-def _environment(options: SkillHostOptions) -> dict[str, str]:
+def _environment(options: SkillHostOptions, confining: bool) -> dict[str, str]:
     """Only what is allowed; and where this very package is, installed or not."""
+    package = Path(next(iter(coterie.skills.__path__)))
+    paths = [str(package.parents[1])]
+    if confining:
+        # Few arenas: each reserves address space, which is what a confined process has little of.
+        return {"PYTHONPATH": paths[0], "LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "2"}
     allowed = ENV_ALLOW | set(options.env_allow)
     env = {name: value for name, value in os.environ.items() if name in allowed}
-    package = Path(next(iter(coterie.skills.__path__)))
-    paths = [str(package.parents[1]), *filter(None, [env.get("PYTHONPATH")])]
-    env["PYTHONPATH"] = os.pathsep.join(paths)
+    env["PYTHONPATH"] = os.pathsep.join([*paths, *filter(None, [env.get("PYTHONPATH")])])
     return env

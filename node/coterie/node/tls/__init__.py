@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from coterie.node.config.settings import ConfigError, TlsPaths
+from coterie.node.config.findings import ConfigError
+from coterie.node.config.settings import TlsPaths
 
 NODE_URI: Final = "coterie://node/"
 USER_URI: Final = "coterie://user/"

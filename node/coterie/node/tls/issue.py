@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from coterie.node.config.address import check_host, is_loopback
-from coterie.node.config.model import check_node_id
+from coterie.node.config.kinds import check_node_id
 from coterie.node.config.settings import TlsPaths
 from coterie.node.tls import CA_CERT, CA_KEY, NODE_URI, USER_URI, TlsError, node_paths, user_paths
 

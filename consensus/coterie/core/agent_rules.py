@@ -1,0 +1,108 @@
+"""What becomes of the agents in the state: applied, tried on a share of the runs, rolled back, removed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from coterie.core.agentbook import (
+    AGENTS_MAX,
+    ALIASES_MAX,
+    PERCENT,
+    REVISIONS_MAX,
+    AgentEntry,
+    AgentRevision,
+    ApplyAgent,
+    RemoveAgent,
+    RollBackAgent,
+    find_agent,
+    is_agent_id,
+    is_revision,
+)
+from coterie.core.commands import Accepted, Outcome, Rejected
+from coterie.core.state import ClusterState, Moment
+
+
+def apply_agent(state: ClusterState, command: ApplyAgent, moment: Moment) -> Outcome:
+    wrong = _fault(state, command)
+    if wrong is not None:
+        return wrong
+    known = state.agents.get(command.agent_id) or AgentEntry(command.agent_id)
+    fresh = replace(
+        _with_revision(known, replace(command.revision, applied_at_ms=moment.at_ms)),
+        name=command.name,
+        aliases=command.aliases,
+        domains=command.domains,
+    )
+    fresh = _routed(fresh, command.revision.revision, command.percent)
+    duplicate = fresh == known
+    state.agents[command.agent_id] = _trimmed(fresh)
+    return Accepted(duplicate=duplicate)
+
+
+def _fault(state: ClusterState, command: ApplyAgent) -> Rejected | None:
+    if not is_agent_id(command.agent_id):
+        return Rejected("BAD_AGENT", f"{command.agent_id!r} is no id of an agent")
+    if not is_revision(command.revision.revision) or not 1 <= command.percent <= PERCENT:
+        return Rejected("BAD_AGENT", "a revision is a SHA-256, its share is 1 to 100 percent")
+    if len(command.aliases) > ALIASES_MAX or not all(map(is_agent_id, command.aliases)):
+        return Rejected("BAD_AGENT", f"an agent has at most {ALIASES_MAX} other ids")
+    for name in (command.agent_id, *command.aliases):
+        other = find_agent(state.agents, name)
+        if other is not None and other.agent_id != command.agent_id:
+            return Rejected("AGENT_EXISTS", f"{name} is another id of agent {other.agent_id}")
+    if command.agent_id not in state.agents and len(state.agents) >= AGENTS_MAX:
+        return Rejected("TOO_MANY_AGENTS", f"there are {AGENTS_MAX} agents; remove some")
+    known = state.agents.get(command.agent_id)
+    if command.percent < PERCENT and (known is None or not known.live):
+        return Rejected("NOTHING_LIVE", f"agent {command.agent_id} is new: there is nothing to compare with")
+    return None
+
+
+def _with_revision(entry: AgentEntry, revision: AgentRevision) -> AgentEntry:
+    if any(one.revision == revision.revision for one in entry.revisions):
+        return entry
+    return replace(entry, revisions=(*entry.revisions, revision))
+
+
+def _routed(entry: AgentEntry, revision: str, percent: int) -> AgentEntry:
+    if percent < PERCENT:
+        if revision == entry.live:
+            return entry
+        return replace(entry, canary=revision, canary_percent=percent)
+    previous = entry.previous if revision == entry.live else entry.live
+    return replace(entry, live=revision, previous=previous, canary="", canary_percent=0)
+
+
+def _trimmed(entry: AgentEntry) -> AgentEntry:
+    kept, used = list(entry.revisions), {entry.live, entry.previous, entry.canary}
+    while len(kept) > REVISIONS_MAX:
+        kept.remove(next(one for one in kept if one.revision not in used))
+    return replace(entry, revisions=tuple(kept))
+
+
+def roll_back(state: ClusterState, command: RollBackAgent, moment: Moment) -> Outcome:
+    known = state.agents.get(command.agent_id)
+    if known is None:
+        return Rejected("AGENT_NOT_FOUND", f"there is no agent {command.agent_id}")
+    if known.canary:
+        state.agents[known.agent_id] = replace(known, canary="", canary_percent=0)
+        return Accepted()
+    if not known.previous:
+        return Rejected("NOTHING_BEFORE", f"agent {known.agent_id} has had no other revision")
+    state.agents[known.agent_id] = replace(known, live=known.previous, previous=known.live)
+    return Accepted()
+
+
+def remove(state: ClusterState, command: RemoveAgent, moment: Moment) -> Outcome:
+    if state.agents.pop(command.agent_id, None) is None:
+        return Rejected("AGENT_NOT_FOUND", f"there is no agent {command.agent_id}")
+    return Accepted()
+
+
+RULES: dict[type, Callable[[ClusterState, Any, Moment], Outcome]] = {
+    ApplyAgent: apply_agent,
+    RollBackAgent: roll_back,
+    RemoveAgent: remove,
+}

@@ -1,0 +1,191 @@
+"""References in texts: `{{ spec.title }}`, `{{ rows[0]["unit price"] }}`, `{{ a | b | "neither" }}`.
+
+A reference is a path, or alternatives of which the first that is there counts; a JSON literal is always
+there. A text that is nothing but one reference keeps the value's type; inside a longer text the value is
+written out. What was put in is never looked at again: values cannot bring references."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from coterie.core.graph.evaluate import MISSING, Scope, member
+from coterie.core.graph.values import VALUE_BYTES_MAX, ValueFault, read_json, written
+
+OPEN, CLOSE = "{{", "}}"
+PARTS_MAX = 40
+_NAME = r"[A-Za-z_][A-Za-z0-9_-]*"
+_PATH = re.compile(rf"(?P<name>{_NAME})(?P<parts>(?:\.{_NAME}|\[(?:-?[0-9]{{1,9}}|\"(?:[^\"\\]|\\.)*\")\])*)")
+_PART = re.compile(rf"\.({_NAME})|\[(-?[0-9]+|\"(?:[^\"\\]|\\.)*\")\]")
+_HOLE = re.compile(r"\{\{((?:[^{}\"]|\"(?:[^\"\\]|\\.)*\"|\{(?!\{)|\}(?!\}))*)\}\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """A name and the way into its value."""
+
+    name: str
+    parts: tuple[str | int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    json: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """Alternatives: the first that is there."""
+
+    options: tuple[Path | Constant, ...]
+
+    @property
+    def needed(self) -> bool:
+        """Whether one of its paths must be there."""
+        return not any(isinstance(option, Constant) for option in self.options)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return tuple(option for option in self.options if isinstance(option, Path))
+
+
+@lru_cache(maxsize=4_096)
+def parse_text(text: str) -> tuple[str | Ref, ...]:
+    """The text as pieces and references. Raises ValueFault BAD_REFERENCE."""
+    pieces: list[str | Ref] = []
+    at = 0
+    while (start := text.find(OPEN, at)) >= 0:
+        hole = _HOLE.match(text, start)
+        if hole is None:
+            raise ValueFault(
+                "BAD_REFERENCE", f"{text[start : start + 60]!r}: a reference is {{{{ name.path }}}}"
+            )
+        if start > at:
+            pieces.append(text[at:start])
+        pieces.append(_ref(hole[1]))
+        at = hole.end()
+    if at < len(text):
+        pieces.append(text[at:])
+    return tuple(pieces)
+
+
+def _ref(inside: str) -> Ref:
+    options = tuple(_option(option.strip()) for option in _alternatives(inside))
+    if any(isinstance(option, Constant) for option in options[:-1]):
+        raise ValueFault("BAD_REFERENCE", f"{inside.strip()!r}: what follows a constant is never reached")
+    return Ref(options)
+
+
+def _alternatives(inside: str) -> list[str]:
+    """Split at bars outside of quotes."""
+    return [match[0] for match in re.finditer(r'(?:[^|"]|"(?:[^"\\]|\\.)*")+', inside)] or [""]
+
+
+def _option(text: str) -> Path | Constant:
+    path = _PATH.fullmatch(text)
+    if path is not None and text not in ("true", "false", "null"):
+        parts = tuple(_part(match) for match in _PART.finditer(path["parts"]))
+        if len(parts) > PARTS_MAX:
+            raise ValueFault("BAD_REFERENCE", f"a path of more than {PARTS_MAX} parts")
+        return Path(path["name"], parts)
+    try:
+        read_json(text)
+    except ValueFault as fault:
+        reason = f"{text[:60]!r} is neither a path such as a.b[0] nor a JSON value"
+        raise ValueFault("BAD_REFERENCE", reason) from fault
+    return Constant(text)
+
+
+def _part(match: re.Match[str]) -> str | int:
+    if match[1] is not None:
+        return match[1]
+    key = read_json(match[2]) if match[2].startswith('"') else int(match[2])
+    return key if isinstance(key, str) else int(key)
+
+
+# --- in JSON
+
+
+def references(template: str) -> list[Ref]:
+    """All references in the texts of a JSON document. Raises ValueFault."""
+    if OPEN not in template:
+        return []
+    return [
+        piece for text in _texts(read_json(template)) for piece in parse_text(text) if isinstance(piece, Ref)
+    ]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if OPEN in key:
+                raise ValueFault("BAD_REFERENCE", f"{key[:60]!r}: a key cannot hold a reference")
+            yield from _texts(item)
+
+
+def whole(template: str) -> Ref | None:
+    """The reference, when the document is nothing else."""
+    value = read_json(template) if template.startswith('"') else None
+    pieces = parse_text(value) if isinstance(value, str) else ()
+    return pieces[0] if len(pieces) == 1 and isinstance(pieces[0], Ref) else None
+
+
+def fill(template: str, scope: Scope) -> Any:
+    """The document with its references replaced. Raises ValueFault."""
+    return _Filling(scope).of(read_json(template))
+
+
+class _Filling:
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+
+    def of(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self._text(value)
+        if isinstance(value, list):
+            return [self.of(item) for item in value]
+        if isinstance(value, dict):
+            return {key: self.of(item) for key, item in value.items()}
+        return value
+
+    def _text(self, text: str) -> Any:
+        pieces = parse_text(text)
+        if len(pieces) == 1 and isinstance(pieces[0], Ref):
+            return value_of(pieces[0], self._scope)
+        pieces_written = [
+            piece if isinstance(piece, str) else _written(value_of(piece, self._scope)) for piece in pieces
+        ]
+        if sum(map(len, pieces_written)) > VALUE_BYTES_MAX:
+            raise ValueFault("VALUE_TOO_LARGE", f"a text of more than {VALUE_BYTES_MAX} characters")
+        return "".join(pieces_written)
+
+
+def value_of(ref: Ref, scope: Scope) -> Any:
+    """What it stands for. Raises ValueFault MISSING_VALUE when none of its alternatives is there."""
+    missing: ValueFault | None = None
+    for option in ref.options:
+        if isinstance(option, Constant):
+            return read_json(option.json)
+        try:
+            value = scope.value(option.name)
+            for part in option.parts:
+                value = member(value, part)
+            return value
+        except ValueFault as fault:
+            if fault.code != MISSING:
+                raise
+            missing = fault
+    assert missing is not None
+    raise missing
+
+
+def _written(value: Any) -> str:
+    return value if isinstance(value, str) else written(value)

@@ -1,0 +1,92 @@
+"""JSON values within limits that are the same on every machine: no depth of a C stack decides anything."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+VALUE_BYTES_MAX = 1 << 20  # of a value that is computed from others
+VALUE_DEPTH_MAX = 64
+INT_DIGITS_MAX = 400  # Python itself refuses to read longer numbers from some length on
+
+
+class ValueFault(Exception):
+    """A value that cannot be used. `code` is stable, the text is for people."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code, self.text = code, text
+
+
+def read_json(raw: bytes | str) -> Any:
+    """The value in a JSON text. Raises ValueFault NOT_JSON for anything else, NaN and infinities included,
+    and for what is nested deeper than VALUE_DEPTH_MAX."""
+    try:
+        text = raw if isinstance(raw, str) else raw.decode()
+        if text.count("[") + text.count("{") > VALUE_DEPTH_MAX and _depth(text) > VALUE_DEPTH_MAX:
+            raise ValueFault("NOT_JSON", f"nested deeper than {VALUE_DEPTH_MAX}")
+        if _LONG_NUMBER.search(text):
+            raise ValueFault("NOT_JSON", f"a number of more than {INT_DIGITS_MAX} digits")
+        return _DECODER.decode(text)
+    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are some
+        raise ValueFault("NOT_JSON", f"not JSON: {error}") from error
+
+
+def write_json(value: Any, limit: int = VALUE_BYTES_MAX) -> bytes:
+    """One byte string per value. Raises ValueFault VALUE_TOO_LARGE, or NOT_JSON."""
+    try:
+        raw = _ENCODER.encode(value).encode()
+    except UnicodeEncodeError as error:  # half of a surrogate pair, which JSON can spell
+        raise ValueFault("NOT_JSON", "a text that is not Unicode") from error
+    if len(raw) > limit:
+        raise ValueFault("VALUE_TOO_LARGE", f"{len(raw)} bytes, the limit is {limit}")
+    return raw
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError("a number beyond all limits")
+    return number
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
+_ENCODER = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+_LONG_NUMBER = re.compile(rf"[0-9]{{{INT_DIGITS_MAX + 1}}}")
+
+
+def _depth(text: str) -> int:
+    deepest = depth = 0
+    quoted = escaped = False
+    for char in text:
+        if quoted:
+            quoted = escaped or char != '"'
+            escaped = char == "\\" and not escaped
+        elif char == '"':
+            quoted = True
+        elif char in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif char in "]}":
+            depth -= 1
+    return deepest
+
+
+def written(value: Any) -> str:
+    """The JSON of a value that came from one; nothing is checked."""
+    return _ENCODER.encode(value)
+
+
+def type_name(value: Any) -> str:
+    """What people call it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "bool"
+    names = {int: "int", float: "double", str: "string", list: "list", dict: "map"}
+    return names.get(type(value), type(value).__name__)

@@ -1,0 +1,46 @@
+"""What an entry means for runs: children that ended, signals, pauses that are over, cancellations."""
+
+from __future__ import annotations
+
+from coterie.core.lifecycle import settle
+from coterie.core.nouns import Task, TaskState
+from coterie.core.runs import endings
+from coterie.core.runs.run import Phase, place_of
+from coterie.core.runs.walk import Walk
+from coterie.core.state import ClusterState, Moment
+
+
+def follow_up(state: ClusterState, moment: Moment) -> None:
+    """Until nothing is left of this entry; one by one, so that runs inside of runs cost no depth."""
+    state.run_work = 0
+    while state.run_news or state.ended_parents:
+        if state.ended_parents:
+            settle(state, moment)
+            continue
+        run_id, what, child = state.run_news.popleft()
+        if run_id in state.runs and run_id in state.tasks:
+            _visit(Walk(state, run_id, moment), what, child)
+
+
+def _visit(walk: Walk, what: str, child: Task | None) -> None:
+    if what == "ended" and child is not None:
+        place = place_of(walk.run_id, child.task_id)
+        if place is not None:
+            walk.child_ended(child, *place)
+    elif what == "cancel":
+        _stop(walk, TaskState.CANCELLED, "CANCELLED", walk.task.cancel_reason)
+    elif what == "deadline":
+        _stop(walk, TaskState.TIMED_OUT, "DEADLINE", "the run's deadline passed")
+    elif what in ("begin", "tick"):
+        walk.tick()
+    elif what == "grown":
+        walk.decide_all()
+    else:
+        walk.revisit()
+
+
+def _stop(walk: Walk, ends_as: TaskState, code: str, message: str) -> None:
+    if walk.run.head.phase is Phase.NEW:
+        walk.head(phase=Phase.GOING)
+    endings.begin_ending(walk, ends_as, code, message)
+    walk.go_on()

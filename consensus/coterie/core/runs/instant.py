@@ -1,0 +1,95 @@
+"""Nodes that need no task: branches, declared reducers, times, signals and approvals."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from coterie.core.graph.evaluate import evaluate, holds
+from coterie.core.graph.model import GraphNode, NodeType
+from coterie.core.graph.refs import fill
+from coterie.core.graph.values import ValueFault, read_json
+from coterie.core.nouns import Data, evolve
+from coterie.core.runs.reducers import reduced
+from coterie.core.runs.run import NodeState, Taken
+from coterie.core.runs.scope import described, inline
+from coterie.core.runs.tasks import begin_task, input_of
+from coterie.core.state import held
+
+if TYPE_CHECKING:
+    from coterie.core.runs.walk import Walk
+
+APPROVAL = "approval."  # before the id of the node: the signal it waits for
+
+
+def condition(walk: Walk, node: GraphNode) -> None:
+    is_true = holds(node.expr, walk.scope(node))
+    walk.succeed(node, inline(is_true), "true" if is_true else "false")
+
+
+def switch(walk: Walk, node: GraphNode) -> None:
+    value = evaluate(node.expr, walk.scope(node))
+    case = _case(node, value)
+    walk.succeed(node, inline(value), case)
+
+
+def _case(node: GraphNode, value: Any) -> str:
+    text = value if isinstance(value, str) else inline(value).inline.decode()
+    return text if text in node.cases else "default"
+
+
+def outcome_of(node: GraphNode, result: Data) -> str:
+    """The outcome of a branching node, from what it gave."""
+    try:
+        value = read_json(result.inline) if result.inline else None
+    except ValueFault:
+        return ""
+    if node.type is NodeType.SWITCH:
+        return _case(node, value)
+    if node.type is NodeType.APPROVAL:
+        return "true" if isinstance(value, dict) and value.get("approved") is True else "false"
+    return {True: "true", False: "false"}.get(value, "") if isinstance(value, bool) else ""
+
+
+def reduce(walk: Walk, node: GraphNode) -> None:
+    if node.reducer is None:
+        items = fill(node.over, walk.scope(node))
+        walk.put(evolve(walk.run.nodes[node.node_id], total=1))
+        given = described(input_of(walk, node)) if node.input else None
+        begin_task(walk, node, 0, inline({"items": items, **({"input": given} if node.input else {})}))
+        return
+    result = inline(reduced(node.reducer, fill(node.over, walk.scope(node))))
+    walk.state.run_work += held(result) >> 10
+    walk.succeed(node, result)
+
+
+def wait(walk: Walk, node: GraphNode) -> None:
+    walk.book.waiting[node.node_id] = None
+    span_ms = node.duration_ms if node.type is NodeType.TIMER else node.timeout_ms
+    until_ms = walk.moment.at_ms + span_ms if span_ms else 0
+    walk.put(evolve(walk.run.nodes[node.node_id], state=NodeState.WAITING, until_ms=until_ms))
+    if until_ms:
+        walk.book.timers[node.node_id] = until_ms
+    look_for_signal(walk, node)
+
+
+def look_for_signal(walk: Walk, node: GraphNode) -> None:
+    """The next signal of its name that no other node has had."""
+    if node.type is NodeType.TIMER:
+        return
+    name = node.signal or APPROVAL + node.node_id
+    taken = next((one.count for one in walk.run.head.taken if one.name == name), 0)
+    told = [signal for signal in walk.task.signals if signal.name == name]
+    if len(told) <= taken:
+        return
+    others = tuple(one for one in walk.run.head.taken if one.name != name)
+    walk.head(taken=(*others, Taken(name, taken + 1)))
+    payload = told[taken].payload
+    if node.type is not NodeType.APPROVAL:
+        walk.succeed(node, payload)
+        return
+    outcome = outcome_of(node, payload)
+    branches = any(when for _, when in walk.book.dependents.get(node.node_id, ()))
+    if outcome == "true" or branches:
+        walk.succeed(node, payload, outcome)
+    else:
+        walk.fail(node, "REJECTED", "it was not approved")

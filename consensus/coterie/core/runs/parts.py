@@ -1,0 +1,171 @@
+"""What each type of node does when it begins and when one of its tasks ends; what several answers make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from coterie.core.graph.model import BY_SKILL, GraphNode, JoinKind, NodeType
+from coterie.core.graph.values import ValueFault
+from coterie.core.nouns import NO_DATA, Data, Task, TaskState, evolve
+from coterie.core.runs import instant, rounds
+from coterie.core.runs.joins import Verdict, answered
+from coterie.core.runs.run import NodeRun, NodeState, part_key
+from coterie.core.runs.scope import described, inline
+from coterie.core.runs.tasks import begin_run, begin_task, error_of, input_of, parts_of
+
+if TYPE_CHECKING:
+    from coterie.core.runs.walk import Walk
+
+WITHOUT_TASKS = frozenset(
+    {NodeType.CONDITION, NodeType.SWITCH, NodeType.WAIT, NodeType.TIMER, NodeType.APPROVAL}
+)
+
+
+def begin(walk: Walk, node: GraphNode) -> None:
+    """Its dependencies and its condition are satisfied, and there is room."""
+    walk.put(evolve(walk.record_of(node), state=NodeState.RUNNING, since_ms=walk.moment.at_ms))
+    try:
+        _BEGIN.get(node.type, _begin_tasks)(walk, node)
+    except ValueFault as fault:
+        walk.fail(node, fault.code, fault.text)
+
+
+def begin_more(walk: Walk, node: GraphNode) -> None:
+    """One more task of a node that has some; when there is none to begin it is not asked again."""
+    record = walk.run.nodes[node.node_id]
+    try:
+        if (
+            node.type is NodeType.MAP
+            and record.issued < record.total
+            and record.live < rounds.window_of(node)
+        ):
+            rounds.begin_item(walk, node)
+        elif node.type is NodeType.LOOP and not record.live and record.issued < record.total:
+            rounds.begin_iteration(walk, node)
+        elif _lacks_a_judge(node, record):
+            _weigh(walk, node)
+        else:
+            walk.book.hungry.pop(node.node_id, None)
+    except ValueFault as fault:
+        walk.cancel_live(node.node_id, "another part of its node failed")
+        walk.fail(node, fault.code, fault.text)
+
+
+def part_ended(walk: Walk, node: GraphNode, task: Task, place: int) -> None:
+    """One of its tasks has ended. The record says so already."""
+    try:
+        if task.state is TaskState.SUCCEEDED:
+            _PART.get(node.type, _answer)(walk, node, task, place)
+        else:
+            _part_failed(walk, node, task)
+    except ValueFault as fault:
+        walk.cancel_live(node.node_id, "another part of its node failed")
+        walk.fail(node, fault.code, fault.text)
+
+
+def _begin_tasks(walk: Walk, node: GraphNode) -> None:
+    voices = node.agents or ("",)
+    walk.put(evolve(walk.run.nodes[node.node_id], total=len(voices)))
+    payload = input_of(walk, node)
+    for place, agent in enumerate(voices):
+        begin_task(walk, node, place, _for_agent(node, agent, payload), agent)
+
+
+def _for_agent(node: GraphNode, agent: str, payload: Data) -> Data:
+    if node.type is not NodeType.AGENT:
+        return payload
+    asked: dict[str, Any] = {"agent": agent, "input": described(payload)}
+    return inline({**asked, "skills": list(node.requires)} if node.requires else asked)
+
+
+def _answer(walk: Walk, node: GraphNode, task: Task, place: int) -> None:
+    """One agent of perhaps several has answered, or the judge."""
+    record = walk.run.nodes[node.node_id]
+    if record.total <= 1 or place >= record.total:
+        walk.succeed(node, task.result)
+        return
+    record = walk.put(evolve(record, succeeded=record.succeeded + 1))
+    if walk.keep(part_key(node.node_id, place), task.result):
+        _weigh(walk, node)
+
+
+def _weigh(walk: Walk, node: GraphNode) -> None:
+    """Are the answers there are enough?"""
+    record = walk.run.nodes[node.node_id]
+    verdict = answered(node.join, record.total, record.succeeded, record.failed)
+    if verdict is Verdict.SKIP:
+        walk.cancel_live(node.node_id, "too many of the other agents failed")
+        ended = NodeState.CANCELLED if walk.is_ending else NodeState.FAILED
+        walk.fail(node, "TOO_FEW_ANSWERS", f"{record.failed} of {record.total} agents failed", ended)
+    elif verdict is Verdict.RUN:
+        walk.cancel_live(node.node_id, "enough other agents have answered")
+        found = parts_of(walk, node)
+        if node.join.kind is JoinKind.JUDGE:
+            _judge(walk, node, found)
+        elif node.join.kind is JoinKind.FIRST:
+            walk.succeed(node, found[0])
+        else:
+            walk.succeed(node, inline([described(one) for one in found]))
+
+
+def _lacks_a_judge(node: GraphNode, record: NodeRun) -> bool:
+    judged = node.join.kind is JoinKind.JUDGE and record.total > 1
+    return judged and record.issued == record.total and not record.live
+
+
+def _judge(walk: Walk, node: GraphNode, answers: list[Data]) -> None:
+    """One more task chooses; while the run is paused it has to wait."""
+    if not walk.may_begin:
+        return
+    walk.book.hungry.pop(node.node_id, None)
+    asked = {"answers": [described(one) for one in answers], "input": described(input_of(walk, node))}
+    begin_task(walk, node, len(node.agents), inline(asked), skill=node.judge or "llm")
+
+
+def _part_failed(walk: Walk, node: GraphNode, task: Task) -> None:
+    error = error_of(task)
+    record = walk.run.nodes[node.node_id]
+    record = walk.put(evolve(record, failed=record.failed + 1))
+    if node.type is NodeType.MAP and node.on_item_failure == "skip":
+        walk.book.hungry[node.node_id] = None
+        rounds.map_over(walk, node)
+    elif node.type in BY_SKILL and record.total > 1 and record.issued <= record.total:
+        _weigh(walk, node)
+    else:
+        walk.cancel_live(node.node_id, "another part of its node failed")
+        ended = NodeState.CANCELLED if task.state is TaskState.CANCELLED else NodeState.FAILED
+        walk.fail(node, error.code, error.message, ended)
+
+
+def _sub_workflow(walk: Walk, node: GraphNode) -> None:
+    walk.put(evolve(walk.run.nodes[node.node_id], total=1))
+    begin_run(walk, node, 0, input_of(walk, node))
+
+
+def _undo(walk: Walk, node: GraphNode) -> None:
+    """A compensation knows what it is to undo."""
+    walk.put(evolve(walk.run.nodes[node.node_id], total=1))
+    step = walk.steps.find(node.compensates)
+    given = (
+        input_of(walk, node) if node.input else inline({"undo": described(step.result if step else NO_DATA)})
+    )
+    begin_task(walk, node, 0, given)
+
+
+_BEGIN: dict[NodeType, Callable[[Walk, GraphNode], None]] = {
+    NodeType.CONDITION: instant.condition,
+    NodeType.SWITCH: instant.switch,
+    NodeType.REDUCE: instant.reduce,
+    NodeType.WAIT: instant.wait,
+    NodeType.TIMER: instant.wait,
+    NodeType.APPROVAL: instant.wait,
+    NodeType.WORKFLOW: _sub_workflow,
+    NodeType.LOOP: rounds.loop,
+    NodeType.MAP: rounds.map_items,
+    NodeType.COMPENSATE: _undo,
+}
+_PART: dict[NodeType, Callable[[Walk, GraphNode, Task, int], None]] = {
+    NodeType.LOOP: rounds.iteration_ended,
+    NodeType.MAP: rounds.item_ended,
+}

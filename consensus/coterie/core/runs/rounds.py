@@ -1,0 +1,113 @@
+"""Nodes of many rounds: loops, whose iterations follow each other, and maps, whose items run side by side."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from coterie.core.graph.evaluate import holds
+from coterie.core.graph.model import ITEMS_MAX, WINDOW_DEFAULT, GraphNode
+from coterie.core.graph.refs import fill
+from coterie.core.graph.values import ValueFault, type_name
+from coterie.core.nouns import Data, Task, evolve
+from coterie.core.runs.run import part_key
+from coterie.core.runs.scope import described, inline, json_of
+from coterie.core.runs.tasks import begin_run, begin_task, input_of, parts_of
+from coterie.core.state import held
+
+if TYPE_CHECKING:
+    from coterie.core.runs.walk import Walk
+
+
+def loop(walk: Walk, node: GraphNode) -> None:
+    walk.put(evolve(walk.run.nodes[node.node_id], total=node.max_iterations))
+    begin_iteration(walk, node)
+
+
+def begin_iteration(walk: Walk, node: GraphNode) -> None:
+    """The next one that an earlier run has not left; its number begins at 1."""
+    record = walk.run.nodes[node.node_id]
+    place = record.issued
+    known = walk.steps.find(part_key(node.node_id, place))
+    if known is not None:
+        walk.put(evolve(record, issued=place + 1))
+        _after_iteration(walk, node, known.result, place)
+        return
+    before = walk.steps.find(part_key(node.node_id, place - 1))
+    more = {"iteration": place + 1, "last": described(before.result) if before is not None else None}
+    given = described(input_of(walk, node, more)) if node.input else {}
+    walk.book.hungry.pop(node.node_id, None)
+    begin_run(walk, node, place, inline({**(given if isinstance(given, dict) else {"input": given}), **more}))
+
+
+def iteration_ended(walk: Walk, node: GraphNode, task: Task, place: int) -> None:
+    if walk.keep(part_key(node.node_id, place), task.result):
+        _after_iteration(walk, node, task.result, place)
+
+
+def _after_iteration(walk: Walk, node: GraphNode, result: Data, place: int) -> None:
+    record = walk.put(evolve(walk.run.nodes[node.node_id], succeeded=place + 1))
+    more = {"output": json_of(result, "output"), "last": None, "iteration": place + 1}
+    if holds(node.expr, walk.scope(node, {**more, "last": more["output"]})):
+        walk.succeed(node, result, message=f"after {place + 1} iterations")
+    elif record.issued >= record.total:
+        walk.fail(node, "MAX_ITERATIONS", f"{node.expr[:200]} did not hold after {place + 1} iterations")
+    else:
+        walk.book.hungry[node.node_id] = None
+
+
+def window_of(node: GraphNode) -> int:
+    return node.window or WINDOW_DEFAULT
+
+
+def _items(walk: Walk, node: GraphNode) -> list[Any]:
+    """The list a map goes over; the same at every look, because what it reads has ended."""
+    key = f"~{node.node_id}"
+    if key not in walk.book.values:
+        walk.book.values[key] = fill(node.over, walk.scope(node))
+    items = walk.book.values[key]
+    if not isinstance(items, list):
+        raise ValueFault("TYPE_ERROR", f"`over` is a {type_name(items)}, not a list")
+    if len(items) > ITEMS_MAX:
+        raise ValueFault("TOO_MANY_ITEMS", f"{len(items)} items, the limit is {ITEMS_MAX}")
+    return items
+
+
+def map_items(walk: Walk, node: GraphNode) -> None:
+    walk.put(evolve(walk.run.nodes[node.node_id], total=len(_items(walk, node))))
+    walk.book.hungry[node.node_id] = None
+    map_over(walk, node)
+
+
+def begin_item(walk: Walk, node: GraphNode) -> None:
+    record = walk.run.nodes[node.node_id]
+    place = record.issued
+    if walk.steps.find(part_key(node.node_id, place)) is not None:
+        walk.put(evolve(record, issued=place + 1, succeeded=record.succeeded + 1))
+        map_over(walk, node)
+        return
+    more = {"item": _items(walk, node)[place], "index": place}
+    if node.body is None:
+        payload = input_of(walk, node, more) if node.input else inline(more["item"])
+        begin_task(walk, node, place, payload)
+        return
+    given = described(input_of(walk, node, more)) if node.input else {}
+    begin_run(walk, node, place, inline({**(given if isinstance(given, dict) else {"input": given}), **more}))
+
+
+def item_ended(walk: Walk, node: GraphNode, task: Task, place: int) -> None:
+    if walk.keep(part_key(node.node_id, place), task.result):
+        record = walk.run.nodes[node.node_id]
+        walk.put(evolve(record, succeeded=record.succeeded + 1))
+        walk.book.hungry[node.node_id] = None
+        map_over(walk, node)
+
+
+def map_over(walk: Walk, node: GraphNode) -> None:
+    """All items have ended: the list of what they gave, in their order."""
+    record = walk.run.nodes[node.node_id]
+    if record.succeeded + record.failed < record.total or record.live:
+        return
+    result = inline([described(one) for one in parts_of(walk, node)])
+    walk.state.run_work += held(result) >> 10
+    lost = f"{record.failed} of {record.total} items failed and are left out" if record.failed else ""
+    walk.succeed(node, result, message=lost)

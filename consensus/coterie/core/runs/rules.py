@@ -1,0 +1,89 @@
+"""Rules of the commands about runs: how one begins and how it grows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from coterie.core.commands import Accepted, Outcome, Rejected
+from coterie.core.graph.check import Surroundings, problems_of
+from coterie.core.graph.model import NODES_MAX, Graph, GraphError
+from coterie.core.graph.needs import size
+from coterie.core.graph.reading import graph_of
+from coterie.core.lifecycle import change_task, no_task
+from coterie.core.nouns import evolve
+from coterie.core.runs.book import Book, missing_inputs, whole_graph
+from coterie.core.runs.commands import AddNodes, RunWorkflow
+from coterie.core.runs.run import FOR_NODES, WORKFLOW, Phase, Run, RunHead
+from coterie.core.state import ClusterState, Moment
+from coterie.core.submit_rules import admit, create
+
+ADDITIONS_MAX = 1_000  # to one run
+
+
+def run_workflow(state: ClusterState, command: RunWorkflow, moment: Moment) -> Outcome:
+    submit = replace(command.submit, type=WORKFLOW)
+    try:
+        graph = graph_of(command.graph)
+    except GraphError as error:
+        return Rejected("BAD_WORKFLOW", str(error)[:1_000])
+    missing = missing_inputs(graph, submit.payload)
+    if missing:
+        return Rejected("BAD_WORKFLOW", f"the run was not given {', '.join(missing)[:500]}")
+    if submit.start_delay_ms:
+        return Rejected("BAD_WORKFLOW", "a run begins at once; put a timer at its beginning")
+    answer = admit(state, submit, moment, len(command.graph))
+    if answer is not None:
+        return answer
+    task = create(state, submit, moment, wait=FOR_NODES, more_bytes=len(command.graph))
+    state.runs[task.task_id] = Run(RunHead(task.task_id, command.graph))
+    state.note_run(task.task_id, "begin")
+    return Accepted(task.task_id)
+
+
+def add_nodes(state: ClusterState, command: AddNodes, moment: Moment) -> Outcome:
+    task, run = state.tasks.get(command.task_id), state.runs.get(command.task_id)
+    if task is None or run is None:
+        return no_task(state, command.task_id) if task is None else _no_run(command)
+    if command.nodes in run.head.grown:
+        return Accepted(task.task_id, duplicate=True)
+    refused = _growth_refused(state, run, command)
+    if refused is not None:
+        return refused
+    run.head = evolve(run.head, grown=(*run.head.grown, command.nodes))
+    run.book = None
+    after = evolve(task, bytes_held=task.bytes_held + len(command.nodes))
+    change_task(state, task, after, moment, "grown")
+    state.note_run(task.task_id, "grown")
+    return Accepted(task.task_id)
+
+
+def _no_run(command: AddNodes) -> Rejected:
+    return Rejected("NOT_A_RUN", f"task {command.task_id} is not a run of a workflow")
+
+
+def _growth_refused(state: ClusterState, run: Run, command: AddNodes) -> Rejected | None:
+    """The same checks as for the first plan, beside what is there."""
+    task = state.tasks[command.task_id]
+    if run.head.phase not in (Phase.NEW, Phase.GOING) or task.cancel_requested:
+        return Rejected("CANCELLED", "the run is ending")
+    if len(run.head.grown) >= ADDITIONS_MAX:
+        return Rejected("TOO_LARGE", f"a run is added to at most {ADDITIONS_MAX} times")
+    if task.bytes_held + len(command.nodes) > state.meta.policy.task_bytes_max:
+        return Rejected("TASK_TOO_LARGE", f"a task keeps at most {state.meta.policy.task_bytes_max} bytes")
+    try:
+        more = graph_of(command.nodes)
+    except GraphError as error:
+        return Rejected("BAD_WORKFLOW", str(error)[:1_000])
+    there = whole_graph(run)
+    if size(there) + size(more) > NODES_MAX:
+        return Rejected("TOO_LARGE", f"{size(there) + size(more)} nodes, the limit is {NODES_MAX}")
+    book = run.book or Book(run, task)
+    around = Surroundings(
+        names=frozenset(book.producers) | frozenset(book.inputs),
+        nodes=frozenset(book.nodes),
+    )
+    problems = problems_of(Graph(nodes=more.nodes), around)
+    if problems:
+        said = "; ".join(f"{one.where}: {one.text}" for one in problems[:10])
+        return Rejected("BAD_WORKFLOW", said[:2_000])
+    return None

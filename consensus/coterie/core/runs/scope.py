@@ -1,0 +1,95 @@
+"""What expressions and references of a node can see: inputs of the run, outputs of its nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from coterie.core.graph.evaluate import MISSING
+from coterie.core.graph.model import GraphNode
+from coterie.core.graph.refs import fill, whole
+from coterie.core.graph.values import ValueFault, read_json, write_json
+from coterie.core.nouns import Data, Task
+from coterie.core.runs.book import Book
+from coterie.core.runs.run import Run
+from coterie.core.steplog import StepLog
+
+NOTHING: Mapping[str, Any] = {}
+
+
+class RunScope:
+    """See coterie.core.graph.evaluate.Scope."""
+
+    def __init__(self, run: Run, task: Task, steps: StepLog, more: Mapping[str, Any] = NOTHING) -> None:
+        assert run.book is not None
+        self._run, self._task, self._steps, self._more = run, task, steps, more
+        self._book: Book = run.book
+        self.node: GraphNode | None = None
+
+    def value(self, name: str) -> Any:
+        if name in self._more:
+            return self._more[name]
+        producer = self._book.producers.get(name)
+        if producer is not None:
+            return self._output(producer, name)
+        if name in self._book.inputs:
+            return self._book.inputs[name]
+        if name == "input":
+            return self._book.inputs
+        if name == "run":
+            return {"id": self._task.task_id, "name": self._book.graph.name}
+        raise ValueFault(MISSING, f"there is no value {name!r} in this run")
+
+    def ends(self, node: str) -> list[str]:
+        names = [node] if node else [edge.node for edge in self.node.depends_on] if self.node else []
+        records = [self._run.nodes.get(name) for name in names]
+        return [record.state.name for record in records if record is not None]
+
+    def _output(self, node_id: str, name: str) -> Any:
+        known = self._book.values
+        if node_id not in known:
+            known[node_id] = json_of(self.data(node_id, name), name)
+        return known[node_id]
+
+    def data(self, node_id: str, name: str) -> Data:
+        """What a node gave, as it is. Raises ValueFault MISSING_VALUE."""
+        step = self._steps.find(node_id)
+        if step is None:
+            record = self._run.nodes.get(node_id)
+            state = record.state.name if record is not None else "not begun"
+            raise ValueFault(MISSING, f"{name!r} is not there: node {node_id} is {state}")
+        return step.result
+
+    def filled(self, template: str) -> Data:
+        """A template as a task's payload. Nothing but one reference to a whole output is handed on as it is,
+        a blob too. Raises ValueFault."""
+        ref = whole(template)
+        if ref is not None and len(ref.paths) == 1 and not ref.paths[0].parts:
+            name = ref.paths[0].name
+            producer = self._book.producers.get(name)
+            if producer is not None and name not in self._more and self._steps.find(producer) is not None:
+                return self.data(producer, name)
+        return inline(fill(template, self))
+
+
+def json_of(data: Data, name: str) -> Any:
+    """The value in what a task gave. Raises ValueFault."""
+    if data.sha256:
+        text = f"{name!r} is a blob of {data.size_bytes} bytes: only a whole input can be one, such as "
+        raise ValueFault("BLOB_VALUE", text + f'input: "{{{{ {name} }}}}"')
+    return read_json(data.inline) if data.inline else None
+
+
+def described(data: Data) -> Any:
+    """The value, or where it is: for lists of what tasks gave."""
+    if data.sha256:
+        return {"blob": {"sha256": data.sha256, "size_bytes": data.size_bytes}}
+    try:
+        return read_json(data.inline) if data.inline else None
+    except ValueFault:
+        return {"bytes": len(data.inline)}
+
+
+def inline(value: Any) -> Data:
+    """Raises ValueFault VALUE_TOO_LARGE."""
+    return Data(write_json(value))

@@ -1,0 +1,286 @@
+"""What happens in a run: a node ends, what stands on it is decided, what is ready begins.
+
+Everything here is called while one log entry is applied, by `follow_up.follow_up`."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from heapq import heappop, heappush
+from typing import Any
+
+from coterie.core.graph.evaluate import holds
+from coterie.core.graph.model import GraphNode, Join, NodeType, OnFailure
+from coterie.core.graph.values import ValueFault
+from coterie.core.lifecycle import cancel_task, change_task
+from coterie.core.nouns import NO_DATA, Data, Step, Task, TaskId, TaskState, Wait, evolve
+from coterie.core.runs import endings, instant, parts
+from coterie.core.runs.book import NO_STEPS, Book
+from coterie.core.runs.joins import Verdict, count, decide
+from coterie.core.runs.run import ENDED, FOR_NODES, NodeRun, NodeState, Phase, Run, RunHead, child_id
+from coterie.core.runs.scope import NOTHING, RunScope
+from coterie.core.state import ClusterState, Moment, held
+from coterie.core.steplog import StepLog
+
+STEP_OVERHEAD_BYTES = 200  # as of any step
+PERCENT_X100 = 10_000
+ALL = Join()  # of dependencies, where the join is one of agents
+WORK_MAX = 20_000  # nodes begun and values made, in KiB, in one entry; what is left goes on in the next one
+
+
+class Walk:
+    """One visit to a live run."""
+
+    def __init__(self, state: ClusterState, run_id: TaskId, moment: Moment) -> None:
+        self.state, self.run_id, self.moment = state, run_id, moment
+        self.run: Run = state.runs[run_id]
+        if self.run.book is None:
+            self.run.book = Book(self.run, self.task)
+        self.book: Book = self.run.book
+        self._todo: deque[str] = deque()
+
+    @property
+    def task(self) -> Task:
+        return self.state.tasks[self.run_id]
+
+    @property
+    def steps(self) -> StepLog:
+        return self.state.steps.get(self.run_id) or NO_STEPS
+
+    @property
+    def is_over(self) -> bool:
+        return self.run_id not in self.state.runs
+
+    @property
+    def may_begin(self) -> bool:
+        """Whether nodes may be begun: not while it is paused, not when it is ending."""
+        return self.run.head.phase is Phase.GOING and self.task.state is TaskState.WAITING
+
+    @property
+    def is_ending(self) -> bool:
+        return self.run.head.phase is Phase.ENDING
+
+    def head(self, **changes: object) -> RunHead:
+        self.run.head = evolve(self.run.head, **changes)
+        return self.run.head
+
+    def scope(self, node: GraphNode | None = None, more: Mapping[str, Any] = NOTHING) -> RunScope:
+        scope = RunScope(self.run, self.task, self.steps, more)
+        scope.node = node
+        return scope
+
+    # --- what it is visited for
+
+    def begin(self) -> None:
+        """The first visit. Nodes that an earlier run completed have ended already."""
+        self.head(phase=Phase.GOING)
+        for node_id in self.book.nodes:
+            step = self.steps.find(node_id)
+            if step is not None:
+                self._take_over(node_id, step.result)
+        self._todo.extend(self.book.nodes)
+        self.go_on()
+
+    def _take_over(self, node_id: str, result: Data) -> None:
+        node = self.book.nodes[node_id]
+        record = NodeRun(self.run_id, node_id, NodeState.SUCCEEDED, since_ms=self.moment.at_ms)
+        outcome = instant.outcome_of(node, result)
+        self._ended(node, evolve(record, outcome=outcome, message="taken over from an earlier run"))
+
+    def child_ended(self, task: Task, node_id: str, place: int) -> None:
+        record = self.run.nodes.get(node_id)
+        if record is None or node_id not in self.book.nodes or place >= record.issued:
+            return
+        self.book.live -= 1
+        record = self.put(evolve(record, live=record.live - 1))
+        if record.state is NodeState.RUNNING:
+            parts.part_ended(self, self.book.nodes[node_id], task, place)
+        self.go_on()
+
+    def tick(self) -> None:
+        """Its clock ran out: timers are over, waits have failed; or it had more to do than one entry may."""
+        if self.run.head.phase is Phase.NEW:
+            self.begin()
+            return
+        due = [name for name, until_ms in self.book.timers.items() if until_ms <= self.moment.at_ms]
+        for name in sorted(due, key=self.book.order.__getitem__):
+            node = self.book.nodes[name]
+            if node.type is NodeType.TIMER:
+                self.succeed(node, NO_DATA)
+            else:
+                self.fail(node, "WAIT_TIMEOUT", f"nothing came within {node.timeout_ms} ms")
+        self.go_on()
+
+    def revisit(self) -> None:
+        """Something may go on: it was resumed, signalled, or nodes were added."""
+        if self.run.head.phase is Phase.NEW:
+            return
+        for name in list(self.book.waiting):
+            instant.look_for_signal(self, self.book.nodes[name])
+        for name, record in list(self.run.nodes.items()):
+            if record.state is NodeState.RUNNING and not record.live:
+                self.book.hungry[name] = None
+        self.go_on()
+
+    def decide_all(self) -> None:
+        """After nodes were added."""
+        self._todo.extend(name for name in self.book.nodes if name not in self.run.nodes)
+        self.go_on()
+
+    # --- nodes end
+
+    def put(self, record: NodeRun) -> NodeRun:
+        self.run.nodes[record.node_id] = record
+        return record
+
+    def record_of(self, node: GraphNode) -> NodeRun:
+        known = self.run.nodes.get(node.node_id)
+        return known or NodeRun(self.run_id, node.node_id, NodeState.READY, since_ms=self.moment.at_ms)
+
+    def succeed(self, node: GraphNode, result: Data, outcome: str = "", message: str = "") -> None:
+        if self.keep(node.node_id, result):
+            record = evolve(self.record_of(node), state=NodeState.SUCCEEDED, outcome=outcome, message=message)
+            self._ended(node, record)
+
+    def fail(self, node: GraphNode, code: str, message: str, state: NodeState = NodeState.FAILED) -> None:
+        record = evolve(self.record_of(node), state=state, code=code, message=message[:500])
+        self._ended(node, record)
+        detail = f"{node.node_id} {state.name}: {code} {record.message}"
+        change_task(self.state, self.task, self.task, self.moment, "node", detail)
+        graph = self.book.graph
+        if self.run.head.phase is not Phase.GOING:
+            return
+        stops = graph.on_failure in (OnFailure.ABORT, OnFailure.COMPENSATE)
+        if node.critical or (stops and not self.book.has_handler(node.node_id)):
+            text = f"node {node.node_id} failed: {record.message}"
+            ends_as = TaskState.TIMED_OUT if self._out_of_time() else TaskState.FAILED
+            endings.begin_ending(self, ends_as, code, text)
+
+    def _out_of_time(self) -> bool:
+        deadline_ms = self.task.deadline_at_ms
+        return 0 < deadline_ms <= self.moment.at_ms
+
+    def skip(self, node: GraphNode, code: str, message: str) -> None:
+        self._ended(node, evolve(self.record_of(node), state=NodeState.SKIPPED, code=code, message=message))
+
+    def _ended(self, node: GraphNode, record: NodeRun) -> None:
+        known = self.run.nodes.get(node.node_id)
+        assert known is None or known.state not in ENDED, f"{node.node_id} has ended already"
+        record = self.put(evolve(record, ended_at_ms=self.moment.at_ms, until_ms=0))
+        book = self.book
+        for look_up in (book.waiting, book.timers, book.hungry):
+            look_up.pop(node.node_id, None)
+        if node.type is NodeType.COMPENSATE:
+            return
+        book.unsettled -= 1
+        for dependent, when in book.dependents.get(node.node_id, ()):
+            count(book.tallies[dependent], when, record, book.graph.on_failure)
+            self._todo.append(dependent)
+
+    def keep(self, key: str, result: Data) -> bool:
+        """As a step of the run's task; False when the run had to be given up because it holds too much."""
+        task, policy = self.task, self.state.meta.policy
+        if self.steps.find(key) is not None:
+            return True
+        more = held(result) + STEP_OVERHEAD_BYTES
+        if task.step_count >= policy.steps_per_task_max or task.bytes_held + more > policy.task_bytes_max:
+            text = f"it holds {task.step_count} results and {task.bytes_held} bytes, and no more is allowed"
+            endings.begin_ending(self, TaskState.FAILED, "TASK_TOO_LARGE", text)
+            return False
+        steps = self.state.steps.get(self.run_id)
+        if steps is None:
+            steps = self.state.steps[self.run_id] = StepLog()
+        steps.append(Step(key, 1, result, self.moment.at_ms))
+        meta = self.state.meta
+        self.state.meta = evolve(meta, steps_total=meta.steps_total + 1)
+        done = len(self.book.nodes) - self.book.unsettled
+        after = evolve(
+            task,
+            step_count=task.step_count + 1,
+            bytes_held=task.bytes_held + more,
+            percent_x100=PERCENT_X100 * done // max(1, len(self.book.nodes)),
+        )
+        change_task(self.state, task, after, self.moment, "step", key)
+        return True
+
+    # --- nodes begin
+
+    def go_on(self) -> None:
+        """Until nothing moves."""
+        while not self.is_over:
+            if self._todo:
+                self._decide(self._todo.popleft())
+            elif not self._begin_next():
+                break
+        if not self.is_over:
+            endings.conclude(self)
+        if not self.is_over:
+            self._set_clock()
+
+    def _decide(self, node_id: str) -> None:
+        node = self.book.nodes[node_id]
+        if node_id in self.run.nodes or node.type is NodeType.COMPENSATE:
+            return
+        if self.run.head.phase is not Phase.GOING:
+            return
+        tally = self.book.tallies[node_id]
+        several = len(node.agents) > 1
+        verdict = decide(ALL if several else node.join, tally, self.book.looks_at_ends(node))
+        if verdict is Verdict.SKIP:
+            failed = "what it stands on failed" if tally.failed else "its branch was not taken"
+            self.skip(node, "DEPENDENCY_FAILED" if tally.failed else "NOT_TAKEN", failed)
+        elif verdict is Verdict.RUN and self._wanted(node):
+            self.put(NodeRun(self.run_id, node_id, NodeState.READY, since_ms=self.moment.at_ms))
+            heappush(self.book.ready, (self.book.order[node_id], node_id))
+
+    def _wanted(self, node: GraphNode) -> bool:
+        """Whether its condition holds; when not, it is skipped, when it cannot be said, it fails."""
+        if not node.when:
+            return True
+        try:
+            wanted = holds(node.when, self.scope(node))
+        except ValueFault as fault:
+            self.fail(node, fault.code, f"when: {fault.text}")
+            return False
+        if not wanted:
+            self.skip(node, "NOT_WANTED", f"{node.when[:200]} is false")
+        return wanted
+
+    def _begin_next(self) -> bool:
+        """Begin one more task or node, if it may be."""
+        book = self.book
+        if not self.may_begin or self.state.run_work > WORK_MAX:
+            return False
+        room = book.live < book.graph.max_parallel
+        while book.ready:
+            node = book.nodes[book.ready[0][1]]
+            if not room and node.type not in parts.WITHOUT_TASKS:
+                break
+            heappop(book.ready)
+            self.state.run_work += 1
+            parts.begin(self, node)
+            return True
+        for name in book.hungry if room else ():
+            self.state.run_work += 1
+            parts.begin_more(self, book.nodes[name])
+            return True
+        return False
+
+    def cancel_live(self, node_id: str, reason: str) -> None:
+        """The tasks of one node that have not ended."""
+        record = self.run.nodes[node_id]
+        for place in range(record.issued) if record.live else ():
+            child = self.state.tasks.get(child_id(self.run_id, node_id, place))
+            if child is not None:
+                cancel_task(self.state, child, reason, self.moment)
+
+    def _set_clock(self) -> None:
+        """The run's task is woken when the first of its nodes need it."""
+        until_ms = min(self.book.timers.values(), default=0)
+        more = self.may_begin and (self.book.ready or self.book.hungry)
+        if self.state.run_work > WORK_MAX and more and self.book.live < self.book.graph.max_parallel:
+            until_ms = self.moment.at_ms
+        task = self.task
+        if task.wait is None or task.wait.until_ms != until_ms:
+            wait = Wait(FOR_NODES.reason, until_ms=until_ms)
+            change_task(self.state, task, evolve(task, wait=wait), self.moment, "waits")

@@ -1,0 +1,247 @@
+"""What a running skill may ask about its children: begin some, wait for them, read how they ended."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from coterie.client.errors import InvalidRequest
+from coterie.client.spec import TaskSpec, prepare
+from coterie.core.commands import (
+    Accepted,
+    CancelChildren,
+    Outcome,
+    Rejected,
+    SpawnChild,
+    SubmitTask,
+    SuspendTask,
+)
+from coterie.core.families import ChildEnd, Family, child_id
+from coterie.core.nouns import Priority, TaskId, TaskState, WaitReason
+from coterie.node.admission import Admission
+from coterie.node.errors import from_rejection
+from coterie.node.payloads import Payloads
+from coterie.node.skill_calls import Handlers, Run, refused
+from coterie.node.skillhost.nouns import SkillWait, Suspended
+from coterie.skills import Fenced
+from coterie.skills.children import CHILDREN_MAX, SPAWN_CHILDREN_MAX, chain_of
+
+ENDS_BYTES_MAX = 2 * 1024 * 1024  # of one answer, about; always one result at least
+ENDS_MAX = 1_000
+ROOM_PAUSE_MS = 2_000
+FULL = frozenset({"QUEUE_FULL", "TENANT_QUOTA", "OUT_OF_ORDER"})  # the last: one before it found no room
+OPTIONS = frozenset(
+    {
+        *(
+            "priority",
+            "timeout",
+            "deadline",
+            "max_attempts",
+            "retry",
+            "labels",
+            "constraints",
+            "key",
+            "agent",
+        ),
+        *("start_delay", "target_node", "checkpoint"),
+    }
+)
+PRIORITIES = {Priority.LOW: "low", Priority.NORMAL: "normal", Priority.HIGH: "high"}
+
+
+@dataclass(frozen=True, slots=True)
+class ChildCalls:
+    """The handlers; see coterie.skills.children for the other end."""
+
+    admission: Admission
+
+    def handlers(self) -> Handlers:
+        return {
+            "children.look": self.look,
+            "children.spawn": self.spawn,
+            "children.wait": self.wait,
+            "children.pause": self.pause,
+            "children.ends": self.ends,
+            "children.known": self.known,
+            "children.cancel": self.cancel,
+            "children.first_failed": self.first_failed,
+        }
+
+    async def look(self, run: Run, args: Any) -> dict[str, Any]:
+        group = _group_of(args)
+        return {**_standing(run, group), "chain": chain_of(_known(run, group))}
+
+    async def known(self, run: Run, args: Any) -> list[tuple[str, str]]:
+        return _known(run, _group_of(args))
+
+    async def spawn(self, run: Run, args: Any) -> dict[str, Any]:
+        """Begin children, in their order; the first that the queue has no room for ends it."""
+        group, asked = _group_of(args), args.get("children")
+        if not isinstance(asked, list) or not 1 <= len(asked) <= SPAWN_CHILDREN_MAX:
+            raise refused("BAD_CHILD", f"children: a list of 1 to {SPAWN_CHILDREN_MAX} is expected")
+        payloads = Payloads(run)
+        tasks = [await self._task(run, child, payloads) for child in asked]
+        full = False
+        first = len(_family(run).group(group).places)
+        commands = [SpawnChild(run.attempt, group, first + at, task) for at, task in enumerate(tasks)]
+        for outcome in await self._begin(run, commands):
+            if isinstance(outcome, Accepted):
+                continue
+            if outcome.code not in FULL:
+                raise _refusal(outcome)
+            full = True
+        return {**_standing(run, group), "full": full}
+
+    async def wait(self, run: Run, args: Any) -> dict[str, Any]:
+        """Returns when few enough are open, or enough have failed; else the attempt ends here."""
+        group, seen, stop_after = _group_of(args), _number(args, "seen"), _number(args, "stop_after")
+        command = SuspendTask(run.task_id, run.attempt, WaitReason.CHILD, group, seen, stop_after=stop_after)
+        outcome = await run.commit_own(command)
+        if isinstance(outcome, Accepted):
+            raise Suspended
+        if outcome.code != "WAIT_OVER":
+            raise Fenced(outcome.reason)
+        return _standing(run, group)
+
+    async def pause(self, run: Run, args: Any) -> dict[str, Any]:
+        """The queue is full and nothing of ours is in it: come back later, without the slot."""
+        name = f"room:{_group_of(args)}"
+        task = run.state.tasks.get(run.task_id)
+        seen = sum(signal.name == name for signal in task.signals) if task is not None else 0
+        await run.await_signal(SkillWait("TIMER", name, seen, ROOM_PAUSE_MS))
+        return _standing(run, _group_of(args))
+
+    async def cancel(self, run: Run, args: Any) -> None:
+        group = _group_of(args)
+        if _standing(run, group)["open"]:
+            reason = "another child of its group failed"
+            await run.commit_own(CancelChildren(run.task_id, run.attempt, group, reason))
+
+    async def first_failed(self, run: Run, args: Any) -> dict[str, Any]:
+        family, group = _family(run), _group_of(args)
+        place = family.group(group).first_failed
+        if place < 0:
+            raise refused("NO_FAILURE", f"no child of group {group} has failed")
+        return await _end_to_json(run, family, place, "failures")
+
+    async def ends(self, run: Run, args: Any) -> list[dict[str, Any]]:
+        """How children ended, in their order, from one on; as many as fit."""
+        family, show = _family(run), args.get("show")
+        places = family.group(_group_of(args)).places[_number(args, "from") :][:ENDS_MAX]
+        answer: list[dict[str, Any]] = []
+        size = 0
+        for place in places:
+            end = await _end_to_json(run, family, place, show)
+            size += len(end.get("result", ""))
+            if answer and size > ENDS_BYTES_MAX:
+                break
+            answer.append(end)
+        return answer
+
+    async def _begin(self, run: Run, commands: Sequence[SpawnChild]) -> list[Outcome]:
+        """In as few entries as they fit into. What comes after a refusal is refused too."""
+        outcomes: list[Outcome] = []
+        for command, outcome in zip(commands, await run.commit_all(commands), strict=True):
+            outcomes.append(outcome)
+            if isinstance(outcome, Rejected) and outcome.code == "FENCED":
+                raise Fenced(f"{outcome.reason} ({command.task.task_id})")
+        return outcomes
+
+    async def _task(self, run: Run, child: Any, payloads: Payloads) -> SubmitTask:
+        if not isinstance(child, dict) or not isinstance(child.get("options", {}), dict):
+            raise refused("BAD_CHILD", "a child is an object with name, type, payload and options")
+        options = dict(child.get("options") or {})
+        if unknown := sorted(set(options) - OPTIONS):
+            raise refused("BAD_CHILD", f"unknown option {unknown[0]!r}; known: {', '.join(sorted(OPTIONS))}")
+        options.setdefault("priority", PRIORITIES.get(Priority(run.task.priority), "critical"))
+        options.setdefault("agent", run.task.agent)
+        command = self._admitted(run, str(child.get("type", "")), options)
+        name = child_id(run.task_id, str(child.get("name", "")))
+        if not name:
+            raise refused("BAD_CHILD", "the child's id would be longer than 128 characters; shorten its name")
+        payload = await run.keep(await payloads.content(child))
+        return replace(
+            command,
+            task_id=TaskId(name),
+            payload=payload,
+            request_id="",
+            digest=_digest(child),
+            parent_id=run.task_id,
+        )
+
+    def _admitted(self, run: Run, kind: str, options: dict[str, Any]) -> SubmitTask:
+        """Checked as any submitted task is."""
+        nodes = run.state.nodes
+        skills = {skill.name for node in nodes.values() for skill in node.skills}
+        try:
+            request = prepare(TaskSpec(type=kind, **options), run.task.tenant).request
+        except InvalidRequest as error:
+            raise refused("BAD_CHILD", str(error)) from error
+        return self.admission.command(request, "child", skills, nodes.keys())
+
+
+def _digest(child: dict[str, Any]) -> bytes:
+    try:
+        return bytes.fromhex(str(child["digest"]))[:16]
+    except (KeyError, ValueError):
+        said = json.dumps(child, sort_keys=True).encode()
+        return hashlib.sha256(said).digest()[:16]
+
+
+def _family(run: Run) -> Family:
+    return run.state.families.get(run.task_id) or Family()
+
+
+def _standing(run: Run, group: str) -> dict[str, Any]:
+    known = _family(run).group(group)
+    return {"begun": len(known.places), "open": known.open, "failed": known.failed}
+
+
+def _known(run: Run, group: str) -> list[tuple[str, str]]:
+    """Name and digest of each child of the group."""
+    family, prefix = _family(run), len(run.task_id) + 1
+    children = (family[place] for place in family.group(group).places)
+    return [(child.task_id[prefix:], child.digest.hex()) for child in children]
+
+
+async def _end_to_json(run: Run, family: Family, place: int, show: str | None) -> dict[str, Any]:
+    end = family.end_of(place)
+    if end is None:
+        raise refused("NOT_ENDED", f"child {family[place].task_id} has not ended")
+    if end.state is TaskState.SUCCEEDED:
+        return {"result": "null" if show == "failures" else await _result(run, end, show == "keys")}
+    assert end.error is not None, "set by note_end_of_child"
+    error = {"code": end.error.code, "message": end.error.message}
+    return {"task_id": family[place].task_id, "state": end.state.name, "error": error}
+
+
+async def _result(run: Run, end: ChildEnd, only_keys: bool) -> str:
+    text = (await run.load(end.result)).decode("utf-8", "replace")
+    if not only_keys:
+        return text
+    value = json.loads(text) if text else None
+    return json.dumps(list(value) if isinstance(value, dict) else None)
+
+
+def _refusal(outcome: Rejected) -> Exception:
+    if outcome.code == "CHILD_DIFFERS":
+        return refused("NOT_DETERMINISTIC", outcome.reason)
+    known = from_rejection(outcome)
+    return refused(known.reason, known.message)
+
+
+def _group_of(args: Any) -> str:
+    group = args.get("group") if isinstance(args, dict) else None
+    if not isinstance(group, str) or not 0 < len(group) <= 64:
+        raise refused("BAD_ARGUMENTS", f"group: {group!r} is not a text of 1 to 64 characters")
+    return group
+
+
+def _number(args: dict[str, Any], name: str) -> int:
+    value = args.get(name, 0)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= CHILDREN_MAX:
+        raise refused("BAD_ARGUMENTS", f"{name}: {value!r} is not in 0..{CHILDREN_MAX}")
+    return value

@@ -1,0 +1,143 @@
+"""`coterie audit export|verify`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from coterie.node.cli.failures import EXIT_TASK_FAILED, CommandFailed, Failure, bad_input
+from coterie.node.cli.framework import LeafCommand
+from coterie.node.cli.session import Session
+
+if TYPE_CHECKING:
+    from coterie.client.audit import AuditEntry, AuditHead
+    from coterie.client.cluster import Cluster
+    from coterie.core.audit import AuditRecord
+    from coterie.node.cli.connect import Target
+
+
+@click.command(cls=LeafCommand)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="New file, a JSON object a line.")
+@click.option("--after", type=click.IntRange(min=0), default=0, help="Leave out those up to this sequence.")
+@click.pass_obj
+def export(session: Session, out: Path, after: int) -> None:
+    """Write the audit log to a file; its last line says what the cluster has agreed on about it.
+
+    An export from the beginning can be checked later, without the cluster: `coterie audit verify FILE`."""
+    if out.exists():
+        raise bad_input("--out", f"{out}: is there already; choose another file")
+
+    async def work(cluster: Cluster) -> tuple[int, AuditHead]:
+        head, written = await cluster.audit.head(), 0
+        with out.open("x", encoding="utf-8") as file:
+            async for entry in cluster.audit.entries(after=after):
+                if entry.sequence <= head.count:
+                    file.write(json.dumps(asdict(entry)) + "\n")
+                    written += 1
+            file.write(json.dumps({"head": asdict(head)}) + "\n")
+        return written, head
+
+    written, head = session.call(work, patient=True)
+    document = {"file": out, "records": written, "head": asdict(head)}
+    session.emit(document, lambda console: console.print(f"{out}: {written} records", soft_wrap=True))
+
+
+@click.command(cls=LeafCommand)
+@click.argument("file", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--head", default="", metavar="HEX", help="Of a FILE: the digest it must end with.")
+@click.pass_obj
+def verify(session: Session, file: Path | None, head: str) -> None:
+    """Check the audit log: every record there, in its place and unchanged.
+
+    Without FILE: in the ledger of every node that --endpoint names, against what the cluster agreed on."""
+    if head and file is None:
+        raise bad_input("--head", "goes with FILE; a cluster says itself what its log must end with")
+    found = [_check_file(file, head)] if file else asyncio.run(_check_nodes(session, session.target()))
+    broken = [one for one in found if one["fault"]]
+    if broken:
+        text = "; ".join(f"{one['where']}: {one['fault']}" for one in broken)
+        raise CommandFailed(
+            Failure(EXIT_TASK_FAILED, "DATA_LOSS", text, "AUDIT_BROKEN", facts={"checked": found})
+        )
+
+    def human(out: Any) -> None:
+        for one in found:
+            out.print(
+                f"{one['where']}: {one['records']} records, all in place; {one['head']}", soft_wrap=True
+            )
+
+    session.emit({"checked": found}, human)
+
+
+async def _check_nodes(session: Session, target: Target) -> list[dict[str, Any]]:
+    addresses = [address.strip() for address in target.endpoints.split(",") if address.strip()]
+    nodes = [replace(target, endpoints=address, discover=False) for address in addresses]
+    return [await _check_node(session, node) for node in nodes]
+
+
+async def _check_node(session: Session, target: Target) -> dict[str, Any]:
+    async with session.connect(target) as cluster:
+        agreed = await cluster.audit.head()
+
+        async def known() -> AsyncIterator[AuditRecord]:
+            async for entry in cluster.audit.entries():
+                if entry.sequence <= agreed.count:
+                    yield _record(entry)
+
+        return await _check(target.endpoints, known(), agreed.count, agreed.digest)
+
+
+def _check_file(path: Path, head: str) -> dict[str, Any]:
+    lines = list(_lines(path))
+    agreed = lines[-1].get("head") if lines else None
+    if not isinstance(agreed, dict):
+        fault = "the last line, which says what the log must end with, is missing"
+        return {"where": str(path), "records": max(0, len(lines)), "head": "", "fault": fault}
+    if head and head != agreed.get("digest"):
+        fault = f"ends with {agreed.get('digest')}, not with {head}"
+        return {"where": str(path), "records": len(lines) - 1, "head": head, "fault": fault}
+    from coterie.core.audit import AuditRecord
+
+    async def known() -> AsyncIterator[AuditRecord]:
+        for number, line in enumerate(lines[:-1], 1):
+            try:
+                yield AuditRecord(**{**line, "digest": bytes.fromhex(str(line["digest"]))})
+            except (TypeError, ValueError, KeyError) as error:
+                raise bad_input("FILE", f"{path}: line {number} is no record: {error}") from error
+
+    return asyncio.run(_check(str(path), known(), int(agreed["count"]), str(agreed["digest"])))
+
+
+def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                found = json.loads(line)
+            except ValueError as error:
+                raise bad_input("FILE", f"{path}: line {number} is no JSON: {error}") from error
+            yield found if isinstance(found, dict) else {}
+
+
+async def _check(where: str, records: AsyncIterator[AuditRecord], count: int, digest: str) -> dict[str, Any]:
+    """What was found; `fault` is empty when all is well."""
+    from coterie.core.audit import Check
+
+    check, fault = Check(), ""
+    async for record in records:
+        fault = check.add(record)
+        if fault:
+            break
+    fault = fault or check.end(count, bytes.fromhex(digest))
+    return {"where": where, "records": check.count, "head": digest, "fault": fault}
+
+
+def _record(entry: AuditEntry) -> AuditRecord:
+    from coterie.core.audit import AuditRecord
+
+    return AuditRecord(**{**asdict(entry), "digest": bytes.fromhex(entry.digest)})

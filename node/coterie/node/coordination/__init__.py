@@ -1,0 +1,1 @@
+"""Locks, keys, topics and schedules, as clients and skills use them."""

@@ -1,0 +1,201 @@
+"""What running skills ask of locks, keys, topics and the cluster's clock."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from coterie.core.commands import Accepted, AdvanceClock, Outcome, Rejected
+from coterie.core.coordination import kv
+from coterie.core.coordination.bounds import KEY_CHARS_MAX, LEASE_MS_MAX, TTL_MS_MAX
+from coterie.core.coordination.commands import (
+    AcquireLock,
+    DeleteKey,
+    PublishMessage,
+    PutKey,
+    ReleaseLock,
+    RenewLock,
+)
+from coterie.core.coordination.look_ups import name_key
+from coterie.core.coordination.nouns import KvEntry
+from coterie.node.coordination.bus import body_faults
+from coterie.node.coordination.desk import (
+    Desk,
+    accepted,
+    headers_of,
+    key_faults,
+    lock_faults,
+    mismatch,
+    range_faults,
+    topic_faults,
+)
+from coterie.node.coordination.locks import ASK_AGAIN_S, LEASE_MS_MIN, obtain
+from coterie.node.errors import Violation, invalid
+from coterie.node.skill_calls import Handlers, Run
+from coterie.skills import Fenced
+from coterie.v1 import tasks_pb2
+
+ONCE = b"skill"  # a step of a task is done once, whatever a later attempt would put there
+KEYS_LISTED_MAX = 1_000
+READ_S = 30.0
+
+
+def handlers(desk: Desk) -> Handlers:
+    """By the names under which skills call them."""
+    asked = _Calls(desk)
+    return {
+        "lock.acquire": asked.acquire,
+        "lock.renew": asked.renew,
+        "lock.release": asked.release,
+        "kv.get": asked.get,
+        "kv.put": asked.put,
+        "kv.delete": asked.delete,
+        "kv.list": asked.list_keys,
+        "bus.publish": asked.publish,
+        "clock.now": asked.now,
+    }
+
+
+class _Calls:
+    """Arguments come from a process that is not trusted: each is looked at."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    # --- locks
+
+    async def acquire(self, run: Run, args: Any) -> dict[str, int] | None:
+        """The lock, or None: the run stands in the queue and should ask again."""
+        name, owner = _text(args, "name"), f"task:{run.task_id}/{_text(args, 'use')}"
+        ttl_ms, wait_ms = _int(args, "ttl_ms"), _int(args, "wait_ms")
+        _refuse(lock_faults(name), range_faults("ttl_ms", ttl_ms, LEASE_MS_MIN, LEASE_MS_MAX))
+        task = run.task
+        command = AcquireLock(task.tenant, name, owner, ttl_ms, 0, run.task_id, run.attempt)
+
+        async def propose(asked: AcquireLock) -> Outcome:
+            return _unless_deposed(await run.commit(asked))
+
+        wait_s = min(wait_ms / 1000, ASK_AGAIN_S)
+        lock = await obtain(command, self._desk.state, self._desk.tide, propose, wait_s)
+        if lock is None:
+            return None
+        return {"token": lock.token, "left_ms": max(0, lock.expires_at_ms - self._desk.time.now_ms())}
+
+    async def renew(self, run: Run, args: Any) -> bool:
+        """Whether it is still held."""
+        command = RenewLock(run.task.tenant, _text(args, "name"), _int(args, "token"))
+        return isinstance(await run.commit(command), Accepted)
+
+    async def release(self, run: Run, args: Any) -> bool:
+        tenant, name = run.task.tenant, _text(args, "name")
+        token = _int(args, "token")
+        owner = "" if token else f"task:{run.task_id}/{_text(args, 'use')}"
+        return not accepted(await run.commit(ReleaseLock(tenant, name, token, owner))).duplicate
+
+    # --- keys
+
+    async def get(self, run: Run, args: Any) -> dict[str, Any] | None:
+        key = _key(args)
+        await self._desk.reader.barrier(tasks_pb2.LINEARIZABLE, READ_S)
+        entry = kv.get(run.state, run.task.tenant, key, self._desk.time.now_ms())
+        return _entry(entry) if entry is not None else None
+
+    async def put(self, run: Run, args: Any) -> int:
+        """The new version."""
+        key, ttl_ms, expected = _key(args), _int(args, "ttl_ms"), _int(args, "expected")
+        _refuse(range_faults("ttl", ttl_ms, 0, TTL_MS_MAX))
+        value = json.dumps(args.get("value"), ensure_ascii=False, separators=(",", ":")).encode()
+        request_id = f"{run.task_id}/{_text(args, 'use')}"
+        command = PutKey(run.task.tenant, key, value, expected, ttl_ms, request_id, ONCE)
+        return self._changed(run, key, await run.commit(command))
+
+    async def delete(self, run: Run, args: Any) -> int:
+        """The version of the change; 0: it was not there."""
+        key, expected = _key(args), _int(args, "expected")
+        request_id = f"{run.task_id}/{_text(args, 'use')}"
+        outcome = await run.commit(DeleteKey(run.task.tenant, key, expected, request_id, ONCE))
+        return self._changed(run, key, outcome)
+
+    def _changed(self, run: Run, key: str, outcome: Outcome) -> int:
+        if isinstance(outcome, Rejected) and outcome.code == "VERSION_MISMATCH":
+            entry = run.state.kv.get(name_key(run.task.tenant, key))
+            raise mismatch(outcome, entry.version if entry is not None else 0)
+        return accepted(outcome).number
+
+    async def list_keys(self, run: Run, args: Any) -> list[dict[str, Any]]:
+        """At most KEYS_LISTED_MAX, those after `after`."""
+        prefix, after = _text(args, "prefix"), _text(args, "after")
+        await self._desk.reader.barrier(tasks_pb2.LINEARIZABLE, READ_S)
+        state, now_ms, tenant = run.state, self._desk.time.now_ms(), run.task.tenant
+        found: list[dict[str, Any]] = []
+        for key in state.coordination.keys_from(tenant, prefix, after):
+            entry = kv.get(state, tenant, key, now_ms)
+            if entry is not None:
+                found.append(_entry(entry))
+            if len(found) >= KEYS_LISTED_MAX:
+                break
+        return found
+
+    # --- topics and time
+
+    async def publish(self, run: Run, args: Any) -> int:
+        """The position."""
+        topic, headers = _text(args, "topic"), args.get("headers") or {}
+        body = json.dumps(args.get("body"), ensure_ascii=False, separators=(",", ":")).encode()
+        _refuse(topic_faults(topic), body_faults(body))
+        if not isinstance(headers, dict) or not all(isinstance(text, str) for text in headers.values()):
+            raise invalid([Violation("headers", "is not an object of strings")])
+        command = PublishMessage(
+            run.task.tenant,
+            topic,
+            body,
+            headers_of(headers),
+            f"task:{run.task_id}",
+            f"{run.task_id}/{_text(args, 'use')}",
+            ONCE,
+        )
+        return accepted(await run.commit(command)).number
+
+    async def now(self, run: Run, args: Any) -> int:
+        """The cluster's clock, as the leader stamps it now: ms since the epoch."""
+        return accepted(await run.commit(AdvanceClock(0))).number
+
+
+def _unless_deposed(outcome: Outcome) -> Outcome:
+    if isinstance(outcome, Rejected) and outcome.code in ("FENCED", "TASK_NOT_FOUND", "TASK_TERMINAL"):
+        raise Fenced(outcome.reason)
+    return outcome
+
+
+def _entry(entry: KvEntry) -> dict[str, Any]:
+    try:
+        value = json.loads(entry.value)
+    except ValueError:
+        value = entry.value.decode("utf-8", "replace")  # put by a client as bytes of its own
+    return {"key": entry.key, "value": value, "version": entry.version}
+
+
+def _refuse(*wrong: list[Violation]) -> None:
+    found = [violation for violations in wrong for violation in violations]
+    if found:
+        raise invalid(found)
+
+
+def _key(args: Any) -> str:
+    key = _text(args, "key")
+    _refuse(key_faults(key, KEY_CHARS_MAX))
+    return key
+
+
+def _text(args: Any, name: str) -> str:
+    value = args.get(name, "") if isinstance(args, dict) else None
+    if not isinstance(value, str):
+        raise invalid([Violation(name, f"{value!r} is not a string")])
+    return value
+
+
+def _int(args: Any, name: str) -> int:
+    value = args.get(name, 0) if isinstance(args, dict) else None
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) > 1 << 62:
+        raise invalid([Violation(name, f"{value!r} is not a whole number")])
+    return value

@@ -1,0 +1,74 @@
+"""What comes back from a model, and what can go wrong on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from coterie.core.llm.nouns import LlmVerdict
+
+OnText = Callable[[str], None]  # the next piece of the answer's text
+OBJECT = "llm.completion"  # the first field of a recorded answer
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as the provider counted them."""
+
+    tokens_in: int
+    tokens_out: int
+    tokens_cached: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ToolUse:
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A whole answer. `usage` is None where the provider did not say."""
+
+    text: str
+    tool_calls: tuple[ToolUse, ...]
+    finish_reason: str
+    model: str
+    response_id: str
+    usage: Usage | None
+
+    def record(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """As it is recorded, and as the skill gets it."""
+        calls = [{"id": one.id, "name": one.name, "arguments": one.arguments} for one in self.tool_calls]
+        return {
+            "object": OBJECT,
+            "text": self.text,
+            "tool_calls": calls,
+            "finish_reason": self.finish_reason,
+            "model": self.model,
+            "response_id": self.response_id,
+            **facts,
+        }
+
+
+class CallFault(Exception):
+    """A call of a provider went wrong. `verdict` says what is counted, `permanent` that it would again."""
+
+    def __init__(
+        self,
+        message: str,
+        verdict: LlmVerdict,
+        *,
+        code: str = "LLM_FAILED",
+        permanent: bool = False,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.verdict, self.code, self.permanent = verdict, code, permanent
+        self.retry_after_s = retry_after_s
+
+
+class Gone(Exception):
+    """The provider does not know the answer that was asked for again."""

@@ -1,0 +1,69 @@
+"""Where the payload of a child comes from: its parent gives it, or says where it lies. What lies in a batch
+of documents, or in results of other children, does not pass through the parent's process."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from coterie.core.families import Family
+from coterie.core.nouns import Data, TaskState
+from coterie.node.skill_calls import Run, refused
+
+
+class Payloads:
+    """Of the children of one call; a batch is read once."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._batches: dict[str, list[bytes]] = {}
+
+    async def content(self, child: dict[str, Any]) -> bytes:
+        """The payload of a child. Raises ApiError for what it cannot be."""
+        if "line" in child:
+            return await self._line(child["line"])
+        if "results" in child:
+            return await self._results(child["results"])
+        payload = child.get("payload", "")
+        if not isinstance(payload, str):
+            raise refused("BAD_CHILD", "payload: a JSON text is expected")
+        return payload.encode("utf-8", "surrogatepass")
+
+    async def _line(self, source: Any) -> bytes:
+        """One line of a blob."""
+        try:
+            sha256, size, number = str(source["sha256"]), int(source["size_bytes"]), int(source["line"])
+        except (TypeError, KeyError, ValueError) as error:
+            raise refused("BAD_CHILD", "line: sha256, size_bytes and line are expected") from error
+        if sha256 not in self._batches:
+            batch = await self._run.load(Data(sha256=sha256, size_bytes=size))
+            self._batches[sha256] = batch.split(b"\n")
+        lines = self._batches[sha256]
+        if not 0 <= number < len(lines):
+            raise refused("BAD_CHILD", f"line: {number} is not in 0..{len(lines) - 1}")
+        return lines[number]
+
+    async def _results(self, source: Any) -> bytes:
+        """Results of ended children of this task, as a list, in an object."""
+        try:
+            group, indexes = str(source["group"]), [int(index) for index in source["indexes"]]
+            select, into = source.get("select"), dict(source.get("into", {}))
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            raise refused("BAD_CHILD", "results: group and indexes are expected") from error
+        family = self._run.state.families.get(self._run.task_id) or Family()
+        places = family.group(group).places
+        results = [await self._one(family, places, index, select) for index in indexes]
+        listed = json.dumps(str(source.get("as") or "results")).encode() + b":[" + b",".join(results) + b"]"
+        rest = json.dumps(into, ensure_ascii=False, separators=(",", ":")).encode()
+        return b"{" + listed + (b"," if into else b"") + rest[1:]
+
+    async def _one(self, family: Family, places: list[int], index: int, select: str | None) -> bytes:
+        end = family.end_of(places[index]) if 0 <= index < len(places) else None
+        if end is None or end.state is not TaskState.SUCCEEDED:
+            raise refused("BAD_CHILD", f"results: child {index} has no result")
+        content = await self._run.load(end.result) or b"null"
+        if select is None:
+            return content
+        value = json.loads(content)
+        chosen = value.get(select) if isinstance(value, dict) else None
+        return json.dumps(chosen, ensure_ascii=False, separators=(",", ":")).encode()

@@ -1,0 +1,118 @@
+"""The listener's guard: every call is somebody's, and one that its caller may make."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any, cast
+
+import grpc
+import grpc.aio
+
+from coterie.core.access import RUNNER
+from coterie.core.access_commands import NoteCall
+from coterie.node.errors import ApiError
+from coterie.node.observability import get_logger
+from coterie.node.rpc import PROPOSE_MAX_S, Context, abort
+from coterie.node.security.authenticator import Authenticator
+from coterie.node.security.principal import Principal, enter
+from coterie.node.security.scope import confine, confined
+from coterie.node.security.table import ANYONE, RULES, Rule
+
+log = get_logger(__name__)
+
+Note = Callable[[NoteCall, float], Awaitable[Any]]
+UNLISTED = Rule("")
+_TARGETS = ("node_id", "name", "target")
+
+
+class Guard(grpc.aio.ServerInterceptor):
+    """Refuses what is not allowed before a handler sees it, and tells the handlers who calls."""
+
+    def __init__(self, authenticator: Authenticator, note: Note) -> None:
+        """`note` proposes the record of a call that no command stands for."""
+        self._authenticator, self._note = authenticator, note
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        handler: Any = await continuation(handler_call_details)
+        method = str(handler_call_details.method)
+        rule = RULES.get(method, UNLISTED)
+        if handler is None or rule.role == ANYONE:
+            return handler
+        if handler.unary_unary is not None:
+            return handler._replace(unary_unary=self._unary(handler.unary_unary, method, rule))
+        if handler.stream_unary is not None:
+            return handler._replace(stream_unary=self._unary(handler.stream_unary, method, rule))
+        if handler.unary_stream is not None:
+            return handler._replace(unary_stream=self._stream(handler.unary_stream, method, rule))
+        return handler._replace(stream_stream=self._stream(handler.stream_stream, method, rule))
+
+    def admit(self, context: Context, method: str, rule: Rule) -> Principal:
+        """The caller. Raises ApiError when they may not call this."""
+        principal = self._authenticator.principal(context)
+        if rule.role == RUNNER:
+            allowed = RUNNER in principal.roles
+        else:
+            allowed = bool(rule.role) and principal.has(rule.role)
+        if not allowed:
+            raise _denied(principal, method, rule)
+        name = method.rpartition(".")[2]
+        return replace(principal, method=name, audited=RUNNER not in principal.roles)
+
+    async def _enter(self, request: Any, context: Context, method: str, rule: Rule) -> tuple[Principal, Any]:
+        """The caller, and the request within what they may name; ends the call when that cannot be."""
+        try:
+            principal = self.admit(context, method, rule)
+            if not hasattr(request, "__aiter__"):
+                confine(principal, request)
+            elif not principal.everywhere:
+                request = confined(principal, request)
+        except ApiError as error:
+            log.warning("a call was refused", extra={"method": method, "reason": error.reason})
+            await abort(context, error)
+        enter(principal)
+        return principal, request
+
+    def _unary(
+        self, call: Callable[[Any, Any], Awaitable[Any]], method: str, rule: Rule
+    ) -> Callable[[Any, Any], Awaitable[Any]]:
+        async def guarded(request: Any, context: Context) -> Any:
+            principal, request = await self._enter(request, context, method, rule)
+            answer = await call(request, context)
+            if rule.noted and principal.audited:
+                target = next((str(v) for name in _TARGETS if (v := getattr(request, name, ""))), "")
+                await self._record(NoteCall(target, "OK"))
+            return answer
+
+        return guarded
+
+    async def _record(self, note: NoteCall) -> None:
+        """What was done is done: that it could not be recorded must not look like a failure of it."""
+        try:
+            await self._note(note, PROPOSE_MAX_S)
+        except Exception as error:
+            log.error("a call is missing from the audit log", extra={"call": note.target}, exc_info=error)
+
+    def _stream(
+        self, call: Callable[[Any, Any], AsyncIterator[Any]], method: str, rule: Rule
+    ) -> Callable[[Any, Any], AsyncIterator[Any]]:
+        async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
+            _, request = await self._enter(request, context, method, rule)
+            async with aclosing(cast("Any", call(request, context))) as answers:
+                async for answer in answers:
+                    yield answer
+
+        return guarded
+
+
+def _denied(principal: Principal, method: str, rule: Rule) -> ApiError:
+    held = ", ".join(sorted(principal.roles)) or "no role"
+    needs = rule.role or "nobody's role: the call is not in the table"
+    name = method.rpartition("/")[2]
+    text = f"{name} needs {needs}, and {principal.name} has {held}"
+    return ApiError(grpc.StatusCode.PERMISSION_DENIED, "ROLE_MISSING", text)

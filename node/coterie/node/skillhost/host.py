@@ -1,0 +1,93 @@
+"""The host of all skills: those the node trusts run in children that are used again, the others each in a
+sandbox of its own. The zygote of the others is started when the first of them is to run."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from coterie.node.skillhost.confined import ConfinedPool
+from coterie.node.skillhost.nouns import JobPort, SkillHostOptions, SkillHostStats, SkillJob, SkillOutcome
+from coterie.node.skillhost.pool import ChildPool
+from coterie.node.skillhost.zygote import Zygote
+from coterie.skills.sandbox import Layer
+
+log = logging.getLogger(__name__)
+
+
+class SkillHost(ChildPool):
+    """The pool of trusted children, and behind it the confined one. All methods belong to one loop."""
+
+    def __init__(self, options: SkillHostOptions, zygote: Zygote) -> None:
+        super().__init__(options, zygote, SkillHostStats())
+        self._confined: ConfinedPool | None = None
+        self._starting = asyncio.Lock()
+
+    @classmethod
+    def spawn(cls, options: SkillHostOptions) -> SkillHost:
+        """Start the zygote. Synchronous; call it first thing, from the main thread. Raises SkillHostError."""
+        return cls(options, Zygote.launch(options))
+
+    async def start(self) -> None:
+        """Attach to the running loop and wait until the skills are loaded. Raises SkillHostError."""
+        await super().start()
+        standing = [layer.name for layer in self.layers if layer.active]
+        missing = {layer.name: layer.detail for layer in self.layers if not layer.active}
+        log.info("sandbox", extra={"layers": standing, "missing": missing})
+
+    @property
+    def layers(self) -> Sequence[Layer]:
+        """What a sandbox consists of on this machine."""
+        return self._keeper.zygote.layers
+
+    @property
+    def running(self) -> int:
+        """Runs in flight, waiting ones included."""
+        return super().running + (self._confined.running if self._confined else 0)
+
+    @property
+    def child_pids(self) -> list[int]:
+        """The living children, idle or busy, as far as the zygotes have reported them."""
+        return super().child_pids + (self._confined.child_pids if self._confined else [])
+
+    async def run(self, job: SkillJob, port: JobPort) -> SkillOutcome:
+        """See ChildPool.run; a job of an untrusted skill goes into the sandbox."""
+        if job.confined is None:
+            return await super().run(job, port)
+        return await (await self._sandbox()).run(job, port)
+
+    def cancel(self, task_id: str, attempt: int, grace_ms: int) -> None:
+        """See ChildPool.cancel."""
+        super().cancel(task_id, attempt, grace_ms)
+        if self._confined is not None:
+            self._confined.cancel(task_id, attempt, grace_ms)
+
+    def extend_lease(self, valid_for_ms: int) -> None:
+        """See ChildPool.extend_lease."""
+        super().extend_lease(valid_for_ms)
+        if self._confined is not None:
+            self._confined.extend_lease(valid_for_ms)
+
+    async def stop(self) -> None:
+        """See ChildPool.stop."""
+        self._stopping = True
+        async with self._starting:
+            if self._confined is not None:
+                await self._confined.stop()
+        await super().stop()
+
+    async def _sandbox(self) -> ConfinedPool:
+        """The confined pool, started. Raises SkillHostError."""
+        async with self._starting:
+            if self._confined is None or not self._confined.started:
+                options = self._options
+                zygote = Zygote.launch(options, confining=True)
+                pool = ConfinedPool(options, zygote, self.stats, self.layers)
+                pool.on_skill_log = lambda *record: self.on_skill_log(*record)
+                self._confined = pool
+                await pool.start()
+                pool.set_lease(self._keeper.lease_until)
+            if self._stopping:
+                await self._confined.stop()
+            return self._confined

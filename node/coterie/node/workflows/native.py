@@ -1,0 +1,201 @@
+"""The native form for people: durations with units, lists that may be single values, types that show by
+themselves. `canonical` makes it what the core reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from coterie.core.graph.model import DEPTH_MAX, Problem
+from coterie.node.units import parse_duration_ms
+from coterie.node.workflows.source import read_source
+
+Raw = dict[str, Any]
+_TIMES = {"timeout": "timeout_ms", "duration": "duration_ms", "total_timeout": "timeout_ms"}
+_OTHER_NAMES = {
+    "condition": "expr",
+    "until": "expr",
+    "switch": "expr",
+    "if": "when",
+    "reduce": "reducer",
+    "compensate": "compensates",
+    "items": "over",
+    "needs": "depends_on",
+    "node_id": "id",
+    "expected_output": "output_var",
+}
+_BY_KEY = (
+    ("compensates", "compensate"),
+    ("max_iterations", "loop"),
+    ("reducer", "reduce"),
+    ("over", "map"),
+    ("cases", "switch"),
+    ("expr", "condition"),
+    ("signal", "wait"),
+    ("duration_ms", "timer"),
+    ("skill", "task"),
+    ("agents", "agent"),
+    ("body", "workflow"),
+)
+_BACKOFFS = {"max_attempts": "attempts_max", "backoff": "backoff_initial_ms", "max_backoff": "backoff_max_ms"}
+_PRIORITIES = {"low": 1, "normal": 2, "high": 3, "critical": 4}
+
+
+def canonical(native: Raw, problems: list[Problem], workflows: Mapping[str, str]) -> Raw:
+    """What `coterie.core.graph.reading` reads. `workflows`: sources of those that can be named."""
+    return _Writer(problems, workflows).graph(native, "", 1)
+
+
+class _Writer:
+    def __init__(self, problems: list[Problem], workflows: Mapping[str, str]) -> None:
+        self._problems, self._workflows = problems, workflows
+
+    def _wrong(self, where: str, text: str, code: str = "BAD_FIELD") -> None:
+        self._problems.append(Problem(code, where or "workflow", text))
+
+    def graph(self, value: Any, at: str, depth: int) -> Raw:
+        if not isinstance(value, dict):
+            self._wrong(at, "a workflow is a mapping with nodes")
+            return {}
+        found = dict(value)
+        nodes = found.get("nodes", [])
+        if isinstance(nodes, dict):
+            nodes = [{"id": key, **one} if isinstance(one, dict) else one for key, one in nodes.items()]
+        if isinstance(nodes, list):
+            found["nodes"] = [self.node(one, at, depth) if isinstance(one, dict) else one for one in nodes]
+        self._times(found, at)
+        found.update(self._inputs(found, at) if depth == 1 or "inputs" in found else {})
+        if isinstance(found.get("on_failure"), str):
+            found["on_failure"] = found["on_failure"].replace("_", "-")
+        return {key: inner for key, inner in found.items() if inner is not None}
+
+    def node(self, value: Raw, at: str, depth: int) -> Raw:
+        found = {_OTHER_NAMES.get(key, key): inner for key, inner in value.items() if inner is not None}
+        name = str(found.get("id", ""))
+        where = f"{at}.{name}" if at else name
+        self._times(found, where)
+        self._singles(found, where)
+        if "depends_on" in found:
+            found["depends_on"] = self._edges(found["depends_on"], where)
+        if "retry" in found:
+            found["retry"] = self._retry(found["retry"], where)
+        self._texts(found, where)
+        self._body(found, where, depth)
+        if not found.get("type"):
+            found["type"] = next((kind for key, kind in _BY_KEY if found.get(key)), "task")
+        return found
+
+    # --- values
+
+    def _times(self, found: Raw, where: str) -> None:
+        for name, written in _TIMES.items():
+            if name in found:
+                try:
+                    found[written] = parse_duration_ms(found.pop(name))
+                except ValueError as error:
+                    self._wrong(where, f"{name}: {error}")
+
+    def _singles(self, found: Raw, where: str) -> None:
+        """Where a list is meant, one value may stand."""
+        if "agent" in found:
+            agent = found.pop("agent")
+            if "agents" in found:
+                self._wrong(where, "has agent and agents; give one of them")
+            found.setdefault("agents", [agent])
+        for name in ("agents", "cases", "requires"):
+            if isinstance(found.get(name), str):
+                found[name] = [found[name]]
+
+    def _edges(self, value: Any, where: str) -> Any:
+        edges: list[Any] = []
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, dict) and set(one) == {"node", "when"}:
+                edges.append([one["node"], _outcome(one["when"])])
+            elif isinstance(one, str) and one.endswith("]") and "[" in one:
+                node, _, outcome = one[:-1].partition("[")
+                edges.append([node, outcome])
+            elif isinstance(one, str | list):
+                edges.append(one)
+            else:
+                self._wrong(where, f"depends_on: {one!r} is not a node id, id[outcome] or {{node, when}}")
+        return edges
+
+    def _retry(self, value: Any, where: str) -> Any:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return {"attempts_max": value}
+        if not isinstance(value, dict):
+            self._wrong(where, f"retry: {value!r} is not a number of attempts or a mapping")
+            return {}
+        found = {}
+        for key, inner in value.items():
+            name = _BACKOFFS.get(key, key)
+            try:
+                found[name] = parse_duration_ms(inner) if key in ("backoff", "max_backoff") else inner
+            except ValueError as error:
+                self._wrong(where, f"retry.{key}: {error}")
+        return found
+
+    def _texts(self, found: Raw, where: str) -> None:
+        if isinstance(found.get("when"), bool):
+            found["when"] = _outcome(found["when"])
+        if isinstance(found.get("expr"), bool):
+            found["expr"] = _outcome(found["expr"])
+        if isinstance(found.get("cases"), list):
+            found["cases"] = [_outcome(case) for case in found["cases"]]
+        if isinstance(found.get("priority"), str):
+            level = _PRIORITIES.get(found["priority"])
+            if level is None:
+                self._wrong(where, f"priority {found['priority']!r} is not {', '.join(_PRIORITIES)}")
+            found["priority"] = level or 0
+        if isinstance(found.get("join"), dict) and set(found["join"]) == {"quorum"}:
+            found["join"] = f"quorum({found['join']['quorum']})"
+        if isinstance(found.get("join"), str):
+            found["join"] = found["join"].replace("_", "-")
+
+    def _inputs(self, found: Raw, at: str) -> Raw:
+        """A list of names, or names with defaults; none at all: what nothing provides is an input."""
+        inputs = found.get("inputs")
+        if inputs is None:
+            return {"open_inputs": True}
+        if isinstance(inputs, dict):
+            return {"inputs": [{"name": name, **_declared(given)} for name, given in inputs.items()]}
+        if not isinstance(inputs, list):
+            self._wrong(at, "inputs: is a list of names, or a mapping of names to defaults")
+            return {"inputs": []}
+        return {"inputs": [one if isinstance(one, dict) else {"name": str(one)} for one in inputs]}
+
+    # --- graphs inside
+
+    def _body(self, found: Raw, where: str, depth: int) -> None:
+        if "workflow" in found:
+            found["body"] = self._named(str(found.pop("workflow")), where, depth)
+            found.setdefault("type", "workflow")
+        elif "body" in found:
+            body = found["body"]
+            found["body"] = self.graph({"nodes": body} if isinstance(body, list) else body, where, depth + 1)
+
+    def _named(self, name: str, where: str, depth: int) -> Any:
+        from coterie.node.workflows.forms import to_native
+
+        if name not in self._workflows:
+            known = ", ".join(sorted(self._workflows)) or "none"
+            self._wrong(where, f"no workflow {name!r} is applied; known: {known}", "UNKNOWN_WORKFLOW")
+            return {"nodes": []}
+        if depth >= DEPTH_MAX:
+            self._wrong(where, f"workflows inside workflows go {DEPTH_MAX} deep at most", "TOO_LARGE")
+            return {"nodes": []}
+        value = read_source(self._workflows[name], name, self._problems)
+        return self.graph(to_native(value or {}, self._problems), where, depth + 1)
+
+
+def _outcome(value: Any) -> Any:
+    """YAML's true is the outcome "true"."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int | float) else value
+
+
+def _declared(given: Any) -> Raw:
+    if isinstance(given, dict) and given.keys() <= {"required", "default"}:
+        return {"required": "default" not in given, **given}
+    return {"required": given is None, "default": given}

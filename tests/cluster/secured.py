@@ -1,0 +1,51 @@
+"""A cluster where everybody must prove who they are; a second port is for callers with a token only."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import yaml
+
+from coterie.client import TLS, Cluster
+from coterie.node.config import free_ports
+from coterie.node.localcluster import LocalCluster
+from tests.cluster.conftest import SKILLS
+
+A, B = "shop", "bank"
+
+
+def secured_cluster(base_dir: Path, **options: Any) -> LocalCluster:
+    """Three nodes with `security.auth: required`, not started yet."""
+    merged = {"skills": {"dirs": [str(SKILLS)]}, "security": {"auth": "required"}, **options}
+    cluster = LocalCluster(nodes=3, capacity=8, base_dir=base_dir, options=merged)
+    document = yaml.safe_load(cluster.config_path.read_text("utf-8"))
+    for node, port in zip(document["cluster"]["nodes"], free_ports(3), strict=True):
+        node["clientsPort"] = port
+    cluster.config_path.write_text(yaml.safe_dump(document, sort_keys=False), "utf-8")
+    return cluster
+
+
+def client_ports(cluster: LocalCluster) -> list[int]:
+    document = yaml.safe_load(cluster.config_path.read_text("utf-8"))
+    return [node["clientsPort"] for node in document["cluster"]["nodes"]]
+
+
+def bearer(cluster: LocalCluster, token: str, tenant: str, **arguments: Any) -> Cluster:
+    """A client with a token and without a certificate."""
+    assert cluster.client_tls is not None
+    endpoints = [f"127.0.0.1:{port}" for port in client_ports(cluster)]
+    tls = TLS(ca=cluster.client_tls.ca)
+    return Cluster(endpoints, tls=tls, token=token, tenant=tenant, auto_discovery=False, **arguments)
+
+
+@contextlib.asynccontextmanager
+async def raw_channel(cluster: LocalCluster, port: int) -> AsyncIterator[grpc.aio.Channel]:
+    """A channel without a certificate of the caller."""
+    assert cluster.client_tls is not None
+    credentials = grpc.ssl_channel_credentials(cluster.client_tls.ca.read_bytes())
+    async with grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials) as channel:
+        yield channel

@@ -1,0 +1,76 @@
+"""The published client example, line by line in Python, against the published cluster file's shape."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coterie.client import Cluster, Progress, TaskRouter
+from coterie.node.localcluster import LocalCluster
+from tests.cluster.conftest import READY_S
+
+pytestmark = pytest.mark.cluster
+
+ZONES = {"node-1": {"zone": "a"}, "node-2": {"zone": "a"}, "node-3": {"zone": "b"}}
+
+
+async def distribute_task(config_path: Path, task: Mapping[str, Any]) -> tuple[Any, list[str]]:
+    """distributeTask: status, route, submit with progress, wait through failovers."""
+    said: list[str] = []
+
+    def on_progress(progress: Progress) -> None:
+        said.append(f"{progress.percent:.0f}% ({progress.message})")
+
+    async with Cluster(config_path=config_path, auto_discovery=True) as cluster:
+        status = await cluster.get_status()
+        said.append(f"{status.active_nodes}/{status.total_nodes} nodes, {status.active_tasks} tasks")
+
+        router = TaskRouter(cluster)
+        constraints = {"requireGPU": task.get("needsGPU", False), "preferSameZone": True, "maxLatency": "5s"}
+        target_node = await router.route(task, strategy="least-loaded", constraints=constraints)
+
+        job = await cluster.submit_task(
+            target_node,
+            type=task["type"],
+            payload=task["payload"],
+            priority=task.get("priority", "normal"),
+            timeout=task.get("timeout", "10m"),
+            checkpoint=True,
+            on_progress=on_progress,
+        )
+        result = await job.wait(failover=True, timeout=task.get("timeout", "10m"))
+        return result, said
+
+
+async def test_the_published_example_runs_and_survives_the_death_of_its_node() -> None:
+    with LocalCluster(3, options={"cluster": {"nodes": ZONES}}) as nodes:
+        await nodes.wait_ready(READY_S)
+        task = {"type": "sleep", "payload": {"seconds": 6.0, "steps": 12}}
+        example = asyncio.create_task(distribute_task(nodes.config_path, task))
+        await asyncio.sleep(2.5)
+        async with Cluster(config_path=nodes.config_path) as cluster:
+            [running] = [task async for task in cluster.list_tasks(filter="state=RUNNING")]
+            nodes.kill_node(running.node)
+            result, said = await example
+            ended = await cluster.job(running.id).get()
+        assert result == {"slept_seconds": 6.0, "steps": 12}
+        assert said[0] == "3/3 nodes, 0 tasks"
+        assert len(said) > 3 and int(said[-1].partition("%")[0]) > 50  # the last may come after the result
+        assert ended.losses == 1 and ended.node != running.node
+
+
+async def test_the_gpu_that_no_node_has_is_said_so_for_every_node() -> None:
+    with LocalCluster(3) as nodes:
+        await nodes.wait_ready(READY_S)
+        async with Cluster(config_path=nodes.config_path) as cluster:
+            task = {"type": "echo", "payload": 1}
+            route = await TaskRouter(cluster).route(task, constraints={"requireGPU": True})
+            assert (route.node, route.wait_reason) == ("", "NO_NODE")
+            job = await cluster.submit_task(type="echo", payload=1, constraints={"requireGPU": True})
+            info = await job.get()
+            assert (info.state, info.wait_reason) == ("PENDING", "NO_NODE")
+            assert info.wait_detail.count("GPU") == 3

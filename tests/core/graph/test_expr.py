@@ -1,0 +1,217 @@
+"""Expressions and references: what they mean, and that text of strangers stays text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coterie.core.graph.evaluate import Values, evaluate, holds
+from coterie.core.graph.expr import all_names_in, looks_at_ends, names_in, nodes_asked_for, parse
+from coterie.core.graph.refs import fill, references, whole
+from coterie.core.graph.values import ValueFault, read_json, write_json
+
+SCOPE = Values(
+    {"a": {"b": [1, 2, {"c": "x"}]}, "n": 3, "f": 1.5, "s": "text", "t": True, "none": None, "l": [3]}
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1 + 2 * 3", 7),
+        ("(1 + 2) * 3", 9),
+        ("10 - 4 - 3", 3),
+        ("-7 / 2", -3),
+        ("-7 % 2", -1),
+        ("7.0 / 2", 3.5),
+        ("a.b[2].c", "x"),
+        ("a['b'][-1]['c'] + '!'", "x!"),
+        ("n in [1, 3]", True),
+        ("'b' in a", True),
+        ("n == 3 && !(s == 'other')", True),
+        ("false || n > 2", True),
+        ("t ? 'yes' : 'no'", "yes"),
+        ("1 == 1.0", True),
+        ("1 == true", False),
+        ("[1, true] == [true, 1]", False),
+        ("{'k': n}.k", 3),
+        ("has(a.z)", False),
+        ("has(a.b)", True),
+        ("default(a.z, 5)", 5),
+        ("default(nothing, s)", "text"),
+        ("size(a.b) + size(s)", 7),
+        ("int('42') + int(1.9)", 43),
+        ("double('1.5')", 1.5),
+        ("string(t) + string(n)", "true3"),
+        ("type(none)", "null"),
+        ("lower('ABCÄ')", "abcÄ"),
+        ("startsWith(s, 'te') && endsWith(s, 'xt') && contains(s, 'ex')", True),
+        ("false && missing", False),
+        ("'\\n\\'' == \"\\n'\"", True),
+    ],
+)
+def test_an_expression_has_its_value(text: str, value: Any) -> None:
+    found = evaluate(text, SCOPE)
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("missing", "MISSING_VALUE"),
+        ("a.z.y", "MISSING_VALUE"),
+        ("a.b[9]", "MISSING_VALUE"),
+        ("true + 1", "TYPE_ERROR"),
+        ("'a' * 3", "TYPE_ERROR"),
+        ("n && t", "TYPE_ERROR"),
+        ("s < 1", "TYPE_ERROR"),
+        ("n[0]", "TYPE_ERROR"),
+        ("a[1]", "TYPE_ERROR"),
+        ("-s", "TYPE_ERROR"),
+        ("1 / 0", "DIVIDE_BY_ZERO"),
+        ("1 % 0", "DIVIDE_BY_ZERO"),
+        ("9223372036854775807 + 1", "OVERFLOW"),
+        ("1e308 * 10", "OVERFLOW"),
+        ("__import__('os').system('id')", "BAD_EXPRESSION"),
+        ("().__class__", "BAD_EXPRESSION"),
+        ("a.__class__", "MISSING_VALUE"),
+        ("lambda: 1", "BAD_EXPRESSION"),
+        ("open('/etc/passwd')", "BAD_EXPRESSION"),
+        ("[x for x in l]", "BAD_EXPRESSION"),
+        ("n = 4", "BAD_EXPRESSION"),
+        ("s; s", "BAD_EXPRESSION"),
+        ("{{ n }} > 2", "BAD_EXPRESSION"),
+        ("99999999999999999999", "BAD_EXPRESSION"),
+        ("1 +", "BAD_EXPRESSION"),
+        ("", "BAD_EXPRESSION"),
+        ("size()", "BAD_EXPRESSION"),
+        ("(" * 60 + "1" + ")" * 60, "BAD_EXPRESSION"),
+        ("1" + "+1" * 3_000, "BAD_EXPRESSION"),
+    ],
+)
+def test_what_is_wrong_has_a_code(text: str, code: str) -> None:
+    with pytest.raises(ValueFault) as caught:
+        evaluate(text, SCOPE)
+    assert caught.value.code == code
+
+
+def test_a_condition_is_true_or_false_and_nothing_else() -> None:
+    assert holds("n > 2", SCOPE)
+    with pytest.raises(ValueFault, match="not true or false"):
+        holds("n", SCOPE)
+
+
+def test_an_evaluation_is_bounded() -> None:
+    big = Values({"l": list(range(9_000)), "x": "y" * 60_000})
+    assert evaluate("8999 in l", big) is True
+    for text in ("-1 in l || -1 in l", "x + x"):
+        with pytest.raises(ValueFault) as caught:
+            evaluate(text, big)
+        assert caught.value.code == "TOO_COSTLY"
+
+
+def test_the_names_of_an_expression() -> None:
+    tree = parse("has(a.x) && default(b, c) == d.e[f] && failed('n1') || skipped()")
+    assert names_in(tree) == {"c", "d", "f"} and all_names_in(tree) == set("abcdf")
+    assert looks_at_ends(tree) and nodes_asked_for(tree) == {"n1"}
+    assert not looks_at_ends(parse("a.failed > 1"))
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_an_expression_or_a_fault(text: str) -> None:
+    try:
+        evaluate(text, SCOPE)
+    except ValueFault as fault:
+        assert fault.code and fault.text
+
+
+@given(st.text(alphabet="ab.[]{}()|\"'0123,:?!&<>=+-*/% \\n", max_size=60))
+def test_any_punctuation_is_an_expression_or_a_fault(text: str) -> None:
+    template = write_json(text).decode()
+    for work in (evaluate, fill):
+        try:
+            work(text if work is evaluate else template, SCOPE)
+        except ValueFault as fault:
+            assert fault.code
+
+
+# --- references
+
+
+@pytest.mark.parametrize(
+    ("template", "value"),
+    [
+        ('"{{ a.b }}"', [1, 2, {"c": "x"}]),
+        ('"{{n}}"', 3),
+        ('"n is {{ n }}, {{ a.b[2][\\"c\\"] }}, {{ t }}, {{ l }}"', "n is 3, x, true, [3]"),
+        ('{"deep": ["{{ none }}", 7]}', {"deep": [None, 7]}),
+        ('"{{ nothing | n }}"', 3),
+        ('"{{ nothing | \\"a | b\\" }}"', "a | b"),
+        ('"{{ a.z | [] }}"', []),
+        ('"no } references { at all"', "no } references { at all"),
+        ('"{{ \\"{{ n }}\\" }}"', "{{ n }}"),
+    ],
+)
+def test_references_are_filled_in_and_keep_their_type(template: str, value: Any) -> None:
+    assert fill(template, SCOPE) == value
+
+
+@pytest.mark.parametrize(
+    ("template", "code"),
+    [
+        ('"{{ missing }}"', "MISSING_VALUE"),
+        ('"{{ missing.deep | also.missing }}"', "MISSING_VALUE"),
+        ('"{{ 1 + 1 }}"', "BAD_REFERENCE"),
+        ('"{{ n"', "BAD_REFERENCE"),
+        ('"{{ }}"', "BAD_REFERENCE"),
+        ('"{{ f() }}"', "BAD_REFERENCE"),
+        ('"{{ 1 | n }}"', "BAD_REFERENCE"),
+        ('{"{{ n }}": 1}', "BAD_REFERENCE"),
+    ],
+)
+def test_a_bad_reference_has_a_code(template: str, code: str) -> None:
+    with pytest.raises(ValueFault) as caught:
+        references(template)
+        fill(template, SCOPE)
+    assert caught.value.code == code
+
+
+@given(st.text(max_size=80), st.text(max_size=20))
+def test_values_bring_no_references(value: str, around: str) -> None:
+    hostile = value + "{{ secret }}{{ n }}" + value
+    scope = Values({"v": hostile, "secret": "S", "n": 1})
+    around = around.replace("{{", "")
+    template = write_json([around.rstrip("{") + " {{ v }}", "{{ v }}"]).decode()
+    assert fill(template, scope) == [around.rstrip("{") + " " + hostile, hostile]
+
+
+def test_what_a_template_reads() -> None:
+    template = '{"x": "{{ a.b }} and {{ c | 1 }}", "y": "{{ d | e }}"}'
+    assert [[path.name for path in ref.paths] for ref in references(template)] == [["a"], ["c"], ["d", "e"]]
+    assert [ref.needed for ref in references(template)] == [True, False, True]
+    assert whole('"{{ a }}"') is not None and whole('"{{ a }}!"') is None and whole('{"x": 1}') is None
+
+
+# --- JSON
+
+
+@pytest.mark.parametrize(
+    "raw", [b"NaN", b"[Infinity]", b"1e999", b"{", b"\xff", b"[" * 65 + b"]" * 65, b"1" * 500, b'"\\ud800"']
+)
+def test_what_is_not_a_value_everywhere_is_none_here(raw: bytes) -> None:
+    with pytest.raises(ValueFault):
+        write_json(read_json(raw))
+
+
+def test_brackets_inside_of_texts_are_not_depth() -> None:
+    text = '["' + "[" * 100 + '\\"{"]'
+    assert read_json(text) == ["[" * 100 + '"{']
+
+
+def test_a_value_has_one_form_and_a_size() -> None:
+    assert write_json({"b": 1, "a": [1.0, "ä"]}) == '{"a":[1.0,"ä"],"b":1}'.encode()
+    with pytest.raises(ValueFault, match="the limit is"):
+        write_json("x" * (1 << 20))

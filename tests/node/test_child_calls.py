@@ -1,0 +1,189 @@
+"""ctx.task and ctx.gather over the real calls and the real rules; only processes and sockets are left out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from coterie.core.commands import AdvanceClock, ExpireTask
+from coterie.core.nouns import ExpiryKind, TaskState, WaitReason
+from coterie.node.skillhost.nouns import Suspended
+from coterie.skills import CallRefused, DeterminismError, SkillContext, TaskFailed
+from tests.node.family_bench import PARENT, FamilyBench
+
+
+def double(kind: str, payload: Any) -> Any:
+    if payload in (3, 5):
+        raise ValueError(f"{payload} is odd")
+    return payload * 2
+
+
+async def test_results_come_in_the_order_of_the_children() -> None:
+    bench = FamilyBench(double)
+
+    async def program(ctx: SkillContext) -> Any:
+        return await ctx.gather(*(ctx.task("map", number * 10) for number in range(10)), window=4)
+
+    assert await bench.run(program) == [number * 20 for number in range(10)]
+    assert bench.open_max == 4, "a window at a time"
+    assert sorted(bench.began) == sorted(f"p~{number}" for number in range(1, 11)), "each once"
+    assert bench.core.task("p").wait is None
+
+
+async def test_one_child_may_be_awaited_alone_and_children_have_names() -> None:
+    bench = FamilyBench(double)
+
+    async def program(ctx: SkillContext) -> Any:
+        first = await ctx.task("map", 1, name="first")
+        return await ctx.task("map", first)
+
+    assert await bench.run(program) == 4
+    assert bench.began == ["p~first", "p~2"]
+
+
+async def test_a_failed_child_is_told_typed_and_its_siblings_are_cancelled() -> None:
+    bench = FamilyBench(double)
+    bench.core.assign = _all_but(bench, "p~1")  # type: ignore[method-assign]
+
+    async def program(ctx: SkillContext) -> Any:
+        with pytest.raises(TaskFailed) as failed:
+            await ctx.gather(*(ctx.task("map", number) for number in (1, 3)))
+        return failed.value
+
+    with pytest.raises(Suspended):
+        await bench.attempt(program)
+    bench.end(bench.core.task("p~2"))
+    assert bench.core.task("p").state is TaskState.PENDING, "woken by the first failure"
+    bench.core.assign("p")
+    error = await bench.attempt(program)
+    assert (error.task_id, error.state, error.child_code) == ("p~2", "FAILED", "BROKEN")
+    assert "3 is odd" in str(error) and error.code == "CHILD_FAILED"
+    assert bench.core.task("p~1").state is TaskState.CANCELLED
+    bench.lose()
+    assert str(await bench.attempt(program)) == str(error), "the same at every replay"
+
+
+def _all_but(bench: FamilyBench, name: str) -> Any:
+    assign = bench.core.assign
+    return lambda task_id="t1", node_id="n1": None if task_id == name else assign(task_id, node_id)
+
+
+async def test_failures_may_be_collected() -> None:
+    bench = FamilyBench(double)
+
+    async def program(ctx: SkillContext) -> Any:
+        return await ctx.gather(*(ctx.task("map", n) for n in range(6)), on_error="collect", window=2)
+
+    results = await bench.run(program)
+    assert [result for result in results if not isinstance(result, TaskFailed)] == [0, 2, 4, 8]
+    assert [at for at, result in enumerate(results) if isinstance(result, TaskFailed)] == [3, 5]
+
+
+async def test_a_parent_that_is_lost_in_between_finds_its_children() -> None:
+    bench = FamilyBench(double)
+
+    async def program(ctx: SkillContext) -> Any:
+        return await ctx.gather(*(ctx.task("map", number * 2) for number in range(20)), window=7)
+
+    for _ in range(3):
+        with pytest.raises(Suspended):
+            await bench.attempt(program)
+        bench.end_children()
+        bench.core.assign("p")
+        bench.lose()
+    assert await bench.run(program) == [number * 4 for number in range(20)]
+    assert len(bench.began) == len(set(bench.began)) == 20, "no child twice"
+
+
+@pytest.mark.parametrize(
+    ("name", "payload", "said"),
+    [
+        ("other", 1, "at position 0 .* asks for child 'other', an earlier one child 'a'"),
+        ("a", 2, "asks for child 'a' with another type, payload or option"),
+    ],
+)
+async def test_an_attempt_that_asks_for_other_children_is_told_where(
+    name: str, payload: int, said: str
+) -> None:
+    bench = FamilyBench(double)
+
+    async def program(ctx: SkillContext) -> Any:
+        first = ctx.attempt == 1
+        return await ctx.gather(ctx.task("map", 1 if first else payload, name="a" if first else name))
+
+    with pytest.raises(Suspended):
+        await bench.attempt(program)
+    bench.end_children()
+    bench.core.assign("p")
+    with pytest.raises(DeterminismError, match=said):
+        await bench.attempt(program)
+
+
+async def test_what_the_cluster_does_not_take_is_refused_with_the_reason() -> None:
+    bench = FamilyBench(double)
+    for options, said in (
+        ({"type": "mapp"}, "did you mean 'map'"),
+        ({"type": "map", "prio": 1}, "unknown option 'prio'"),
+        ({"type": "map", "timeout": "soon"}, "timeout"),
+        ({"type": "map", "name": "x" * 65}, "is not 1 to 64"),
+    ):
+        with pytest.raises((CallRefused, ValueError), match=said):
+            await bench.attempt(lambda ctx, options=options: ctx.gather(ctx.task(**options)))  # type: ignore[misc]
+    assert PARENT not in bench.core.state.families
+
+
+async def test_children_inherit_what_is_not_said() -> None:
+    bench = FamilyBench(double)
+
+    async def program(ctx: SkillContext) -> Any:
+        return await ctx.gather(
+            ctx.task("map", 0), ctx.task("map", 0, priority="high", labels={"a": "b"}, deadline="5m")
+        )
+
+    with pytest.raises(Suspended):
+        await bench.attempt(program)
+    one, two = bench.core.task("p~1"), bench.core.task("p~2")
+    assert (one.priority, one.tenant, one.parent_id) == (2, "default", "p")
+    assert (two.priority, two.labels[0].key) == (3, "a") and two.deadline_at_ms
+
+
+async def test_a_full_queue_makes_the_window_smaller_or_the_parent_wait_without_its_slot() -> None:
+    bench = FamilyBench(double, pending_tasks_max=3)
+    numbers = range(0, 40, 4)
+
+    async def program(ctx: SkillContext) -> Any:
+        return await ctx.gather(*(ctx.task("map", number) for number in numbers), window=8)
+
+    bench.core.do(_submit("x1"))
+    bench.core.do(_submit("x2"))
+    bench.core.do(_submit("x3"))
+    with pytest.raises(Suspended):
+        await bench.attempt(program)
+    wait = bench.core.task("p").wait
+    assert wait is not None and (wait.reason, wait.name) == (WaitReason.TIMER, "room:g1")
+    for name in ("x1", "x2", "x3"):
+        bench.core.assign(name)
+    bench.core.now_ms = wait.until_ms
+    bench.core.do(AdvanceClock(wait.until_ms))
+    bench.core.do(ExpireTask(PARENT, 1, ExpiryKind.WAIT))
+    bench.core.assign("p")
+    assert await bench.run(program) == [number * 2 for number in numbers]
+    assert bench.open_max <= 3
+
+
+def _submit(name: str) -> Any:
+    from tests.core.builders import submit_command
+
+    return submit_command(name)
+
+
+async def test_ten_thousand_children() -> None:
+    bench = FamilyBench(lambda kind, payload: payload + 1)
+
+    async def program(ctx: SkillContext) -> Any:
+        return await ctx.gather(*(ctx.task("map", number) for number in range(10_000)), window=1_000)
+
+    assert await bench.run(program) == list(range(1, 10_001))
+    assert bench.runs <= 24, "once per half a window"
+    assert bench.open_max <= 1_000

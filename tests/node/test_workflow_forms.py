@@ -1,0 +1,183 @@
+"""Every form in which workflows come maps to the one graph."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from coterie.core.graph.model import JoinKind, NodeType, OnFailure
+from coterie.core.graph.plan import plan_of
+from coterie.node.workflows import Known, Loaded, load
+
+STEPS = Path(__file__).parent / "fixtures" / "workflows" / "steps.yaml"
+RULES = Path(__file__).parent / "fixtures" / "workflows" / "routing-rules.yaml"
+
+
+def good(text: str, **more: object) -> Loaded:
+    loaded = load(text, **more)  # type: ignore[arg-type]
+    assert loaded.problems == ()
+    return loaded
+
+
+def test_a_routing_rule_with_a_workflow() -> None:
+    graph = good(RULES.read_text(encoding="utf-8")).graph
+    assert [node.node_id for node in graph.nodes] == ["step-1", "step-2", "step-3"]
+    assert [node.agents for node in graph.nodes] == [
+        ("agent-pm-002",),
+        ("agent-arch-003",),
+        ("agent-ai-001",),
+    ]
+    assert [node.timeout_ms for node in graph.nodes] == [1_800_000, 2_400_000, 3_600_000]
+    assert graph.timeout_ms == 7_800_000 and graph.nodes[1].depends_on[0].node == "step-1"
+    assert json.loads(graph.nodes[0].input) == {"task": "分析需求和用户研究"}
+
+
+def test_steps_with_inputs_outputs_and_a_cross_review() -> None:
+    loaded = good(STEPS.read_text(encoding="utf-8"))
+    graph = loaded.graph
+    assert graph.name == "end-to-end-delivery" and graph.timeout_ms == 8_700_000
+    assert loaded.needs == ("market_research", "training_data", "user_feedback")
+    assert graph.nodes[3].agents == ("agent-pm-002", "agent-arch-003", "agent-ai-001")
+    assert graph.nodes[3].join.kind is JoinKind.ALL and graph.nodes[0].output_var == "product_spec"
+    assert json.loads(graph.nodes[1].input)["product_spec"] == "{{ product_spec }}"
+    plan = plan_of(graph)
+    assert plan.critical_ms == 8_700_000 and len(plan.stages) == 4
+
+
+def test_dag_nodes_with_conditions_never_paste_values() -> None:
+    text = json.dumps(
+        {
+            "workflow_id": "tickets",
+            "name": "ignored",
+            "entry_points": ["ask"],
+            "nodes": [
+                {
+                    "node_id": "ask",
+                    "node_type": "llm",
+                    "config": {"prompt": "rate {{ ticket }}", "model": "m"},
+                    "output_var": "score",
+                },
+                {
+                    "node_id": "is_high",
+                    "node_type": "condition",
+                    "config": {"condition": "{{score}} > 5"},
+                    "depends_on": ["ask"],
+                },
+                {
+                    "node_id": "call",
+                    "node_type": "tool",
+                    "config": {"tool_name": "page", "args": {"who": "{{ score }}"}},
+                    "depends_on": ["is_high[true]"],
+                },
+            ],
+        }
+    )
+    loaded = good(text)
+    graph = loaded.graph
+    assert graph.nodes[1].expr == "score > 5" and graph.nodes[2].depends_on[0].when == "true"
+    assert graph.nodes[2].skill == "page" and loaded.needs == ("ticket",)
+    assert json.loads(graph.nodes[0].input) == {"prompt": "rate {{ ticket }}", "model": "m"}
+
+
+def test_a_decomposition_and_its_hints() -> None:
+    tasks = [
+        {"id": "task_1", "name": "K8s", "skill": "k8s-deploy", "description": "deploy", "dependencies": []},
+        {"id": "task_2", "name": "tell", "skill": "message", "dependencies": ["task_1"], "parallel": False},
+    ]
+    text = json.dumps({"tasks": tasks, "execution_order": ["task_1", "task_2"], "estimated_time": 10})
+    graph = good(text).graph
+    assert graph.nodes[1].depends_on[0].node == "task_1" and graph.nodes[0].skill == "k8s-deploy"
+    wrong = json.dumps({"tasks": tasks, "execution_order": ["task_2", "task_1"]})
+    assert [one.code for one in load(wrong).problems] == ["CONTRADICTION"]
+
+
+def test_subtasks_that_name_each_other() -> None:
+    one = {"name": "find", "description": "look", "role": "researcher", "dependencies": []}
+    two = {"name": "write", "description": "write", "role": "writer", "dependencies": ["find"]}
+    graph = good(json.dumps({"subtasks": [one, two]})).graph
+    assert graph.nodes[1].depends_on[0].node == "task_1" and graph.nodes[1].agents == ("writer",)
+    unknown = json.dumps({"subtasks": [one, {**two, "dependencies": ["fnd"]}]})
+    assert [problem.code for problem in load(unknown).problems] == ["UNKNOWN_DEPENDENCY"]
+    twice = json.dumps({"subtasks": [one, one]})
+    assert [problem.code for problem in load(twice).problems] == ["DUPLICATE_ID"]
+
+
+NATIVE = """
+name: everything
+inputs: {topic: null, style: {default: plain}}
+on_failure: skip_dependents
+timeout: 1h
+nodes:
+  start: {skill: echo, input: "{{ topic }}", timeout: 30s, retry: {max_attempts: 2, backoff: 1s}}
+  check: {condition: "start.ok == true", depends_on: start}
+  pick: {switch: start.kind, cases: [a, b], depends_on: start}
+  yes: {skill: echo, depends_on: [{node: check, when: true}], priority: high, critical: true}
+  review: {agents: [x, y], join: {quorum: 2}, depends_on: "check[false]", input: hello}
+  again:
+    max_iterations: 3
+    until: output.draft.good
+    depends_on: {node: pick, when: default}
+    body: {nodes: {draft: {skill: echo, input: "{{ last | null }}"}}}
+  each: {over: "{{ start.items }}", skill: echo, input: "{{ item }}", depends_on: start, window: 4}
+  sum: {over: "{{ each }}", reduce: sum, depends_on: each}
+  pause: {duration: 5m, depends_on: sum}
+  answer: {signal: answer, timeout: 1d, depends_on: sum}
+  ok: {type: approval, depends_on: sum}
+  inner: {workflow: other, depends_on: sum, input: {who: "{{ topic }}"}}
+  undo: {compensate: "yes", skill: echo}
+outputs: {total: "{{ sum }}"}
+"""
+OTHER = "inputs: [who]\nnodes: {only: {skill: echo, input: '{{ who }}'}}"
+
+
+def test_the_native_form_shows_types_by_their_keys() -> None:
+    graph = good(NATIVE, known=Known({"echo", "agent"}, {"other": OTHER})).graph
+    kinds = {node.node_id: node.type for node in graph.nodes}
+    assert kinds == {
+        "start": NodeType.TASK,
+        "check": NodeType.CONDITION,
+        "pick": NodeType.SWITCH,
+        "yes": NodeType.TASK,
+        "review": NodeType.AGENT,
+        "again": NodeType.LOOP,
+        "each": NodeType.MAP,
+        "sum": NodeType.REDUCE,
+        "pause": NodeType.TIMER,
+        "answer": NodeType.WAIT,
+        "ok": NodeType.APPROVAL,
+        "inner": NodeType.WORKFLOW,
+        "undo": NodeType.COMPENSATE,
+    }
+    assert graph.on_failure is OnFailure.SKIP_DEPENDENTS and graph.timeout_ms == 3_600_000
+    assert graph.nodes[0].retry.backoff_initial_ms == 1_000 and graph.nodes[3].priority == 3
+    assert [one.required for one in graph.inputs] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("nodes: [", "NOT_READABLE"),
+        ("- a list", "NOT_READABLE"),
+        ("{broken", "NOT_READABLE"),
+        ("nodes: {a: {skill: echo, timeout: soon}}", "BAD_FIELD"),
+        ("nodes: {a: {skill: echo, colour: red}}", "BAD_FIELD"),
+        ("nodes: {a: {workflow: nowhere}}", "UNKNOWN_WORKFLOW"),
+        ("nodes: {a: {skill: echo, depends_on: 7}}", "BAD_FIELD"),
+        ("nodes: {a: {skill: echo, retry: often}}", "BAD_FIELD"),
+        ("nodes: {a: {skill: echo, priority: urgent}}", "BAD_FIELD"),
+        ("steps: [{id: a, edback: 1, agent: x}]", "BAD_FIELD"),
+        ("tasks: 7", "BAD_FIELD"),
+        ("routing_rules: [{name: a, workflow: []}, {name: b, workflow: []}]", "BAD_FIELD"),
+        ("nodes: {}", "EMPTY"),
+    ],
+)
+def test_what_cannot_be_read_is_said(text: str, code: str) -> None:
+    assert code in [one.code for one in load(text).problems]
+
+
+def test_a_workflow_that_contains_itself_is_refused() -> None:
+    text = "nodes: {a: {workflow: me}}"
+    found = load(text, Known(workflows={"me": text}))
+    assert "TOO_LARGE" in [one.code for one in found.problems]

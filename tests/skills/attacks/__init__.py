@@ -1,0 +1,1 @@
+"""A skill that tries to get out of its sandbox."""

@@ -1,0 +1,103 @@
+"""The system call filter, run by a machine of our own: also for processors that are not here."""
+
+from __future__ import annotations
+
+import errno
+import struct
+
+import pytest
+
+from coterie.skills.sandbox import bpf, kernel, seccomp
+
+PID = 4_711
+EPERM, ENOSYS = bpf.ERRNO | errno.EPERM, bpf.ERRNO | errno.ENOSYS
+MACHINES = sorted(kernel.NUMBERS)
+
+
+def verdict(program: bytes, machine: str, number: int, *arguments: int) -> int:
+    """What the filter says of one call."""
+    words = [*arguments, 0, 0, 0, 0, 0, 0][:6]
+    data = struct.pack("=iIQ6Q", number, kernel.AUDIT_ARCH[machine], 0, *words)
+    lines = [struct.unpack_from("=HBBI", program, at) for at in range(0, len(program), 8)]
+    at = value = 0
+    while True:
+        code, true, false, constant = lines[at]
+        at += 1
+        if code == bpf.LOAD_WORD:
+            (value,) = struct.unpack_from("=I", data, constant)
+        elif code == bpf.AND:
+            value &= constant
+        elif code == bpf.RETURN:
+            return int(constant)
+        else:
+            met = {
+                bpf.JUMP_EQUAL: value == constant,
+                bpf.JUMP_GREATER_EQUAL: value >= constant,
+                bpf.JUMP_ANY_BIT: bool(value & constant),
+            }[code]
+            at += true if met else false
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("network", [False, True])
+def test_every_denied_call_is_denied_and_the_usual_ones_are_not(machine: str, network: bool) -> None:
+    numbers, program = kernel.NUMBERS[machine], seccomp.build(PID, network, machine)
+    denied = {*seccomp.DENIED, *(seccomp.DENIED_WITH_NETWORK if network else seccomp.DENIED_WITHOUT_NETWORK)}
+    known = {name: numbers[name] for name in denied if name in numbers}
+    assert {name: verdict(program, machine, number) for name, number in known.items()} == dict.fromkeys(
+        known, EPERM
+    )
+    usual = {"x86_64": [0, 1, 3, 9, 11, 202, 257], "aarch64": [63, 64, 57, 222, 215, 98, 56]}[machine]
+    assert {verdict(program, machine, number) for number in usual} == {bpf.ALLOW}
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_calls_are_judged_by_their_arguments(machine: str) -> None:
+    numbers, program = kernel.NUMBERS[machine], seccomp.build(PID, False, machine)
+
+    def judge(name: str, *arguments: int) -> int:
+        return verdict(program, machine, numbers[name], *arguments)
+
+    assert judge("clone", 0x0001_0000 | 0x100) == bpf.ALLOW
+    assert judge("clone", 17) == EPERM
+    assert judge("clone3") == ENOSYS
+    assert judge("kill", PID, 6) == bpf.ALLOW
+    assert judge("kill", PID + 1, 9) == EPERM
+    assert judge("kill", 2**64 - 1, 9) == EPERM
+    assert judge("tgkill", 1, 1, 9) == EPERM
+    assert judge("prlimit64", 0, 7) == bpf.ALLOW
+    assert judge("prlimit64", 1, 7) == EPERM
+    assert judge("socketpair", 1, 1 | 0o2000000) == bpf.ALLOW
+    assert judge("socketpair", 1, 2) == EPERM
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_a_network_is_tcp_alone(machine: str) -> None:
+    numbers, program = kernel.NUMBERS[machine], seccomp.build(PID, True, machine)
+    allowed = [
+        (family, kind)
+        for family in range(46)
+        for kind in range(1, 7)
+        if verdict(program, machine, numbers["socket"], family, kind) == bpf.ALLOW
+    ]
+    assert allowed == [(2, 1), (10, 1)]
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_other_machines_and_unknown_calls_get_nowhere(machine: str) -> None:
+    program = seccomp.build(PID, False, machine)
+    assert verdict(program, machine, 0x4000_0000 + 39) == bpf.KILL
+    assert verdict(program, machine, kernel.NEWEST_KNOWN + 1) == ENOSYS
+    other = next(name for name in MACHINES if name != machine)
+    assert verdict(program, other, 0) == bpf.KILL
+
+
+def test_a_jump_too_far_is_refused() -> None:
+    program = bpf.Program()
+    program.jump_if(bpf.JUMP_EQUAL, 1, if_true="far")
+    for _ in range(bpf.JUMP_MAX + 1):
+        program.answer(bpf.ALLOW)
+    program.label("far")
+    program.answer(bpf.KILL)
+    with pytest.raises(ValueError, match="jump of 256 lines to 'far'"):
+        program.assemble()
