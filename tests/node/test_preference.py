@@ -137,6 +137,7 @@ async def test_the_configured_limit_of_running_tasks_is_one_of_the_cluster() -> 
             clock=FakeClock(),
             policy=PlanPolicy(),
             naming=naming,
+            failovers=None,
         )
         await Coordinator(parts)._limit_running()
         limit = core.state.limits.get(RUNNING_LIMIT)
