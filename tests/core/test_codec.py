@@ -30,6 +30,7 @@ from coterie.core.nouns import (
     Task,
 )
 from coterie.core.quotas import Bucket, Limit, Share, Tenant
+from coterie.core.runs.definitions import WorkflowText
 from coterie.core.runs.run import NodeRun, RunHead, Taken
 from coterie.core.skillbook import SkillEntry, SkillPolicy, SkillRevision
 from coterie.core.state import FORMAT as STATE_FORMAT
@@ -77,6 +78,7 @@ COMMANDS = get_args(Command)
         NodeRun,
         RunHead,
         Taken,
+        WorkflowText,
     ],
     ids=lambda r: r.__name__,
 )

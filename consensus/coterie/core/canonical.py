@@ -120,6 +120,8 @@ def _llm_parts(llm: LlmState) -> Iterator[Any]:
 
 
 def _runs(state: ClusterState) -> Iterator[Any]:
+    for key in sorted(state.workflows):
+        yield state.workflows[key]
     for run_id in sorted(state.runs):
         run = state.runs[run_id]
         yield run.head

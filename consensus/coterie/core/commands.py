@@ -38,6 +38,7 @@ from coterie.core.nouns import (
 )
 from coterie.core.quotas import Limit, Tenant
 from coterie.core.runs.commands import AddNodes, RunWorkflow
+from coterie.core.runs.definitions import ApplyWorkflow, DeleteWorkflow
 from coterie.core.skill_commands import SkillCommand
 from coterie.core.submit_command import SubmitTask as SubmitTask
 
@@ -350,6 +351,8 @@ Command = (
     | SkillCommand
     | RunWorkflow
     | AddNodes
+    | ApplyWorkflow
+    | DeleteWorkflow
 )
 
 

@@ -63,7 +63,6 @@ from coterie.core.lifecycle import settle
 from coterie.core.llm.rules import RULES as LLM_RULES
 from coterie.core.nouns import evolve
 from coterie.core.runs import rules as run_rules
-from coterie.core.runs.commands import AddNodes, RunWorkflow
 from coterie.core.runs.follow_up import follow_up
 from coterie.core.skill_rules import RULES as SKILL_RULES
 from coterie.core.state import ClusterState, Moment
@@ -157,8 +156,7 @@ RULES: dict[type, Rule] = {
     TakeProbe: breaker_rules.take_probe,
     EndProbe: breaker_rules.end_probe,
     ResetBreaker: breaker_rules.reset,
-    RunWorkflow: run_rules.run_workflow,
-    AddNodes: run_rules.add_nodes,
+    **run_rules.RULES,
     Called: _called,
     **access_rules.RULES,
     **SKILL_RULES,

@@ -42,6 +42,7 @@ from coterie.core.nouns import (
 )
 from coterie.core.outcomes import Outcomes
 from coterie.core.quotas import Bucket, Limit, Share, Tenant
+from coterie.core.runs.definitions import WorkflowText
 from coterie.core.runs.run import Run
 from coterie.core.skillbook import SkillEntry
 from coterie.core.steplog import StepLog
@@ -114,6 +115,7 @@ class ClusterState:
     answers: OrderedDict[str, Answer] = field(default_factory=OrderedDict)
     breakers: dict[str, Breaker] = field(default_factory=dict)  # that have been open
     runs: dict[TaskId, Run] = field(default_factory=dict)  # of workflows, by their tasks
+    workflows: dict[str, WorkflowText] = field(default_factory=dict)  # by tenant and name
     tokens: dict[str, Token] = field(default_factory=dict)
     users: dict[str, User] = field(default_factory=dict)
     agents: dict[str, AgentEntry] = field(default_factory=dict)
@@ -201,6 +203,7 @@ class ClusterState:
             groups=dict(self.groups),
             answers=_image(self.answers),
             breakers=dict(self.breakers),
+            workflows=dict(self.workflows),
             runs={task_id: run.view() for task_id, run in self.runs.items()},
             tokens=dict(self.tokens),
             users=dict(self.users),

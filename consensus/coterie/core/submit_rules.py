@@ -62,7 +62,8 @@ def create(
     task = _new_task(state, command, moment.at_ms)
     if wait is not None:
         held_now = task.bytes_held + more_bytes
-        task = evolve(task, state=TaskState.WAITING, wait=wait, bytes_held=held_now)
+        changes = {"wait": wait, "bytes_held": held_now, "started_at_ms": moment.at_ms}
+        task = evolve(task, state=TaskState.WAITING, **changes)
     task = _enter(state, task, command.steps)
     state.outbox.append(Event("submitted", task, moment.index, moment.at_ms, detail))
     return task

@@ -30,6 +30,7 @@ from coterie.core.coordination.tables import TABLES
 from coterie.core.decisions import nouns as d
 from coterie.core.llm import nouns as l
 from coterie.core.llm.state import LlmState
+from coterie.core.runs.definitions import TABLES as WORKFLOW_TABLES
 from coterie.core.runs.run import NodeRun, Run, RunHead
 from coterie.core.state import FORMAT as STATE_FORMAT
 from coterie.core.state import ClusterState, Meta
@@ -293,7 +294,7 @@ def _all_tables() -> tuple[tuple[str, type, Callable[[Any], str | int]], ...]:
         ("tenants", q.Tenant, lambda tenant: tenant.tenant),
         ("shares", q.Share, lambda share: share.tenant),
         ("breakers", b.Breaker, lambda breaker: breaker.key),
-        *(*TABLES, *a.TABLES, *k.TABLES, *AGENT_TABLES, *d.TABLES),
+        *(*TABLES, *a.TABLES, *k.TABLES, *AGENT_TABLES, *d.TABLES, *WORKFLOW_TABLES),
     )
 
 

@@ -66,6 +66,7 @@ from coterie.client.routes import Route, RouteCandidate, RouteTerm, TaskRouter
 from coterie.client.settings import TLS, Timeouts
 from coterie.client.spec import TaskSpec
 from coterie.client.usage import Budget, DoubtfulCall, UsageRow
+from coterie.client.workflow import Workflow
 
 __all__ = [
     "TLS",
@@ -115,6 +116,7 @@ __all__ = [
     "Unavailable",
     "UsageRow",
     "WaitTimeout",
+    "Workflow",
     "map_reduce",
     "skip",
     "start_map_reduce",

@@ -30,6 +30,8 @@ from coterie.client.settings import TLS, Timeouts, resolve
 from coterie.client.spec import TaskOptions, TaskSpec, prepare
 from coterie.client.units import Duration, optional_seconds
 from coterie.client.usage import Usage
+from coterie.client.workflow import Workflow
+from coterie.client.workflows import Workflows
 from coterie.v1 import cluster_pb2, tasks_pb2
 
 PAGE_SIZE_MAX = 1000
@@ -55,6 +57,9 @@ class Cluster(Operations):
     Every method may raise Unavailable (no node answered within `timeouts.call`), PermissionDenied and
     ClusterClosed. Wrong arguments raise ConfigError at once; no connection is made before it is needed.
     """
+
+    recorder: Recorder | None = None
+    """Set before the Cluster is opened: gets a history of its calls; see `coterie.client.record`."""
 
     def __init__(
         self,
@@ -85,6 +90,8 @@ class Cluster(Operations):
         """Limits on the whole cluster, and tenants: `set`, `list`, `remove`, `set_tenant`, `tenants`."""
         self.usage = Usage(lambda: self._open)
         """What language models may cost and have cost: `set_budget`, `budgets`, `rows`, `in_doubt` …"""
+        self.workflows = Workflows(lambda: self._open)
+        """Plans of many tasks: `plan`, `run`, `get`, `retry`, `add_nodes`, `apply`, `list`."""
         self.breakers = Breakers(lambda: self._open)
         """What keeps work away from what fails: `list`, `reset`."""
         self.approvals = Approvals(lambda: self._open)
@@ -103,8 +110,6 @@ class Cluster(Operations):
         """Topics: `publish`, `subscribe`, groups of consumers."""
         self.audit = Audit(lambda: self._open)
         """Who changed what: `entries`, `head`."""
-        self.recorder: Recorder | None = None
-        """Set before the Cluster is opened: gets a history of its calls; see `coterie.client.record`."""
 
     async def __aenter__(self) -> Self:
         if self._connection is not None:
@@ -188,6 +193,11 @@ class Cluster(Operations):
         if errors:
             raise SubmitErrors(errors, jobs)
         return [job for job in jobs if job is not None]
+
+    async def run_workflow(self, workflow: Workflow | str, **inputs: Any) -> Job:
+        """Begins a run with these inputs and returns its Job, whose `wait()` gives the outputs. Options, and
+        workflows that are kept: `workflows.run`. Raises InvalidRequest with all that is wrong."""
+        return await self.workflows.run(workflow, inputs)
 
     def job(self, task_id: str) -> Job:
         """The handle on a task submitted before, here or elsewhere; no call is made."""

@@ -25,6 +25,7 @@ from coterie.v1.schedules_pb2_grpc import SchedulesStub
 from coterie.v1.security_pb2_grpc import AuditStub, SecurityStub
 from coterie.v1.tasks_pb2_grpc import BlobsStub, DeadLettersStub, LimitsStub, TasksStub
 from coterie.v1.usage_pb2_grpc import UsageStub
+from coterie.v1.workflows_pb2_grpc import WorkflowsStub
 
 if TYPE_CHECKING:
     from coterie.v1.breakers_pb2_grpc import BreakersAsyncStub
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
         TasksAsyncStub,
     )
     from coterie.v1.usage_pb2_grpc import UsageAsyncStub
+    from coterie.v1.workflows_pb2_grpc import WorkflowsAsyncStub
 
 MESSAGE_BYTES_MAX = 4 * 1024 * 1024
 _REFUSED_PAUSE_S = 0.25
@@ -94,6 +96,7 @@ class Endpoint:
         self._usage: UsageAsyncStub | None = None
         self._approvals: ApprovalsAsyncStub | None = None
         self._effects: EffectsAsyncStub | None = None
+        self._workflows: WorkflowsAsyncStub | None = None
         self._security: SecurityAsyncStub | None = None
         self._schedules: SchedulesAsyncStub | None = None
         self._locks: LocksAsyncStub | None = None
@@ -142,6 +145,13 @@ class Endpoint:
         if self._usage is None:
             self._usage = UsageStub(self._open())
         return self._usage
+
+    @property
+    def workflows(self) -> WorkflowsAsyncStub:
+        """The stub of the Workflows service."""
+        if self._workflows is None:
+            self._workflows = WorkflowsStub(self._open())
+        return self._workflows
 
     @property
     def breakers(self) -> BreakersAsyncStub:

@@ -36,7 +36,9 @@ from coterie.client.sync_decisions import Approvals, Effects
 from coterie.client.sync_queueing import DeadLetters, Limits
 from coterie.client.sync_security import Audit, Security
 from coterie.client.sync_usage import Usage
+from coterie.client.sync_workflows import Workflows
 from coterie.client.units import Duration
+from coterie.client.workflow import Workflow
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
@@ -188,6 +190,8 @@ class Cluster:
         """See `coterie.client.Cluster.limits`."""
         self.usage = Usage(self._run, self._cluster.usage)
         """See `coterie.client.Cluster.usage`."""
+        self.workflows = Workflows(self._run, self._cluster.workflows, self._wrap)
+        """See `coterie.client.Cluster.workflows`."""
         self.breakers = Breakers(self._run, self._cluster.breakers)
         self.approvals = Approvals(self._run, self._cluster.approvals)
         self.effects = Effects(self._run, self._cluster.effects)
@@ -269,6 +273,10 @@ class Cluster:
             accepted = [self._wrap(job) if job is not None else None for job in some.jobs]
             raise SubmitErrors(some.errors, accepted) from None
         return [self._wrap(job) for job in jobs]
+
+    def run_workflow(self, workflow: Workflow | str, **inputs: Any) -> Job:
+        """See `coterie.client.Cluster.run_workflow`."""
+        return self._wrap(self._run(self._cluster.run_workflow(workflow, **inputs)))
 
     def job(self, task_id: str) -> Job:
         """See `coterie.client.Cluster.job`."""

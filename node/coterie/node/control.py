@@ -11,6 +11,7 @@ import grpc
 from coterie.core import commands
 from coterie.core.commands import Accepted, Outcome, Rejected
 from coterie.core.nouns import Data, Step, Task, TaskId, TaskState
+from coterie.core.runs.run import WORKFLOW
 from coterie.core.state import ClusterState
 from coterie.core.submit_rules import full
 from coterie.core.transitions import TERMINAL
@@ -21,11 +22,12 @@ from coterie.node.clock import Clock
 from coterie.node.errors import ApiError, Violation, disk_full, from_rejection, invalid
 from coterie.node.proposer import Proposer
 from coterie.node.reads import Found, Reader
+from coterie.node.workflows.runs import kept_steps, repeated
 from coterie.v1 import tasks_pb2
 
 REASON_CHARS_MAX = 1_000
 CATCH_UP_RETRY_MS = 500
-ELSEWHERE = frozenset({"STEPS_ELSEWHERE", "TASK_NOT_FOUND"})  # the state has too little left of the task
+ELSEWHERE = frozenset({"STEPS_ELSEWHERE", "TASK_NOT_FOUND", "IS_A_RUN"})  # not from the state
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,31 @@ class Control:
             return await self.run_again(task_id, request.request_id, not request.discard_steps, timeout_s)
         return await self._tell(task_id, commands.RetryTask(task_id), timeout_s)
 
+    async def run_from(
+        self, task_id: TaskId, request_id: str, from_node: str, timeout_s: float
+    ) -> tasks_pb2.Task:
+        """A new run of an ended run of a workflow: what stands on `from_node`, and itself, is done again;
+        without one, what did not succeed. Raises ApiError."""
+        self._refuse_without_room()
+        await self.reader.barrier(tasks_pb2.LINEARIZABLE, timeout_s)
+        found = await self.reader.get(task_id, timeout_s)
+        if found.task.type != WORKFLOW:
+            text = f"task {task_id} is not a run of a workflow"
+            raise ApiError(grpc.StatusCode.FAILED_PRECONDITION, "NOT_A_RUN", text)
+        if not from_node or found.task.state not in TERMINAL:
+            _check_ended_badly(found.task)
+        if len(found.steps) < found.task.step_count:
+            message = f"the steps of run {task_id} are not in this node's history yet; try again"
+            raise ApiError(
+                grpc.StatusCode.UNAVAILABLE, "CATCHING_UP", message, retry_after_ms=CATCH_UP_RETRY_MS
+            )
+        new_id = self.clock.new_id()
+        digest = hashlib.sha256(f"run from\0{task_id}\0{from_node}".encode()).digest()[:16]
+        again = Again(task_id, TaskId(new_id), request_id or new_id, digest, True)
+        steps = kept_steps(found.task, found.steps, from_node)
+        command = repeated(found.task, _new_run(found.task, steps, again))
+        return await self._answer(await self.proposer.one(command, timeout_s), timeout_s)
+
     async def run_again(
         self, task_id: TaskId, request_id: str, keep_steps: bool, timeout_s: float
     ) -> tasks_pb2.Task:
@@ -110,7 +137,9 @@ class Control:
         if refused is not None:
             raise from_rejection(refused)
         await self._secure(task.payload)
-        return await self.proposer.one(_new_run(task, steps, again), timeout_s)
+        submit = _new_run(task, steps, again)
+        command = repeated(task, submit) if task.type == WORKFLOW else submit
+        return await self.proposer.one(command, timeout_s)
 
     async def _tell(self, task_id: TaskId, command: commands.Command, timeout_s: float) -> tasks_pb2.Task:
         await self.reader.connected()

@@ -22,6 +22,7 @@ from coterie.core.nouns import (
     TaskError,
 )
 from coterie.core.routing import NodeLoad, SkillLoad
+from coterie.core.runs.run import WORKFLOW
 from coterie.raft import codec
 from coterie.v1 import cluster_pb2, log_pb2, peer_pb2, tasks_pb2
 
@@ -164,7 +165,7 @@ def _fill_optional(task: Task, message: tasks_pb2.Task) -> None:
         message.progress.message = task.progress_message
     if task.result is not NO_DATA:
         data_to_pb(task.result, message.result)
-    if task.checkpoint is not NO_DATA:
+    if task.checkpoint is not NO_DATA and task.type != WORKFLOW:  # that of a run is the table of its nodes
         data_to_pb(task.checkpoint, message.checkpoint)
     if task.error is not None:
         error_to_pb(task.error, message.error)

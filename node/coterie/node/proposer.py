@@ -25,6 +25,7 @@ from coterie.core.coordination.commands import (
     RunSchedule,
 )
 from coterie.core.ports import Engine, NotCommitted
+from coterie.core.runs.commands import RunWorkflow
 from coterie.node.metrics import NodeMetrics
 from coterie.node.security.principal import caller
 from coterie.raft import codec
@@ -37,6 +38,7 @@ TRY_S = 5.0  # one try; the same commands are proposed again until the caller's 
 RETRY_PAUSE_S = 0.02
 GROWING = (
     SubmitTask,
+    RunWorkflow,
     SpawnChild,
     AssignTask,
     ReportProgress,

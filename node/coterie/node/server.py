@@ -37,6 +37,8 @@ from coterie.v1 import (
     tasks_pb2_grpc,
     usage_pb2,
     usage_pb2_grpc,
+    workflows_pb2,
+    workflows_pb2_grpc,
 )
 
 TASKS = tasks_pb2.DESCRIPTOR.services_by_name["Tasks"].full_name
@@ -50,6 +52,7 @@ SCHEDULES = schedules_pb2.DESCRIPTOR.services_by_name["Schedules"].full_name
 LOCKS = locks_pb2.DESCRIPTOR.services_by_name["Locks"].full_name
 KEY_VALUE = kv_pb2.DESCRIPTOR.services_by_name["KeyValue"].full_name
 BUS = bus_pb2.DESCRIPTOR.services_by_name["Bus"].full_name
+WORKFLOWS = workflows_pb2.DESCRIPTOR.services_by_name["Workflows"].full_name
 BLOBS = tasks_pb2.DESCRIPTOR.services_by_name["Blobs"].full_name
 CLUSTER = cluster_pb2.DESCRIPTOR.services_by_name["Cluster"].full_name
 SECURITY = security_pb2.DESCRIPTOR.services_by_name["Security"].full_name
@@ -58,7 +61,7 @@ PEER = peer_pb2.DESCRIPTOR.services_by_name["Peer"].full_name
 # Off while draining; Cluster answers on: it is how a drain is ended.
 CLIENT_SERVICES = (
     *("", TASKS, DEAD_LETTERS, LIMITS, USAGE, BREAKERS, APPROVALS, EFFECTS),
-    *(SCHEDULES, LOCKS, KEY_VALUE, BUS, BLOBS),
+    *(SCHEDULES, LOCKS, KEY_VALUE, BUS, WORKFLOWS, BLOBS),
 )
 SERVER_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.so_reuseport", 0),
@@ -100,6 +103,7 @@ class Services:
     effects: decisions_pb2_grpc.EffectsServicer
     coordination: Coordination
     blobs: tasks_pb2_grpc.BlobsServicer
+    workflows: workflows_pb2_grpc.WorkflowsServicer
     cluster: cluster_pb2_grpc.ClusterServicer
     security: security_pb2_grpc.SecurityServicer
     audit: security_pb2_grpc.AuditServicer
@@ -158,6 +162,7 @@ class Listener:
         kv_pb2_grpc.add_KeyValueServicer_to_server(services.coordination.keys, server)
         bus_pb2_grpc.add_BusServicer_to_server(services.coordination.bus, server)
         tasks_pb2_grpc.add_BlobsServicer_to_server(services.blobs, server)
+        workflows_pb2_grpc.add_WorkflowsServicer_to_server(services.workflows, server)
         cluster_pb2_grpc.add_ClusterServicer_to_server(services.cluster, server)
         security_pb2_grpc.add_SecurityServicer_to_server(services.security, server)
         security_pb2_grpc.add_AuditServicer_to_server(services.audit, server)

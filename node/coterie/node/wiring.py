@@ -41,6 +41,7 @@ from coterie.node.skill_calls import Handlers
 from coterie.node.usage_service import UsageService
 from coterie.node.version import VERSION
 from coterie.node.watch import Watcher
+from coterie.node.workflows.service import WorkflowParts, WorkflowsService
 
 if TYPE_CHECKING:
     from coterie.node.app import NodeApp
@@ -107,6 +108,7 @@ def services(app: NodeApp) -> Services:
         EffectsService(decisions, gate),
         coordination_services(app, admission, gate),
         BlobsService(app.blobs, app.exchange, app.reader, gate),
+        WorkflowsService(WorkflowParts(app.state, control, lambda: frozenset(app.host.skills)), gate),
         ClusterService(cluster_parts(app)),
         SecurityService(app.state, app.reader, app.proposer, gate),
         AuditService(app.state, app.reader, app.ledger, gate),

@@ -3089,6 +3089,87 @@ class AddNodes(_message.Message):
 Global___AddNodes: _TypeAlias = AddNodes  # noqa: Y015
 
 @_typing.final
+class WorkflowText(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    AT_MS_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    name: _builtins.str
+    source: _builtins.str
+    revision: _builtins.int
+    at_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        name: _builtins.str = ...,
+        source: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        at_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "name", b"name", "revision", b"revision", "source", b"source", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkflowText: _TypeAlias = WorkflowText  # noqa: Y015
+
+@_typing.final
+class ApplyWorkflow(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    name: _builtins.str
+    source: _builtins.str
+    revision: _builtins.int
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        name: _builtins.str = ...,
+        source: _builtins.str = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "revision", b"revision", "source", b"source", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApplyWorkflow: _TypeAlias = ApplyWorkflow  # noqa: Y015
+
+@_typing.final
+class DeleteWorkflow(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteWorkflow: _TypeAlias = DeleteWorkflow  # noqa: Y015
+
+@_typing.final
 class Taken(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -3299,6 +3380,8 @@ class Command(_message.Message):
     REMOVE_AGENT_FIELD_NUMBER: _builtins.int
     RUN_WORKFLOW_FIELD_NUMBER: _builtins.int
     ADD_NODES_FIELD_NUMBER: _builtins.int
+    APPLY_WORKFLOW_FIELD_NUMBER: _builtins.int
+    DELETE_WORKFLOW_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def configure_cluster(self) -> Global___ConfigureCluster: ...
     @_builtins.property
@@ -3461,6 +3544,10 @@ class Command(_message.Message):
     def run_workflow(self) -> Global___RunWorkflow: ...
     @_builtins.property
     def add_nodes(self) -> Global___AddNodes: ...
+    @_builtins.property
+    def apply_workflow(self) -> Global___ApplyWorkflow: ...
+    @_builtins.property
+    def delete_workflow(self) -> Global___DeleteWorkflow: ...
     def __init__(
         self,
         *,
@@ -3545,12 +3632,14 @@ class Command(_message.Message):
         remove_agent: Global___RemoveAgent | None = ...,
         run_workflow: Global___RunWorkflow | None = ...,
         add_nodes: Global___AddNodes | None = ...,
+        apply_workflow: Global___ApplyWorkflow | None = ...,
+        delete_workflow: Global___DeleteWorkflow | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack_messages", b"ack_messages", "acquire_lock", b"acquire_lock", "add_nodes", b"add_nodes", "advance_clock", b"advance_clock", "apply_agent", b"apply_agent", "apply_schedule", b"apply_schedule", "ask_approval", b"ask_approval", "assign_task", b"assign_task", "begin_leadership", b"begin_leadership", "begin_llm_call", b"begin_llm_call", "begin_step", b"begin_step", "called", b"called", "cancel_children", b"cancel_children", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "create_token", b"create_token", "decide_skill", b"decide_skill", "delete_group", b"delete_group", "delete_key", b"delete_key", "delete_limit", b"delete_limit", "delete_llm_budget", b"delete_llm_budget", "delete_schedule", b"delete_schedule", "delete_topic", b"delete_topic", "delete_user", b"delete_user", "end_probe", b"end_probe", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "fetch_messages", b"fetch_messages", "finish_task", b"finish_task", "fire_schedule", b"fire_schedule", "forget_node", b"forget_node", "mark_node", b"mark_node", "note_call", b"note_call", "note_llm_handle", b"note_llm_handle", "pause_schedule", b"pause_schedule", "pause_task", b"pause_task", "publish_message", b"publish_message", "publish_skill", b"publish_skill", "purge_dead_letters", b"purge_dead_letters", "put_key", b"put_key", "record_step", b"record_step", "register_node", b"register_node", "release_lock", b"release_lock", "release_task", b"release_task", "remove_agent", b"remove_agent", "remove_skill", b"remove_skill", "renew_lock", b"renew_lock", "replay_task", b"replay_task", "report_progress", b"report_progress", "reset_breaker", b"reset_breaker", "resolve_approval", b"resolve_approval", "resolve_step", b"resolve_step", "resume_task", b"resume_task", "retry_task", b"retry_task", "revoke_token", b"revoke_token", "roll_back_agent", b"roll_back_agent", "roll_back_skill", b"roll_back_skill", "route_skill", b"route_skill", "run_schedule", b"run_schedule", "run_workflow", b"run_workflow", "save_checkpoint", b"save_checkpoint", "seek_group", b"seek_group", "set_drain", b"set_drain", "set_group", b"set_group", "set_limit", b"set_limit", "set_llm_budget", b"set_llm_budget", "set_skill_policy", b"set_skill_policy", "set_tenant", b"set_tenant", "set_topic", b"set_topic", "set_user", b"set_user", "settle_llm_call", b"settle_llm_call", "signal_task", b"signal_task", "spawn_child", b"spawn_child", "start_task", b"start_task", "submit_task", b"submit_task", "suspend_task", b"suspend_task", "take_probe", b"take_probe", "take_tokens", b"take_tokens", "trip_breaker", b"trip_breaker", "withdraw_step", b"withdraw_step"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack_messages", b"ack_messages", "acquire_lock", b"acquire_lock", "add_nodes", b"add_nodes", "advance_clock", b"advance_clock", "apply_agent", b"apply_agent", "apply_schedule", b"apply_schedule", "apply_workflow", b"apply_workflow", "ask_approval", b"ask_approval", "assign_task", b"assign_task", "begin_leadership", b"begin_leadership", "begin_llm_call", b"begin_llm_call", "begin_step", b"begin_step", "called", b"called", "cancel_children", b"cancel_children", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "create_token", b"create_token", "decide_skill", b"decide_skill", "delete_group", b"delete_group", "delete_key", b"delete_key", "delete_limit", b"delete_limit", "delete_llm_budget", b"delete_llm_budget", "delete_schedule", b"delete_schedule", "delete_topic", b"delete_topic", "delete_user", b"delete_user", "delete_workflow", b"delete_workflow", "end_probe", b"end_probe", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "fetch_messages", b"fetch_messages", "finish_task", b"finish_task", "fire_schedule", b"fire_schedule", "forget_node", b"forget_node", "mark_node", b"mark_node", "note_call", b"note_call", "note_llm_handle", b"note_llm_handle", "pause_schedule", b"pause_schedule", "pause_task", b"pause_task", "publish_message", b"publish_message", "publish_skill", b"publish_skill", "purge_dead_letters", b"purge_dead_letters", "put_key", b"put_key", "record_step", b"record_step", "register_node", b"register_node", "release_lock", b"release_lock", "release_task", b"release_task", "remove_agent", b"remove_agent", "remove_skill", b"remove_skill", "renew_lock", b"renew_lock", "replay_task", b"replay_task", "report_progress", b"report_progress", "reset_breaker", b"reset_breaker", "resolve_approval", b"resolve_approval", "resolve_step", b"resolve_step", "resume_task", b"resume_task", "retry_task", b"retry_task", "revoke_token", b"revoke_token", "roll_back_agent", b"roll_back_agent", "roll_back_skill", b"roll_back_skill", "route_skill", b"route_skill", "run_schedule", b"run_schedule", "run_workflow", b"run_workflow", "save_checkpoint", b"save_checkpoint", "seek_group", b"seek_group", "set_drain", b"set_drain", "set_group", b"set_group", "set_limit", b"set_limit", "set_llm_budget", b"set_llm_budget", "set_skill_policy", b"set_skill_policy", "set_tenant", b"set_tenant", "set_topic", b"set_topic", "set_user", b"set_user", "settle_llm_call", b"settle_llm_call", "signal_task", b"signal_task", "spawn_child", b"spawn_child", "start_task", b"start_task", "submit_task", b"submit_task", "suspend_task", b"suspend_task", "take_probe", b"take_probe", "take_tokens", b"take_tokens", "trip_breaker", b"trip_breaker", "withdraw_step", b"withdraw_step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_messages", b"ack_messages", "acquire_lock", b"acquire_lock", "add_nodes", b"add_nodes", "advance_clock", b"advance_clock", "apply_agent", b"apply_agent", "apply_schedule", b"apply_schedule", "ask_approval", b"ask_approval", "assign_task", b"assign_task", "begin_leadership", b"begin_leadership", "begin_llm_call", b"begin_llm_call", "begin_step", b"begin_step", "called", b"called", "cancel_children", b"cancel_children", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "create_token", b"create_token", "decide_skill", b"decide_skill", "delete_group", b"delete_group", "delete_key", b"delete_key", "delete_limit", b"delete_limit", "delete_llm_budget", b"delete_llm_budget", "delete_schedule", b"delete_schedule", "delete_topic", b"delete_topic", "delete_user", b"delete_user", "end_probe", b"end_probe", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "fetch_messages", b"fetch_messages", "finish_task", b"finish_task", "fire_schedule", b"fire_schedule", "forget_node", b"forget_node", "mark_node", b"mark_node", "note_call", b"note_call", "note_llm_handle", b"note_llm_handle", "pause_schedule", b"pause_schedule", "pause_task", b"pause_task", "publish_message", b"publish_message", "publish_skill", b"publish_skill", "purge_dead_letters", b"purge_dead_letters", "put_key", b"put_key", "record_step", b"record_step", "register_node", b"register_node", "release_lock", b"release_lock", "release_task", b"release_task", "remove_agent", b"remove_agent", "remove_skill", b"remove_skill", "renew_lock", b"renew_lock", "replay_task", b"replay_task", "report_progress", b"report_progress", "reset_breaker", b"reset_breaker", "resolve_approval", b"resolve_approval", "resolve_step", b"resolve_step", "resume_task", b"resume_task", "retry_task", b"retry_task", "revoke_token", b"revoke_token", "roll_back_agent", b"roll_back_agent", "roll_back_skill", b"roll_back_skill", "route_skill", b"route_skill", "run_schedule", b"run_schedule", "run_workflow", b"run_workflow", "save_checkpoint", b"save_checkpoint", "seek_group", b"seek_group", "set_drain", b"set_drain", "set_group", b"set_group", "set_limit", b"set_limit", "set_llm_budget", b"set_llm_budget", "set_skill_policy", b"set_skill_policy", "set_tenant", b"set_tenant", "set_topic", b"set_topic", "set_user", b"set_user", "settle_llm_call", b"settle_llm_call", "signal_task", b"signal_task", "spawn_child", b"spawn_child", "start_task", b"start_task", "submit_task", b"submit_task", "suspend_task", b"suspend_task", "take_probe", b"take_probe", "take_tokens", b"take_tokens", "trip_breaker", b"trip_breaker", "withdraw_step", b"withdraw_step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_messages", b"ack_messages", "acquire_lock", b"acquire_lock", "add_nodes", b"add_nodes", "advance_clock", b"advance_clock", "apply_agent", b"apply_agent", "apply_schedule", b"apply_schedule", "apply_workflow", b"apply_workflow", "ask_approval", b"ask_approval", "assign_task", b"assign_task", "begin_leadership", b"begin_leadership", "begin_llm_call", b"begin_llm_call", "begin_step", b"begin_step", "called", b"called", "cancel_children", b"cancel_children", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "create_token", b"create_token", "decide_skill", b"decide_skill", "delete_group", b"delete_group", "delete_key", b"delete_key", "delete_limit", b"delete_limit", "delete_llm_budget", b"delete_llm_budget", "delete_schedule", b"delete_schedule", "delete_topic", b"delete_topic", "delete_user", b"delete_user", "delete_workflow", b"delete_workflow", "end_probe", b"end_probe", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "fetch_messages", b"fetch_messages", "finish_task", b"finish_task", "fire_schedule", b"fire_schedule", "forget_node", b"forget_node", "mark_node", b"mark_node", "note_call", b"note_call", "note_llm_handle", b"note_llm_handle", "pause_schedule", b"pause_schedule", "pause_task", b"pause_task", "publish_message", b"publish_message", "publish_skill", b"publish_skill", "purge_dead_letters", b"purge_dead_letters", "put_key", b"put_key", "record_step", b"record_step", "register_node", b"register_node", "release_lock", b"release_lock", "release_task", b"release_task", "remove_agent", b"remove_agent", "remove_skill", b"remove_skill", "renew_lock", b"renew_lock", "replay_task", b"replay_task", "report_progress", b"report_progress", "reset_breaker", b"reset_breaker", "resolve_approval", b"resolve_approval", "resolve_step", b"resolve_step", "resume_task", b"resume_task", "retry_task", b"retry_task", "revoke_token", b"revoke_token", "roll_back_agent", b"roll_back_agent", "roll_back_skill", b"roll_back_skill", "route_skill", b"route_skill", "run_schedule", b"run_schedule", "run_workflow", b"run_workflow", "save_checkpoint", b"save_checkpoint", "seek_group", b"seek_group", "set_drain", b"set_drain", "set_group", b"set_group", "set_limit", b"set_limit", "set_llm_budget", b"set_llm_budget", "set_skill_policy", b"set_skill_policy", "set_tenant", b"set_tenant", "set_topic", b"set_topic", "set_user", b"set_user", "settle_llm_call", b"settle_llm_call", "signal_task", b"signal_task", "spawn_child", b"spawn_child", "start_task", b"start_task", "submit_task", b"submit_task", "suspend_task", b"suspend_task", "take_probe", b"take_probe", "take_tokens", b"take_tokens", "trip_breaker", b"trip_breaker", "withdraw_step", b"withdraw_step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["configure_cluster", "submit_task", "assign_task", "start_task", "record_step", "save_checkpoint", "report_progress", "finish_task", "fail_attempt", "release_task", "cancel_task", "confirm_cancel", "expire_task", "register_node", "mark_node", "set_drain", "begin_leadership", "forget_node", "pause_task", "resume_task", "signal_task", "suspend_task", "retry_task", "replay_task", "purge_dead_letters", "set_limit", "delete_limit", "set_tenant", "take_tokens", "advance_clock", "spawn_child", "cancel_children", "begin_step", "withdraw_step", "resolve_step", "ask_approval", "resolve_approval", "begin_llm_call", "note_llm_handle", "settle_llm_call", "set_llm_budget", "delete_llm_budget", "acquire_lock", "renew_lock", "release_lock", "put_key", "delete_key", "set_topic", "delete_topic", "publish_message", "set_group", "delete_group", "fetch_messages", "ack_messages", "seek_group", "apply_schedule", "delete_schedule", "pause_schedule", "fire_schedule", "run_schedule", "trip_breaker", "take_probe", "end_probe", "reset_breaker", "create_token", "revoke_token", "set_user", "delete_user", "note_call", "called", "publish_skill", "decide_skill", "route_skill", "roll_back_skill", "remove_skill", "set_skill_policy", "apply_agent", "roll_back_agent", "remove_agent", "run_workflow", "add_nodes"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["configure_cluster", "submit_task", "assign_task", "start_task", "record_step", "save_checkpoint", "report_progress", "finish_task", "fail_attempt", "release_task", "cancel_task", "confirm_cancel", "expire_task", "register_node", "mark_node", "set_drain", "begin_leadership", "forget_node", "pause_task", "resume_task", "signal_task", "suspend_task", "retry_task", "replay_task", "purge_dead_letters", "set_limit", "delete_limit", "set_tenant", "take_tokens", "advance_clock", "spawn_child", "cancel_children", "begin_step", "withdraw_step", "resolve_step", "ask_approval", "resolve_approval", "begin_llm_call", "note_llm_handle", "settle_llm_call", "set_llm_budget", "delete_llm_budget", "acquire_lock", "renew_lock", "release_lock", "put_key", "delete_key", "set_topic", "delete_topic", "publish_message", "set_group", "delete_group", "fetch_messages", "ack_messages", "seek_group", "apply_schedule", "delete_schedule", "pause_schedule", "fire_schedule", "run_schedule", "trip_breaker", "take_probe", "end_probe", "reset_breaker", "create_token", "revoke_token", "set_user", "delete_user", "note_call", "called", "publish_skill", "decide_skill", "route_skill", "roll_back_skill", "remove_skill", "set_skill_policy", "apply_agent", "roll_back_agent", "remove_agent", "run_workflow", "add_nodes", "apply_workflow", "delete_workflow"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -4523,6 +4612,7 @@ class StateSlice(_message.Message):
     BREAKERS_FIELD_NUMBER: _builtins.int
     RUN_HEADS_FIELD_NUMBER: _builtins.int
     NODE_RUNS_FIELD_NUMBER: _builtins.int
+    WORKFLOWS_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
     USERS_FIELD_NUMBER: _builtins.int
     SKILLBOOK_FIELD_NUMBER: _builtins.int
@@ -4592,6 +4682,8 @@ class StateSlice(_message.Message):
     @_builtins.property
     def node_runs(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeRun]: ...
     @_builtins.property
+    def workflows(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkflowText]: ...
+    @_builtins.property
     def tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___Token]: ...
     @_builtins.property
     def users(self) -> _containers.RepeatedCompositeFieldContainer[Global___User]: ...
@@ -4634,6 +4726,7 @@ class StateSlice(_message.Message):
         breakers: _abc.Iterable[Global___Breaker] | None = ...,
         run_heads: _abc.Iterable[Global___RunHead] | None = ...,
         node_runs: _abc.Iterable[Global___NodeRun] | None = ...,
+        workflows: _abc.Iterable[Global___WorkflowText] | None = ...,
         tokens: _abc.Iterable[Global___Token] | None = ...,
         users: _abc.Iterable[Global___User] | None = ...,
         skillbook: _abc.Iterable[Global___SkillEntry] | None = ...,
@@ -4641,7 +4734,7 @@ class StateSlice(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "anchors", b"anchors", "answers", b"answers", "approvals", b"approvals", "breakers", b"breakers", "buckets", b"buckets", "dead_letters", b"dead_letters", "doubts", b"doubts", "family_parts", b"family_parts", "finished", b"finished", "groups", b"groups", "kv", b"kv", "limits", b"limits", "llm_accounts", b"llm_accounts", "llm_budgets", b"llm_budgets", "llm_cache", b"llm_cache", "llm_calls", b"llm_calls", "llm_doubtful", b"llm_doubtful", "llm_usage", b"llm_usage", "locks", b"locks", "messages", b"messages", "meta", b"meta", "node_runs", b"node_runs", "nodes", b"nodes", "open_steps", b"open_steps", "requests", b"requests", "run_heads", b"run_heads", "schedules", b"schedules", "shares", b"shares", "skillbook", b"skillbook", "tasks", b"tasks", "tenants", b"tenants", "tokens", b"tokens", "tombstones", b"tombstones", "topics", b"topics", "users", b"users"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "anchors", b"anchors", "answers", b"answers", "approvals", b"approvals", "breakers", b"breakers", "buckets", b"buckets", "dead_letters", b"dead_letters", "doubts", b"doubts", "family_parts", b"family_parts", "finished", b"finished", "groups", b"groups", "kv", b"kv", "limits", b"limits", "llm_accounts", b"llm_accounts", "llm_budgets", b"llm_budgets", "llm_cache", b"llm_cache", "llm_calls", b"llm_calls", "llm_doubtful", b"llm_doubtful", "llm_usage", b"llm_usage", "locks", b"locks", "messages", b"messages", "meta", b"meta", "node_runs", b"node_runs", "nodes", b"nodes", "open_steps", b"open_steps", "requests", b"requests", "run_heads", b"run_heads", "schedules", b"schedules", "shares", b"shares", "skillbook", b"skillbook", "tasks", b"tasks", "tenants", b"tenants", "tokens", b"tokens", "tombstones", b"tombstones", "topics", b"topics", "users", b"users", "workflows", b"workflows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

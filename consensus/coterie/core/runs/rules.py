@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from coterie.core.commands import Accepted, Outcome, Rejected
 from coterie.core.graph.check import Surroundings, problems_of
@@ -13,6 +15,12 @@ from coterie.core.lifecycle import change_task, no_task
 from coterie.core.nouns import evolve
 from coterie.core.runs.book import Book, missing_inputs, whole_graph
 from coterie.core.runs.commands import AddNodes, RunWorkflow
+from coterie.core.runs.definitions import (
+    ApplyWorkflow,
+    DeleteWorkflow,
+    apply_workflow,
+    delete_workflow,
+)
 from coterie.core.runs.run import FOR_NODES, WORKFLOW, Phase, Run, RunHead
 from coterie.core.state import ClusterState, Moment
 from coterie.core.submit_rules import admit, create
@@ -87,3 +95,11 @@ def _growth_refused(state: ClusterState, run: Run, command: AddNodes) -> Rejecte
         said = "; ".join(f"{one.where}: {one.text}" for one in problems[:10])
         return Rejected("BAD_WORKFLOW", said[:2_000])
     return None
+
+
+RULES: dict[type, Callable[[ClusterState, Any, Moment], Outcome]] = {
+    RunWorkflow: run_workflow,
+    AddNodes: add_nodes,
+    ApplyWorkflow: apply_workflow,
+    DeleteWorkflow: delete_workflow,
+}

@@ -45,6 +45,10 @@ _TABLE: Mapping[str, Mapping[str, str]] = {
         SUBMITTER: "ApplySchedule DeleteSchedule PauseSchedule ResumeSchedule TriggerSchedule"
         " BackfillSchedule",
     },
+    "coterie.v1.Workflows": {
+        VIEWER: "PlanWorkflow GetRun GetWorkflow ListWorkflows",
+        SUBMITTER: "RunWorkflow RetryRun AddNodes ApplyWorkflow DeleteWorkflow",
+    },
     "coterie.v1.Locks": {VIEWER: "ListLocks", SUBMITTER: "AcquireLock RenewLock ReleaseLock"},
     "coterie.v1.KeyValue": {VIEWER: "GetKey ListKeys WatchKeys", SUBMITTER: "PutKey DeleteKey"},
     "coterie.v1.Bus": {

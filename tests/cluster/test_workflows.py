@@ -1,0 +1,187 @@
+"""Workflows on real nodes: through the client, over leaders and nodes that die by kill -9."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coterie.client import Cluster, FailedPrecondition, InvalidRequest, NotFound, TaskFailed, Workflow
+from coterie.node.localcluster import LocalCluster
+from tests.cluster.conftest import READY_S, client_of, new_cluster, until
+from tests.cluster.test_failover import assert_no_step_ran_again_after_completion, leader_of, steps_payload
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Any:
+    """Three nodes for all of this file: who kills one starts it again."""
+    with new_cluster() as cluster:
+        asyncio.run(cluster.wait_ready(READY_S))
+        yield cluster
+
+
+@pytest.fixture
+async def client(nodes: LocalCluster) -> AsyncIterator[Cluster]:
+    async with client_of(nodes) as opened:
+        yield opened
+
+
+def tickets() -> Workflow:
+    """A branch, a map with a declared reducer, an approval; built in Python."""
+    flow = Workflow(
+        "tickets", inputs=["ticket", "numbers"], outputs={"sum": "{{ total }}", "said": "{{ answer }}"}
+    )
+    read = flow.task("read", skill="echo", input=flow.ref("ticket"))
+    high = flow.condition("high", "read.score > 5", after=read)
+    each = flow.add("each", over=flow.ref("numbers"), skill="echo", input="{{ item }}", after=high.when(True))
+    flow.add("total", over=each.output, reduce="sum", after=each)
+    flow.task("file", skill="echo", after=high.when(False))
+    ok = flow.add("ok", type="approval", after=read)
+
+    @flow.node(skill="echo")
+    def answer(read: Any) -> Any:
+        return {"text": read["text"]}
+
+    answer.after(ok.when(True))
+    return flow
+
+
+async def test_a_run_is_a_task_with_nodes(client: Cluster) -> None:
+    plan = await client.workflows.plan(tickets())
+    assert plan.problems == () and plan.needs == ("ticket", "numbers")
+    text = "{{ read }} __import__('os').abort()"
+    job = await client.run_workflow(tickets(), ticket={"score": 9, "text": text}, numbers=[1, 2, 3])
+
+    async def asked() -> bool:
+        run = await client.workflows.get(job.id)
+        return run.node("ok").state == "WAITING" and run.node("total").done
+
+    await until(asked, "the approval is waited for")
+    await job.signal("approval.ok", {"approved": True, "by": "me"})
+    assert await job.wait(timeout="30s") == {"sum": 6, "said": {"text": text}}
+    run = await client.workflows.get(job.id, graph=True)
+    assert run.node("file").state == "SKIPPED" and run.node("each").tasks == 3
+    assert run.task.state == "SUCCEEDED" and run.graph["name"] == "tickets" and "flowchart" in run.mermaid
+    assert [event.type async for event in job.watch()][-1] == "succeeded"
+
+
+async def test_everything_wrong_is_said_before_anything_begins(client: Cluster) -> None:
+    tasks = [
+        {"id": "task_1", "skill": "echo", "dependencies": ["task_3"]},
+        {"id": "task_2", "skill": "ecko", "dependencies": ["task_1"]},
+        {"id": "task_3", "skill": "echo", "dependencies": ["task_2"]},
+    ]
+    with pytest.raises(InvalidRequest) as caught:
+        await client.run_workflow(json.dumps({"tasks": tasks}))
+    assert caught.value.reason == "CYCLE" and "task_1 <- task_3 <- task_2 <- task_1" in str(caught.value)
+    assert "did you mean 'echo'" in str(caught.value)
+    with pytest.raises(InvalidRequest, match="topic"):
+        await client.run_workflow("inputs: [topic]\nnodes: {a: {skill: echo}}")
+
+
+async def test_a_run_goes_on_while_nodes_are_killed(
+    nodes: LocalCluster, client: Cluster, tmp_path: Path
+) -> None:
+    """No node of the workflow runs twice after it was done, and none is lost."""
+    flow = Workflow("long", max_parallel=4)
+    last = flow.task("begin", skill="echo", input=0)
+    for stage in range(4):
+        files = [str(tmp_path / f"{stage}-{at}") for at in range(3)]
+        many = [
+            flow.task(f"s{stage}-{at}", skill="steps", input=steps_payload(Path(file), 3, 50))
+            for at, file in enumerate(files)
+        ]
+        last >> many
+        last = flow.task(f"join-{stage}", skill="echo", input=stage, after=many)
+    job = await client.run_workflow(flow)
+    for _ in range(2):
+        old = await leader_of(client)
+        nodes.kill_node(old)
+        await asyncio.sleep(1.0)
+        nodes.start_node(old)
+        await nodes.wait_ready(READY_S)
+    assert await job.wait(timeout="120s") == {"join-3": 3}
+    run = await client.workflows.get(job.id)
+    assert {node.state for node in run.nodes} == {"SUCCEEDED"}
+    for stage in range(4):
+        for at in range(3):
+            child = await client.job(f"{job.id}~s{stage}-{at}~0").get(include_steps=True)
+            assert_no_step_ran_again_after_completion(tmp_path / f"{stage}-{at}", child)
+            assert len(child.steps) == 3
+
+
+async def test_a_failed_run_is_repeated_from_where_it_failed(client: Cluster) -> None:
+    flow = Workflow("retry", inputs=["x"])
+    first = flow.task("first", skill="echo", input=flow.ref("x"))
+    check = flow.condition("check", "first.good", after=first)
+    wrong = flow.task("wrong", skill="echo", input="{{ first.missing }}", after=check)
+    del wrong
+    job = await client.run_workflow(flow, x={"good": True})
+    with pytest.raises(TaskFailed, match="missing"):
+        await job.wait(timeout="30s")
+    again = await client.workflows.retry(job.id)
+    with pytest.raises(TaskFailed):
+        await again.wait(timeout="30s")
+    run = await client.workflows.get(again.id)
+    assert run.node("first").tasks == 0 and "earlier run" in run.node("first").message
+    fresh = await client.workflows.retry(job.id, from_node="first")
+    with pytest.raises(TaskFailed):
+        await fresh.wait(timeout="30s")
+    assert (await client.workflows.get(fresh.id)).node("first").tasks == 1
+    with pytest.raises(InvalidRequest, match="from_node"):
+        await client.workflows.retry(job.id, from_node="nobody")
+    echo = await client.submit_task(type="echo", payload=1)
+    with pytest.raises(FailedPrecondition):
+        await client.workflows.get(echo.id)
+
+
+async def test_nodes_are_added_to_a_run_that_is_live(client: Cluster) -> None:
+    job = await client.run_workflow("nodes: {plan: {skill: echo, input: 2}, hold: {signal: go}}")
+    await client.workflows.add_nodes(
+        job.id, "nodes: {more: {skill: echo, input: '{{ plan }}', depends_on: plan}}"
+    )
+    with pytest.raises(InvalidRequest, match="nobody"):
+        await client.workflows.add_nodes(job.id, "nodes: {x: {skill: echo, depends_on: nobody}}")
+    await job.signal("go", "on")
+    assert await job.wait(timeout="30s") == {"hold": "on", "more": 2}
+
+
+async def test_workflows_are_kept_under_names_and_used_inside_others(client: Cluster) -> None:
+    inner = "inputs: [n]\nnodes: {only: {skill: echo, input: '{{ n }}'}}\noutputs: '{{ only }}'"
+    assert (await client.workflows.apply("inner", inner)).revision == 1
+    assert (await client.workflows.apply("inner", inner)).revision == 1
+    outer = "nodes: {sub: {workflow: inner, input: {n: 7}}}"
+    job = await client.run_workflow(outer)
+    assert await job.wait(timeout="30s") == {"sub": 7}
+    kept = await client.workflows.run(kept="inner", inputs={"n": 8})
+    assert await kept.wait(timeout="30s") == 8
+    assert [one.name for one in await client.workflows.list()] == ["inner"]
+    assert (await client.workflows.show("inner")).text == inner
+    await client.workflows.remove("inner")
+    with pytest.raises(NotFound):
+        await client.workflows.show("inner")
+
+
+async def test_a_cancelled_run_takes_its_tasks_along(client: Cluster) -> None:
+    job = await client.run_workflow("nodes: {hang: {skill: hang}, b: {skill: echo, depends_on: hang}}")
+
+    async def runs() -> bool:
+        return (await client.workflows.get(job.id)).node("hang").live == 1
+
+    await until(runs, "the node is begun")
+    await job.cancel("enough")
+    child = client.job(f"{job.id}~hang~0")
+
+    async def gone() -> bool:
+        return (await job.get()).done and (await child.get()).done
+
+    await until(gone, "both have ended")
+    run = await client.workflows.get(job.id)
+    assert run.task.state == "CANCELLED"
+    assert {node.id: node.state for node in run.nodes} == {"hang": "CANCELLED", "b": "SKIPPED"}
