@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -10,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from coterie.client import Cluster, InvalidRequest
 from coterie.client.bus import Message, MessageGap
 from coterie.client.errors import LockHeld, LockLost, VersionMismatch
 from coterie.client.keys import KeyChange
 from coterie.client.schedules import Timing
+from coterie.node.cli.main import cli
+from coterie.node.cli.session import Session
 from coterie.node.localcluster import LocalCluster
 from tests.cluster.conftest import READY_S, client_of, new_cluster, until
 from tests.cluster.test_failover import leader_of
@@ -274,3 +278,43 @@ async def test_a_plain_function_has_the_same_calls(client: Cluster) -> None:
         "position": True,
     }
     assert await client.kv.delete("plain/b")
+
+
+async def test_the_command_line_does_the_same(nodes: LocalCluster) -> None:
+    async def coterie(*arguments: str, code: int = 0) -> Any:
+        session = Session(connect=lambda target: client_of(nodes))
+        env = {"COTERIE_ENDPOINT": nodes.endpoints}
+        result = await asyncio.to_thread(
+            CliRunner().invoke, cli, [*arguments, "--json"], env=env, obj=session
+        )
+        assert result.exit_code == code, result.output
+        return json.loads(result.stdout)
+
+    token = (await coterie("lock", "get", "cli", "--ttl", "60s"))["lock"]["token"]
+    assert (await coterie("lock", "get", "cli", code=4))["error"]["reason"] == "LOCK_HELD"
+    assert [one["name"] for one in (await coterie("lock", "list", "cl"))["locks"]] == ["cli"]
+    assert (await coterie("lock", "release", "cli", str(token)))["released"] is True
+    version = (await coterie("kv", "put", "cli/a", '{"n": 1}', "--expect", "0"))["version"]
+    assert (await coterie("kv", "put", "cli/a", "2", "--expect", "0", code=4))["error"]["reason"]
+    assert (await coterie("kv", "get", "cli/a"))["entry"]["value"] == {"n": 1}
+    assert (await coterie("kv", "watch", "cli/", "--count", "1"))["changes"][0]["version"] == version
+    assert len((await coterie("kv", "list", "cli/"))["entries"]) == 1
+    assert (await coterie("kv", "rm", "cli/a"))["deleted"] is True
+    assert not (await coterie("kv", "get", "cli/a", code=4))["ok"]
+    await coterie("bus", "keep", "cli.said", "--count", "2")
+    position = (await coterie("bus", "pub", "cli.said", '"hello"', "--header", "a=b"))["position"]
+    [message] = (await coterie("bus", "sub", "cli.*", "--after", "0", "--count", "1"))["messages"]
+    assert (message["position"], message["body"], message["headers"]) == (position, "hello", {"a": "b"})
+    assert (await coterie("bus", "topics", "cli.*"))["topics"][0]["count"] == 1
+    cron = ("--cron", "0 3 * * *", "--time-zone", "Europe/Berlin")
+    shown = await coterie("schedule", "add", "cli", "echo", *cron, "--payload", "1", "--dry-run")
+    assert len(shown["schedule"]["next"]) == 3 and not (await coterie("schedule", "list"))["schedules"]
+    await coterie("schedule", "add", "cli", "echo", *cron, "--payload", "1")
+    assert (await coterie("schedule", "pause", "cli", "--reason", "why"))["schedule"]["paused"]
+    assert not (await coterie("schedule", "resume", "cli"))["schedule"]["paused"]
+    assert len((await coterie("schedule", "trigger", "cli"))["tasks"]) == 1
+    times = ("--from", "2026-03-01T00:00", "--to", "2026-03-04T00:00")
+    assert len((await coterie("schedule", "backfill", "cli", *times))["tasks"]) == 3
+    assert (await coterie("schedule", "show", "cli"))["schedule"]["fired"] == 4
+    assert (await coterie("schedule", "rm", "cli"))["removed"] == "cli"
+    assert (await coterie("schedule", "show", "cli", code=4))["error"]["reason"] == "SCHEDULE_NOT_FOUND"

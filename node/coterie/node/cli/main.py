@@ -32,6 +32,50 @@ _WORKFLOW = LazyGroup(
         "plan": Entry(f"{_AT}.workflow:plan", "Show how a file would run, or what is wrong with it."),
     },
 )
+_SCHEDULE = LazyGroup(
+    "schedule",
+    help="Tasks by the clock.",
+    entries={
+        "add": Entry(f"{_AT}.schedules:add", "Make a schedule, or change it."),
+        "list": Entry(f"{_AT}.schedules:list_schedules", "List the schedules."),
+        "show": Entry(f"{_AT}.schedules:show", "Show one, and when it fires next."),
+        "pause": Entry(f"{_AT}.schedules:pause", "Stop firing one."),
+        "resume": Entry(f"{_AT}.schedules:resume", "Let one fire again."),
+        "trigger": Entry(f"{_AT}.schedules:trigger", "Run one now."),
+        "backfill": Entry(f"{_AT}.schedules:backfill", "Run one for times of the past."),
+        "rm": Entry(f"{_AT}.schedules:remove", "Forget one."),
+    },
+)
+_LOCK = LazyGroup(
+    "lock",
+    help="Locks with leases and fencing tokens.",
+    entries={
+        "list": Entry(f"{_AT}.sharing:list_locks", "List who holds what, and who waits."),
+        "get": Entry(f"{_AT}.sharing:acquire", "Take a lock."),
+        "release": Entry(f"{_AT}.sharing:release", "Let go of one."),
+    },
+)
+_KV = LazyGroup(
+    "kv",
+    help="Small values under keys.",
+    entries={
+        "get": Entry(f"{_AT}.sharing:get", "Print a value."),
+        "put": Entry(f"{_AT}.sharing:put", "Set a value."),
+        "rm": Entry(f"{_AT}.sharing:delete", "Remove a key."),
+        "list": Entry(f"{_AT}.sharing:list_keys", "List keys."),
+        "watch": Entry(f"{_AT}.sharing:watch", "Print each change."),
+    },
+)
+_BUS = LazyGroup(
+    "bus",
+    help="Topics with a history.",
+    entries={
+        "pub": Entry(f"{_AT}.sharing:pub", "Publish a message."),
+        "sub": Entry(f"{_AT}.sharing:sub", "Print messages."),
+        "topics": Entry(f"{_AT}.sharing:topics", "List topics and groups."),
+        "keep": Entry(f"{_AT}.sharing:keep", "Set how much of a topic is kept."),
+    },
+)
 _DLQ = LazyGroup(
     "dlq",
     help="Dead letters: the tasks the cluster has given up.",
@@ -154,6 +198,10 @@ cli = RootGroup(
         "tasks": Entry(f"{_AT}.tasks:tasks", "List tasks, newest first.", _WORK),
         "task": Entry(f"{_AT}.main:_TASK", "Show, follow, pause, signal, retry or cancel one task.", _WORK),
         "workflow": Entry(f"{_AT}.main:_WORKFLOW", "Workflows: plan.", _WORK),
+        "schedule": Entry(f"{_AT}.main:_SCHEDULE", "Tasks by the clock.", _WORK),
+        "lock": Entry(f"{_AT}.main:_LOCK", "Locks: list, get, release.", _WORK),
+        "kv": Entry(f"{_AT}.main:_KV", "Small values under keys.", _WORK),
+        "bus": Entry(f"{_AT}.main:_BUS", "Topics: pub, sub, keep.", _WORK),
         "dlq": Entry(f"{_AT}.main:_DLQ", "Dead letters: list, show, replay, purge.", _WORK),
         "approvals": Entry(f"{_AT}.main:_APPROVALS", "Approvals: list, approve, reject.", _WORK),
         "limits": Entry(f"{_AT}.main:_LIMITS", "Limits on the whole cluster.", _RUN),
