@@ -203,8 +203,10 @@ def pub(
 @click.option("--count", type=COUNT, default=0, help="End after so many messages.")
 @click.pass_obj
 def sub(session: Session, pattern: str, after: int | None, count: int) -> None:
-    """Print the messages under PATTERN: a.b, a.* for any one word, a.> for one or more. --timeout bounds
-    it."""
+    """Print the messages under PATTERN: a.b, a.* for any one word, a.> for one or more.
+
+    --timeout bounds it.
+    """
     from coterie.client.bus import MessageGap
     from coterie.node.cli.text import one_line, value_text
 
@@ -270,8 +272,7 @@ def _follow(
     count: int,
     line: Callable[[Any], str],
 ) -> list[Any]:
-    """What comes, until there is enough of it or --timeout is over. With --json it is one document at the
-    end."""
+    """What comes, until there is enough or --timeout is over; with --json for one document at the end."""
     found: list[Any] = []
 
     async def work(cluster: Cluster) -> None:
