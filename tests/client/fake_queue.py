@@ -86,6 +86,10 @@ class FakeQueue(tasks_pb2_grpc.DeadLettersServicer, tasks_pb2_grpc.LimitsService
         del self.cluster.limits[request.limit_id]
         return tasks_pb2.DeleteLimitResponse()
 
+    async def TakeTokens(self, request: Any, context: Any) -> Any:
+        await self._enter("TakeTokens", request, context)
+        return tasks_pb2.TakeTokensResponse()
+
     async def SetTenant(self, request: Any, context: Any) -> Any:
         await self._enter("SetTenant", request, context)
         self.cluster.tenants[request.tenant.tenant] = request.tenant

@@ -164,6 +164,10 @@ def parent(names: Names) -> str:
     return "tenants/nobodys" if names is NOBODYS else f"tenants/{A}"
 
 
+def limit_of(names: Names) -> str:
+    return "nobodys" if names is NOBODYS else "theirs"
+
+
 def submit(names: Names, **task: Any) -> tasks_pb2.SubmitTaskRequest:
     return tasks_pb2.SubmitTaskRequest(task=tasks_pb2.Task(type="echo", **task))
 
@@ -192,6 +196,9 @@ HIDDEN: Calls = {  # what is said of another tenant's things is what is said of 
     "DeadLetters/ReplayDeadLetter": on(
         "dead", "ReplayDeadLetter", lambda n: tasks_pb2.ReplayDeadLetterRequest(name=n.dead)
     ),
+    "Limits/TakeTokens": on(
+        "limits", "TakeTokens", lambda n: tasks_pb2.TakeTokensRequest(limit_id=limit_of(n))
+    ),
     "Blobs/GetBlob": on("blobs", "GetBlob", lambda n: tasks_pb2.GetBlobRequest(sha256=n.blob, task=n.ended)),
     "Blobs/GetBlob bare": on("blobs", "GetBlob", lambda n: tasks_pb2.GetBlobRequest(sha256=n.blob, task="t")),
 }
@@ -205,6 +212,7 @@ DENIED: Calls = {  # the tenant is named
         ),
     ),
     "Tasks/ListTasks": on("tasks", "ListTasks", lambda n: tasks_pb2.ListTasksRequest(parent=parent(n))),
+    "Limits/TakeTokens": on("limits", "TakeTokens", lambda n: tasks_pb2.TakeTokensRequest(parent=parent(n))),
     "Tasks/RouteTask": on("tasks", "RouteTask", lambda n: tasks_pb2.RouteTaskRequest(parent=parent(n))),
     "DeadLetters/ListDeadLetters": on(
         "dead", "ListDeadLetters", lambda n: tasks_pb2.ListDeadLettersRequest(parent=parent(n))
@@ -263,7 +271,7 @@ async def test_a_tenant_sees_nothing_of_another_one(secured: LocalCluster, admin
         names = await things_of(owner)
         before = await snapshot(owner, names)
         await admin.limits.set_tenant(Tenant(A, 3))
-        await admin.limits.set(Limit(id="theirs", tenant=A, concurrent=5))
+        await admin.limits.set(Limit(id="theirs", tenant=A, rate=5, period=60, calls=True))
         secret = await token_of(admin, B)
         for port in client_ports(secured):
             async with raw_channel(secured, port) as channel:
@@ -281,7 +289,7 @@ async def matrix(stubs: Stubs, names: Names) -> None:
     for what, call in HIDDEN.items():
         theirs, nobodys = await told_by(call(stubs, names)), await told_by(call(stubs, NOBODYS))
         said = theirs[2]
-        for name in (names.live, names.ended, names.dead):
+        for name in (names.live, names.ended, names.dead, "theirs"):
             said = said.replace(name, "nobodys")
         said = said.replace(names.blob, NOBODYS.blob)
         assert (theirs[0] != "OK", *theirs[:2], said) == (True, *nobodys), what

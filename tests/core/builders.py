@@ -286,7 +286,9 @@ class RandomLog:
         return self.random.choice(orders)
 
     def _limits(self) -> Command:
-        parts = {name: self.random.choice(["", "", "*"]) for name in ("tenant", "agent", "key")}
+        parts: dict[str, Any] = {
+            name: self.random.choice(["", "", "*"]) for name in ("tenant", "agent", "key")
+        }
         limit = Limit(
             f"l{self.random.randint(1, 3)}",
             **parts,

@@ -21,6 +21,7 @@ from coterie.node.dead_letters import DeadLettersService
 from coterie.node.errors import STATUS_DETAILS_KEY
 from coterie.node.gateway import TasksService
 from coterie.node.limits_service import LimitsService
+from coterie.node.meters import Meters
 from coterie.node.rpc import Gate
 from coterie.v1 import tasks_pb2
 from tests.core.builders import submit_command
@@ -72,7 +73,9 @@ class Services:
         handed: Any = parts
         self.tasks: Any = TasksService(handed, control, gate)
         self.letters: Any = DeadLettersService(node.state, control, gate)
-        self.limits: Any = LimitsService(node.state, node.reader, proposer, gate)
+        self.limits: Any = LimitsService(
+            node.state, node.reader, proposer, Meters(node.state, proposer, Clock()), gate
+        )
 
 
 @pytest.fixture

@@ -78,7 +78,8 @@ def state_hash(state: ClusterState) -> str:
         digest.update(canonical(tuple(state.steps.get(task_id, ()))))
     for node_id in sorted(state.nodes):
         digest.update(canonical(state.nodes[node_id]))
-    for records in (state.finished, state.requests, state.anchors, state.dead_letters, state.buckets):
+    ordered = (state.finished, state.requests, state.anchors, state.dead_letters, state.buckets, state.meters)
+    for records in ordered:
         for record in records.values():  # the order is part of the state: what came first is forgotten first
             digest.update(canonical(record))
     for named in (

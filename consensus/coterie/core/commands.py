@@ -23,6 +23,7 @@ from coterie.core.llm.commands import (
     SetLlmBudget,
     SettleLlmCall,
 )
+from coterie.core.meters import LeaseTokens, SettleTokens
 from coterie.core.nouns import (
     NO_DATA,
     Data,
@@ -353,6 +354,8 @@ Command = (
     | AddNodes
     | ApplyWorkflow
     | DeleteWorkflow
+    | LeaseTokens
+    | SettleTokens
 )
 
 

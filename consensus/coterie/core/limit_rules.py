@@ -13,6 +13,20 @@ from coterie.core.commands import (
     TakeTokens,
 )
 from coterie.core.limits import Profile, counter_name, take, tokens_at_ms
+from coterie.core.meters import (
+    METERS_MAX,
+    SHARES,
+    SLICES_MAX,
+    LeaseTokens,
+    Meter,
+    SettleTokens,
+    Slice,
+    counted,
+    free_at_ms,
+    lease_ms,
+    settled,
+    sweep,
+)
 from coterie.core.quotas import Limit
 from coterie.core.state import ClusterState, Moment
 
@@ -44,6 +58,8 @@ def _limit_fault(limit: Limit) -> str:
         return "concurrent or rate_count must be above 0"
     if bool(limit.rate_count) != bool(limit.rate_period_ms):
         return "rate_count and rate_period_ms go together"
+    if limit.calls and (limit.concurrent or limit.burst):
+        return "a limit on calls has a rate only: no concurrent, no burst"
     return ""
 
 
@@ -53,6 +69,8 @@ def delete_limit(state: ClusterState, command: DeleteLimit, moment: Moment) -> O
     prefix = f"{command.limit_id}\0"
     for name in [name for name in state.buckets if name.startswith(prefix)]:
         del state.buckets[name]
+    for name in [name for name in state.meters if name.startswith(prefix)]:
+        del state.meters[name]
     state.indexes.relimit(state.tasks)
     return Accepted()
 
@@ -70,7 +88,7 @@ def set_tenant(state: ClusterState, command: SetTenant, moment: Moment) -> Outco
 
 def take_tokens(state: ClusterState, command: TakeTokens, moment: Moment) -> Outcome:
     limit = state.limits.get(command.limit_id)
-    if limit is None or not limit.rate_count:
+    if limit is None or not limit.rate_count or limit.calls:
         return Rejected("LIMIT_NOT_FOUND", f"no rate limit {command.limit_id}")
     name = counter_name(limit, Profile(command.tenant, command.agent, command.type, command.key))
     if name is None or command.count < 1:
@@ -82,6 +100,47 @@ def take_tokens(state: ClusterState, command: TakeTokens, moment: Moment) -> Out
         return Rejected("RATE_LIMITED", f"limit {command.limit_id} is used up", ready_at_ms)
     take(state.buckets, limit, name, moment.at_ms, command.count)
     state.indexes.queue.recheck(command.key)
+    return Accepted()
+
+
+def lease_tokens(state: ClusterState, command: LeaseTokens, moment: Moment) -> Outcome:
+    limit = state.limits.get(command.limit_id)
+    if limit is None or not limit.calls:
+        return Rejected("LIMIT_NOT_FOUND", f"no limit {command.limit_id} on calls")
+    name = counter_name(limit, Profile(command.tenant, command.agent, command.type, command.key))
+    if name is None or not command.lease_id or not 1 <= command.minimum <= command.count:
+        return Rejected("BAD_LIMIT", f"limit {command.limit_id} does not count that, or not so many")
+    if command.minimum > limit.rate_count:
+        text = f"{command.minimum} tokens at once, limit {limit.limit_id} has {limit.rate_count} per period"
+        return Rejected("BAD_LIMIT", text)
+    slices = counted(state.meters.get(name), limit, moment.at_ms)
+    if any(one.lease_id == command.lease_id for one in slices):
+        return Accepted(duplicate=True)
+    free = limit.rate_count - sum(one.count for one in slices)
+    if free < command.minimum or len(slices) >= SLICES_MAX:
+        at_ms = max(moment.at_ms + 1, free_at_ms(slices, limit, command.minimum))
+        return Rejected("RATE_LIMITED", f"limit {limit.limit_id} is used up", at_ms)
+    if name not in state.meters:
+        sweep(state.meters, state.limits, moment.at_ms)
+        if len(state.meters) >= METERS_MAX:
+            text = f"there are {METERS_MAX} values in use that limits count each for itself"
+            return Rejected("TOO_MANY_LIMITS", text)
+    given = max(command.minimum, min(command.count, free, limit.rate_count // SHARES))
+    taken = Slice(command.lease_id, given, moment.at_ms + lease_ms(limit))
+    state.meters[name] = Meter(name, (*slices, taken))
+    state.meters.move_to_end(name)
+    return Accepted()
+
+
+def settle_tokens(state: ClusterState, command: SettleTokens, moment: Moment) -> Outcome:
+    """Of a lease that is not known any more there is nothing to give back."""
+    meter = state.meters.get(command.meter)
+    limit = state.limits.get(command.meter.partition("\0")[0])
+    if meter is None or limit is None or not command.lease_id:
+        return Accepted(duplicate=True)
+    if all(one.lease_id != command.lease_id for one in meter.slices):
+        return Accepted(duplicate=True)
+    state.meters[meter.name] = settled(meter, limit, command.lease_id, command.spent, moment.at_ms)
     return Accepted()
 
 

@@ -124,7 +124,7 @@ class Gauges:
                 self._memo.clear()
             both: tuple[list[Counted], list[Counted]] = ([], [])
             for _, limit in sorted(self._limits.items()):
-                name = counter_name(limit, profile)
+                name = None if limit.calls else counter_name(limit, profile)
                 if name is not None:
                     both[not limit.key].append(Counted(limit, name))
             known = self._memo[profile] = tuple(both[0]), tuple(both[1])

@@ -61,6 +61,7 @@ from coterie.core.coordination import rules as coordination
 from coterie.core.decisions import rules as decision_rules
 from coterie.core.lifecycle import settle
 from coterie.core.llm.rules import RULES as LLM_RULES
+from coterie.core.meters import LeaseTokens, SettleTokens
 from coterie.core.nouns import evolve
 from coterie.core.runs import rules as run_rules
 from coterie.core.runs.follow_up import follow_up
@@ -148,6 +149,8 @@ RULES: dict[type, Rule] = {
     TakeTokens: limit_rules.take_tokens,
     AdvanceClock: limit_rules.advance,
     **decision_rules.RULES,
+    LeaseTokens: limit_rules.lease_tokens,
+    SettleTokens: limit_rules.settle_tokens,
     SpawnChild: child_rules.spawn,
     CancelChildren: child_rules.cancel_open,
     **LLM_RULES,

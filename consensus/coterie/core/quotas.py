@@ -23,6 +23,7 @@ class Limit:
     rate_count: int = 0  # 0: no limit
     rate_period_ms: int = 0
     burst: int = 0
+    calls: bool = False  # it counts what asks for its tokens by name, instead of starts of tasks
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from coterie.core.decisions.nouns import Approvals, Doubt, OpenSteps
 from coterie.core.families import Family
 from coterie.core.indexes import TaskIndexes
 from coterie.core.llm.state import LlmState
+from coterie.core.meters import Meter
 from coterie.core.nouns import (
     Anchor,
     Data,
@@ -116,6 +117,7 @@ class ClusterState:
     breakers: dict[str, Breaker] = field(default_factory=dict)  # that have been open
     runs: dict[TaskId, Run] = field(default_factory=dict)  # of workflows, by their tasks
     workflows: dict[str, WorkflowText] = field(default_factory=dict)  # by tenant and name
+    meters: OrderedDict[str, Meter] = field(default_factory=OrderedDict)  # the one used last is last
     tokens: dict[str, Token] = field(default_factory=dict)
     users: dict[str, User] = field(default_factory=dict)
     agents: dict[str, AgentEntry] = field(default_factory=dict)
@@ -205,6 +207,7 @@ class ClusterState:
             breakers=dict(self.breakers),
             workflows=dict(self.workflows),
             runs={task_id: run.view() for task_id, run in self.runs.items()},
+            meters=self.meters.copy(),
             tokens=dict(self.tokens),
             users=dict(self.users),
             skillbook=dict(self.skillbook),

@@ -21,6 +21,7 @@ from coterie.core import access as a
 from coterie.core import breakers as b
 from coterie.core import commands as c
 from coterie.core import families as f
+from coterie.core import meters as m
 from coterie.core import nouns as n
 from coterie.core import quotas as q
 from coterie.core import skillbook as k
@@ -294,7 +295,7 @@ def _all_tables() -> tuple[tuple[str, type, Callable[[Any], str | int]], ...]:
         ("tenants", q.Tenant, lambda tenant: tenant.tenant),
         ("shares", q.Share, lambda share: share.tenant),
         ("breakers", b.Breaker, lambda breaker: breaker.key),
-        *(*TABLES, *a.TABLES, *k.TABLES, *AGENT_TABLES, *d.TABLES, *WORKFLOW_TABLES),
+        *(*TABLES, *a.TABLES, *k.TABLES, *AGENT_TABLES, *d.TABLES, *m.TABLES, *WORKFLOW_TABLES),
     )
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
 from coterie.client.connection import Connection
+from coterie.client.endpoints import Endpoint
+from coterie.client.errors import ResourceExhausted
 from coterie.client.job import Job
 from coterie.client.models import TaskInfo
 from coterie.client.rpc_errors import invalid
@@ -25,6 +28,7 @@ class Limit:
     - `tenant`, `agent`, `type`, `key`: what it counts: "" any, "*" each value for itself, else that one.
     - `concurrent`: tasks on nodes at once; 0: no limit.
     - `rate`: starts per `period` ("1m", seconds); 0: no limit.
+    - `calls`: it counts what asks for its tokens by name (`ctx.limit`, `limits.take`), not starts of tasks.
     - `burst`: that many at once, then `rate` per `period`; 0: never more than `rate` in any period.
     """
 
@@ -37,6 +41,7 @@ class Limit:
     rate: int = 0
     period: Duration = 0
     burst: int = 0
+    calls: bool = False
 
     @classmethod
     def of(cls, raw: tasks_pb2.Limit) -> Limit:
@@ -51,6 +56,7 @@ class Limit:
             rate=raw.rate_count,
             period=raw.rate_period_ms / 1000,
             burst=raw.burst,
+            calls=raw.calls,
         )
 
 
@@ -142,6 +148,7 @@ class Limits:
                 rate_count=limit.rate,
                 rate_period_ms=_period_ms(limit.period),
                 burst=limit.burst,
+                calls=limit.calls,
             )
         )
         return Limit.of(await self._opened().caller.unary(lambda e: e.limits.SetLimit, request))
@@ -156,6 +163,43 @@ class Limits:
         """Lifts a limit. Raises NotFound."""
         request = tasks_pb2.DeleteLimitRequest(limit_id=limit_id)
         await self._opened().caller.unary(lambda e: e.limits.DeleteLimit, request)
+
+    async def take(
+        self,
+        limit_id: str,
+        cost: int = 1,
+        *,
+        key: str = "",
+        agent: str = "",
+        type: str = "",
+        timeout: Duration = 0,
+    ) -> None:
+        """Takes tokens of a limit on calls, for this client's tenant; waits for them as long as `timeout`
+        says. Raises ResourceExhausted (RATE_LIMITED, with `retry_after`), NotFound, InvalidRequest."""
+        connection, wait_s = self._opened(), _period_ms(timeout) / 1000
+        request = tasks_pb2.TakeTokensRequest(
+            parent=f"tenants/{connection.tenant}",
+            limit_id=limit_id,
+            cost=cost,
+            key=key,
+            agent=agent,
+            type=type,
+        )
+        end = connection.caller.clock() + wait_s
+
+        async def attempt(endpoint: Endpoint, seconds: float) -> None:
+            left_s = max(0.0, min(end - connection.caller.clock(), seconds - 0.5))
+            request.wait_ms = int(left_s * 1000)
+            await endpoint.limits.TakeTokens(request, timeout=seconds)
+
+        while True:
+            try:
+                return await connection.caller.run(attempt)
+            except ResourceExhausted as error:
+                pause = error.retry_after
+                if error.reason != "RATE_LIMITED" or pause is None or connection.caller.clock() + pause > end:
+                    raise
+                await asyncio.sleep(pause)
 
     async def set_tenant(self, tenant: Tenant) -> Tenant:
         """Sets what a tenant may have. Raises InvalidRequest."""

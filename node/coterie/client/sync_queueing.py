@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from coterie.client import job as asynchronous_job
 from coterie.client import queueing
 from coterie.client.models import TaskInfo
+from coterie.client.units import Duration
 
 if TYPE_CHECKING:
     from coterie.client.sync import Job
@@ -69,6 +70,19 @@ class Limits:
     def remove(self, limit_id: str) -> None:
         """See `coterie.client.queueing.Limits.remove`."""
         self._run(self._limits.remove(limit_id))
+
+    def take(
+        self,
+        limit_id: str,
+        cost: int = 1,
+        *,
+        key: str = "",
+        agent: str = "",
+        type: str = "",
+        timeout: Duration = 0,
+    ) -> None:
+        """See `coterie.client.queueing.Limits.take`."""
+        self._run(self._limits.take(limit_id, cost, key=key, agent=agent, type=type, timeout=timeout))
 
     def set_tenant(self, tenant: queueing.Tenant) -> queueing.Tenant:
         """See `coterie.client.queueing.Limits.set_tenant`."""

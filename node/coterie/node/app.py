@@ -31,6 +31,7 @@ from coterie.node.llm.calls import LlmCaller
 from coterie.node.llm.tokens import TokenHub
 from coterie.node.loads import Lease, LoadBook, Reporter, SelfGauge
 from coterie.node.members import staying_voters
+from coterie.node.meters import Meters
 from coterie.node.metrics import NodeMetrics
 from coterie.node.observability import get_logger
 from coterie.node.preference import LeaderPreference
@@ -201,6 +202,7 @@ class NodeApp:
         )
 
     def _build_callers(self) -> None:
+        self.meters = Meters(self.state, self.proposer, self.clock)
         self.breakers = Breakers(self.state, self.proposer, self.clock)
         self.tokens = TokenHub()
         self.llm = LlmCaller(self.settings.llm, self.breakers, self.clock, self.tokens.writer)
@@ -351,6 +353,7 @@ class NodeApp:
             await end_all(
                 [
                     ("loops", lambda: end_loops(loops)),
+                    ("meters", self.meters.close),
                     ("proposer", self.proposer.close),
                     ("llm", self.llm.close),
                     ("listener", lambda: self.listener.stop(grace_s)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -155,10 +156,12 @@ QUEUE_FULL_RETRY_MS = 500
 DISK_FULL_RETRY_MS = 2_000  # the disks are looked at several times in between
 
 
-def from_rejection(rejected: Rejected) -> ApiError:
-    """A refusal of the state machine as an API error."""
+def from_rejection(rejected: Rejected, now_ms: int = 0) -> ApiError:
+    """A refusal of the state machine as an API error. `now_ms`: the cluster's time; 0: the wall clock."""
     code = _REJECTIONS.get(rejected.code, grpc.StatusCode.FAILED_PRECONDITION)
     retry = QUEUE_FULL_RETRY_MS if rejected.code in {"QUEUE_FULL", "TENANT_QUOTA"} else None
+    if rejected.retry_at_ms:
+        retry = max(1, rejected.retry_at_ms - (now_ms or time.time_ns() // 1_000_000))
     violations = [Violation("request_id", rejected.reason)] if rejected.code == "REQUEST_ID_REUSED" else []
     return ApiError(code, rejected.code, rejected.reason, violations, retry_after_ms=retry)
 

@@ -7,11 +7,12 @@ from collections.abc import Callable
 
 from coterie.core import commands
 from coterie.core.commands import Rejected
-from coterie.core.limits import EACH
+from coterie.core.limits import EACH, Profile
 from coterie.core.quotas import Limit, Tenant
 from coterie.core.state import ClusterState
-from coterie.node.admission import DURATION_MS_MAX, LABEL_CHARS_MAX, tenant_fault
+from coterie.node.admission import DURATION_MS_MAX, LABEL_CHARS_MAX, checked_tenant, tenant_fault
 from coterie.node.errors import Violation, from_rejection, invalid
+from coterie.node.meters import Meters, Want
 from coterie.node.proposer import Proposer
 from coterie.node.reads import Reader
 from coterie.node.rpc import Context, Gate, propose_seconds, seconds_left, unary
@@ -31,6 +32,7 @@ _LIMIT_FIELDS = (
     "rate_count",
     "rate_period_ms",
     "burst",
+    "calls",
 )
 
 
@@ -38,9 +40,15 @@ class LimitsService(tasks_pb2_grpc.LimitsServicer):
     """Setting what is set already changes nothing, so that each call may be repeated."""
 
     def __init__(
-        self, state: Callable[[], ClusterState], reader: Reader, proposer: Proposer, gate: Gate
+        self,
+        state: Callable[[], ClusterState],
+        reader: Reader,
+        proposer: Proposer,
+        meters: Meters,
+        gate: Gate,
     ) -> None:
         self._state, self._reader, self._proposer, self.gate = state, reader, proposer, gate
+        self._meters = meters
 
     @unary
     async def SetLimit(self, request: tasks_pb2.SetLimitRequest, context: Context) -> tasks_pb2.Limit:
@@ -88,6 +96,27 @@ class LimitsService(tasks_pb2_grpc.LimitsServicer):
         tenants = sorted(shown, key=lambda tenant: tenant.tenant)
         return tasks_pb2.ListTenantsResponse(tenants=[_tenant_to_pb(tenant) for tenant in tenants])
 
+    @unary
+    async def TakeTokens(
+        self, request: tasks_pb2.TakeTokensRequest, context: Context
+    ) -> tasks_pb2.TakeTokensResponse:
+        cost = request.cost or 1
+        wrong = [] if _LIMIT_ID.fullmatch(request.limit_id) else [_bad_id(request.limit_id, "limit_id")]
+        if not 1 <= cost <= COUNT_MAX:
+            wrong.append(Violation("cost", f"{cost} is not in 1..{COUNT_MAX} (0: 1)"))
+        if not 0 <= request.wait_ms <= DURATION_MS_MAX:
+            wrong.append(Violation("wait_ms", f"{request.wait_ms} is not in 0..{DURATION_MS_MAX} ms"))
+        tenant = checked_tenant(request.parent)
+        if wrong:
+            raise invalid(wrong)
+        await self._reader.connected()
+        if request.limit_id not in self._state().limits:
+            await self._reader.barrier(tasks_pb2.LINEARIZABLE, seconds_left(context))
+        profile = Profile(tenant, request.agent, request.type, request.key)
+        wait_s = min(request.wait_ms / 1000, propose_seconds(context))
+        await self._meters.take(Want(request.limit_id, profile, cost), wait_s)
+        return tasks_pb2.TakeTokensResponse()
+
     async def _commit(self, command: commands.Command, context: Context) -> None:
         await self._reader.connected()
         outcome = await self._proposer.one(command, propose_seconds(context))
@@ -121,6 +150,9 @@ def _limit_faults(limit: tasks_pb2.Limit) -> list[Violation]:
         wrong.append(Violation("limit.concurrent", "0, and rate_count too: a limit needs one of them"))
     if bool(limit.rate_count) != bool(limit.rate_period_ms):
         wrong.append(Violation("limit.rate_period_ms", "goes with rate_count: give both, or none"))
+    if limit.calls and (limit.concurrent or limit.burst):
+        text = "a limit on calls has a rate only: leave concurrent and burst out"
+        wrong.append(Violation("limit.calls", text))
     if limit.burst and not limit.rate_count:
         wrong.append(Violation("limit.burst", "goes with rate_count and rate_period_ms; give them too"))
     return wrong

@@ -24,6 +24,7 @@ from coterie.core.coordination.commands import (
     PutKey,
     RunSchedule,
 )
+from coterie.core.meters import LeaseTokens, SettleTokens
 from coterie.core.ports import Engine, NotCommitted
 from coterie.core.runs.commands import RunWorkflow
 from coterie.node.metrics import NodeMetrics
@@ -48,7 +49,8 @@ GROWING = (
     FireSchedule,
     RunSchedule,
 )  # not taken while the disks are too full for new work
-OUR_OWN = (AssignTask, AdvanceClock)  # of the node, also when a call brings them about
+# Of the node, also when a call brings them about.
+OUR_OWN = (AssignTask, AdvanceClock, LeaseTokens, SettleTokens)
 LATE_S = 0.02  # the engine knows better why it is late than a clock does: it goes first
 
 

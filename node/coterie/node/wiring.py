@@ -26,6 +26,7 @@ from coterie.node.decision_service import ApprovalsService, Decisions, EffectsSe
 from coterie.node.dialer import DialerParts, RaftDialer
 from coterie.node.gateway import BlobsService, GatewayParts, TasksService
 from coterie.node.introduction import Introducer
+from coterie.node.limit_calls import LimitCalls
 from coterie.node.limits_service import LimitsService
 from coterie.node.members import KeeperParts, MembershipKeeper
 from coterie.node.optimist import Optimist
@@ -101,7 +102,7 @@ def services(app: NodeApp) -> Services:
     return Services(
         TasksService(gateway, control, gate),
         DeadLettersService(app.state, control, gate),
-        LimitsService(app.state, app.reader, app.proposer, gate),
+        LimitsService(app.state, app.reader, app.proposer, app.meters, gate),
         UsageService(app.state, app.reader, app.proposer, app.clock, gate),
         BreakersService(app.state, app.reader, app.proposer, app.clock, gate),
         ApprovalsService(decisions, gate),
@@ -134,6 +135,7 @@ def skill_calls(app: NodeApp) -> Handlers:
         **decision_calls.HANDLERS,
         **coordination_calls(coordination_desk(app)),
         **app.llm.handlers,
+        **LimitCalls(app.meters).handlers(),
     }
 
 

@@ -339,6 +339,7 @@ class Limit(_message.Message):
     RATE_COUNT_FIELD_NUMBER: _builtins.int
     RATE_PERIOD_MS_FIELD_NUMBER: _builtins.int
     BURST_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
     limit_id: _builtins.str
     tenant: _builtins.str
     agent: _builtins.str
@@ -348,6 +349,7 @@ class Limit(_message.Message):
     rate_count: _builtins.int
     rate_period_ms: _builtins.int
     burst: _builtins.int
+    calls: _builtins.bool
     def __init__(
         self,
         *,
@@ -360,10 +362,11 @@ class Limit(_message.Message):
         rate_count: _builtins.int = ...,
         rate_period_ms: _builtins.int = ...,
         burst: _builtins.int = ...,
+        calls: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "burst", b"burst", "concurrent", b"concurrent", "key", b"key", "limit_id", b"limit_id", "rate_count", b"rate_count", "rate_period_ms", b"rate_period_ms", "tenant", b"tenant", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "burst", b"burst", "calls", b"calls", "concurrent", b"concurrent", "key", b"key", "limit_id", b"limit_id", "rate_count", b"rate_count", "rate_period_ms", b"rate_period_ms", "tenant", b"tenant", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2444,6 +2447,119 @@ class ResetBreaker(_message.Message):
 Global___ResetBreaker: _TypeAlias = ResetBreaker  # noqa: Y015
 
 @_typing.final
+class Slice(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEASE_ID_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    UNTIL_MS_FIELD_NUMBER: _builtins.int
+    lease_id: _builtins.str
+    count: _builtins.int
+    until_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        lease_id: _builtins.str = ...,
+        count: _builtins.int = ...,
+        until_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "lease_id", b"lease_id", "until_ms", b"until_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Slice: _TypeAlias = Slice  # noqa: Y015
+
+@_typing.final
+class Meter(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SLICES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    @_builtins.property
+    def slices(self) -> _containers.RepeatedCompositeFieldContainer[Global___Slice]: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        slices: _abc.Iterable[Global___Slice] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "slices", b"slices"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Meter: _TypeAlias = Meter  # noqa: Y015
+
+@_typing.final
+class LeaseTokens(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMIT_ID_FIELD_NUMBER: _builtins.int
+    LEASE_ID_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    MINIMUM_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    limit_id: _builtins.str
+    lease_id: _builtins.str
+    count: _builtins.int
+    minimum: _builtins.int
+    tenant: _builtins.str
+    agent: _builtins.str
+    type: _builtins.str
+    key: _builtins.str
+    def __init__(
+        self,
+        *,
+        limit_id: _builtins.str = ...,
+        lease_id: _builtins.str = ...,
+        count: _builtins.int = ...,
+        minimum: _builtins.int = ...,
+        tenant: _builtins.str = ...,
+        agent: _builtins.str = ...,
+        type: _builtins.str = ...,
+        key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "count", b"count", "key", b"key", "lease_id", b"lease_id", "limit_id", b"limit_id", "minimum", b"minimum", "tenant", b"tenant", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaseTokens: _TypeAlias = LeaseTokens  # noqa: Y015
+
+@_typing.final
+class SettleTokens(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METER_FIELD_NUMBER: _builtins.int
+    LEASE_ID_FIELD_NUMBER: _builtins.int
+    SPENT_FIELD_NUMBER: _builtins.int
+    meter: _builtins.str
+    lease_id: _builtins.str
+    spent: _builtins.int
+    def __init__(
+        self,
+        *,
+        meter: _builtins.str = ...,
+        lease_id: _builtins.str = ...,
+        spent: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_id", b"lease_id", "meter", b"meter", "spent", b"spent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SettleTokens: _TypeAlias = SettleTokens  # noqa: Y015
+
+@_typing.final
 class Token(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -3382,6 +3498,8 @@ class Command(_message.Message):
     ADD_NODES_FIELD_NUMBER: _builtins.int
     APPLY_WORKFLOW_FIELD_NUMBER: _builtins.int
     DELETE_WORKFLOW_FIELD_NUMBER: _builtins.int
+    LEASE_TOKENS_FIELD_NUMBER: _builtins.int
+    SETTLE_TOKENS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def configure_cluster(self) -> Global___ConfigureCluster: ...
     @_builtins.property
@@ -3548,6 +3666,10 @@ class Command(_message.Message):
     def apply_workflow(self) -> Global___ApplyWorkflow: ...
     @_builtins.property
     def delete_workflow(self) -> Global___DeleteWorkflow: ...
+    @_builtins.property
+    def lease_tokens(self) -> Global___LeaseTokens: ...
+    @_builtins.property
+    def settle_tokens(self) -> Global___SettleTokens: ...
     def __init__(
         self,
         *,
@@ -3634,12 +3756,14 @@ class Command(_message.Message):
         add_nodes: Global___AddNodes | None = ...,
         apply_workflow: Global___ApplyWorkflow | None = ...,
         delete_workflow: Global___DeleteWorkflow | None = ...,
+        lease_tokens: Global___LeaseTokens | None = ...,
+        settle_tokens: Global___SettleTokens | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack_messages", b"ack_messages", "acquire_lock", b"acquire_lock", "add_nodes", b"add_nodes", "advance_clock", b"advance_clock", "apply_agent", b"apply_agent", "apply_schedule", b"apply_schedule", "apply_workflow", b"apply_workflow", "ask_approval", b"ask_approval", "assign_task", b"assign_task", "begin_leadership", b"begin_leadership", "begin_llm_call", b"begin_llm_call", "begin_step", b"begin_step", "called", b"called", "cancel_children", b"cancel_children", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "create_token", b"create_token", "decide_skill", b"decide_skill", "delete_group", b"delete_group", "delete_key", b"delete_key", "delete_limit", b"delete_limit", "delete_llm_budget", b"delete_llm_budget", "delete_schedule", b"delete_schedule", "delete_topic", b"delete_topic", "delete_user", b"delete_user", "delete_workflow", b"delete_workflow", "end_probe", b"end_probe", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "fetch_messages", b"fetch_messages", "finish_task", b"finish_task", "fire_schedule", b"fire_schedule", "forget_node", b"forget_node", "mark_node", b"mark_node", "note_call", b"note_call", "note_llm_handle", b"note_llm_handle", "pause_schedule", b"pause_schedule", "pause_task", b"pause_task", "publish_message", b"publish_message", "publish_skill", b"publish_skill", "purge_dead_letters", b"purge_dead_letters", "put_key", b"put_key", "record_step", b"record_step", "register_node", b"register_node", "release_lock", b"release_lock", "release_task", b"release_task", "remove_agent", b"remove_agent", "remove_skill", b"remove_skill", "renew_lock", b"renew_lock", "replay_task", b"replay_task", "report_progress", b"report_progress", "reset_breaker", b"reset_breaker", "resolve_approval", b"resolve_approval", "resolve_step", b"resolve_step", "resume_task", b"resume_task", "retry_task", b"retry_task", "revoke_token", b"revoke_token", "roll_back_agent", b"roll_back_agent", "roll_back_skill", b"roll_back_skill", "route_skill", b"route_skill", "run_schedule", b"run_schedule", "run_workflow", b"run_workflow", "save_checkpoint", b"save_checkpoint", "seek_group", b"seek_group", "set_drain", b"set_drain", "set_group", b"set_group", "set_limit", b"set_limit", "set_llm_budget", b"set_llm_budget", "set_skill_policy", b"set_skill_policy", "set_tenant", b"set_tenant", "set_topic", b"set_topic", "set_user", b"set_user", "settle_llm_call", b"settle_llm_call", "signal_task", b"signal_task", "spawn_child", b"spawn_child", "start_task", b"start_task", "submit_task", b"submit_task", "suspend_task", b"suspend_task", "take_probe", b"take_probe", "take_tokens", b"take_tokens", "trip_breaker", b"trip_breaker", "withdraw_step", b"withdraw_step"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack_messages", b"ack_messages", "acquire_lock", b"acquire_lock", "add_nodes", b"add_nodes", "advance_clock", b"advance_clock", "apply_agent", b"apply_agent", "apply_schedule", b"apply_schedule", "apply_workflow", b"apply_workflow", "ask_approval", b"ask_approval", "assign_task", b"assign_task", "begin_leadership", b"begin_leadership", "begin_llm_call", b"begin_llm_call", "begin_step", b"begin_step", "called", b"called", "cancel_children", b"cancel_children", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "create_token", b"create_token", "decide_skill", b"decide_skill", "delete_group", b"delete_group", "delete_key", b"delete_key", "delete_limit", b"delete_limit", "delete_llm_budget", b"delete_llm_budget", "delete_schedule", b"delete_schedule", "delete_topic", b"delete_topic", "delete_user", b"delete_user", "delete_workflow", b"delete_workflow", "end_probe", b"end_probe", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "fetch_messages", b"fetch_messages", "finish_task", b"finish_task", "fire_schedule", b"fire_schedule", "forget_node", b"forget_node", "lease_tokens", b"lease_tokens", "mark_node", b"mark_node", "note_call", b"note_call", "note_llm_handle", b"note_llm_handle", "pause_schedule", b"pause_schedule", "pause_task", b"pause_task", "publish_message", b"publish_message", "publish_skill", b"publish_skill", "purge_dead_letters", b"purge_dead_letters", "put_key", b"put_key", "record_step", b"record_step", "register_node", b"register_node", "release_lock", b"release_lock", "release_task", b"release_task", "remove_agent", b"remove_agent", "remove_skill", b"remove_skill", "renew_lock", b"renew_lock", "replay_task", b"replay_task", "report_progress", b"report_progress", "reset_breaker", b"reset_breaker", "resolve_approval", b"resolve_approval", "resolve_step", b"resolve_step", "resume_task", b"resume_task", "retry_task", b"retry_task", "revoke_token", b"revoke_token", "roll_back_agent", b"roll_back_agent", "roll_back_skill", b"roll_back_skill", "route_skill", b"route_skill", "run_schedule", b"run_schedule", "run_workflow", b"run_workflow", "save_checkpoint", b"save_checkpoint", "seek_group", b"seek_group", "set_drain", b"set_drain", "set_group", b"set_group", "set_limit", b"set_limit", "set_llm_budget", b"set_llm_budget", "set_skill_policy", b"set_skill_policy", "set_tenant", b"set_tenant", "set_topic", b"set_topic", "set_user", b"set_user", "settle_llm_call", b"settle_llm_call", "settle_tokens", b"settle_tokens", "signal_task", b"signal_task", "spawn_child", b"spawn_child", "start_task", b"start_task", "submit_task", b"submit_task", "suspend_task", b"suspend_task", "take_probe", b"take_probe", "take_tokens", b"take_tokens", "trip_breaker", b"trip_breaker", "withdraw_step", b"withdraw_step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_messages", b"ack_messages", "acquire_lock", b"acquire_lock", "add_nodes", b"add_nodes", "advance_clock", b"advance_clock", "apply_agent", b"apply_agent", "apply_schedule", b"apply_schedule", "apply_workflow", b"apply_workflow", "ask_approval", b"ask_approval", "assign_task", b"assign_task", "begin_leadership", b"begin_leadership", "begin_llm_call", b"begin_llm_call", "begin_step", b"begin_step", "called", b"called", "cancel_children", b"cancel_children", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "create_token", b"create_token", "decide_skill", b"decide_skill", "delete_group", b"delete_group", "delete_key", b"delete_key", "delete_limit", b"delete_limit", "delete_llm_budget", b"delete_llm_budget", "delete_schedule", b"delete_schedule", "delete_topic", b"delete_topic", "delete_user", b"delete_user", "delete_workflow", b"delete_workflow", "end_probe", b"end_probe", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "fetch_messages", b"fetch_messages", "finish_task", b"finish_task", "fire_schedule", b"fire_schedule", "forget_node", b"forget_node", "mark_node", b"mark_node", "note_call", b"note_call", "note_llm_handle", b"note_llm_handle", "pause_schedule", b"pause_schedule", "pause_task", b"pause_task", "publish_message", b"publish_message", "publish_skill", b"publish_skill", "purge_dead_letters", b"purge_dead_letters", "put_key", b"put_key", "record_step", b"record_step", "register_node", b"register_node", "release_lock", b"release_lock", "release_task", b"release_task", "remove_agent", b"remove_agent", "remove_skill", b"remove_skill", "renew_lock", b"renew_lock", "replay_task", b"replay_task", "report_progress", b"report_progress", "reset_breaker", b"reset_breaker", "resolve_approval", b"resolve_approval", "resolve_step", b"resolve_step", "resume_task", b"resume_task", "retry_task", b"retry_task", "revoke_token", b"revoke_token", "roll_back_agent", b"roll_back_agent", "roll_back_skill", b"roll_back_skill", "route_skill", b"route_skill", "run_schedule", b"run_schedule", "run_workflow", b"run_workflow", "save_checkpoint", b"save_checkpoint", "seek_group", b"seek_group", "set_drain", b"set_drain", "set_group", b"set_group", "set_limit", b"set_limit", "set_llm_budget", b"set_llm_budget", "set_skill_policy", b"set_skill_policy", "set_tenant", b"set_tenant", "set_topic", b"set_topic", "set_user", b"set_user", "settle_llm_call", b"settle_llm_call", "signal_task", b"signal_task", "spawn_child", b"spawn_child", "start_task", b"start_task", "submit_task", b"submit_task", "suspend_task", b"suspend_task", "take_probe", b"take_probe", "take_tokens", b"take_tokens", "trip_breaker", b"trip_breaker", "withdraw_step", b"withdraw_step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_messages", b"ack_messages", "acquire_lock", b"acquire_lock", "add_nodes", b"add_nodes", "advance_clock", b"advance_clock", "apply_agent", b"apply_agent", "apply_schedule", b"apply_schedule", "apply_workflow", b"apply_workflow", "ask_approval", b"ask_approval", "assign_task", b"assign_task", "begin_leadership", b"begin_leadership", "begin_llm_call", b"begin_llm_call", "begin_step", b"begin_step", "called", b"called", "cancel_children", b"cancel_children", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "create_token", b"create_token", "decide_skill", b"decide_skill", "delete_group", b"delete_group", "delete_key", b"delete_key", "delete_limit", b"delete_limit", "delete_llm_budget", b"delete_llm_budget", "delete_schedule", b"delete_schedule", "delete_topic", b"delete_topic", "delete_user", b"delete_user", "delete_workflow", b"delete_workflow", "end_probe", b"end_probe", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "fetch_messages", b"fetch_messages", "finish_task", b"finish_task", "fire_schedule", b"fire_schedule", "forget_node", b"forget_node", "lease_tokens", b"lease_tokens", "mark_node", b"mark_node", "note_call", b"note_call", "note_llm_handle", b"note_llm_handle", "pause_schedule", b"pause_schedule", "pause_task", b"pause_task", "publish_message", b"publish_message", "publish_skill", b"publish_skill", "purge_dead_letters", b"purge_dead_letters", "put_key", b"put_key", "record_step", b"record_step", "register_node", b"register_node", "release_lock", b"release_lock", "release_task", b"release_task", "remove_agent", b"remove_agent", "remove_skill", b"remove_skill", "renew_lock", b"renew_lock", "replay_task", b"replay_task", "report_progress", b"report_progress", "reset_breaker", b"reset_breaker", "resolve_approval", b"resolve_approval", "resolve_step", b"resolve_step", "resume_task", b"resume_task", "retry_task", b"retry_task", "revoke_token", b"revoke_token", "roll_back_agent", b"roll_back_agent", "roll_back_skill", b"roll_back_skill", "route_skill", b"route_skill", "run_schedule", b"run_schedule", "run_workflow", b"run_workflow", "save_checkpoint", b"save_checkpoint", "seek_group", b"seek_group", "set_drain", b"set_drain", "set_group", b"set_group", "set_limit", b"set_limit", "set_llm_budget", b"set_llm_budget", "set_skill_policy", b"set_skill_policy", "set_tenant", b"set_tenant", "set_topic", b"set_topic", "set_user", b"set_user", "settle_llm_call", b"settle_llm_call", "settle_tokens", b"settle_tokens", "signal_task", b"signal_task", "spawn_child", b"spawn_child", "start_task", b"start_task", "submit_task", b"submit_task", "suspend_task", b"suspend_task", "take_probe", b"take_probe", "take_tokens", b"take_tokens", "trip_breaker", b"trip_breaker", "withdraw_step", b"withdraw_step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["configure_cluster", "submit_task", "assign_task", "start_task", "record_step", "save_checkpoint", "report_progress", "finish_task", "fail_attempt", "release_task", "cancel_task", "confirm_cancel", "expire_task", "register_node", "mark_node", "set_drain", "begin_leadership", "forget_node", "pause_task", "resume_task", "signal_task", "suspend_task", "retry_task", "replay_task", "purge_dead_letters", "set_limit", "delete_limit", "set_tenant", "take_tokens", "advance_clock", "spawn_child", "cancel_children", "begin_step", "withdraw_step", "resolve_step", "ask_approval", "resolve_approval", "begin_llm_call", "note_llm_handle", "settle_llm_call", "set_llm_budget", "delete_llm_budget", "acquire_lock", "renew_lock", "release_lock", "put_key", "delete_key", "set_topic", "delete_topic", "publish_message", "set_group", "delete_group", "fetch_messages", "ack_messages", "seek_group", "apply_schedule", "delete_schedule", "pause_schedule", "fire_schedule", "run_schedule", "trip_breaker", "take_probe", "end_probe", "reset_breaker", "create_token", "revoke_token", "set_user", "delete_user", "note_call", "called", "publish_skill", "decide_skill", "route_skill", "roll_back_skill", "remove_skill", "set_skill_policy", "apply_agent", "roll_back_agent", "remove_agent", "run_workflow", "add_nodes", "apply_workflow", "delete_workflow"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["configure_cluster", "submit_task", "assign_task", "start_task", "record_step", "save_checkpoint", "report_progress", "finish_task", "fail_attempt", "release_task", "cancel_task", "confirm_cancel", "expire_task", "register_node", "mark_node", "set_drain", "begin_leadership", "forget_node", "pause_task", "resume_task", "signal_task", "suspend_task", "retry_task", "replay_task", "purge_dead_letters", "set_limit", "delete_limit", "set_tenant", "take_tokens", "advance_clock", "spawn_child", "cancel_children", "begin_step", "withdraw_step", "resolve_step", "ask_approval", "resolve_approval", "begin_llm_call", "note_llm_handle", "settle_llm_call", "set_llm_budget", "delete_llm_budget", "acquire_lock", "renew_lock", "release_lock", "put_key", "delete_key", "set_topic", "delete_topic", "publish_message", "set_group", "delete_group", "fetch_messages", "ack_messages", "seek_group", "apply_schedule", "delete_schedule", "pause_schedule", "fire_schedule", "run_schedule", "trip_breaker", "take_probe", "end_probe", "reset_breaker", "create_token", "revoke_token", "set_user", "delete_user", "note_call", "called", "publish_skill", "decide_skill", "route_skill", "roll_back_skill", "remove_skill", "set_skill_policy", "apply_agent", "roll_back_agent", "remove_agent", "run_workflow", "add_nodes", "apply_workflow", "delete_workflow", "lease_tokens", "settle_tokens"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -4617,6 +4741,7 @@ class StateSlice(_message.Message):
     USERS_FIELD_NUMBER: _builtins.int
     SKILLBOOK_FIELD_NUMBER: _builtins.int
     AGENTS_FIELD_NUMBER: _builtins.int
+    METERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def meta(self) -> Global___Meta: ...
     @_builtins.property
@@ -4691,6 +4816,8 @@ class StateSlice(_message.Message):
     def skillbook(self) -> _containers.RepeatedCompositeFieldContainer[Global___SkillEntry]: ...
     @_builtins.property
     def agents(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentEntry]: ...
+    @_builtins.property
+    def meters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Meter]: ...
     def __init__(
         self,
         *,
@@ -4731,10 +4858,11 @@ class StateSlice(_message.Message):
         users: _abc.Iterable[Global___User] | None = ...,
         skillbook: _abc.Iterable[Global___SkillEntry] | None = ...,
         agents: _abc.Iterable[Global___AgentEntry] | None = ...,
+        meters: _abc.Iterable[Global___Meter] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "anchors", b"anchors", "answers", b"answers", "approvals", b"approvals", "breakers", b"breakers", "buckets", b"buckets", "dead_letters", b"dead_letters", "doubts", b"doubts", "family_parts", b"family_parts", "finished", b"finished", "groups", b"groups", "kv", b"kv", "limits", b"limits", "llm_accounts", b"llm_accounts", "llm_budgets", b"llm_budgets", "llm_cache", b"llm_cache", "llm_calls", b"llm_calls", "llm_doubtful", b"llm_doubtful", "llm_usage", b"llm_usage", "locks", b"locks", "messages", b"messages", "meta", b"meta", "node_runs", b"node_runs", "nodes", b"nodes", "open_steps", b"open_steps", "requests", b"requests", "run_heads", b"run_heads", "schedules", b"schedules", "shares", b"shares", "skillbook", b"skillbook", "tasks", b"tasks", "tenants", b"tenants", "tokens", b"tokens", "tombstones", b"tombstones", "topics", b"topics", "users", b"users", "workflows", b"workflows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "anchors", b"anchors", "answers", b"answers", "approvals", b"approvals", "breakers", b"breakers", "buckets", b"buckets", "dead_letters", b"dead_letters", "doubts", b"doubts", "family_parts", b"family_parts", "finished", b"finished", "groups", b"groups", "kv", b"kv", "limits", b"limits", "llm_accounts", b"llm_accounts", "llm_budgets", b"llm_budgets", "llm_cache", b"llm_cache", "llm_calls", b"llm_calls", "llm_doubtful", b"llm_doubtful", "llm_usage", b"llm_usage", "locks", b"locks", "messages", b"messages", "meta", b"meta", "meters", b"meters", "node_runs", b"node_runs", "nodes", b"nodes", "open_steps", b"open_steps", "requests", b"requests", "run_heads", b"run_heads", "schedules", b"schedules", "shares", b"shares", "skillbook", b"skillbook", "tasks", b"tasks", "tenants", b"tenants", "tokens", b"tokens", "tombstones", b"tombstones", "topics", b"topics", "users", b"users", "workflows", b"workflows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1410,6 +1410,7 @@ class Limit(_message.Message):
     RATE_COUNT_FIELD_NUMBER: _builtins.int
     RATE_PERIOD_MS_FIELD_NUMBER: _builtins.int
     BURST_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
     limit_id: _builtins.str
     tenant: _builtins.str
     agent: _builtins.str
@@ -1422,6 +1423,8 @@ class Limit(_message.Message):
     rate_period_ms: _builtins.int
     burst: _builtins.int
     """0: never more than rate_count in any period, a tenth of it at once"""
+    calls: _builtins.bool
+    """it counts what asks for its tokens by name, instead of starts of tasks"""
     def __init__(
         self,
         *,
@@ -1434,10 +1437,11 @@ class Limit(_message.Message):
         rate_count: _builtins.int = ...,
         rate_period_ms: _builtins.int = ...,
         burst: _builtins.int = ...,
+        calls: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "burst", b"burst", "concurrent", b"concurrent", "key", b"key", "limit_id", b"limit_id", "rate_count", b"rate_count", "rate_period_ms", b"rate_period_ms", "tenant", b"tenant", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "burst", b"burst", "calls", b"calls", "concurrent", b"concurrent", "key", b"key", "limit_id", b"limit_id", "rate_count", b"rate_count", "rate_period_ms", b"rate_period_ms", "tenant", b"tenant", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1613,6 +1617,59 @@ class ListTenantsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListTenantsResponse: _TypeAlias = ListTenantsResponse  # noqa: Y015
+
+@_typing.final
+class TakeTokensRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    LIMIT_ID_FIELD_NUMBER: _builtins.int
+    COST_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    WAIT_MS_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    limit_id: _builtins.str
+    cost: _builtins.int
+    """0: 1"""
+    agent: _builtins.str
+    type: _builtins.str
+    key: _builtins.str
+    wait_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        limit_id: _builtins.str = ...,
+        cost: _builtins.int = ...,
+        agent: _builtins.str = ...,
+        type: _builtins.str = ...,
+        key: _builtins.str = ...,
+        wait_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "cost", b"cost", "key", b"key", "limit_id", b"limit_id", "parent", b"parent", "type", b"type", "wait_ms", b"wait_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TakeTokensRequest: _TypeAlias = TakeTokensRequest  # noqa: Y015
+
+@_typing.final
+class TakeTokensResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TakeTokensResponse: _TypeAlias = TakeTokensResponse  # noqa: Y015
 
 @_typing.final
 class RouteTaskRequest(_message.Message):

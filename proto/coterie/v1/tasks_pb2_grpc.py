@@ -871,6 +871,11 @@ class LimitsStub(object):
                 request_serializer=coterie_dot_v1_dot_tasks__pb2.ListTenantsRequest.SerializeToString,
                 response_deserializer=coterie_dot_v1_dot_tasks__pb2.ListTenantsResponse.FromString,
                 _registered_method=True)
+        self.TakeTokens = channel.unary_unary(
+                '/coterie.v1.Limits/TakeTokens',
+                request_serializer=coterie_dot_v1_dot_tasks__pb2.TakeTokensRequest.SerializeToString,
+                response_deserializer=coterie_dot_v1_dot_tasks__pb2.TakeTokensResponse.FromString,
+                _registered_method=True)
 
 
 class LimitsServicer(object):
@@ -907,6 +912,13 @@ class LimitsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TakeTokens(self, request, context):
+        """Takes tokens of a limit on calls, and waits for them at most wait_ms; RATE_LIMITED says when to come again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LimitsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -934,6 +946,11 @@ def add_LimitsServicer_to_server(servicer, server):
                     servicer.ListTenants,
                     request_deserializer=coterie_dot_v1_dot_tasks__pb2.ListTenantsRequest.FromString,
                     response_serializer=coterie_dot_v1_dot_tasks__pb2.ListTenantsResponse.SerializeToString,
+            ),
+            'TakeTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.TakeTokens,
+                    request_deserializer=coterie_dot_v1_dot_tasks__pb2.TakeTokensRequest.FromString,
+                    response_serializer=coterie_dot_v1_dot_tasks__pb2.TakeTokensResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1072,6 +1089,33 @@ class Limits(object):
             '/coterie.v1.Limits/ListTenants',
             coterie_dot_v1_dot_tasks__pb2.ListTenantsRequest.SerializeToString,
             coterie_dot_v1_dot_tasks__pb2.ListTenantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TakeTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coterie.v1.Limits/TakeTokens',
+            coterie_dot_v1_dot_tasks__pb2.TakeTokensRequest.SerializeToString,
+            coterie_dot_v1_dot_tasks__pb2.TakeTokensResponse.FromString,
             options,
             channel_credentials,
             insecure,

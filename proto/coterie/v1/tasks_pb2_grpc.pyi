@@ -277,6 +277,8 @@ class LimitsStub:
     DeleteLimit: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.DeleteLimitRequest, _tasks_pb2.DeleteLimitResponse]
     SetTenant: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.SetTenantRequest, _tasks_pb2.Tenant]
     ListTenants: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.ListTenantsRequest, _tasks_pb2.ListTenantsResponse]
+    TakeTokens: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.TakeTokensRequest, _tasks_pb2.TakeTokensResponse]
+    """Takes tokens of a limit on calls, and waits for them at most wait_ms; RATE_LIMITED says when to come again."""
 
 @_typing.type_check_only
 class LimitsAsyncStub(LimitsStub):
@@ -288,6 +290,8 @@ class LimitsAsyncStub(LimitsStub):
     DeleteLimit: _aio.UnaryUnaryMultiCallable[_tasks_pb2.DeleteLimitRequest, _tasks_pb2.DeleteLimitResponse]  # type: ignore[assignment]
     SetTenant: _aio.UnaryUnaryMultiCallable[_tasks_pb2.SetTenantRequest, _tasks_pb2.Tenant]  # type: ignore[assignment]
     ListTenants: _aio.UnaryUnaryMultiCallable[_tasks_pb2.ListTenantsRequest, _tasks_pb2.ListTenantsResponse]  # type: ignore[assignment]
+    TakeTokens: _aio.UnaryUnaryMultiCallable[_tasks_pb2.TakeTokensRequest, _tasks_pb2.TakeTokensResponse]  # type: ignore[assignment]
+    """Takes tokens of a limit on calls, and waits for them at most wait_ms; RATE_LIMITED says when to come again."""
 
 class LimitsServicer(metaclass=_abc_1.ABCMeta):
     """Limits on the whole cluster, and what each tenant may have of it."""
@@ -326,6 +330,14 @@ class LimitsServicer(metaclass=_abc_1.ABCMeta):
         request: _tasks_pb2.ListTenantsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tasks_pb2.ListTenantsResponse, _abc.Awaitable[_tasks_pb2.ListTenantsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def TakeTokens(
+        self,
+        request: _tasks_pb2.TakeTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tasks_pb2.TakeTokensResponse, _abc.Awaitable[_tasks_pb2.TakeTokensResponse]]:
+        """Takes tokens of a limit on calls, and waits for them at most wait_ms; RATE_LIMITED says when to come again."""
 
 def add_LimitsServicer_to_server(servicer: LimitsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 

@@ -17,6 +17,7 @@ from coterie.skills.coordination import Coordination, SyncCoordination
 from coterie.skills.decisions import Decision, Decisions
 from coterie.skills.errors import Cancelled, NonRetryable, WaitTimedOut
 from coterie.skills.link import Link, RunFacts
+from coterie.skills.metered import WAIT_S, Metered
 from coterie.skills.models import LlmAnswer, Models
 
 STEP_NAME_CHARS_MAX = 128
@@ -26,7 +27,7 @@ WAIT_S_MAX = 366 * 24 * 3_600
 _SIGNAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 
 
-class SkillContext(Children, Coordination, Decisions, Models):
+class SkillContext(Children, Coordination, Decisions, Models, Metered):
     """One run of one task, as its skill sees it. Made by the child process, valid until the run ends."""
 
     def __init__(self, facts: RunFacts, link: Link, log: logging.Logger) -> None:
@@ -221,6 +222,10 @@ class SyncSkillContext(SyncCoordination):
         """As SkillContext.llm."""
         answer: LlmAnswer = self._wait(self._context.llm(messages, **options))
         return answer
+
+    def limit(self, name: str, cost: int = 1, *, timeout: float = WAIT_S) -> None:
+        """As SkillContext.limit."""
+        self._wait(self._context.limit(name, cost, timeout=timeout))
 
     def _wait(self, work: Coroutine[Any, Any, Any]) -> Any:
         if self._context.cancelled:

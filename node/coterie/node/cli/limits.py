@@ -24,6 +24,7 @@ COUNT = click.IntRange(min=0)
 @click.option("--rate", type=COUNT, default=0, help="Starts per --period.")
 @click.option("--period", type=DURATION, default=0.0, help="E.g. 1s or 1m.")
 @click.option("--burst", type=COUNT, default=0, help="So many at once. 0: strictly the rate.")
+@click.option("--calls", is_flag=True, help="It counts calls (`ctx.limit`), not starts of tasks.")
 @click.option("--tenant", default="", help="Only of this tenant; '*': of each for itself.")
 @click.option("--agent", default="", help="Likewise of an agent.")
 @click.option("--type", "type", default="", help="Likewise of a skill.")
@@ -35,6 +36,7 @@ def set_limit(session: Session, /, limit_id: str, **options: Any) -> None:
     \b
     coterie limits set per-customer --key '*' --concurrent 2
     coterie limits set search --type search --rate 100 --period 1m
+    coterie limits set api --calls --rate 600 --period 1m   (for ctx.limit("api"))
     """
     from coterie.client.queueing import Limit
 

@@ -31,7 +31,11 @@ _TABLE: Mapping[str, Mapping[str, str]] = {
         VIEWER: "ListDeadLetters GetDeadLetter",
         SUBMITTER: "ReplayDeadLetter PurgeDeadLetters",
     },
-    "coterie.v1.Limits": {VIEWER: "ListLimits ListTenants", OPERATOR: "SetLimit DeleteLimit SetTenant"},
+    "coterie.v1.Limits": {
+        VIEWER: "ListLimits ListTenants",
+        SUBMITTER: "TakeTokens",
+        OPERATOR: "SetLimit DeleteLimit SetTenant",
+    },
     "coterie.v1.Usage": {
         VIEWER: "ListBudgets GetUsage ListDoubtfulCalls",
         OPERATOR: "SetBudget DeleteBudget",
