@@ -21,7 +21,7 @@ FIND_PYTHON = for p in $(or $(PYTHON),python3 python3.13 python3.12 python3.11);
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check sim sim-scheduler sim-bugs sim-cluster fuzz coverage chaos chaos-net chaos-disk chaos-budget bench \
+.PHONY: help setup demo test check sim sim-scheduler sim-bugs sim-cluster fuzz coverage chaos chaos-net chaos-disk chaos-budget chaos-streams bench \
 	bench-routing bench-sandbox proto fmt clean
 
 help:  ## list the targets
@@ -84,6 +84,9 @@ chaos-disk: $(STAMP)  ## bars with failing disks: power, damage, fsync, space; A
 
 chaos-budget: $(STAMP)  ## 500 callers race for one budget of language models while leaders die: overshoot 0
 	$(BIN)/python -m tests.chaos.budget $(ARGS)
+
+chaos-streams: $(STAMP)  ## the words of models are read while nodes are killed: joined texts = recorded answers
+	$(BIN)/python -m tests.chaos.streams $(ARGS)
 
 bench: $(STAMP)  ## throughput, latency and failover figures of this machine
 	$(BIN)/python -m bench.run $(ARGS)

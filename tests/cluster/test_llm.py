@@ -184,14 +184,19 @@ async def test_what_the_provider_refuses_fails_the_task_at_once(
         assert failed.value.task.failures == 1 and KEY not in str(failed.value.task.error)
 
 
-async def test_equal_requests_share_one_call_across_nodes(server: LlmServerProcess, client: Cluster) -> None:
+async def test_equal_requests_share_one_call_across_nodes(
+    nodes: LocalCluster, server: LlmServerProcess, client: Cluster
+) -> None:
     server.script(chunk_ms=50)
     before = len(server.bills)
     ask = {"prompt": "the same for all", "cache_ttl": 60, "temperature": 0}
-    jobs = [await think(client, ask) for _ in range(8)]
+    payload = {"asks": [ask]}
+    jobs = [
+        await client.submit_task(type="think", payload=payload, target_node=nodes.node_ids[number % 3])
+        for number in range(8)
+    ]
     results = [(await job.wait(timeout=60))["answers"][0] for job in jobs]
     assert {result["text"] for result in results} == {"You said: the same for all"}
     assert len(server.bills) == before + 1
     assert sum(result["cached"] for result in results) == 7
-    nodes_used = {(await job.get()).node for job in jobs}
-    assert len(nodes_used) > 1
+    assert {(await job.get()).node for job in jobs} == set(nodes.node_ids)

@@ -66,6 +66,10 @@ class Mute(peer_pb2_grpc.PeerServicer):
         await self._never()
         yield
 
+    async def WatchTokens(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        await self._never()
+        yield
+
 
 class World:
     """This node is n2; n1 is mute."""

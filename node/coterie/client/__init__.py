@@ -65,6 +65,7 @@ from coterie.client.queueing import Limit, Tenant
 from coterie.client.routes import Route, RouteCandidate, RouteTerm, TaskRouter
 from coterie.client.settings import TLS, Timeouts
 from coterie.client.spec import TaskSpec
+from coterie.client.tokens import TokenChunk, TokenText
 from coterie.client.usage import Budget, DoubtfulCall, UsageRow
 from coterie.client.workflow import Workflow
 
@@ -113,6 +114,8 @@ __all__ = [
     "TaskTimedOut",
     "Tenant",
     "Timeouts",
+    "TokenChunk",
+    "TokenText",
     "Unavailable",
     "UsageRow",
     "WaitTimeout",

@@ -125,6 +125,12 @@ class Job:
         """
         return Watch(self._connection.caller, self.name, resume_token).events()
 
+    def stream(self, *, tokens: bool = True, resume_token: str = "") -> AsyncGenerator[Event, None]:
+        """As `watch`, and with `tokens` events of type "token" with the words of language models as they come
+        (`event.token`, see TokenChunk; TokenText joins them). Kill any node: the joined text is the recorded
+        answer, byte for byte."""
+        return Watch(self._connection.caller, self.name, resume_token, tokens).events()
+
     async def explain(self, *, strategy: str = "") -> Route:
         """Why the task waits, or how the nodes compare for it now, recomputed from the present state.
         Raises NotFound, Unavailable."""

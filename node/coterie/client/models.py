@@ -10,10 +10,12 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from coterie.client.tokens import TokenChunk
 from coterie.v1 import cluster_pb2, tasks_pb2
 
 TERMINAL_STATES = frozenset({"SUCCEEDED", "FAILED", "CANCELLED", "TIMED_OUT", "DEAD_LETTERED"})
 TERMINAL_EVENTS = frozenset({"succeeded", "failed", "cancelled", "timed_out", "dead_lettered"})
+TOKEN_EVENT = "token"
 GAP_EVENT = "gap"
 
 
@@ -149,6 +151,7 @@ class Event:
     resume_token: str
     task: TaskInfo | None
     raw: tasks_pb2.TaskEvent
+    token: TokenChunk | None = None  # of an event of type "token": some of a model's answer
 
     @property
     def terminal(self) -> bool:
@@ -158,10 +161,11 @@ class Event:
     @classmethod
     def of(cls, raw: tasks_pb2.TaskEvent) -> Event:
         """The dataclass for a message."""
-        gap = raw.WhichOneof("live") == GAP_EVENT
+        live = raw.WhichOneof("live")
+        gap = live == GAP_EVENT
         return cls(
             sequence=raw.sequence,
-            type=GAP_EVENT if gap else raw.type,
+            type=live if live in (GAP_EVENT, TOKEN_EVENT) else raw.type,
             time=_time(raw, "time"),
             node=raw.node,
             attempt=raw.attempt,
@@ -170,6 +174,7 @@ class Event:
             resume_token=raw.resume_token,
             task=TaskInfo.of(raw.task) if raw.HasField("task") else None,
             raw=raw,
+            token=TokenChunk.of(raw.token) if live == TOKEN_EVENT else None,
         )
 
 

@@ -130,6 +130,10 @@ class Job:
         """See `coterie.client.Job.watch`."""
         return _iterate(self._thread, self._job.watch(resume_token=resume_token))
 
+    def stream(self, *, tokens: bool = True, resume_token: str = "") -> Iterator[Event]:
+        """See `coterie.client.Job.stream`."""
+        return _iterate(self._thread, self._job.stream(tokens=tokens, resume_token=resume_token))
+
     def explain(self, *, strategy: str = "") -> Route:
         """See `coterie.client.Job.explain`."""
         return self._thread.run(self._job.explain(strategy=strategy))

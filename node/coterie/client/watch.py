@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 
 import grpc.aio
 
 from coterie.client.caller import Backoff, Caller
 from coterie.client.endpoints import Endpoint
 from coterie.client.errors import ClusterError
-from coterie.client.models import GAP_EVENT, Event, terminal
+from coterie.client.models import GAP_EVENT, TOKEN_EVENT, Event, terminal
 from coterie.v1 import tasks_pb2
 
 _HOLES_MAX = 5
@@ -29,13 +30,16 @@ class Watch:
     A broken or silent stream is opened again on another node with the token of the last event. Nodes
     deliver at least once; the sequence numbers make that exactly once: what was seen is dropped, and
     a hole makes the watch open the stream again from the last good token. A hole that no node can fill
-    is an event of type "gap", never silence.
+    is an event of type "gap", never silence. With `tokens`, events of type "token" carry the words of
+    language models as they come; joined, they are the recorded answers byte for byte.
     """
 
-    def __init__(self, caller: Caller, name: str, resume_token: str = "") -> None:
+    def __init__(self, caller: Caller, name: str, resume_token: str = "", tokens: bool = False) -> None:
         self._caller = caller
         self._name = name
         self._token = resume_token
+        self._tokens, self._resumed = tokens, bool(resume_token)
+        self._places: dict[str, tuple[tuple[int, int], int]] = {}  # how far the text of a step was seen
         self._sequence = 0
         self._holes = 0
         self._gap: tasks_pb2.TaskEvent | None = None
@@ -55,7 +59,9 @@ class Watch:
             try:
                 with self._caller.using(endpoint):
                     call: WatchStream = endpoint.tasks.WatchTask(
-                        tasks_pb2.WatchTaskRequest(name=self._name, resume_token=self._token)
+                        tasks_pb2.WatchTaskRequest(
+                            name=self._name, resume_token=self._token, include_tokens=self._tokens
+                        )
                     )
                     try:
                         while (news := await self._next(endpoint, call)) is not None:
@@ -101,6 +107,8 @@ class Watch:
         if raw.WhichOneof("live") == GAP_EVENT:
             self._gap = raw  # Given out with the next event, unless another node can fill it.
             return []
+        if raw.WhichOneof("live") == TOKEN_EVENT:
+            return self._accept_token(raw)
         if not raw.type:
             return []  # Neither a sign of life nor a bare snapshot of the task is an event.
         if raw.sequence:
@@ -116,6 +124,27 @@ class Watch:
         news = [Event.of(raw)] if self._gap is None else [Event.of(self._gap), Event.of(raw)]
         self._gap = None
         return news
+
+    def _accept_token(self, raw: tasks_pb2.TaskEvent) -> list[Event]:
+        """A chunk that goes on where the text of its step stands. A repeat adds nothing; raises at a hole."""
+        event = Event.of(raw)
+        chunk = event.token
+        assert chunk is not None
+        order, end = self._places.get(chunk.step, ((0, 0), 0 if not self._resumed else chunk.offset))
+        if chunk.order < order:
+            return []
+        if chunk.order > order and chunk.step in self._places:
+            end = 0
+        if chunk.offset > end:
+            self._holes += 1
+            raise _Hole(f"step {chunk.step}: text before byte {chunk.offset} is missing")
+        fresh = chunk.after(end)
+        if not fresh.text and chunk.order == order:
+            return []
+        self._holes = 0
+        self._places[chunk.step] = (chunk.order, fresh.offset + len(fresh.text.encode()))
+        self._token = raw.resume_token or self._token
+        return [replace(event, token=fresh)]
 
     def _note_hole(self, sequence: int) -> None:
         self._holes += 1

@@ -205,7 +205,7 @@ class NodeApp:
         self.meters = Meters(self.state, self.proposer, self.clock)
         self.breakers = Breakers(self.state, self.proposer, self.clock)
         self.tokens = TokenHub()
-        self.llm = LlmCaller(self.settings.llm, self.breakers, self.clock, self.tokens.writer)
+        self.llm = LlmCaller(self.settings.llm, self.breakers, self.clock, self.tokens)
 
     async def _build_storage(self) -> None:
         settings = self.settings

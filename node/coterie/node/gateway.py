@@ -41,6 +41,7 @@ from coterie.node.rpc import (
     unary,
 )
 from coterie.node.security.principal import caller
+from coterie.node.token_watch import TokenWatcher
 from coterie.node.waits import RECHECK_S, wait_many
 from coterie.node.watch import Watcher
 from coterie.v1 import tasks_pb2, tasks_pb2_grpc
@@ -63,6 +64,7 @@ class GatewayParts:
     router: Router
     reader: Reader
     watcher: Watcher
+    tokens: TokenWatcher
     hub: Hub
     exchange: BlobExchange
     clock: Clock
@@ -270,7 +272,8 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
         self, request: tasks_pb2.WatchTaskRequest, context: Context
     ) -> AsyncIterator[tasks_pb2.TaskEvent]:
         task_id = task_id_of(request.name)
-        async with aclosing(self._parts.watcher.events(task_id, request.resume_token)) as events:
+        watcher = self._parts.tokens if request.include_tokens else self._parts.watcher
+        async with aclosing(watcher.events(task_id, request.resume_token)) as events:
             async for event in events:
                 yield event
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
-from coterie.core.nouns import NodeId
+from coterie.core.nouns import NodeId, TaskId
 from coterie.core.ports import Engine
 from coterie.node.blob_exchange import CHUNK_BYTES, receive_blob
 from coterie.node.blobs import BlobStore
@@ -18,6 +19,7 @@ from coterie.node.identity import require_node
 from coterie.node.ledger import Ledger
 from coterie.node.ledger.feed import pages
 from coterie.node.links import CLAIM_KEY, DISK_KEY, Links, run_stream
+from coterie.node.llm.tokens import TokenHub
 from coterie.node.loads import LoadBook
 from coterie.node.roster import Roster
 from coterie.node.rpc import Context, streaming, unary
@@ -38,6 +40,7 @@ class PeerParts:
     blobs: BlobStore
     ledger: Ledger
     clock: Clock
+    tokens: TokenHub
     raft_port: Callable[[], int]  # where frames come in on sockets of their own; 0: nowhere
     quorum_fresh_s: float  # older evidence of a majority grants no lease
 
@@ -118,6 +121,21 @@ class PeerService(peer_pb2_grpc.PeerServicer):
         self._peer(context)
         async for rows in pages(self._parts.ledger, request.after_index, request.up_to_index):
             yield rows
+
+    @streaming
+    async def WatchTokens(
+        self, request: peer_pb2.WatchTokensRequest, context: Context
+    ) -> AsyncIterator[tasks_pb2.TokenChunk]:
+        self._peer(context)
+        async with aclosing(self._parts.tokens.follow(TaskId(request.task_id))) as pieces:
+            async for one in pieces:
+                yield tasks_pb2.TokenChunk(
+                    step=one.step,
+                    attempt=one.attempt,
+                    stream=one.stream,
+                    offset=one.offset,
+                    text=one.text.decode(),
+                )
 
     @unary
     async def Ping(self, request: peer_pb2.PingRequest, context: Context) -> peer_pb2.PingResponse:

@@ -39,6 +39,7 @@ from coterie.node.security.guard import Guard
 from coterie.node.security.service import SecurityService
 from coterie.node.server import CLIENT_CALLS_MAX, Coordination, Services, channel_credentials
 from coterie.node.skill_calls import Handlers
+from coterie.node.token_watch import TokenParts, TokenWatcher
 from coterie.node.usage_service import UsageService
 from coterie.node.version import VERSION
 from coterie.node.watch import Watcher
@@ -68,27 +69,7 @@ def registration(app: NodeApp) -> RegisterNode:
 
 def services(app: NodeApp) -> Services:
     """Everything the gRPC listener serves."""
-    settings, admission = app.settings, _admission(app)
-    gateway = GatewayParts(
-        state=app.state,
-        proposer=app.proposer,
-        admission=admission,
-        optimist=Optimist(
-            app.me, app.state, app.book, app.clock, lambda: app.engine.leader, settings.routing
-        ),
-        router=Router(
-            RouterParts(app.me, app.state, app.engine, app.book, app.channels, app.clock, settings.routing)
-        ),
-        reader=app.reader,
-        watcher=Watcher(app.hub, app.reader, app.ledger, lambda: app.engine.has_quorum),
-        hub=app.hub,
-        exchange=app.exchange,
-        clock=app.clock,
-        metrics=app.metrics,
-        local_skills=lambda: frozenset(app.host.skills),
-        ledger_backlog=lambda: app.ledger.backlog,
-        takes_new_work=lambda: app.engine.takes_new_work,
-    )
+    admission = _admission(app)
     gate, decisions = Gate(CLIENT_CALLS_MAX), Decisions(app.state, app.reader, app.proposer)
     control = Control(
         app.state,
@@ -100,7 +81,7 @@ def services(app: NodeApp) -> Services:
         lambda: app.engine.takes_new_work,
     )
     return Services(
-        TasksService(gateway, control, gate),
+        TasksService(_gateway(app, admission), control, gate),
         DeadLettersService(app.state, control, gate),
         LimitsService(app.state, app.reader, app.proposer, app.meters, gate),
         UsageService(app.state, app.reader, app.proposer, app.clock, gate),
@@ -114,6 +95,34 @@ def services(app: NodeApp) -> Services:
         SecurityService(app.state, app.reader, app.proposer, gate),
         AuditService(app.state, app.reader, app.ledger, gate),
         PeerService(peer_parts(app)),
+    )
+
+
+def _gateway(app: NodeApp, admission: Admission) -> GatewayParts:
+    settings = app.settings
+    watcher = Watcher(app.hub, app.reader, app.ledger, lambda: app.engine.has_quorum)
+    return GatewayParts(
+        state=app.state,
+        proposer=app.proposer,
+        admission=admission,
+        optimist=Optimist(
+            app.me, app.state, app.book, app.clock, lambda: app.engine.leader, settings.routing
+        ),
+        router=Router(
+            RouterParts(app.me, app.state, app.engine, app.book, app.channels, app.clock, settings.routing)
+        ),
+        reader=app.reader,
+        watcher=watcher,
+        tokens=TokenWatcher(
+            TokenParts(app.me, app.state, watcher, app.tokens, app.channels, app.reader, app.exchange)
+        ),
+        hub=app.hub,
+        exchange=app.exchange,
+        clock=app.clock,
+        metrics=app.metrics,
+        local_skills=lambda: frozenset(app.host.skills),
+        ledger_backlog=lambda: app.ledger.backlog,
+        takes_new_work=lambda: app.engine.takes_new_work,
     )
 
 
@@ -198,6 +207,7 @@ def peer_parts(app: NodeApp) -> PeerParts:
         blobs=app.blobs,
         ledger=app.ledger,
         clock=app.clock,
+        tokens=app.tokens,
         raft_port=lambda: app.direct.port,
         quorum_fresh_s=app.settings.election_timeout_ms / 1000,
     )

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from coterie.v1 import tasks_pb2 as coterie_dot_v1_dot_tasks__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x63oterie/v1/peer.proto\x12\ncoterie.v1\x1a\x16\x63oterie/v1/tasks.proto\"\x1b\n\tRaftFrame\x12\x0e\n\x06\x66rames\x18\x01 \x03(\x0c\"\x17\n\x15GetRaftAddressRequest\"\x1b\n\x0bRaftAddress\x12\x0c\n\x04port\x18\x01 \x01(\x05\"Q\n\tRaftHello\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x0f\n\x07\x64isk_id\x18\x04 \x01(\t\"u\n\tSkillLoad\x12\r\n\x05skill\x18\x01 \x01(\t\x12\x12\n\nservice_ms\x18\x02 \x01(\x01\x12\x0f\n\x07samples\x18\x03 \x01(\x05\x12\x0f\n\x07idle_ms\x18\x04 \x01(\x03\x12\x0f\n\x07running\x18\x05 \x01(\x05\x12\x12\n\nrunning_ms\x18\x06 \x01(\x01\".\n\x0bPeerLatency\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0e\n\x06rtt_ms\x18\x02 \x01(\x01\"\x87\x02\n\nLoadReport\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x04\x12\x12\n\nsent_at_us\x18\x03 \x01(\x03\x12\x10\n\x08\x63\x61pacity\x18\x04 \x01(\x05\x12\x0f\n\x07running\x18\x05 \x01(\x05\x12\x0b\n\x03\x63pu\x18\x06 \x01(\x01\x12\x11\n\trss_bytes\x18\x07 \x01(\x04\x12\x15\n\rapplied_index\x18\x08 \x01(\x04\x12%\n\x06skills\x18\t \x03(\x0b\x32\x15.coterie.v1.SkillLoad\x12&\n\x05peers\x18\n \x03(\x0b\x32\x17.coterie.v1.PeerLatency\x12\x16\n\x0e\x62lobs_kept_for\x18\x0b \x03(\t\"c\n\tReportAck\x12\x12\n\nsent_at_us\x18\x01 \x01(\x03\x12\r\n\x05lease\x18\x02 \x01(\x08\x12\x0e\n\x06leader\x18\x03 \x01(\t\x12#\n\x05loads\x18\x04 \x03(\x0b\x32\x14.coterie.v1.NodeLoad\">\n\x12\x46\x65tchLedgerRequest\x12\x13\n\x0b\x61\x66ter_index\x18\x01 \x01(\x04\x12\x13\n\x0bup_to_index\x18\x02 \x01(\x04\"B\n\nLedgerRows\x12\r\n\x05tasks\x18\x01 \x03(\x0c\x12\x0e\n\x06\x65vents\x18\x02 \x03(\x0c\x12\x15\n\rthrough_index\x18\x03 \x01(\x04\"\r\n\x0bPingRequest\"\x0e\n\x0cPingResponse\"\x11\n\x0fGetLoadsRequest\"7\n\x10GetLoadsResponse\x12#\n\x05loads\x18\x01 \x03(\x0b\x32\x14.coterie.v1.NodeLoad\"B\n\x08NodeLoad\x12&\n\x06report\x18\x01 \x01(\x0b\x32\x16.coterie.v1.LoadReport\x12\x0e\n\x06\x61ge_ms\x18\x02 \x01(\x03\x32\x93\x04\n\x04Peer\x12\x38\n\x04Raft\x12\x15.coterie.v1.RaftFrame\x1a\x15.coterie.v1.RaftFrame(\x01\x30\x01\x12L\n\x0eGetRaftAddress\x12!.coterie.v1.GetRaftAddressRequest\x1a\x17.coterie.v1.RaftAddress\x12;\n\x06Report\x12\x16.coterie.v1.LoadReport\x1a\x15.coterie.v1.ReportAck(\x01\x30\x01\x12\x39\n\tStoreBlob\x12\x15.coterie.v1.BlobChunk\x1a\x13.coterie.v1.BlobRef(\x01\x12@\n\tFetchBlob\x12\x1a.coterie.v1.GetBlobRequest\x1a\x15.coterie.v1.BlobChunk0\x01\x12G\n\x0b\x46\x65tchLedger\x12\x1e.coterie.v1.FetchLedgerRequest\x1a\x16.coterie.v1.LedgerRows0\x01\x12\x45\n\x08GetLoads\x12\x1b.coterie.v1.GetLoadsRequest\x1a\x1c.coterie.v1.GetLoadsResponse\x12\x39\n\x04Ping\x12\x17.coterie.v1.PingRequest\x1a\x18.coterie.v1.PingResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x63oterie/v1/peer.proto\x12\ncoterie.v1\x1a\x16\x63oterie/v1/tasks.proto\"\x1b\n\tRaftFrame\x12\x0e\n\x06\x66rames\x18\x01 \x03(\x0c\"\x17\n\x15GetRaftAddressRequest\"\x1b\n\x0bRaftAddress\x12\x0c\n\x04port\x18\x01 \x01(\x05\"Q\n\tRaftHello\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x0f\n\x07\x64isk_id\x18\x04 \x01(\t\"u\n\tSkillLoad\x12\r\n\x05skill\x18\x01 \x01(\t\x12\x12\n\nservice_ms\x18\x02 \x01(\x01\x12\x0f\n\x07samples\x18\x03 \x01(\x05\x12\x0f\n\x07idle_ms\x18\x04 \x01(\x03\x12\x0f\n\x07running\x18\x05 \x01(\x05\x12\x12\n\nrunning_ms\x18\x06 \x01(\x01\".\n\x0bPeerLatency\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0e\n\x06rtt_ms\x18\x02 \x01(\x01\"\x87\x02\n\nLoadReport\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x04\x12\x12\n\nsent_at_us\x18\x03 \x01(\x03\x12\x10\n\x08\x63\x61pacity\x18\x04 \x01(\x05\x12\x0f\n\x07running\x18\x05 \x01(\x05\x12\x0b\n\x03\x63pu\x18\x06 \x01(\x01\x12\x11\n\trss_bytes\x18\x07 \x01(\x04\x12\x15\n\rapplied_index\x18\x08 \x01(\x04\x12%\n\x06skills\x18\t \x03(\x0b\x32\x15.coterie.v1.SkillLoad\x12&\n\x05peers\x18\n \x03(\x0b\x32\x17.coterie.v1.PeerLatency\x12\x16\n\x0e\x62lobs_kept_for\x18\x0b \x03(\t\"c\n\tReportAck\x12\x12\n\nsent_at_us\x18\x01 \x01(\x03\x12\r\n\x05lease\x18\x02 \x01(\x08\x12\x0e\n\x06leader\x18\x03 \x01(\t\x12#\n\x05loads\x18\x04 \x03(\x0b\x32\x14.coterie.v1.NodeLoad\">\n\x12\x46\x65tchLedgerRequest\x12\x13\n\x0b\x61\x66ter_index\x18\x01 \x01(\x04\x12\x13\n\x0bup_to_index\x18\x02 \x01(\x04\"B\n\nLedgerRows\x12\r\n\x05tasks\x18\x01 \x03(\x0c\x12\x0e\n\x06\x65vents\x18\x02 \x03(\x0c\x12\x15\n\rthrough_index\x18\x03 \x01(\x04\"%\n\x12WatchTokensRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"\r\n\x0bPingRequest\"\x0e\n\x0cPingResponse\"\x11\n\x0fGetLoadsRequest\"7\n\x10GetLoadsResponse\x12#\n\x05loads\x18\x01 \x03(\x0b\x32\x14.coterie.v1.NodeLoad\"B\n\x08NodeLoad\x12&\n\x06report\x18\x01 \x01(\x0b\x32\x16.coterie.v1.LoadReport\x12\x0e\n\x06\x61ge_ms\x18\x02 \x01(\x03\x32\xdc\x04\n\x04Peer\x12\x38\n\x04Raft\x12\x15.coterie.v1.RaftFrame\x1a\x15.coterie.v1.RaftFrame(\x01\x30\x01\x12L\n\x0eGetRaftAddress\x12!.coterie.v1.GetRaftAddressRequest\x1a\x17.coterie.v1.RaftAddress\x12;\n\x06Report\x12\x16.coterie.v1.LoadReport\x1a\x15.coterie.v1.ReportAck(\x01\x30\x01\x12\x39\n\tStoreBlob\x12\x15.coterie.v1.BlobChunk\x1a\x13.coterie.v1.BlobRef(\x01\x12@\n\tFetchBlob\x12\x1a.coterie.v1.GetBlobRequest\x1a\x15.coterie.v1.BlobChunk0\x01\x12G\n\x0b\x46\x65tchLedger\x12\x1e.coterie.v1.FetchLedgerRequest\x1a\x16.coterie.v1.LedgerRows0\x01\x12\x45\n\x08GetLoads\x12\x1b.coterie.v1.GetLoadsRequest\x1a\x1c.coterie.v1.GetLoadsResponse\x12G\n\x0bWatchTokens\x12\x1e.coterie.v1.WatchTokensRequest\x1a\x16.coterie.v1.TokenChunk0\x01\x12\x39\n\x04Ping\x12\x17.coterie.v1.PingRequest\x1a\x18.coterie.v1.PingResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,16 +52,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FETCHLEDGERREQUEST']._serialized_end=823
   _globals['_LEDGERROWS']._serialized_start=825
   _globals['_LEDGERROWS']._serialized_end=891
-  _globals['_PINGREQUEST']._serialized_start=893
-  _globals['_PINGREQUEST']._serialized_end=906
-  _globals['_PINGRESPONSE']._serialized_start=908
-  _globals['_PINGRESPONSE']._serialized_end=922
-  _globals['_GETLOADSREQUEST']._serialized_start=924
-  _globals['_GETLOADSREQUEST']._serialized_end=941
-  _globals['_GETLOADSRESPONSE']._serialized_start=943
-  _globals['_GETLOADSRESPONSE']._serialized_end=998
-  _globals['_NODELOAD']._serialized_start=1000
-  _globals['_NODELOAD']._serialized_end=1066
-  _globals['_PEER']._serialized_start=1069
-  _globals['_PEER']._serialized_end=1600
+  _globals['_WATCHTOKENSREQUEST']._serialized_start=893
+  _globals['_WATCHTOKENSREQUEST']._serialized_end=930
+  _globals['_PINGREQUEST']._serialized_start=932
+  _globals['_PINGREQUEST']._serialized_end=945
+  _globals['_PINGRESPONSE']._serialized_start=947
+  _globals['_PINGRESPONSE']._serialized_end=961
+  _globals['_GETLOADSREQUEST']._serialized_start=963
+  _globals['_GETLOADSREQUEST']._serialized_end=980
+  _globals['_GETLOADSRESPONSE']._serialized_start=982
+  _globals['_GETLOADSRESPONSE']._serialized_end=1037
+  _globals['_NODELOAD']._serialized_start=1039
+  _globals['_NODELOAD']._serialized_end=1105
+  _globals['_PEER']._serialized_start=1108
+  _globals['_PEER']._serialized_end=1712
 # @@protoc_insertion_point(module_scope)

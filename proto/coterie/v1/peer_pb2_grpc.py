@@ -71,6 +71,11 @@ class PeerStub(object):
                 request_serializer=coterie_dot_v1_dot_peer__pb2.GetLoadsRequest.SerializeToString,
                 response_deserializer=coterie_dot_v1_dot_peer__pb2.GetLoadsResponse.FromString,
                 _registered_method=True)
+        self.WatchTokens = channel.unary_stream(
+                '/coterie.v1.Peer/WatchTokens',
+                request_serializer=coterie_dot_v1_dot_peer__pb2.WatchTokensRequest.SerializeToString,
+                response_deserializer=coterie_dot_v1_dot_tasks__pb2.TokenChunk.FromString,
+                _registered_method=True)
         self.Ping = channel.unary_unary(
                 '/coterie.v1.Peer/Ping',
                 request_serializer=coterie_dot_v1_dot_peer__pb2.PingRequest.SerializeToString,
@@ -129,6 +134,13 @@ class PeerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchTokens(self, request, context):
+        """The words of running model calls of a task on this node: first all so far, then what comes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Ping(self, request, context):
         """Answers at once: the caller measures how far away this node is.
         """
@@ -173,6 +185,11 @@ def add_PeerServicer_to_server(servicer, server):
                     servicer.GetLoads,
                     request_deserializer=coterie_dot_v1_dot_peer__pb2.GetLoadsRequest.FromString,
                     response_serializer=coterie_dot_v1_dot_peer__pb2.GetLoadsResponse.SerializeToString,
+            ),
+            'WatchTokens': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchTokens,
+                    request_deserializer=coterie_dot_v1_dot_peer__pb2.WatchTokensRequest.FromString,
+                    response_serializer=coterie_dot_v1_dot_tasks__pb2.TokenChunk.SerializeToString,
             ),
             'Ping': grpc.unary_unary_rpc_method_handler(
                     servicer.Ping,
@@ -370,6 +387,33 @@ class Peer(object):
             '/coterie.v1.Peer/GetLoads',
             coterie_dot_v1_dot_peer__pb2.GetLoadsRequest.SerializeToString,
             coterie_dot_v1_dot_peer__pb2.GetLoadsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/coterie.v1.Peer/WatchTokens',
+            coterie_dot_v1_dot_peer__pb2.WatchTokensRequest.SerializeToString,
+            coterie_dot_v1_dot_tasks__pb2.TokenChunk.FromString,
             options,
             channel_credentials,
             insecure,

@@ -46,6 +46,8 @@ class PeerStub:
     """Ledger rows written at log indexes above `after_index`, oldest first."""
     GetLoads: _grpc.UnaryUnaryMultiCallable[_peer_pb2.GetLoadsRequest, _peer_pb2.GetLoadsResponse]
     """Asks the node that leads for what only it knows."""
+    WatchTokens: _grpc.UnaryStreamMultiCallable[_peer_pb2.WatchTokensRequest, _tasks_pb2.TokenChunk]
+    """The words of running model calls of a task on this node: first all so far, then what comes."""
     Ping: _grpc.UnaryUnaryMultiCallable[_peer_pb2.PingRequest, _peer_pb2.PingResponse]
     """Answers at once: the caller measures how far away this node is."""
 
@@ -66,6 +68,8 @@ class PeerAsyncStub(PeerStub):
     """Ledger rows written at log indexes above `after_index`, oldest first."""
     GetLoads: _aio.UnaryUnaryMultiCallable[_peer_pb2.GetLoadsRequest, _peer_pb2.GetLoadsResponse]  # type: ignore[assignment]
     """Asks the node that leads for what only it knows."""
+    WatchTokens: _aio.UnaryStreamMultiCallable[_peer_pb2.WatchTokensRequest, _tasks_pb2.TokenChunk]  # type: ignore[assignment]
+    """The words of running model calls of a task on this node: first all so far, then what comes."""
     Ping: _aio.UnaryUnaryMultiCallable[_peer_pb2.PingRequest, _peer_pb2.PingResponse]  # type: ignore[assignment]
     """Answers at once: the caller measures how far away this node is."""
 
@@ -125,6 +129,14 @@ class PeerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_peer_pb2.GetLoadsResponse, _abc.Awaitable[_peer_pb2.GetLoadsResponse]]:
         """Asks the node that leads for what only it knows."""
+
+    @_abc_1.abstractmethod
+    def WatchTokens(
+        self,
+        request: _peer_pb2.WatchTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_tasks_pb2.TokenChunk], _abc.AsyncIterator[_tasks_pb2.TokenChunk]]:
+        """The words of running model calls of a task on this node: first all so far, then what comes."""
 
     @_abc_1.abstractmethod
     def Ping(

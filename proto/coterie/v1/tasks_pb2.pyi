@@ -1007,22 +1007,67 @@ class WatchTaskRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    INCLUDE_TOKENS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     resume_token: _builtins.str
     """of the last event seen; empty: from the beginning"""
+    include_tokens: _builtins.bool
+    """also the words of language models, as they come"""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         resume_token: _builtins.str = ...,
+        include_tokens: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "resume_token", b"resume_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_tokens", b"include_tokens", "name", b"name", "resume_token", b"resume_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchTaskRequest: _TypeAlias = WatchTaskRequest  # noqa: Y015
+
+@_typing.final
+class TokenChunk(_message.Message):
+    """A piece of the text of a model's answer. A new attempt, or try within it, begins at offset 0: what was seen of
+    an earlier one is void. The pieces of the last one are the recorded text.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    STREAM_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    step: _builtins.str
+    attempt: _builtins.int
+    stream: _builtins.int
+    """number of the try within the attempt"""
+    offset: _builtins.int
+    """bytes of UTF-8 before it"""
+    text: _builtins.str
+    replayed: _builtins.bool
+    """from the recorded answer"""
+    def __init__(
+        self,
+        *,
+        step: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        stream: _builtins.int = ...,
+        offset: _builtins.int = ...,
+        text: _builtins.str = ...,
+        replayed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "offset", b"offset", "replayed", b"replayed", "step", b"step", "stream", b"stream", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenChunk: _TypeAlias = TokenChunk  # noqa: Y015
 
 @_typing.final
 class Heartbeat(_message.Message):
@@ -1075,6 +1120,7 @@ class TaskEvent(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     GAP_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
     resume_token: _builtins.str
     sequence: _builtins.int
     """dense per task for durable events, from 1"""
@@ -1097,6 +1143,8 @@ class TaskEvent(_message.Message):
     def heartbeat(self) -> Global___Heartbeat: ...
     @_builtins.property
     def gap(self) -> Global___Gap: ...
+    @_builtins.property
+    def token(self) -> Global___TokenChunk: ...
     def __init__(
         self,
         *,
@@ -1111,12 +1159,13 @@ class TaskEvent(_message.Message):
         task: Global___Task | None = ...,
         heartbeat: Global___Heartbeat | None = ...,
         gap: Global___Gap | None = ...,
+        token: Global___TokenChunk | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["gap", b"gap", "heartbeat", b"heartbeat", "live", b"live", "task", b"task", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["gap", b"gap", "heartbeat", b"heartbeat", "live", b"live", "task", b"task", "time", b"time", "token", b"token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "detail", b"detail", "gap", b"gap", "heartbeat", b"heartbeat", "live", b"live", "node", b"node", "percent", b"percent", "resume_token", b"resume_token", "sequence", b"sequence", "task", b"task", "time", b"time", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "detail", b"detail", "gap", b"gap", "heartbeat", b"heartbeat", "live", b"live", "node", b"node", "percent", b"percent", "resume_token", b"resume_token", "sequence", b"sequence", "task", b"task", "time", b"time", "token", b"token", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_live: _TypeAlias = _typing.Literal["heartbeat", "gap"]  # noqa: Y015
+    _WhichOneofReturnType_live: _TypeAlias = _typing.Literal["heartbeat", "gap", "token"]  # noqa: Y015
     _WhichOneofArgType_live: _TypeAlias = _typing.Literal["live", b"live"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_live) -> _WhichOneofReturnType_live | None: ...
 

@@ -36,14 +36,20 @@ async def follow(
     return await job.get(include_steps=True), result
 
 
-async def watch_events(session: Session, job: Job, events: list[Event], resume_token: str = "") -> None:
-    """Print each event until the last one, and keep them in `events`. --timeout bounds it."""
+async def watch_events(
+    session: Session, job: Job, events: list[Event], resume_token: str = "", tokens: bool = False
+) -> None:
+    """Print each event until the last one, and keep them in `events`, tokens as text. --timeout bounds it."""
     from coterie.node.cli.output import event_line
 
     try:
         async with asyncio.timeout(session.timeout) as scope:
-            async with aclosing(job.watch(resume_token=resume_token)) as stream:
+            watched = job.stream if tokens else job.watch
+            async with aclosing(watched(resume_token=resume_token)) as stream:
                 async for event in stream:
+                    if event.token is not None:
+                        click.echo(event.token.text, nl=False, err=session.json)
+                        continue
                     events.append(event)
                     click.echo(event_line(event), err=session.json)
     except TimeoutError as error:

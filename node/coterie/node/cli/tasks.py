@@ -73,14 +73,15 @@ def wait(session: Session, task_id: str) -> None:
 @click.command(cls=LeafCommand)
 @click.argument("task_id", metavar="ID")
 @click.option("--resume-token", default="", help="Go on after the event that carried it.")
+@click.option("--tokens", is_flag=True, help="Also the words of language models, as they come.")
 @click.pass_obj
-def watch(session: Session, task_id: str, resume_token: str) -> None:
+def watch(session: Session, task_id: str, resume_token: str, tokens: bool) -> None:
     """Print the events of a task, from the first to the last. Exit code 1 when it ends without a result."""
     events: list[Event] = []
 
     async def work(cluster: Cluster) -> TaskInfo:
         job = cluster.job(task_id)
-        await watch_events(session, job, events, resume_token)
+        await watch_events(session, job, events, resume_token, tokens)
         return await job.get()
 
     task = session.call(work, patient=True)

@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from coterie.node.breakers import Breakers
 from coterie.node.clock import Clock
 from coterie.node.config import LlmSettings
-from coterie.node.llm.completion import OnText
 from coterie.node.llm.one_call import Desk, OneCall
 from coterie.node.llm.provider import Provider
 from coterie.node.llm.request import read_request
 from coterie.node.llm.retrying import RetryBudget
 from coterie.node.llm.side_loop import SideLoop
+from coterie.node.llm.tokens import TokenHub
 from coterie.node.skill_calls import Handlers, Run
-
-OpenStream = Callable[[str, str, int, int], OnText]  # task, step, attempt, number of the call
 
 
 class LlmCaller:
     """Calls the providers on behalf of skills: their keys never leave the node."""
 
-    def __init__(
-        self, settings: LlmSettings, breakers: Breakers, clock: Clock, open_stream: OpenStream
-    ) -> None:
-        self._settings = settings
+    def __init__(self, settings: LlmSettings, breakers: Breakers, clock: Clock, tokens: TokenHub) -> None:
+        self._settings, self._hub = settings, tokens
         self._side = SideLoop()
         self._preparing: list[asyncio.Task[None]] = []
         self._providers = {name: Provider(one, self._side) for name, one in settings.providers.items()}
@@ -35,7 +31,7 @@ class LlmCaller:
         self._counts: Counter[str] = Counter()
         self._tokens: Counter[str] = Counter()
         self._desk = Desk(
-            self._providers.get, breakers, budgets, clock, open_stream, self._counts, self._tokens
+            self._providers.get, breakers, budgets, clock, tokens.writer, self._counts, self._tokens
         )
 
     @property
@@ -47,8 +43,10 @@ class LlmCaller:
         """The answer, recorded. Raises CallRefused, CallFailed, Fenced, Suspended."""
         request = read_request(self._settings, run.task.tenant, given)
         policy = request.args.on_unknown or self._settings.on_unknown
-        desk = self._desk
-        return await OneCall(desk, run, request, policy).answer()
+        try:
+            return await OneCall(self._desk, run, request, policy).answer()
+        finally:
+            self._hub.close(run.task_id, request.args.key)
 
     def gauges(self) -> Mapping[str, float]:
         """For the metrics: calls by outcome, tokens by kind."""

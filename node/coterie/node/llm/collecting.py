@@ -11,6 +11,11 @@ from coterie.node.llm.completion import CallFault, Completion, OnText, ToolUse, 
 FINISH = {"completed": "stop", "incomplete": "length"}
 
 
+def whole_characters(text: str) -> str:
+    """Halves of characters, which JSON can carry and UTF-8 cannot, become question marks."""
+    return text.encode("utf-8", "replace").decode()
+
+
 @dataclass(slots=True)
 class _Part:
     id: str = ""
@@ -40,10 +45,14 @@ class ChatCollector:
         for choice in chunk.choices[:1]:
             self._finish = choice.finish_reason or self._finish
             if choice.delta.content:
-                self._text.append(choice.delta.content)
-                self.on_text(choice.delta.content)
+                self._add(choice.delta.content)
             for part in choice.delta.tool_calls or ():
                 self._tool(part)
+
+    def _add(self, text: str) -> None:
+        text = whole_characters(text)
+        self._text.append(text)
+        self.on_text(text)
 
     def _tool(self, part: Any) -> None:
         known = self._calls.setdefault(part.index, _Part())
@@ -83,12 +92,16 @@ class ResponseCollector:
         if kind == "response.created":
             self.response_id = event.response.id
         elif kind == "response.output_text.delta":
-            self._text.append(event.delta)
-            self.on_text(event.delta)
+            self._add(event.delta)
         elif kind in ("response.completed", "response.incomplete"):
             self._final = event.response
         elif kind in ("response.failed", "response.cancelled", "error"):
             raise CallFault(f"the provider gave up: {kind}", LlmVerdict.IN_DOUBT, code="LLM_FAILED")
+
+    def _add(self, text: str) -> None:
+        text = whole_characters(text)
+        self._text.append(text)
+        self.on_text(text)
 
     def completion(self) -> Completion:
         """The whole. Raises CallFault for a stream that ended before its end."""

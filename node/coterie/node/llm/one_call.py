@@ -53,7 +53,7 @@ class OneCall:
     def __init__(self, desk: Desk, run: Run, request: LlmRequest, policy: str) -> None:
         self._desk, self._run, self._request, self._policy = desk, run, request, policy
         self._key = request.args.key
-        self._failures = 0
+        self._failures = self._streams = 0
 
     async def answer(self) -> dict[str, Any]:
         """The recorded answer. Raises CallRefused, CallFailed, Fenced, Suspended."""
@@ -81,7 +81,7 @@ class OneCall:
         client = self._desk.provider(known.provider)
         if client is not None and known.handle:
             try:
-                writer = self._writer(known.number)
+                writer = self._writer()
                 completion = await client.resume(known.handle, writer)
                 return await self._settle(known.number, completion, "resumed")
             except (CallFault, Gone) as fault:
@@ -161,7 +161,8 @@ class OneCall:
         if kept is None or kept.until_ms <= max(run.state.meta.clock_ms, self._desk.clock.now_ms()):
             return None
         record: dict[str, Any] = {**json.loads(kept.result.inline), "cached": True}
-        record |= {"attempt": run.attempt, "call": number}  # its own, for those who watch
+        self._streams += 1  # it makes void what was seen of a try before it
+        record |= {"attempt": run.attempt, "stream": self._streams, "call": number}
         self._believe(
             await run.commit_own(
                 RecordStep(run.task_id, run.attempt, self._key, await run.keep(_bytes(record)))
@@ -218,7 +219,7 @@ class OneCall:
         try:
             async with asyncio.timeout(limit_ms / 1000):
                 return await client.ask(
-                    request, self._headers(number), self._writer(number), lambda h: self._handle(number, h)
+                    request, self._headers(number), self._writer(), lambda h: self._handle(number, h)
                 )
         except TimeoutError:
             raise CallFault(
@@ -232,10 +233,11 @@ class OneCall:
             headers["Idempotency-Key"] = hashlib.sha256(name.encode()).hexdigest()
         return headers
 
-    def _writer(self, number: int) -> OnText:
+    def _writer(self) -> OnText:
+        self._streams += 1
         if not self._request.args.stream:
             return lambda text: None
-        return self._desk.open_stream(self._run.task_id, self._key, self._run.attempt, number)
+        return self._desk.open_stream(self._run.task_id, self._key, self._run.attempt, self._streams)
 
     async def _handle(self, number: int, handle: str) -> None:
         run = self._run
@@ -253,6 +255,7 @@ class OneCall:
             "provider": request.provider.name,
             "call": number,
             "attempt": run.attempt,
+            "stream": self._streams,
             "usage": {
                 "tokens_in": usage.tokens_in,
                 "tokens_out": usage.tokens_out,

@@ -70,7 +70,7 @@ _TABLE: Mapping[str, Mapping[str, str]] = {
     },
     "coterie.v1.Audit": {ADMIN: "ListAuditRecords"},
     "coterie.v1.Peer": {
-        RUNNER: "Raft GetRaftAddress Report StoreBlob FetchBlob FetchLedger GetLoads Ping",
+        RUNNER: "Raft GetRaftAddress Report StoreBlob FetchBlob FetchLedger GetLoads WatchTokens Ping",
     },
     "grpc.health.v1.Health": {ANYONE: "Check Watch"},
     "grpc.reflection.v1alpha.ServerReflection": {VIEWER: "ServerReflectionInfo"},

@@ -1,0 +1,134 @@
+"""Token streams while nodes die: python -m tests.chaos.streams --kills 30.
+
+Readers join the words of running model calls as they come, while the leader, a node that runs a task and a
+node that serves readers are killed in turn. Each joined text must be the recorded answer, byte for byte."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from contextlib import aclosing
+from dataclasses import asdict, dataclass, field
+
+from coterie.client import Cluster, Job, TokenText
+from coterie.node.demo.llmserver.process import LlmServerProcess
+from coterie.node.localcluster import LocalCluster
+from tests.cluster.conftest import READY_S, client_of, new_cluster
+
+WORDS = "Ein Käfig voller Wörter, 一 二 三, und noch eines: "
+TARGETS = ("leader", "running", "serving")
+
+
+@dataclass
+class Figures:
+    """What came out."""
+
+    kills: dict[str, int] = field(default_factory=lambda: dict.fromkeys(TARGETS, 0))
+    streams: int = 0
+    texts: int = 0
+    bytes: int = 0
+    live: int = 0  # chunks that came while the call ran
+    replayed: int = 0
+    restarts: int = 0  # texts that began anew, announced by a chunk at 0
+    wrong: int = 0  # joined texts that are not the recorded ones
+    faults: list[str] = field(default_factory=list)
+
+
+class Readers:
+    """Submits tasks, reads their streams, compares."""
+
+    def __init__(self, nodes: LocalCluster, client: Cluster, figures: Figures, asks: int) -> None:
+        self._nodes, self._client, self.figures, self._asks = nodes, client, figures, asks
+        self.jobs: list[Job] = []
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """One stream after the other, each over its own connection, until told to stop."""
+        number = 0
+        while not stop.is_set():
+            number += 1
+            provider = ("plain", "background")[number % 2]
+            asks = [{"prompt": f"{WORDS * 3}{number}.{one}", "model": provider} for one in range(self._asks)]
+            payload = {"asks": asks, "parallel": number % 3 == 0}
+            job = await self._client.submit_task(type="think", payload=payload)
+            self.jobs.append(job)
+            await self._read(job)
+            self.jobs.remove(job)
+            self.figures.streams += 1
+
+    async def _read(self, job: Job) -> None:
+        text, figures = TokenText(), self.figures
+        orders: dict[str, tuple[int, int]] = {}
+        async with client_of(self._nodes) as own, aclosing(own.job(job.id).stream()) as events:
+            async for event in events:
+                if event.token is None:
+                    continue
+                text.add(event.token)
+                figures.live += not event.token.replayed
+                figures.replayed += event.token.replayed
+                figures.restarts += orders.get(event.token.step, event.token.order) != event.token.order
+                orders[event.token.step] = event.token.order
+        info = await job.get(include_steps=True)
+        for step in info.steps:
+            recorded = json.loads(step.raw.result.inline)["text"]
+            figures.texts += 1
+            figures.bytes += len(recorded.encode())
+            if step.name not in text.steps() or text[step.name] != recorded:
+                figures.wrong += 1
+                figures.faults.append(f"{job.id} {step.name}: joined text differs from the recorded one")
+        if info.state != "SUCCEEDED" or len(info.steps) != self._asks:
+            figures.faults.append(f"{job.id} ended as {info.state} with {len(info.steps)} steps")
+
+
+async def kill(nodes: LocalCluster, client: Cluster, readers: list[Readers], target: str) -> bool:
+    """Kill -9 of the leader, of a node that runs a watched task, or of any other; then start it again."""
+    status = await client.get_status()
+    running = {(await job.get()).node for reader in readers for job in reader.jobs} - {""}
+    others = [one for one in nodes.node_ids if one not in running and one != status.leader]
+    wanted = {"leader": [status.leader], "running": sorted(running), "serving": others}[target]
+    victim = next((one for one in wanted if one), None)
+    if victim is None:
+        return False
+    nodes.kill_node(victim)
+    await asyncio.sleep(1.0)
+    nodes.start_node(victim)
+    await nodes.wait_ready(READY_S)
+    return True
+
+
+async def streams(kills: int, *, readers: int = 4, asks: int = 3, pause_s: float = 1.0) -> Figures:
+    """Kill that many nodes while streams are read."""
+    figures = Figures()
+    with LlmServerProcess("--chunk-chars", "5") as server:
+        server.script(chunk_ms=40)
+        common = {"baseUrl": server.url, "model": "m", "maxTries": 20}
+        providers = {"plain": common, "background": {**common, "api": "responses"}}
+        with new_cluster(options={"llm": {"default": "plain", "providers": providers}}) as nodes:
+            await nodes.wait_ready(READY_S)
+            async with client_of(nodes) as client:
+                stop = asyncio.Event()
+                crowd = [Readers(nodes, client, figures, asks) for _ in range(readers)]
+                work = [asyncio.create_task(one.run(stop)) for one in crowd]
+                while sum(figures.kills.values()) < kills and not any(one.done() for one in work):
+                    await asyncio.sleep(pause_s)
+                    target = TARGETS[sum(figures.kills.values()) % len(TARGETS)]
+                    figures.kills[target] += await kill(nodes, client, crowd, target)
+                stop.set()
+                await asyncio.gather(*work)
+    return figures
+
+
+def main() -> int:
+    """Print the figures; 1 when a text was not the recorded one."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos.streams", description=__doc__)
+    parser.add_argument("--kills", type=int, default=30)
+    options = parser.parse_args()
+    figures = asyncio.run(streams(options.kills))
+    print(json.dumps(asdict(figures), indent=2))
+    print(f"streams: {figures.texts} texts, {sum(figures.kills.values())} kills, wrong {figures.wrong}")
+    return 1 if figures.faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""Words of running model calls: kept in order, told once, and joined again."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import aclosing
+
+import pytest
+
+from coterie.client import TokenChunk, TokenText
+from coterie.core.nouns import TaskId
+from coterie.node.errors import ApiError
+from coterie.node.llm.tokens import CHUNK_BYTES_MAX, Piece, TokenBoard, TokenHub
+from coterie.node.token_watch import answer_of, split_token
+
+TEXT = "Wörter 一二三 und noch eines. "
+
+
+def piece(text: str, offset: int = 0, *, attempt: int = 1, stream: int = 1) -> Piece:
+    return Piece("llm", attempt, stream, offset, text.encode())
+
+
+def chunk(text: str, offset: int = 0, *, attempt: int = 1, stream: int = 1) -> TokenChunk:
+    return TokenChunk("llm", attempt, stream, offset, text, False)
+
+
+def test_pieces_that_overlap_or_come_again_add_what_is_new() -> None:
+    board = TokenBoard()
+    for one in (piece("abc"), piece("abc"), piece("bcd", 1), piece("zz", 9), piece("ef", 4)):
+        board.add(one)
+    assert board.words["llm"].text == b"abcdef"
+
+
+def test_a_later_try_makes_an_earlier_one_void_and_never_the_other_way() -> None:
+    board = TokenBoard()
+    board.add(piece("first"))
+    board.add(piece("second", stream=2))
+    board.add(piece("late", stream=1))
+    assert board.beyond({"llm": (1, 1, 5)}) == [piece("second", stream=2)]
+    board.add(piece("", attempt=2))
+    assert board.beyond({"llm": (1, 2, 6)}) == [piece("", attempt=2)], "said at once, before its first word"
+    assert board.beyond({"llm": (2, 1, 0)}) == []
+
+
+def test_long_texts_come_in_chunks_that_end_between_characters() -> None:
+    board, text = TokenBoard(), "一" * CHUNK_BYTES_MAX
+    board.add(piece(text))
+    joined, at = "", (0, 0, 0)
+    while found := board.beyond({"llm": at}):
+        assert found[0].offset == len(joined.encode()) and len(found[0].text) <= CHUNK_BYTES_MAX
+        joined += found[0].text.decode()
+        at = (1, 1, len(joined.encode()))
+    assert joined == text
+
+
+async def test_followers_hear_all_of_a_text_whenever_they_come() -> None:
+    hub, task_id, dice = TokenHub(), TaskId("t"), random.Random(5)
+    write = hub.writer(task_id, "llm", 1, 1)
+
+    async def read() -> str:
+        said = ""
+        async with aclosing(hub.follow(task_id)) as pieces:
+            async for one in pieces:
+                assert one.offset == len(said.encode())
+                said += one.text.decode()
+                if said.endswith("END"):
+                    break
+        return said
+
+    readers = []
+    for _ in range(40):
+        write(TEXT)
+        if dice.random() < 0.3:
+            readers.append(asyncio.create_task(read()))
+        await asyncio.sleep(0)
+    write("END")
+    assert len(readers) > 5
+    assert set(await asyncio.gather(*readers)) == {TEXT * 40 + "END"}
+    hub.close(task_id, "llm")
+    assert hub._boards == {}, "nothing is kept of a call that has ended"
+
+
+def test_the_client_joins_whatever_comes_twice_and_refuses_a_hole() -> None:
+    text = TokenText()
+    for one in (chunk("Wö"), chunk("Wört", 0), chunk("rter", 3), chunk("X", stream=0)):
+        text.add(one)
+    assert text["llm"] == "Wörter"
+    with pytest.raises(ValueError, match="a piece at 9 does not follow"):
+        text.add(chunk("s", 9))
+    text.add(chunk("anew", attempt=2))
+    assert text["llm"] == "anew" and text.steps() == ["llm"]
+
+
+@pytest.mark.parametrize("token", ["t.3~x", "t.3~W1sxXQ", "t.3~W1siYSIsMSwxLC01XV0", "t.3~AAAAA"])
+def test_a_token_of_nobody_is_refused(token: str) -> None:
+    with pytest.raises(ApiError, match="is not a token of a task"):
+        split_token(token)
+
+
+def test_a_step_that_is_no_answer_of_a_model_has_no_words() -> None:
+    assert answer_of(b'{"object":"other"}') is None
+    assert answer_of(b'{"object":"llm.completion","text":"a","attempt":2,"stream":3}') == (2, 3, b"a")
