@@ -82,7 +82,7 @@ async def start_costs(place: Path, runs: int) -> dict[str, dict[str, float]]:
         await host.start()
 
         async def run(number: int, host: SkillHost = host, skill: ConfinedSkill | None = skill) -> None:
-            job = SkillJob(f"task-{number}", 1, "plain", b"1", {}, None, 0, skill)
+            job = SkillJob(f"task-{number}", 1, "plain", b"1", {}, None, 0, confined=skill)
             outcome = await host.run(job, RecordingPort())
             assert outcome.kind == "succeeded", outcome
 

@@ -139,7 +139,7 @@ def two_nodes(first: str, second: str) -> str:
         ("listen: {raft: ':1'}", "listen.raft: Raft has no port of its own"),
         ("security: {tokens: {file: x}}", "security.tokens: tokens live in the cluster"),
         ("storage: {historyRetention: 30d}", "storage.historyRetention: not supported"),
-        ("skills: {trust: approved-only}", "skills.trust: approval of skills is not supported"),
+        ("skills: {insideNetworks: [10.0.0.0/99]}", "is not a network; write it as 10.0.0.0/8"),
         ("skills: {sandbox: none}", "skills.sandbox: none: skills never run in the node's own process"),
         ("observability: {otlp: x}", "observability.otlp: OpenTelemetry is not supported"),
         # across keys

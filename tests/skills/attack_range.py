@@ -117,7 +117,7 @@ async def attempt(host: SkillHost, given: dict[str, Any], confined: ConfinedSkil
     """One attack."""
     payload = json.dumps(given).encode()
     task_id = f"{given['attack']} {bool(confined and confined.network)}"
-    job = SkillJob(task_id, 1, "attacks", payload, {}, None, TIMEOUT_MS, confined)
+    job = SkillJob(task_id, 1, "attacks", payload, {}, None, TIMEOUT_MS, confined=confined)
     return await host.run(job, RecordingPort())
 
 

@@ -87,6 +87,12 @@ TABLES: tuple[tuple[str, type, Callable[[Any], str]], ...] = (
 )
 
 
+def pin_of(constraints: Constraints) -> str:
+    """The revision that a task is bound to; empty: its skill is on the nodes' disks."""
+    version = constraints.skill_version
+    return version.removeprefix(PIN) if version.startswith(PIN) else ""
+
+
 def share_of(task_id: str) -> int:
     """0 to 99: whether a task belongs to a canary's share depends on its id alone."""
     digest = hashlib.sha256(task_id.encode()).digest()

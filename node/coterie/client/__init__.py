@@ -64,6 +64,7 @@ from coterie.client.models import Event, NodeInfo, Progress, Status, StepInfo, T
 from coterie.client.queueing import Limit, Tenant
 from coterie.client.routes import Route, RouteCandidate, RouteTerm, TaskRouter
 from coterie.client.settings import TLS, Timeouts
+from coterie.client.skills import PublishedSkill, SkillPolicy, SkillRevision
 from coterie.client.spec import TaskSpec
 from coterie.client.tokens import TokenChunk, TokenText
 from coterie.client.usage import Budget, DoubtfulCall, UsageRow
@@ -95,11 +96,14 @@ __all__ = [
     "OutOfRange",
     "PermissionDenied",
     "Progress",
+    "PublishedSkill",
     "QueueFull",
     "ResourceExhausted",
     "Route",
     "RouteCandidate",
     "RouteTerm",
+    "SkillPolicy",
+    "SkillRevision",
     "Status",
     "StepInfo",
     "SubmitErrors",

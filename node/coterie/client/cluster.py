@@ -27,6 +27,7 @@ from coterie.client.rpc_errors import invalid
 from coterie.client.schedules import Schedules
 from coterie.client.security import Security
 from coterie.client.settings import TLS, Timeouts, resolve
+from coterie.client.skills import Skills
 from coterie.client.spec import TaskOptions, TaskSpec, prepare
 from coterie.client.units import Duration, optional_seconds
 from coterie.client.usage import Usage
@@ -92,6 +93,8 @@ class Cluster(Operations):
         """What language models may cost and have cost: `set_budget`, `budgets`, `rows`, `in_doubt` …"""
         self.workflows = Workflows(lambda: self._open)
         """Plans of many tasks: `plan`, `run`, `get`, `retry`, `add_nodes`, `apply`, `list`."""
+        self.skills = Skills(lambda: self._open)
+        """Published skills: `publish`, `list`, `get`, `approve`, `route`, `roll_back`, `revoke`, `remove`."""
         self.breakers = Breakers(lambda: self._open)
         """What keeps work away from what fails: `list`, `reset`."""
         self.approvals = Approvals(lambda: self._open)

@@ -21,6 +21,7 @@ from coterie.v1.cluster_pb2_grpc import ClusterStub
 from coterie.v1.decisions_pb2_grpc import ApprovalsStub, EffectsStub
 from coterie.v1.kv_pb2_grpc import KeyValueStub
 from coterie.v1.locks_pb2_grpc import LocksStub
+from coterie.v1.registry_pb2_grpc import RegistryStub
 from coterie.v1.schedules_pb2_grpc import SchedulesStub
 from coterie.v1.security_pb2_grpc import AuditStub, SecurityStub
 from coterie.v1.tasks_pb2_grpc import BlobsStub, DeadLettersStub, LimitsStub, TasksStub
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from coterie.v1.decisions_pb2_grpc import ApprovalsAsyncStub, EffectsAsyncStub
     from coterie.v1.kv_pb2_grpc import KeyValueAsyncStub
     from coterie.v1.locks_pb2_grpc import LocksAsyncStub
+    from coterie.v1.registry_pb2_grpc import RegistryAsyncStub
     from coterie.v1.schedules_pb2_grpc import SchedulesAsyncStub
     from coterie.v1.security_pb2_grpc import AuditAsyncStub, SecurityAsyncStub
     from coterie.v1.tasks_pb2_grpc import (
@@ -97,6 +99,7 @@ class Endpoint:
         self._approvals: ApprovalsAsyncStub | None = None
         self._effects: EffectsAsyncStub | None = None
         self._workflows: WorkflowsAsyncStub | None = None
+        self._registry: RegistryAsyncStub | None = None
         self._security: SecurityAsyncStub | None = None
         self._schedules: SchedulesAsyncStub | None = None
         self._locks: LocksAsyncStub | None = None
@@ -152,6 +155,13 @@ class Endpoint:
         if self._workflows is None:
             self._workflows = WorkflowsStub(self._open())
         return self._workflows
+
+    @property
+    def registry(self) -> RegistryAsyncStub:
+        """The stub of the Registry service."""
+        if self._registry is None:
+            self._registry = RegistryStub(self._open())
+        return self._registry
 
     @property
     def breakers(self) -> BreakersAsyncStub:
@@ -220,7 +230,7 @@ class Endpoint:
         """Closes the channel; calls on it end at once."""
         channel, self._channel = self._channel, None
         self._tasks = self._blobs = self._cluster = self._dead_letters = self._limits = None
-        self._breakers = self._security = self._audit = None
+        self._breakers = self._registry = self._security = self._audit = None
         self._schedules = self._locks = self._keys = self._bus = self._usage = None
         self._approvals = self._effects = None
         if channel is not None:

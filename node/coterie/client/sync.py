@@ -35,6 +35,7 @@ from coterie.client.sync_coordination import Bus, Keys, Locks, Schedules
 from coterie.client.sync_decisions import Approvals, Effects
 from coterie.client.sync_queueing import DeadLetters, Limits
 from coterie.client.sync_security import Audit, Security
+from coterie.client.sync_skills import Skills
 from coterie.client.sync_usage import Usage
 from coterie.client.sync_workflows import Workflows
 from coterie.client.units import Duration
@@ -196,6 +197,8 @@ class Cluster:
         """See `coterie.client.Cluster.usage`."""
         self.workflows = Workflows(self._run, self._cluster.workflows, self._wrap)
         """See `coterie.client.Cluster.workflows`."""
+        self.skills = Skills(self._run, self._cluster.skills)
+        """See `coterie.client.Cluster.skills`."""
         self.breakers = Breakers(self._run, self._cluster.breakers)
         self.approvals = Approvals(self._run, self._cluster.approvals)
         self.effects = Effects(self._run, self._cluster.effects)

@@ -25,7 +25,7 @@ PAGE_DEFAULT, PAGE_MAX = 50, 1_000
 _TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,127}")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
-_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
+SKILL_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 SIGNAL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 ERROR_CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -197,7 +197,7 @@ def _is_set(task: tasks_pb2.Task, name: str) -> bool:
 def _type(name: str, skills: Collection[str]) -> list[Violation]:
     if not name:
         return [Violation("task.type", "is empty; name a skill")]
-    if not _TYPE.fullmatch(name):
+    if not SKILL_TYPE.fullmatch(name):
         return [Violation("task.type", f"{name!r}: use letters, digits and . _ / -, at most 128")]
     if name in skills:
         return []

@@ -14,6 +14,7 @@ from coterie.node.blob_exchange import BlobExchange
 from coterie.node.blob_keeper import BlobKeeper
 from coterie.node.blobs import BlobOptions, BlobStore
 from coterie.node.breakers import Breakers
+from coterie.node.bundles import Bundles
 from coterie.node.clock import Clock
 from coterie.node.config import NodeSettings
 from coterie.node.coordination.tide import Tide
@@ -168,9 +169,7 @@ class NodeApp:
             lambda: self.filler.catching_up,
             ELECTIONS_WAITED * settings.election_timeout_ms / 1000,
         )
-        inline = settings.limits.payload_inline_max
-        self.exchange = BlobExchange(self.blobs, self.channels, inline, self._staying_voters)
-        self.blob_keeper = BlobKeeper(self.exchange, self.blobs, self._staying_voters)
+        self._build_blobs()
         self.worker = Worker(
             WorkerParts(
                 registration(self),
@@ -206,6 +205,13 @@ class NodeApp:
         self.breakers = Breakers(self.state, self.proposer, self.clock)
         self.tokens = TokenHub()
         self.llm = LlmCaller(self.settings.llm, self.breakers, self.clock, self.tokens)
+
+    def _build_blobs(self) -> None:
+        inline = self.settings.limits.payload_inline_max
+        self.exchange = BlobExchange(self.blobs, self.channels, inline, self._staying_voters)
+        self.blob_keeper = BlobKeeper(self.exchange, self.blobs, self._staying_voters)
+        self.bundles = Bundles(self.state, self.exchange, self.settings.node_id, self.settings.skill_trust)
+        self.host.source = self.bundles
 
     async def _build_storage(self) -> None:
         settings = self.settings
@@ -363,6 +369,7 @@ class NodeApp:
                     ("ledger", self.ledger.close),
                     ("blobs", self.blobs.close),
                     ("skills", self.host.stop),
+                    ("bundles", self.bundles.close),
                     ("http", self._end_http),
                 ]
             )

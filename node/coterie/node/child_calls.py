@@ -26,6 +26,7 @@ from coterie.node.errors import from_rejection
 from coterie.node.payloads import Payloads
 from coterie.node.skill_calls import Handlers, Run, refused
 from coterie.node.skillhost.nouns import SkillWait, Suspended
+from coterie.node.skillset import known_skills, with_defaults
 from coterie.skills import Fenced
 from coterie.skills.children import CHILDREN_MAX, SPAWN_CHILDREN_MAX, chain_of
 
@@ -175,12 +176,12 @@ class ChildCalls:
     def _admitted(self, run: Run, kind: str, options: dict[str, Any]) -> SubmitTask:
         """Checked as any submitted task is."""
         nodes = run.state.nodes
-        skills = {skill.name for node in nodes.values() for skill in node.skills}
         try:
             request = prepare(TaskSpec(type=kind, **options), run.task.tenant).request
         except InvalidRequest as error:
             raise refused("BAD_CHILD", str(error)) from error
-        return self.admission.command(request, "child", skills, nodes.keys())
+        command = self.admission.command(request, "child", known_skills(run.state), nodes.keys())
+        return with_defaults(command, request.task, run.state)
 
 
 def _digest(child: dict[str, Any]) -> bytes:

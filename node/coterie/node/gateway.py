@@ -41,6 +41,7 @@ from coterie.node.rpc import (
     unary,
 )
 from coterie.node.security.principal import caller
+from coterie.node.skillset import known_skills, with_defaults
 from coterie.node.token_watch import TokenWatcher
 from coterie.node.waits import RECHECK_S, wait_many
 from coterie.node.watch import Watcher
@@ -133,7 +134,14 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
         if parts.proposer.waiting_bytes > WAITING_BYTES_MAX:
             raise _full("too many proposals wait on this node")
         state = parts.state()
-        command = self._checked(request)
+        try:
+            command = self._checked(request)
+        except ApiError as error:
+            if error.reason != "UNKNOWN_SKILL":
+                raise
+            # It may have been published on another node a moment ago.
+            await parts.reader.barrier(tasks_pb2.LINEARIZABLE, PROPOSE_MAX_S)
+            command = self._checked(request)
         self._refuse_when_full(state, command)
         if request.task.task_id:
             await self._refuse_known_id(state, command)
@@ -144,10 +152,10 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
     def _checked(self, request: tasks_pb2.SubmitTaskRequest, origin: str = "") -> commands.SubmitTask:
         """The command for a request without mistakes. Raises ApiError with all of them."""
         parts, nodes = self._parts, self._parts.state().nodes
-        skills = {skill.name for node in nodes.values() for skill in node.skills}
-        command = parts.admission.command(
-            request, parts.clock.new_id(), skills | parts.local_skills(), nodes.keys()
-        )
+        state = parts.state()
+        skills = known_skills(state) | parts.local_skills()
+        command = parts.admission.command(request, parts.clock.new_id(), skills, nodes.keys())
+        command = with_defaults(command, request.task, state)
         same_zone = request.task.constraints.prefer_same_zone
         return parts.router.stamped(command, same_zone=same_zone, origin=origin)
 

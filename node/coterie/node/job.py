@@ -36,6 +36,7 @@ from coterie.core.nouns import (
     WaitReason,
 )
 from coterie.core.ports import NotCommitted
+from coterie.core.skillbook import pin_of
 from coterie.core.state import ClusterState
 from coterie.node.blob_exchange import BlobExchange
 from coterie.node.blobs import BlobDiskFull
@@ -316,6 +317,7 @@ class Job:
             steps={step.key: await self.load(step.result) for step in self._steps},
             checkpoint=None if task.checkpoint is NO_DATA else await self.load(task.checkpoint),
             timeout_ms=task.attempt_timeout_ms,
+            revision=pin_of(task.constraints),
         )
         self._in_host = True
         return await self._shared.host.run(job, self)

@@ -29,6 +29,8 @@ from coterie.v1 import (
     locks_pb2_grpc,
     peer_pb2,
     peer_pb2_grpc,
+    registry_pb2,
+    registry_pb2_grpc,
     schedules_pb2,
     schedules_pb2_grpc,
     security_pb2,
@@ -47,6 +49,7 @@ LIMITS = tasks_pb2.DESCRIPTOR.services_by_name["Limits"].full_name
 USAGE = usage_pb2.DESCRIPTOR.services_by_name["Usage"].full_name
 APPROVALS = decisions_pb2.DESCRIPTOR.services_by_name["Approvals"].full_name
 EFFECTS = decisions_pb2.DESCRIPTOR.services_by_name["Effects"].full_name
+REGISTRY = registry_pb2.DESCRIPTOR.services_by_name["Registry"].full_name
 BREAKERS = breakers_pb2.DESCRIPTOR.services_by_name["Breakers"].full_name
 SCHEDULES = schedules_pb2.DESCRIPTOR.services_by_name["Schedules"].full_name
 LOCKS = locks_pb2.DESCRIPTOR.services_by_name["Locks"].full_name
@@ -60,7 +63,7 @@ AUDIT = security_pb2.DESCRIPTOR.services_by_name["Audit"].full_name
 PEER = peer_pb2.DESCRIPTOR.services_by_name["Peer"].full_name
 # Off while draining; Cluster answers on: it is how a drain is ended.
 CLIENT_SERVICES = (
-    *("", TASKS, DEAD_LETTERS, LIMITS, USAGE, BREAKERS, APPROVALS, EFFECTS),
+    *("", TASKS, DEAD_LETTERS, LIMITS, USAGE, BREAKERS, REGISTRY, APPROVALS, EFFECTS),
     *(SCHEDULES, LOCKS, KEY_VALUE, BUS, WORKFLOWS, BLOBS),
 )
 SERVER_OPTIONS: list[tuple[str, Any]] = [
@@ -101,6 +104,7 @@ class Services:
     breakers: breakers_pb2_grpc.BreakersServicer
     approvals: decisions_pb2_grpc.ApprovalsServicer
     effects: decisions_pb2_grpc.EffectsServicer
+    registry: registry_pb2_grpc.RegistryServicer
     coordination: Coordination
     blobs: tasks_pb2_grpc.BlobsServicer
     workflows: workflows_pb2_grpc.WorkflowsServicer
@@ -157,6 +161,7 @@ class Listener:
         breakers_pb2_grpc.add_BreakersServicer_to_server(services.breakers, server)
         decisions_pb2_grpc.add_ApprovalsServicer_to_server(services.approvals, server)
         decisions_pb2_grpc.add_EffectsServicer_to_server(services.effects, server)
+        registry_pb2_grpc.add_RegistryServicer_to_server(services.registry, server)
         schedules_pb2_grpc.add_SchedulesServicer_to_server(services.coordination.schedules, server)
         locks_pb2_grpc.add_LocksServicer_to_server(services.coordination.locks, server)
         kv_pb2_grpc.add_KeyValueServicer_to_server(services.coordination.keys, server)

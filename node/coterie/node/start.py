@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from coterie.node.config import ConfigError, NodeSettings
 from coterie.node.observability import get_logger
 from coterie.node.skillhost import SkillHost, SkillHostError, SkillHostOptions
+from coterie.node.skillhost.nouns import SandboxOptions
 from coterie.node.tls import TlsMaterial, load_tls
 from coterie.skills import limits as skill_limits
 from coterie.skills.registry import SHIPPED_DIR
@@ -124,4 +125,5 @@ def _host_options(settings: NodeSettings) -> SkillHostOptions:
             checkpoint_bytes_max=limits.checkpoint_max,
         ),
         node_id=settings.node_id,
+        sandbox=SandboxOptions(inside_networks=settings.skill_networks),
     )

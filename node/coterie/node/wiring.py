@@ -31,6 +31,7 @@ from coterie.node.limits_service import LimitsService
 from coterie.node.members import KeeperParts, MembershipKeeper
 from coterie.node.optimist import Optimist
 from coterie.node.peer import PeerParts, PeerService
+from coterie.node.registry_service import RegistryService
 from coterie.node.routes import Router, RouterParts
 from coterie.node.rpc import Gate
 from coterie.node.security.audit_service import AuditService
@@ -64,6 +65,7 @@ def registration(app: NodeApp) -> RegisterNode:
         memory_bytes=settings.offer.memory_bytes,
         gpus=settings.offer.gpus,
         standby=settings.offer.standby,
+        confines=app.host.confines,
     )
 
 
@@ -88,6 +90,7 @@ def services(app: NodeApp) -> Services:
         BreakersService(app.state, app.reader, app.proposer, app.clock, gate),
         ApprovalsService(decisions, gate),
         EffectsService(decisions, gate),
+        RegistryService(app.state, app.reader, app.proposer, app.exchange, gate),
         coordination_services(app, admission, gate),
         BlobsService(app.blobs, app.exchange, app.reader, gate),
         WorkflowsService(WorkflowParts(app.state, control, lambda: frozenset(app.host.skills)), gate),

@@ -34,6 +34,8 @@ class SkillContext(Children, Coordination, Decisions, Models, Metered):
         self.task_id = facts.task_id
         self.attempt = facts.attempt
         self.node_id = facts.node_id
+        self.revision = facts.revision
+        """Hash of the published bundle that runs; empty: the skill is on the node's disk."""
         self.log = log
         self.restored: Any = None if facts.checkpoint is None else jsonio.decode(facts.checkpoint)
         """The last checkpoint of an earlier attempt, or None."""
@@ -160,6 +162,7 @@ class SyncSkillContext(SyncCoordination):
         self.task_id = context.task_id
         self.attempt = context.attempt
         self.node_id = context.node_id
+        self.revision = context.revision
         self.log = context.log
         self.restored = context.restored
         self._calls: set[Future[Any]] = set()

@@ -42,3 +42,4 @@ class RunFacts:
     checkpoint: bytes | None = None
     step_bytes_max: int = 1024 * 1024
     checkpoint_bytes_max: int = 1024 * 1024
+    revision: str = ""

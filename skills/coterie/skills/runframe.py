@@ -42,6 +42,7 @@ def unpack_run(frame: Frame, limits: Limits) -> tuple[bytes, RunFacts]:
         task_id=header["task_id"],
         attempt=header["attempt"],
         node_id=header["node_id"],
+        revision=header.get("revision", ""),
         steps=steps,
         checkpoint=checkpoint,
         step_bytes_max=limits.step_bytes_max,

@@ -129,6 +129,22 @@ _APPROVALS = LazyGroup(
         "reject": Entry(f"{_AT}.decisions:reject", "Reject one call."),
     },
 )
+_SKILLS = LazyGroup(
+    "skills",
+    help="Skills that are published to the cluster.",
+    entries={
+        "validate": Entry(f"{_AT}.skills:validate", "Check a skill's folder strictly; needs no cluster."),
+        "publish": Entry(f"{_AT}.skills:publish", "Bring a skill's folder to the cluster, in quarantine."),
+        "list": Entry(f"{_AT}.skills:list_skills", "List the published skills."),
+        "show": Entry(f"{_AT}.skills:show", "Show one with its revisions."),
+        "approve": Entry(f"{_AT}.skills:approve", "Approve a revision, and make it live."),
+        "canary": Entry(f"{_AT}.skills:canary", "Give a revision a share of the new tasks."),
+        "rollback": Entry(f"{_AT}.skills:rollback", "End a canary, or go back to what was live."),
+        "revoke": Entry(f"{_AT}.skills:revoke", "Never run a revision again."),
+        "rm": Entry(f"{_AT}.skills:remove", "Forget a revision, or a skill."),
+        "apply": Entry(f"{_AT}.skills:apply_registry", "Take over a skill-registry.yaml."),
+    },
+)
 _NODE = LazyGroup(
     "node",
     help="One node.",
@@ -207,6 +223,7 @@ cli = RootGroup(
         "limits": Entry(f"{_AT}.main:_LIMITS", "Limits on the whole cluster.", _RUN),
         "budgets": Entry(f"{_AT}.main:_BUDGETS", "What language models may cost.", _RUN),
         "usage": Entry(f"{_AT}.usage:usage", "What language models have cost.", _RUN),
+        "skills": Entry(f"{_AT}.main:_SKILLS", "Skills: validate, publish, approve, canary.", _RUN),
         "breakers": Entry(f"{_AT}.main:_BREAKERS", "Circuit breakers: list, reset.", _RUN),
         "tenants": Entry(f"{_AT}.main:_TENANTS", "Shares and queues of tenants.", _RUN),
         "token": Entry(f"{_AT}.main:_TOKEN", "Make, list and revoke tokens.", _RUN),

@@ -78,3 +78,13 @@ def _port(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= PORT_MAX:
         raise ValueError(f"{text!r} is not a port: write a number from 1 to {PORT_MAX}")
     return int(text)
+
+
+def check_networks(networks: tuple[str, ...]) -> tuple[str, ...]:
+    """The same, when each is a network such as 10.0.0.0/8. Raises ValueError."""
+    for text in networks:
+        try:
+            ipaddress.ip_network(text)
+        except ValueError as error:
+            raise ValueError(f"{text!r} is not a network; write it as 10.0.0.0/8") from error
+    return networks

@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import BeforeValidator, Field, StrictBool, StrictInt, StrictStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictInt, StrictStr, model_validator
 
-from coterie.node.config.address import Address
+from coterie.node.config.address import Address, check_networks
 from coterie.node.config.kinds import (
     FilePath,
     Host,
@@ -249,6 +249,8 @@ class Skills(Section):
     dir: FilePath | None = None
     dirs: tuple[FilePath, ...] = ()
     sandbox: StrictStr = "process"
+    trust: tuple[StrictStr, ...] = ()  # published skills that run without a sandbox
+    inside_networks: Annotated[tuple[StrictStr, ...], AfterValidator(check_networks)] = ()
 
 
 class Log(Section):

@@ -77,6 +77,8 @@ def _settings(config: ClusterConfig, node_id: str, insecure: bool, join: bool) -
         tls=tls,
         allow_insecure_loopback=allowed,
         skill_dirs=tuple(path for path in (config.skills.dir, *config.skills.dirs) if path),
+        skill_trust=config.skills.trust,
+        skill_networks=config.skills.inside_networks,
         metrics=config.observability.metrics,
         log=_log(config),
         membership=_membership(config),

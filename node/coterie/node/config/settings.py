@@ -184,6 +184,8 @@ class NodeSettings:
     tls: TlsPaths | None  # None: plain text on loopback, allowed expressly
     allow_insecure_loopback: bool
     skill_dirs: tuple[Path, ...]
+    skill_trust: tuple[str, ...]  # published skills that need no sandbox: names, or patterns such as shared/*
+    skill_networks: tuple[str, ...]  # private networks that confined skills may reach
     metrics: bool
     log: LogSettings = field(default_factory=LogSettings)
     membership: MembershipSettings = field(default_factory=MembershipSettings)

@@ -34,7 +34,6 @@ REFUSED_KEYS: Final[Mapping[Keys, str]] = {
         "tokens",
     ): "tokens live in the cluster, not in its file: `coterie token create` makes them",
     ("storage", "history_retention"): "not supported by this version: the ledger keeps every finished task",
-    ("skills", "trust"): "approval of skills is not supported by this version; what is in skills.dirs runs",
     ("observability", "otlp"): "OpenTelemetry is not supported by this version; use observability.metrics",
     ("observability", "tracing"): "OpenTelemetry is not supported by this version; use observability.metrics",
 }

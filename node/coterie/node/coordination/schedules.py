@@ -25,6 +25,7 @@ from coterie.node.coordination.desk import (
 )
 from coterie.node.errors import Violation, invalid
 from coterie.node.rpc import Context, Gate, unary
+from coterie.node.skillset import known_skills
 from coterie.v1 import schedules_pb2, schedules_pb2_grpc, tasks_pb2
 
 CATCH_UP_MS = 3_600_000
@@ -145,9 +146,8 @@ class SchedulesService(schedules_pb2_grpc.SchedulesServicer):
     def _template(self, parent: str, task: tasks_pb2.Task) -> TaskTemplate:
         """What is submitted, checked as if it were submitted now."""
         state = self._desk.state()
-        skills = {skill.name for node in state.nodes.values() for skill in node.skills}
         request = tasks_pb2.SubmitTaskRequest(parent=parent, task=task)
-        known = skills | self._local_skills()
+        known = known_skills(state) | self._local_skills()
         return _template_of(self._admission.command(request, "template", known, state.nodes.keys()))
 
     def _find(self, tenant: str, schedule_id: str) -> Schedule:

@@ -59,6 +59,11 @@ _TABLE: Mapping[str, Mapping[str, str]] = {
         VIEWER: "Subscribe ListTopics ListGroups",
         SUBMITTER: "Publish Fetch Ack Seek SetTopic DeleteTopic SetGroup DeleteGroup",
     },
+    "coterie.v1.Registry": {
+        VIEWER: "ListSkills GetSkill",
+        SUBMITTER: "PublishSkill",
+        OPERATOR: "ApproveSkill RevokeSkill RouteSkill RollBackSkill RemoveSkill SetSkillPolicy",
+    },
     "coterie.v1.Cluster": {
         VIEWER: "GetStatus ListNodes",
         OPERATOR: "DrainNode UndrainNode TransferLeadership!",

@@ -135,6 +135,7 @@ class Child:
         self._output.reset()
         job = run.job
         facts = {"skill": job.skill, "task_id": job.task_id, "attempt": job.attempt, "node_id": node_id}
+        facts["revision"] = job.revision
         if job.confined is not None:
             facts["source"] = job.confined.as_source()
         self._frames.send(*pack_run(facts, job.payload, job.checkpoint, job.steps))

@@ -7,11 +7,19 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
+from coterie.node.skillhost import verdicts
 from coterie.node.skillhost.confined import ConfinedPool
-from coterie.node.skillhost.nouns import JobPort, SkillHostOptions, SkillHostStats, SkillJob, SkillOutcome
+from coterie.node.skillhost.nouns import (
+    JobPort,
+    SkillHostOptions,
+    SkillHostStats,
+    SkillJob,
+    SkillOutcome,
+    SkillSource,
+)
 from coterie.node.skillhost.pool import ChildPool
 from coterie.node.skillhost.zygote import Zygote
-from coterie.skills.sandbox import Layer
+from coterie.skills.sandbox import REQUIRED, Layer
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +31,9 @@ class SkillHost(ChildPool):
         super().__init__(options, zygote, SkillHostStats())
         self._confined: ConfinedPool | None = None
         self._starting = asyncio.Lock()
+        self.source: SkillSource | None = None
+        """Set before the first run of a published skill."""
+        self._resolving: dict[tuple[str, int], bool] = {}
 
     @classmethod
     def spawn(cls, options: SkillHostOptions) -> SkillHost:
@@ -35,6 +46,11 @@ class SkillHost(ChildPool):
         standing = [layer.name for layer in self.layers if layer.active]
         missing = {layer.name: layer.detail for layer in self.layers if not layer.active}
         log.info("sandbox", extra={"layers": standing, "missing": missing})
+
+    @property
+    def confines(self) -> bool:
+        """Whether untrusted skills can run here, those without a network at least."""
+        return set(REQUIRED) <= {layer.name for layer in self.layers if layer.active}
 
     @property
     def layers(self) -> Sequence[Layer]:
@@ -52,13 +68,30 @@ class SkillHost(ChildPool):
         return super().child_pids + (self._confined.child_pids if self._confined else [])
 
     async def run(self, job: SkillJob, port: JobPort) -> SkillOutcome:
-        """See ChildPool.run; a job of an untrusted skill goes into the sandbox."""
-        if job.confined is None:
+        """See ChildPool.run. A job of a published skill waits until its files are here, and what comes of it
+        is checked. Raises what `source` raises."""
+        if not job.revision or self.source is None:
+            return await self._run(job, port)
+        key = (job.task_id, job.attempt)
+        self._resolving[key] = False
+        try:
+            found = await self.source.resolve(job)
+            if isinstance(found, SkillOutcome) or self._resolving[key]:
+                return found if isinstance(found, SkillOutcome) else verdicts.CANCELLED
+        finally:
+            del self._resolving[key]
+        return self.source.checked(found, await self._run(found, port))
+
+    async def _run(self, job: SkillJob, port: JobPort) -> SkillOutcome:
+        """Untrusted skills go into the sandbox."""
+        if job.confined is None or job.confined.trusted:
             return await super().run(job, port)
         return await (await self._sandbox()).run(job, port)
 
     def cancel(self, task_id: str, attempt: int, grace_ms: int) -> None:
         """See ChildPool.cancel."""
+        if (task_id, attempt) in self._resolving:
+            self._resolving[task_id, attempt] = True
         super().cancel(task_id, attempt, grace_ms)
         if self._confined is not None:
             self._confined.cancel(task_id, attempt, grace_ms)

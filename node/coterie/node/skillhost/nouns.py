@@ -105,6 +105,8 @@ class ConfinedSkill:
     """Hosts it may connect to, through the node's proxy."""
     memory_bytes: int = 0
     cpus: int = 0
+    trusted: bool = False
+    """The operator trusts it: it runs without walls."""
 
     def as_source(self) -> dict[str, object]:
         """What the process that imports it is told."""
@@ -129,8 +131,10 @@ class SkillJob:
     steps: Mapping[str, bytes]
     checkpoint: bytes | None
     timeout_ms: int
+    revision: str = ""
+    """Of a published skill; empty: it is on this node's disk."""
     confined: ConfinedSkill | None = None
-    """The skill is not trusted: it runs in the sandbox, from these files."""
+    """The skill runs from these files, in the sandbox unless it is trusted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +149,16 @@ class SkillWait:
 
 class Suspended(Exception):
     """The attempt has ended: what it waits for has not come, and the task holds no process until it has."""
+
+
+class SkillSource(Protocol):
+    """Where published skills come from."""
+
+    async def resolve(self, job: SkillJob) -> SkillJob | SkillOutcome:
+        """The job with the files of its revision, or why it cannot run."""
+
+    def checked(self, job: SkillJob, outcome: SkillOutcome) -> SkillOutcome:
+        """The outcome; a failure when the result is not what the skill promised."""
 
 
 class JobPort(Protocol):

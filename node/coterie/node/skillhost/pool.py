@@ -153,11 +153,13 @@ class ChildPool:
 
     def _unfit(self, job: SkillJob) -> SkillOutcome | None:
         """Why the job cannot run here, if it cannot."""
-        return None if job.skill in self.skills else verdicts.unknown_skill(job.skill)
+        if job.confined is not None or job.skill in self.skills:
+            return None
+        return verdicts.unknown_skill(job.skill)
 
     def _default_timeout_ms(self, job: SkillJob) -> int:
         """For a job that names no timeout; 0 is none."""
-        return self.skills[job.skill].timeout_ms
+        return job.confined.timeout_ms if job.confined is not None else self.skills[job.skill].timeout_ms
 
     def _may_run_again(self, child: Child) -> bool:
         """Whether a child that says it is clean gets another run."""

@@ -1,0 +1,119 @@
+"""The files of published skills on this node: fetched when a task needs them, laid out for reading only."""
+
+from __future__ import annotations
+
+import asyncio
+import compileall
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import grpc
+
+from coterie.core.skillbook import RevisionState, SkillEntry, SkillRevision
+from coterie.core.state import ClusterState
+from coterie.node.blob_exchange import BlobExchange
+from coterie.node.errors import ApiError
+from coterie.node.skillhost.cell import remove_tree
+from coterie.node.skillhost.nouns import ConfinedSkill, SkillJob, SkillOutcome
+from coterie.node.skillset import faults
+from coterie.skills import bundle
+from coterie.skills.described import Described, from_json
+
+MESSAGE_CHARS_MAX = 2_000
+
+
+class Bundles:
+    """One folder per revision, made once. Another process of this node makes its own."""
+
+    def __init__(
+        self, state: Callable[[], ClusterState], exchange: BlobExchange, node_id: str, trust: tuple[str, ...]
+    ) -> None:
+        self._state, self._exchange, self._node_id, self._trust = state, exchange, node_id, trust
+        self._base: Path | None = None
+        self._making: dict[str, asyncio.Lock] = {}
+
+    async def resolve(self, job: SkillJob) -> SkillJob | SkillOutcome:
+        """See SkillSource. Raises ApiError when no node that answers has the files."""
+        entry = self._state().skillbook.get(job.skill)
+        revision = entry.find(job.revision) if entry is not None else None
+        if entry is None or revision is None:
+            return _gone("REVISION_NOT_FOUND", f"revision {job.revision} of {job.skill} was removed")
+        if revision.state is RevisionState.REVOKED:
+            return _gone("SKILL_REVOKED", f"revision {job.revision} of {job.skill} was revoked")
+        said = from_json(revision.manifest)
+        wrong = faults(said.input, job.payload) if said.input is not None else []
+        if wrong:
+            return _gone("BAD_INPUT", "; ".join(f"payload{at}: {text}" for at, text in wrong))
+        return replace(job, confined=self._confined(entry, said, revision, await self._folder(revision)))
+
+    def checked(self, job: SkillJob, outcome: SkillOutcome) -> SkillOutcome:
+        """See SkillSource."""
+        entry = self._state().skillbook.get(job.skill)
+        revision = entry.find(job.revision) if entry is not None else None
+        said = from_json(revision.manifest) if revision is not None else Described()
+        if outcome.kind != "succeeded" or said.output is None:
+            return outcome
+        wrong = faults(said.output, outcome.result)
+        if not wrong:
+            return outcome
+        return _gone("BAD_OUTPUT", "; ".join(f"result{at}: {text}" for at, text in wrong))
+
+    def _confined(
+        self, entry: SkillEntry, said: Described, revision: SkillRevision, folder: Path
+    ) -> ConfinedSkill:
+        policy = entry.policy
+        return ConfinedSkill(
+            folder=folder,
+            handler=said.handler,
+            name=said.folder_name or entry.skill_id.rpartition("/")[2],
+            version=revision.version,
+            effects=said.effects,
+            timeout_ms=policy.timeout_ms or said.timeout_ms,
+            network=said.network,
+            memory_bytes=policy.memory_bytes or said.memory_bytes,
+            cpus=policy.cpus or said.cpus,
+            trusted=any(fnmatchcase(entry.skill_id, pattern) for pattern in self._trust),
+        )
+
+    async def _folder(self, revision: SkillRevision) -> Path:
+        async with self._making.setdefault(revision.revision, asyncio.Lock()):
+            if self._base is None:
+                made = await asyncio.to_thread(tempfile.mkdtemp, prefix=f"coterie-skills-{self._node_id}-")
+                self._base = Path(made)
+            folder = self._base / revision.revision
+            if not folder.exists():
+                content = await self._exchange.load(revision.bundle)
+                await asyncio.to_thread(_lay_out, content, revision.revision, folder)
+            return folder
+
+    async def close(self) -> None:
+        """Remove the files."""
+        if self._base is not None:
+            await asyncio.to_thread(remove_tree, self._base)
+            self._base = None
+
+
+def _lay_out(content: bytes, revision: str, folder: Path) -> None:
+    if bundle.revision_of(content) != revision:
+        raise ApiError(grpc.StatusCode.DATA_LOSS, "BUNDLE_DAMAGED", f"the bundle is not {revision}")
+    folder.parent.chmod(0o755)  # read by the users that confined skills run as
+    half = folder.with_name(f"{revision}.half")
+    remove_tree(half)
+    bundle.write(bundle.read(content), half)
+    # Nobody may write there later, so what can be compiled is compiled now; it is not run.
+    compileall.compile_dir(half, quiet=2, stripdir=str(half), prependdir=str(folder))
+    for place, folders, names in os.walk(half, topdown=False):
+        for name in folders + names:
+            path = Path(place, name)
+            path.chmod(0o555 if path.is_dir() else path.stat().st_mode & 0o555)
+    half.rename(folder)
+    folder.chmod(0o555)
+
+
+def _gone(code: str, message: str) -> SkillOutcome:
+    """Another attempt would end no better."""
+    return SkillOutcome("failed", code=code, message=message[:MESSAGE_CHARS_MAX], retryable=False)
