@@ -131,13 +131,16 @@ def main() -> None:
     os.environ[SECRET_NAME] = SECRET
     costs, layers, findings = asyncio.run(measure(options.runs))
     won = [finding.attack for finding in findings if finding.won]
+    idle = [finding.attack for finding in findings if not finding.made]  # these prove nothing
     extra = costs["confined"]["p95_ms"] - costs["trusted, process forked for the run"]["p95_ms"]
     if options.json:
-        print(json.dumps({"costs": costs, "layers": layers, "attacks": len(findings), "won": won}))
+        told = {"attacks": len(findings), "won": won, "never_made": idle}
+        print(json.dumps({"costs": costs, "layers": layers} | told))
     else:
         show(costs, layers, findings)
-        print(f"\nattacks {len(findings)}, won {len(won)} {won or ''}; the walls cost {extra:.2f} ms (p95)")
-    raise SystemExit(1 if won else 0)
+        print(f"\nattacks {len(findings)}, won {len(won)} {won or ''}, never made {len(idle)} {idle or ''}")
+        print(f"the walls cost {extra:.2f} ms (p95)")
+    raise SystemExit(1 if won or idle else 0)
 
 
 if __name__ == "__main__":

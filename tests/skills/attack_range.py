@@ -38,12 +38,14 @@ NOT_WITHOUT_WALLS = frozenset(
 
 @dataclass(frozen=True)
 class Finding:
-    """How an attack ended; `won` is empty when it got nothing."""
+    """How an attack ended; `won` is empty when it got nothing. `made`: it began, behind the walls; one that
+    was never made proves nothing."""
 
     attack: str
     network: bool
     won: str
     ended: str
+    made: bool
 
 
 def attack_names() -> list[str]:
@@ -113,10 +115,15 @@ def options(base: Path, *skill_dirs: Path) -> SkillHostOptions:
     )
 
 
+def task_of(name: str, network: bool) -> str:
+    """Whose log says that the attack began."""
+    return f"{name} {network}"
+
+
 async def attempt(host: SkillHost, given: dict[str, Any], confined: ConfinedSkill | None) -> SkillOutcome:
     """One attack."""
     payload = json.dumps(given).encode()
-    task_id = f"{given['attack']} {bool(confined and confined.network)}"
+    task_id = task_of(given["attack"], bool(confined and confined.network))
     job = SkillJob(task_id, 1, "attacks", payload, {}, None, TIMEOUT_MS, confined=confined)
     return await host.run(job, RecordingPort())
 
@@ -124,16 +131,24 @@ async def attempt(host: SkillHost, given: dict[str, Any], confined: ConfinedSkil
 async def try_all(host: SkillHost, told: dict[str, Any]) -> list[Finding]:
     """All attacks in the sandbox, without and with a network, a few at a time."""
     room = asyncio.Semaphore(AT_ONCE)
+    said: dict[str, list[str]] = {}
+    host.on_skill_log = lambda task_id, attempt, level, text: said.setdefault(task_id, []).append(text)
 
     async def one(name: str, network: bool) -> Finding:
         async with room:
             outcome = await attempt(host, {**told, "attack": name}, skill(network))
-        return Finding(
-            name, network, won(outcome), f"{outcome.code or outcome.kind}: {outcome.message}"[:160]
-        )
+        ended = f"{outcome.code or outcome.kind}: {outcome.message}"[:160]
+        return Finding(name, network, won(outcome), ended, began(name, said.get(task_of(name, network), [])))
 
     wanted = [(name, network) for name in attack_names() for network in (False, True)]
     return list(await asyncio.gather(*(one(*each) for each in wanted)))
+
+
+def began(name: str, said: list[str]) -> bool:
+    """Whether the attack said, before anything else, that it stood behind the walls."""
+    first = json.loads(said[0]) if said and said[0].startswith("{") else {}
+    own_user = os.geteuid() != 0 or first.get("uid", 0) != 0
+    return first.get("began") == name and bool(first["walls"]) and own_user
 
 
 def won(outcome: SkillOutcome) -> str:
@@ -166,8 +181,9 @@ async def main() -> None:
         left = os.listdir(Path(place, "scratch"))
     for finding in findings:
         print(json.dumps(finding.__dict__))
-    if any(finding.won for finding in findings) or left != ["neighbour"]:
-        sys.exit(f"won: {[f.attack for f in findings if f.won]}; left behind: {left}")
+    winners, idle = ([f.attack for f in findings if f.won], [f.attack for f in findings if not f.made])
+    if winners or idle or left != ["neighbour"]:
+        sys.exit(f"won: {winners}; never made: {idle}; left behind: {left}")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,6 @@ from tests.skills.support import RecordingPort, options, until
 
 ROOT = Path(__file__).parents[2]
 NOBODY = 65_534
-NOT_MADE = ("UNKNOWN_SKILL", "SANDBOX_MISSING", "SKILL_LOAD_FAILED", "SKILL_START_FAILED")
 # Attacks that a kernel or a container may well stop without us; the others must win where there is no wall.
 STOPPED_ELSEWHERE = {
     "open_by_handle", "proc_own_memory_map", "exec_from_memory", "hardlink_to_secret", "raw_socket",
@@ -61,8 +60,7 @@ async def test_no_attack_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         after = await attempt(host, {**told, "attack": "secret_in_environment"}, None)
     assert [finding for finding in findings if finding.won] == []
     assert len(findings) == 2 * len(attack_names())
-    # An attack that was never made wins nothing either.
-    assert not [finding for finding in findings if finding.ended.startswith(NOT_MADE)]
+    assert [finding for finding in findings if not finding.made] == []  # that would prove nothing
     assert after.code == "UNKNOWN_SKILL"  # the host still answers, and trusts no skill that it was not given
     assert os.listdir(tmp_path / "scratch") == ["neighbour"]
 
@@ -84,7 +82,7 @@ def test_no_attack_wins_on_a_node_that_is_nobody(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2_000:]
     said = [json.loads(line) for line in done.stdout.splitlines()]
     assert len([line for line in said if "attack" in line]) == 2 * len(attack_names())
-    assert not [line for line in said if str(line.get("ended", "")).startswith(NOT_MADE)]
+    assert all(line["made"] for line in said if "attack" in line)
     assert {line["layer"] for line in said if line.get("active")} >= set(REQUIRED)
 
 

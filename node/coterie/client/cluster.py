@@ -74,15 +74,8 @@ class Cluster(Operations):
         token: str = "",
         timeouts: Timeouts | None = None,
     ) -> None:
-        self._settings = resolve(
-            endpoints,
-            config_path,
-            tls,
-            insecure=insecure,
-            auto_discovery=auto_discovery,
-            tenant=tenant,
-            token=token,
-        )
+        options = {"insecure": insecure, "auto_discovery": auto_discovery}
+        self._settings = resolve(endpoints, config_path, tls, **options, tenant=tenant, token=token)
         self._timeouts = timeouts or Timeouts()
         self._connection: Connection | None = None
         self.dead_letters = DeadLetters(lambda: self._open)

@@ -131,9 +131,9 @@ class SkillJob:
     steps: Mapping[str, bytes]
     checkpoint: bytes | None
     timeout_ms: int
-    revision: str = ""
+    revision: str = field(default="", kw_only=True)
     """Of a published skill; empty: it is on this node's disk."""
-    confined: ConfinedSkill | None = None
+    confined: ConfinedSkill | None = field(default=None, kw_only=True)
     """The skill runs from these files, in the sandbox unless it is trusted."""
 
 
