@@ -8,6 +8,8 @@ from coterie.node.demo.stage import Scene
 
 SCENES = {
     "drain": "a rolling restart: each node in turn is drained, stopped and started again under load",
+    "mapreduce": "one map_reduce over real files, some of them bad, while two nodes are killed",
+    "schedule": "each nominal time fires once while leaders are killed; and what a change of the clocks does",
     "zones": "tasks stay in their zone while it lives, go elsewhere when it dies, and come back with it",
 }
 
