@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from coterie.client import TLS, Cluster
+from coterie.client import TLS, Cluster, PermissionDenied
 from coterie.node.localcluster import free_addresses
 from coterie.node.tls.issue import issue_node, open_authority
 from tests.cluster.conftest import READY_S
@@ -17,12 +17,15 @@ from tests.tools.nameserver import name_server
 
 pytestmark = pytest.mark.cluster
 
+EXIT_REFUSED = 4
 NAME = "_coterie._tcp.cluster.test"
 
 
-async def test_a_node_in_no_list_finds_the_cluster_by_name_and_is_taken_in(tmp_path: Path) -> None:
-    """So does a client that knows nothing but the name. The name may name nodes that do not answer."""
-    with GrowingCluster() as cluster:
+@pytest.mark.parametrize("auth", ["", "required"])
+async def test_a_node_in_no_list_finds_the_cluster_by_name_and_is_taken_in(auth: str, tmp_path: Path) -> None:
+    """So does a client that knows nothing but the name. The name may name nodes that do not answer. Where
+    everybody must prove who they are, the node's certificate is its invitation."""
+    with GrowingCluster({"security": {"auth": auth}} if auth else None) as cluster:
         await cluster.wait_ready(READY_S)
         ports = [address.rpartition(":")[2] for address in [*free_addresses(1), *cluster.addresses.values()]]
         records = {(NAME, "SRV"): [f"{rank} 1 {port} localhost." for rank, port in enumerate(ports)]}
@@ -44,6 +47,38 @@ async def test_a_node_in_no_list_finds_the_cluster_by_name_and_is_taken_in(tmp_p
                 job = await client.submit_task("late", type="echo", payload=1)
                 assert await job.wait(timeout=60) == 1
                 assert (await job.get()).node == "late"
+                if auth:
+                    await _its_certificate_opens_nothing_else(cluster)
+                    await _removed_while_it_was_down_it_hears_of_it_and_comes_back(cluster, client, tmp_path)
+
+
+async def _its_certificate_opens_nothing_else(cluster: GrowingCluster) -> None:
+    """While it does not belong to the cluster."""
+    folder = cluster.base_dir / "tls"
+    paths = issue_node(open_authority(folder), folder, "stray", ["127.0.0.1"])
+    tls = TLS(ca=paths.ca, cert=paths.cert, key=paths.key)
+    async with Cluster(list(cluster.addresses.values()), tls=tls, auto_discovery=False) as stray:
+        with pytest.raises(PermissionDenied, match="GetStatus needs viewer"):
+            await stray.get_status()
+        with pytest.raises(PermissionDenied, match="for itself"):
+            await stray.add_node("accomplice", "127.0.0.1:1")
+        with pytest.raises(PermissionDenied, match="DrainNode needs operator"):
+            await stray.drain_node("late")
+
+
+async def _removed_while_it_was_down_it_hears_of_it_and_comes_back(
+    cluster: GrowingCluster, client: Cluster, tmp_path: Path
+) -> None:
+    cluster.kill_node("late")
+    await cluster.cli("node", "remove", "late", "--force")
+    cluster.start_node("late")
+    code, said = await cluster.ended("late")
+    assert code == EXIT_REFUSED and "removed" in said, said
+    where = ["--config", str(tmp_path / "joining.yaml"), "--id", "late"]
+    members = ",".join(address for node_id, address in cluster.addresses.items() if node_id != "late")
+    await cluster.cli("--endpoint", members, "node", "resync", *where, on_its_host=True)
+    cluster.start_node("late")
+    await cluster.until_role(client, "late", "VOTER")
 
 
 def joining_config(cluster: GrowingCluster, tmp_path: Path, nameserver: str) -> dict[str, dict[str, str]]:

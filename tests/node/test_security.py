@@ -20,12 +20,12 @@ from coterie.node.errors import ApiError, not_found
 from coterie.node.hub import Hub
 from coterie.node.security.authenticator import Authenticator
 from coterie.node.security.guard import Guard
-from coterie.node.security.principal import NOBODY, Principal, caller, enter
+from coterie.node.security.principal import NOBODY, STRANGER, Principal, caller, enter
 from coterie.node.security.scope import confine
 from coterie.node.security.table import RULES
 from coterie.node.security.tokens import BOOTSTRAP, mint, parse
 from coterie.node.waits import Waits
-from coterie.v1 import tasks_pb2
+from coterie.v1 import cluster_pb2, tasks_pb2
 from tests.core.builders import CoreCluster
 
 PROTO = Path(__file__).resolve().parents[2] / "proto" / "coterie" / "v1"
@@ -157,8 +157,30 @@ def test_users_have_what_the_state_says_and_only_the_first_one_has_something_bef
 
 def test_a_node_is_known_by_its_certificate_while_it_belongs_to_the_cluster(door: Door) -> None:
     assert RUNNER in door.who(uri="coterie://node/n1").roles
-    assert door.refuses(uri="coterie://node/n9") == "NO_CREDENTIALS"
+    assert door.who(uri="coterie://node/n9").roles == {STRANGER}
     assert door.refuses() == "NO_CREDENTIALS"
+
+
+async def test_a_node_that_is_no_member_may_knock_and_ask_to_be_taken_in_itself_and_nothing_else(
+    door: Door,
+) -> None:
+    stranger = "coterie://node/n9"
+    open_to_it = {method for method in RULES if await code_of(door, method, uri=stranger) == "OK"}
+    assert {method.rpartition(".")[2] for method in open_to_it} == {
+        "Cluster/AddNode",
+        "Peer/Raft",
+        "Peer/GetRaftAddress",
+        "Health/Check",
+        "Health/Watch",
+    }
+    add = "/coterie.v1.Cluster/AddNode"
+    itself, another = (cluster_pb2.AddNodeRequest(node_id=name) for name in ("n9", "n8"))
+    assert (await asked(door, add, itself, uri=stranger)).name == "node:n9"
+    with pytest.raises(Aborted, match="PERMISSION_DENIED"):
+        await asked(door, add, another, uri=stranger)
+    assert (await asked(door, add, another, uri="coterie://node/n1")).has(ADMIN)
+    with pytest.raises(Aborted, match="PERMISSION_DENIED"):
+        await asked(door, add, itself, uri="coterie://user/n9")
 
 
 def test_the_bootstrap_token_is_good_where_its_file_is(door: Door) -> None:

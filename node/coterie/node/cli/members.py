@@ -155,8 +155,7 @@ def _resync(session: Session, settings: NodeSettings) -> _Moved:
     session.insecure |= settings.tls is None
 
     async def work(cluster: Cluster) -> _Moved:
-        known = {node.id for node in await cluster.list_nodes()}
-        if settings.node_id in known:
+        if await _is_member(cluster, settings.node_id):
             await cluster.remove_node(settings.node_id, force=True)
         aside = put_aside(settings.data_dir)
         return _Moved(await cluster.add_node(settings.node_id, settings.advertise), aside)
@@ -167,6 +166,15 @@ def _resync(session: Session, settings: NodeSettings) -> _Moved:
     except WrongDataDir as error:
         failure = Failure(EXIT_REFUSED, "FAILED_PRECONDITION", f"stop the node first: {error}", "RUNNING")
         raise CommandFailed(failure) from error
+
+
+async def _is_member(cluster: Cluster, node_id: str) -> bool:
+    from coterie.client import PermissionDenied
+
+    try:
+        return node_id in {node.id for node in await cluster.list_nodes()}
+    except PermissionDenied:  # to the certificate of a node that belongs to the cluster nothing is denied
+        return False
 
 
 def _print_members(out: Console, status: Status) -> None:

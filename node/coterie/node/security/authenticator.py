@@ -15,13 +15,14 @@ from coterie.core.state import ClusterState
 from coterie.node.config.secret_files import SecretFileError, read_secret
 from coterie.node.errors import ApiError
 from coterie.node.identity import caller as certificate_of
-from coterie.node.security.principal import Principal
+from coterie.node.security.principal import STRANGER, Principal
 from coterie.node.security.tokens import BOOTSTRAP, Parsed, parse
 
 HEADER = "authorization"
 SCHEME = "bearer "
 FIRST_USER = "admin"  # what `coterie tls init` makes; an admin until the state says otherwise
 _NODE = frozenset({RUNNER, ADMIN})  # it could put anything into the log by itself
+_STRANGER = frozenset({STRANGER})
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -40,8 +41,9 @@ class Authenticator:
         if said is not None:
             return self._by_token(str(said))
         who = certificate_of(context)
-        if who.node and self.admits(who.node):
-            return Principal(f"node:{who.node}", roles=_NODE)
+        if who.node:
+            known = self.admits(who.node)
+            return Principal(f"node:{who.node}", EVERY_TENANT if known else "", _NODE if known else _STRANGER)
         if who.user:
             return self._by_user(who.user)
         raise _unknown("NO_CREDENTIALS", "the call carries no token, and no certificate of a user")

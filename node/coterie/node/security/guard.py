@@ -16,7 +16,7 @@ from coterie.node.errors import ApiError
 from coterie.node.observability import get_logger
 from coterie.node.rpc import PROPOSE_MAX_S, Context, abort
 from coterie.node.security.authenticator import Authenticator
-from coterie.node.security.principal import Principal, enter
+from coterie.node.security.principal import STRANGER, Principal, enter
 from coterie.node.security.scope import confine, confined
 from coterie.node.security.table import ANYONE, RULES, Rule
 
@@ -59,7 +59,7 @@ class Guard(grpc.aio.ServerInterceptor):
             allowed = RUNNER in principal.roles
         else:
             allowed = bool(rule.role) and principal.has(rule.role)
-        if not allowed:
+        if not allowed and not (rule.strangers and STRANGER in principal.roles):
             raise _denied(principal, method, rule)
         name = method.rpartition(".")[2]
         return replace(principal, method=name, audited=RUNNER not in principal.roles)
@@ -68,6 +68,8 @@ class Guard(grpc.aio.ServerInterceptor):
         """The caller, and the request within what they may name; ends the call when that cannot be."""
         try:
             principal = self.admit(context, method, rule)
+            if STRANGER in principal.roles:
+                _for_itself(principal, request)
             if not hasattr(request, "__aiter__"):
                 confine(principal, request)
             elif not principal.everywhere:
@@ -108,6 +110,14 @@ class Guard(grpc.aio.ServerInterceptor):
                     yield answer
 
         return guarded
+
+
+def _for_itself(principal: Principal, request: Any) -> None:
+    """Raises ApiError when a node that is no member names another one."""
+    named = getattr(request, "node_id", "")
+    if named and f"node:{named}" != principal.name:
+        text = f"{principal.name} does not belong to the cluster: it may ask for itself, not for {named}"
+        raise ApiError(grpc.StatusCode.PERMISSION_DENIED, "NOT_ITSELF", text)
 
 
 def _denied(principal: Principal, method: str, rule: Rule) -> ApiError:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from coterie.core.access import ADMIN, CLUSTER_WIDE, EVERY_TENANT, OPERATOR, SUBMITTER, VIEWER, Origin
 
+STRANGER = "stranger"  # what the certificate of a node gives that does not belong to the cluster
 # What holds of a role holds of those after it too.
 INCLUDES = {
     VIEWER: frozenset({VIEWER, SUBMITTER, OPERATOR, ADMIN}),

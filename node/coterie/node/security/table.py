@@ -1,7 +1,8 @@
 """Which role each call needs. A call that does not stand here is refused to everybody.
 
-To add an rpc: write its name under the least role that may call it; with `changes` beside it when it changes
-something that no command in the log stands for, so that the audit log hears of it."""
+To add an rpc: write its name under the least role that may call it; with `!` behind it when it changes
+something that no command in the log stands for, so that the audit log hears of it; with `^` when a node of
+the same authority may call it, for itself, that does not belong to the cluster yet or any more."""
 
 from __future__ import annotations
 
@@ -16,10 +17,12 @@ ANYONE = "anyone"  # who got through the handshake
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a call needs. `noted`: it is recorded by name, because its effect is not a command."""
+    """What a call needs. `noted`: it is recorded by name, because its effect is not a command. `strangers`:
+    nodes of the same authority may call it too, whoever belongs to the cluster."""
 
     role: str
     noted: bool = False
+    strangers: bool = False
 
 
 _TABLE: Mapping[str, Mapping[str, str]] = {
@@ -67,7 +70,7 @@ _TABLE: Mapping[str, Mapping[str, str]] = {
     "coterie.v1.Cluster": {
         VIEWER: "GetStatus ListNodes",
         OPERATOR: "DrainNode UndrainNode TransferLeadership!",
-        ADMIN: "AddNode! RemoveNode! PromoteNode! MoveNode!",
+        ADMIN: "AddNode!^ RemoveNode! PromoteNode! MoveNode!",
     },
     "coterie.v1.Security": {
         VIEWER: "WhoAmI",
@@ -75,7 +78,8 @@ _TABLE: Mapping[str, Mapping[str, str]] = {
     },
     "coterie.v1.Audit": {ADMIN: "ListAuditRecords"},
     "coterie.v1.Peer": {
-        RUNNER: "Raft GetRaftAddress Report StoreBlob FetchBlob FetchLedger GetLoads WatchTokens Ping",
+        # Who may have a link is for the engine to say: a new leader is a stranger to who lags behind.
+        RUNNER: "Raft^ GetRaftAddress^ Report StoreBlob FetchBlob FetchLedger GetLoads WatchTokens Ping",
     },
     "grpc.health.v1.Health": {ANYONE: "Check Watch"},
     "grpc.reflection.v1alpha.ServerReflection": {VIEWER: "ServerReflectionInfo"},
@@ -83,9 +87,9 @@ _TABLE: Mapping[str, Mapping[str, str]] = {
 
 
 def _rules() -> dict[str, Rule]:
-    """The table by full method name; `!` marks the calls that are noted by name."""
+    """The table by full method name; see the marks above."""
     return {
-        f"/{service}/{name.rstrip('!')}": Rule(role, name.endswith("!"))
+        f"/{service}/{name.rstrip('!^')}": Rule(role, "!" in name, "^" in name)
         for service, roles in _TABLE.items()
         for role, names in roles.items()
         for name in names.split()
