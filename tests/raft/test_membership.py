@@ -301,6 +301,35 @@ def test_who_asks_is_answered_truthfully_when_the_leader_changes() -> None:
     assert "n4" in group.roles("n2")
 
 
+def test_a_restarted_node_is_not_told_of_the_change_that_its_former_process_asked_for() -> None:
+    group = Group(3)
+    leader = group.elect("n1")
+    group.stop_between(("n2", "n1"), ("n3", "n1"))
+    before = group.change("n2", AddMember("n4", "h:4"))
+    group.deliver("n2", "n1")
+    assert len(leader._waiters) == 1
+    group.crash("n2")
+    group.start("n2")
+    group.stopped = {("n1", "n2")}
+    group.pass_ms(20)
+    assert leader.commit_index == leader._log.last_index
+    assert group.waiting("n1", "n2", m.ChangeReply) == []
+    group.heal()
+    assert group.changed("n2", RemoveMember("n3")) == {"n1": VOTER, "n2": VOTER, "n4": Role.LEARNER}
+    assert before.value is None
+
+
+def test_who_asks_for_a_change_asks_again_over_the_next_link() -> None:
+    group = Group(3)
+    group.elect("n1")
+    group.stop_between(("n2", "n1"))
+    answer = group.change("n2", AddMember("n4", "h:4"))
+    group.heal()
+    group.connect("n1", "n2")
+    group.settle()
+    assert answer.value is not None
+
+
 def test_without_a_majority_nobody_is_told_that_a_change_was_made() -> None:
     group = Group(3)
     group.elect("n1")

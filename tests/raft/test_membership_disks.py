@@ -220,6 +220,26 @@ def test_only_members_and_only_the_word_removed_stop_a_node() -> None:
         member.link_refused("n2", Why.REMOVED)
 
 
+def test_a_node_whose_disk_was_removed_before_it_joined_says_so_and_stops() -> None:
+    """It has no members that it could believe. Else it knocks for ever, while its id is a member again."""
+    group = Group(3)
+    leader = group.elect("n1")
+    group.join("n4")
+    assert group.refusals["n1", "n4"] is Why.STRANGER
+    group.changed("n1", AddMember("n4", "h:4"))
+    group.stop_between(("n1", "n4"))  # it hears nothing of its membership
+    group.connect("n1", "n4")
+    group.pass_ms(20)
+    group.changed("n1", RemoveMember("n4"))
+    group.changed("n1", AddMember("n4", "h:4"))
+    group.heal()
+    group.connect("n1", "n4")
+    assert group.members["n4"].members == ()
+    assert (group.refusals["n1", "n4"], leader.is_leader) == (Why.REMOVED, True)
+    with pytest.raises(RemovedFromCluster, match="add it again with an empty data directory"):
+        group.members["n4"].link_refused("n1", Why.REMOVED)
+
+
 def test_a_removed_node_is_refused_also_without_a_leader_and_after_a_restart() -> None:
     group = Group(3)
     group.elect("n1")

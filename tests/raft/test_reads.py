@@ -132,6 +132,40 @@ def test_a_deposed_leader_refuses_questions_and_asks_itself() -> None:
     assert isinstance(far.value, int)
 
 
+def test_a_restarted_node_is_not_answered_what_its_former_process_asked() -> None:
+    """Else the new process, which numbers its questions anew, takes the index of an older moment for its own:
+    a stale read."""
+    group = Group(3)
+    leader = group.elect("n1")
+    group.stop_between(("n2", "n1"), ("n3", "n1"))
+    group.read("n2")
+    group.deliver("n2", "n1")
+    assert leader._reads.rounds[-1].asked_by
+    group.crash("n2")
+    group.start("n2")
+    group.drop_all()
+    group.stopped = {("n1", "n2")}
+    group.propose("n1", b"x")
+    group.settle()
+    assert leader.commit_index == leader._log.last_index
+    assert not leader._reads.rounds, "the older round is proved by now"
+    assert group.waiting("n1", "n2", m.ReadReply) == []
+
+
+def test_an_answer_to_a_former_process_fits_no_question_of_the_present_one() -> None:
+    group = Group(3)
+    group.elect("n1")
+    group.read("n2")
+    (before,) = group.waiting("n2", "n1", m.ReadRequest)
+    group.crash("n2")
+    member = group.start("n2")
+    until(lambda: member.leader == "n1", lambda: group.pass_ms(5))
+    group.stop_between(("n2", "n1"))
+    answer = group.read("n2")
+    group.deliver("n1", "n2", m.ReadReply(member.term, before.id, True, member.applied_index))
+    assert answer.value is None
+
+
 def test_a_single_node_answers_at_once() -> None:
     group = Group(1)
     group.pass_ms(300)

@@ -60,8 +60,8 @@ class SyncObj(storing.SyncObj):
     def __init__(self, *args: Any) -> None:
         self._change_wishes: list[ChangeWish] = []
         self._waiters: list[Waiter] = []
-        self._wish_ids = count(1)
         super().__init__(*args)
+        self._wish_ids = count(self._rng.getrandbits(48))  # no answer to a former process fits one of them
 
     # --- wishes of this node ---
 
@@ -142,6 +142,13 @@ class SyncObj(storing.SyncObj):
         if self._gone_at < math.inf:
             due.append(self._gone_at + self._options.election_timeout_s)
         return due
+
+    def __onNodeDisconnected(self, node: Node) -> None:
+        super().__onNodeDisconnected(node)
+        self._waiters = [waiter for waiter in self._waiters if waiter.node is not node]
+        for wish in self._change_wishes:
+            if wish.asked == node.id:
+                wish.asked = ""  # it will not answer; the next link brings the wish again
 
     # --- on the leader ---
 
@@ -269,9 +276,11 @@ class SyncObj(storing.SyncObj):
             raise self._removed("the log says")
 
     def link_refused(self, peer: str, why: Why) -> None:
-        """Raises RemovedFromCluster when a member says that this node is none any more."""
+        """Raises RemovedFromCluster when a member says that this node is none any more. A node that has not
+        joined yet knows no members, and believes everybody: its disk was removed before it heard of them."""
         logger.warning("a peer refuses this node", extra={"peer": peer, "why": str(why)})
-        if why is Why.REMOVED and self._configuration.member(peer) is not None:
+        known = self._configuration
+        if why is Why.REMOVED and (not known.members or known.member(peer) is not None):
             raise self._removed(f"{peer} says")
 
     def _removed(self, who: str) -> RemovedFromCluster:

@@ -41,7 +41,7 @@ class SyncObj(proposing.SyncObj):
         self._hand_over: HandOver | None = None
         self._wishes: list[TransferWish] = []
         super().__init__(*args)
-        self._reads = Reads(self._options.reads_max)
+        self._reads = Reads(self._options.reads_max, self._rng.getrandbits(48))
 
     # --- reads ---
 
@@ -104,7 +104,7 @@ class SyncObj(proposing.SyncObj):
 
     def __onNodeDisconnected(self, node: Node) -> None:
         super().__onNodeDisconnected(node)
-        self._reads.questions = [item for item in self._reads.questions if item[0] != node.id]
+        self._reads.forget(str(node.id))
         if self._reads.asked_leader == node.id:
             self._reads.start_over()
 

@@ -43,6 +43,7 @@ class Reads:
     """Everything this node knows about reads under way, as leader and as follower."""
 
     count_max: int
+    first_number: int  # of this process's questions: an answer to a former process must fit none of them
     fresh: list[Read] = field(default_factory=list)  # nobody was asked yet
     asked: dict[int, list[Read]] = field(default_factory=dict)  # by the number of our question
     asked_leader: str = ""
@@ -51,7 +52,10 @@ class Reads:
     retry_at: float = 0.0
     _known: list[tuple[int, int, Read]] = field(default_factory=list)  # index known, not applied
     _deadlines: list[tuple[float, int, Read]] = field(default_factory=list)
-    _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+    _numbers: itertools.count[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._numbers = itertools.count(self.first_number)
 
     def add(self, deadline: float, done: Done) -> Read:
         """Raises NoQuorum when too many wait already: then answers are not coming."""
@@ -95,6 +99,12 @@ class Reads:
         self.rounds.clear()
         self.questions.clear()
         return refused
+
+    def forget(self, peer: str) -> None:
+        """The link to a peer is gone: whoever comes over the next one has asked nothing yet."""
+        self.questions = [item for item in self.questions if item[0] != peer]
+        for each in self.rounds:
+            each.asked_by = [item for item in each.asked_by if item[0] != peer]
 
     def start_round(self, after_sequence: int, index: int) -> None:
         self.rounds.append(Round(after_sequence, index, self.fresh, self.questions))

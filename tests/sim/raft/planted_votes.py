@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from coterie.raft import messages as m
 from coterie.raft.member import Member
 from coterie.raft.progress import Progress
+from coterie.raft.reads import Reads
 from coterie.raft.seam import LEADER, Node
 from tests.sim.raft.plant import Plant
 
@@ -87,6 +89,22 @@ def _stale_read() -> type[Member]:
     return SyncObj
 
 
+def _former_question() -> type[Member]:
+    class SyncObj(Member):
+        """Numbers its reads from 1 in every process, and answers what a former process has asked."""
+
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            self._reads = _Memorious(self._options.reads_max, 1)
+
+    return SyncObj
+
+
+class _Memorious(Reads):
+    def forget(self, peer: str) -> None:
+        pass
+
+
 def _spinner() -> type[Member]:
     class SyncObj(Member):
         """A leader asks for the next step at once, for ever."""
@@ -102,6 +120,10 @@ PLANTS: dict[str, Plant] = {
     "disloyal-voter": Plant(_disloyal_voter()),
     "drained-answers": Plant(_drained_answers()),
     "forgotten-vote": Plant(_forgotten_vote()),
+    "former-question": Plant(
+        _former_question(),
+        found_by="test_reads.py::test_a_restarted_node_is_not_answered_what_its_former_process_asked",
+    ),
     "no-check-quorum": Plant(_no_check_quorum()),
     "no-prevote": Plant(_no_prevote()),
     "spinning-leader": Plant(_spinner()),

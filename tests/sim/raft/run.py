@@ -104,7 +104,9 @@ def _expect_progress(world: World, clients: Clients) -> None:
         return (
             leader != ""
             and all(member is not None and member.leader == leader for member in members)
-            and len({member.applied_index for member in members}) == 1
+            # All of the leader's log: whoever lacks some may yet get it as a snapshot, and see nothing of
+            # what is proposed meanwhile.
+            and {member.applied_index for member in members} == {world.nodes[leader].member._log.last_index}
             and all(member.takes_new_work for member in members)
             and all(asked.answers or asked.lost for asked in world.book.asked)
         )
