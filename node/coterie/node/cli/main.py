@@ -30,6 +30,18 @@ _WORKFLOW = LazyGroup(
     help="Workflows: plans of many tasks.",
     entries={
         "plan": Entry(f"{_AT}.workflow:plan", "Show how a file would run, or what is wrong with it."),
+        "run": Entry(f"{_AT}.runs:run", "Run a file, and show how it goes.", "Runs"),
+        "list": Entry(f"{_AT}.runs:list_runs", "List runs, newest first.", "Runs"),
+        "show": Entry(f"{_AT}.runs:show", "Show a run with its nodes.", "Runs"),
+        "watch": Entry(f"{_AT}.runs:watch", "Show how a run goes until it ends.", "Runs"),
+        "approve": Entry(f"{_AT}.runs:approve", "Answer an approval of a run.", "Runs"),
+        "pause": Entry(f"{_AT}.control:pause", "Begin no more nodes of a run.", "Runs"),
+        "resume": Entry(f"{_AT}.control:resume", "Let a paused run go on.", "Runs"),
+        "cancel": Entry(f"{_AT}.tasks:cancel", "End a run and its tasks.", "Runs"),
+        "retry": Entry(f"{_AT}.runs:retry", "Run an ended run again from where it failed.", "Runs"),
+        "apply": Entry(f"{_AT}.kept_workflows:apply", "Keep a file under a name.", "Kept"),
+        "kept": Entry(f"{_AT}.kept_workflows:kept", "List what is kept, or show one.", "Kept"),
+        "rm": Entry(f"{_AT}.kept_workflows:remove", "Keep one no longer.", "Kept"),
     },
 )
 _SCHEDULE = LazyGroup(
@@ -213,7 +225,7 @@ cli = RootGroup(
         "submit": Entry(f"{_AT}.submit:submit", "Submit a task.", _WORK),
         "tasks": Entry(f"{_AT}.tasks:tasks", "List tasks, newest first.", _WORK),
         "task": Entry(f"{_AT}.main:_TASK", "Show, follow, pause, signal, retry or cancel one task.", _WORK),
-        "workflow": Entry(f"{_AT}.main:_WORKFLOW", "Workflows: plan.", _WORK),
+        "workflow": Entry(f"{_AT}.main:_WORKFLOW", "Workflows: plan, run, show, retry, keep.", _WORK),
         "schedule": Entry(f"{_AT}.main:_SCHEDULE", "Tasks by the clock.", _WORK),
         "lock": Entry(f"{_AT}.main:_LOCK", "Locks: list, get, release.", _WORK),
         "kv": Entry(f"{_AT}.main:_KV", "Small values under keys.", _WORK),
