@@ -11,6 +11,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
 SEEDS  ?= 2000
 CLUSTER_SEEDS ?= 600
+WORKFLOW_SEEDS ?= 5000
 MINUTES ?= 5
 ARGS   ?=
 SCENE  ?=
@@ -22,7 +23,7 @@ FIND_PYTHON = for p in $(or $(PYTHON),python3 python3.13 python3.12 python3.11);
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check sim sim-scheduler sim-bugs sim-cluster fuzz coverage chaos chaos-net chaos-disk chaos-budget chaos-streams bench \
-	bench-routing bench-sandbox proto fmt clean
+	bench-routing bench-sandbox bench-dag sim-workflows proto fmt clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +64,9 @@ sim-scheduler: $(STAMP)  ## scheduler and state machine under simulated load and
 sim-cluster: $(STAMP)  ## the whole cluster under simulated faults, histories checked, CLUSTER_SEEDS=600
 	$(BIN)/python -m tests.sim.cluster --seeds $(CLUSTER_SEEDS) --nodes 3,5 $(ARGS)
 
+sim-workflows: $(STAMP)  ## random workflows against a plain interpreter, WORKFLOW_SEEDS=5000
+	$(BIN)/python -m tests.sim.workflows --seeds $(WORKFLOW_SEEDS) $(ARGS)
+
 sim-bugs: $(STAMP)  ## bugs planted on purpose: a simulator or a directed test must find each
 	$(BIN)/python -m tests.sim.raft.bugs $(ARGS)
 	$(BIN)/python -m tests.sim.cluster --bugs
@@ -90,6 +94,9 @@ chaos-streams: $(STAMP)  ## the words of models are read while nodes are killed:
 
 bench: $(STAMP)  ## throughput, latency and failover figures of this machine
 	$(BIN)/python -m bench.run $(ARGS)
+
+bench-dag: $(STAMP)  ## workflows: a wide one, one of 10,000 nodes, a chain of 1,000
+	$(BIN)/python -m bench.dag $(ARGS)
 
 bench-sandbox: $(STAMP)  ## what the sandbox of untrusted skills costs, and what it holds
 	$(BIN)/python -m bench.sandbox $(ARGS)

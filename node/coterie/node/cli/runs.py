@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from coterie.client.job import Job
     from coterie.client.models import TaskInfo
     from coterie.client.workflows import RunInfo
+
+    Begin = Callable[[Cluster], Awaitable[Job]]
 
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 WORKFLOW_FILTER = 'type="workflow"'
@@ -146,7 +149,7 @@ def approve(session: Session, run_id: str, node: str, reject: bool, comment: str
 # --- help
 
 
-def _begun(session: Session, begin: Any, *, wait: bool) -> None:
+def _begun(session: Session, begin: Begin, *, wait: bool) -> None:
     """Begin (or find) a run; stay with it if that is wanted."""
     if wait:
         session.call(lambda cluster: _stay(session, cluster, begin), patient=True)
@@ -160,12 +163,12 @@ def _begun(session: Session, begin: Any, *, wait: bool) -> None:
     session.emit({"task": task}, lambda out: click.echo(task.id))
 
 
-async def _stay(session: Session, cluster: Cluster, begin: Any) -> None:
+async def _stay(session: Session, cluster: Cluster, begin: Begin) -> None:
     from coterie.node.cli.following import print_end
     from coterie.node.cli.output import console
     from coterie.node.cli.run_view import RunScreen, follow_run
 
-    job: Job = await begin(cluster)
+    job = await begin(cluster)
     session.say(f"run {job.id}")
     try:
         async with asyncio.timeout(session.timeout):
