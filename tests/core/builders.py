@@ -24,6 +24,7 @@ from coterie.core.commands import (
     FinishTask,
     ForgetNode,
     MarkNode,
+    MoveTask,
     Outcome,
     PauseTask,
     PurgeDeadLetters,
@@ -50,14 +51,6 @@ from coterie.core.commands import (
 )
 from coterie.core.decisions.nouns import OnUnknown, Resolution, approval_id
 from coterie.core.families import child_id
-from coterie.core.llm.commands import (
-    BeginLlmCall,
-    DeleteLlmBudget,
-    NoteLlmHandle,
-    SetLlmBudget,
-    SettleLlmCall,
-)
-from coterie.core.llm.nouns import LlmBudget, LlmVerdict, OnExhausted
 from coterie.core.machine import apply
 from coterie.core.nouns import (
     Data,
@@ -77,6 +70,7 @@ from coterie.core.nouns import (
 from coterie.core.quotas import Limit, Tenant
 from coterie.core.state import ClusterState, Moment
 from coterie.core.transitions import HELD
+from tests.core.random_llm import llm_command
 
 
 def submit_command(task_id: str = "t1", **changes: Any) -> SubmitTask:
@@ -100,29 +94,6 @@ def register_command(node_id: str = "n1", incarnation: int = 1, **changes: Any) 
         "skills": (SkillRef("echo", "1.0"),),
     }
     return RegisterNode(**{**values, **changes})
-
-
-def random_llm_command(dice: random.Random, task_id: TaskId, attempt: int, key: str, number: int) -> Command:
-    """About a language model call, or the budgets of such calls."""
-    scope = {name: dice.choice(["", "", "*"]) for name in ("tenant", "agent", "session", "task")}
-    budget = LlmBudget(
-        f"b{dice.randint(1, 3)}",
-        **scope,
-        tokens=dice.choice([0, 30, 200]),
-        micro_usd=dice.choice([0, 500]),
-        requests=dice.choice([0, 3]),
-        window_ms=dice.choice([0, 20, 200]),
-        on_exhausted=dice.choice(list(OnExhausted)),
-    )
-    asked = dice.choice(["", "same", f"other{dice.randint(1, 3)}"])
-    verdict = dice.choice([LlmVerdict.DONE, LlmVerdict.DONE, *LlmVerdict])
-    data, used, ttl_ms = Data(b"r" * dice.randint(0, 30)), dice.randint(0, 5), dice.choice([0, 50])
-    tokens, alone = dice.randint(-1, 20), dice.random() < 0.3
-    begin = BeginLlmCall(task_id, attempt, key, number, "main", "m", "h", tokens, 100, asked, alone)
-    settle = SettleLlmCall(task_id, attempt, key, number, verdict, data, used, used, 0, 7, ttl_ms)
-    handle = NoteLlmHandle(task_id, attempt, key, number, "r1")
-    orders: list[Command] = [begin, begin, begin, settle, settle, handle, SetLlmBudget(budget)]
-    return dice.choice([*orders, DeleteLlmBudget(budget.budget_id)])
 
 
 @dataclass
@@ -231,6 +202,7 @@ class RandomLog:
         ended = [*self.cluster.state.finished, *self.cluster.state.dead_letters, task_id]
         controls: list[Command] = [
             PauseTask(task_id, "wait a minute"),
+            MoveTask(task_id, attempt, "more room there"),
             ResumeTask(task_id),
             ResumeTask(task_id),
             SignalTask(task_id, self.random.choice(["go", "stop"]), signal_id=self.random.choice(["", "s"])),
@@ -308,7 +280,7 @@ class RandomLog:
         key = f"s{self.random.randint(0, 4)}"
         known = self.cluster.state.llm.find(task_id, key)
         number = (known.number if known else 0) + self.random.choice([0, 0, 1, 1, 1, 2])
-        return random_llm_command(self.random, task_id, attempt, key, number)
+        return llm_command(self.random, task_id, attempt, key, number)
 
     def _breakers(self) -> Command:
         task = self._task()

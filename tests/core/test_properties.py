@@ -145,5 +145,6 @@ def test_the_agenda_starts_exactly_what_the_state_gives_a_node(seed: int) -> Non
             if task.task_id in state.indexes.held_by(node.node_id)
             and task.incarnation == node.incarnation
             and not (task.cancel_requested or task.pause_requested or node.draining)
+            and task.move_attempt != task.attempt
         }
         assert started == wanted

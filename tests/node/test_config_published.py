@@ -58,6 +58,12 @@ EFFECTS: list[tuple[str, Any, str, Any]] = [
         "rebalance.checkpoint_interval_ms",
         120_000,
     ),
+    (
+        "faultTolerance.failover.taskMigration.migrateInProgress",
+        False,
+        "rebalance.migrate_in_progress",
+        False,
+    ),
     ("faultTolerance.circuitBreaker.enabled", False, "breaker.breaker_enabled", False),
     ("faultTolerance.circuitBreaker.failureThreshold", 6, "breaker.breaker_failures", 6),
     ("faultTolerance.circuitBreaker.recoveryTimeout", "61s", "breaker.breaker_recovery_ms", 61_000),
@@ -70,7 +76,6 @@ JUDGED: list[tuple[str, Any, str]] = [
     ("distribution.taskQueue.type", "fifo", "the queue is ordered by priority"),
     ("distribution.routing.antiAffinity", True, "cannot be gathered and spread"),
     ("faultTolerance.failover.taskMigration.enabled", False, "always go on elsewhere"),
-    ("faultTolerance.failover.taskMigration.migrateInProgress", False, "always go on elsewhere"),
 ]
 WARNED: list[tuple[str, Any, str]] = [
     ("faultTolerance.failover.strategy", "active-active", "no node is on standby"),

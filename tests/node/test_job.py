@@ -113,6 +113,9 @@ class FakeHost:
     def cancel(self, task_id: str, attempt: int, grace_ms: int) -> None:
         self.cancelled.append(attempt)
 
+    def ask_to_save(self, task_id: str, attempt: int, leaving: bool) -> None:
+        """It has nothing to say."""
+
 
 class Bench:
     """A job with everything around it pretended."""

@@ -40,6 +40,14 @@ class Pause:
 
 
 @dataclass(frozen=True, slots=True)
+class Move:
+    """Another node has more room for it: as Pause, and then it is queued again."""
+
+    task_id: TaskId
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class GiveBack:
     """This node is draining and has not begun the attempt. Only the node itself can know that it has not."""
 
@@ -47,7 +55,7 @@ class GiveBack:
     attempt: int
 
 
-Action = Start | Stop | Cancel | Pause | GiveBack
+Action = Start | Stop | Cancel | Pause | Move | GiveBack
 
 
 def agenda(state: ClusterState, me: NodeId, incarnation: int, running: Mapping[TaskId, int]) -> list[Action]:
@@ -65,6 +73,8 @@ def agenda(state: ClusterState, me: NodeId, incarnation: int, running: Mapping[T
             actions.append(Cancel(task_id, attempt))
         elif task.pause_requested:
             actions.append(Pause(task_id, attempt))
+        elif task.move_attempt == attempt:
+            actions.append(Move(task_id, attempt))
         elif running.get(task_id) != attempt:
             drains = node is not None and node.draining
             actions.append(GiveBack(task_id, attempt) if drains else Start(task))

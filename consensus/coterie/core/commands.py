@@ -152,6 +152,15 @@ class PauseTask:
 
 
 @dataclass(frozen=True, slots=True)
+class MoveTask:
+    """Another node has more room: the attempt is to leave after its next step, or before it begins."""
+
+    task_id: TaskId
+    attempt: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ResumeTask:
     task_id: TaskId
 
@@ -338,6 +347,7 @@ Command = (
     | SetLlmBudget
     | DeleteLlmBudget
     | CoordinationCommand
+    | MoveTask
     | TripBreaker
     | TakeProbe
     | EndProbe

@@ -6,6 +6,7 @@ from coterie.core.commands import (
     Accepted,
     CancelTask,
     ConfirmCancel,
+    MoveTask,
     Outcome,
     PauseTask,
     Rejected,
@@ -72,6 +73,19 @@ def pause(state: ClusterState, command: PauseTask, moment: Moment) -> Outcome:
         )
     else:
         change_task(state, task, evolve(after, state=TaskState.PAUSED), moment, "paused", command.reason)
+    return Accepted(task.task_id)
+
+
+def move(state: ClusterState, command: MoveTask, moment: Moment) -> Outcome:
+    task = fenced(state, command.task_id, command.attempt)
+    if isinstance(task, Rejected):
+        return task
+    if task.cancel_requested or task.pause_requested:
+        return Rejected("LEAVING", "the task is being cancelled or paused")
+    if task.move_attempt == command.attempt:
+        return Accepted(task.task_id, duplicate=True)
+    after = evolve(task, move_attempt=command.attempt, moved_at_ms=moment.at_ms)
+    change_task(state, task, after, moment, "move_requested", command.reason)
     return Accepted(task.task_id)
 
 

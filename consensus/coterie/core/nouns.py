@@ -266,6 +266,8 @@ class Task:
     wait: Wait | None = None  # while WAITING, and while PAUSED out of a wait
     signals: tuple[Signal, ...] = ()
     crashes: tuple[Crash, ...] = ()
+    move_attempt: int = 0  # the attempt that is asked to go elsewhere
+    moved_at_ms: int = 0  # when it was asked
 
 
 ALIKE = ("tenant", "type", "retry", "agent", "labels", "constraints")  # in most tasks

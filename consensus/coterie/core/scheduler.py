@@ -24,6 +24,7 @@ from coterie.core.nouns import (
     TaskState,
 )
 from coterie.core.outcomes import NOT_STARTED
+from coterie.core.rebalance import moves
 from coterie.core.routing import NodeLoad, Round, RoutingRules
 from coterie.core.state import ClusterState
 from coterie.core.workqueue import ORDER_BITS
@@ -40,6 +41,9 @@ class PlanPolicy:
     up_after_reports: int = 2  # fresh reports that bring a node back
     start_within_ms: int = 15_000  # an assignment nobody starts is taken back
     attempt_slack_ms: int = 5_000  # beyond its timeout, before the coordinator steps in
+    rebalance_interval_ms: int = 30_000
+    rebalance_share: float = 0.8  # of a node's slots in use, from which on it hands work over
+    migrate_running: bool = True  # not only what has not begun
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,7 @@ class View:
     dice: int = 0
     term: int = 0  # of the leadership that looks
     leader: NodeId = NO_NODE
+    rebalance: bool = False  # it is time to look whether work should go elsewhere
 
 
 def plan(state: ClusterState, view: View, policy: PlanPolicy) -> list[Command]:
@@ -68,6 +73,7 @@ def plan(state: ClusterState, view: View, policy: PlanPolicy) -> list[Command]:
         _held(state, view, policy),
         _clock(state, view),
         _assignments(state, view, policy),
+        moves(state, view, policy),
     ):
         batch = list(islice(commands, COMMANDS_MAX))
         if batch:

@@ -183,6 +183,7 @@ class NodeApp:
                 self.metrics,
                 self.engine.read_barrier,
                 skill_calls(self),
+                settings.rebalance,
             )
         )
         self.coordinator = Coordinator(

@@ -13,6 +13,7 @@ from coterie.core.commands import (
     ConfigureCluster,
     DeleteLimit,
     MarkNode,
+    MoveTask,
     Rejected,
     SetLimit,
 )
@@ -77,6 +78,7 @@ class Coordinator:
         self._bell = parts.bell.listener()
         self._term = 0  # of the leadership the load book belongs to
         self._looked_at_ms = 0
+        self._rebalance_at = 0.0  # monotonic
         self._hand_over_at = float("-inf")  # monotonic: not before
         self._firing, self._fire_at_ms = Firing(), 0
         self._condemned: set[NodeId] = set()  # a verdict that they are down is on its way
@@ -134,6 +136,7 @@ class Coordinator:
             return False
         self._term = term
         self._condemned.clear()
+        self._rebalance_at = self._clock.monotonic() + self._policy.rebalance_interval_ms / 1000
         self._book.begin(list(self._state().nodes))
         if self._failovers is not None:
             self._failovers.begin(self._state())
@@ -172,9 +175,18 @@ class Coordinator:
             self._book.expect(node.node_id, node.incarnation)
         book = self._book
         view = View(
-            self._time.now_ms(), book.loads(), book.fresh(), self._clock.dice(), self._term, leader=self._me
+            self._time.now_ms(),
+            book.loads(),
+            book.fresh(),
+            self._clock.dice(),
+            self._term,
+            self._me,
+            rebalance=self._clock.monotonic() >= self._rebalance_at,
         )
-        return plan(state, view, self._policy)
+        commands = plan(state, view, self._policy)
+        if view.rebalance and (not commands or isinstance(commands[0], MoveTask)):
+            self._rebalance_at = self._clock.monotonic() + self._policy.rebalance_interval_ms / 1000
+        return commands
 
     async def _carry_out(self, commands: list[Command]) -> bool:
         """Whether to look again at once."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from coterie.core.agenda import Action, Cancel, GiveBack, Pause, Start, Stop, agenda
+from coterie.core.agenda import Action, Cancel, GiveBack, Move, Pause, Start, Stop, agenda
 from coterie.core.commands import (
     Command,
     ConfirmCancel,
@@ -21,12 +21,14 @@ from coterie.core.routing import SkillLoad
 from coterie.core.state import ClusterState
 from coterie.node.blob_exchange import BlobExchange
 from coterie.node.clock import Clock, LogTime
+from coterie.node.config import RebalanceSettings
 from coterie.node.hub import Bell, wait_for_bell
 from coterie.node.job import Job, JobFactory
 from coterie.node.loads import Lease
 from coterie.node.metrics import NodeMetrics
 from coterie.node.observability import get_logger
 from coterie.node.proposer import Proposer
+from coterie.node.saver import Saver
 from coterie.node.skill_calls import Handlers
 from coterie.node.skillhost import SkillHost
 
@@ -54,6 +56,7 @@ class WorkerParts:
     metrics: NodeMetrics
     barrier: Callable[[float], Awaitable[int]]  # see Engine.read_barrier
     calls: Handlers = field(default_factory=dict)
+    rebalance: RebalanceSettings = field(default_factory=RebalanceSettings)
 
 
 class Worker:
@@ -67,6 +70,7 @@ class Worker:
         self._time = LogTime(parts.clock, lambda: parts.state().meta.clock_ms)
         self._jobs: dict[TaskId, Job] = {}
         self._leaving = False
+        self._saver = Saver(parts.host, parts.clock, parts.rebalance.checkpoint_interval_ms)
         self._caught_up_in = 0  # the period of the lease for which the replica is known to be fresh enough
         self._catching_up: asyncio.Task[None] | None = None
         self._confirming: dict[ConfirmCancel | ReleaseTask, asyncio.Task[None]] = {}
@@ -146,6 +150,8 @@ class Worker:
                 self._cancel(task_id, attempt)
             case Pause(task_id, attempt):
                 self._pause(task_id, attempt)
+            case Move(task_id, attempt):
+                self._give_back(task_id, attempt, "another node has more room")
             case GiveBack(task_id, attempt):
                 self._give_back(task_id, attempt, "its node is draining")
 
@@ -201,19 +207,20 @@ class Worker:
 
     def _drain(self, state: ClusterState) -> None:
         """On a draining node a job leaves at its next completed step, or when the deadline has passed; a job
-        that is to be paused leaves at its next step on any node."""
+        that is to be paused, or to go elsewhere, leaves at its next step on any node."""
         node = state.nodes.get(self._me)
-        if node is None or not node.draining:
-            for task_id, job in self._jobs.items():
-                task = state.tasks.get(task_id)
-                if task is not None and task.pause_requested:
-                    job.leave(at_once=False)
-                else:
-                    job.stay()
-            return
-        overdue = self._time.now_ms() >= node.drain_deadline_at_ms
-        for job in self._jobs.values():
-            job.leave(at_once=overdue)
+        drains = node is not None and node.draining
+        overdue = node is not None and drains and self._time.now_ms() >= node.drain_deadline_at_ms
+        leaving = []
+        for task_id, job in self._jobs.items():
+            task = state.tasks.get(task_id)
+            asked = task is not None and (task.pause_requested or task.move_attempt == job.attempt)
+            if overdue or asked or (drains and self._parts.rebalance.migrate_in_progress):
+                job.leave(at_once=overdue)
+                leaving.append((task_id, job.attempt))
+            else:
+                job.stay()
+        self._saver.look([(task_id, job.attempt) for task_id, job in self._jobs.items()], leaving)
 
     def _confirm(self, command: ConfirmCancel | ReleaseTask) -> None:
         """Once at a time: this round may come again many times before the log answers."""

@@ -1,6 +1,6 @@
 """The child process: takes one run at a time from the node, runs the skill, sends the outcome.
 
-Frames from the node: `run` (see runframe), `cancel`, `reply` (to a step, checkpoint, wait or call).
+Frames from the node: `run` (see runframe), `cancel`, `save`, `reply` (to a step, checkpoint, wait or call).
 Frames to the node: `step`, `checkpoint`, `wait`, `call`, `progress`, `log`, and `done` (body: the result).
 End of stream means that the node is gone, or done with this child: exit.
 """
@@ -65,6 +65,7 @@ class Child:
         self._requests = 0
         self._run_task: asyncio.Task[None] | None = None
         self._context: SkillContext | None = None
+        self._saving: asyncio.Task[None] | None = None  # held, so that it is not collected
         self._in_async_handler = False
         self._progress: tuple[float, str] | None = None
         self._progress_timer: asyncio.TimerHandle | None = None
@@ -112,6 +113,8 @@ class Child:
             self._run_task = self._loop.create_task(self._run(frame))
         elif op == "reply":
             self._on_reply(frame)
+        elif op == "save" and self._context is not None:
+            self._saving = self._loop.create_task(self._context.save_now(bool(frame.header["leaving"])))
         elif op == "cancel" and self._context is not None:
             self._context.request_cancel()
             if self._in_async_handler and self._run_task is not None:

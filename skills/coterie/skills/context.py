@@ -12,6 +12,7 @@ from concurrent.futures import CancelledError, Future
 from typing import Any
 
 from coterie.skills import jsonio
+from coterie.skills.checkpoints import Checkpoints
 from coterie.skills.children import WINDOW, Child, Children, OnError
 from coterie.skills.coordination import Coordination, SyncCoordination
 from coterie.skills.decisions import Decision, Decisions
@@ -27,7 +28,7 @@ WAIT_S_MAX = 366 * 24 * 3_600
 _SIGNAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 
 
-class SkillContext(Children, Coordination, Decisions, Models, Metered):
+class SkillContext(Children, Checkpoints, Coordination, Decisions, Models, Metered):
     """One run of one task, as its skill sees it. Made by the child process, valid until the run ends."""
 
     def __init__(self, facts: RunFacts, link: Link, log: logging.Logger) -> None:
@@ -48,6 +49,7 @@ class SkillContext(Children, Coordination, Decisions, Models, Metered):
         self._steps_used = 0
         self._asked = 0  # approvals
         self._begin_children()
+        self._begin_checkpoints()
 
     @property
     def cancelled(self) -> bool:
@@ -74,11 +76,6 @@ class SkillContext(Children, Coordination, Decisions, Models, Metered):
         TooLarge, Fenced, NotRecorded, and whatever `fn` raises (then nothing is recorded).
         """
         return self._run_step(self._claim_key(name), lambda: fn(*args, **kwargs), _is_async(fn))
-
-    async def checkpoint(self, state: Any) -> None:
-        """Commit `state` (JSON) as what `ctx.restored` is in a later attempt. Raises as `step` does."""
-        data = jsonio.encode(state, "the checkpoint", self._facts.checkpoint_bytes_max)
-        await self._link.save_checkpoint(data)
 
     async def progress(self, percent: float, message: str = "") -> None:
         """Tell watchers how far the task is, 0..100. Cheap: the last of a burst counts."""
@@ -195,6 +192,10 @@ class SyncSkillContext(SyncCoordination):
     def checkpoint(self, state: Any) -> None:
         """As SkillContext.checkpoint."""
         self._wait(self._context.checkpoint(state))
+
+    def on_checkpoint(self, state: Callable[[], Any] | None) -> None:
+        """As SkillContext.on_checkpoint."""
+        self._context.on_checkpoint(state)
 
     def progress(self, percent: float, message: str = "") -> None:
         """As SkillContext.progress."""

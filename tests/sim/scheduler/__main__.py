@@ -39,7 +39,8 @@ def summary(reports: list[Report], seconds: float) -> str:
     bad = sum(bool(report.violation) for report in reports)
     return (
         f"{len(reports)} runs, {bad} with a violation; {sum(r.submitted for r in reports):,} tasks, "
-        f"{sum(r.assignments for r in reports):,} assignments; longest wait "
+        f"{sum(r.assignments for r in reports):,} assignments, "
+        f"{sum(r.moves for r in reports)} moves; longest wait "
         f"{max(r.waits_longest_ms for r in reports) / 1000:.1f} s of virtual time; "
         f"largest deviation from a share {max(r.unfairness for r in reports):.1%}; {seconds:.0f} s"
     )

@@ -11,6 +11,7 @@ from coterie.core.commands import (
     AssignTask,
     Command,
     FinishTask,
+    MoveTask,
     Outcome,
     ReleaseTask,
 )
@@ -22,6 +23,7 @@ HELD = {TaskState.SCHEDULED, TaskState.RUNNING}
 ENDED_BADLY = {TaskState.FAILED, TaskState.CANCELLED, TaskState.TIMED_OUT, TaskState.DEAD_LETTERED}
 ENDED = ENDED_BADLY | {TaskState.SUCCEEDED}
 STARTS_KEPT = 200
+REBALANCE_MS = 300  # the interval at which the coordinator of the simulation looks
 
 
 class Violation(AssertionError):
@@ -42,6 +44,8 @@ class Checks:
         self._attempts: dict[TaskId, int] = {}
         self._starts: dict[tuple[str, ...], deque[int]] = defaultdict(lambda: deque(maxlen=STARTS_KEPT))
         self._probes: dict[tuple[str, int], dict[tuple[TaskId, int], int]] = defaultdict(dict)
+        self._moves: dict[TaskId, int] = {}
+        self.moves = 0
         self.assignments = self.waits_longest_ms = 0
         self.submitted: set[TaskId] = set()
 
@@ -52,7 +56,9 @@ class Checks:
                 self.submitted.add(event.task.task_id)
         if not isinstance(outcome, Accepted) or outcome.duplicate:
             return
-        if isinstance(command, AssignTask):
+        if isinstance(command, MoveTask):
+            self._moved(self._state.tasks[command.task_id])
+        elif isinstance(command, AssignTask):
             self._assigned(self._state.tasks[command.task_id])
         elif isinstance(command, FinishTask | ReleaseTask):
             last = self._attempts.get(command.task_id)
@@ -93,6 +99,13 @@ class Checks:
         starts.append(now)
         for count, start in enumerate(reversed(starts), 1):
             require(count <= allowed(limit, now - start), f"{count} starts in {now - start} ms under {limit}")
+
+    def _moved(self, task: Task) -> None:
+        """Nobody is sent to and fro: two intervals at least lie between two moves of a task."""
+        now, before = self._state.meta.clock_ms, self._moves.get(task.task_id)
+        require(before is None or now - before >= 2 * REBALANCE_MS, f"{task.task_id} moves again at once")
+        self._moves[task.task_id] = now
+        self.moves += 1
 
     def _through_breakers(self, task: Task, held: Sequence[Task]) -> None:
         """Nothing passes an open breaker, and no more than its probes a half-open one."""

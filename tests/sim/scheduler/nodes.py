@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from coterie.core.agenda import Cancel, GiveBack, Pause, Start, Stop, agenda
+from coterie.core.agenda import Cancel, GiveBack, Move, Pause, Start, Stop, agenda
 from coterie.core.commands import (
     Accepted,
     Command,
@@ -112,7 +112,7 @@ class SimNode:
                     self._end(task_id, ConfirmCancel(task_id, attempt))
                 case Pause(task_id, attempt):
                     self._pause(task_id, attempt)
-                case GiveBack(task_id, attempt):
+                case Move(task_id, attempt) | GiveBack(task_id, attempt):
                     self._pause(task_id, attempt)
 
     def _pause(self, task_id: TaskId, attempt: int) -> None:
@@ -140,7 +140,7 @@ class SimNode:
         dice = self.world.dice
         if task.task_id in self.running:
             return
-        execution = Execution(task, 0 if self.world.calm else dice.choice([0, 0, 0, 1, 3]))
+        execution = Execution(task, 0 if self.world.calm else dice.choice([0, 0, 0, 0, 1, 1, 3, 15]))
         self.running[task.task_id] = execution
         if dice.random() < 0.5:
             self._say(StartTask(task.task_id, task.attempt))

@@ -14,6 +14,8 @@ from coterie.core import (
     lifecycle,
     limits,
     machine,
+    nouns,
+    rebalance,
     retry_rules,
     task_rules,
 )
@@ -65,6 +67,11 @@ def _unkeyed(real: Callable[..., Any]) -> Callable[..., Any]:
     return lambda limit, profile: real(limit, _keys_alike(profile))
 
 
+def _forgets_moves(record: Any, **changes: Any) -> Any:
+    changes.pop("moved_at_ms", None)
+    return nouns.evolve(record, **changes)
+
+
 PLANTED: dict[str, Callable[[], list[Patch]]] = {
     "limits are not looked at": lambda: [(Gauges, "_blocker", _nothing)],
     "tokens come twice as fast": lambda: [(limits, "interval_ns", _quick(limits.interval_ns))],
@@ -98,6 +105,10 @@ PLANTED: dict[str, Callable[[], list[Patch]]] = {
     "probes are not counted": lambda: [
         (breakers, "permits", lambda *_: 99),
         (pool, "permits", lambda *_: 99),
+    ],
+    "tasks are moved without end": lambda: [
+        (control_rules, "evolve", _forgets_moves),
+        (rebalance, "GAIN_MIN", -9.0),
     ],
     "breakers never recover": lambda: [(breaker_rules, "recovery_ms", lambda *_: 10**9)],
     "a lane stands where it stood": lambda: [(WorkQueue, "recheck", _nothing)],

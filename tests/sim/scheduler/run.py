@@ -45,6 +45,7 @@ class Report:
     submitted: int = 0
     assignments: int = 0
     waits_longest_ms: int = 0
+    moves: int = 0
     unfairness: float = 0.0  # the largest deviation from a share, by that share
 
 
@@ -61,7 +62,13 @@ def simulate(seed: int) -> Report:
         return Report(seed, f"{type(error).__name__}: {error}")
     checks = world.checks
     return Report(
-        seed, "", len(checks.submitted), checks.assignments, checks.waits_longest_ms, round(unfairness, 3)
+        seed,
+        "",
+        len(checks.submitted),
+        checks.assignments,
+        checks.waits_longest_ms,
+        checks.moves,
+        round(unfairness, 3),
     )
 
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from heapq import heappop, heappush
 
-from coterie.core.commands import Command, Outcome
+from coterie.core.commands import Command, MoveTask, Outcome
 from coterie.core.machine import apply
 from coterie.core.nouns import NodeId
 from coterie.core.routing import NodeLoad, RoutingRules
 from coterie.core.scheduler import PlanPolicy, View, plan
 from coterie.core.state import ClusterState, Moment
-from tests.sim.scheduler.checks import Checks
+from tests.sim.scheduler.checks import REBALANCE_MS, Checks
 
 Answer = Callable[[Outcome], None]
 
@@ -21,7 +21,7 @@ LATENCY_MS = 25
 RETRY_MS = 200
 TICK_MS = 100
 DOWN_AFTER_MS = 1_000
-STRATEGIES = ("least-loaded", "least-loaded", "round-robin", "hash", "adaptive")
+STRATEGIES = ("least-loaded", "round-robin", "hash", "adaptive", "adaptive")
 
 
 class World:
@@ -38,11 +38,17 @@ class World:
         self.in_a_row: dict[NodeId, int] = {}  # reports without a gap, to this coordinator
         self._happenings: list[tuple[int, int, Callable[[], None]]] = []
         self._serial = self._index = self._stamp = 0
-        self._skew = 0
+        self._skew = self._rebalance_at = 0
         self._leads_from = self.now
         self._planning = False
         rules = RoutingRules(strategy=self.dice.choice(STRATEGIES))
-        self.policy = PlanPolicy(routing=rules, down_after_ms=DOWN_AFTER_MS, start_within_ms=2_000)
+        self.policy = PlanPolicy(
+            routing=rules,
+            down_after_ms=DOWN_AFTER_MS,
+            start_within_ms=2_000,
+            rebalance_interval_ms=REBALANCE_MS,
+            rebalance_share=0.6,
+        )
         self.bells.append(self.wake_coordinator)
 
     # --- time
@@ -121,6 +127,8 @@ class World:
             return
         view = self._view()
         commands = plan(self.state, view, self.policy)
+        if view.rebalance and (not commands or isinstance(commands[0], MoveTask)):
+            self._rebalance_at = self.now + REBALANCE_MS
         if not commands:
             return
         if self.policy.routing.strategy != "adaptive":
@@ -138,5 +146,5 @@ class World:
             node = self.state.nodes.get(node_id)
             if node is not None:
                 loads[node_id] = NodeLoad(node_id, node.incarnation, max(0, self.now - beat_ms))
-        view = View(self.now + self._skew, loads, self.in_a_row)
+        view = View(self.now + self._skew, loads, self.in_a_row, rebalance=self.now >= self._rebalance_at)
         return replace(view, dice=self.dice.getrandbits(32), leader=min(loads, default=NodeId("")))

@@ -209,7 +209,12 @@ def _log(config: ClusterConfig) -> LogSettings:
 def _rebalance(config: ClusterConfig) -> RebalanceSettings:
     adaptive = config.distribution.adaptive
     migration = config.fault_tolerance.failover.task_migration
-    return RebalanceSettings(adaptive.rebalance_interval, adaptive.threshold, migration.checkpoint_interval)
+    return RebalanceSettings(
+        adaptive.rebalance_interval,
+        adaptive.threshold,
+        migration.checkpoint_interval,
+        migration.migrate_in_progress,
+    )
 
 
 def _breaker(config: ClusterConfig) -> BreakerSettings:

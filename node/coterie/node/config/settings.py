@@ -59,11 +59,13 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class RebalanceSettings:
-    """When nodes hand work to each other, and how often a task saves where it is."""
+    """When nodes hand work to each other, and how often a task saves where it is. Without
+    `migrate_in_progress` what runs on a draining node ends there, if it does before the deadline."""
 
-    rebalance_interval_ms: int
-    rebalance_threshold: float  # share of a node's slots
-    checkpoint_interval_ms: int
+    rebalance_interval_ms: int = 30_000
+    rebalance_threshold: float = 0.8  # share of a node's slots
+    checkpoint_interval_ms: int = 60_000
+    migrate_in_progress: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,4 +228,7 @@ class NodeSettings:
             routing=self.routing,
             down_after_ms=self.health.down_after_ms,
             up_after_reports=self.health.healthy_threshold,
+            rebalance_interval_ms=self.rebalance.rebalance_interval_ms,
+            rebalance_share=self.rebalance.rebalance_threshold,
+            migrate_running=self.rebalance.migrate_in_progress,
         )

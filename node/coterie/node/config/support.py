@@ -73,9 +73,6 @@ REFUSED_VALUES: Final[Mapping[tuple[Keys, object], str]] = {
     (("fault_tolerance", "failover", "task_migration", "enabled"), False): (
         "tasks of a lost node always go on elsewhere; remove the key"
     ),
-    (("fault_tolerance", "failover", "task_migration", "migrate_in_progress"), False): (
-        "running tasks of a lost node always go on elsewhere; remove the key"
-    ),
     (("skills", "sandbox"), "none"): "skills never run in the node's own process; write process",
 }
 
@@ -108,15 +105,4 @@ class Late:
     reason: str
 
 
-NOT_YET: Final[Mapping[Keys, Late]] = {
-    ("distribution", "adaptive", "rebalance_interval"): Late(
-        "rebalance_interval_ms", "work is placed when it can start, and not moved later"
-    ),
-    ("distribution", "adaptive", "threshold"): Late(
-        "rebalance_threshold", "work is placed when it can start, and not moved later"
-    ),
-    ("fault_tolerance", "failover", "task_migration", "checkpoint_interval"): Late(
-        "checkpoint_interval_ms",
-        "every completed step is kept; beside that a skill checkpoints when it says so",
-    ),
-}
+NOT_YET: Final[Mapping[Keys, Late]] = {}

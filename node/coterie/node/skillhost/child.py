@@ -144,6 +144,10 @@ class Child:
         """Tell the skill to stop; it may ignore it."""
         self._frames.send({"op": "cancel"})
 
+    def ask_to_save(self, leaving: bool) -> None:
+        """Ask the skill for a checkpoint; it may have none to give."""
+        self._frames.send({"op": "save", "leaving": leaving})
+
     def last_words(self) -> str:
         """Handle all that it still said before it died; the tail of what it printed."""
         self._frames.drain()

@@ -96,6 +96,12 @@ class SkillHost(ChildPool):
         if self._confined is not None:
             self._confined.cancel(task_id, attempt, grace_ms)
 
+    def ask_to_save(self, task_id: str, attempt: int, leaving: bool) -> None:
+        """See ChildPool.ask_to_save."""
+        super().ask_to_save(task_id, attempt, leaving)
+        if self._confined is not None:
+            self._confined.ask_to_save(task_id, attempt, leaving)
+
     def extend_lease(self, valid_for_ms: int) -> None:
         """See ChildPool.extend_lease."""
         super().extend_lease(valid_for_ms)

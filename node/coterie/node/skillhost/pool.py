@@ -133,6 +133,12 @@ class ChildPool:
         loop = asyncio.get_running_loop()
         run.timers.append(loop.call_later(max(0, grace_ms) / 1_000, self.kill_run, run, verdicts.CANCELLED))
 
+    def ask_to_save(self, task_id: str, attempt: int, leaving: bool) -> None:
+        """Ask the run where it is; `leaving`: because it is about to go. Unknown runs are ignored."""
+        run = self._runs.get((task_id, attempt))
+        if run is not None and run.child is not None and not run.done.done():
+            run.child.ask_to_save(leaving)
+
     def extend_lease(self, valid_for_ms: int) -> None:
         """Skills may run for so long from now; then the zygote kills the running ones, come what may.
 
