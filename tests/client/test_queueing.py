@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
-from coterie.client import InvalidRequest, Limit, QueueFull, Tenant, sync
+from coterie.client import InvalidRequest, Limit, QueueFull, Tenant, sync, sync_queueing
 from coterie.client.queueing import DeadLetters, Limits
 from coterie.client.spec import TaskSpec, prepare
 from coterie.v1 import tasks_pb2
@@ -125,7 +125,7 @@ async def test_the_blocking_mirror(fake: FakeCluster) -> None:
 
 @pytest.mark.parametrize("pair", [(DeadLetters, "DeadLetters"), (Limits, "Limits")])
 def test_the_mirror_has_every_method(pair: tuple[type, str]) -> None:
-    theirs, ours = pair[0], getattr(sync, pair[1])
+    theirs, ours = pair[0], getattr(sync_queueing, pair[1])
     assert [n for n in vars(theirs) if n[0] != "_"] == [n for n in vars(ours) if n[0] != "_"]
 
 

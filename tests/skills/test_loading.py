@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +176,7 @@ async def test_a_manifest_wins_over_the_decorator(make_bench: MakeBench, skill_f
         skill_folder("marked", manifest("marked", "handler.py", effects="external"), handler)
     )
     info = SkillInfo("marked", "2.0", "Does marked. Use in tests.", 9_000, "external")
-    assert bench.host.skills == {"marked": info}
+    assert {name: replace(one, manual="") for name, one in bench.host.skills.items()} == {"marked": info}
 
 
 BROKEN = {

@@ -31,6 +31,7 @@ change or a shutdown is repeated on another node with the same request_id, with 
 **Without asyncio**, `coterie.client.sync.Cluster` offers the same methods for plain code.
 """
 
+from coterie.client.agents import Agent
 from coterie.client.breakers import Breaker
 from coterie.client.cluster import Cluster
 from coterie.client.errors import (
@@ -73,6 +74,7 @@ from coterie.client.workflow import Workflow
 __all__ = [
     "TLS",
     "Aborted",
+    "Agent",
     "AlreadyExists",
     "Breaker",
     "Budget",

@@ -9,37 +9,26 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
 
-from coterie.client.audit import Audit
-from coterie.client.breakers import Breakers
-from coterie.client.bus import Bus
 from coterie.client.connection import Connection
-from coterie.client.decisions import Approvals, Effects
 from coterie.client.errors import ClusterClosed, CoterieError, SubmitErrors
 from coterie.client.job import Job, ProgressCallback
-from coterie.client.keys import Keys
-from coterie.client.locks import Locks
 from coterie.client.models import NodeInfo, Status, TaskInfo
 from coterie.client.operations import Operations, given_node_id
-from coterie.client.queueing import DeadLetters, Limits
 from coterie.client.record import Recorder, recorded
 from coterie.client.routes import Route
 from coterie.client.rpc_errors import invalid
-from coterie.client.schedules import Schedules
-from coterie.client.security import Security
+from coterie.client.services import Services
 from coterie.client.settings import TLS, Timeouts, resolve
-from coterie.client.skills import Skills
 from coterie.client.spec import TaskOptions, TaskSpec, prepare
 from coterie.client.units import Duration, optional_seconds
-from coterie.client.usage import Usage
 from coterie.client.workflow import Workflow
-from coterie.client.workflows import Workflows
 from coterie.v1 import cluster_pb2, tasks_pb2
 
 PAGE_SIZE_MAX = 1000
 _SUBMIT_WINDOW = 2048
 
 
-class Cluster(Operations):
+class Cluster(Services, Operations):
     """A connection to a Coterie cluster; use it as `async with Cluster(...) as c:`.
 
     - `endpoints`: some nodes, "h1:8080,h2:8080" or a list. One that answers is enough; the others are
@@ -78,34 +67,7 @@ class Cluster(Operations):
         self._settings = resolve(endpoints, config_path, tls, **options, tenant=tenant, token=token)
         self._timeouts = timeouts or Timeouts()
         self._connection: Connection | None = None
-        self.dead_letters = DeadLetters(lambda: self._open)
-        """The tasks the cluster has given up: `list`, `get`, `replay`, `purge`."""
-        self.limits = Limits(lambda: self._open)
-        """Limits on the whole cluster, and tenants: `set`, `list`, `remove`, `set_tenant`, `tenants`."""
-        self.usage = Usage(lambda: self._open)
-        """What language models may cost and have cost: `set_budget`, `budgets`, `rows`, `in_doubt` …"""
-        self.workflows = Workflows(lambda: self._open)
-        """Plans of many tasks: `plan`, `run`, `get`, `retry`, `add_nodes`, `apply`, `list`."""
-        self.skills = Skills(lambda: self._open)
-        """Published skills: `publish`, `list`, `get`, `approve`, `route`, `roll_back`, `revoke`, `remove`."""
-        self.breakers = Breakers(lambda: self._open)
-        """What keeps work away from what fails: `list`, `reset`."""
-        self.approvals = Approvals(lambda: self._open)
-        """What tasks ask people: `list`, `approve`, `reject`."""
-        self.effects = Effects(lambda: self._open)
-        """Effects of which nobody knows the outcome: `doubts`, `done`, `retry`, `fail`."""
-        self.security = Security(lambda: self._open)
-        """Who may do what: `create_token`, `tokens`, `revoke_token`, `set_user`, `users`, `whoami`."""
-        self.schedules = Schedules(lambda: self._open)
-        """Tasks by the clock: `apply`, `list`, `pause`, `trigger`, `backfill`."""
-        self.locks = Locks(lambda: self._open)
-        """Locks with fencing tokens: `hold`, `acquire`, `renew`, `release`, `list`."""
-        self.kv = Keys(lambda: self._open)
-        """Small values under keys: `get`, `put`, `cas`, `delete`, `list`, `watch`."""
-        self.bus = Bus(lambda: self._open)
-        """Topics: `publish`, `subscribe`, groups of consumers."""
-        self.audit = Audit(lambda: self._open)
-        """Who changed what: `entries`, `head`."""
+        super().__init__(lambda: self._open)
 
     async def __aenter__(self) -> Self:
         if self._connection is not None:

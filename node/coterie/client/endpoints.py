@@ -15,6 +15,7 @@ from coterie.client.errors import ClusterError
 from coterie.client.names import Found
 from coterie.client.rpc_errors import Verdict, explain
 from coterie.client.settings import TLS, credentials
+from coterie.v1.agents_pb2_grpc import AgentsStub
 from coterie.v1.breakers_pb2_grpc import BreakersStub
 from coterie.v1.bus_pb2_grpc import BusStub
 from coterie.v1.cluster_pb2_grpc import ClusterStub
@@ -29,6 +30,7 @@ from coterie.v1.usage_pb2_grpc import UsageStub
 from coterie.v1.workflows_pb2_grpc import WorkflowsStub
 
 if TYPE_CHECKING:
+    from coterie.v1.agents_pb2_grpc import AgentsAsyncStub
     from coterie.v1.breakers_pb2_grpc import BreakersAsyncStub
     from coterie.v1.bus_pb2_grpc import BusAsyncStub
     from coterie.v1.cluster_pb2_grpc import ClusterAsyncStub
@@ -94,6 +96,7 @@ class Endpoint:
         self._cluster: ClusterAsyncStub | None = None
         self._dead_letters: DeadLettersAsyncStub | None = None
         self._limits: LimitsAsyncStub | None = None
+        self._agents: AgentsAsyncStub | None = None
         self._breakers: BreakersAsyncStub | None = None
         self._usage: UsageAsyncStub | None = None
         self._approvals: ApprovalsAsyncStub | None = None
@@ -164,6 +167,13 @@ class Endpoint:
         return self._registry
 
     @property
+    def agents(self) -> AgentsAsyncStub:
+        """The stub of the Agents service."""
+        if self._agents is None:
+            self._agents = AgentsStub(self._open())
+        return self._agents
+
+    @property
     def breakers(self) -> BreakersAsyncStub:
         """The stub of the Breakers service."""
         if self._breakers is None:
@@ -230,7 +240,8 @@ class Endpoint:
         """Closes the channel; calls on it end at once."""
         channel, self._channel = self._channel, None
         self._tasks = self._blobs = self._cluster = self._dead_letters = self._limits = None
-        self._breakers = self._registry = self._security = self._audit = None
+        self._agents = self._breakers = self._registry = self._security = self._audit = None
+        self._workflows = None
         self._schedules = self._locks = self._keys = self._bus = self._usage = None
         self._approvals = self._effects = None
         if channel is not None:

@@ -30,14 +30,7 @@ from coterie.client.models import Event, NodeInfo, Status, TaskInfo
 from coterie.client.routes import Route
 from coterie.client.settings import TLS, Timeouts
 from coterie.client.spec import TaskOptions, TaskSpec
-from coterie.client.sync_breakers import Breakers
-from coterie.client.sync_coordination import Bus, Keys, Locks, Schedules
-from coterie.client.sync_decisions import Approvals, Effects
-from coterie.client.sync_queueing import DeadLetters, Limits
-from coterie.client.sync_security import Audit, Security
-from coterie.client.sync_skills import Skills
-from coterie.client.sync_usage import Usage
-from coterie.client.sync_workflows import Workflows
+from coterie.client.sync_services import Services
 from coterie.client.units import Duration
 from coterie.client.workflow import Workflow
 
@@ -161,7 +154,7 @@ class Job:
         return Job(job, self._thread)
 
 
-class Cluster:
+class Cluster(Services):
     """A connection to a Coterie cluster for plain code; use it as `with Cluster(...) as c:`.
 
     The arguments are those of `coterie.client.Cluster`.
@@ -189,32 +182,7 @@ class Cluster:
             token=token,
             timeouts=timeouts,
         )
-        self.dead_letters = DeadLetters(self._run, self._each, self._wrap, self._cluster.dead_letters)
-        """See `coterie.client.Cluster.dead_letters`."""
-        self.limits = Limits(self._run, self._cluster.limits)
-        """See `coterie.client.Cluster.limits`."""
-        self.usage = Usage(self._run, self._cluster.usage)
-        """See `coterie.client.Cluster.usage`."""
-        self.workflows = Workflows(self._run, self._cluster.workflows, self._wrap)
-        """See `coterie.client.Cluster.workflows`."""
-        self.skills = Skills(self._run, self._cluster.skills)
-        """See `coterie.client.Cluster.skills`."""
-        self.breakers = Breakers(self._run, self._cluster.breakers)
-        self.approvals = Approvals(self._run, self._cluster.approvals)
-        self.effects = Effects(self._run, self._cluster.effects)
-        """See `coterie.client.Cluster.breakers`."""
-        self.security = Security(self._run, self._cluster.security)
-        """See `coterie.client.Cluster.security`."""
-        self.schedules = Schedules(self._run, self._wrap, self._cluster.schedules)
-        """See `coterie.client.Cluster.schedules`."""
-        self.locks = Locks(self._run, self._cluster.locks)
-        """See `coterie.client.Cluster.locks`."""
-        self.kv = Keys(self._run, self._each, self._cluster.kv)
-        """See `coterie.client.Cluster.kv`."""
-        self.bus = Bus(self._run, self._each, self._cluster.bus)
-        """See `coterie.client.Cluster.bus`."""
-        self.audit = Audit(self._run, self._each, self._cluster.audit)
-        """See `coterie.client.Cluster.audit`."""
+        super().__init__(self._run, self._each, self._wrap, self._cluster)
         self._running: _LoopThread | None = None
 
     def __enter__(self) -> Self:

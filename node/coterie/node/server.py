@@ -15,6 +15,8 @@ from coterie.node.bodies import BodyGuard
 from coterie.node.links import FRAME_BYTES_MAX, ROW_BYTES_MAX
 from coterie.node.tls import TlsMaterial
 from coterie.v1 import (
+    agents_pb2,
+    agents_pb2_grpc,
     breakers_pb2,
     breakers_pb2_grpc,
     bus_pb2,
@@ -50,6 +52,7 @@ USAGE = usage_pb2.DESCRIPTOR.services_by_name["Usage"].full_name
 APPROVALS = decisions_pb2.DESCRIPTOR.services_by_name["Approvals"].full_name
 EFFECTS = decisions_pb2.DESCRIPTOR.services_by_name["Effects"].full_name
 REGISTRY = registry_pb2.DESCRIPTOR.services_by_name["Registry"].full_name
+AGENTS = agents_pb2.DESCRIPTOR.services_by_name["Agents"].full_name
 BREAKERS = breakers_pb2.DESCRIPTOR.services_by_name["Breakers"].full_name
 SCHEDULES = schedules_pb2.DESCRIPTOR.services_by_name["Schedules"].full_name
 LOCKS = locks_pb2.DESCRIPTOR.services_by_name["Locks"].full_name
@@ -101,6 +104,7 @@ class Services:
     dead_letters: tasks_pb2_grpc.DeadLettersServicer
     limits: tasks_pb2_grpc.LimitsServicer
     usage: usage_pb2_grpc.UsageServicer
+    agents: agents_pb2_grpc.AgentsServicer
     breakers: breakers_pb2_grpc.BreakersServicer
     approvals: decisions_pb2_grpc.ApprovalsServicer
     effects: decisions_pb2_grpc.EffectsServicer
@@ -158,6 +162,7 @@ class Listener:
         tasks_pb2_grpc.add_DeadLettersServicer_to_server(services.dead_letters, server)
         tasks_pb2_grpc.add_LimitsServicer_to_server(services.limits, server)
         usage_pb2_grpc.add_UsageServicer_to_server(services.usage, server)
+        agents_pb2_grpc.add_AgentsServicer_to_server(services.agents, server)
         breakers_pb2_grpc.add_BreakersServicer_to_server(services.breakers, server)
         decisions_pb2_grpc.add_ApprovalsServicer_to_server(services.approvals, server)
         decisions_pb2_grpc.add_EffectsServicer_to_server(services.effects, server)

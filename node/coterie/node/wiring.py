@@ -9,6 +9,8 @@ from coterie.core.nouns import Label, SkillRef
 from coterie.core.voters import VoterPolicy
 from coterie.node import decision_calls
 from coterie.node.admission import Admission, AdmissionLimits
+from coterie.node.agents.calls import AgentCalls
+from coterie.node.agents.service import AgentsParts, AgentsService
 from coterie.node.breakers_service import BreakersService
 from coterie.node.child_calls import ChildCalls
 from coterie.node.clock import LogTime
@@ -87,6 +89,7 @@ def services(app: NodeApp) -> Services:
         DeadLettersService(app.state, control, gate),
         LimitsService(app.state, app.reader, app.proposer, app.meters, gate),
         UsageService(app.state, app.reader, app.proposer, app.clock, gate),
+        AgentsService(agents_parts(app), gate),
         BreakersService(app.state, app.reader, app.proposer, app.clock, gate),
         ApprovalsService(decisions, gate),
         EffectsService(decisions, gate),
@@ -148,7 +151,30 @@ def skill_calls(app: NodeApp) -> Handlers:
         **coordination_calls(coordination_desk(app)),
         **app.llm.handlers,
         **LimitCalls(app.meters).handlers(),
+        **agent_calls(app).handlers(),
     }
+
+
+def agents_parts(app: NodeApp) -> AgentsParts:
+    """What the Agents service works on."""
+    return AgentsParts(
+        app.state,
+        app.reader,
+        app.proposer,
+        app.exchange,
+        frozenset(app.settings.llm.providers),
+        lambda: app.host.skills,
+    )
+
+
+def agent_calls(app: NodeApp) -> AgentCalls:
+    """What the agent loop asks for."""
+    llm = app.settings.llm
+
+    def model(provider: str, name: str) -> str:
+        return f"{provider}/{name}".rstrip("/") if provider in llm.providers else llm.default_provider
+
+    return AgentCalls(lambda: app.host.skills, model, {})
 
 
 def guard(app: NodeApp) -> Guard | None:

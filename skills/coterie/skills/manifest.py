@@ -36,6 +36,7 @@ class Manifest:
     handler: str = ""
     timeout_ms: int | None = None
     effects: str = ""
+    input: Any = None  # a JSON schema, or the name of a file that holds one
     body: str = field(default="", repr=False)
     warnings: tuple[str, ...] = ()
 
@@ -76,6 +77,7 @@ def parse_manifest(text: str, folder_name: str) -> Manifest:
         handler=str(ours.get("handler", "")),
         timeout_ms=parse_duration_ms(ours["timeout"], "timeout") if "timeout" in ours else None,
         effects=check_effects(ours.get("effects", "")),
+        input=ours.get("input"),
         body=body,
         warnings=tuple(warnings),
     )

@@ -36,6 +36,8 @@ class Entry:
     timeout_ms: int
     effects: str
     loaded: Skill | None
+    input: str = ""
+    manual: str = ""
 
     def described(self) -> dict[str, Any]:
         """What the node is told."""
@@ -45,6 +47,8 @@ class Entry:
             "description": self.description,
             "timeout_ms": self.timeout_ms,
             "effects": self.effects,
+            "input": self.input,
+            "manual": self.manual,
         }
 
 
@@ -100,7 +104,15 @@ class Catalogue:
 
 def _entry(source: Source, skill: Skill, loaded: Skill | None) -> Entry:
     return Entry(
-        source, skill.name, skill.version, skill.description, skill.timeout_ms, skill.effects, loaded
+        source,
+        skill.name,
+        skill.version,
+        skill.description,
+        skill.timeout_ms,
+        skill.effects,
+        loaded,
+        skill.input,
+        skill.manual,
     )
 
 

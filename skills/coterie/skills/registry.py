@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import os
 import sys
 import types
@@ -28,6 +29,8 @@ MANIFEST_FILE = "SKILL.md"
 DEPTH_MAX = 6
 SKIPPED_FOLDERS = frozenset({".git", "node_modules", "__pycache__", ".venv"})
 SKILLS_MAX = 1_000
+MANUAL_CHARS_MAX = 2_000
+SCHEMA_CHARS_MAX = 8 * 1024  # all skills together must fit one frame
 DEFAULT_EFFECTS = "idempotent"
 SHIPPED_DIR = Path(__file__).parent
 
@@ -72,6 +75,10 @@ class Skill:
     effects: str
     handler: Handler
     model: type | None
+    input: str = ""
+    """JSON schema of the input; empty: anything."""
+    manual: str = ""
+    """The beginning of SKILL.md's body."""
 
 
 def discover(skill_dirs: Sequence[Path]) -> tuple[list[Source], list[Problem]]:
@@ -110,7 +117,9 @@ def load(source: Source) -> list[Skill]:
             timeout_ms=timeout_ms,
             effects=manifest.effects or mark.effects or DEFAULT_EFFECTS,
             handler=handler,
-            model=_input_model(handler),
+            model=(model := _input_model(handler)),
+            input=_input_schema(manifest.input, source.folder, model),
+            manual=manifest.body.strip()[:MANUAL_CHARS_MAX],
         )
     ]
 
@@ -252,6 +261,19 @@ def _check_signature(handler: Handler) -> None:
         inspect.signature(handler).bind(None, None)
     except TypeError as error:
         raise LoadError(f"{handler.__name__} must take (ctx, input): {error}") from error
+
+
+def _input_schema(given: Any, folder: Path, model: type | None) -> str:
+    """As the manifest says, else as its class does; what is too large to be shown is left out."""
+    try:
+        if isinstance(given, str):
+            given = json.loads(Path(folder, given).read_bytes()[: 2 * SCHEMA_CHARS_MAX])
+        if given is None and model is not None:
+            given = model.model_json_schema()  # type: ignore[attr-defined]
+    except (OSError, ValueError, AttributeError):
+        return ""  # `coterie skills validate` says what is wrong with it
+    text = json.dumps(given) if isinstance(given, dict) else ""
+    return text if len(text) <= SCHEMA_CHARS_MAX else ""
 
 
 def _input_model(handler: Handler) -> type | None:

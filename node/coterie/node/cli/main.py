@@ -124,6 +124,17 @@ _BUDGETS = LazyGroup(
         "rm": Entry(f"{_AT}.usage:remove", "Lift a budget."),
     },
 )
+_AGENTS = LazyGroup(
+    "agents",
+    help="Agents: who thinks with which model and which tools.",
+    entries={
+        "apply": Entry(f"{_AT}.agents:apply", "Make files what new runs of an agent get."),
+        "list": Entry(f"{_AT}.agents:list_agents", "List the agents."),
+        "show": Entry(f"{_AT}.agents:show", "Show an agent and its files."),
+        "rollback": Entry(f"{_AT}.agents:rollback", "End a canary, or go back."),
+        "rm": Entry(f"{_AT}.agents:remove", "Forget an agent."),
+    },
+)
 _BREAKERS = LazyGroup(
     "breakers",
     help="Circuit breakers: what keeps work away from what fails.",
@@ -230,6 +241,7 @@ cli = RootGroup(
         "lock": Entry(f"{_AT}.main:_LOCK", "Locks: list, get, release.", _WORK),
         "kv": Entry(f"{_AT}.main:_KV", "Small values under keys.", _WORK),
         "bus": Entry(f"{_AT}.main:_BUS", "Topics: pub, sub, keep.", _WORK),
+        "agents": Entry(f"{_AT}.main:_AGENTS", "Agents: apply, list, show, rollback, rm.", _WORK),
         "dlq": Entry(f"{_AT}.main:_DLQ", "Dead letters: list, show, replay, purge.", _WORK),
         "approvals": Entry(f"{_AT}.main:_APPROVALS", "Approvals: list, approve, reject.", _WORK),
         "limits": Entry(f"{_AT}.main:_LIMITS", "Limits on the whole cluster.", _RUN),

@@ -79,6 +79,10 @@ class SkillInfo:
     description: str
     timeout_ms: int
     effects: str
+    input: str = ""
+    """JSON schema of its input; empty: anything."""
+    manual: str = ""
+    """The beginning of its instructions."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,171 @@
+"""What the agent loop asks its node: which revision it is, and what that revision says."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from coterie.core.agentbook import AgentEntry, choose, find_agent
+from coterie.core.skillbook import PIN, SkillEntry
+from coterie.node.agents.definition import Definition, read_definition
+from coterie.node.agents.files import AgentProblems, unpack
+from coterie.node.agents.model import SkillBinding
+from coterie.node.agents.service import unknown_agent
+from coterie.node.skill_calls import Handlers, Run, refused
+from coterie.node.skillhost import SkillInfo
+
+_NOT_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
+NAME_CHARS_MAX = 64
+ANY_INPUT: dict[str, Any] = {"type": "object", "additionalProperties": True}
+DEFINITIONS_KEPT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class AgentCalls:
+    """`skills`: those of this node. `model`: where an agent's calls go, by provider and model."""
+
+    skills: Callable[[], Mapping[str, SkillInfo]]
+    model: Callable[[str, str], str]
+    known: dict[str, Definition]
+
+    def handlers(self) -> Handlers:
+        return {
+            "agent.choose": self.choose,
+            "agent.load": self.load,
+            "agent.permissions": self.permissions,
+        }
+
+    async def choose(self, run: Run, args: Any) -> dict[str, str]:
+        """The revision that this run keeps; it records it."""
+        entry = _entry(run)
+        revision = choose(entry, run.task_id)
+        if revision is None:
+            raise refused("AGENT_NOT_LIVE", f"agent {entry.agent_id} has no live revision")
+        return {"agent": entry.agent_id, "revision": revision.revision}
+
+    async def load(self, run: Run, args: Any) -> dict[str, Any]:
+        """What the loop needs of that revision."""
+        entry = _entry(run)
+        definition = await self._definition(run, entry, str(args.get("revision", "")))
+        config = definition.config
+        if definition.registry is not None and definition.registry.status == "paused":
+            raise refused("AGENT_PAUSED", f"agent {config.id} is paused in its registry")
+        model, loop = config.model, config.loop
+        return {
+            "id": config.id,
+            "name": definition.name,
+            "system": definition.system_prompt(),
+            "model": self.model(model.provider, model.name),
+            "temperature": model.temperature,
+            "max_tokens": model.max_tokens,
+            "effort": model.thinking,
+            "tools": list(self._tools(run, definition)),
+            "approve": list(definition.tools.approve),
+            "allow": list(definition.tools.allow),
+            "deny": list(definition.tools.deny),
+            "handoff": [self._colleague(run, name) for name in loop.handoff],
+            "memory_ttl_s": config.memory.ttl // 1_000 if config.memory.type == "persistent" else 0,
+            "mcp": sorted(definition.tools.mcp_servers),
+            "loop": loop.model_dump(exclude={"stop", "handoff"}),
+            "stop": list(loop.stop),
+        }
+
+    async def permissions(self, run: Run, args: Any) -> dict[str, Any] | None:
+        """What the agent may touch on whose behalf this task runs; None: it runs for nobody in particular."""
+        if not run.task.agent:
+            return None
+        entry = find_agent(run.state.agents, run.task.agent)
+        if entry is None:
+            return None
+        definition = await self._definition(run, entry, entry.live)
+        return definition.config.permissions.model_dump()
+
+    async def _definition(self, run: Run, entry: AgentEntry, revision: str) -> Definition:
+        known = self.known.get(revision)
+        if known is not None:
+            return known
+        found = entry.find(revision)
+        if found is None:
+            raise refused("REVISION_GONE", f"agent {entry.agent_id} has no revision {revision[:12]} any more")
+        try:
+            definition = read_definition(unpack(await run.load(found.bundle)))
+        except (AgentProblems, ValueError) as error:
+            raise refused("BAD_AGENT", f"agent {entry.agent_id}: {error}") from error
+        while len(self.known) >= DEFINITIONS_KEPT:
+            del self.known[next(iter(self.known))]
+        self.known[revision] = definition
+        return definition
+
+    def _tools(self, run: Run, definition: Definition) -> Iterator[dict[str, Any]]:
+        """The bound skills that may be called, as the model is told of them."""
+        for binding in definition.config.skills:
+            if not allowed(binding.skill_id, definition):
+                continue
+            told = self._told(run, binding)
+            if told is not None:
+                yield {
+                    "skill": binding.skill_id,
+                    "name": tool_name(binding.skill_id),
+                    **told,
+                }
+
+    def _told(self, run: Run, binding: SkillBinding) -> dict[str, Any] | None:
+        options: dict[str, Any] = {}
+        if binding.timeout:
+            options["timeout"] = binding.timeout / 1_000
+        if binding.retry_policy is not None:
+            options["max_attempts"] = binding.retry_policy.max_retries + 1
+        if binding.version not in ("", "latest"):
+            options["constraints"] = {"skill_version": binding.version}
+        published, local = run.state.skillbook.get(binding.skill_id), self.skills().get(binding.skill_id)
+        if published is not None and published.live:
+            description, schema = _published(published, binding.version)
+        elif local is not None:
+            description, schema = _manual(local.description, local.manual), json.loads(local.input or "null")
+        else:
+            return None
+        return {"description": description, "parameters": schema or ANY_INPUT, "options": options}
+
+    def _colleague(self, run: Run, name: str) -> dict[str, str]:
+        entry = find_agent(run.state.agents, name)
+        about = ", ".join(entry.domains) if entry else ""
+        return {"id": name, "about": f"{entry.name}: {about}" if entry and about else name}
+
+
+def allowed(name: str, definition: Definition) -> bool:
+    """By the globs of tools-config.json: deny wins."""
+    tools = definition.tools
+    if any(fnmatch.fnmatchcase(name, glob) for glob in tools.deny):
+        return False
+    return any(fnmatch.fnmatchcase(name, glob) for glob in tools.allow)
+
+
+def tool_name(name: str) -> str:
+    """A name that every model takes."""
+    return _NOT_A_NAME.sub("_", name)[:NAME_CHARS_MAX]
+
+
+def _entry(run: Run) -> AgentEntry:
+    name = run.task.agent
+    if not name:
+        raise refused("NO_AGENT", "the task names no agent: submit it with agent=ID")
+    entry = find_agent(run.state.agents, name)
+    if entry is None:
+        raise unknown_agent(name)
+    return entry
+
+
+def _published(entry: SkillEntry, version: str) -> tuple[str, Any]:
+    wanted = "" if version in ("", "latest") else version
+    fits = [one for one in entry.revisions if wanted in (one.version, PIN + one.revision, one.revision)]
+    chosen = (fits[-1] if fits else None) if wanted else entry.find(entry.live)
+    manifest = json.loads(chosen.manifest or "{}") if chosen is not None else {}
+    return str(manifest.get("description", entry.skill_id)), manifest.get("input")
+
+
+def _manual(description: str, manual: str) -> str:
+    return f"{description}\n\n{manual}".strip()

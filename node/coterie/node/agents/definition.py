@@ -1,0 +1,217 @@
+"""From the files of an agent to what its loop needs: everything wrong with them is said at once."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from coterie.node.agents import files as f
+from coterie.node.agents.model import AgentConfig, RegistryEntry, ToolsConfig
+
+_LABEL = re.compile(r"^\s*[-*]\s*\**(?P<label>[^:*]{1,40}?)\**\s*:\s*(?P<value>.+?)\s*$")
+_PLACEHOLDER = re.compile(r"^[_<\[(]|^https?://\.\.\.$|^\.\.\.$|^(tbd|todo|none)$", re.IGNORECASE)
+Section = TypeVar("Section", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """An agent. `identity` are the labels of IDENTITY.md, lower case; `notes` what has no effect."""
+
+    config: AgentConfig
+    tools: ToolsConfig
+    identity: dict[str, str]
+    texts: dict[str, str]
+    registry: RegistryEntry | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def agent_id(self) -> str:
+        return self.config.id
+
+    @property
+    def name(self) -> str:
+        return self.identity.get("name") or self.config.name or self.config.id
+
+    @property
+    def version(self) -> str:
+        registered = self.registry.version if self.registry else ""
+        return self.config.version or self.identity.get("version", "") or registered
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """What it is good at, for those who look for an agent."""
+        registered = self.registry.domains if self.registry else ()
+        return tuple(dict.fromkeys((*self.config.capabilities, *registered)))
+
+    @property
+    def concurrent(self) -> int:
+        """How many runs of it at once in the whole cluster; 0: as many as there is room for."""
+        limits = [self.config.rate_limits.concurrent_sessions or 0]
+        limits.append(self.registry.replicas if self.registry else 0)
+        return min((limit for limit in limits if limit), default=0)
+
+    def system_prompt(self) -> str:
+        """Who the agent is, in a fixed order, so that providers can cache it."""
+        about = [f"You are {self.name}. {self.config.description}".strip()]
+        shown = [
+            f"{label}: {value}" for label, value in self.identity.items() if label not in ("name", "avatar")
+        ]
+        parts = [*about, *(["\n".join(shown)] if shown else [])]
+        return "\n\n".join([*parts, *(self.texts[name].strip() for name in self.texts)])
+
+
+def read_definition(files: f.Files) -> Definition:
+    """Raises AgentProblems with everything that is wrong."""
+    problems = f.size_problems(files)
+    config = _config(files.get(f.CONFIG, ""), problems)
+    tools = _tools(files.get(f.TOOLS, "{}"), problems)
+    registry = _registry(files.get(f.REGISTRY, ""), problems)
+    identity = dict(_identity(files.get(f.IDENTITY, "")))
+    if config is not None:
+        problems += _contradictions(config, identity, registry)
+    if problems or config is None or tools is None:
+        raise f.AgentProblems(problems)
+    texts = {name: files[name] for name in (f.SOUL, f.RULES, f.USER, f.MEMORY) if files.get(name, "").strip()}
+    return Definition(config, tools, identity, texts, registry, tuple(_notes(config)))
+
+
+def read_registry(text: str) -> dict[str, dict[str, Any]]:
+    """The entries of an agent-registry.yaml as they are written, by id. Raises AgentProblems."""
+    problems: list[str] = []
+    document = _yaml(text, "agent-registry.yaml", problems)
+    entries = document.get("agents") if isinstance(document, dict) else None
+    if not isinstance(entries, list):
+        raise f.AgentProblems([*problems, "agent-registry.yaml: agents: a list is expected"])
+    for place, entry in enumerate(entries):
+        _section(RegistryEntry, entry, f"agent-registry.yaml: agents[{place}]", problems)
+    if problems:
+        raise f.AgentProblems(problems)
+    return {entry["id"]: entry for entry in entries}
+
+
+def _config(text: str, problems: list[str]) -> AgentConfig | None:
+    document = _yaml(text, f.CONFIG, problems)
+    if isinstance(document, dict) and set(document) == {"agent"}:
+        return _section(AgentConfig, document["agent"], f"{f.CONFIG}: agent", problems)
+    return _section(AgentConfig, document, f.CONFIG, problems)
+
+
+def _tools(text: str, problems: list[str]) -> ToolsConfig | None:
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        problems.append(f"{f.TOOLS}: not JSON: {error}")
+        return None
+    found = _section(ToolsConfig, document, f.TOOLS, problems)
+    for name, server in (found.mcp_servers if found else {}).items():
+        if bool(server.command) == bool(server.url):
+            problems.append(f"{f.TOOLS}: mcpServers.{name}: give a command or a url, and not both")
+    return found
+
+
+def _registry(text: str, problems: list[str]) -> RegistryEntry | None:
+    if not text:
+        return None
+    return _section(RegistryEntry, json.loads(text), "agent-registry.yaml", problems)
+
+
+def _yaml(text: str, name: str, problems: list[str]) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        problems.append(f"{name}: not YAML: {' '.join(str(error).split())}")
+        return {}
+
+
+def _section(kind: type[Section], value: object, name: str, problems: list[str]) -> Section | None:
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False, include_input=True):
+            path = ".".join(str(part) for part in detail["loc"])
+            problems.append(f"{name}{_sep(name, path)}{path}: {_said(kind, detail)}")
+        return None
+
+
+def _sep(name: str, path: str) -> str:
+    if not path:
+        return ""
+    return ": " if name.endswith((".yaml", ".json")) else "."
+
+
+def _said(kind: type[BaseModel], detail: Any) -> str:
+    if detail["type"] == "extra_forbidden":
+        known = _keys_at(kind, detail["loc"][:-1])
+        near = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1, cutoff=0.6)
+        return f"unknown key; did you mean {near[0]}?" if near else f"unknown key; known: {', '.join(known)}"
+    if detail["type"] == "missing":
+        return "missing"
+    message = detail["msg"].removeprefix("Value error, ")
+    return f"{message[0].lower()}{message[1:]} (it is {detail['input']!r})"
+
+
+def _keys_at(kind: type[BaseModel], path: Sequence[object]) -> list[str]:
+    """The keys of the section at that path, as far as it can be told."""
+    found: type[BaseModel] = kind
+    for part in path:
+        info = found.model_fields.get(str(part)) or next(
+            (field for field in found.model_fields.values() if field.alias == part), None
+        )
+        if info is None:
+            continue  # a position in a list
+        inner = [
+            one for one in (info.annotation, *getattr(info.annotation, "__args__", ())) if _is_model(one)
+        ]
+        if not inner:
+            return []
+        found = inner[0]
+    return list(found.model_fields)
+
+
+def _is_model(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _identity(text: str) -> Iterator[tuple[str, str]]:
+    """`- Label: value` lines; placeholders that nobody has filled in are none."""
+    for line in text.splitlines():
+        found = _LABEL.match(line)
+        if found and not _PLACEHOLDER.match(found["value"]):
+            yield found["label"].strip().lower(), found["value"]
+
+
+def _contradictions(
+    config: AgentConfig, identity: dict[str, str], registry: RegistryEntry | None
+) -> Iterable[str]:
+    if identity.get("id", config.id) not in (config.id, *config.aliases):
+        yield f"{f.IDENTITY}: ID: {identity['id']} is not agent.id {config.id}; write the same"
+    if registry is not None and registry.id not in (config.id, *config.aliases):
+        yield f"agent-registry.yaml: {registry.id} is not agent.id {config.id}"
+    storage = config.memory.storage
+    if storage.backend != "replicated" or storage.connection_string:
+        yield (
+            f"{f.CONFIG}: agent.memory.storage: {storage.backend} is not supported: memory is kept by the "
+            "cluster itself; remove storage (and never write a password into this file)"
+        )
+    names = [binding.skill_id for binding in config.skills]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield f"{f.CONFIG}: agent.skills: {name} is bound twice; remove one"
+    permissions = config.permissions
+    if permissions.paths and not permissions.file_access:
+        yield f"{f.CONFIG}: agent.permissions.paths: mean nothing without file_access: true"
+    if permissions.allowed_endpoints and not permissions.network_access:
+        yield f"{f.CONFIG}: agent.permissions.allowed_endpoints: mean nothing without network_access"
+
+
+def _notes(config: AgentConfig) -> Iterable[str]:
+    if config.monitoring.tracing_enabled:
+        yield "agent.monitoring.tracing_enabled: no effect: every run has its history (`coterie history`)"
+    if config.model.version not in ("", "latest"):
+        yield "agent.model.version: no effect: the model's name says it all; the answer's own is recorded"

@@ -1,0 +1,211 @@
+"""What `config.yaml`, `tools-config.json` and an entry of `agent-registry.yaml` may say."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+
+from coterie.node.config.read import camel
+from coterie.node.units import parse_duration_ms, parse_ratio, parse_size_bytes
+
+AgentId = Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+ToolName = Annotated[StrictStr, Field(min_length=1, max_length=128)]
+Count = Annotated[StrictInt, Field(ge=1, le=1_000_000_000)]
+
+
+def _duration(value: object) -> object:
+    """A number is seconds, as everywhere in these files."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return round(value * 1_000)
+    return parse_duration_ms(value)
+
+
+_EFFORTS: dict[object, str] = {
+    **dict.fromkeys(("none", "off", False), ""),
+    **dict.fromkeys(("low", "minimal", "light"), "low"),
+    **dict.fromkeys(("medium", "moderate", True), "medium"),
+    **dict.fromkeys(("high", "extended", "deep"), "high"),
+}
+
+
+def _effort(value: object) -> object:
+    if not isinstance(value, str | bool) or value not in _EFFORTS:
+        raise ValueError(f"{value!r} is no effort; write none, low, moderate or high")
+    return _EFFORTS[value]
+
+
+def _merged(value: object) -> object:
+    """Permissions are a map, or a list of maps."""
+    if not isinstance(value, list):
+        return value
+    merged: dict[str, Any] = {}
+    for item in value:
+        if not isinstance(item, dict):
+            raise ValueError("is a list of something else than maps")
+        for key, given in item.items():
+            if key in merged and merged[key] != given:
+                raise ValueError(f"{key} is given twice")
+            merged[key] = given
+    return merged
+
+
+def _percent(value: object) -> object:
+    return value if isinstance(value, int | float) else parse_ratio(value)
+
+
+Ms = Annotated[int, BeforeValidator(_duration), Field(ge=0)]
+Bytes = Annotated[int, BeforeValidator(parse_size_bytes)]
+Ratio = Annotated[float, BeforeValidator(_percent)]
+
+
+class Section(BaseModel):
+    """A map of the file: snake_case or camelCase, and no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=camel, populate_by_name=True)
+
+
+class ModelChoice(Section):
+    """Which model thinks. `provider` is one of llm.providers; another name falls to llm.default."""
+
+    provider: StrictStr = ""
+    name: StrictStr = ""
+    version: StrictStr = "latest"
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    max_tokens: Annotated[StrictInt, Field(ge=1, le=1_000_000)] = 4_096
+    thinking: Annotated[str, BeforeValidator(_effort)] = ""
+
+
+class Permissions(Section):
+    gpu_access: StrictBool = False
+    max_allocation: Annotated[StrictInt, Field(ge=0, le=1_024)] = 0
+    file_access: StrictBool = False
+    paths: tuple[StrictStr, ...] = ()
+    network_access: StrictBool = False
+    allowed_endpoints: tuple[StrictStr, ...] = ()
+
+
+class Retry(Section):
+    max_retries: Annotated[StrictInt, Field(ge=0, le=1_000)] = 0
+    backoff: Literal["exponential", "fixed"] = "exponential"
+    max_backoff: Ms | None = None
+
+
+class SkillBinding(Section):
+    skill_id: Annotated[StrictStr, Field(min_length=1, max_length=128)]
+    version: StrictStr = "latest"
+    timeout: Ms | None = None
+    retry_policy: Retry | None = None
+
+
+class Storage(Section):
+    backend: StrictStr = "replicated"
+    connection_string: StrictStr = ""
+
+
+class Memory(Section):
+    type: Literal["persistent", "none"] = "none"
+    ttl: Ms = 30 * 24 * 3_600_000
+    storage: Storage = Storage()
+
+
+class RateLimits(Section):
+    requests_per_minute: Count | None = None
+    tokens_per_day: Count | None = None
+    usd_per_day: Annotated[float, Field(gt=0)] | None = None
+    concurrent_sessions: Count | None = None
+
+
+class Monitoring(Section):
+    enabled: StrictBool = True
+    metrics_enabled: StrictBool = True
+    tracing_enabled: StrictBool = False
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+class Loop(Section):
+    """How the agent works: ours. `window` is the model's, in tokens."""
+
+    max_steps: Annotated[StrictInt, Field(ge=1, le=1_000)] = 24
+    budget_tokens: Count | None = None
+    window: Annotated[StrictInt, Field(ge=1_000, le=10_000_000)] = 100_000
+    result_chars: Annotated[StrictInt, Field(ge=100, le=1_000_000)] = 20_000
+    parallel: Annotated[StrictInt, Field(ge=1, le=64)] = 8
+    stop: tuple[ToolName, ...] = ()
+    handoff: tuple[AgentId, ...] = ()
+
+
+class AgentConfig(Section):
+    id: AgentId
+    name: StrictStr = ""
+    description: StrictStr = ""
+    version: StrictStr = ""
+    aliases: tuple[AgentId, ...] = ()
+    capabilities: tuple[StrictStr, ...] = ()
+    model: ModelChoice = ModelChoice()
+    permissions: Annotated[Permissions, BeforeValidator(_merged)] = Permissions()
+    skills: tuple[SkillBinding, ...] = ()
+    memory: Memory = Memory()
+    rate_limits: RateLimits = RateLimits()
+    monitoring: Monitoring = Monitoring()
+    loop: Loop = Loop()
+
+
+class McpServer(Section):
+    """One of `mcpServers`: a program on stdio, or an address."""
+
+    command: StrictStr = ""
+    args: tuple[StrictStr, ...] = ()
+    env: dict[StrictStr, StrictStr] = Field(default_factory=dict)
+    url: StrictStr = ""
+    headers: dict[StrictStr, StrictStr] = Field(default_factory=dict)
+    allow: tuple[ToolName, ...] = ("*",)
+    effects: dict[ToolName, Literal["none", "idempotent", "external"]] = Field(default_factory=dict)
+    timeout: Ms = 60_000
+
+
+class ToolsConfig(Section):
+    """Which tools the agent has: globs over their names. What `approve` names waits for a person."""
+
+    allow: tuple[ToolName, ...] = ("*",)
+    deny: tuple[ToolName, ...] = ()
+    approve: tuple[ToolName, ...] = ()
+    mcp_servers: dict[ToolName, McpServer] = Field(default_factory=dict)
+
+
+class Slo(Section):
+    availability: Ratio | None = None
+    response_time_p99: Ms | None = None
+    throughput: StrictStr = ""
+
+
+class Amount(Section):
+    cpu: Annotated[float, Field(gt=0)] | None = None
+    memory: Bytes | None = None
+
+
+class Resources(Section):
+    requests: Amount = Amount()
+    limits: Amount = Amount()
+
+
+class Autoscaling(Section):
+    enabled: StrictBool = False
+    min_replicas: Count = 1
+    max_replicas: Count = 1
+    target_cpu_utilization: Ratio | None = None
+    target_memory_utilization: Ratio | None = None
+
+
+class RegistryEntry(Section):
+    """An entry of agent-registry.yaml."""
+
+    id: AgentId
+    name: StrictStr = ""
+    status: Literal["active", "paused"] = "active"
+    version: StrictStr = ""
+    replicas: Count = 1
+    domains: tuple[StrictStr, ...] = ()
+    slo: Slo = Slo()
+    resources: Resources = Resources()
+    autoscaling: Autoscaling = Autoscaling()

@@ -1,0 +1,173 @@
+"""The Agents service: files become a revision, with the limits that they ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import grpc
+
+from coterie.core.agentbook import (
+    PERCENT,
+    AgentEntry,
+    AgentRevision,
+    ApplyAgent,
+    RemoveAgent,
+    RollBackAgent,
+    find_agent,
+)
+from coterie.core.commands import Command, Rejected
+from coterie.core.state import ClusterState
+from coterie.node.agents.definition import Definition, read_definition
+from coterie.node.agents.files import AgentProblems, pack, revision_of, unpack
+from coterie.node.agents.limits import limits_of
+from coterie.node.blob_exchange import BlobExchange
+from coterie.node.errors import ApiError, Violation, from_rejection, invalid, not_found
+from coterie.node.proposer import Proposer
+from coterie.node.reads import Reader
+from coterie.node.rpc import Context, Gate, propose_seconds, seconds_left, unary
+from coterie.v1 import agents_pb2 as pb
+from coterie.v1 import agents_pb2_grpc, tasks_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class AgentsParts:
+    """What the service works on. `providers`: of language models; `skills`: that this node has."""
+
+    state: Callable[[], ClusterState]
+    reader: Reader
+    proposer: Proposer
+    exchange: BlobExchange
+    providers: frozenset[str]
+    skills: Callable[[], Mapping[str, object]]
+
+
+class AgentsService(agents_pb2_grpc.AgentsServicer):
+    """Applying the same files again changes nothing."""
+
+    def __init__(self, parts: AgentsParts, gate: Gate) -> None:
+        self._parts, self.gate = parts, gate
+
+    @unary
+    async def ApplyAgent(self, request: pb.ApplyAgentRequest, context: Context) -> pb.Agent:
+        definition = _checked(request)
+        percent = request.percent or PERCENT
+        if not 1 <= percent <= PERCENT:
+            raise invalid([Violation("percent", f"{percent} is not in 1..{PERCENT}")])
+        bundle = pack(request.files)
+        notes = [*definition.notes, *self._advice(definition)]
+        if request.validate_only:
+            return _validated(definition, revision_of(bundle), notes)
+        await self._parts.reader.connected()
+        kept = await self._parts.exchange.keep(bundle)
+        revision = AgentRevision(revision_of(bundle), definition.version, kept)
+        config = definition.config
+        apply = ApplyAgent(config.id, revision, definition.name, config.aliases, definition.domains, percent)
+        await self._propose([apply, *limits_of(definition, self._parts.state())], context)
+        return await self._told(config.id, notes=notes)
+
+    @unary
+    async def ListAgents(self, request: pb.ListAgentsRequest, context: Context) -> pb.ListAgentsResponse:
+        await self._parts.reader.barrier(tasks_pb2.LINEARIZABLE, seconds_left(context))
+        known = self._parts.state().agents
+        return pb.ListAgentsResponse(agents=[agent_to_pb(known[name]) for name in sorted(known)])
+
+    @unary
+    async def GetAgent(self, request: pb.GetAgentRequest, context: Context) -> pb.Agent:
+        await self._parts.reader.barrier(tasks_pb2.LINEARIZABLE, seconds_left(context))
+        return await self._told(request.agent_id, request.revision or "live")
+
+    @unary
+    async def RollBackAgent(self, request: pb.RollBackAgentRequest, context: Context) -> pb.Agent:
+        await self._parts.reader.connected()
+        await self._propose([RollBackAgent(self._entry(request.agent_id).agent_id)], context)
+        return await self._told(request.agent_id)
+
+    @unary
+    async def RemoveAgent(self, request: pb.RemoveAgentRequest, context: Context) -> pb.RemoveAgentResponse:
+        await self._parts.reader.connected()
+        await self._propose([RemoveAgent(request.agent_id)], context)
+        return pb.RemoveAgentResponse()
+
+    async def _propose(self, commands: list[Command], context: Context) -> None:
+        outcomes = await self._parts.proposer.propose(commands, propose_seconds(context))
+        for outcome in outcomes:
+            if isinstance(outcome, Rejected):
+                raise from_rejection(outcome)
+
+    def _entry(self, agent_id: str) -> AgentEntry:
+        entry = find_agent(self._parts.state().agents, agent_id)
+        if entry is None:
+            raise not_found("AGENT", agent_id)
+        return entry
+
+    async def _told(self, agent_id: str, revision: str = "", notes: list[str] | None = None) -> pb.Agent:
+        entry = self._entry(agent_id)
+        message = agent_to_pb(entry)
+        message.notes.extend(notes or [])
+        if revision:
+            found = entry.find(entry.live if revision == "live" else revision)
+            if found is None:
+                raise not_found("REVISION", revision)
+            message.files.update(unpack(await self._parts.exchange.load(found.bundle)))
+        return message
+
+    def _advice(self, definition: Definition) -> list[str]:
+        """What is not wrong, and yet will not work as its author may think."""
+        found = []
+        provider = definition.config.model.provider
+        if provider and provider not in self._parts.providers:
+            found.append(
+                f"agent.model.provider: {provider} is none of llm.providers; llm.default thinks instead"
+            )
+        book, local = self._parts.state().skillbook, self._parts.skills()
+        found += [
+            f"agent.skills: {binding.skill_id} is no skill of this node, and none was published"
+            for binding in definition.config.skills
+            if binding.skill_id not in local and binding.skill_id not in book
+        ]
+        return found
+
+
+def _checked(request: pb.ApplyAgentRequest) -> Definition:
+    try:
+        return read_definition(request.files)
+    except AgentProblems as error:
+        raise invalid([Violation(*_split(problem)) for problem in error.problems]) from None
+
+
+def _split(problem: str) -> tuple[str, str]:
+    where, _, what = problem.partition(": ")
+    field, _, more = what.partition(": ")
+    return (f"{where}: {field}", more) if more else (where, what)
+
+
+def _validated(definition: Definition, revision: str, notes: list[str]) -> pb.Agent:
+    message = pb.Agent(agent_id=definition.agent_id, name=definition.name, domains=definition.domains)
+    message.revisions.add(revision=revision, version=definition.version)
+    message.notes.extend(notes)
+    return message
+
+
+def agent_to_pb(entry: AgentEntry) -> pb.Agent:
+    message = pb.Agent(
+        agent_id=entry.agent_id,
+        name=entry.name,
+        aliases=entry.aliases,
+        domains=entry.domains,
+        live=entry.live,
+        previous=entry.previous,
+        canary=entry.canary,
+        canary_percent=entry.canary_percent,
+    )
+    for one in entry.revisions:
+        message.revisions.add(revision=one.revision, version=one.version, applied_at_ms=one.applied_at_ms)
+    return message
+
+
+def unknown_agent(name: str) -> ApiError:
+    """For those who name an agent that was never applied."""
+    text = (
+        f"there is no agent {name!r}; `coterie agents list` shows them, `coterie agents apply DIR` makes one"
+    )
+    return ApiError(grpc.StatusCode.NOT_FOUND, "AGENT_NOT_FOUND", text)
