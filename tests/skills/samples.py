@@ -358,3 +358,15 @@ async def asks(ctx: SkillContext, input: dict[str, Any]) -> Any:
 async def calls(ctx: SkillContext, input: list[Any]) -> Any:
     """Asks the node for something."""
     return await ctx._link.call(*input)
+
+
+@skill(name="settings")
+async def settings(ctx: SkillContext, input: Any) -> dict[str, Any]:
+    """What the operator says."""
+    return dict(ctx.settings)
+
+
+@skill(name="plain-settings")
+def plain_settings(ctx: SyncSkillContext, input: Any) -> dict[str, Any]:
+    """The same for a plain function."""
+    return dict(ctx.settings)

@@ -126,4 +126,5 @@ def _host_options(settings: NodeSettings) -> SkillHostOptions:
         ),
         node_id=settings.node_id,
         sandbox=SandboxOptions(inside_networks=settings.skill_networks),
+        settings=settings.skill_settings,
     )

@@ -40,6 +40,8 @@ class SkillContext(Children, Checkpoints, Coordination, Decisions, Models, Meter
         self.log = log
         self.restored: Any = None if facts.checkpoint is None else jsonio.decode(facts.checkpoint)
         """The last checkpoint of an earlier attempt, or None."""
+        self.settings: Mapping[str, Any] = facts.settings
+        """What the operator says to this skill (skills.settings of the node); may hold secrets."""
         self._facts = facts
         self._link = link
         self._cancelled = False
@@ -162,6 +164,7 @@ class SyncSkillContext(SyncCoordination):
         self.revision = context.revision
         self.log = context.log
         self.restored = context.restored
+        self.settings = context.settings
         self._calls: set[Future[Any]] = set()
         context.call_on_cancel(self._cancel_calls)
 

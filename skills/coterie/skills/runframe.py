@@ -47,5 +47,6 @@ def unpack_run(frame: Frame, limits: Limits) -> tuple[bytes, RunFacts]:
         checkpoint=checkpoint,
         step_bytes_max=limits.step_bytes_max,
         checkpoint_bytes_max=limits.checkpoint_bytes_max,
+        settings=header.get("settings", {}),
     )
     return payload, facts

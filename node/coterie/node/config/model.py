@@ -6,7 +6,7 @@ To add a key: add it here, give it an effect in resolve.py or a line in support.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictInt, StrictStr, model_validator
 
@@ -246,6 +246,9 @@ class LimitsSection(Section):
 
 
 class Skills(Section):
+    settings: dict[StrictStr, dict[StrictStr, Any]] = Field(
+        default_factory=dict
+    )  # by skill; opaque to the node
     dir: FilePath | None = None
     dirs: tuple[FilePath, ...] = ()
     sandbox: StrictStr = "process"

@@ -27,6 +27,7 @@ from coterie.node.config.settings import (
     SecuritySettings,
     TlsPaths,
 )
+from coterie.node.config.skill_settings import skill_settings
 
 
 def node_settings(
@@ -86,6 +87,7 @@ def _settings(config: ClusterConfig, node_id: str, insecure: bool, join: bool) -
         queue=_queue(config),
         security=_security(config, entry, host, tls),
         llm=llm_settings(config.llm, os.environ),
+        skill_settings=skill_settings(config.skills.settings, os.environ),
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from coterie.core.nouns import Policy, RetryPolicy
 from coterie.core.routing import RoutingRules
@@ -195,6 +196,7 @@ class NodeSettings:
     queue: QueueSettings = field(default_factory=QueueSettings)
     security: SecuritySettings = field(default_factory=SecuritySettings)
     llm: LlmSettings = field(default_factory=LlmSettings)
+    skill_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)  # with secrets
 
     @property
     def members(self) -> dict[str, str]:

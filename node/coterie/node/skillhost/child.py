@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
 from coterie.node.skillhost.cell import Cell
@@ -129,7 +129,7 @@ class Child:
         """Its socket has ended: it is dead or as good as dead."""
         return self._frames.closed
 
-    def start(self, run: Run, node_id: str) -> None:
+    def start(self, run: Run, node_id: str, settings: Mapping[str, Any]) -> None:
         """Send the job."""
         self.run, run.child = run, self
         self._output.reset()
@@ -138,7 +138,7 @@ class Child:
         facts["revision"] = job.revision
         if job.confined is not None:
             facts["source"] = job.confined.as_source()
-        self._frames.send(*pack_run(facts, job.payload, job.checkpoint, job.steps))
+        self._frames.send(*pack_run({**facts, "settings": settings}, job.payload, job.checkpoint, job.steps))
 
     def ask_to_cancel(self) -> None:
         """Tell the skill to stop; it may ignore it."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from coterie.node.skillhost import verdicts
 from coterie.node.skillhost.cell import Cell, bytes_used, remove_tree
@@ -55,6 +56,10 @@ class ConfinedPool(ChildPool):
     def set_lease(self, until: float) -> None:
         """Skills may run until then (monotonic clock, seconds)."""
         self._keeper.set_lease(until)
+
+    def _settings_of(self, job: SkillJob) -> Mapping[str, Any]:
+        """See ChildPool. Who is not trusted gets no secrets, whatever name it took."""
+        return {}
 
     def _unfit(self, job: SkillJob) -> SkillOutcome | None:
         assert job.confined is not None

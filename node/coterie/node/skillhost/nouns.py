@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from coterie.skills.limits import Limits
 
@@ -57,6 +57,8 @@ class SkillHostOptions:
     warm_children: int = 0
     """Children forked at the start, before the first run asks for one."""
     limits: Limits = field(default_factory=Limits)
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
+    """What each skill is told of this node, by its name. Confined skills are told nothing."""
     env_allow: tuple[str, ...] = ()
     """Environment variables that skills see besides PATH, HOME, the locale, the time zone and the like."""
     ready_timeout_ms: int = 30_000

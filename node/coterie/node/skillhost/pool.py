@@ -9,6 +9,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Mapping
+from typing import Any
 
 from coterie.node.skillhost import verdicts
 from coterie.node.skillhost.cell import Cell
@@ -167,6 +168,10 @@ class ChildPool:
         """For a job that names no timeout; 0 is none."""
         return job.confined.timeout_ms if job.confined is not None else self.skills[job.skill].timeout_ms
 
+    def _settings_of(self, job: SkillJob) -> Mapping[str, Any]:
+        """What the operator says to the skill, secrets included."""
+        return self._options.settings.get(job.skill, {})
+
     def _may_run_again(self, child: Child) -> bool:
         """Whether a child that says it is clean gets another run."""
         return child.runs < self._options.limits.runs_max
@@ -216,7 +221,8 @@ class ChildPool:
             else:
                 return
             self.stats.runs += 1
-            child.start(self._waiting.popleft(), self._options.node_id)
+            run = self._waiting.popleft()
+            child.start(run, self._options.node_id, self._settings_of(run.job))
 
     def kill_run(self, run: Run, verdict: SkillOutcome) -> None:
         """See Owner. The run ends once its process is dead."""
