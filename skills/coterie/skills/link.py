@@ -40,7 +40,7 @@ class RunFacts:
     node_id: str
     steps: Mapping[str, bytes] = field(default_factory=dict)
     checkpoint: bytes | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
     step_bytes_max: int = 1024 * 1024
     checkpoint_bytes_max: int = 1024 * 1024
     revision: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
