@@ -11,7 +11,7 @@ from typing import Any
 
 from coterie.core.agentbook import AgentEntry, choose, find_agent
 from coterie.core.skillbook import PIN, SkillEntry
-from coterie.node.agents.definition import Definition, read_definition
+from coterie.node.agents.definition import Definition, read_definition, skill_name
 from coterie.node.agents.files import AgentProblems, unpack
 from coterie.node.agents.model import SkillBinding
 from coterie.node.agents.service import unknown_agent
@@ -63,13 +63,13 @@ class AgentCalls:
             "temperature": model.temperature,
             "max_tokens": model.max_tokens,
             "effort": model.thinking,
-            "tools": list(self._tools(run, definition)),
+            "tools": list(self._tools(run, definition, args.get("tools"))),
             "approve": list(definition.tools.approve),
             "allow": list(definition.tools.allow),
             "deny": list(definition.tools.deny),
             "handoff": [self._colleague(run, name) for name in loop.handoff],
             "memory_ttl_s": config.memory.ttl // 1_000 if config.memory.type == "persistent" else 0,
-            "mcp": sorted(definition.tools.mcp_servers),
+            "mcp": {name: list(one.allow) for name, one in sorted(definition.tools.mcp_servers.items())},
             "loop": loop.model_dump(exclude={"stop", "handoff"}),
             "stop": list(loop.stop),
         }
@@ -100,18 +100,14 @@ class AgentCalls:
         self.known[revision] = definition
         return definition
 
-    def _tools(self, run: Run, definition: Definition) -> Iterator[dict[str, Any]]:
-        """The bound skills that may be called, as the model is told of them."""
+    def _tools(self, run: Run, definition: Definition, pinned: list[str] | None) -> Iterator[dict[str, Any]]:
+        """The bound skills that may be called, as the model is told of them. `pinned`: no others."""
         for binding in definition.config.skills:
             if not allowed(binding.skill_id, definition):
                 continue
             told = self._told(run, binding)
-            if told is not None:
-                yield {
-                    "skill": binding.skill_id,
-                    "name": tool_name(binding.skill_id),
-                    **told,
-                }
+            if told is not None and (pinned is None or told["skill"] in pinned):
+                yield {"name": tool_name(binding.skill_id), **told}
 
     def _told(self, run: Run, binding: SkillBinding) -> dict[str, Any] | None:
         options: dict[str, Any] = {}
@@ -121,14 +117,16 @@ class AgentCalls:
             options["max_attempts"] = binding.retry_policy.max_retries + 1
         if binding.version not in ("", "latest"):
             options["constraints"] = {"skill_version": binding.version}
-        published, local = run.state.skillbook.get(binding.skill_id), self.skills().get(binding.skill_id)
+        name = skill_name(binding.skill_id, {*run.state.skillbook, *self.skills()})
+        published, local = run.state.skillbook.get(name), self.skills().get(name)
         if published is not None and published.live:
-            description, schema = _published(published, binding.version)
+            description, schema, manual = _published(published, binding.version)
         elif local is not None:
-            description, schema = _manual(local.description, local.manual), json.loads(local.input or "null")
+            description, schema, manual = local.description, json.loads(local.input or "null"), local.manual
         else:
             return None
-        return {"description": description, "parameters": schema or ANY_INPUT, "options": options}
+        told = {"description": description, "parameters": schema or ANY_INPUT, "options": options}
+        return {**told, "manual": manual.strip(), "skill": name}
 
     def _colleague(self, run: Run, name: str) -> dict[str, str]:
         entry = find_agent(run.state.agents, name)
@@ -159,13 +157,10 @@ def _entry(run: Run) -> AgentEntry:
     return entry
 
 
-def _published(entry: SkillEntry, version: str) -> tuple[str, Any]:
+def _published(entry: SkillEntry, version: str) -> tuple[str, Any, str]:
     wanted = "" if version in ("", "latest") else version
     fits = [one for one in entry.revisions if wanted in (one.version, PIN + one.revision, one.revision)]
     chosen = (fits[-1] if fits else None) if wanted else entry.find(entry.live)
     manifest = json.loads(chosen.manifest or "{}") if chosen is not None else {}
-    return str(manifest.get("description", entry.skill_id)), manifest.get("input")
-
-
-def _manual(description: str, manual: str) -> str:
-    return f"{description}\n\n{manual}".strip()
+    about = str(manifest.get("description", entry.skill_id))
+    return about, manifest.get("input"), str(manifest.get("manual", ""))

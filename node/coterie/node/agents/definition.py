@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -82,6 +82,11 @@ def read_definition(files: f.Files) -> Definition:
     return Definition(config, tools, identity, texts, registry, tuple(_notes(config)))
 
 
+def skill_name(bound: str, known: Container[str]) -> str:
+    """`shared/web-search` is that skill, or web-search out of the folder `shared`."""
+    return bound if bound in known else bound.rpartition("/")[2]
+
+
 def read_registry(text: str) -> dict[str, dict[str, Any]]:
     """The entries of an agent-registry.yaml as they are written, by id. Raises AgentProblems."""
     problems: list[str] = []
@@ -109,11 +114,7 @@ def _tools(text: str, problems: list[str]) -> ToolsConfig | None:
     except ValueError as error:
         problems.append(f"{f.TOOLS}: not JSON: {error}")
         return None
-    found = _section(ToolsConfig, document, f.TOOLS, problems)
-    for name, server in (found.mcp_servers if found else {}).items():
-        if bool(server.command) == bool(server.url):
-            problems.append(f"{f.TOOLS}: mcpServers.{name}: give a command or a url, and not both")
-    return found
+    return _section(ToolsConfig, document, f.TOOLS, problems)
 
 
 def _registry(text: str, problems: list[str]) -> RegistryEntry | None:

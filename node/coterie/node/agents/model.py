@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
 
 from coterie.node.config.read import camel
 from coterie.node.units import parse_duration_ms, parse_ratio, parse_size_bytes
@@ -133,6 +142,7 @@ class Loop(Section):
     parallel: Annotated[StrictInt, Field(ge=1, le=64)] = 8
     stop: tuple[ToolName, ...] = ()
     handoff: tuple[AgentId, ...] = ()
+    ask_human: StrictBool = False
 
 
 class AgentConfig(Section):
@@ -151,17 +161,25 @@ class AgentConfig(Section):
     loop: Loop = Loop()
 
 
-class McpServer(Section):
-    """One of `mcpServers`: a program on stdio, or an address."""
+OPERATORS_KEYS = frozenset({"command", "args", "env", "url", "headers"})
 
-    command: StrictStr = ""
-    args: tuple[StrictStr, ...] = ()
-    env: dict[StrictStr, StrictStr] = Field(default_factory=dict)
-    url: StrictStr = ""
-    headers: dict[StrictStr, StrictStr] = Field(default_factory=dict)
+
+class McpServer(Section):
+    """One of `mcpServers`: what the agent uses of a server that operators have set up under that name."""
+
     allow: tuple[ToolName, ...] = ("*",)
-    effects: dict[ToolName, Literal["none", "idempotent", "external"]] = Field(default_factory=dict)
-    timeout: Ms = 60_000
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_programs(cls, given: Any) -> Any:
+        """Whoever may apply an agent may not thereby start programs on every node."""
+        theirs = sorted(OPERATORS_KEYS & set(given)) if isinstance(given, dict) else []
+        if theirs:
+            raise ValueError(
+                f"{', '.join(theirs)}: operators set servers up, in mcp.servers of the cluster's file; "
+                'write {} or {"allow": [...]} here, under the same name'
+            )
+        return given
 
 
 class ToolsConfig(Section):

@@ -18,7 +18,7 @@ from coterie.core.agentbook import (
 )
 from coterie.core.commands import Command, Rejected
 from coterie.core.state import ClusterState
-from coterie.node.agents.definition import Definition, read_definition
+from coterie.node.agents.definition import Definition, read_definition, skill_name
 from coterie.node.agents.files import AgentProblems, pack, revision_of, unpack
 from coterie.node.agents.limits import limits_of
 from coterie.node.blob_exchange import BlobExchange
@@ -124,7 +124,7 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
         found += [
             f"agent.skills: {binding.skill_id} is no skill of this node, and none was published"
             for binding in definition.config.skills
-            if binding.skill_id not in local and binding.skill_id not in book
+            if skill_name(binding.skill_id, {*local, *book}) not in {*local, *book}
         ]
         return found
 

@@ -15,6 +15,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 TOKEN_CHARS = 4
@@ -46,7 +47,9 @@ class Question:
 
     @property
     def turn(self) -> int:
-        return sum(message.role == "assistant" for message in self.messages)
+        """How often the assistant has spoken; its words and calls in a row are one time."""
+        roles = ["user", *(message.role for message in self.messages)]
+        return sum(role == "assistant" != before for before, role in pairwise(roles))
 
 
 @dataclass(frozen=True, slots=True)
