@@ -55,12 +55,12 @@ IDENTITY = """# Engineer
 """
 
 
-def files(changes: dict[str, Any] | None = None, **more: str) -> dict[str, str]:
+def files(changes: dict[str, Any] | None = None, /, **more: str) -> dict[str, str]:
     config = {"agent": {**CONFIG, **(changes or {})}}
     return {"config.yaml": yaml.safe_dump(config), **{k.replace("__", "."): v for k, v in more.items()}}
 
 
-def read(changes: dict[str, Any] | None = None, **more: str) -> Definition:
+def read(changes: dict[str, Any] | None = None, /, **more: str) -> Definition:
     return read_definition(files(changes, **more))
 
 
