@@ -40,6 +40,12 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
 }
 # Inside functions only: the base install does not bring them, and the message says what to install.
 MAY_IMPORT_LATE: dict[str, frozenset[str]] = {"coterie.client": frozenset({"yaml", "dns"})}
+# Modules of shipped skills that are imported when they are first needed, and what an extra brings for them.
+EXTRAS: dict[str, frozenset[str]] = {
+    "coterie.skills.data_analysis.answering": frozenset({"polars"}),
+    "coterie.skills.data_analysis.tables": frozenset({"polars"}),
+    "coterie.skills.data_analysis.charts": frozenset({"polars", "matplotlib"}),
+}
 # Foreign library -> the only module or package that may import it.
 OWNERS = {"pysyncobj": "coterie.raft", "openai": "coterie.node.llm"}
 NEVER_IMPORTED = frozenset({"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "marshal", "shelve"})
@@ -100,7 +106,11 @@ def _import_faults(node: ast.Import | ast.ImportFrom, module: str, *, late: bool
     else:  # `from coterie.v1 import log_pb2` imports a module: its whole name is what counts
         names = [f"{node.module}.{alias.name}" for alias in node.names]
     package = ".".join(module.split(".")[:2])
-    allowed = MAY_IMPORT[package] | (MAY_IMPORT_LATE.get(package, frozenset()) if late else frozenset())
+    allowed = (
+        MAY_IMPORT[package]
+        | EXTRAS.get(module, frozenset())
+        | (MAY_IMPORT_LATE.get(package, frozenset()) if late else frozenset())
+    )
     for name in names:
         top = name.split(".")[0]
         if top in NEVER_IMPORTED:

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
+from coterie.skills.context import SkillContext
 from coterie.skills.errors import NonRetryable
 
 SettingsT = TypeVar("SettingsT", bound="Settings")
@@ -73,3 +74,10 @@ def needs_extra(extra: str) -> Iterator[None]:
             raise
         text = f"{error.name} is not installed on this node; run: pip install 'coterie[{extra}]'"
         raise MissingExtra(text) from error
+
+
+async def permissions_of(ctx: SkillContext) -> Mapping[str, Any] | None:
+    """What the agent may touch on whose behalf the task runs: file_access, paths, network_access and
+    allowed_endpoints; None: it runs for no agent, and the operator's settings alone count."""
+    found: Mapping[str, Any] | None = await ctx._link.call("agent.permissions", {})
+    return found

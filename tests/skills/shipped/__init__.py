@@ -1,0 +1,1 @@
+"""The skills that come with the product, against real file trees and servers."""
