@@ -257,7 +257,7 @@ def _body(
     """The content, unpacked, and whether more was left."""
     parts = _raw(response, until)
     if headers.get("content-encoding", "").strip().lower() in ("gzip", "x-gzip", "deflate"):
-        parts = _unpacked(parts, bytes_max)
+        parts = _unpacked(parts)
     body = bytearray()
     for part in parts:
         body += part
@@ -275,7 +275,7 @@ def _raw(response: http.client.HTTPResponse, until: float) -> Iterator[bytes]:
         raise http.client.IncompleteRead(b"", response.length)
 
 
-def _unpacked(parts: Iterator[bytes], bytes_max: int) -> Iterator[bytes]:
+def _unpacked(parts: Iterator[bytes]) -> Iterator[bytes]:
     """A small answer that unpacks to a huge one is never held."""
     unpack = zlib.decompressobj(zlib.MAX_WBITS | 32)
     for part in parts:

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from coterie.node.tls import init_tls, node_paths
+from coterie.skills import outbound
+from coterie.skills.addresses import why_not
 from coterie.skills.outbound import Request, Way, networks, send
 from coterie.skills.web_fetch.page import read_page
 from tests.skills.shipped.support import Journal, attempt, refusal, value
@@ -247,3 +249,20 @@ def certificates(folder: Path) -> tuple[Path, ssl.SSLContext]:
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(paths.cert, paths.key)
     return paths.ca, server
+
+
+def test_what_is_packed_is_unpacked_in_small_parts() -> None:
+    bomb = gzip.compress(b"x" * 10_000_000)
+    assert max(len(part) for part in outbound._unpacked(iter([bomb]))) <= outbound.CHUNK_BYTES
+
+
+def test_a_link_is_listed_once_with_the_text_that_it_has_first() -> None:
+    page = read_page("<a href=/x><img></a><a href=/x>one</a><a href=/x#y>two</a>", "http://x/")
+    assert page.links == [{"url": "http://x/x", "text": "one"}]
+
+
+def test_a_public_address_is_so_in_every_spelling() -> None:
+    for address in ("8.8.8.8", "::ffff:8.8.8.8", "64:ff9b::808:808", "2001:4860:4860::8888"):
+        assert why_not("h", address, ()) == ""
+    for address in ("::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::", "fe80::1", "224.0.0.1", "0.0.0.0"):
+        assert why_not("h", address, ()) != ""
