@@ -19,7 +19,9 @@ from coterie.skills.web_search.request import Document
 BUSY_S = 20.0
 SNIPPET_TOKENS = 40
 TITLE_WEIGHT = 5.0
-_DENSE = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\u3000-\u303f\uff00-\uffef"  # kana, Han, Hangul
+_DENSE = (  # kana, Han, Hangul, and their punctuation
+    "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\u3000-\u303f\uff00-\uffef"
+)
 _ONE_DENSE = re.compile(f"([{_DENSE}])")
 _BETWEEN_DENSE = re.compile(f"(?<=[{_DENSE}]) (?=[{_DENSE}])")
 _PARTS = re.compile(r'"([^"]+)"|(\S+)')
