@@ -6,6 +6,8 @@ imported into the zygote, so that children share its memory; what starts threads
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import select
 import signal
@@ -65,6 +67,7 @@ class Catalogue:
 
     def fill(self, skill_dirs: Sequence[Path], load_timeout_ms: int) -> None:
         """Find, try and load. What cannot be used becomes a problem; the others load."""
+        _load_shared()
         sources, self.problems = discover(skill_dirs)
         for source, verdict in _try_all(sources, load_timeout_ms):
             try:
@@ -100,6 +103,12 @@ class Catalogue:
                 )
             else:
                 self._entries[skill.name] = skill
+
+
+def _load_shared() -> None:
+    """What most skills import: once here, not again in each trial."""
+    with contextlib.suppress(ImportError):
+        importlib.import_module("pydantic")
 
 
 def _entry(source: Source, skill: Skill, loaded: Skill | None) -> Entry:
