@@ -155,7 +155,7 @@ def newer_entries() -> dict[str, bytes]:
     unknown_command = b"\x0a\x05\xaa\x3f\x02\x08\x01"  # commands { 1013 { 1: 1 } }
     odd = log_pb2.Batch()
     odd.commands.add().mark_node.status = 99
-    needs = log_pb2.Batch(needs=codec.VERSION + 1)
+    needs = log_pb2.Batch(needs=[codec.VERSION + 1])
     needs.commands.add().start_task.task_id = "t1"
     return {
         "command": unknown_command,
@@ -172,6 +172,16 @@ def test_an_entry_of_a_newer_version_is_not_guessed_at(what: str) -> None:
     with pytest.raises(NewerVersion, match="newer version of this program"):
         replica.apply(1, 1, newer_entries()[what])
     assert state_hash(replica.state) == before
+
+
+def test_of_joined_batches_the_highest_need_counts() -> None:
+    """The proposer joins batches by concatenation, in any order; of a field that is there once, protobuf
+    would keep the last."""
+    newer, older = (log_pb2.Batch(needs=[codec.VERSION + more]).SerializeToString() for more in (1, 0))
+    for entry in (newer + older, older + newer, newer + codec.encode_batch([])):
+        with pytest.raises(NewerVersion):
+            codec.decode_batch(entry)
+    assert codec.decode_batch(older + older) == []
 
 
 def test_an_image_of_a_newer_format_is_not_guessed_at() -> None:

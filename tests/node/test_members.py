@@ -20,6 +20,7 @@ from coterie.core.ports import (
     RemoveMember,
     Role,
 )
+from coterie.core.state import ClusterState
 from coterie.core.voters import VoterPolicy
 from coterie.node import member_calls
 from coterie.node.errors import ApiError
@@ -45,14 +46,19 @@ class World:
         for node_id in IDS:
             self.core.do(register_command(node_id))
         self.kept_for: dict[str, set[str]] = {}
-        shared: tuple[Any, ...] = (self, lambda: self.core.state, self, self)
+        shared: tuple[Any, ...] = (self, self.state, self, self)
         policy = VoterPolicy(3, 60)
         parts: tuple[Any, ...] = (NodeId("n1"), *shared, self, policy)
         self.keeper = MembershipKeeper(KeeperParts(*parts))
         parts = (*shared, policy)
         self.calls = MemberCalls(*parts)
+        self.replica: ClusterState | None = None  # of the node that is asked, while it lags
+
+    def state(self) -> ClusterState:
+        return self.replica or self.core.state
 
     async def read_barrier(self, timeout_s: float) -> int:
+        self.replica = None
         return 0
 
     def monotonic(self) -> float:
@@ -92,6 +98,29 @@ class World:
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(member_calls, "REFUSED_PAUSE_S", 0.001)
     return World()
+
+
+async def test_a_drain_is_called_off_through_a_node_that_has_not_heard_of_it(world: World) -> None:
+    lagging = world.core.state.copy()
+    await world.calls.drain("n2", 5_000, 1.0)
+    world.replica = lagging
+    await world.calls.undrain("n2", 1.0)
+    node = world.core.state.nodes[NodeId("n2")]
+    assert (node.draining, node.drain_number) == (False, 2)
+
+
+async def test_a_node_whose_drain_was_called_off_elsewhere_can_be_removed(world: World) -> None:
+    lagging = world.core.state.copy()
+    await world.calls.drain("n2", 5_000, 1.0)
+    await world.calls.undrain("n2", 1.0)
+    world.replica = lagging
+    assert not await world.calls.remove("n2", 5_000, False, 1.0)
+    assert world.core.state.nodes[NodeId("n2")].leaving
+
+
+async def test_nobody_drains_a_node_that_is_none(world: World) -> None:
+    with pytest.raises(ApiError, match="n9"):
+        await world.calls.drain("n9", 5_000, 1.0)
 
 
 # --- the keeper

@@ -95,7 +95,7 @@ def test_the_replica_says_what_it_cannot_apply_and_decodes_the_rest_once(
     replica = Replica(lambda index, events: None, lambda index: None)
     entry = codec.encode_batch([submit_command("t1")])
     assert replica.understands(entry)
-    assert not replica.understands(log_pb2.Batch(needs=codec.VERSION + 1).SerializeToString())
+    assert not replica.understands(log_pb2.Batch(needs=[codec.VERSION + 1]).SerializeToString())
     decode: Callable[[bytes], Decoded] = codec.decode_batch
     asked: list[bytes] = []
 

@@ -201,8 +201,8 @@ def decode_batch(entry: bytes) -> list[c.Command | None] | None:
         batch = pb.Batch.FromString(entry)
     except DecodeError:
         return None
-    if batch.needs > VERSION:
-        raise NewerVersion(f"an entry that needs version {batch.needs} of the codec (this is {VERSION})")
+    if batch.needs and (needs := max(batch.needs)) > VERSION:
+        raise NewerVersion(f"an entry that needs version {needs} of the codec (this is {VERSION})")
     return [_decode(message) for message in batch.commands]
 
 

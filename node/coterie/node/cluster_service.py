@@ -9,8 +9,6 @@ from typing import Any
 import grpc
 
 from coterie.core.canonical import state_hash
-from coterie.core.commands import Accepted, SetDrain
-from coterie.core.nouns import NodeId
 from coterie.core.ports import Engine, Member, Role
 from coterie.core.state import ClusterState
 from coterie.core.transitions import TERMINAL
@@ -18,7 +16,7 @@ from coterie.core.voters import VoterPolicy
 from coterie.node import convert
 from coterie.node.admission import DURATION_MS_MAX
 from coterie.node.clock import Clock
-from coterie.node.errors import Violation, from_rejection, invalid, not_found
+from coterie.node.errors import Violation, invalid, not_found
 from coterie.node.links import PeerChannels, outliving
 from coterie.node.loads import LoadBook
 from coterie.node.member_calls import MemberCalls
@@ -107,29 +105,15 @@ class ClusterService(cluster_pb2_grpc.ClusterServicer):
 
     @unary
     async def DrainNode(self, request: cluster_pb2.DrainNodeRequest, context: Context) -> cluster_pb2.Node:
-        deadline = _deadline(request.deadline_ms)
-        number = self._next_drain(request.node_id)
-        return await self._set_drain(SetDrain(NodeId(request.node_id), True, deadline, number), context)
+        await self._members.drain(request.node_id, _deadline(request.deadline_ms), _patience(context))
+        return await self._node(request.node_id)
 
     @unary
     async def UndrainNode(
         self, request: cluster_pb2.UndrainNodeRequest, context: Context
     ) -> cluster_pb2.Node:
-        command = SetDrain(NodeId(request.node_id), False, number=self._next_drain(request.node_id))
-        return await self._set_drain(command, context)
-
-    def _next_drain(self, node_id: str) -> int:
-        node = self._parts.state().nodes.get(NodeId(node_id))
-        if node is None:
-            raise not_found("NODE", node_id)
-        return node.drain_number + 1
-
-    async def _set_drain(self, command: SetDrain, context: Context) -> cluster_pb2.Node:
-        timeout = min(seconds_left(context), PROPOSE_MAX_S)
-        outcome = await self._parts.proposer.one(command, timeout)
-        if not isinstance(outcome, Accepted):
-            raise from_rejection(outcome)
-        return await self._node(command.node_id)
+        await self._members.undrain(request.node_id, _patience(context))
+        return await self._node(request.node_id)
 
     @unary
     async def AddNode(self, request: cluster_pb2.AddNodeRequest, context: Context) -> cluster_pb2.Node:

@@ -65,6 +65,7 @@ class MemberCalls:
     async def remove(self, node_id: str, deadline_ms: int, force: bool, timeout_s: float) -> bool:
         """Whether it is done; else the node drains, and the leader takes it out when it is empty. Raises
         ApiError: NODE_NOT_FOUND, LAST_VOTER, LAST_NODE, CHANGE_REFUSED."""
+        await self._engine.read_barrier(timeout_s)
         state, member = self._state(), self._member(node_id)
         node = state.nodes.get(NodeId(node_id))
         if member is None:
@@ -84,6 +85,27 @@ class MemberCalls:
             await self._change(RemoveMember(node_id), timeout_s)
             return True
         return False
+
+    async def drain(self, node_id: str, deadline_ms: int, timeout_s: float) -> None:
+        """No new work for the node; what runs there leaves. Raises ApiError: NODE_NOT_FOUND, LAST_NODE,
+        STALE_DRAIN; NotCommitted."""
+        await self._set_drain(node_id, True, deadline_ms, timeout_s)
+
+    async def undrain(self, node_id: str, timeout_s: float) -> None:
+        """Call a drain, or a removal that has not happened, off. Raises as drain does."""
+        await self._set_drain(node_id, False, 0, timeout_s)
+
+    async def _set_drain(self, node_id: str, draining: bool, deadline_ms: int, timeout_s: float) -> None:
+        """The number says which state the caller knew. It is that of the whole cluster: a replica that lags
+        would give a number that is taken."""
+        await self._engine.read_barrier(timeout_s)
+        node = self._state().nodes.get(NodeId(node_id))
+        if node is None:
+            raise not_found("NODE", node_id)
+        command = SetDrain(node.node_id, draining, deadline_ms, node.drain_number + 1)
+        outcome = await self._proposer.one(command, timeout_s)
+        if isinstance(outcome, Rejected):
+            raise from_rejection(outcome)
 
     async def promote(self, node_id: str, timeout_s: float) -> None:
         """Raises ApiError: NODE_NOT_FOUND, CHANGE_REFUSED."""

@@ -3956,15 +3956,19 @@ class Batch(_message.Message):
 
     COMMANDS_FIELD_NUMBER: _builtins.int
     NEEDS_FIELD_NUMBER: _builtins.int
-    needs: _builtins.int
-    """the lowest version of the codec that understands all of it; 0 is 1"""
     @_builtins.property
     def commands(self) -> _containers.RepeatedCompositeFieldContainer[Global___Command]: ...
+    @_builtins.property
+    def needs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The lowest version of the codec that understands all of it; none is 1. Batches are joined by writing one
+        behind the other: each adds its own, and the highest counts.
+        """
+
     def __init__(
         self,
         *,
         commands: _abc.Iterable[Global___Command] | None = ...,
-        needs: _builtins.int = ...,
+        needs: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
