@@ -22,7 +22,7 @@ FIND_PYTHON = for p in $(or $(PYTHON),python3 python3.13 python3.12 python3.11);
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check sim sim-scheduler sim-bugs sim-cluster fuzz coverage chaos chaos-net chaos-disk chaos-agents chaos-budget chaos-streams bench \
+.PHONY: help setup demo test check sim sim-scheduler sim-bugs sim-cluster fuzz coverage chaos chaos-net chaos-disk chaos-work chaos-agents chaos-budget chaos-streams bench \
 	bench-routing bench-sandbox bench-dag sim-workflows proto fmt clean
 
 help:  ## list the targets
@@ -88,6 +88,9 @@ chaos-disk: $(STAMP)  ## bars with failing disks: power, damage, fsync, space; A
 
 chaos-agents: $(STAMP)  ## 500 agents at work while nodes are killed and stopped: every thought paid once, every run answered
 	$(BIN)/python -m tests.chaos.agents $(ARGS)
+
+chaos-work: $(STAMP)  ## bars of failover, overload, poison and sizes; ARGS=--full likewise
+	$(BIN)/python -m tests.chaos.bars 4 5 6 7 14 15 20 21 $(ARGS)
 
 chaos-budget: $(STAMP)  ## 500 callers race for one budget of language models while leaders die: overshoot 0
 	$(BIN)/python -m tests.chaos.budget $(ARGS)

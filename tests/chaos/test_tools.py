@@ -130,6 +130,25 @@ def test_fsyncs_fail_where_they_should(tmp_path: Path) -> None:
     assert synced(tmp_path / "log")
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_process_is_killed_at_the_sync_that_is_named(tmp_path: Path, when: str) -> None:
+    need(*needs.SHIM)
+    shim = Shim(tmp_path / "shim", ["n"])
+    shim.kill("n", when, 2, only="log")
+    script = """
+import os, sys
+f = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY)
+for number in range(3):
+    os.fdatasync(f)
+    print(number, flush=True)
+"""
+    command = [sys.executable, "-c", script, str(tmp_path / "log")]
+    done = subprocess.run(command, env=shim.env("n"), capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split()) == (-9, ["0"])
+    command[-1] = str(tmp_path / "other")
+    assert subprocess.run(command, env=shim.env("n"), capture_output=True).returncode == 0
+
+
 def test_a_bar_that_cannot_run_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert needs.missing(needs.tools("sh"), needs.tools("no-such-program", "nor-this")) in (
         "the program no-such-program, the program nor-this",

@@ -4,10 +4,40 @@ Every bar runs in a process of its own, with mounts and networks of its own: not
 
 from __future__ import annotations
 
-from tests.chaos.bars import asymmetric, clocks, damage, fsyncs, full_disks, nemesis, power
+from tests.chaos.bars import (
+    asymmetric,
+    clocks,
+    damage,
+    fsyncs,
+    full_disks,
+    gray,
+    leaders,
+    nemesis,
+    overload,
+    points,
+    poison,
+    power,
+    replies,
+    sizes,
+    zombies,
+)
 from tests.chaos.bars.bar import Bar
 
-BARS: dict[int, Bar] = {
-    bar.number: bar
-    for bar in (nemesis.BAR, asymmetric.BAR, power.BAR, fsyncs.BAR, full_disks.BAR, damage.BAR, clocks.BAR)
-}
+_MODULES = (
+    nemesis,
+    leaders,
+    points,
+    zombies,
+    replies,
+    asymmetric,
+    power,
+    damage,
+    fsyncs,
+    full_disks,
+    clocks,
+    gray,
+    overload,
+    poison,
+    sizes,
+)
+BARS: dict[int, Bar] = {module.BAR.number: module.BAR for module in _MODULES}

@@ -1,6 +1,7 @@
 /* Stands between a node and libc's fsync and fdatasync. The environment names a rule file (DISKFAULT_RULE), read
  * again at each call, and a log (DISKFAULT_LOG) that gets one line per injected error:
- *     none | slow MILLISECONDS | error ERRNO PERCENT | lie
+ *     none | slow MILLISECONDS | error ERRNO PERCENT | lie | kill-before NUMBER | kill-after NUMBER
+ * The last two kill the process at its so-manieth sync since the rule was first read.
  * A third word limits a rule to files whose path contains it. Compiled when needed:
  *     cc -shared -fPIC -O1 -o shim.so shim.c -ldl
  */
@@ -8,6 +9,8 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,9 +75,16 @@ static void note(const char *what, const char *path)
     close(fd);
 }
 
+static int dies_now(struct rule rule)
+{
+    static atomic_int count;
+    return atomic_fetch_add(&count, 1) + 1 == rule.first;
+}
+
 static int synced(int fd, const char *name)
 {
     struct rule rule = current();
+    int dies_after = 0;
     char path[384];
     path_of(fd, path, sizeof path);
     if (rule.only[0] == 0 || strstr(path, rule.only)) {
@@ -87,10 +97,17 @@ static int synced(int fd, const char *name)
             note(name, path);
             errno = rule.first;
             return -1;
+        } else if (!strcmp(rule.kind, "kill-before") && dies_now(rule)) {
+            raise(SIGKILL);
+        } else if (!strcmp(rule.kind, "kill-after")) {
+            dies_after = dies_now(rule);
         }
     }
     int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, name);
-    return real(fd);
+    int done = real(fd);
+    if (dies_after)
+        raise(SIGKILL);
+    return done;
 }
 
 int fsync(int fd) { return synced(fd, "fsync"); }

@@ -52,6 +52,10 @@ class Shim:
         """Say that it is on the disk, and do nothing."""
         self._write(node_id, "lie 0 0")
 
+    def kill(self, node_id: str, when: str, number: int, only: str = "") -> None:
+        """kill -9 of the node at its so-manieth fsync from now on, `when` "before" or "after" it is done."""
+        self._write(node_id, f"kill-{when} {number} 0 {only}")
+
     def failures(self, node_id: str) -> list[tuple[float, str]]:
         """(when on the monotonic clock, in seconds; path) of every error made so far."""
         path = self._log(node_id)

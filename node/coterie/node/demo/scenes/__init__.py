@@ -7,6 +7,7 @@ import importlib
 from coterie.node.demo.stage import Scene
 
 SCENES = {
+    "avalanche": "an agent fails in a rush, some requests are deadly: one failure stays one failure",
     "drain": "a rolling restart: each node in turn is drained, stopped and started again under load",
     "mapreduce": "one map_reduce over real files, some of them bad, while two nodes are killed",
     "schedule": "each nominal time fires once while leaders are killed; and what a change of the clocks does",
