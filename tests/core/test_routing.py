@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 
 from coterie.core.breaker_commands import TripBreaker
-from coterie.core.commands import Accepted, AssignTask, ConfigureCluster, FinishTask, MarkNode, Rejected
+from coterie.core.commands import (
+    Accepted,
+    AssignTask,
+    ConfigureCluster,
+    FailAttempt,
+    FinishTask,
+    MarkNode,
+    Rejected,
+)
 from coterie.core.holdings import SESSION_KEPT_MS, SESSIONS_KEPT_MAX
 from coterie.core.nouns import (
     Companion,
@@ -18,7 +26,9 @@ from coterie.core.nouns import (
     NodeId,
     NodeStatus,
     Policy,
+    RetryPolicy,
     SkillRef,
+    TaskError,
     TaskId,
     WaitReason,
 )
@@ -299,3 +309,25 @@ def test_an_assignment_carries_its_turn(cluster: CoreCluster) -> None:
     assert cluster.state.nodes[N1].turn == 1
     assert chosen(decide(cluster, rules=RoutingRules("round-robin"))) == "n2"
     assert decide(cluster, rules=RoutingRules("hash")).turn == 0
+
+
+def test_a_task_goes_where_its_process_has_not_died_yet() -> None:
+    """A task that only ever crashed the fastest node would never be known as poison."""
+    cluster = CoreCluster().with_node("n1").with_node("n2").with_node("n3")
+    died: list[str] = []
+    retry = RetryPolicy(attempts_max=10, backoff_initial_ms=1, backoff_max_ms=1)
+    cluster.do(submit_command("t1", retry=retry))
+    for _ in range(3):
+        cluster.now_ms += 10
+        task = cluster.state.tasks[TaskId("t1")]
+        pool = Pool(cluster.state, View(cluster.now_ms), RoutingRules("least-loaded"), telling=True)
+        decision = choose(task, pool)
+        node_id = chosen(decision)
+        assert node_id not in died
+        assert all(factor(decision, one, "crashed") > 1.0 for one in died)
+        cluster.assign("t1", node_id)
+        attempt = cluster.state.tasks[TaskId("t1")].attempt
+        cluster.do(FailAttempt(TaskId("t1"), attempt, TaskError("SKILL_CRASHED", "SIGABRT"), 0))
+        died.append(node_id)
+    assert sorted(died) == ["n1", "n2", "n3"]
+    assert cluster.types("t1")[-1] == "dead_lettered"

@@ -374,3 +374,20 @@ def test_messages_leave_by_count_bytes_and_age() -> None:
     assert do(cluster, PublishMessage("t", "a", b"")).number == 8, "positions are never used again"
     refused(do(cluster, SetTopic("t", "a", 0, 10)), "BAD_TOPIC")
     refused(do(cluster, PublishMessage("t", "a", bytes(70_000))), "BAD_MESSAGE")
+
+
+def test_letting_go_twice_is_letting_go() -> None:
+    """A holder whose first answer was lost with its node asks again: the lock was not lost."""
+    cluster = CoreCluster()
+    taken = do(cluster, AcquireLock("t", "l", "ann", 1_000, 0))
+    assert isinstance(taken, Accepted)
+    first = do(cluster, ReleaseLock("t", "l", taken.number))
+    again = do(cluster, ReleaseLock("t", "l", taken.number))
+    assert first == again == Accepted()
+    late = do(cluster, AcquireLock("t", "l", "bob", 1_000, 0))
+    assert isinstance(late, Accepted) and late.number > taken.number
+    assert do(cluster, ReleaseLock("t", "l", taken.number)) == Accepted()
+    assert cluster.state.locks[name_key("t", "l")].owner == "bob", "and frees nobody else's"
+    cluster.now_ms += 2_000
+    gone = do(cluster, ReleaseLock("t", "l", late.number))
+    assert isinstance(gone, Accepted) and gone.duplicate, "a lease that ran out was lost"

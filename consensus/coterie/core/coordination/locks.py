@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from coterie.core.commands import Accepted, Outcome, Rejected
-from coterie.core.coordination.answers import name_fault
+from coterie.core.coordination.answers import name_fault, remember
 from coterie.core.coordination.bounds import (
     LEASE_MS_MAX,
     LOCKS_MAX,
@@ -109,13 +109,19 @@ def renew(state: ClusterState, command: RenewLock, moment: Moment) -> Outcome:
 
 
 def release(state: ClusterState, command: ReleaseLock, moment: Moment) -> Outcome:
-    """`duplicate`: there was nothing to let go of."""
+    """`duplicate`: there was nothing to let go of. The holder who says so twice, because the first answer was
+    lost, hears the same again, and not that the lock was lost."""
     key = name_key(command.tenant, command.name)
+    said = f"release {key} {command.token}"
+    if command.token and said in state.answers:
+        return Accepted()
     lock = current(state, key, moment)
     if lock is None:
         return Accepted(duplicate=True)
     if lock.token == command.token or (command.owner and lock.owner == command.owner):
         _pass_on(state, key, lock, moment)
+        if command.token:
+            remember(state, said, b"", command.token, moment)
         return Accepted()
     waits = bool(command.owner) and any(waiter.owner == command.owner for waiter in lock.waiters)
     if waits:

@@ -6,9 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from coterie.core.holdings import SESSION_KEPT_MS
-from coterie.core.nouns import Companion
+from coterie.core.nouns import Companion, Task
 from coterie.core.routing.filters import latency_ms
 from coterie.core.routing.pool import Candidate, Placeable, Pool, Term
+
+CRASH_FACTOR = 100.0  # above what any other wish and measurement say
 
 Weigh = Callable[[Candidate], Term]
 """The term of one node. What is the same for all nodes was looked up before."""
@@ -121,7 +123,32 @@ def _latency(task: Placeable, pool: Pool) -> Weigh | None:
     return weigh
 
 
-WISHES: tuple[Wish, ...] = (_node, _zone, _cross_zone, _affinity, _anti_affinity, _session, _latency)
+def _crashed(task: Placeable, pool: Pool) -> Weigh | None:
+    """Away from where it died before: perhaps it was the node. If it was the task, it is known to be poison
+    the sooner, for that takes several nodes."""
+    crashes = task.crashes if isinstance(task, Task) else ()
+    if not crashes:
+        return None
+    there = {crash.node_id for crash in crashes}
+
+    def weigh(candidate: Candidate) -> Term:
+        died = candidate.node.node_id in there
+        detail = "its process died here" if died else "it has not died here"
+        return Term("crashed", 0.0, CRASH_FACTOR if died else 1.0, detail)
+
+    return weigh
+
+
+WISHES: tuple[Wish, ...] = (
+    _crashed,
+    _node,
+    _zone,
+    _cross_zone,
+    _affinity,
+    _anti_affinity,
+    _session,
+    _latency,
+)
 
 
 def wishes(task: Placeable, pool: Pool) -> list[Weigh]:
