@@ -58,7 +58,7 @@ class Answer:
 class Group:
     """A cluster in which nothing happens by itself."""
 
-    machine_type: type[ListMachine] = ListMachine
+    machine_type: type[Any] = ListMachine
 
     def __init__(self, count: int = 3, **settings: Any) -> None:
         self.clock = ManualClock()

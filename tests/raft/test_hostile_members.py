@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from coterie.core.commands import Accepted
 from coterie.core.ports import AddMember, ChangeRefused, NotCommitted, RemoveMember, Role
 from coterie.raft import codec, snapshot
 from coterie.raft import messages as m
@@ -75,6 +76,15 @@ class OldGroup(Group):
     machine_type = OldMachine
 
 
+class QuietReplica(Replica):
+    def __init__(self) -> None:
+        super().__init__(lambda index, events: None, lambda index: None)
+
+
+class ReplicaGroup(Group):
+    machine_type = QuietReplica
+
+
 def test_what_only_a_newer_node_understands_is_not_appended_for_it(caplog: pytest.LogCaptureFixture) -> None:
     group = OldGroup(3)
     group.elect("n1")
@@ -85,7 +95,7 @@ def test_what_only_a_newer_node_understands_is_not_appended_for_it(caplog: pytes
     assert [type(answers[at].value) for at in (0, 2)] == [NotCommitted, NotCommitted]
     assert [machine.entries for machine in group.machines.values()] == [[b"old"]] * 3
     assert [record.message for record in caplog.records].count(
-        "a node of a newer version asks for what this one cannot apply"
+        "a peer asks for what cannot be applied here: it is of a newer version, or broken"
     ) == 1
 
 
@@ -112,6 +122,22 @@ def test_the_replica_says_what_it_cannot_apply_and_decodes_the_rest_once(
     assert len(replica._ahead) <= 256
     assert replica.understands(codec.encode_batch([submit_command("t")] * 4_000))
     assert max(map(len, replica._ahead)) <= 64 * 1024
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [b"\xff\xff no protobuf", log_pb2.Batch(commands=[log_pb2.Command()]).SerializeToString()],
+    ids=["no batch", "no command"],
+)
+def test_what_no_version_can_read_is_not_appended_for_a_peer(entry: bytes) -> None:
+    good = codec.encode_batch([submit_command("t1")])
+    group = ReplicaGroup(3)
+    leader = group.elect("n1")
+    broken, whole = group.propose("n2", entry, timeout_s=0.2), group.propose("n2", good)
+    group.pass_ms(300)
+    assert type(broken.value) is NotCommitted
+    assert [type(outcome) for outcome in whole.committed.result] == [Accepted]
+    assert leader.commit_index == whole.committed.index == FIRST
 
 
 def test_a_removal_that_is_asked_for_again_does_not_remove_who_was_added_since() -> None:

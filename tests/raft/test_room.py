@@ -215,6 +215,22 @@ def test_a_leader_with_a_slow_disk_hands_over_once() -> None:
     assert group.members["n1"].term == term
 
 
+def test_a_slow_leader_that_alone_hears_a_majority_does_not_give_way_again_and_again() -> None:
+    group = Group(5, slow_disk_ms=50)
+    group.sync_s = {"n1": 0.2, "n2": 0.002, "n3": 0.1}
+    leader = group.elect("n1")
+    others = [node for node in group.ids if node != "n1"]
+    group.stop_between(*((a, b) for a in others for b in others if a != b))
+    group.crash("n4")
+    group.crash("n5")
+    term = leader.term
+    for number in range(60):
+        group.propose("n1", b"%d" % number)
+        group.pass_ms(100)
+    assert leader.is_leader
+    assert term < leader.term <= term + 3, "one try, and the election after it"
+
+
 def test_where_all_disks_are_slow_nobody_hands_over() -> None:
     group = Group(3, slow_disk_ms=50)
     group.sync_s = {"n1": 0.2, "n2": 0.12, "n3": 0.15}

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.sim.cluster.planted import PLANTED as OF_TASKS
 from tests.sim.raft import bugs
 from tests.sim.raft.plant import Plant
 from tests.sim.raft.planted import FAULTS, PLANTED
 
-RAFT_TESTS = Path(__file__).resolve().parents[1] / "raft"
+ROOT = Path(__file__).resolve().parents[2]
+RAFT_TESTS = ROOT / "tests" / "raft"
+PAGE = ROOT / "docs" / "consensus.md"
 
 
 def test_every_fault_of_the_library_is_planted() -> None:
@@ -22,6 +25,16 @@ def test_every_fault_of_the_library_is_planted() -> None:
 def test_every_planted_bug_stands_for_one_fault() -> None:
     switches = [plant for plants in FAULTS.values() for plant in plants]
     assert sorted(switches) == sorted(set(PLANTED) - {""})
+
+
+def test_the_page_counts_them() -> None:
+    directed = sum(bool(plant.found_by) for plant in PLANTED.values())
+    total, of_tasks = len(set(PLANTED) - {""}), len(set(OF_TASKS) - {""})
+    counted = (
+        f"{total} of {total} bugs of the log found ({total - directed} by random seeds, {directed} by a "
+        f"directed test), {of_tasks} of {of_tasks} of the task level"
+    )
+    assert counted in PAGE.read_text(encoding="utf-8"), f"after `make sim-bugs`, the page should say: {counted}"
 
 
 @pytest.mark.parametrize("plant", sorted(name for name, plant in PLANTED.items() if plant.found_by))

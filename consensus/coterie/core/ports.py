@@ -124,10 +124,10 @@ class Restoring(Protocol):
 
 @runtime_checkable
 class DiscerningMachine(Machine, Protocol):
-    """A machine that can tell entries which only a newer version of it applies."""
+    """A machine that can tell entries which only a newer version of it applies, or none at all."""
 
     def understands(self, entry: bytes) -> bool:
-        """False: applying it would raise, here and on every node of this version."""
+        """False: applying it would raise, here and on every node of this version, or it is broken."""
 
 
 @runtime_checkable

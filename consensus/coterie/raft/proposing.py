@@ -144,14 +144,14 @@ class SyncObj(snapshots.SyncObj):
 
     def _understands(self, node: Node, body: bytes) -> bool:
         """What would stop every node of this version is not appended: only the newer node that asks goes
-        without an answer, until the others are as new."""
+        without an answer, until the others are as new. Nor is what no version can read."""
         machine = self._machine
         if not isinstance(machine, DiscerningMachine) or machine.understands(body):
             return True
         if self._now() >= self._warn_again_at:
             self._warn_again_at = self._now() + WARN_EVERY_S
             logger.error(
-                "a node of a newer version asks for what this one cannot apply", extra={"peer": node.id}
+                "a peer asks for what cannot be applied here: it is of a newer version, or broken", extra={"peer": node.id}
             )
         return False
 

@@ -38,6 +38,8 @@ class Replica:
             commands = codec.decode_batch(entry)
         except NewerVersion:
             return False
+        if commands is None or any(command is None for command in commands):
+            return False  # it would be refused by every node, and stay in the log all the same
         if len(entry) <= AHEAD_BYTES_MAX:
             self._ahead[entry] = commands
             if len(self._ahead) > AHEAD_MAX:

@@ -18,6 +18,7 @@ from coterie.raft.seam import LEADER
 logger = logging.getLogger("coterie.raft")
 LOOK_S, LOOK_AGAIN_S = 1.0, 0.25  # at the disk: when there is room, when there is not
 WRITE_LOG = "write log"
+REST_TIMEOUTS = 60  # election timeouts, before those are tried again who could not take the lead
 
 
 class SyncObj(reading.SyncObj):
@@ -29,6 +30,7 @@ class SyncObj(reading.SyncObj):
         self._free_bytes = math.inf
         self._pace = Pace()
         self._looking, self._look_at, self._give_way_at = False, -math.inf, -math.inf
+        self._tried: set[str] = set()  # to whom this node gave way, since another one has led
         super().__init__(*args)
 
     # --- what is known about the disk ---
@@ -74,6 +76,8 @@ class SyncObj(reading.SyncObj):
                 lambda: seen.append(self._log.look(self._options)),
                 lambda: self._looked(seen[0]),
             )
+        if self._tried and self.leader not in ("", self._options.node_id):
+            self._tried.clear()
         self._is_short = self.__raftState == LEADER and self._lacks_room(now)
         if self.__raftState == LEADER and self._hand_over is None and now >= self._give_way_at:
             self._give_way(now)
@@ -132,6 +136,8 @@ class SyncObj(reading.SyncObj):
     # --- others have better disks ---
 
     def _give_way(self, now: float) -> None:
+        """Each try that fails costs the cluster an election: who is fast and up to date may hear too few of
+        the others to be elected. So everybody is tried once, and then there is a long rest."""
         options = self._options
         limit_s = options.slow_disk_ms / 1000
         is_low = self._room is not Room.OK
@@ -148,7 +154,13 @@ class SyncObj(reading.SyncObj):
         ]
         if not candidates:
             return
-        target = max(candidates)[1]
+        untried = [candidate for candidate in candidates if candidate[1] not in self._tried]
+        if not untried:
+            self._give_way_at = now + REST_TIMEOUTS * options.election_timeout_s
+            self._tried.clear()
+            return
+        target = max(untried)[1]
+        self._tried.add(target)
         fields = {"to": target, "room": self._room.name, "sync_p99_ms": round(1000 * self._pace.p99_s(now))}
         logger.warning("handing over, the disk here is full or slow", extra=fields)
         self._give_way_at = now + 4 * options.election_timeout_s

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from tests.chaos.bars.bar import Bar, Setting
 from tests.chaos.field import READY_S, Field, others
+from tests.chaos.histories import Onlookers, judge_history, recorded, told
 from tests.chaos.load import Load, Record
 from tests.chaos.lookout import Lookout
 from tests.chaos.report import Report
@@ -47,8 +48,10 @@ async def run(setting: Setting, report: Report) -> None:
     witness = setting.base_dir / "witness"
     with Field(setting.base_dir, network=network) as field:
         await field.wait_ready(READY_S)
-        async with Lookout(field) as lookout, field.client() as client:
-            async with Load(client, witness, submitters=16, pause_s=0.0, to_the_end=True) as record:
+        async with Lookout(field) as lookout, recorded(field, setting.base_dir) as client:
+            load = Load(client, witness, submitters=16, pause_s=0.0, to_the_end=True)
+            onlookers = Onlookers(client, load.record, setting.dice("looks"), setting.base_dir)
+            async with load as record, onlookers:
                 scene = Scene(field, network, lookout, record, report, seconds)
                 await asyncio.sleep(SETTLE_S)
                 await _deaf_follower(scene)
@@ -56,6 +59,8 @@ async def run(setting: Setting, report: Report) -> None:
                 healed = time.monotonic()
                 await asyncio.sleep(SETTLE_S)
             await judge(field, record, witness, report, since=healed)
+            await onlookers.last_looks()
+        judge_history(setting.base_dir, report, reads_min=acked)
         field.stop()
         judge_journals(field, report)
     figures = report.figures
@@ -64,7 +69,7 @@ async def run(setting: Setting, report: Report) -> None:
         f"{seconds:.0f} s each; deaf follower: term +{figures['follower_term_growth']}, throughput "
         f"{figures['follower_throughput_share']:.0%} of healthy; deaf leader: new leader after "
         f"{figures['new_leader_s']} s, then term +{figures['leader_term_growth']}; acked "
-        f"{figures['acked']:,}, lost {figures['lost']}"
+        f"{figures['acked']:,}, lost {figures['lost']}, {told(report)}"
     )
 
 

@@ -7,6 +7,7 @@ import time
 
 from tests.chaos.bars.bar import Bar, Setting
 from tests.chaos.field import READY_S, Field, others
+from tests.chaos.histories import Onlookers, judge_history, recorded, told
 from tests.chaos.load import Load, Record
 from tests.chaos.lookout import Lookout
 from tests.chaos.report import Report
@@ -28,8 +29,10 @@ async def run(setting: Setting, report: Report) -> None:
     witness = setting.base_dir / "witness"
     with Field(setting.base_dir, env_of=clocks.env) as field:
         await field.wait_ready(READY_S)
-        async with Lookout(field) as lookout, field.client() as client:
-            async with Load(client, witness) as record:
+        async with Lookout(field) as lookout, recorded(field, setting.base_dir) as client:
+            load = Load(client, witness)
+            onlookers = Onlookers(client, load.record, setting.dice("looks"), setting.base_dir)
+            async with load as record, onlookers:
                 delayed = [
                     await client.submit_task(type="echo", payload=seconds, start_delay=f"{seconds}s")
                     for seconds in DELAYS_S
@@ -43,6 +46,8 @@ async def run(setting: Setting, report: Report) -> None:
                 attempts = (await job.get()).attempt
                 report.demand(attempts == 1, f"a delayed task ran {attempts} times")
             await judge(field, record, witness, report, since=well)
+            await onlookers.last_looks()
+        judge_history(setting.base_dir, report, reads_min=acked)
         field.stop()
         judge_journals(field, report)
     figures = report.figures
@@ -53,7 +58,7 @@ async def run(setting: Setting, report: Report) -> None:
         f"{jumps} jumps of an hour, {figures['elections_by_jumps']} elections by them, "
         f"{figures['leader_changes']} leader changes; acked {figures['acked']:,}, lost {figures['lost']}, "
         f"doubled {figures['doubled']}, "
-        f"repeated steps {figures['repeated_steps']}, states equal on all nodes"
+        f"repeated steps {figures['repeated_steps']}, {told(report)}, states equal on all nodes"
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from tests.chaos.bars.bar import Bar, Setting
 from tests.chaos.field import READY_S, Field
+from tests.chaos.histories import Onlookers, judge_history, recorded, told
 from tests.chaos.load import Load, Record
 from tests.chaos.lookout import Lookout
 from tests.chaos.report import Report
@@ -142,14 +143,18 @@ async def run(setting: Setting, report: Report) -> None:
     witness = setting.base_dir / "witness"
     with Field(setting.base_dir, network=network) as field:
         await field.wait_ready(READY_S)
-        async with Lookout(field) as lookout, field.client() as client:
+        async with Lookout(field) as lookout, recorded(field, setting.base_dir) as client:
             nemesis = Nemesis(field, network, lookout, setting.dice("faults"))
-            async with Load(client, witness) as record:
+            load = Load(client, witness)
+            onlookers = Onlookers(client, load.record, setting.dice("looks"), setting.base_dir)
+            async with load as record, onlookers:
                 began = time.monotonic()
                 await nemesis.run(seconds)
                 healed = time.monotonic()
                 first = await record.next_ack(healed, FINISH_S)
             await judge(field, record, witness, report, since=healed)
+            await onlookers.last_looks()
+        judge_history(setting.base_dir, report, reads_min=acked)
         report.demand(first is not None, "nothing was acknowledged after everything was healed")
         _conclude(report, record, nemesis, began, healed)
         field.stop()
@@ -174,7 +179,8 @@ def _conclude(report: Report, record: Record, nemesis: Nemesis, began: float, he
         f"{figures['faults']} faults in {healed - began:.0f} s, {figures['leader_changes']} leader changes, "
         f"acked {figures['acked']:,} ({figures['stepped']} of steps), lost {figures['lost']}, "
         f"doubled {figures['doubled']}, repeated steps {figures['repeated_steps']}, "
-        f"all finished after {late} s, longest gap {figures['longest_gap_s']} s, states equal on all nodes"
+        f"all finished after {late} s, longest gap {figures['longest_gap_s']} s, {told(report)}, "
+        "states equal on all nodes"
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.chaos.bars.bar import Bar, Setting
 from tests.chaos.field import READY_S, Field
+from tests.chaos.histories import Onlookers, judge_history, recorded, told
 from tests.chaos.load import Load, Record
 from tests.chaos.lookout import Lookout
 from tests.chaos.report import Report, median, spread
@@ -33,8 +34,10 @@ async def run(setting: Setting, report: Report) -> None:
     busy = False
     with field:
         await field.wait_ready(READY_S)
-        async with Lookout(field) as lookout, field.client() as client:
-            async with Load(client, witness, submitters=8, pause_s=0.01) as record:
+        async with Lookout(field) as lookout, recorded(field, setting.base_dir) as client:
+            load = Load(client, witness, submitters=8, pause_s=0.01)
+            onlookers = Onlookers(client, load.record, setting.dice("looks"), setting.base_dir)
+            async with load as record, onlookers:
                 for _ in range(cycles):
                     await asyncio.sleep(dice.uniform(0.3, 3.0))
                     restarts.append(await _cycle(field, disks, record))
@@ -42,6 +45,8 @@ async def run(setting: Setting, report: Report) -> None:
                     busy = busy or is_busy()
                 lit = time.monotonic()
             await judge(field, record, witness, report, since=lit)
+            await onlookers.last_looks()
+        judge_history(setting.base_dir, report, reads_min=acked // 2)
         field.stop()
         judge_journals(field, report)
         _judge_snapshots(field, report)
@@ -111,7 +116,7 @@ def _conclude(report: Report, restarts: Sequence[float], cycles: int, busy: bool
     report.text = (
         f"{len(restarts)}/{cycles} cycles, acked {figures['acked']:,}, lost {figures['lost']}, doubled "
         f"{figures['doubled']}, repeated steps {figures['repeated_steps']}, voted twice "
-        f"{figures['voted_twice']}, restart {spread(restarts)} (limit {limit:g} s)"
+        f"{figures['voted_twice']}, restart {spread(restarts)} (limit {limit:g} s), {told(report)}"
     )
 
 

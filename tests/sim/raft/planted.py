@@ -58,6 +58,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "no-check-quorum",
         "drained-answers",
         "stale-read",
+        "former-question",
     ),
     "7 waiting callbacks leak, and some are told a lie": (
         "callbacks-leak",
