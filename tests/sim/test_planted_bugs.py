@@ -34,7 +34,9 @@ def test_the_page_counts_them() -> None:
         f"{total} of {total} bugs of the log found ({total - directed} by random seeds, {directed} by a "
         f"directed test), {of_tasks} of {of_tasks} of the task level"
     )
-    assert counted in PAGE.read_text(encoding="utf-8"), f"after `make sim-bugs`, the page should say: {counted}"
+    assert counted in PAGE.read_text(encoding="utf-8"), (
+        f"after `make sim-bugs`, the page should say: {counted}"
+    )
 
 
 @pytest.mark.parametrize("plant", sorted(name for name, plant in PLANTED.items() if plant.found_by))

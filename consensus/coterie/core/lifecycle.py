@@ -13,7 +13,6 @@ from coterie.core.nouns import (
     NO_DATA,
     DeadLetter,
     Event,
-    Step,
     Task,
     TaskError,
     TaskId,
@@ -304,7 +303,3 @@ def heard(state: ClusterState, task_id: TaskId, attempt: int, moment: Moment) ->
     if isinstance(task, Task) and task.state is TaskState.SCHEDULED:
         return started(state, task, moment)
     return task
-
-
-def steps_of(state: ClusterState, task_id: TaskId) -> tuple[Step, ...]:
-    return tuple(state.steps.get(task_id, ()))

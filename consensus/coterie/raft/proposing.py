@@ -151,7 +151,8 @@ class SyncObj(snapshots.SyncObj):
         if self._now() >= self._warn_again_at:
             self._warn_again_at = self._now() + WARN_EVERY_S
             logger.error(
-                "a peer asks for what cannot be applied here: it is of a newer version, or broken", extra={"peer": node.id}
+                "a peer asks for what cannot be applied here: it is of a newer version, or broken",
+                extra={"peer": node.id},
             )
         return False
 

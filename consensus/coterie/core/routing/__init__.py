@@ -20,7 +20,7 @@ To add a wish or a filter: a function in wishes.py or filters.py, entered in WIS
 `Constraints` or `RoutingRules` that asks for it; a test that it decides, and that it shows."""
 
 from coterie.core.kinds import kind
-from coterie.core.routing.choice import Decision, Ranked, Refused, choose, why_waiting
+from coterie.core.routing.choice import Decision, Ranked, Refused, choose
 from coterie.core.routing.filters import refusal
 from coterie.core.routing.loads import GRAY_RATIO, NodeLoad, SkillLoad
 from coterie.core.routing.pool import Candidate, Placeable, Pool, RoutingRules, Sight, Term
@@ -46,5 +46,4 @@ __all__ = [
     "choose",
     "kind",
     "refusal",
-    "why_waiting",
 ]

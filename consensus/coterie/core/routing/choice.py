@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from coterie.core.commands import AssignTask
 from coterie.core.kinds import kind
-from coterie.core.nouns import NO_NODE, NodeId, Task, TaskId, WaitReason
+from coterie.core.nouns import NO_NODE, NodeId, TaskId, WaitReason
 from coterie.core.routing.filters import Objection, blocked, told, unfit
 from coterie.core.routing.pool import Candidate, Placeable, Pool, Term
 from coterie.core.routing.strategies import NEVER, STRATEGIES
@@ -144,11 +144,3 @@ def _sorted_out(task: Placeable, pool: Pool) -> tuple[list[Candidate], tuple[Ref
     if key is not None:
         pool.memo[key] = answer
     return answer
-
-
-def why_waiting(task: Task, pool: Pool) -> tuple[WaitReason, str]:
-    """Why no node has the task yet, as far as nodes are the reason."""
-    decision = choose(task, pool)
-    if decision.chosen is not None:
-        return WaitReason.QUEUED, "its turn has not come: work ahead of it goes first"
-    return decision.wait, decision.detail

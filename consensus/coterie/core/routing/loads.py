@@ -110,10 +110,6 @@ class Measures:
             return own
         return float(usual + (own - usual) * 0.5 ** (idle_ms(load, skill) / HALF_LIFE_MS))
 
-    def is_known(self, skill: str) -> bool:
-        """Somebody has measured the skill."""
-        return any(measured_ms(load, skill) > 0 for load in self._loads.values())
-
     def _compare(self, node_id: NodeId) -> float:
         load = self._loads.get(node_id)
         ratios = []
