@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from coterie.core.commands import Accepted
+from coterie.core.nouns import TaskId
 from coterie.core.ports import AddMember, ChangeRefused, NotCommitted, RemoveMember, Role
 from coterie.raft import codec, snapshot
 from coterie.raft import messages as m
@@ -136,7 +137,7 @@ def test_what_no_version_can_read_is_not_appended_for_a_peer(entry: bytes) -> No
     broken, whole = group.propose("n2", entry, timeout_s=0.2), group.propose("n2", good)
     group.pass_ms(300)
     assert type(broken.value) is NotCommitted
-    assert [type(outcome) for outcome in whole.committed.result] == [Accepted]
+    assert whole.committed.result == [Accepted(task_id=TaskId("t1"))]
     assert leader.commit_index == whole.committed.index == FIRST
 
 
