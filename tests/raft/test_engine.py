@@ -235,7 +235,7 @@ async def test_large_entries_pass(tmp_path: Path) -> None:
 
 
 async def test_large_states_are_written_without_an_election(tmp_path: Path) -> None:
-    async with running(tmp_path, election_timeout_ms=300) as cluster:
+    async with running(tmp_path, election_timeout_ms=1_000) as cluster:
         leader = await cluster.leader()
         for number in range(20):
             await cluster.engines[leader].propose(bytes([number]) * (1 << 20), TIMEOUT_S)
