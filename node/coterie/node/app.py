@@ -31,6 +31,7 @@ from coterie.node.links import Links, PeerChannels
 from coterie.node.llm.calls import LlmCaller
 from coterie.node.llm.tokens import TokenHub
 from coterie.node.loads import Lease, LoadBook, Reporter, SelfGauge
+from coterie.node.mcp.calls import McpCaller
 from coterie.node.members import staying_voters
 from coterie.node.meters import Meters
 from coterie.node.metrics import NodeMetrics
@@ -140,11 +141,14 @@ class NodeApp:
         undo.push_async_callback(self.listener.stop, 0.0)
         self.llm.prepare()
         undo.push_async_callback(self.llm.close)
+        self.mcp.prepare()
+        undo.push_async_callback(self.mcp.close)
         await self.engine.start()
         undo.push_async_callback(self.engine.stop)
         await self.direct.start(self.settings.host, self.settings.raft_port, self.engine.disk_id)
         self.metrics.bind(lambda: gauges(self))
         self.metrics.bind(self.llm.gauges)
+        self.metrics.bind(self.mcp.gauges)
         self._start_http()
         undo.callback(self._stop_http)
         await self.listener.start()
@@ -206,6 +210,7 @@ class NodeApp:
         self.breakers = Breakers(self.state, self.proposer, self.clock)
         self.tokens = TokenHub()
         self.llm = LlmCaller(self.settings.llm, self.breakers, self.clock, self.tokens)
+        self.mcp = McpCaller(self.settings.mcp)
 
     def _build_blobs(self) -> None:
         inline = self.settings.limits.payload_inline_max
@@ -363,6 +368,7 @@ class NodeApp:
                     ("meters", self.meters.close),
                     ("proposer", self.proposer.close),
                     ("llm", self.llm.close),
+                    ("mcp", self.mcp.close),
                     ("listener", lambda: self.listener.stop(grace_s)),
                     ("channels", self.channels.close),
                     ("links", self.direct.stop),

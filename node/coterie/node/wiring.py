@@ -150,6 +150,7 @@ def skill_calls(app: NodeApp) -> Handlers:
         **decision_calls.HANDLERS,
         **coordination_calls(coordination_desk(app)),
         **app.llm.handlers,
+        **app.mcp.handlers,
         **LimitCalls(app.meters).handlers(),
         **agent_calls(app).handlers(),
     }

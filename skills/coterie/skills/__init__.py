@@ -34,6 +34,7 @@ from coterie.skills.errors import (
     VersionMismatch,
     WaitTimedOut,
 )
+from coterie.skills.mcp import McpAnswer, McpTool
 from coterie.skills.models import BadAnswer, LlmAnswer, LlmUsage, ToolCall
 
 __all__ = [
@@ -52,6 +53,8 @@ __all__ = [
     "LlmUsage",
     "LockHeld",
     "LockLost",
+    "McpAnswer",
+    "McpTool",
     "NonRetryable",
     "NotDone",
     "NotRecorded",

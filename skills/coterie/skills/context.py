@@ -18,6 +18,7 @@ from coterie.skills.coordination import Coordination, SyncCoordination
 from coterie.skills.decisions import Decision, Decisions
 from coterie.skills.errors import Cancelled, NonRetryable, WaitTimedOut
 from coterie.skills.link import Link, RunFacts
+from coterie.skills.mcp import McpAnswer, McpTool, McpTools
 from coterie.skills.metered import WAIT_S, Metered
 from coterie.skills.models import LlmAnswer, Models
 
@@ -28,7 +29,7 @@ WAIT_S_MAX = 366 * 24 * 3_600
 _SIGNAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 
 
-class SkillContext(Children, Checkpoints, Coordination, Decisions, Models, Metered):
+class SkillContext(Children, Checkpoints, Coordination, Decisions, McpTools, Models, Metered):
     """One run of one task, as its skill sees it. Made by the child process, valid until the run ends."""
 
     def __init__(self, facts: RunFacts, link: Link, log: logging.Logger) -> None:
@@ -229,6 +230,18 @@ class SyncSkillContext(SyncCoordination):
         """As SkillContext.llm."""
         answer: LlmAnswer = self._wait(self._context.llm(messages, **options))
         return answer
+
+    def mcp(
+        self, server: str, tool: str, arguments: Mapping[str, Any] | None = None, **options: Any
+    ) -> McpAnswer:
+        """As SkillContext.mcp."""
+        answer: McpAnswer = self._wait(self._context.mcp(server, tool, arguments, **options))
+        return answer
+
+    def mcp_tools(self, server: str) -> list[McpTool]:
+        """As SkillContext.mcp_tools."""
+        tools: list[McpTool] = self._wait(self._context.mcp_tools(server))
+        return tools
 
     def limit(self, name: str, cost: int = 1, *, timeout: float = WAIT_S) -> None:
         """As SkillContext.limit."""

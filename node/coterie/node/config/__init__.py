@@ -21,6 +21,7 @@ from coterie.node.config.check import errors, not_yet, notes, refused_values, wa
 from coterie.node.config.dev import dev_config, dump_config, free_ports
 from coterie.node.config.findings import ConfigError, Finding, KeyPath
 from coterie.node.config.llm_settings import LlmSettings, ProviderSettings
+from coterie.node.config.mcp_settings import McpServerSettings
 from coterie.node.config.model import ClusterConfig
 from coterie.node.config.multi_agent import contradictions, fold
 from coterie.node.config.read import ENVIRONMENT, Tree, read_tree
@@ -49,6 +50,7 @@ __all__ = [
     "LlmSettings",
     "LoadedConfig",
     "LogSettings",
+    "McpServerSettings",
     "MembershipSettings",
     "NodeSettings",
     "ProviderSettings",

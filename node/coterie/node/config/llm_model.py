@@ -11,7 +11,7 @@ from coterie.node.config.kinds import FilePath, Name, Section, duration
 USD_MAX = 1_000_000
 
 
-def _check_url(value: str) -> str:
+def check_url(value: str) -> str:
     if not value.startswith(("http://", "https://")) or len(value) > 1_000:
         raise ValueError(f"{value!r} is no address of an API: give http(s)://host[:port]/v1")
     return value.rstrip("/")
@@ -38,7 +38,7 @@ Price = create_model("Price", __base__=Section, **_PRICES)
 class LlmProvider(Section):
     """An OpenAI-compatible API."""
 
-    base_url: Annotated[StrictStr, AfterValidator(_check_url)]
+    base_url: Annotated[StrictStr, AfterValidator(check_url)]
     api_key: ApiKey | None = None  # none: the API asks for none
     model: Name
     api: Literal["chat", "responses"] = "chat"

@@ -10,7 +10,7 @@ from coterie.node.config.findings import ConfigError
 from coterie.node.config.llm_model import ApiKey, Llm, LlmProvider
 
 MICRO = 1_000_000
-KEY_BYTES_MAX = 16_384
+SECRET_BYTES_MAX = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,9 @@ def llm_settings(section: Llm, env: Mapping[str, str]) -> LlmSettings:
     """Resolve the section. Raises ConfigError with every key that is not to be had."""
     problems: list[str] = []
     providers = {
-        name: _provider(name, provider, _key(name, provider.api_key, env, problems))
+        name: _provider(
+            name, provider, secret(f"llm.providers.{name}.apiKey", provider.api_key, env, problems)
+        )
         for name, provider in sorted(section.providers.items())
     }
     if problems:
@@ -76,23 +78,23 @@ def _provider(name: str, given: LlmProvider, key: str) -> ProviderSettings:
     )
 
 
-def _key(name: str, given: ApiKey | None, env: Mapping[str, str], problems: list[str]) -> str:
+def secret(where: str, given: ApiKey | None, env: Mapping[str, str], problems: list[str]) -> str:
+    """The secret itself, one line; empty where none is given. What is wrong is added to `problems`."""
     if given is None:
         return ""
-    where = f"llm.providers.{name}.apiKey"
     if given.env is not None:
         key = env.get(given.env, "").strip()
         if not key:
             problems.append(f"{where}: environment variable {given.env} is not set; set it, or give a file")
         return key
     assert given.file is not None
-    return _key_of_file(where, given.file, problems)
+    return _secret_of_file(where, given.file, problems)
 
 
-def _key_of_file(where: str, path: Path, problems: list[str]) -> str:
+def _secret_of_file(where: str, path: Path, problems: list[str]) -> str:
     try:
         with path.open(encoding="utf-8") as file:
-            key = file.read(KEY_BYTES_MAX).strip()
+            key = file.read(SECRET_BYTES_MAX).strip()
     except (OSError, UnicodeDecodeError) as error:
         problems.append(f"{where}: {path} cannot be read: {getattr(error, 'strerror', None) or error}")
         return ""

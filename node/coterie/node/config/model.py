@@ -25,6 +25,7 @@ from coterie.node.config.kinds import (
     upper,
 )
 from coterie.node.config.llm_model import Llm
+from coterie.node.config.mcp_model import Mcp
 
 NODES_MAX: Final = 64
 
@@ -279,6 +280,7 @@ class ClusterConfig(Section):
     limits: LimitsSection = LimitsSection()
     skills: Skills = Skills()
     llm: Llm = Llm()
+    mcp: Mcp = Mcp()
     observability: Observability = Observability()
 
     def node(self, node_id: str) -> NodeEntry | None:

@@ -12,6 +12,7 @@ from coterie.node.config.check import down_after_ms, lease_ms, node_ports, repor
 from coterie.node.config.discovery import discovery_name, with_entry
 from coterie.node.config.findings import ConfigError
 from coterie.node.config.llm_settings import llm_settings
+from coterie.node.config.mcp_settings import mcp_settings
 from coterie.node.config.model import ClusterConfig, NodeEntry, Tls
 from coterie.node.config.settings import (
     BreakerSettings,
@@ -88,6 +89,7 @@ def _settings(config: ClusterConfig, node_id: str, insecure: bool, join: bool) -
         security=_security(config, entry, host, tls),
         llm=llm_settings(config.llm, os.environ),
         skill_settings=skill_settings(config.skills.settings, os.environ),
+        mcp=mcp_settings(config.mcp, os.environ),
     )
 
 

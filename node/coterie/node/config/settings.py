@@ -13,6 +13,7 @@ from coterie.core.nouns import Policy, RetryPolicy
 from coterie.core.routing import RoutingRules
 from coterie.core.scheduler import PlanPolicy
 from coterie.node.config.llm_settings import LlmSettings
+from coterie.node.config.mcp_settings import McpServerSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +198,7 @@ class NodeSettings:
     security: SecuritySettings = field(default_factory=SecuritySettings)
     llm: LlmSettings = field(default_factory=LlmSettings)
     skill_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)  # with secrets
+    mcp: Mapping[str, McpServerSettings] = field(default_factory=dict)
 
     @property
     def members(self) -> dict[str, str]:

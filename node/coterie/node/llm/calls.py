@@ -14,8 +14,8 @@ from coterie.node.llm.one_call import Desk, OneCall
 from coterie.node.llm.provider import Provider
 from coterie.node.llm.request import read_request
 from coterie.node.llm.retrying import RetryBudget
-from coterie.node.llm.side_loop import SideLoop
 from coterie.node.llm.tokens import TokenHub
+from coterie.node.side_loop import SideLoop
 from coterie.node.skill_calls import Handlers, Run
 
 
@@ -24,7 +24,7 @@ class LlmCaller:
 
     def __init__(self, settings: LlmSettings, breakers: Breakers, clock: Clock, tokens: TokenHub) -> None:
         self._settings, self._hub = settings, tokens
-        self._side = SideLoop()
+        self._side = SideLoop("llm")
         self._preparing: list[asyncio.Task[None]] = []
         self._providers = {name: Provider(one, self._side) for name, one in settings.providers.items()}
         budgets = {name: RetryBudget() for name in settings.providers}

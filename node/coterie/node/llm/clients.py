@@ -1,6 +1,6 @@
 """Calls of the providers, through their library. Its retries are off: who retries must know of the bill.
 
-Everything here runs on a loop of its own, see side_loop."""
+Everything here runs on a loop of its own, see node.side_loop."""
 
 from __future__ import annotations
 

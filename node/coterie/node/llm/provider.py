@@ -8,7 +8,7 @@ from coterie.node.config import ProviderSettings
 from coterie.node.llm.clients import Client, OnHandle
 from coterie.node.llm.completion import Completion, OnText
 from coterie.node.llm.request import LlmRequest
-from coterie.node.llm.side_loop import SideLoop, awaited_here, told_here
+from coterie.node.side_loop import SideLoop, awaited_here, told_here
 
 
 class Provider:

@@ -1,5 +1,5 @@
-"""An event loop in a thread of its own: the library of the providers computes for most of a second when it is
-imported and first used, and the node's loop must not miss its lease meanwhile."""
+"""An event loop in a thread of its own: some libraries compute for most of a second when they are imported
+and first used, and the node's loop must not miss its lease meanwhile."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ STOP_S = 2.0
 class SideLoop:
     """Runs coroutines elsewhere. Its methods are called on the node's loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self._name = name
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
@@ -33,7 +34,7 @@ class SideLoop:
     def _started(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
             loop = self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(target=_serve, args=(loop,), name="llm", daemon=True)
+            self._thread = threading.Thread(target=_serve, args=(loop,), name=self._name, daemon=True)
             self._thread.start()
         return self._loop
 
