@@ -100,7 +100,7 @@ class McpCaller:
 
     # --- inside
 
-    async def _begin(self, run: Run, key: str, effect_key: str, policy: str) -> Any:
+    async def _begin(self, run: Run, key: str, effect_key: str, policy: str) -> dict[str, Any] | None:
         """Commit the intent. What is known of the call already: its answer, or that it is in doubt."""
         asked = {"key": key, "effect_key": effect_key, "on_unknown": policy}
         begun = await decision_calls.begin(run, asked)

@@ -6,6 +6,7 @@ opened it: a holder task opens it, keeps it for all callers, and closes it."""
 from __future__ import annotations
 
 import asyncio
+import importlib
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -40,9 +41,7 @@ class Connection:
 
     async def prepare(self) -> None:
         """Load what the first call will need."""
-        from mcp import Client
-
-        assert Client
+        importlib.import_module("mcp")
 
     async def tools(self) -> list[dict[str, Any]]:
         """The tools that tasks may call, in the order of their names. Raises McpFault."""
