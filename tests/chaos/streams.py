@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import json
 import sys
+import time
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 
@@ -42,6 +43,16 @@ class Readers:
     def __init__(self, nodes: LocalCluster, client: Cluster, figures: Figures, asks: int) -> None:
         self._nodes, self._client, self.figures, self._asks = nodes, client, figures, asks
         self.jobs: list[Job] = []
+        self._own: Cluster | None = None
+
+    @property
+    def serving(self) -> set[str]:
+        """The nodes whose streams are read now."""
+        if self._own is None or self._own._connection is None:
+            return set()
+        nodes = {address: node_id for node_id, address in self._nodes.addresses.items()}
+        endpoints = self._own._connection.caller.pool._endpoints.values()
+        return {nodes[one.address] for one in endpoints if one.calls and one.address in nodes}
 
     async def run(self, stop: asyncio.Event) -> None:
         """One stream after the other, each over its own connection, until told to stop."""
@@ -61,6 +72,7 @@ class Readers:
         text, figures = TokenText(), self.figures
         orders: dict[str, tuple[int, int]] = {}
         async with client_of(self._nodes) as own, aclosing(own.job(job.id).stream()) as events:
+            self._own = own
             async for event in events:
                 if event.token is None:
                     continue
@@ -81,24 +93,37 @@ class Readers:
             figures.faults.append(f"{job.id} ended as {info.state} with {len(info.steps)} steps")
 
 
-async def kill(nodes: LocalCluster, client: Cluster, readers: list[Readers], target: str) -> bool:
-    """Kill -9 of the leader, of a node that runs a watched task, or of any other; then start it again."""
-    status = await client.get_status()
+async def victim_of(client: Cluster, readers: list[Readers], target: str) -> str:
+    """The leader, a node that runs a watched task, or one that serves a reader and is neither, where there is
+    one; empty: none is now."""
+    leader = (await client.get_status()).leader
+    if target == "leader":
+        return leader
     running = {(await job.get()).node for reader in readers for job in reader.jobs} - {""}
-    others = [one for one in nodes.node_ids if one not in running and one != status.leader]
-    wanted = {"leader": [status.leader], "running": sorted(running), "serving": others}[target]
-    victim = next((one for one in wanted if one), None)
-    if victim is None:
-        return False
-    nodes.kill_node(victim)
-    await asyncio.sleep(1.0)
-    nodes.start_node(victim)
-    await nodes.wait_ready(READY_S)
-    return True
+    if target == "running":
+        return min(running, key=lambda one: (one == leader, one), default="")
+    serving: set[str] = set().union(*(reader.serving for reader in readers))
+    return min(serving, key=lambda one: (one in running, one == leader, one), default="")
 
 
-async def streams(kills: int, *, readers: int = 4, asks: int = 3, pause_s: float = 1.0) -> Figures:
-    """Kill that many nodes while streams are read."""
+async def kill(nodes: LocalCluster, client: Cluster, readers: list[Readers], figures: Figures) -> None:
+    """Kill -9 of what was killed least often; then start it again."""
+    for target in sorted(TARGETS, key=lambda one: figures.kills[one]):
+        victim = await victim_of(client, readers, target)
+        if victim:
+            nodes.kill_node(victim)
+            figures.kills[target] += 1
+            await asyncio.sleep(1.0)
+            nodes.start_node(victim)
+            await nodes.wait_ready(READY_S)
+            return
+
+
+async def streams(
+    kills: int, *, readers: int = 4, asks: int = 3, pause_s: float = 1.0, limit_s: float = 3_600.0
+) -> Figures:
+    """Kill that many nodes while streams are read, or as many as the time is enough for."""
+    end = time.monotonic() + limit_s
     figures = Figures()
     with LlmServerProcess("--chunk-chars", "5") as server:
         server.script(chunk_ms=40)
@@ -112,8 +137,10 @@ async def streams(kills: int, *, readers: int = 4, asks: int = 3, pause_s: float
                 work = [asyncio.create_task(one.run(stop)) for one in crowd]
                 while sum(figures.kills.values()) < kills and not any(one.done() for one in work):
                     await asyncio.sleep(pause_s)
-                    target = TARGETS[sum(figures.kills.values()) % len(TARGETS)]
-                    figures.kills[target] += await kill(nodes, client, crowd, target)
+                    if time.monotonic() > end:
+                        break
+                    await kill(nodes, client, crowd, figures)
+                    print(figures.kills, f"texts {figures.texts} wrong {figures.wrong}", file=sys.stderr)
                 stop.set()
                 await asyncio.gather(*work)
     return figures
@@ -122,9 +149,10 @@ async def streams(kills: int, *, readers: int = 4, asks: int = 3, pause_s: float
 def main() -> int:
     """Print the figures; 1 when a text was not the recorded one."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.streams", description=__doc__)
-    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--kills", type=int, default=30, help="600: 200 of each kind")
+    parser.add_argument("--minutes", type=float, default=120.0, help="at most")
     options = parser.parse_args()
-    figures = asyncio.run(streams(options.kills))
+    figures = asyncio.run(streams(options.kills, limit_s=60 * options.minutes))
     print(json.dumps(asdict(figures), indent=2))
     print(f"streams: {figures.texts} texts, {sum(figures.kills.values())} kills, wrong {figures.wrong}")
     return 1 if figures.faults else 0
