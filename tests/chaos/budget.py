@@ -1,4 +1,6 @@
-"""Many callers race for one budget while nodes die: python -m tests.chaos.budget --callers 500 --kills 8.
+"""Many callers race for one budget while nodes die and networks are cut:
+
+    python -m tests.chaos.budget --callers 500 --nodes 5 --kills 8 --cuts 8
 
 What is counted is the provider's own bill: a server outside the cluster that counts what arrives. It must
 never be above the budget; nor may billed + set aside be, whenever any node is asked."""
@@ -9,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,7 +21,10 @@ from pathlib import Path
 from coterie.client import Budget, Cluster, ClusterError, Job
 from coterie.node.demo.llmserver.process import LlmServerProcess
 from coterie.node.localcluster import LocalCluster
-from tests.cluster.conftest import READY_S, client_of, new_cluster
+from tests.chaos.field import READY_S, Field
+from tests.chaos.tools import needs
+from tests.chaos.tools.needs import missing
+from tests.chaos.tools.network import HERE, Network
 
 TOKENS_PER_CALL = 400  # its worst case is a little less
 END_S = 240.0
@@ -29,7 +35,9 @@ class Figures:
     """What came out."""
 
     callers: int
+    nodes: int
     kills: int = 0
+    cuts: int = 0
     budget_requests: int = 0
     budget_tokens: int = 0
     looks: int = 0
@@ -56,17 +64,17 @@ class Race:
     ) -> None:
         self._nodes, self._client, self._server = nodes, client, server
         self._width = width
-        self.figures = Figures(callers)
+        self.figures = Figures(callers, len(nodes.node_ids))
         self._jobs: list[Job] = []
 
-    async def run(self, kills: int, pause_s: float) -> Figures:
+    async def run(self, kills: int, cuts: int, pause_s: float) -> Figures:
         """Until everybody has an answer: first the budget lasts for half of them, then it is raised."""
         figures = self.figures
         half = max(1, figures.callers // 2)
         await self._set(half, half * TOKENS_PER_CALL)
         watching = asyncio.create_task(self._watch())
         await self._submit()
-        await self._kill(kills, pause_s)
+        await self._harm(kills, cuts, pause_s)
         await self._until_exhausted()
         figures.bills_at_exhaustion = len(self._server.bills)
         watching.cancel()
@@ -89,18 +97,37 @@ class Race:
             payload = {"asks": asks, "parallel": True}
             self._jobs.append(await self._client.submit_task(type="think", payload=payload))
 
-    async def _kill(self, kills: int, pause_s: float) -> None:
-        """The leader, again and again; each comes back before the next goes."""
-        for _ in range(kills):
+    async def _harm(self, kills: int, cuts: int, pause_s: float) -> None:
+        """The leader, again and again, by turns; each is back before the next goes."""
+        figures = self.figures
+        while figures.kills < kills or figures.cuts < cuts:
             await asyncio.sleep(pause_s)
             leader = (await self._client.get_status()).leader
             if not leader:
                 continue
-            self._nodes.kill_node(leader)
-            self.figures.kills += 1
-            await asyncio.sleep(pause_s)
-            self._nodes.start_node(leader)
+            if figures.kills < kills and figures.kills <= figures.cuts * kills / max(cuts, 1):
+                await self._kill(leader, pause_s)
+            else:
+                await self._cut_off(leader, 2 * pause_s)
             await self._nodes.wait_ready(READY_S)
+            print(asdict(figures), file=sys.stderr)
+
+    async def _kill(self, leader: str, pause_s: float) -> None:
+        self._nodes.kill_node(leader)
+        self.figures.kills += 1
+        await asyncio.sleep(pause_s)
+        self._nodes.start_node(leader)
+
+    async def _cut_off(self, leader: str, pause_s: float) -> None:
+        """The leader, and of five nodes another one, hear none of the rest; the provider they still reach."""
+        assert isinstance(self._nodes, Field) and self._nodes.network is not None
+        network, minority = self._nodes.network, (len(self._nodes.node_ids) - 1) // 2
+        others = [one for one in self._nodes.node_ids if one != leader]
+        some = {self._nodes.host(one) for one in [leader, *others[: minority - 1]]}
+        cuts = await asyncio.to_thread(network.cut_both, some, set(network.hosts) - some)
+        self.figures.cuts += 1
+        await asyncio.sleep(pause_s)
+        await asyncio.to_thread(network.heal, cuts)
 
     async def _watch(self) -> None:
         while True:
@@ -138,32 +165,51 @@ class Race:
             self.figures.faults.append(f"{self.figures.answers} answers for {self.figures.callers} callers")
 
 
-async def race(callers: int, kills: int, *, width: int = 25, pause_s: float = 2.0) -> Figures:
-    """Make a cluster and a provider, let them race, and count."""
-    with LlmServerProcess() as server, tempfile.TemporaryDirectory(prefix="coterie-budget-") as _:
+async def race(
+    callers: int, kills: int, cuts: int = 0, *, nodes: int = 3, width: int = 25, pause_s: float = 2.0
+) -> Figures:
+    """Make a cluster and a provider, let them race, and count. Cuts need a network namespace of one's own."""
+    network = Network(nodes) if cuts else None
+    host = network.address(HERE) if network else "127.0.0.1"
+    with LlmServerProcess(host=host) as server, tempfile.TemporaryDirectory(prefix="coterie-budget-") as base:
         provider = {"baseUrl": server.url, "model": "m", "price": {"in": 1.0, "out": 2.0}}
         server.script(chunk_ms=20, first_ms=100)
         options = {"llm": {"providers": {"main": provider}}}
-        with new_cluster(options=options, capacity=16) as nodes:
-            await nodes.wait_ready(READY_S)
-            async with client_of(nodes) as client:
-                return await Race(nodes, client, server, callers, width).run(kills, pause_s)
+        with Field(Path(base), nodes=nodes, network=network, options=options) as cluster:
+            await cluster.wait_ready(READY_S)
+            async with cluster.client() as client:
+                return await Race(cluster, client, server, callers, width).run(kills, cuts, pause_s)
 
 
 def main() -> int:
     """Print the figures; 1 when the budget was overshot, or somebody got no answer."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.budget", description=__doc__)
     parser.add_argument("--callers", type=int, default=500)
-    parser.add_argument("--kills", type=int, default=8)
+    parser.add_argument("--nodes", type=int, default=3)
+    parser.add_argument("--kills", type=int, default=8, help="of the leader")
+    parser.add_argument("--cuts", type=int, default=0, help="that leave the leader in a minority; needs root")
     parser.add_argument("--json", type=Path, help="write the figures there too")
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    figures = asyncio.run(race(options.callers, options.kills))
+    if options.cuts and not options.inside:
+        return _in_a_network_of_its_own()
+    figures = asyncio.run(race(options.callers, options.kills, options.cuts, nodes=options.nodes))
     told = {**asdict(figures), "overshoot": figures.overshoot}
     print(json.dumps(told, indent=2))
     if options.json:
         options.json.write_text(json.dumps(told), encoding="utf-8")
-    print(f"budget: {figures.callers} callers, {figures.kills} leader kills, overshoot {figures.overshoot}")
+    harm = f"{figures.kills} leader kills, {figures.cuts} cuts"
+    print(f"budget: {figures.callers} callers, {figures.nodes} nodes, {harm}, overshoot {figures.overshoot}")
     return 1 if figures.overshoot or figures.faults else 0
+
+
+def _in_a_network_of_its_own() -> int:
+    if lacking := missing(needs.root, needs.tools("ip", "nft", "nsenter"), needs.namespaces):
+        print(f"skipped: {lacking}")
+        return 0
+    spaces = ["unshare", "--mount", "--net", "--propagation", "private"]
+    inside = [sys.executable, "-m", "tests.chaos.budget", *sys.argv[1:], "--inside"]
+    return subprocess.run([*spaces, *inside], check=False).returncode
 
 
 if __name__ == "__main__":

@@ -13,10 +13,12 @@ ASK_S = 20.0
 
 
 class LlmServerProcess:
-    """A running server. Its answers are set by `script`; `bills` is what arrived, in order."""
+    """A running server. Its answers are set by `script`; `bills` is what arrived, in order. `host`: an address
+    of this machine that it listens on."""
 
-    def __init__(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "coterie.node.demo.llmserver", *arguments]
+    def __init__(self, *arguments: str, host: str = "127.0.0.1") -> None:
+        self.host = host
+        command = [sys.executable, "-m", "coterie.node.demo.llmserver", "--host", host, *arguments]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
@@ -27,7 +29,7 @@ class LlmServerProcess:
     @property
     def url(self) -> str:
         """Where clients find the API."""
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"http://{self.host}:{self.port}/v1"
 
     def script(self, *rules: dict[str, Any], chunk_ms: int = 0, first_ms: int = 0) -> None:
         """Replace the rules (see script.py)."""
@@ -62,6 +64,6 @@ class LlmServerProcess:
 
     def _ask(self, path: str, content: Any = None) -> Any:
         data = None if content is None else json.dumps(content).encode()
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data)
+        request = urllib.request.Request(f"http://{self.host}:{self.port}{path}", data)
         with urllib.request.urlopen(request, timeout=ASK_S) as answer:
             return json.load(answer)
