@@ -30,8 +30,16 @@ class LlmCaller:
         budgets = {name: RetryBudget() for name in settings.providers}
         self._counts: Counter[str] = Counter()
         self._tokens: Counter[str] = Counter()
+        self._cache: Counter[str] = Counter()
         self._desk = Desk(
-            self._providers.get, breakers, budgets, clock, tokens.writer, self._counts, self._tokens
+            self._providers.get,
+            breakers,
+            budgets,
+            clock,
+            tokens.writer,
+            self._counts,
+            self._tokens,
+            self._cache,
         )
 
     @property
@@ -49,9 +57,16 @@ class LlmCaller:
             self._hub.close(run.task_id, request.args.key)
 
     def gauges(self) -> Mapping[str, float]:
-        """For the metrics: calls by outcome, tokens by kind."""
+        """For the metrics: calls by outcome, tokens by kind, and how often the cache had an answer."""
         calls = {f'llm_calls_total{{outcome="{name}"}}': float(n) for name, n in self._counts.items()}
-        return calls | {f'llm_tokens_total{{kind="{kind}"}}': float(n) for kind, n in self._tokens.items()}
+        tokens = {f'llm_tokens_total{{kind="{kind}"}}': float(n) for kind, n in self._tokens.items()}
+        hits, lookups = self._cache["hit"], self._cache.total()
+        cache = {
+            'llm_cache_lookups_total{result="hit"}': float(hits),
+            'llm_cache_lookups_total{result="miss"}': float(lookups - hits),
+            "llm_cache_hit_ratio": hits / lookups if lookups else 0.0,
+        }
+        return calls | tokens | cache
 
     def prepare(self) -> None:
         """Begin to load what the first call will need."""

@@ -45,6 +45,7 @@ class Desk:
     open_stream: Callable[[str, str, int, int], OnText]
     counts: Counter[str]
     tokens: Counter[str]
+    cache: Counter[str]
 
 
 class OneCall:
@@ -145,6 +146,7 @@ class OneCall:
                 )
             )
             if isinstance(outcome, Accepted):
+                self._desk.cache["miss"] += bool(request.cache_key)
                 return None
             if outcome.code == "LLM_IN_FLIGHT":
                 self._desk.counts["joined"] += 1
@@ -169,6 +171,7 @@ class OneCall:
             )
         )
         self._desk.counts["cached"] += 1
+        self._desk.cache["hit"] += 1
         run.step_recorded()
         return record
 

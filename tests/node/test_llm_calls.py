@@ -1,0 +1,204 @@
+"""ctx.llm over the real calls, rules and library against a scripted provider; only the nodes are left out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from coterie.core.breakers import BreakerState
+from coterie.core.commands import ConfigureCluster
+from coterie.node.breakers import Breakers
+from coterie.node.config import LlmSettings, ProviderSettings
+from coterie.node.demo.llmserver.http import Exchange, Request
+from coterie.node.demo.llmserver.script import Script
+from coterie.node.demo.llmserver.server import LlmServer
+from coterie.node.llm.calls import LlmCaller
+from coterie.node.llm.retrying import RetryBudget
+from coterie.node.llm.tokens import TokenHub
+from coterie.skills import CallFailed, CallRefused, LlmAnswer, SkillContext
+from tests.node.family_bench import FamilyBench
+from tests.node.test_breakers import FakeClock, FakeProposer
+
+PROVIDER = ProviderSettings(
+    name="main",
+    base_url="",
+    api_key="sk-main",
+    model="m",
+    responses_api=False,
+    background=False,
+    idempotency_keys=False,
+    price_in=1_000_000,
+    price_out=2_000_000,
+    timeout_ms=20_000,
+    stall_timeout_ms=20_000,
+    tries_max=20,
+    output_tokens_max=100,
+    bytes_per_token=1,
+)
+BREAKER = {"breaker_failures": 3, "breaker_recovery_ms": 60_000, "breaker_probes": 1}
+
+
+class Listening(LlmServer):
+    """A provider that notes what it is asked for."""
+
+    async def serve(self, request: Request, exchange: Exchange) -> None:
+        asked.append((request.path, dict(request.query), request.headers.get("authorization", "")))
+        await super().serve(request, exchange)
+
+
+asked: list[tuple[str, dict[str, str], str]] = []
+
+
+class World:
+    """Two nodes that use the same providers, and one task at a time."""
+
+    def __init__(self, server: LlmServer, url: str, **policy: int) -> None:
+        self.server, self.bench = server, FamilyBench(lambda kind, payload: None, {"x": _nothing}, **policy)
+        main = replace(PROVIDER, base_url=url)
+        self.settings = LlmSettings(
+            "main",
+            "retry",
+            {
+                "main": main,
+                "back": replace(main, name="back", responses_api=True, background=True),
+                "other": replace(main, name="other", api_key="sk-other", model="n"),
+                "hasty": replace(main, name="hasty", timeout_ms=300),
+                "brief": replace(main, name="brief", stall_timeout_ms=300),
+            },
+        )
+        self.nodes = [self._caller(), self._caller()]
+
+    def _caller(self) -> LlmCaller:
+        core = self.bench.core
+        proposer: Any = FakeProposer(core)
+        clock = FakeClock(core)
+        return LlmCaller(self.settings, Breakers(lambda: core.state, proposer, clock), clock, TokenHub())
+
+    async def ask(self, prompt: str, node: int = 0, **options: Any) -> LlmAnswer:
+        async def run(ctx: SkillContext) -> LlmAnswer:
+            return await ctx.llm(prompt, **options)
+
+        self.bench.handlers = self.nodes[node].handlers
+        answer: LlmAnswer = await self.bench.attempt(run)
+        return answer
+
+    def script(self, *rules: dict[str, Any], chunk_ms: int = 0, first_ms: int = 0) -> None:
+        self.server.script = Script(list(rules), chunk_ms, first_ms)
+
+    @property
+    def bills(self) -> int:
+        return sum(bill["billed"] for bill in self.server.bills)
+
+
+async def _nothing(run: Any, args: Any) -> None:
+    return None
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    asked.clear()
+    server = Listening()
+    listener = await server.start("127.0.0.1", 0)
+    made = World(server, f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v1", **BREAKER)
+    yield made
+    for node in made.nodes:
+        await node.close()
+    listener.close()
+    await listener.wait_closed()
+
+
+async def test_a_broken_line_goes_on_after_the_last_event_for_one_bill(world: World) -> None:
+    world.script({"times": 1, "disconnect": 2})
+    answer = await world.ask("one two three four five six", model="back")
+    assert answer.text == "You said: one two three four five six" and world.bills == 1
+    again = [query for path, query, _ in asked if path != "/v1/responses"]
+    assert len(again) == 1 and again[0]["stream"] == "true" and int(again[0]["starting_after"]) >= 1
+
+
+async def test_providers_have_keys_and_models_of_their_own(world: World) -> None:
+    for model, provider, name, key in (
+        (None, "main", "m", "sk-main"),
+        ("other", "other", "n", "sk-other"),
+        ("other/large", "other", "large", "sk-other"),
+        ("large", "main", "large", "sk-main"),
+    ):
+        answer = await world.ask(f"{model}?", name=f"{provider}-{name}", model=model)
+        assert (answer.provider, world.server.bills[-1]["model"]) == (provider, name)
+        assert asked[-1][2] == f"Bearer {key}"
+
+
+async def test_retries_are_no_more_than_their_budget(world: World) -> None:
+    policy = replace(world.bench.core.state.meta.policy, breaker_failures=0)
+    world.bench.core.do(ConfigureCluster("c", "c", policy))
+    world.script({"fail": {"status": 500}})
+    with pytest.raises(CallFailed) as failed:
+        await world.ask("anybody?")
+    assert failed.value.code == "LLM_FAILED"
+    assert len(world.server.bills) == 1 + RetryBudget.FULL
+    with pytest.raises(CallFailed):
+        await world.ask("and now?", name="later")
+    assert len(world.server.bills) == 2 + RetryBudget.FULL, "nothing is left for a retry"
+    assert world.bills == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "rule", "code"),
+    [("hasty", {"first_ms": 5_000}, "no answer in 300 ms"), ("brief", {"stall": 2}, "no token for 0.3 s")],
+)
+async def test_what_takes_too_long_may_have_been_billed(
+    world: World, model: str, rule: dict[str, Any], code: str
+) -> None:
+    world.script(rule)
+    with pytest.raises(CallRefused, match=code) as refused:
+        await world.ask("slow?", model=model, on_unknown="fail")
+    assert refused.value.code == "LLM_IN_DOUBT" and world.bills == 1
+    [doubtful] = world.bench.core.state.llm.doubtful.values()
+    assert code in doubtful.reason
+
+
+async def test_the_breaker_of_a_provider_is_that_of_all_nodes_and_of_it_alone(world: World) -> None:
+    world.script({"when": {"model": "m"}, "fail": {"status": 503}})
+    with pytest.raises(CallFailed) as failed:
+        await world.ask("down?")
+    assert failed.value.code == "CIRCUIT_OPEN" and len(world.server.bills) == 3
+    assert world.bench.core.state.breakers["provider:main"].state is BreakerState.OPEN
+    with pytest.raises(CallFailed) as failed:
+        await world.ask("on the other node?", node=1, name="b")
+    assert failed.value.code == "CIRCUIT_OPEN" and len(world.server.bills) == 3, "nobody asked"
+    assert (await world.ask("another?", node=1, name="c", model="other")).provider == "other"
+
+
+async def test_equal_requests_are_answered_by_what_is_kept_and_that_is_counted(world: World) -> None:
+    options: dict[str, Any] = {"cache_ttl": 60, "temperature": 0}
+    first = await world.ask("the same", name="a", **options)
+    second = await world.ask("the same", node=1, name="b", **options)
+    assert (first.cached, second.cached, world.bills) == (False, True, 1)
+    assert (await world.ask("the same", name="c", cache_ttl=60, temperature=1)).cached is False
+    assert (await world.ask("the same", name="d", model="other", **options)).cached is False
+    assert (await world.ask("the same", name="e")).cached is False, "and not where nobody asked for it"
+    here, there = (node.gauges() for node in world.nodes)
+    assert here['llm_cache_lookups_total{result="miss"}'] == 3 and here["llm_cache_hit_ratio"] == 0
+    assert there['llm_cache_lookups_total{result="hit"}'] == 1 and there["llm_cache_hit_ratio"] == 1
+    world.bench.core.now_ms += 61_000
+    assert (await world.ask("the same", node=1, name="f", **options)).cached is False
+    assert world.nodes[1].gauges()["llm_cache_hit_ratio"] == 0.5
+
+
+class Count(BaseModel):
+    """An answer in a form."""
+
+    n: int
+
+
+async def test_an_answer_that_does_not_fit_its_schema_is_sent_back_once(world: World) -> None:
+    wrong, right = {"text": "seven"}, {"text": json.dumps({"n": 7})}
+    world.script({"when": {"contains": "does not fit"}, "answer": right}, {"answer": wrong})
+    answer = await world.ask("count", schema=Count)
+    assert answer.data == Count(n=7)
+    steps = [step.key for step in world.bench.core.state.steps["p"]]  # type: ignore[index]
+    assert steps == ["llm", "llm.repair1"] and world.bills == 2
