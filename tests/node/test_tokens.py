@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import random
 from contextlib import aclosing
+from typing import Any, cast
 
 import pytest
 
-from coterie.client import TokenChunk, TokenText
+from coterie.client import ClusterError, TokenChunk, TokenText
+from coterie.client.watch import Watch
 from coterie.core.nouns import TaskId
 from coterie.node.errors import ApiError
 from coterie.node.llm.tokens import CHUNK_BYTES_MAX, Piece, TokenBoard, TokenHub
 from coterie.node.token_watch import answer_of, split_token
+from coterie.v1 import tasks_pb2
 
 TEXT = "Wörter 一二三 und noch eines. "
 
@@ -101,3 +104,34 @@ def test_a_token_of_nobody_is_refused(token: str) -> None:
 def test_a_step_that_is_no_answer_of_a_model_has_no_words() -> None:
     assert answer_of(b'{"object":"other"}') is None
     assert answer_of(b'{"object":"llm.completion","text":"a","attempt":2,"stream":3}') == (2, 3, b"a")
+
+
+def told(watch: Watch, text: str, offset: int, *, attempt: int = 1, stream: int = 1) -> list[str]:
+    """What a watch gives out of a chunk that a node sent."""
+    raw = tasks_pb2.TokenChunk(step="llm", attempt=attempt, stream=stream, offset=offset, text=text)
+    events = watch._accept(tasks_pb2.TaskEvent(resume_token="t.1~x", token=raw))
+    return [event.token.text for event in events if event.token is not None]
+
+
+def test_a_watch_tells_words_once_whatever_nodes_send_again() -> None:
+    watch = Watch(cast(Any, None), "tasks/t", tokens=True)
+    assert told(watch, "Wört", 0) == ["Wört"]
+    assert told(watch, "Wört", 0) == [], "the next node began at an earlier place"
+    assert told(watch, "örter", 1) == ["er"]
+    for _ in range(5):
+        with pytest.raises(ClusterError, match="text before byte 9 is missing"):
+            told(watch, "s", 9)
+    raw = tasks_pb2.TokenChunk(step="llm", attempt=1, stream=1, offset=9, text="s")
+    events = watch._accept(tasks_pb2.TaskEvent(resume_token="t.1~x", token=raw))
+    assert [event.type for event in events] == ["gap", "token"], "what no node has is said to be missing"
+    assert told(watch, "an", 0, stream=2) == ["an"]
+    assert told(watch, "s", 7) == [], "of the try before"
+    assert told(watch, "", 0, attempt=2) == [""], "a new attempt is told, also before its first word"
+
+
+def test_a_watch_that_goes_on_from_a_token_begins_where_that_stands() -> None:
+    watch = Watch(cast(Any, None), "tasks/t", "t.3~x", tokens=True)
+    assert told(watch, "er", 5) == ["er"]
+    assert told(watch, "ters", 6) == ["ers"]
+    with pytest.raises(ClusterError, match="missing"):
+        told(watch, "!", 20)

@@ -126,7 +126,8 @@ class Watch:
         return news
 
     def _accept_token(self, raw: tasks_pb2.TaskEvent) -> list[Event]:
-        """A chunk that goes on where the text of its step stands. A repeat adds nothing; raises at a hole."""
+        """A chunk that goes on where the text of its step stands. A repeat adds nothing; raises at a hole, which
+        becomes a gap when no node fills it."""
         event = Event.of(raw)
         chunk = event.token
         assert chunk is not None
@@ -135,16 +136,20 @@ class Watch:
             return []
         if chunk.order > order and chunk.step in self._places:
             end = 0
+        gaps: list[Event] = []
         if chunk.offset > end:
             self._holes += 1
-            raise _Hole(f"step {chunk.step}: text before byte {chunk.offset} is missing")
+            reason = f"step {chunk.step}: text before byte {chunk.offset} is missing"
+            if self._holes <= _HOLES_MAX:
+                raise _Hole(reason)
+            gaps = [Event.of(tasks_pb2.TaskEvent(gap=tasks_pb2.Gap(reason=reason)))]
         fresh = chunk.after(end)
         if not fresh.text and chunk.order == order:
             return []
         self._holes = 0
         self._places[chunk.step] = (chunk.order, fresh.offset + len(fresh.text.encode()))
         self._token = raw.resume_token or self._token
-        return [replace(event, token=fresh)]
+        return [*gaps, replace(event, token=fresh)]
 
     def _note_hole(self, sequence: int) -> None:
         self._holes += 1
