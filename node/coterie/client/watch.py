@@ -126,8 +126,8 @@ class Watch:
         return news
 
     def _accept_token(self, raw: tasks_pb2.TaskEvent) -> list[Event]:
-        """A chunk that goes on where the text of its step stands. A repeat adds nothing; raises at a hole, which
-        becomes a gap when no node fills it."""
+        """A chunk that goes on where the text of its step stands. A repeat adds nothing; raises at a hole,
+        which becomes a gap when no node fills it."""
         event = Event.of(raw)
         chunk = event.token
         assert chunk is not None

@@ -13,8 +13,8 @@ ASK_S = 20.0
 
 
 class LlmServerProcess:
-    """A running server. Its answers are set by `script`; `bills` is what arrived, in order. `host`: an address
-    of this machine that it listens on."""
+    """A running server. Its answers are set by `script`; `bills` is what arrived, in order. `host`: an
+    address of this machine that it listens on."""
 
     def __init__(self, *arguments: str, host: str = "127.0.0.1") -> None:
         self.host = host
