@@ -28,14 +28,12 @@ from coterie.node.latency import LatencyProbe
 from coterie.node.ledger import Ledger
 from coterie.node.ledger.feed import GapFiller, feed
 from coterie.node.links import Links, PeerChannels
-from coterie.node.llm.calls import LlmCaller
-from coterie.node.llm.tokens import TokenHub
 from coterie.node.loads import Lease, LoadBook, Reporter, SelfGauge
-from coterie.node.mcp.calls import McpCaller
 from coterie.node.members import staying_voters
 from coterie.node.meters import Meters
 from coterie.node.metrics import NodeMetrics
 from coterie.node.observability import get_logger
+from coterie.node.outside import Outside
 from coterie.node.preference import LeaderPreference
 from coterie.node.proposer import Proposer
 from coterie.node.reads import Reader
@@ -139,16 +137,13 @@ class NodeApp:
             services(self), listen_address(self), self.tls, guard(self), clients_address(self)
         )
         undo.push_async_callback(self.listener.stop, 0.0)
-        self.llm.prepare()
-        undo.push_async_callback(self.llm.close)
-        self.mcp.prepare()
-        undo.push_async_callback(self.mcp.close)
+        self.outside.prepare()
+        undo.push_async_callback(self.outside.close)
         await self.engine.start()
         undo.push_async_callback(self.engine.stop)
         await self.direct.start(self.settings.host, self.settings.raft_port, self.engine.disk_id)
         self.metrics.bind(lambda: gauges(self))
-        self.metrics.bind(self.llm.gauges)
-        self.metrics.bind(self.mcp.gauges)
+        self.metrics.bind(self.outside.gauges)
         self._start_http()
         undo.callback(self._stop_http)
         await self.listener.start()
@@ -208,9 +203,7 @@ class NodeApp:
     def _build_callers(self) -> None:
         self.meters = Meters(self.state, self.proposer, self.clock)
         self.breakers = Breakers(self.state, self.proposer, self.clock)
-        self.tokens = TokenHub()
-        self.llm = LlmCaller(self.settings.llm, self.breakers, self.clock, self.tokens)
-        self.mcp = McpCaller(self.settings.mcp)
+        self.outside = Outside(self.settings, self.breakers, self.clock)
 
     def _build_blobs(self) -> None:
         inline = self.settings.limits.payload_inline_max
@@ -367,8 +360,7 @@ class NodeApp:
                     ("loops", lambda: end_loops(loops)),
                     ("meters", self.meters.close),
                     ("proposer", self.proposer.close),
-                    ("llm", self.llm.close),
-                    ("mcp", self.mcp.close),
+                    ("calls outside", self.outside.close),
                     ("listener", lambda: self.listener.stop(grace_s)),
                     ("channels", self.channels.close),
                     ("links", self.direct.stop),

@@ -120,7 +120,7 @@ def _gateway(app: NodeApp, admission: Admission) -> GatewayParts:
         reader=app.reader,
         watcher=watcher,
         tokens=TokenWatcher(
-            TokenParts(app.me, app.state, watcher, app.tokens, app.channels, app.reader, app.exchange)
+            TokenParts(app.me, app.state, watcher, app.outside.tokens, app.channels, app.reader, app.exchange)
         ),
         hub=app.hub,
         exchange=app.exchange,
@@ -149,8 +149,7 @@ def skill_calls(app: NodeApp) -> Handlers:
         **ChildCalls(_admission(app)).handlers(),
         **decision_calls.HANDLERS,
         **coordination_calls(coordination_desk(app)),
-        **app.llm.handlers,
-        **app.mcp.handlers,
+        **app.outside.handlers,
         **LimitCalls(app.meters).handlers(),
         **agent_calls(app).handlers(),
     }
@@ -237,7 +236,7 @@ def peer_parts(app: NodeApp) -> PeerParts:
         blobs=app.blobs,
         ledger=app.ledger,
         clock=app.clock,
-        tokens=app.tokens,
+        tokens=app.outside.tokens,
         raft_port=lambda: app.direct.port,
         quorum_fresh_s=app.settings.election_timeout_ms / 1000,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from typing import Any
 
 from coterie.core.nouns import RetryPolicy
 from coterie.core.routing import RoutingRules
@@ -87,10 +88,17 @@ def _settings(config: ClusterConfig, node_id: str, insecure: bool, join: bool) -
         disk=_disk(config),
         queue=_queue(config),
         security=_security(config, entry, host, tls),
-        llm=llm_settings(config.llm, os.environ),
-        skill_settings=skill_settings(config.skills.settings, os.environ),
-        mcp=mcp_settings(config.mcp, os.environ),
+        **_with_secrets(config),
     )
+
+
+def _with_secrets(config: ClusterConfig) -> dict[str, Any]:
+    """What names secrets of the environment or of files."""
+    return {
+        "llm": llm_settings(config.llm, os.environ),
+        "mcp": mcp_settings(config.mcp, os.environ),
+        "skill_settings": skill_settings(config.skills.settings, os.environ),
+    }
 
 
 def _membership(config: ClusterConfig) -> MembershipSettings:
