@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -211,3 +212,22 @@ async def test_tools_are_told_with_their_schemas(make: Make) -> None:
     assert [one.name for one in tools] == ["add", "die", "fail", "large", "send"]
     assert tools[0].description == "Adds two numbers."
     assert tools[0].input_schema["properties"]["a"]["type"] == "integer"
+
+
+async def test_a_program_that_does_not_end_by_itself_is_killed(make: Make, tmp_path: Path) -> None:
+    program = tmp_path / "stubborn.py"
+    program.write_text(
+        "import os, signal, sys, runpy, threading\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\n"
+        "threading.Thread(target=threading.Event().wait).start()\n"
+        f"sys.argv = ['server', '--ledger', {str(tmp_path / 'ledger')!r}]\n"
+        f"runpy.run_path({SERVER!r}, run_name='__main__')\n"
+    )
+    world = make(command=(sys.executable, str(program)))
+    assert (await world.call("add", {"a": 1, "b": 2})).text == "3"
+    pid = int((tmp_path / "pid").read_text())
+    os.kill(pid, 0)
+    await world.caller.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)

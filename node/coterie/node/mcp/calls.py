@@ -26,6 +26,7 @@ ANSWER_BYTES_MAX = 4 * 1024 * KIB
 KEY_CHARS_MAX = 160
 TRIES = 3  # of a call that may be repeated, within one attempt of the task
 PAUSE_S = 0.3
+PREPARED_S = 2.0  # that closing waits for what is being loaded
 POLICIES = {"none": "retry", "idempotent": "retry", "external": "ask"}
 EFFECT_KEY, ATTEMPT = "coterie/effectKey", "coterie/attempt"  # in _meta of a call
 
@@ -93,7 +94,8 @@ class McpCaller:
 
     async def close(self) -> None:
         """Let go of all servers; programs that were started end."""
-        await asyncio.gather(*self._preparing, return_exceptions=True)
+        if self._preparing:
+            await asyncio.wait(self._preparing, timeout=PREPARED_S)
         closing = [self._side.run(one.close()) for one in self._connections.values()]
         await asyncio.gather(*closing, return_exceptions=True)
         self._side.stop()

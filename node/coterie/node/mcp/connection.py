@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 CONNECT_S = 60.0  # a program may have much to load
 HTTP_CONNECT_S = 10.0
-CLOSE_S = 8.0  # a program that does not end by itself is ended within half of it
+CLOSE_S = 6.5  # a program that does not end by itself is killed after four seconds
 TOOL_PAGES_MAX = 100
 
 
