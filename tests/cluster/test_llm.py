@@ -140,6 +140,8 @@ async def test_on_unknown_fail_never_pays_twice(
     nodes.start_node(killed)
     assert failed.value.task.error is not None and failed.value.task.error.code == "LLM_IN_DOUBT"
     assert billed(server, job) == {"llm": 1}
+    [doubtful] = [one for one in await client.usage.in_doubt() if one.task_id == job.id]
+    assert (doubtful.step, doubtful.call, doubtful.provider) == ("llm", 1, "plain") and doubtful.tokens > 0
 
 
 async def test_on_unknown_ask_waits_for_a_word(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from typing import Any
@@ -117,6 +118,16 @@ async def test_a_reader_who_comes_late_gets_the_recorded_words(client: Cluster) 
     assert all(event.token.replayed for event in found if event.token)
     async with aclosing(job.watch()) as events:
         assert all([event.token is None async for event in events])
+
+
+async def test_the_command_line_prints_the_words(nodes: LocalCluster, client: Cluster) -> None:
+    job = await think(client, PROMPT)
+    assert nodes.client_tls is not None
+    where = ["--endpoint", nodes.endpoints, "--tls-dir", str(nodes.client_tls.ca.parent)]
+    command = [sys.executable, "-m", "coterie.node.cli", *where, "task", "watch", job.id, "--tokens"]
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    said, _ = await process.communicate()
+    assert f"You said: {PROMPT}" in said.decode() and process.returncode == 0
 
 
 @pytest.mark.parametrize("rest", ["~x", "~W1sxXQ", "~W1siYSIsMSwxLC01XV0", "~" + "A" * 5])
