@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from coterie.client import ClusterError, TokenChunk, TokenText
 from coterie.client.watch import Watch
 from coterie.core.nouns import TaskId
+from coterie.node.cli.following import Words
 from coterie.node.errors import ApiError
 from coterie.node.llm.tokens import CHUNK_BYTES_MAX, Piece, TokenBoard, TokenHub
 from coterie.node.token_watch import answer_of, split_token
@@ -135,3 +137,21 @@ def test_a_watch_that_goes_on_from_a_token_begins_where_that_stands() -> None:
     assert told(watch, "ters", 6) == ["ers"]
     with pytest.raises(ClusterError, match="missing"):
         told(watch, "!", 20)
+
+
+def test_printed_words_say_whose_they_are_and_when_they_begin_anew(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = Words(to_stderr=False)
+    for one in (
+        chunk("a "),
+        chunk("b", 2),
+        replace(chunk("c"), step="llm#2"),
+        chunk(""),
+        chunk("d", stream=2),
+    ):
+        words.print(one)
+    words.end()
+    words.end()
+    said = capsys.readouterr().out.splitlines()
+    assert said == ["[llm] a b", "[llm#2] c", "[llm] ", "[llm, from the beginning, attempt 1.2] d"]

@@ -19,11 +19,38 @@ if TYPE_CHECKING:
 
     from coterie.client.job import Job
     from coterie.client.models import Event, Progress, TaskInfo
+    from coterie.client.tokens import TokenChunk
 
 
 def progress_line(session: Session) -> Callable[[Progress], None]:
     """Prints each progress report on stderr."""
     return lambda progress: session.say(f"{progress.percent:.0f}% {progress.message}".rstrip())
+
+
+class Words:
+    """Prints the words of models. Each run of words of a step begins a line that names it, and the attempt
+    where what was printed of an earlier one is void."""
+
+    def __init__(self, to_stderr: bool) -> None:
+        self._err, self._open = to_stderr, ""
+        self._orders: dict[str, tuple[int, int]] = {}
+
+    def print(self, chunk: TokenChunk) -> None:
+        """Go on."""
+        anew = self._orders.get(chunk.step, chunk.order) != chunk.order
+        self._orders[chunk.step] = chunk.order
+        if anew or self._open != chunk.step:
+            self.end()
+            again = f", from the beginning, attempt {chunk.attempt}.{chunk.stream}" if anew else ""
+            click.echo(f"[{chunk.step}{again}] ", nl=False, err=self._err)
+            self._open = chunk.step
+        click.echo(chunk.text, nl=False, err=self._err)
+
+    def end(self) -> None:
+        """Something else is printed."""
+        if self._open:
+            click.echo(err=self._err)
+        self._open = ""
 
 
 async def follow(
@@ -42,21 +69,24 @@ async def watch_events(
     """Print each event until the last one, and keep them in `events`, tokens as text. --timeout bounds it."""
     from coterie.node.cli.output import event_line
 
+    words, token = Words(session.json), resume_token
     try:
         async with asyncio.timeout(session.timeout) as scope:
             watched = job.stream if tokens else job.watch
             async with aclosing(watched(resume_token=resume_token)) as stream:
                 async for event in stream:
+                    token = event.resume_token or token
                     if event.token is not None:
-                        click.echo(event.token.text, nl=False, err=session.json)
+                        words.print(event.token)
                         continue
+                    words.end()
                     events.append(event)
                     click.echo(event_line(event), err=session.json)
     except TimeoutError as error:
         if not scope.expired():
             raise
         text = f"task {job.id} did not end within {_written(session.timeout)}; it goes on"
-        facts = {"resume_token": events[-1].resume_token if events else resume_token}
+        facts = {"resume_token": token}
         raise CommandFailed(
             Failure(EXIT_TIMEOUT, "DEADLINE_EXCEEDED", text, "WAIT_TIMEOUT", facts=facts)
         ) from error
