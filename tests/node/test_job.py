@@ -184,7 +184,7 @@ async def test_a_fault_of_the_node_ends_the_attempt_as_a_failure(
 
 
 async def test_a_result_waits_for_room_on_the_disk(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coterie.node.job.ROOM_PAUSE_S", 0.001)
+    monkeypatch.setattr("coterie.node.patient_blobs.ROOM_PAUSE_S", 0.001)
     bench.start()
     await bench.host.started.wait()
     bench.blobs.faults = [BlobDiskFull("full"), BlobDiskFull("full")]

@@ -53,6 +53,7 @@ from coterie.node.wiring import (
     introducer,
     listen_address,
     membership_keeper,
+    optimist,
     registration,
     services,
     skill_calls,
@@ -169,6 +170,7 @@ class NodeApp:
             ELECTIONS_WAITED * settings.election_timeout_ms / 1000,
         )
         self._build_blobs()
+        self.optimist = optimist(self)
         self.worker = Worker(
             WorkerParts(
                 registration(self),
@@ -183,6 +185,7 @@ class NodeApp:
                 self.engine.read_barrier,
                 skill_calls(self),
                 settings.rebalance,
+                self.optimist.with_next,
             )
         )
         self.coordinator = Coordinator(

@@ -39,11 +39,12 @@ from coterie.core.ports import NotCommitted
 from coterie.core.skillbook import pin_of
 from coterie.core.state import ClusterState
 from coterie.node.blob_exchange import BlobExchange
-from coterie.node.blobs import BlobDiskFull
 from coterie.node.clock import Clock
-from coterie.node.errors import ApiError, from_exception
+from coterie.node.errors import from_exception
 from coterie.node.metrics import NodeMetrics
 from coterie.node.observability import get_logger
+from coterie.node.optimist import WithNext, alone
+from coterie.node.patient_blobs import PatientBlobs
 from coterie.node.proposer import Proposer
 from coterie.node.service_times import ServiceTimes
 from coterie.node.skill_calls import Handlers, answer
@@ -55,7 +56,6 @@ log = get_logger(__name__)
 
 REPORT_TIMEOUT_S = 30.0  # one try of a report; an end is reported until the log says yes or no
 START_DELAY_S = 0.1  # a task that ends sooner needs no report of its start
-ROOM_PAUSE_S = 1.0
 RETRY_PAUSE_S = 0.1  # between two tries while there is no majority
 PROGRESS_INTERVAL_S = 0.2
 MESSAGE_CHARS_MAX = 2_000
@@ -76,8 +76,10 @@ class JobFactory:
         clock: Clock,
         metrics: NodeMetrics,
         calls: Handlers,
+        with_next: WithNext = alone,
     ) -> None:
         self.state, self.proposer, self.blobs, self.host = state, proposer, blobs, host
+        self.with_next = with_next
         self.clock, self.metrics, self.calls = clock, metrics, calls
         self.times = ServiceTimes(clock)
 
@@ -92,6 +94,7 @@ class Job:
         self._shared, self._task, self._steps = shared, task, list(steps)
         self.task_id: TaskId = task.task_id
         self.attempt = task.attempt
+        self._blobs = PatientBlobs(shared.blobs, task.task_id, task.attempt)
         self.done: asyncio.Task[None]
         self._checkpoint_number = task.checkpoint_number
         self._cancelling = self._leaving = self._stopped = False
@@ -327,12 +330,22 @@ class Job:
         that cannot be told is told as a failure: without a word it would be started again and again."""
         try:
             command = await self._ending(outcome)
-            answer = await self.commit(command) if command is not None else None
+            answer = await self._commit_end(command) if command is not None else None
         except Exception as error:
             answer = await self.commit(self._failed(self._failure(error)))
         if isinstance(answer, Rejected):
             fields = {"task_id": self.task_id, "attempt": self.attempt, "code": answer.code}
             log.info("end of an attempt refused", extra=fields)
+
+    async def _commit_end(self, command: Command) -> Outcome:
+        """The first try carries the assignments of what follows; it is not the end that these may delay."""
+        with self._shared.with_next(command) as commands:
+            if len(commands) > 1:
+                try:
+                    return (await self._shared.proposer.propose(commands, REPORT_TIMEOUT_S))[0]
+                except NotCommitted as error:
+                    log.debug("the end goes alone", extra={"task_id": self.task_id, "error": str(error)})
+            return await self.commit(command)
 
     def _failure(self, error: Exception) -> TaskError:
         """A fault of this node, or of what was asked of it, as the end of an attempt."""
@@ -369,27 +382,7 @@ class Job:
         return CHILD_RESULT_INLINE_MAX if self._task.parent_id in self.state.families else None
 
     async def keep(self, content: bytes, inline_max: int | None = None) -> Data:
-        while True:
-            try:
-                if inline_max is None:
-                    return await self._shared.blobs.keep(content)
-                return await self._shared.blobs.keep(content, inline_max)
-            except BlobDiskFull as error:  # what is done is not thrown away for want of room
-                fields = {"task_id": self.task_id, "attempt": self.attempt, "error": str(error)}
-                log.warning("a result waits for room on the disk", extra=fields)
-                await asyncio.sleep(ROOM_PAUSE_S)
-            except ApiError as error:
-                await self._pause_without_majority(error)
+        return await self._blobs.keep(content, inline_max)
 
     async def load(self, data: Data) -> bytes:
-        while True:
-            try:
-                return await self._shared.blobs.load(data)
-            except ApiError as error:
-                await self._pause_without_majority(error)
-
-    async def _pause_without_majority(self, error: ApiError) -> None:
-        """Too few nodes answer: wait for them as a report does. Anything else is raised again."""
-        if error.reason != "NO_QUORUM":
-            raise error
-        await asyncio.sleep(RETRY_PAUSE_S)
+        return await self._blobs.load(data)

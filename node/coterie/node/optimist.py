@@ -1,21 +1,33 @@
 """Optimistic assignment: the node that takes a task proposes its assignment together with the submission.
 
 One commit less on the way of a task. The state machine checks the assignment like any other and refuses it
-when the node is full, draining or gone by then; then, and while work is queued, the coordinator assigns."""
+when the node is full, draining or gone by then; then, and while work is queued, the coordinator assigns.
+The same for the tasks that a run of a workflow makes when it begins, or when one of its tasks succeeds."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-from coterie.core.commands import AssignTask, Command, SubmitTask
+from coterie.core.commands import AssignTask, Command, FinishTask, SubmitTask
+from coterie.core.graph.reading import graph_of
 from coterie.core.nouns import NodeId
 from coterie.core.routing import Pool, RoutingRules, choose
+from coterie.core.runs.commands import RunWorkflow
+from coterie.core.runs.foresee import Foreseen, after_success, at_the_beginning
 from coterie.core.scheduler import View
 from coterie.core.state import ClusterState
 from coterie.node.clock import Clock
 from coterie.node.loads import LoadBook
+
+WithNext = Callable[[Command], AbstractContextManager[list[Command]]]  # see Optimist.with_next
+FORESEEN_MAX = 256  # assignments that travel with one command
+
+
+def alone(command: Command) -> AbstractContextManager[list[Command]]:
+    """Nothing travels with the command."""
+    return nullcontext([command])
 
 
 class Optimist:
@@ -53,6 +65,45 @@ class Optimist:
             yield commands, places
         finally:
             self._promised -= promised
+
+    @contextmanager
+    def with_next(self, command: Command) -> Iterator[list[Command]]:
+        """The command, and where the tasks go that a run makes of it in the same entry: see runs.foresee."""
+        assignments = self._next(command)
+        promised = Counter(assignment.node_id for assignment in assignments)
+        self._promised += promised
+        try:
+            yield [command, *assignments]
+        finally:
+            self._promised -= promised
+
+    def _next(self, command: Command) -> list[AssignTask]:
+        foreseen = self._foreseen(command)
+        pool = self._pool() if foreseen else None
+        if pool is None:
+            return []
+        if isinstance(command, FinishTask):
+            pool.free += 1  # the slot of the task that ends
+            for candidate in pool.candidates:
+                candidate.held -= candidate.node.node_id == self._me
+        assignments: list[AssignTask] = []
+        for task in foreseen[: min(FORESEEN_MAX, max(0, pool.free))]:
+            decision = choose(task, pool, near=self._me)
+            if decision.chosen is None:
+                break
+            pool.give(task, decision.chosen)
+            assignments.append(decision.assignment(task.task_id, 1))
+        return assignments
+
+    def _foreseen(self, command: Command) -> list[Foreseen]:
+        state = self._state()
+        if isinstance(command, FinishTask):
+            task = state.tasks.get(command.task_id)
+            return after_success(state, task) if task is not None and task.parent_id in state.runs else []
+        if isinstance(command, RunWorkflow):
+            submit = command.submit
+            return at_the_beginning(state, submit.task_id, graph_of(command.graph), submit.constraints)
+        return []
 
     def _pool(self) -> Pool | None:
         """The nodes as they are known here; None while anything waits in the queue, which must go first."""

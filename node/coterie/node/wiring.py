@@ -96,7 +96,7 @@ def services(app: NodeApp) -> Services:
         RegistryService(app.state, app.reader, app.proposer, app.exchange, gate),
         coordination_services(app, admission, gate),
         BlobsService(app.blobs, app.exchange, app.reader, gate),
-        WorkflowsService(WorkflowParts(app.state, control, lambda: frozenset(app.host.skills)), gate),
+        WorkflowsService(workflow_parts(app, control), gate),
         ClusterService(cluster_parts(app)),
         SecurityService(app.state, app.reader, app.proposer, gate),
         AuditService(app.state, app.reader, app.ledger, gate),
@@ -111,9 +111,7 @@ def _gateway(app: NodeApp, admission: Admission) -> GatewayParts:
         state=app.state,
         proposer=app.proposer,
         admission=admission,
-        optimist=Optimist(
-            app.me, app.state, app.book, app.clock, lambda: app.engine.leader, settings.routing
-        ),
+        optimist=app.optimist,
         router=Router(
             RouterParts(app.me, app.state, app.engine, app.book, app.channels, app.clock, settings.routing)
         ),
@@ -130,6 +128,17 @@ def _gateway(app: NodeApp, admission: Admission) -> GatewayParts:
         ledger_backlog=lambda: app.ledger.backlog,
         takes_new_work=lambda: app.engine.takes_new_work,
     )
+
+
+def workflow_parts(app: NodeApp, control: Control) -> WorkflowParts:
+    """What the Workflows service works on."""
+    return WorkflowParts(app.state, control, app.optimist, lambda: frozenset(app.host.skills))
+
+
+def optimist(app: NodeApp) -> Optimist:
+    """What proposes assignments together with what makes the tasks."""
+    rules = app.settings.routing
+    return Optimist(app.me, app.state, app.book, app.clock, lambda: app.engine.leader, rules)
 
 
 def _admission(app: NodeApp) -> Admission:

@@ -27,6 +27,7 @@ from coterie.node.job import Job, JobFactory
 from coterie.node.loads import Lease
 from coterie.node.metrics import NodeMetrics
 from coterie.node.observability import get_logger
+from coterie.node.optimist import WithNext, alone
 from coterie.node.proposer import Proposer
 from coterie.node.saver import Saver
 from coterie.node.skill_calls import Handlers
@@ -57,6 +58,7 @@ class WorkerParts:
     barrier: Callable[[float], Awaitable[int]]  # see Engine.read_barrier
     calls: Handlers = field(default_factory=dict)
     rebalance: RebalanceSettings = field(default_factory=RebalanceSettings)
+    with_next: WithNext = alone
 
 
 class Worker:
@@ -82,6 +84,7 @@ class Worker:
             parts.clock,
             parts.metrics,
             parts.calls,
+            parts.with_next,
         )
 
     async def run(self) -> None:

@@ -24,6 +24,7 @@ from coterie.core.submit_command import SubmitTask
 from coterie.node.admission import checked_tenant, request_id_faults, task_id_of
 from coterie.node.control import Control
 from coterie.node.errors import ApiError, Violation, from_rejection, invalid, not_found
+from coterie.node.optimist import Optimist
 from coterie.node.reads import Found
 from coterie.node.rpc import Context, Gate, propose_seconds, seconds_left, unary
 from coterie.node.workflows import Known, Loaded, load
@@ -40,6 +41,7 @@ class WorkflowParts:
 
     state: Callable[[], ClusterState]
     control: Control
+    optimist: Optimist
     local_skills: Callable[[], frozenset[str]]
     code_enabled: bool = False
 
@@ -203,7 +205,8 @@ class WorkflowsService(workflows_pb2_grpc.WorkflowsServicer):
         return replace(command, digest=digest)
 
     async def _commit(self, command: Command, context: Context) -> tasks_pb2.Task:
-        outcome = await self._control.proposer.one(command, propose_seconds(context))
+        with self._parts.optimist.with_next(command) as commands:
+            outcome = (await self._control.proposer.propose(commands, propose_seconds(context)))[0]
         if not isinstance(outcome, Accepted):
             raise from_rejection(outcome)
         return self._control.reader.to_pb(

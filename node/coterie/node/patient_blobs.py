@@ -1,0 +1,53 @@
+"""Values of a running task on their way to the nodes and back, until there is room and a majority."""
+
+from __future__ import annotations
+
+import asyncio
+
+from coterie.core.nouns import Data, TaskId
+from coterie.node.blob_exchange import BlobExchange
+from coterie.node.blobs import BlobDiskFull
+from coterie.node.errors import ApiError
+from coterie.node.observability import get_logger
+
+log = get_logger(__name__)
+
+ROOM_PAUSE_S = 1.0
+RETRY_PAUSE_S = 0.1  # between two tries while there is no majority
+
+
+class PatientBlobs:
+    """The blobs as one attempt of a task sees them."""
+
+    def __init__(self, blobs: BlobExchange, task_id: TaskId, attempt: int) -> None:
+        self._blobs = blobs
+        self._fields = {"task_id": task_id, "attempt": attempt}
+
+    async def keep(self, content: bytes, inline_max: int | None = None) -> Data:
+        """See BlobExchange.keep. Raises ApiError for what waiting does not mend."""
+        while True:
+            try:
+                if inline_max is None:
+                    return await self._blobs.keep(content)
+                return await self._blobs.keep(content, inline_max)
+            except BlobDiskFull as error:  # what is done is not thrown away for want of room
+                fields = {**self._fields, "error": str(error)}
+                log.warning("a result waits for room on the disk", extra=fields)
+                await asyncio.sleep(ROOM_PAUSE_S)
+            except ApiError as error:
+                await _pause_without_majority(error)
+
+    async def load(self, data: Data) -> bytes:
+        """See BlobExchange.load. Raises ApiError for what waiting does not mend."""
+        while True:
+            try:
+                return await self._blobs.load(data)
+            except ApiError as error:
+                await _pause_without_majority(error)
+
+
+async def _pause_without_majority(error: ApiError) -> None:
+    """Too few nodes answer: wait for them as a report does. Anything else is raised again."""
+    if error.reason != "NO_QUORUM":
+        raise error
+    await asyncio.sleep(RETRY_PAUSE_S)
