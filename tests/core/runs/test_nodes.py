@@ -241,7 +241,7 @@ def test_items_that_fail_are_told() -> None:
 def test_answers_of_several_agents_become_one(join: str, given: list[Any], result: Any) -> None:
     world = World()
     world.run({"id": "a", "type": "agent", "agents": ["x", "y", "z"], "join": join, "input": {"q": 1}})
-    assert world.payload("r~a~1") == {"agent": "y", "input": {"q": 1}} and world.task("r~a~1").agent == "y"
+    assert world.payload("r~a~1") == {"prompt": "a", "context": {"q": 1}} and world.task("r~a~1").agent == "y"
     for place, answer in enumerate(given):
         world.give(f"r~a~{place}", answer) if answer else world.fail(f"r~a~{place}")
     assert world.result() == {"a": result}
@@ -255,3 +255,38 @@ def test_a_judge_chooses_among_the_answers() -> None:
     assert world.payload("r~a~2")["answers"] == ["X", "Y"]
     world.give("r~a~2", "Y is better")
     assert world.result() == {"a": "Y is better"}
+
+
+@pytest.mark.parametrize(
+    ("verdict", "result"),
+    [
+        ({"choice": 1, "why": "short"}, "Z"),
+        ({"choice": 7}, {"choice": 7}),
+        ({"choice": True}, {"choice": True}),
+    ],
+)
+def test_a_judge_names_an_answer_by_its_place_among_those_it_was_shown(verdict: Any, result: Any) -> None:
+    world = World()
+    world.run({"id": "a", "type": "agent", "agents": ["x", "y", "z"], "join": "llm-judge", "judge": "echo"})
+    world.give("r~a~0", "X")
+    world.fail("r~a~1")
+    world.give("r~a~2", "Z")
+    assert world.payload("r~a~3")["answers"] == ["X", "Z"]
+    world.give("r~a~3", verdict)
+    assert world.result() == {"a": result}
+
+
+@pytest.mark.parametrize(
+    ("given", "payload"),
+    [
+        ({"input": "say hello"}, {"prompt": "say hello"}),
+        ({"input": {"task": "sum up", "n": 1}}, {"prompt": "sum up", "context": {"n": 1}}),
+        ({"input": {"prompt": "p", "schema": {}}}, {"prompt": "p", "schema": {}}),
+        ({"name": "Review", "requires": ["s"]}, {"prompt": "Review", "context": {"skills": ["s"]}}),
+    ],
+)
+def test_an_agent_is_given_a_prompt_and_what_it_needs_to_know(given: Any, payload: Any) -> None:
+    world = World()
+    world.run({"id": "a", "type": "agent", "agents": ["x"], **given})
+    task = world.task("r~a~0")
+    assert world.payload("a") == payload and (task.type, task.agent) == ("agent", "x")

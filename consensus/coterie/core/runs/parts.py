@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from coterie.core.graph.model import BY_SKILL, GraphNode, JoinKind, NodeType
 from coterie.core.graph.values import ValueFault
 from coterie.core.nouns import NO_DATA, Data, Task, TaskState, evolve
 from coterie.core.runs import instant, rounds
+from coterie.core.runs.asking import asked, chosen
 from coterie.core.runs.joins import Verdict, answered
 from coterie.core.runs.run import NodeRun, NodeState, part_key
 from coterie.core.runs.scope import described, inline
@@ -68,22 +69,20 @@ def _begin_tasks(walk: Walk, node: GraphNode) -> None:
     voices = node.agents or ("",)
     walk.put(evolve(walk.run.nodes[node.node_id], total=len(voices)))
     payload = input_of(walk, node)
+    if node.type is NodeType.AGENT:
+        payload = asked(node, payload)
     for place, agent in enumerate(voices):
-        begin_task(walk, node, place, _for_agent(node, agent, payload), agent)
-
-
-def _for_agent(node: GraphNode, agent: str, payload: Data) -> Data:
-    if node.type is not NodeType.AGENT:
-        return payload
-    asked: dict[str, Any] = {"agent": agent, "input": described(payload)}
-    return inline({**asked, "skills": list(node.requires)} if node.requires else asked)
+        begin_task(walk, node, place, payload, agent)
 
 
 def _answer(walk: Walk, node: GraphNode, task: Task, place: int) -> None:
     """One agent of perhaps several has answered, or the judge."""
     record = walk.run.nodes[node.node_id]
-    if record.total <= 1 or place >= record.total:
+    if record.total <= 1:
         walk.succeed(node, task.result)
+        return
+    if place >= record.total:
+        walk.succeed(node, chosen(task.result, _answers(walk, node)))
         return
     record = walk.put(evolve(record, succeeded=record.succeeded + 1))
     if walk.keep(part_key(node.node_id, place), task.result):
@@ -100,13 +99,17 @@ def _weigh(walk: Walk, node: GraphNode) -> None:
         walk.fail(node, "TOO_FEW_ANSWERS", f"{record.failed} of {record.total} agents failed", ended)
     elif verdict is Verdict.RUN:
         walk.cancel_live(node.node_id, "enough other agents have answered")
-        found = parts_of(walk, node)
+        found = _answers(walk, node)
         if node.join.kind is JoinKind.JUDGE:
             _judge(walk, node, found)
         elif node.join.kind is JoinKind.FIRST:
             walk.succeed(node, found[0])
         else:
             walk.succeed(node, inline([described(one) for one in found]))
+
+
+def _answers(walk: Walk, node: GraphNode) -> list[Data]:
+    return parts_of(walk, node)[: walk.run.nodes[node.node_id].total]
 
 
 def _lacks_a_judge(node: GraphNode, record: NodeRun) -> bool:
@@ -119,8 +122,8 @@ def _judge(walk: Walk, node: GraphNode, answers: list[Data]) -> None:
     if not walk.may_begin:
         return
     walk.book.hungry.pop(node.node_id, None)
-    asked = {"answers": [described(one) for one in answers], "input": described(input_of(walk, node))}
-    begin_task(walk, node, len(node.agents), inline(asked), skill=node.judge or "llm")
+    given = {"answers": [described(one) for one in answers], "input": described(input_of(walk, node))}
+    begin_task(walk, node, len(node.agents), inline(given), skill=node.judge or "llm")
 
 
 def _part_failed(walk: Walk, node: GraphNode, task: Task) -> None:

@@ -132,10 +132,16 @@ def _from_dag(value: Raw, problems: list[Problem]) -> Raw:
     return {"name": name, **found, "nodes": nodes}
 
 
+_OF_LLM = (  # what the skill `llm` takes beside a prompt
+    *("model", "temperature", "max_tokens", "schema", "system", "context", "messages"),
+    *("cache_ttl", "budget"),
+)
+
+
 def _configured(config: Raw, kind: str) -> Raw:
     """A node's config: the keys of the native form, and the names that DAG nodes have for some of them."""
     if kind == "llm":
-        model = {key: config[key] for key in ("model", "temperature", "max_tokens") if key in config}
+        model = {key: config[key] for key in _OF_LLM if key in config}
         rest = {key: inner for key, inner in config.items() if key not in model and key != "prompt"}
         return {**rest, "input": {"prompt": config.get("prompt", ""), **model}}
     if kind == "code":

@@ -1,0 +1,104 @@
+"""Runs of the five shipped workflows while a node is killed every 2 s, each ending as it must:
+
+python -m tests.chaos.workflows --runs 100"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import random
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from coterie.client import Cluster
+from coterie.node.localcluster import LocalCluster
+from tests.chaos.workflows import field as place
+from tests.chaos.workflows.cases import CASES
+from tests.cluster.conftest import READY_S, client_of
+
+RUN_S = 240.0
+
+
+@dataclass
+class Figures:
+    """What came out."""
+
+    runs: int = 0
+    kills: int = 0
+    seconds: float = 0.0
+    slowest_s: float = 0.0
+    faults: list[str] = field(default_factory=list)
+
+    def told(self) -> str:
+        """One line."""
+        what = f"{self.runs} runs, {self.kills} kills in {self.seconds:.0f} s, slowest {self.slowest_s:.1f} s"
+        return f"{what}, {len(self.faults)} faults"
+
+
+async def strikes(cluster: LocalCluster, figures: Figures, every_s: float, seed: int) -> None:
+    """kill -9 of one node after the other, any of them; each is back before the next goes."""
+    dice = random.Random(seed)
+    while True:
+        await asyncio.sleep(every_s)
+        victim = dice.choice(cluster.node_ids)
+        cluster.kill_node(victim)
+        figures.kills += 1
+        await asyncio.sleep(every_s / 4)
+        cluster.start_node(victim)
+        await cluster.wait_ready(READY_S)
+
+
+async def chaos(cluster: LocalCluster, witness: Path, runs: int, *, width: int, every_s: float) -> Figures:
+    """`runs` runs, `width` at a time, while nodes die."""
+    figures, began = Figures(), time.monotonic()
+    striking = asyncio.create_task(strikes(cluster, figures, every_s, runs))
+    gate = asyncio.Semaphore(width)
+    try:
+        async with client_of(cluster) as client:
+            await asyncio.gather(*(_one(client, number, gate, figures) for number in range(runs)))
+            striking.cancel()
+            figures.faults += await place.ran_again(client, witness)
+    finally:
+        striking.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await striking
+    figures.seconds = time.monotonic() - began
+    return figures
+
+
+async def _one(client: Cluster, number: int, gate: asyncio.Semaphore, figures: Figures) -> None:
+    case = CASES[number % len(CASES)]
+    async with gate:
+        began = time.monotonic()
+        job = await place.begun(client, case)
+        found = await place.faults_of(client, job, case, RUN_S)
+        figures.slowest_s = max(figures.slowest_s, time.monotonic() - began)
+        figures.runs += 1
+        figures.faults += [f"{case.workflow} ({case.title}) {job.id}: {fault}" for fault in found]
+
+
+async def _main(runs: int, width: int, every_s: float) -> Figures:
+    with tempfile.TemporaryDirectory() as directory, place.field(Path(directory)) as (cluster, witness):
+        await cluster.wait_ready(READY_S)
+        return await chaos(cluster, witness, runs, width=width, every_s=every_s)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos.workflows", description=__doc__)
+    parser.add_argument("--runs", type=int, default=100)
+    parser.add_argument("--width", type=int, default=4, help="runs at a time")
+    parser.add_argument("--every", type=float, default=2.0, help="seconds between two kills")
+    options = parser.parse_args()
+    figures = asyncio.run(_main(options.runs, options.width, options.every))
+    for fault in figures.faults:
+        print(fault)
+    print(figures.told())
+    return 1 if figures.faults or figures.runs < options.runs else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
