@@ -170,7 +170,6 @@ class NodeApp:
             ELECTIONS_WAITED * settings.election_timeout_ms / 1000,
         )
         self._build_blobs()
-        self.optimist = optimist(self)
         self.worker = Worker(
             WorkerParts(
                 registration(self),
@@ -204,6 +203,7 @@ class NodeApp:
         )
 
     def _build_callers(self) -> None:
+        self.optimist = optimist(self)
         self.meters = Meters(self.state, self.proposer, self.clock)
         self.breakers = Breakers(self.state, self.proposer, self.clock)
         self.outside = Outside(self.settings, self.breakers, self.clock)
