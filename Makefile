@@ -99,6 +99,10 @@ chaos-budget: $(STAMP)  ## 500 callers race for one budget while leaders die and
 chaos-streams: $(STAMP)  ## the words of models are read while nodes are killed: joined texts = recorded answers
 	$(BIN)/python -m tests.chaos.streams $(ARGS)
 
+.PHONY: chaos-workflows
+chaos-workflows: $(STAMP)  ## the shipped workflows, 100 runs while a node is killed every 2 s: each ends as it must
+	$(BIN)/python -m tests.chaos.workflows $(ARGS)
+
 bench: $(STAMP)  ## throughput, latency and failover figures of this machine
 	$(BIN)/python -m bench.run $(ARGS)
 

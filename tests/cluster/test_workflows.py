@@ -12,8 +12,19 @@ import pytest
 
 from coterie.client import Cluster, FailedPrecondition, InvalidRequest, NotFound, TaskFailed, Workflow
 from coterie.node.localcluster import LocalCluster
+from coterie.skills.bundle import collect, pack, revision_of
 from tests.cluster.conftest import READY_S, client_of, new_cluster, until
 from tests.cluster.test_failover import assert_no_step_ran_again_after_completion, leader_of, steps_payload
+
+PUBLISHED = Path(__file__).parents[2] / "skills" / "published"
+CODE = """
+try:
+    open("/etc/passwd").read()
+    stolen = "everything"
+except OSError as error:
+    stolen = type(error).__name__
+result = {"sum": sum(rows), "stolen": stolen}
+"""
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
@@ -185,3 +196,19 @@ async def test_a_cancelled_run_takes_its_tasks_along(client: Cluster) -> None:
     run = await client.workflows.get(job.id)
     assert run.task.state == "CANCELLED"
     assert {node.id: node.state for node in run.nodes} == {"hang": "CANCELLED", "b": "SKIPPED"}
+
+
+async def test_code_runs_only_where_it_was_published_and_behind_walls(client: Cluster) -> None:
+    source = {"count": {"type": "code", "input": {"code": CODE, "rows": [1, 2, 3]}}}
+    flow = json.dumps({"nodes": source})
+    with pytest.raises(InvalidRequest, match="code nodes are not enabled"):
+        await client.run_workflow(flow)
+    bundle = pack(collect(PUBLISHED / "code"))
+    await client.skills.publish("code", bundle)
+    await client.skills.approve("code", revision_of(bundle))
+    await client.skills.route("code", revision_of(bundle))
+    job = await client.run_workflow(flow)
+    assert await job.wait(timeout="60s") == {"count": {"sum": 6, "stolen": "PermissionError"}}
+    wrong = json.dumps({"nodes": {"count": {"type": "code", "input": {"code": "1/0"}}}})
+    with pytest.raises(TaskFailed, match="ZeroDivisionError"):
+        await (await client.run_workflow(wrong)).wait(timeout="60s")

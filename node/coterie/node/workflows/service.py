@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import grpc
 
 from coterie.core.commands import Accepted, Command, Outcome
-from coterie.core.graph.model import Graph, Problem
+from coterie.core.graph.model import SKILL_OF, Graph, NodeType, Problem
 from coterie.core.graph.plan import mermaid_of, plan_of, text_of
 from coterie.core.graph.reading import graph_bytes
 from coterie.core.graph.values import ValueFault
@@ -27,11 +27,13 @@ from coterie.node.errors import ApiError, Violation, from_rejection, invalid, no
 from coterie.node.optimist import Optimist
 from coterie.node.reads import Found
 from coterie.node.rpc import Context, Gate, propose_seconds, seconds_left, unary
+from coterie.node.skillset import known_skills
 from coterie.node.workflows import Known, Loaded, load
 from coterie.node.workflows.runs import shown
 from coterie.v1 import tasks_pb2, workflows_pb2, workflows_pb2_grpc
 
 RUN_ID_MAX = 56
+CODE = SKILL_OF[NodeType.CODE]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -43,7 +45,6 @@ class WorkflowParts:
     control: Control
     optimist: Optimist
     local_skills: Callable[[], frozenset[str]]
-    code_enabled: bool = False
 
 
 class WorkflowsService(workflows_pb2_grpc.WorkflowsServicer):
@@ -104,7 +105,7 @@ class WorkflowsService(workflows_pb2_grpc.WorkflowsServicer):
     async def AddNodes(self, request: workflows_pb2.AddNodesRequest, context: Context) -> tasks_pb2.Task:
         task_id = task_id_of(request.name)
         await self._control.reader.get(task_id, seconds_left(context))  # whether the caller may see it
-        loaded = load(request.text, Known(code_enabled=self._parts.code_enabled), name="nodes")
+        loaded = load(request.text, Known(code_enabled=self._code_enabled()), name="nodes")
         form = [one for one in loaded.problems if one.code in ("NOT_READABLE", "BAD_FIELD")]
         if form:
             raise _refused(tuple(form))
@@ -162,10 +163,12 @@ class WorkflowsService(workflows_pb2_grpc.WorkflowsServicer):
     # --- help
 
     def _skills(self) -> frozenset[str]:
-        skills: set[str] = set(self._parts.local_skills())
-        for node in self._parts.state().nodes.values():
-            skills.update(skill.name for skill in node.skills)
-        return frozenset(skills)
+        return frozenset(known_skills(self._parts.state()) | self._parts.local_skills())
+
+    def _code_enabled(self) -> bool:
+        """Code runs where somebody has published the skill for it, in the sandbox of published skills."""
+        entry = self._parts.state().skillbook.get(CODE)
+        return entry is not None and bool(entry.live)
 
     def _workflows(self, tenant: str) -> Mapping[str, WorkflowText]:
         kept = self._parts.state().workflows.values()
@@ -179,7 +182,7 @@ class WorkflowsService(workflows_pb2_grpc.WorkflowsServicer):
 
     def _known(self, tenant: str) -> Known:
         texts = {name: one.source for name, one in self._workflows(tenant).items()}
-        return Known(self._skills(), texts, self._parts.code_enabled)
+        return Known(self._skills(), texts, self._code_enabled())
 
     def _loaded(self, source: workflows_pb2.WorkflowSource, tenant: str) -> Loaded:
         kind = source.WhichOneof("kind")
