@@ -108,6 +108,9 @@ class _Evaluation:
             return not self.same(one, other)
         if operator == "in":
             return self._within(one, other)
+        if operator == "+" and isinstance(one, list) and isinstance(other, list):
+            self._pay(len(one) + len(other))
+            return one + other
         return _COMPUTED[operator](one, other)
 
     def same(self, one: Any, other: Any) -> bool:
@@ -206,7 +209,7 @@ def _unary(operator: str, value: Any) -> Any:
 
 def _bounded(value: Any) -> Any:
     """Within 64 bits, as in CEL; a text within TEXT_MAX."""
-    if isinstance(value, int) and abs(value) > INT_MAX:
+    if isinstance(value, int) and not -INT_MAX - 1 <= value <= INT_MAX:
         raise ValueFault("OVERFLOW", "the number does not fit into 64 bits")
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         raise ValueFault("OVERFLOW", "the number is beyond all limits")

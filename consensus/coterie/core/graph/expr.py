@@ -104,6 +104,7 @@ FUNCTIONS: dict[str, tuple[int, int]] = {
     "skipped": (0, 1),
     "always": (0, 0),
 }
+METHODS = frozenset({"startsWith", "endsWith", "contains", "size"})  # may stand behind what they look at
 SETTLED = frozenset({"failed", "succeeded", "skipped", "always"})  # functions that look at how nodes ended
 
 
@@ -199,7 +200,11 @@ class _Parser:
             if self._found("."):
                 if self._kind != "name":
                     raise self._fault("a name")
-                tree = Index(tree, Literal(self._next()))
+                name = self._next()
+                if name in METHODS and self._found("("):
+                    tree = _call(name, (tree, *self._list(")")))
+                else:
+                    tree = Index(tree, Literal(name))
             elif self._found("["):
                 tree = Index(tree, self._expression())
                 self._expect("]")
@@ -229,13 +234,7 @@ class _Parser:
             return Literal(_CONSTANTS[name])
         if not self._found("("):
             return Name(name)
-        arguments = tuple(self._list(")"))
-        if name not in FUNCTIONS:
-            raise ValueFault("BAD_EXPRESSION", f"no function {name!r}; known: {', '.join(sorted(FUNCTIONS))}")
-        least, most = FUNCTIONS[name]
-        if not least <= len(arguments) <= most:
-            raise ValueFault("BAD_EXPRESSION", f"{name}() takes {least} to {most} arguments")
-        return Call(name, arguments)
+        return _call(name, tuple(self._list(")")))
 
     def _list(self, end: str) -> list[Tree]:
         items: list[Tree] = []
@@ -254,6 +253,15 @@ class _Parser:
             self._expect(":")
             pairs.append((key, self._expression()))
         return pairs
+
+
+def _call(name: str, arguments: tuple[Tree, ...]) -> Call:
+    if name not in FUNCTIONS:
+        raise ValueFault("BAD_EXPRESSION", f"no function {name!r}; known: {', '.join(sorted(FUNCTIONS))}")
+    least, most = FUNCTIONS[name]
+    if not least <= len(arguments) <= most:
+        raise ValueFault("BAD_EXPRESSION", f"{name}() takes {least} to {most} arguments")
+    return Call(name, arguments)
 
 
 def _number(token: str) -> int | float:
