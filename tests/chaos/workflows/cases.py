@@ -93,7 +93,7 @@ def _ticket(text: str, *, approved: bool) -> Case:
 
 def _documents() -> Case:
     good = [{"path": f"doc-{at}.md", "text": f"# Title {at}\n\nWords of the text {at}.\n"} for at in range(8)]
-    documents = [*good, {"path": "no-text.md"}]
+    documents = [*good, {"text": "a text without a path"}]
 
     def right(found: Any) -> bool:
         return found["analysed"] == 8 and "Manuals" in found["markdown"] and "doc-7.md" in found["markdown"]

@@ -14,7 +14,7 @@ from coterie.node.localcluster import LocalCluster
 from tests.chaos.workflows.cases import SCRIPT, Case
 from tests.cluster.conftest import new_cluster
 
-SKILLS = Path(__file__).parent / "skills"
+SKILLS = Path(__file__).parent / "stand_ins.py"
 WITNESSES = (
     *("k8s-deploy", "feishu-message", "collect", "statistics"),
     *("page-on-call", "review-draft", "send-reply", "agent"),

@@ -57,14 +57,14 @@ class WorkflowsService(workflows_pb2_grpc.WorkflowsServicer):
     async def PlanWorkflow(
         self, request: workflows_pb2.PlanWorkflowRequest, context: Context
     ) -> workflows_pb2.WorkflowPlan:
-        return _plan_to_pb(self._loaded(request.source, checked_tenant(request.parent)))
+        return _plan_to_pb(await self._read(request.source, checked_tenant(request.parent), context))
 
     @unary
     async def RunWorkflow(
         self, request: workflows_pb2.RunWorkflowRequest, context: Context
     ) -> tasks_pb2.Task:
         tenant = checked_tenant(request.parent)
-        loaded = self._loaded(request.source, tenant)
+        loaded = await self._read(request.source, tenant, context)
         if loaded.problems:
             raise _refused(loaded.problems)
         graph = _bytes_of(loaded.graph)
@@ -183,6 +183,18 @@ class WorkflowsService(workflows_pb2_grpc.WorkflowsServicer):
     def _known(self, tenant: str) -> Known:
         texts = {name: one.source for name, one in self._workflows(tenant).items()}
         return Known(self._skills(), texts, self._code_enabled())
+
+    async def _read(self, source: workflows_pb2.WorkflowSource, tenant: str, context: Context) -> Loaded:
+        """What is wrong by the replica of this node is looked at again when the replica is known to be fresh:
+        a skill or a workflow may have come a moment ago, by another node."""
+        try:
+            loaded = self._loaded(source, tenant)
+            if not loaded.problems:
+                return loaded
+        except ApiError:
+            pass
+        await self._control.reader.barrier(tasks_pb2.LINEARIZABLE, seconds_left(context))
+        return self._loaded(source, tenant)
 
     def _loaded(self, source: workflows_pb2.WorkflowSource, tenant: str) -> Loaded:
         kind = source.WhichOneof("kind")
