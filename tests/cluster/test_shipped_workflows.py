@@ -22,8 +22,14 @@ DIFFERENT = list({(case.workflow, case.title): case for case in CASES}.values())
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
     with place.field(tmp_path_factory.mktemp("field")) as found:
-        asyncio.run(found[0].wait_ready(READY_S))
+        asyncio.run(_prepared(found[0]))
         yield found
+
+
+async def _prepared(cluster: LocalCluster) -> None:
+    await cluster.wait_ready(READY_S)
+    async with client_of(cluster) as client:
+        await place.prepared(client)
 
 
 def test_every_shipped_file_is_run() -> None:

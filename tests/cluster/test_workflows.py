@@ -16,7 +16,7 @@ from coterie.skills.bundle import collect, pack, revision_of
 from tests.cluster.conftest import READY_S, client_of, new_cluster, until
 from tests.cluster.test_failover import assert_no_step_ran_again_after_completion, leader_of, steps_payload
 
-PUBLISHED = Path(__file__).parents[2] / "skills" / "published"
+PUBLISHED = Path(__file__).parents[2] / "cluster-config" / "skills"
 CODE = """
 try:
     open("/etc/passwd").read()

@@ -84,6 +84,8 @@ async def _one(client: Cluster, number: int, gate: asyncio.Semaphore, figures: F
 async def _main(runs: int, width: int, every_s: float) -> Figures:
     with tempfile.TemporaryDirectory() as directory, place.field(Path(directory)) as (cluster, witness):
         await cluster.wait_ready(READY_S)
+        async with client_of(cluster) as client:
+            await place.prepared(client)
         return await chaos(cluster, witness, runs, width=width, every_s=every_s)
 
 

@@ -7,11 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-WORKFLOWS = Path(__file__).parents[3] / "cluster-config" / "workflows"
+CONFIG = Path(__file__).parents[3] / "cluster-config"
+WORKFLOWS, AGENTS = CONFIG / "workflows", CONFIG / "agents"
 OK, NO, LOST = "SUCCEEDED", "SKIPPED", "FAILED"
 
-# What the language model says.
+# What the language model says, to agents and to nodes of type llm.
+SAID = {
+    "Analyse what users need": "the specification",
+    "Design the system": "the design",
+    "Train and deploy": "the model",
+    "Review the whole": "a good thing",
+    "Say which data are missing": "more, please",
+    "What sells?": "up",
+    "Describe the charts": "a bar for each source",
+    "Write the report": "the report",
+}
 SCRIPT: tuple[dict[str, Any], ...] = (
+    *({"when": {"anywhere": words}, "answer": {"text": text}} for words, text in SAID.items()),
     {"when": {"contains": "Round 1:"}, "answer": {"text": "draft 1"}},
     {"when": {"contains": "Round 2:"}, "answer": {"text": "draft 2"}},
     {"when": {"contains": "on fire"}, "answer": {"json": {"urgency": 9, "topic": "outage"}}},
@@ -46,11 +58,15 @@ class Case:
 
 
 def _delivery() -> Case:
-    given = ["deployed_model", "product_spec", "skills", "tech_design_doc"]
-    review = {"answer": "Review the whole", "of": given}
     inputs = {"user_feedback": "slow", "market_research": ["a", "b"], "training_data": {"rows": 3}}
     states = {f"step-{number}": OK for number in range(1, 5)}
-    return Case("feature-delivery", "delivered", inputs, states, {"review_report": [review] * 3})
+    result = {
+        "specification": "the specification",
+        "design": "the design",
+        "model": "the model",
+        "reviews": ["a good thing"] * 3,
+    }
+    return Case("feature-delivery", "delivered", inputs, states, result)
 
 
 def _deployment(app: str) -> Case:
@@ -70,13 +86,11 @@ def _analysis(values: list[int]) -> Case:
     states = dict.fromkeys(("collect", "rows", "enough"), OK)
     inputs = {"question": "What sells?", "sources": sources}
     if len(values) + 1 >= 3:
-        states |= {"numbers": OK, "trends": OK, "report": OK, "too-little": NO}
+        states |= {"numbers": OK, "trends": OK, "charts": OK, "report": OK, "too-little": NO}
         numbers = {"count": len(values) + 1, "sum": sum(values) + 5}
-        report = {"answer": "Write the report", "of": ["numbers", "trends"]}
-        return Case("data-analysis", "enough", inputs, states, {"report": report, "numbers": numbers})
-    states |= {"numbers": NO, "trends": NO, "report": NO, "too-little": OK}
-    report = {"answer": "Say which data are missing", "of": ["question", "rows"]}
-    return Case("data-analysis", "too little", inputs, states, {"report": report, "numbers": None})
+        return Case("data-analysis", "enough", inputs, states, {"report": "the report", "numbers": numbers})
+    states |= {"numbers": NO, "trends": NO, "charts": NO, "report": NO, "too-little": OK}
+    return Case("data-analysis", "too little", inputs, states, {"report": "more, please", "numbers": None})
 
 
 def _ticket(text: str, *, approved: bool) -> Case:

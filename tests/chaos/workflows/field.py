@@ -11,13 +11,13 @@ from typing import Any
 from coterie.client import Cluster, Job, TaskError, Workflow
 from coterie.node.demo.llmserver.process import LlmServerProcess
 from coterie.node.localcluster import LocalCluster
-from tests.chaos.workflows.cases import SCRIPT, Case
+from tests.chaos.workflows.cases import AGENTS, SCRIPT, Case
 from tests.cluster.conftest import new_cluster
 
 SKILLS = Path(__file__).parent / "stand_ins.py"
 WITNESSES = (
     *("k8s-deploy", "feishu-message", "collect", "statistics"),
-    *("page-on-call", "review-draft", "send-reply", "agent"),
+    *("page-on-call", "review-draft", "send-reply"),
 )
 KEY = "sk-of-the-tests"
 
@@ -42,6 +42,12 @@ def field(directory: Path) -> Iterator[tuple[LocalCluster, Path]]:
         }
         with new_cluster(options=options) as cluster:
             yield cluster, witness
+
+
+async def prepared(client: Cluster) -> None:
+    """The agents that ship, applied."""
+    for directory in sorted(path.parent for path in AGENTS.glob("*/config.yaml")):
+        await client.agents.apply(directory)
 
 
 async def begun(client: Cluster, case: Case) -> Job:

@@ -26,13 +26,6 @@ async def began(ctx: SkillContext) -> None:
     await asyncio.sleep(WORK_S)
 
 
-@skill(name="agent", effects="none")
-async def agent(ctx: SkillContext, input: Any) -> Any:
-    """Says what it was asked, and the names of what it was given."""
-    await began(ctx)
-    return {"answer": input["prompt"], "of": sorted(input.get("context") or {})}
-
-
 @skill(name="k8s-deploy", effects="idempotent")
 async def deploy(ctx: SkillContext, input: Any) -> Any:
     """Deploys anything but `broken`."""
