@@ -78,8 +78,8 @@ def test_an_interrupted_run_leaves_no_process(tmp_path: Path, number: signal.Sig
             if "nodes are ready" in line:
                 break
         demo.send_signal(number)
-        demo.stdout.read()
-        assert demo.wait(60) == (130 if number != signal.SIGKILL else -signal.SIGKILL)
+        rest = demo.stdout.read()
+        assert demo.wait(60) == (130 if number != signal.SIGKILL else -signal.SIGKILL), rest
     wait_for_no_process(tmp_path)
 
 
