@@ -16,7 +16,7 @@ from coterie.client.errors import CoterieError
 from coterie.node.demo.documents import choose_documents, default_sources, folder_source
 from coterie.node.demo.drive import Demo, Options
 from coterie.node.demo.scenes import SCENES, load_scene
-from coterie.node.demo.stage import run_scene
+from coterie.node.demo.stage import Asked, run_scene
 from coterie.node.localcluster import ClusterFailed
 
 DOCUMENTS_DEFAULT = 1_500
@@ -54,16 +54,36 @@ Play = Callable[[], Coroutine[Any, Any, int]]
     type=click.Choice(sorted(SCENES)),
     help="Play this instead: " + "; ".join(f"{name}: {text}" for name, text in sorted(SCENES.items())) + ".",
 )
+@click.option(
+    "--data",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Scene agents: this CSV file.",
+)
+@click.option(
+    "--model-url",
+    envvar="OPENAI_BASE_URL",
+    default="",
+    help="Scene agents: ask this API.",
+)
+@click.option("--model", envvar="OPENAI_MODEL", default="gpt-4o-mini", show_default=True, help="Its model.")
 @click.option("--plain", is_flag=True, help="One line a second instead of the live view.")
 def main(
-    path: Path | None, nodes: int, out: Path, limit: int, no_kill: bool, scene: str | None, plain: bool
+    path: Path | None,
+    nodes: int,
+    out: Path,
+    limit: int,
+    no_kill: bool,
+    scene: str | None,
+    plain: bool,
+    **asked: Any,
 ) -> None:
     """Let a cluster of real node processes read documents, kill nodes meanwhile, and prove what came of it.
 
     Without --path it reads the standard library of this Python and Coterie's own documentation.
     """
     if scene is not None:
-        sys.exit(_run(lambda: run_scene(load_scene(scene), _console(), _writable(out), plain)))
+        given = Asked(**asked)
+        sys.exit(_run(lambda: run_scene(load_scene(scene), _console(), _writable(out), plain, given)))
     if not no_kill and nodes < KILL_NODES_MIN:
         raise click.UsageError(
             f"--nodes {nodes}: killing one leaves no majority; give 3 or more, or --no-kill"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,23 @@ STATUS_PERIOD_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """What the caller of the demo gave: a file with data, and a model instead of the scripted one."""
+
+    data: Path | None = None
+    model_url: str = ""
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a scene has made before its nodes start: keys of their file, and things that it needs itself."""
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    props: Any = None
+
+
+@dataclass(frozen=True, slots=True)
 class Stage:
     """What a scene plays with. `say` shows a line; `journal.total` and `finish` move the bar."""
 
@@ -30,6 +47,7 @@ class Stage:
     cluster: Cluster
     journal: Journal
     out: Path
+    setting: Setting = field(default_factory=lambda: Setting())
 
     def say(self, text: str) -> None:
         """Show a line with its time."""
@@ -52,18 +70,22 @@ class Scene:
     options: Mapping[str, Any] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     run_max_s: float = 300.0
+    set_up: Callable[[Path, Asked], AbstractContextManager[Setting]] | None = None
 
 
-async def run_scene(scene: Scene, console: Console, out: Path, plain: bool) -> int:
+async def run_scene(
+    scene: Scene, console: Console, out: Path, plain: bool, asked: Asked | None = None
+) -> int:
     """Play it; the exit code. Every node process is stopped when this returns or raises."""
     console.print(scene.title, markup=False, highlight=False)
+    with scene.set_up(out, asked or Asked()) if scene.set_up else nullcontext(Setting()) as setting:
+        return await _run(scene, setting, console, out, plain)
+
+
+async def _run(scene: Scene, setting: Setting, console: Console, out: Path, plain: bool) -> int:
     journal = Journal(total=0, unit=scene.unit)
-    nodes = LocalCluster(
-        nodes=scene.nodes,
-        capacity=scene.capacity,
-        options=scene.options,
-        env=scene.env,
-    )
+    options = {**scene.options, **setting.options}
+    nodes = LocalCluster(nodes=scene.nodes, capacity=scene.capacity, options=options, env=scene.env)
     try:
         async with beside(show(console, journal, plain)):
             nodes.start()
@@ -75,7 +97,7 @@ async def run_scene(scene: Scene, console: Console, out: Path, plain: bool) -> i
                 client_of(nodes, nodes.endpoints) as cluster,
                 beside(follow(journal, nodes, cluster)),
             ):
-                checks = await scene.play(Stage(nodes, cluster, journal, out))
+                checks = await scene.play(Stage(nodes, cluster, journal, out, setting))
         return _conclude(console, nodes, checks, out)
     except Exception:
         _keep_logs(console, nodes, out)

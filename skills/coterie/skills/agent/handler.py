@@ -120,7 +120,8 @@ class Loop:
                 texts[number] = begun
         ends = await self._gathered(list(children.values()))
         results = dict(zip(children, ends, strict=True))
-        shown = [texts[place] if place in texts else _text_of(results[place]) for place in range(len(calls))]
+        told = {place: _told(calls[place], result) for place, result in results.items()} | texts
+        shown = [told[place] for place in range(len(calls))]
         self.talk.add(answer, shown)
         return self._stopped(calls, results)
 
@@ -198,6 +199,13 @@ class Loop:
 
 # What a tool call can be refused for by the context itself, before there is a task.
 TOLD = frozenset({"TOO_LARGE", "NOT_JSON", "WAIT_TIMED_OUT"})
+
+
+def _told(call: ToolCall, result: Any) -> str:
+    """The result of a call as the model is told it; of a colleague only the answer."""
+    if call.name == HANDOFF and isinstance(result, dict):
+        return str(result.get("answer", ""))
+    return _text_of(result)
 
 
 def _text_of(result: Any) -> str:

@@ -6,19 +6,21 @@ has spoken), model, path. `times`: how often it applies (default always). Then o
   fail: {status, code, retry_after}            refuse, unbilled
   disconnect: n, stall: n                      after n pieces of the answer; 0: before its first byte
   answer: {text | json | tool_calls: [{name, arguments}]}
-and chunk_ms, first_ms: pauses before each piece, and before the first. `{last}` and `{turn}` in a text are
-replaced."""
+and chunk_ms, first_ms: pauses before each piece, and before the first. In a text, also within arguments,
+`{last}` (the last message), `{results}` (what the tools said since then) and `{turn}` are replaced."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any
 
 TOKEN_CHARS = 4
+_STANDS = re.compile(r"\{(?:last|results|turn)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,12 @@ class Question:
     @property
     def last(self) -> Message:
         return self.messages[-1] if self.messages else Message("user", "")
+
+    @property
+    def results(self) -> str:
+        """What the tools said since the assistant spoke, in their order."""
+        said = takewhile(lambda message: message.role == "tool", reversed(self.messages))
+        return "\n\n".join(reversed([message.text for message in said]))
 
     @property
     def turn(self) -> int:
@@ -120,7 +128,9 @@ def _applies(rule: dict[str, Any], question: Question) -> bool:
 
 def _answer(given: dict[str, Any], question: Question) -> Answer:
     calls = tuple(
-        ToolCall(_call_id(question, place), call["name"], json.dumps(call.get("arguments", {})))
+        ToolCall(
+            _call_id(question, place), call["name"], json.dumps(_filled(call.get("arguments", {}), question))
+        )
         for place, call in enumerate(given.get("tool_calls", ()))
     )
     text = "" if calls and "text" not in given else _text(given, question)
@@ -140,10 +150,22 @@ def _text(given: dict[str, Any], question: Question) -> str:
     if "json" in given:
         return json.dumps(given["json"])
     if "text" in given:
-        return str(given["text"]).replace("{last}", question.last.text).replace("{turn}", str(question.turn))
+        return str(_filled(given["text"], question))
     if question.schema is not None:
         return json.dumps(sample(question.schema))
     return f"You said: {question.last.text}"
+
+
+def _filled(value: Any, question: Question) -> Any:
+    """Every text in it, with what stands for something replaced."""
+    if isinstance(value, dict):
+        return {name: _filled(part, question) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_filled(part, question) for part in value]
+    if not isinstance(value, str):
+        return value
+    known = {"{last}": question.last.text, "{results}": question.results, "{turn}": str(question.turn)}
+    return _STANDS.sub(lambda found: known[found[0]], value)
 
 
 def tokens(text: str) -> int:

@@ -7,6 +7,7 @@ import importlib
 from coterie.node.demo.stage import Scene
 
 SCENES = {
+    "agents": "four agents analyse data and write a report with charts while nodes are killed in mid-call",
     "avalanche": "an agent fails in a rush, some requests are deadly: one failure stays one failure",
     "drain": "a rolling restart: each node in turn is drained, stopped and started again under load",
     "mapreduce": "one map_reduce over real files, some of them bad, while two nodes are killed",
