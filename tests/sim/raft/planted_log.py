@@ -115,7 +115,7 @@ def _old_term_commit() -> type[Member]:
         def _count_majority(self) -> None:
             super()._count_majority()
             if self.__raftState == LEADER:
-                matched = self._agreed(self._durable_index, lambda progress: progress.match_index)
+                matched = self._agreed(self._log.durable_index, lambda progress: progress.match_index)
                 self._commit_to(int(max(matched, 0)))
 
     return SyncObj
