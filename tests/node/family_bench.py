@@ -40,7 +40,8 @@ class FamilyBench:
 
     def __init__(self, child: ChildProgram, handlers: Handlers | None = None, **policy: int) -> None:
         self.core = CoreCluster()
-        self.core.do(ConfigureCluster("c", "c", Policy(**{"pending_tasks_max": 100_000, **policy})))
+        kept = Policy(**{"pending_tasks_max": 100_000, **policy})
+        self.core.do(ConfigureCluster("c", "c", kept, seal=b"seal"))
         skills = tuple(SkillRef(name, "1") for name in ("echo", "map", "reduce"))
         self.core.do(register_command("n1", capacity=100_000, skills=skills))
         self.core.running("p", labels=())

@@ -83,7 +83,7 @@ class World:
         self.during: list[Any] = []  # called, one per proposal, while it is on its way
         self.bell = Bell()
         naming = ClusterNaming("test", Policy())
-        shared: tuple[Any, ...] = (self.book, self.bell, self.clock, PlanPolicy(), naming)
+        shared: tuple[Any, ...] = (self.book, self.bell, self.clock, PlanPolicy, lambda: naming)
         parts: tuple[Any, ...] = (ME, self.engine, lambda: self.core.state, self, *shared)
         self.coordinator = Coordinator(CoordinatorParts(*parts))
 

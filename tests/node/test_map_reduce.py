@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from coterie.node.security.tickets import Tickets
 from coterie.skills import CallRefused, NonRetryable, SkillContext, TaskFailed
 from coterie.skills.errors import BadInput
 from coterie.skills.map_reduce.handler import run
@@ -124,13 +125,17 @@ async def test_documents_may_lie_in_blobs() -> None:
     for number, content in enumerate(lines):
         name = hashlib.sha256(content).hexdigest()
         bench.blobs[name] = content
-        batches.append({"sha256": name, "size_bytes": len(content), "count": 2 - number})
+        ticket = Tickets(lambda: bench.core.state).give(name)
+        batches.append({"sha256": name, "size_bytes": len(content), "ticket": ticket, "count": 2 - number})
     done = await seen_by_reduce(bench, {"map": "map", "batches": batches})
     assert done["result"] == [{"a": 1, "b": 1}, {"b": 1}, {"c": 1}]
     batches[1]["count"] = 2
     again = FamilyBench(child)
     again.blobs = bench.blobs
     with pytest.raises(CallRefused, match=r"line: 1 is not in 0\.\.0"):
+        await seen_by_reduce(again, {"map": "map", "batches": batches})
+    batches[1]["ticket"] = batches[0]["ticket"]
+    with pytest.raises(CallRefused, match="no blob"):
         await seen_by_reduce(again, {"map": "map", "batches": batches})
 
 
@@ -141,7 +146,7 @@ async def test_documents_may_lie_in_blobs() -> None:
         ({"documents": [1]}, "map: '' is no text"),
         ({"map": "map", "docs": [1]}, "unknown key 'docs'"),
         ({"map": "map", "documents": [1], "batches": [{}]}, "one of the two"),
-        ({"map": "map", "batches": [{"sha256": "x"}]}, "sha256, size_bytes and count"),
+        ({"map": "map", "batches": [{"sha256": "x"}]}, "sha256, size_bytes, ticket and count"),
         ({"map": "map", "documents": [1], "reducer": "heap"}, "none of list, keyed, tree"),
         ({"map": "map", "documents": [1], "window": 0}, "window: 0"),
     ],

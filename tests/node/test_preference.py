@@ -135,8 +135,8 @@ async def test_the_configured_limit_of_running_tasks_is_one_of_the_cluster() -> 
             book=LoadBook(FakeClock(), 1_000),
             bell=Bell(),
             clock=FakeClock(),
-            policy=PlanPolicy(),
-            naming=naming,
+            policy=PlanPolicy,
+            naming=lambda: naming,
             failovers=None,
         )
         await Coordinator(parts)._limit_running()

@@ -36,7 +36,9 @@ class Desk:
         engine: Any = SimpleNamespace(leader="n1", is_leader=True, applied_index=41)
         channels: Any = SimpleNamespace(peers={})
         self.router = Router(
-            RouterParts(ME, lambda: self.core.state, engine, self.book, channels, self.clock, self.rules)
+            RouterParts(
+                ME, lambda: self.core.state, engine, self.book, channels, self.clock, lambda: self.rules
+            )
         )
 
     def report(self, node_id: str, service_ms: float) -> None:

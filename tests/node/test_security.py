@@ -15,11 +15,12 @@ from coterie.core.access import ADMIN, OPERATOR, RUNNER, SUBMITTER, VIEWER, Toke
 from coterie.core.access_commands import CreateToken, RevokeToken, SetUser
 from coterie.core.commands import FinishTask
 from coterie.core.nouns import Data, Event, TaskId
+from coterie.core.ports import NoQuorum
 from coterie.node.config.secret_files import SecretFileError, read_secret, write_secret
 from coterie.node.errors import ApiError, not_found
 from coterie.node.hub import Hub
 from coterie.node.security.authenticator import Authenticator
-from coterie.node.security.guard import Guard
+from coterie.node.security.guard import CatchUp, Guard
 from coterie.node.security.principal import NOBODY, STRANGER, Principal, caller, enter
 from coterie.node.security.scope import confine
 from coterie.node.security.table import RULES
@@ -208,7 +209,13 @@ async def nothing(note: object, timeout_s: float) -> None:
     return None
 
 
-async def asked(door: Door, method: str, request: Any = None, **call: str) -> Principal:
+async def no_news(timeout_s: float) -> None:
+    return None
+
+
+async def asked(
+    door: Door, method: str, request: Any = None, catch_up: CatchUp = no_news, **call: str
+) -> Principal:
     """Whom a handler of that method sees. Raises Aborted."""
 
     async def handler(request: Any, context: Any) -> Principal:
@@ -218,14 +225,32 @@ async def asked(door: Door, method: str, request: Any = None, **call: str) -> Pr
         return grpc.unary_unary_rpc_method_handler(handler)
 
     details: Any = type("Details", (), {"method": method})()
-    guarded = await Guard(door.knows, nothing).intercept_service(found, details)
+    guarded = await Guard(door.knows, nothing, catch_up).intercept_service(found, details)
     answer: Principal = await guarded.unary_unary(request, Call(**call))
     return answer
 
 
+async def test_a_token_that_was_made_a_moment_ago_on_another_node_is_found(door: Door) -> None:
+    secret, method = mint(), "/coterie.v1.Security/WhoAmI"
+    parsed = parse(secret)
+    assert parsed is not None
+    token = Token(parsed.token_id, parsed.digest, "shop", (VIEWER,))
+
+    async def news(timeout_s: float) -> None:
+        door.core.do(CreateToken(token, 0))
+
+    async def cut_off(timeout_s: float) -> None:
+        raise NoQuorum("cut off")
+
+    for catch_up in (no_news, cut_off):
+        with pytest.raises(Aborted, match="UNAUTHENTICATED"):
+            await asked(door, method, catch_up=catch_up, token=secret)
+    assert (await asked(door, method, catch_up=news, token=secret)).tenant == "shop"
+
+
 async def code_of(door: Door, method: str, **call: str) -> str:
     try:
-        await asked(door, method, **call)
+        await asked(door, method, None, no_news, **call)
     except Aborted as error:
         return str(error.args[0].name)
     return "OK"

@@ -75,7 +75,7 @@ class Check:
 
 
 _TARGETS = ("target", "task_id", "token_id", "node_id", "limit_id", "schedule_id", "name", "key", "topic")
-_HELD = ("token", "user", "limit", "tenant", "schedule")  # records inside a command that name the target
+_HELD = ("token", "user", "limit", "tenant", "schedule", "submit")  # records that name the target
 
 
 def target_of(command: object) -> str:

@@ -98,7 +98,8 @@ def state_hash(state: ClusterState) -> str:
     for parent_id in sorted(state.families):
         for part in state.families[parent_id].parts(parent_id, PORTION):
             digest.update(canonical(part))
-    for part in chain(_llm_parts(state.llm), _coordination(state), _runs(state)):
+    config = (state.config[number] for number in sorted(state.config))
+    for part in chain(config, _llm_parts(state.llm), _coordination(state), _runs(state)):
         digest.update(canonical(part))
     return digest.hexdigest()
 

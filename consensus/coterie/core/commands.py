@@ -10,6 +10,7 @@ from coterie.core.agentbook import AgentCommand
 from coterie.core.breaker_commands import EndProbe, ResetBreaker, TakeProbe, TripBreaker
 from coterie.core.child_commands import CancelChildren as CancelChildren
 from coterie.core.child_commands import SpawnChild as SpawnChild
+from coterie.core.cluster_config import ApplyConfig
 from coterie.core.coordination.commands import CoordinationCommand
 from coterie.core.decisions.commands import AskApproval as AskApproval
 from coterie.core.decisions.commands import BeginStep as BeginStep
@@ -46,11 +47,12 @@ from coterie.core.submit_command import SubmitTask as SubmitTask
 
 @dataclass(frozen=True, slots=True)
 class ConfigureCluster:
-    """Name the cluster at its first start, or change its limits."""
+    """Name the cluster at its first start, or change its limits. The first seal is kept."""
 
     cluster_id: str
     cluster_name: str
     policy: Policy
+    seal: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,6 +368,7 @@ Command = (
     | DeleteWorkflow
     | LeaseTokens
     | SettleTokens
+    | ApplyConfig
 )
 
 

@@ -19,6 +19,7 @@ from coterie.core import (
 )
 from coterie.core.access_commands import Called
 from coterie.core.breaker_commands import EndProbe, ResetBreaker, TakeProbe, TripBreaker
+from coterie.core.cluster_config import RULES as CONFIG_RULES
 from coterie.core.commands import (
     Accepted,
     AdvanceClock,
@@ -95,12 +96,14 @@ def _configure(state: ClusterState, command: ConfigureCluster, moment: Moment) -
     meta = state.meta
     if meta.cluster_id and meta.cluster_id != command.cluster_id:
         return Rejected("OTHER_CLUSTER", f"this is cluster {meta.cluster_id}")
-    duplicate = meta.cluster_id != "" and meta.policy == command.policy
+    seal = meta.seal or command.seal
+    duplicate = meta.cluster_id != "" and meta.policy == command.policy and meta.seal == seal
     state.meta = evolve(
         meta,
         cluster_id=command.cluster_id,
         cluster_name=command.cluster_name,
         policy=command.policy,
+        seal=seal,
     )
     state.indexes.queue.set_ageing(command.policy.ageing_ms)
     return Accepted(duplicate=duplicate)
@@ -164,6 +167,7 @@ RULES: dict[type, Rule] = {
     **run_rules.RULES,
     Called: _called,
     **access_rules.RULES,
+    **CONFIG_RULES,
     **SKILL_RULES,
     **agent_rules.RULES,
 }

@@ -11,6 +11,7 @@ from coterie.core.access import Token, User
 from coterie.core.agentbook import AgentEntry
 from coterie.core.audit import AuditRecord
 from coterie.core.breakers import Breaker
+from coterie.core.cluster_config import ConfigRevision
 from coterie.core.coordination.look_ups import LookUps
 from coterie.core.coordination.nouns import (
     Answer,
@@ -82,6 +83,8 @@ class Meta:
     breakers_opened: int = 0  # how often any breaker opened
     audit_count: int = 0  # records of the audit log so far
     audit_head: bytes = b""  # the newest hash of their chain
+    config_revision: int = 0  # of the configuration that holds; 0: there is none yet
+    seal: bytes = field(default=b"", repr=False)  # the secret under which tickets for blobs are made
 
 
 @dataclass(slots=True)
@@ -118,6 +121,7 @@ class ClusterState:
     runs: dict[TaskId, Run] = field(default_factory=dict)  # of workflows, by their tasks
     workflows: dict[str, WorkflowText] = field(default_factory=dict)  # by tenant and name
     meters: OrderedDict[str, Meter] = field(default_factory=OrderedDict)  # the one used last is last
+    config: dict[int, ConfigRevision] = field(default_factory=dict)
     tokens: dict[str, Token] = field(default_factory=dict)
     users: dict[str, User] = field(default_factory=dict)
     agents: dict[str, AgentEntry] = field(default_factory=dict)
@@ -208,6 +212,7 @@ class ClusterState:
             workflows=dict(self.workflows),
             runs={task_id: run.view() for task_id, run in self.runs.items()},
             meters=self.meters.copy(),
+            config=dict(self.config),
             tokens=dict(self.tokens),
             users=dict(self.users),
             skillbook=dict(self.skillbook),

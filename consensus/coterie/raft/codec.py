@@ -27,6 +27,7 @@ from coterie.core import quotas as q
 from coterie.core import skillbook as k
 from coterie.core.access_commands import Called
 from coterie.core.agentbook import TABLES as AGENT_TABLES
+from coterie.core.cluster_config import TABLES as CONFIG_TABLES
 from coterie.core.coordination.tables import TABLES
 from coterie.core.decisions import nouns as d
 from coterie.core.llm import nouns as l
@@ -295,7 +296,8 @@ def _all_tables() -> tuple[tuple[str, type, Callable[[Any], str | int]], ...]:
         ("tenants", q.Tenant, lambda tenant: tenant.tenant),
         ("shares", q.Share, lambda share: share.tenant),
         ("breakers", b.Breaker, lambda breaker: breaker.key),
-        *(*TABLES, *a.TABLES, *k.TABLES, *AGENT_TABLES, *d.TABLES, *m.TABLES, *WORKFLOW_TABLES),
+        *(*TABLES, *a.TABLES, *k.TABLES, *AGENT_TABLES, *d.TABLES, *m.TABLES),
+        *(*WORKFLOW_TABLES, *CONFIG_TABLES),
     )
 
 

@@ -40,8 +40,7 @@ class Blobs:
             return await endpoint.blobs.PutBlob(_chunks(ref, data), timeout=timeout)
 
         # Storing the same bytes again is harmless: the hash is the key.
-        await self.caller.run(attempt, attempt_timeout=self._patience(len(data)))
-        return ref
+        return await self.caller.run(attempt, attempt_timeout=self._patience(len(data)))
 
     async def get(self, ref: tasks_pb2.BlobRef, task: str = "") -> bytes:
         """The bytes of a blob, verified. `task` refers to it: a caller of one tenant has to name

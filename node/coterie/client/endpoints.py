@@ -19,6 +19,7 @@ from coterie.v1.agents_pb2_grpc import AgentsStub
 from coterie.v1.breakers_pb2_grpc import BreakersStub
 from coterie.v1.bus_pb2_grpc import BusStub
 from coterie.v1.cluster_pb2_grpc import ClusterStub
+from coterie.v1.config_pb2_grpc import ConfigStub
 from coterie.v1.decisions_pb2_grpc import ApprovalsStub, EffectsStub
 from coterie.v1.kv_pb2_grpc import KeyValueStub
 from coterie.v1.locks_pb2_grpc import LocksStub
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from coterie.v1.breakers_pb2_grpc import BreakersAsyncStub
     from coterie.v1.bus_pb2_grpc import BusAsyncStub
     from coterie.v1.cluster_pb2_grpc import ClusterAsyncStub
+    from coterie.v1.config_pb2_grpc import ConfigAsyncStub
     from coterie.v1.decisions_pb2_grpc import ApprovalsAsyncStub, EffectsAsyncStub
     from coterie.v1.kv_pb2_grpc import KeyValueAsyncStub
     from coterie.v1.locks_pb2_grpc import LocksAsyncStub
@@ -109,6 +111,7 @@ class Endpoint:
         self._keys: KeyValueAsyncStub | None = None
         self._bus: BusAsyncStub | None = None
         self._audit: AuditAsyncStub | None = None
+        self._config: ConfigAsyncStub | None = None
 
     @property
     def tasks(self) -> TasksAsyncStub:
@@ -236,6 +239,13 @@ class Endpoint:
             self._audit = AuditStub(self._open())
         return self._audit
 
+    @property
+    def config(self) -> ConfigAsyncStub:
+        """The stub of the Config service."""
+        if self._config is None:
+            self._config = ConfigStub(self._open())
+        return self._config
+
     async def close(self) -> None:
         """Closes the channel; calls on it end at once."""
         channel, self._channel = self._channel, None
@@ -243,7 +253,7 @@ class Endpoint:
         self._agents = self._breakers = self._registry = self._security = self._audit = None
         self._workflows = None
         self._schedules = self._locks = self._keys = self._bus = self._usage = None
-        self._approvals = self._effects = None
+        self._approvals = self._effects = self._workflows = self._config = None
         if channel is not None:
             await channel.close()
 

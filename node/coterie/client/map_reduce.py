@@ -163,4 +163,5 @@ def _line(number: int, document: Any) -> bytes:
 
 async def _put(cluster: Cluster, lines: list[bytes]) -> dict[str, Any]:
     ref = await cluster._open.blobs.put(b"\n".join(lines))
-    return {"sha256": ref.sha256, "size_bytes": ref.size_bytes, "count": len(lines)}
+    named = {"sha256": ref.sha256, "size_bytes": ref.size_bytes, "ticket": ref.ticket}
+    return {**named, "count": len(lines)}

@@ -8,6 +8,7 @@ from coterie.client.agents import Agents
 from coterie.client.audit import Audit
 from coterie.client.breakers import Breakers
 from coterie.client.bus import Bus
+from coterie.client.cluster_config import ClusterConfig
 from coterie.client.connection import Connection
 from coterie.client.decisions import Approvals, Effects
 from coterie.client.keys import Keys
@@ -52,5 +53,7 @@ class Services:
         """Small values under keys: `get`, `put`, `cas`, `delete`, `list`, `watch`."""
         self.bus = Bus(connection)
         """Topics: `publish`, `subscribe`, groups of consumers."""
+        self.config = ClusterConfig(connection)
+        """What the cluster has agreed on: `get`, `history`, `apply`, `roll_back`."""
         self.audit = Audit(connection)
         """Who changed what: `entries`, `head`."""

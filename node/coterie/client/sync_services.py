@@ -9,6 +9,7 @@ from coterie.client import cluster as asynchronous
 from coterie.client import job
 from coterie.client.sync_agents import Agents
 from coterie.client.sync_breakers import Breakers
+from coterie.client.sync_config import ClusterConfig
 from coterie.client.sync_coordination import Bus, Each, Keys, Locks, Schedules
 from coterie.client.sync_decisions import Approvals, Effects
 from coterie.client.sync_queueing import DeadLetters, Limits, Run
@@ -55,5 +56,7 @@ class Services:
         """See `coterie.client.Cluster.kv`."""
         self.bus = Bus(run, each, cluster.bus)
         """See `coterie.client.Cluster.bus`."""
+        self.config = ClusterConfig(run, cluster.config)
+        """See `coterie.client.Cluster.config`."""
         self.audit = Audit(run, each, cluster.audit)
         """See `coterie.client.Cluster.audit`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from coterie.core.commands import SubmitTask
@@ -45,8 +45,13 @@ class AdmissionLimits:
 class Admission:
     """Turns SubmitTaskRequest into the command, or raises ApiError with all violations."""
 
-    def __init__(self, limits: AdmissionLimits) -> None:
-        self._limits = limits
+    def __init__(self, limits: AdmissionLimits, live: Callable[[], AdmissionLimits] | None = None) -> None:
+        """`live` gives the limits of the moment, where they may change."""
+        self._live = live or (lambda: limits)
+
+    @property
+    def _limits(self) -> AdmissionLimits:
+        return self._live()
 
     def command(
         self,

@@ -18,7 +18,7 @@ from coterie.node.bundles import Bundles
 from coterie.node.clock import Clock
 from coterie.node.config import NodeSettings
 from coterie.node.coordination.tide import Tide
-from coterie.node.coordinator import ClusterNaming, Coordinator, CoordinatorParts
+from coterie.node.coordinator import Coordinator, CoordinatorParts
 from coterie.node.direct import DirectRaft, Me
 from coterie.node.failover import FailoverWatch
 from coterie.node.httpd import HttpServer
@@ -28,6 +28,7 @@ from coterie.node.latency import LatencyProbe
 from coterie.node.ledger import Ledger
 from coterie.node.ledger.feed import GapFiller, feed
 from coterie.node.links import Links, PeerChannels
+from coterie.node.live import LiveSettings
 from coterie.node.loads import Lease, LoadBook, Reporter, SelfGauge
 from coterie.node.members import staying_voters
 from coterie.node.meters import Meters
@@ -53,6 +54,7 @@ from coterie.node.wiring import (
     introducer,
     listen_address,
     membership_keeper,
+    naming,
     optimist,
     registration,
     services,
@@ -94,7 +96,7 @@ class NodeApp:
         self.metrics = NodeMetrics()
         self.bell, self.hub = Bell(), Hub()
         self.tide = Tide(self.state)
-        self.gauge = SelfGauge(self.clock)
+        self.gauge, self.live = SelfGauge(self.clock), LiveSettings(settings, self.state)
         self.incarnation = next_incarnation(settings.data_dir, self.clock.now_ms())
         self.last_resort: Callable[[Exception], None] = _wait_for_the_end
         self.fatal: FatalRaftError | NodeRefused | None = None
@@ -196,8 +198,8 @@ class NodeApp:
                 self.book,
                 self.bell,
                 self.clock,
-                settings.plan_policy,
-                ClusterNaming(settings.cluster_name, settings.policy, settings.max_running),
+                lambda: self.live().plan_policy,
+                lambda: naming(self),
                 FailoverWatch(self.clock, self.book.heard_at, self.metrics, health.failover_ms),
             )
         )

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable
 import grpc
 
 from coterie.core.nouns import NO_DATA, Data
-from coterie.node.blobs import BlobDamaged, BlobMismatch, BlobNotFound, BlobStore
+from coterie.node.blobs import BlobDamaged, BlobMismatch, BlobNotFound, BlobStore, check_content, too_much
 from coterie.node.errors import ApiError, Violation, invalid, not_found
 from coterie.node.links import PeerChannels, outliving
 from coterie.node.observability import get_logger
@@ -176,8 +176,11 @@ class BlobExchange:
         raise not_found("BLOB", sha256)
 
 
-async def receive_blob(store: BlobStore, chunks: AsyncIterable[tasks_pb2.BlobChunk]) -> tasks_pb2.BlobRef:
-    """Store an incoming stream: first message the reference, then the data."""
+async def receive_blob(
+    store: BlobStore, chunks: AsyncIterable[tasks_pb2.BlobChunk], *, shown: bool = False
+) -> tasks_pb2.BlobRef:
+    """Store an incoming stream: first message the reference, then the data. `shown`: the sender has to have
+    the content, also where it is here already. Raises BlobMismatch and the store's other errors."""
     stream = aiter(chunks)
     first = await anext(stream, None)
     if first is None or not first.ref.sha256:
@@ -186,8 +189,33 @@ async def receive_blob(store: BlobStore, chunks: AsyncIterable[tasks_pb2.BlobChu
             "BAD_FIELD",
             "ref: the first message must carry sha256 and size_bytes",
         )
-    await store.put(_with_first(first, stream), first.ref.sha256, first.ref.size_bytes)
+    if not shown:
+        await store.put(_with_first(first, stream), first.ref.sha256, first.ref.size_bytes)
+        return first.ref
+    seen = _Seen(_with_first(first, stream))
+    await store.put(seen.parts(), first.ref.sha256, first.ref.size_bytes)
+    await seen.check(first.ref.sha256, first.ref.size_bytes)
     return first.ref
+
+
+class _Seen:
+    """Content on its way, with what it turned out to be."""
+
+    def __init__(self, source: AsyncIterator[bytes]) -> None:
+        self._source, self._digest, self._size = source, hashlib.sha256(), 0
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        async for part in self._source:
+            self._digest.update(part)
+            self._size += len(part)
+            yield part
+
+    async def check(self, sha256: str, size: int) -> None:
+        """Read what the store did not need. Raises BlobMismatch."""
+        async for _ in self.parts():
+            if self._size > size:
+                raise too_much(size)
+        check_content(self._size, size, self._digest.hexdigest(), sha256)
 
 
 async def _with_first(

@@ -321,7 +321,7 @@ class _Upload:
         """Take a chunk; whether enough is gathered for a write. Raises BlobMismatch when it is too much."""
         self._seen += len(chunk)
         if self._seen > self._size:
-            raise BlobMismatch(f"more bytes came than the {self._size} announced in size_bytes")
+            raise too_much(self._size)
         self._chunks.append(chunk)
         self._queued += len(chunk)
         return self._queued >= _QUEUE_BYTES
@@ -346,11 +346,7 @@ class _Upload:
         """Write the rest, compare, sync. Raises BlobMismatch."""
         with self._lock:
             self._write()
-            if self._seen != self._size:
-                raise BlobMismatch(f"{self._seen} bytes came, {self._size} were announced in size_bytes")
-            if self._digest.hexdigest() != sha256:
-                found = self._digest.hexdigest()
-                raise BlobMismatch(f"the bytes have the hash {found}, announced was {sha256}")
+            check_content(self._seen, self._size, self._digest.hexdigest(), sha256)
             if self._file is not None:
                 self._file.flush()
                 os.fsync(self._file.fileno())
@@ -387,3 +383,15 @@ def _sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def too_much(size: int) -> BlobMismatch:
+    return BlobMismatch(f"more bytes came than the {size} announced in size_bytes")
+
+
+def check_content(seen: int, size: int, found: str, sha256: str) -> None:
+    """Whether what came is what was announced. Raises BlobMismatch."""
+    if seen != size:
+        raise BlobMismatch(f"{seen} bytes came, {size} were announced in size_bytes")
+    if found != sha256:
+        raise BlobMismatch(f"the bytes have the hash {found}, announced was {sha256}")

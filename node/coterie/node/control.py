@@ -22,6 +22,7 @@ from coterie.node.clock import Clock
 from coterie.node.errors import ApiError, Violation, disk_full, from_rejection, invalid
 from coterie.node.proposer import Proposer
 from coterie.node.reads import Found, Reader
+from coterie.node.security.tickets import Tickets
 from coterie.node.workflows.runs import kept_steps, repeated
 from coterie.v1 import tasks_pb2
 
@@ -67,7 +68,7 @@ class Control:
         wrong = signal_faults(request) + self.admission.data_faults("payload", payload)
         if wrong:
             raise invalid(wrong)
-        await self._secure(payload)
+        await self._secure(payload, request.payload.blob.ticket)
         # A proposal whose outcome was unknown is made again: without an id it would be a second signal.
         signal_id = request.request_id or self.clock.new_id()
         command = commands.SignalTask(task_id, request.signal, payload, signal_id)
@@ -159,15 +160,18 @@ class Control:
         if not self.takes_new_work():
             raise disk_full("a disk is nearly full: running work goes on, new work has to wait for room")
 
-    async def _secure(self, payload: Data) -> None:
+    async def _secure(self, payload: Data, ticket: str | None = None) -> None:
+        """`ticket`: where the caller names the blob; None: what they see refers to it."""
         if not payload.sha256:
             return
         try:
+            if ticket is not None:
+                Tickets(self.state).check_caller(payload.sha256, ticket)
             await self.exchange.secure(payload)
         except ApiError as error:
             if error.reason != "BLOB_NOT_FOUND":
                 raise
-            text = f"no node has blob {payload.sha256}; store it with Blobs.PutBlob first"
+            text = f"no node has blob {payload.sha256}; send the reference that Blobs.PutBlob gave for it"
             raise invalid([Violation("payload.blob", text)]) from error
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from coterie.core.cluster_config import ApplyConfig, newest
 from coterie.core.commands import (
     Accepted,
     BeginLeadership,
@@ -30,6 +32,7 @@ from coterie.node.hub import Bell, wait_for_bell
 from coterie.node.loads import LoadBook
 from coterie.node.observability import get_logger
 from coterie.node.proposer import Proposer
+from coterie.node.security.tickets import SEAL_BYTES
 from coterie.raft.errors import TransferFailed
 
 log = get_logger(__name__)
@@ -44,11 +47,12 @@ HANDOVER_PAUSE_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class ClusterNaming:
-    """What a new cluster is called and the limits it starts with."""
+    """What a new cluster is called and the configuration it starts with; then, the one that holds."""
 
     name: str
     policy: Policy
     max_running: int = 0  # tasks in the whole cluster at once; 0: no limit
+    document: str = "{}"  # see coterie.node.config.document
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +66,8 @@ class CoordinatorParts:
     book: LoadBook
     bell: Bell
     clock: Clock
-    policy: PlanPolicy
-    naming: ClusterNaming
+    policy: Callable[[], PlanPolicy]
+    naming: Callable[[], ClusterNaming]
     failovers: FailoverWatch | None = None
 
 
@@ -77,6 +81,7 @@ class Coordinator:
         self._time = LogTime(parts.clock, lambda: parts.state().meta.clock_ms)
         self._bell = parts.bell.listener()
         self._term = 0  # of the leadership the load book belongs to
+        self._kept_to = -1  # the revision of the configuration that was carried out
         self._looked_at_ms = 0
         self._rebalance_at = 0.0  # monotonic
         self._hand_over_at = float("-inf")  # monotonic: not before
@@ -114,6 +119,7 @@ class Coordinator:
         """One round. A leadership begins only when everything committed before it is applied here."""
         if self._term != self._engine.term and not await self._begin():
             return
+        await self._keep_to_config()
         while self._may_plan():
             commands = self._plan()
             if not commands:
@@ -136,11 +142,12 @@ class Coordinator:
             return False
         self._term = term
         self._condemned.clear()
-        self._rebalance_at = self._clock.monotonic() + self._policy.rebalance_interval_ms / 1000
+        self._rebalance_at = self._clock.monotonic() + self._policy().rebalance_interval_ms / 1000
         self._book.begin(list(self._state().nodes))
         if self._failovers is not None:
             self._failovers.begin(self._state())
         log.info("leading", extra={"term": term})
+        self._kept_to = -1
         await self._configure()
         return True
 
@@ -183,9 +190,10 @@ class Coordinator:
             self._me,
             rebalance=self._clock.monotonic() >= self._rebalance_at,
         )
-        commands = plan(state, view, self._policy)
+        policy = self._policy()
+        commands = plan(state, view, policy)
         if view.rebalance and (not commands or isinstance(commands[0], MoveTask)):
-            self._rebalance_at = self._clock.monotonic() + self._policy.rebalance_interval_ms / 1000
+            self._rebalance_at = self._clock.monotonic() + policy.rebalance_interval_ms / 1000
         return commands
 
     async def _carry_out(self, commands: list[Command]) -> bool:
@@ -205,20 +213,31 @@ class Coordinator:
         return not any(isinstance(o, Rejected) and o.code == "STALE_LEADER" for o in outcomes)
 
     async def _configure(self) -> None:
-        await self._limit_running()
-        meta = self._state().meta
-        if meta.cluster_id and meta.policy == self._naming.policy:
-            return
-        command = ConfigureCluster(
-            meta.cluster_id or self._clock.new_id(),
-            meta.cluster_name or self._naming.name,
-            self._naming.policy,
-        )
-        await self._proposer.one(command, PROPOSE_TIMEOUT_S)
+        naming, meta, last = self._naming(), self._state().meta, newest(self._state())
+        if not meta.cluster_id or not meta.seal:
+            command = ConfigureCluster(
+                meta.cluster_id or self._clock.new_id(),
+                meta.cluster_name or naming.name,
+                meta.policy if meta.cluster_id else naming.policy,
+                meta.seal or secrets.token_bytes(SEAL_BYTES),
+            )
+            await self._proposer.one(command, PROPOSE_TIMEOUT_S)
+        if last is None or last.policy != naming.policy:
+            note = "as this version reads it" if last is not None else "from this node's file, at the start"
+            number, by = meta.config_revision, f"node:{self._me}"
+            applied = ApplyConfig(naming.document, naming.policy, number, by, note)
+            await self._proposer.one(applied, PROPOSE_TIMEOUT_S)
+
+    async def _keep_to_config(self) -> None:
+        """What follows from a revision and is a thing of its own in the state."""
+        revision = self._state().meta.config_revision
+        if revision != self._kept_to:
+            await self._limit_running()
+            self._kept_to = revision
 
     async def _limit_running(self) -> None:
         """The limit that the configuration sets is a limit like any other, under a name of its own."""
-        wanted = Limit(RUNNING_LIMIT, concurrent=self._naming.max_running)
+        wanted = Limit(RUNNING_LIMIT, concurrent=self._naming().max_running)
         known = self._state().limits.get(RUNNING_LIMIT)
         if wanted.concurrent and known != wanted:
             await self._proposer.one(SetLimit(wanted), PROPOSE_TIMEOUT_S)

@@ -108,7 +108,8 @@ class EffectsService(decisions_pb2_grpc.EffectsServicer):
         if not request.open_only:
             past = (doubt for doubt in reversed(state.doubts.values()) if doubt.tenant == tenant)
             doubts += [_past(doubt) for doubt in islice(past, max(0, limit - len(doubts)))]
-        return decisions_pb2.ListDoubtsResponse(doubts=doubts[:limit], total=state.meta.doubts_total)
+        total = state.meta.doubts_total if caller().everywhere else len(doubts)
+        return decisions_pb2.ListDoubtsResponse(doubts=doubts[:limit], total=total)
 
     @unary
     async def ResolveStep(

@@ -41,6 +41,7 @@ from coterie.node.rpc import (
     unary,
 )
 from coterie.node.security.principal import caller
+from coterie.node.security.tickets import Tickets
 from coterie.node.skillset import known_skills, with_defaults
 from coterie.node.token_watch import TokenWatcher
 from coterie.node.waits import RECHECK_S, wait_many
@@ -146,7 +147,7 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
         if request.task.task_id:
             await self._refuse_known_id(state, command)
         if command.payload.sha256:
-            await self._ensure_blob(command)
+            await self._ensure_blob(command, request.task.payload.blob.ticket)
         return command
 
     def _checked(self, request: tasks_pb2.SubmitTaskRequest, origin: str = "") -> commands.SubmitTask:
@@ -180,14 +181,15 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
             message = f"task {command.task_id} exists already, and has ended; choose another task_id"
             raise ApiError(grpc.StatusCode.ALREADY_EXISTS, "TASK_EXISTS", message)
 
-    async def _ensure_blob(self, command: commands.SubmitTask) -> None:
+    async def _ensure_blob(self, command: commands.SubmitTask, ticket: str) -> None:
         payload = command.payload
         try:
+            Tickets(self._parts.state).check_caller(payload.sha256, ticket)
             await self._parts.exchange.secure(payload)
         except ApiError as error:
             if error.reason != "BLOB_NOT_FOUND":
                 raise
-            text = f"no node has blob {payload.sha256}; store it with Blobs.PutBlob first"
+            text = f"no node has blob {payload.sha256}; send the reference that Blobs.PutBlob gave for it"
             raise invalid([Violation("task.payload.blob", text)]) from error
 
     async def _answer(self, outcome: Outcome) -> tasks_pb2.Task:
@@ -336,14 +338,18 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
 class BlobsService(tasks_pb2_grpc.BlobsServicer):
     """Content beside the log."""
 
-    def __init__(self, store: BlobStore, exchange: BlobExchange, reader: Reader, gate: Gate) -> None:
+    def __init__(
+        self, store: BlobStore, exchange: BlobExchange, reader: Reader, tickets: Tickets, gate: Gate
+    ) -> None:
         self._store, self._exchange, self._reader, self.gate = store, exchange, reader, gate
+        self._tickets = tickets
 
     @unary
     async def PutBlob(self, request_iterator: Any, context: Context) -> tasks_pb2.BlobRef:
-        ref = await receive_blob(self._store, request_iterator)
+        ref = await receive_blob(self._store, request_iterator, shown=not caller().everywhere)
         await self._exchange.spread(ref.sha256, ref.size_bytes)
-        return ref
+        ticket = self._tickets.give(ref.sha256)
+        return tasks_pb2.BlobRef(sha256=ref.sha256, size_bytes=ref.size_bytes, ticket=ticket)
 
     @streaming
     async def GetBlob(

@@ -40,7 +40,7 @@ class Optimist:
         book: LoadBook,
         clock: Clock,
         leader: Callable[[], str],
-        rules: RoutingRules,
+        rules: Callable[[], RoutingRules],
     ) -> None:
         self._me, self._state, self._book, self._clock = me, state, book, clock
         self._leader, self._rules = leader, rules
@@ -111,7 +111,7 @@ class Optimist:
         if state.indexes.anything_due(now_ms):
             return None
         view = View(now_ms, self._book.loads(), leader=NodeId(self._leader()))
-        pool = Pool(state, view, self._rules)
+        pool = Pool(state, view, self._rules())
         for candidate in pool.candidates:
             candidate.held += self._promised[candidate.node.node_id]
         return pool

@@ -8,6 +8,7 @@ from typing import Any
 
 from coterie.core.families import Family
 from coterie.core.nouns import Data, TaskState
+from coterie.node.security.tickets import Tickets
 from coterie.node.skill_calls import Run, refused
 
 
@@ -33,9 +34,11 @@ class Payloads:
         """One line of a blob."""
         try:
             sha256, size, number = str(source["sha256"]), int(source["size_bytes"]), int(source["line"])
+            ticket = str(source["ticket"])
         except (TypeError, KeyError, ValueError) as error:
-            raise refused("BAD_CHILD", "line: sha256, size_bytes and line are expected") from error
+            raise refused("BAD_CHILD", "line: sha256, size_bytes, ticket and line are expected") from error
         if sha256 not in self._batches:
+            Tickets(lambda: self._run.state).check(self._run.task.tenant, sha256, ticket)
             batch = await self._run.load(Data(sha256=sha256, size_bytes=size))
             self._batches[sha256] = batch.split(b"\n")
         lines = self._batches[sha256]

@@ -21,6 +21,7 @@ from coterie.node.proposer import Proposer
 from coterie.node.reads import Reader
 from coterie.node.rpc import Context, Gate, propose_seconds, seconds_left, unary
 from coterie.node.security.principal import caller
+from coterie.node.security.tickets import Tickets
 from coterie.node.skillset import schema_fault
 from coterie.skills import bundle
 from coterie.skills.described import Described
@@ -49,6 +50,8 @@ class RegistryService(registry_pb2_grpc.RegistryServicer):
         self, request: registry_pb2.PublishSkillRequest, context: Context
     ) -> registry_pb2.Skill:
         _check_id(request.skill_id)
+        if request.bundle.blob.sha256:
+            Tickets(self._state).check_caller(request.bundle.blob.sha256, request.bundle.blob.ticket)
         content = await self._exchange.load(convert.data_from_pb(request.bundle))
         report = self._checked(request.skill_id, content)
         revision = SkillRevision(

@@ -49,7 +49,7 @@ class RouterParts:
     book: LoadBook
     channels: PeerChannels
     clock: Clock
-    rules: RoutingRules
+    rules: Callable[[], RoutingRules]
 
 
 class Router:
@@ -66,7 +66,7 @@ class Router:
         if same_zone and not wanted.prefer_zone:
             taker = parts.state().nodes.get(NodeId(origin))
             wanted = replace(wanted, prefer_zone=taker.zone if taker is not None else "")
-        if wanted.max_latency_ms or parts.rules.locality == "same-zone":
+        if wanted.max_latency_ms or parts.rules().locality == "same-zone":
             wanted = replace(wanted, origin=origin)
         return command if wanted is command.constraints else replace(command, constraints=wanted)
 
@@ -111,7 +111,7 @@ class Router:
 
     def _pool(self, strategy: str) -> Pool:
         parts = self._parts
-        rules = parts.rules
+        rules = parts.rules()
         if strategy and strategy not in STRATEGIES:
             known = ", ".join(sorted(STRATEGIES))
             raise invalid([Violation("strategy", f"{strategy!r} is not known; write one of {known}")])

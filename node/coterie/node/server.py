@@ -23,6 +23,8 @@ from coterie.v1 import (
     bus_pb2_grpc,
     cluster_pb2,
     cluster_pb2_grpc,
+    config_pb2,
+    config_pb2_grpc,
     decisions_pb2,
     decisions_pb2_grpc,
     kv_pb2,
@@ -60,6 +62,7 @@ KEY_VALUE = kv_pb2.DESCRIPTOR.services_by_name["KeyValue"].full_name
 BUS = bus_pb2.DESCRIPTOR.services_by_name["Bus"].full_name
 WORKFLOWS = workflows_pb2.DESCRIPTOR.services_by_name["Workflows"].full_name
 BLOBS = tasks_pb2.DESCRIPTOR.services_by_name["Blobs"].full_name
+CONFIG = config_pb2.DESCRIPTOR.services_by_name["Config"].full_name
 CLUSTER = cluster_pb2.DESCRIPTOR.services_by_name["Cluster"].full_name
 SECURITY = security_pb2.DESCRIPTOR.services_by_name["Security"].full_name
 AUDIT = security_pb2.DESCRIPTOR.services_by_name["Audit"].full_name
@@ -113,6 +116,7 @@ class Services:
     blobs: tasks_pb2_grpc.BlobsServicer
     workflows: workflows_pb2_grpc.WorkflowsServicer
     cluster: cluster_pb2_grpc.ClusterServicer
+    config: config_pb2_grpc.ConfigServicer
     security: security_pb2_grpc.SecurityServicer
     audit: security_pb2_grpc.AuditServicer
     peer: peer_pb2_grpc.PeerServicer
@@ -174,11 +178,12 @@ class Listener:
         tasks_pb2_grpc.add_BlobsServicer_to_server(services.blobs, server)
         workflows_pb2_grpc.add_WorkflowsServicer_to_server(services.workflows, server)
         cluster_pb2_grpc.add_ClusterServicer_to_server(services.cluster, server)
+        config_pb2_grpc.add_ConfigServicer_to_server(services.config, server)
         security_pb2_grpc.add_SecurityServicer_to_server(services.security, server)
         security_pb2_grpc.add_AuditServicer_to_server(services.audit, server)
         peer_pb2_grpc.add_PeerServicer_to_server(services.peer, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        ours = (*CLIENT_SERVICES[1:], CLUSTER, SECURITY, AUDIT, PEER)
+        ours = (*CLIENT_SERVICES[1:], CLUSTER, CONFIG, SECURITY, AUDIT, PEER)
         names = (*ours, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
 

@@ -16,6 +16,7 @@ from coterie.node.child_calls import ChildCalls
 from coterie.node.clock import LogTime
 from coterie.node.cluster_service import ClusterParts, ClusterService
 from coterie.node.config.secret_files import BOOTSTRAP_FILE
+from coterie.node.config_service import ConfigService
 from coterie.node.control import Control
 from coterie.node.coordination.bus import BusService
 from coterie.node.coordination.calls import handlers as coordination_calls
@@ -23,6 +24,7 @@ from coterie.node.coordination.desk import Desk
 from coterie.node.coordination.keys import KeyValueService
 from coterie.node.coordination.locks import LocksService
 from coterie.node.coordination.schedules import SchedulesService
+from coterie.node.coordinator import ClusterNaming
 from coterie.node.dead_letters import DeadLettersService
 from coterie.node.decision_service import ApprovalsService, Decisions, EffectsService
 from coterie.node.dialer import DialerParts, RaftDialer
@@ -40,6 +42,7 @@ from coterie.node.security.audit_service import AuditService
 from coterie.node.security.authenticator import Authenticator
 from coterie.node.security.guard import Guard
 from coterie.node.security.service import SecurityService
+from coterie.node.security.tickets import Tickets
 from coterie.node.server import CLIENT_CALLS_MAX, Coordination, Services, channel_credentials
 from coterie.node.skill_calls import Handlers
 from coterie.node.token_watch import TokenParts, TokenWatcher
@@ -95,9 +98,10 @@ def services(app: NodeApp) -> Services:
         EffectsService(decisions, gate),
         RegistryService(app.state, app.reader, app.proposer, app.exchange, gate),
         coordination_services(app, admission, gate),
-        BlobsService(app.blobs, app.exchange, app.reader, gate),
+        BlobsService(app.blobs, app.exchange, app.reader, Tickets(app.state), gate),
         WorkflowsService(workflow_parts(app, control), gate),
         ClusterService(cluster_parts(app)),
+        ConfigService(app.state, app.reader, app.proposer, app.live, gate),
         SecurityService(app.state, app.reader, app.proposer, gate),
         AuditService(app.state, app.reader, app.ledger, gate),
         PeerService(peer_parts(app)),
@@ -105,7 +109,6 @@ def services(app: NodeApp) -> Services:
 
 
 def _gateway(app: NodeApp, admission: Admission) -> GatewayParts:
-    settings = app.settings
     watcher = Watcher(app.hub, app.reader, app.ledger, lambda: app.engine.has_quorum)
     return GatewayParts(
         state=app.state,
@@ -113,7 +116,9 @@ def _gateway(app: NodeApp, admission: Admission) -> GatewayParts:
         admission=admission,
         optimist=app.optimist,
         router=Router(
-            RouterParts(app.me, app.state, app.engine, app.book, app.channels, app.clock, settings.routing)
+            RouterParts(
+                app.me, app.state, app.engine, app.book, app.channels, app.clock, lambda: app.live().routing
+            )
         ),
         reader=app.reader,
         watcher=watcher,
@@ -137,19 +142,27 @@ def workflow_parts(app: NodeApp, control: Control) -> WorkflowParts:
 
 def optimist(app: NodeApp) -> Optimist:
     """What proposes assignments together with what makes the tasks."""
-    rules = app.settings.routing
-    return Optimist(app.me, app.state, app.book, app.clock, lambda: app.engine.leader, rules)
+    leader, rules = lambda: app.engine.leader, lambda: app.live().routing
+    return Optimist(app.me, app.state, app.book, app.clock, leader, rules)
 
 
 def _admission(app: NodeApp) -> Admission:
-    settings = app.settings
-    limits = AdmissionLimits(
-        payload_inline_max=settings.limits.payload_inline_max,
-        blob_bytes_max=settings.limits.blob_max,
-        attempt_timeout_ms=settings.default_attempt_timeout_ms,
-        retry=settings.retry,
-    )
-    return Admission(limits)
+    def limits() -> AdmissionLimits:
+        settings = app.live()
+        return AdmissionLimits(
+            payload_inline_max=settings.limits.payload_inline_max,
+            blob_bytes_max=settings.limits.blob_max,
+            attempt_timeout_ms=settings.default_attempt_timeout_ms,
+            retry=settings.retry,
+        )
+
+    return Admission(limits(), limits)
+
+
+def naming(app: NodeApp) -> ClusterNaming:
+    """What a new cluster begins with, and what the present one has agreed on."""
+    settings = app.live()
+    return ClusterNaming(settings.cluster_name, settings.policy, settings.max_running, settings.replicated)
 
 
 def skill_calls(app: NodeApp) -> Handlers:
@@ -192,7 +205,7 @@ def guard(app: NodeApp) -> Guard | None:
         return None
     bootstrap = app.settings.data_dir / BOOTSTRAP_FILE
     authenticator = Authenticator(app.state, app.clock.now_ms, app.roster.admits, bootstrap)
-    return Guard(authenticator, app.proposer.one)
+    return Guard(authenticator, app.proposer.one, app.engine.read_barrier)
 
 
 def clients_address(app: NodeApp) -> str:

@@ -318,7 +318,7 @@ class ListDoubtsResponse(_message.Message):
     DOUBTS_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
     total: _builtins.int
-    """of all tenants, since the cluster began"""
+    """since the cluster began; told to a caller of one tenant: how many of these there are"""
     @_builtins.property
     def doubts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Doubt]: ...
     def __init__(

@@ -404,8 +404,10 @@ class ConfigureCluster(_message.Message):
     CLUSTER_ID_FIELD_NUMBER: _builtins.int
     CLUSTER_NAME_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
+    SEAL_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     cluster_name: _builtins.str
+    seal: _builtins.bytes
     @_builtins.property
     def policy(self) -> Global___Policy: ...
     def __init__(
@@ -414,10 +416,11 @@ class ConfigureCluster(_message.Message):
         cluster_id: _builtins.str = ...,
         cluster_name: _builtins.str = ...,
         policy: Global___Policy | None = ...,
+        seal: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "policy", b"policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "policy", b"policy", "seal", b"seal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3526,6 +3529,7 @@ class Command(_message.Message):
     DELETE_WORKFLOW_FIELD_NUMBER: _builtins.int
     LEASE_TOKENS_FIELD_NUMBER: _builtins.int
     SETTLE_TOKENS_FIELD_NUMBER: _builtins.int
+    APPLY_CONFIG_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def configure_cluster(self) -> Global___ConfigureCluster: ...
     @_builtins.property
@@ -3698,6 +3702,8 @@ class Command(_message.Message):
     def lease_tokens(self) -> Global___LeaseTokens: ...
     @_builtins.property
     def settle_tokens(self) -> Global___SettleTokens: ...
+    @_builtins.property
+    def apply_config(self) -> Global___ApplyConfig: ...
     def __init__(
         self,
         *,
@@ -3787,12 +3793,13 @@ class Command(_message.Message):
         delete_workflow: Global___DeleteWorkflow | None = ...,
         lease_tokens: Global___LeaseTokens | None = ...,
         settle_tokens: Global___SettleTokens | None = ...,
+        apply_config: Global___ApplyConfig | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack_messages", b"ack_messages", "acquire_lock", b"acquire_lock", "add_nodes", b"add_nodes", "advance_clock", b"advance_clock", "apply_agent", b"apply_agent", "apply_schedule", b"apply_schedule", "apply_workflow", b"apply_workflow", "ask_approval", b"ask_approval", "assign_task", b"assign_task", "begin_leadership", b"begin_leadership", "begin_llm_call", b"begin_llm_call", "begin_step", b"begin_step", "called", b"called", "cancel_children", b"cancel_children", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "create_token", b"create_token", "decide_skill", b"decide_skill", "delete_group", b"delete_group", "delete_key", b"delete_key", "delete_limit", b"delete_limit", "delete_llm_budget", b"delete_llm_budget", "delete_schedule", b"delete_schedule", "delete_topic", b"delete_topic", "delete_user", b"delete_user", "delete_workflow", b"delete_workflow", "end_probe", b"end_probe", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "fetch_messages", b"fetch_messages", "finish_task", b"finish_task", "fire_schedule", b"fire_schedule", "forget_node", b"forget_node", "lease_tokens", b"lease_tokens", "mark_node", b"mark_node", "move_task", b"move_task", "note_call", b"note_call", "note_llm_handle", b"note_llm_handle", "pause_schedule", b"pause_schedule", "pause_task", b"pause_task", "publish_message", b"publish_message", "publish_skill", b"publish_skill", "purge_dead_letters", b"purge_dead_letters", "put_key", b"put_key", "record_step", b"record_step", "register_node", b"register_node", "release_lock", b"release_lock", "release_task", b"release_task", "remove_agent", b"remove_agent", "remove_skill", b"remove_skill", "renew_lock", b"renew_lock", "replay_task", b"replay_task", "report_progress", b"report_progress", "reset_breaker", b"reset_breaker", "resolve_approval", b"resolve_approval", "resolve_step", b"resolve_step", "resume_task", b"resume_task", "retry_task", b"retry_task", "revoke_token", b"revoke_token", "roll_back_agent", b"roll_back_agent", "roll_back_skill", b"roll_back_skill", "route_skill", b"route_skill", "run_schedule", b"run_schedule", "run_workflow", b"run_workflow", "save_checkpoint", b"save_checkpoint", "seek_group", b"seek_group", "set_drain", b"set_drain", "set_group", b"set_group", "set_limit", b"set_limit", "set_llm_budget", b"set_llm_budget", "set_skill_policy", b"set_skill_policy", "set_tenant", b"set_tenant", "set_topic", b"set_topic", "set_user", b"set_user", "settle_llm_call", b"settle_llm_call", "settle_tokens", b"settle_tokens", "signal_task", b"signal_task", "spawn_child", b"spawn_child", "start_task", b"start_task", "submit_task", b"submit_task", "suspend_task", b"suspend_task", "take_probe", b"take_probe", "take_tokens", b"take_tokens", "trip_breaker", b"trip_breaker", "withdraw_step", b"withdraw_step"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack_messages", b"ack_messages", "acquire_lock", b"acquire_lock", "add_nodes", b"add_nodes", "advance_clock", b"advance_clock", "apply_agent", b"apply_agent", "apply_config", b"apply_config", "apply_schedule", b"apply_schedule", "apply_workflow", b"apply_workflow", "ask_approval", b"ask_approval", "assign_task", b"assign_task", "begin_leadership", b"begin_leadership", "begin_llm_call", b"begin_llm_call", "begin_step", b"begin_step", "called", b"called", "cancel_children", b"cancel_children", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "create_token", b"create_token", "decide_skill", b"decide_skill", "delete_group", b"delete_group", "delete_key", b"delete_key", "delete_limit", b"delete_limit", "delete_llm_budget", b"delete_llm_budget", "delete_schedule", b"delete_schedule", "delete_topic", b"delete_topic", "delete_user", b"delete_user", "delete_workflow", b"delete_workflow", "end_probe", b"end_probe", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "fetch_messages", b"fetch_messages", "finish_task", b"finish_task", "fire_schedule", b"fire_schedule", "forget_node", b"forget_node", "lease_tokens", b"lease_tokens", "mark_node", b"mark_node", "move_task", b"move_task", "note_call", b"note_call", "note_llm_handle", b"note_llm_handle", "pause_schedule", b"pause_schedule", "pause_task", b"pause_task", "publish_message", b"publish_message", "publish_skill", b"publish_skill", "purge_dead_letters", b"purge_dead_letters", "put_key", b"put_key", "record_step", b"record_step", "register_node", b"register_node", "release_lock", b"release_lock", "release_task", b"release_task", "remove_agent", b"remove_agent", "remove_skill", b"remove_skill", "renew_lock", b"renew_lock", "replay_task", b"replay_task", "report_progress", b"report_progress", "reset_breaker", b"reset_breaker", "resolve_approval", b"resolve_approval", "resolve_step", b"resolve_step", "resume_task", b"resume_task", "retry_task", b"retry_task", "revoke_token", b"revoke_token", "roll_back_agent", b"roll_back_agent", "roll_back_skill", b"roll_back_skill", "route_skill", b"route_skill", "run_schedule", b"run_schedule", "run_workflow", b"run_workflow", "save_checkpoint", b"save_checkpoint", "seek_group", b"seek_group", "set_drain", b"set_drain", "set_group", b"set_group", "set_limit", b"set_limit", "set_llm_budget", b"set_llm_budget", "set_skill_policy", b"set_skill_policy", "set_tenant", b"set_tenant", "set_topic", b"set_topic", "set_user", b"set_user", "settle_llm_call", b"settle_llm_call", "settle_tokens", b"settle_tokens", "signal_task", b"signal_task", "spawn_child", b"spawn_child", "start_task", b"start_task", "submit_task", b"submit_task", "suspend_task", b"suspend_task", "take_probe", b"take_probe", "take_tokens", b"take_tokens", "trip_breaker", b"trip_breaker", "withdraw_step", b"withdraw_step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_messages", b"ack_messages", "acquire_lock", b"acquire_lock", "add_nodes", b"add_nodes", "advance_clock", b"advance_clock", "apply_agent", b"apply_agent", "apply_schedule", b"apply_schedule", "apply_workflow", b"apply_workflow", "ask_approval", b"ask_approval", "assign_task", b"assign_task", "begin_leadership", b"begin_leadership", "begin_llm_call", b"begin_llm_call", "begin_step", b"begin_step", "called", b"called", "cancel_children", b"cancel_children", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "create_token", b"create_token", "decide_skill", b"decide_skill", "delete_group", b"delete_group", "delete_key", b"delete_key", "delete_limit", b"delete_limit", "delete_llm_budget", b"delete_llm_budget", "delete_schedule", b"delete_schedule", "delete_topic", b"delete_topic", "delete_user", b"delete_user", "delete_workflow", b"delete_workflow", "end_probe", b"end_probe", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "fetch_messages", b"fetch_messages", "finish_task", b"finish_task", "fire_schedule", b"fire_schedule", "forget_node", b"forget_node", "lease_tokens", b"lease_tokens", "mark_node", b"mark_node", "move_task", b"move_task", "note_call", b"note_call", "note_llm_handle", b"note_llm_handle", "pause_schedule", b"pause_schedule", "pause_task", b"pause_task", "publish_message", b"publish_message", "publish_skill", b"publish_skill", "purge_dead_letters", b"purge_dead_letters", "put_key", b"put_key", "record_step", b"record_step", "register_node", b"register_node", "release_lock", b"release_lock", "release_task", b"release_task", "remove_agent", b"remove_agent", "remove_skill", b"remove_skill", "renew_lock", b"renew_lock", "replay_task", b"replay_task", "report_progress", b"report_progress", "reset_breaker", b"reset_breaker", "resolve_approval", b"resolve_approval", "resolve_step", b"resolve_step", "resume_task", b"resume_task", "retry_task", b"retry_task", "revoke_token", b"revoke_token", "roll_back_agent", b"roll_back_agent", "roll_back_skill", b"roll_back_skill", "route_skill", b"route_skill", "run_schedule", b"run_schedule", "run_workflow", b"run_workflow", "save_checkpoint", b"save_checkpoint", "seek_group", b"seek_group", "set_drain", b"set_drain", "set_group", b"set_group", "set_limit", b"set_limit", "set_llm_budget", b"set_llm_budget", "set_skill_policy", b"set_skill_policy", "set_tenant", b"set_tenant", "set_topic", b"set_topic", "set_user", b"set_user", "settle_llm_call", b"settle_llm_call", "settle_tokens", b"settle_tokens", "signal_task", b"signal_task", "spawn_child", b"spawn_child", "start_task", b"start_task", "submit_task", b"submit_task", "suspend_task", b"suspend_task", "take_probe", b"take_probe", "take_tokens", b"take_tokens", "trip_breaker", b"trip_breaker", "withdraw_step", b"withdraw_step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_messages", b"ack_messages", "acquire_lock", b"acquire_lock", "add_nodes", b"add_nodes", "advance_clock", b"advance_clock", "apply_agent", b"apply_agent", "apply_config", b"apply_config", "apply_schedule", b"apply_schedule", "apply_workflow", b"apply_workflow", "ask_approval", b"ask_approval", "assign_task", b"assign_task", "begin_leadership", b"begin_leadership", "begin_llm_call", b"begin_llm_call", "begin_step", b"begin_step", "called", b"called", "cancel_children", b"cancel_children", "cancel_task", b"cancel_task", "command", b"command", "configure_cluster", b"configure_cluster", "confirm_cancel", b"confirm_cancel", "create_token", b"create_token", "decide_skill", b"decide_skill", "delete_group", b"delete_group", "delete_key", b"delete_key", "delete_limit", b"delete_limit", "delete_llm_budget", b"delete_llm_budget", "delete_schedule", b"delete_schedule", "delete_topic", b"delete_topic", "delete_user", b"delete_user", "delete_workflow", b"delete_workflow", "end_probe", b"end_probe", "expire_task", b"expire_task", "fail_attempt", b"fail_attempt", "fetch_messages", b"fetch_messages", "finish_task", b"finish_task", "fire_schedule", b"fire_schedule", "forget_node", b"forget_node", "lease_tokens", b"lease_tokens", "mark_node", b"mark_node", "move_task", b"move_task", "note_call", b"note_call", "note_llm_handle", b"note_llm_handle", "pause_schedule", b"pause_schedule", "pause_task", b"pause_task", "publish_message", b"publish_message", "publish_skill", b"publish_skill", "purge_dead_letters", b"purge_dead_letters", "put_key", b"put_key", "record_step", b"record_step", "register_node", b"register_node", "release_lock", b"release_lock", "release_task", b"release_task", "remove_agent", b"remove_agent", "remove_skill", b"remove_skill", "renew_lock", b"renew_lock", "replay_task", b"replay_task", "report_progress", b"report_progress", "reset_breaker", b"reset_breaker", "resolve_approval", b"resolve_approval", "resolve_step", b"resolve_step", "resume_task", b"resume_task", "retry_task", b"retry_task", "revoke_token", b"revoke_token", "roll_back_agent", b"roll_back_agent", "roll_back_skill", b"roll_back_skill", "route_skill", b"route_skill", "run_schedule", b"run_schedule", "run_workflow", b"run_workflow", "save_checkpoint", b"save_checkpoint", "seek_group", b"seek_group", "set_drain", b"set_drain", "set_group", b"set_group", "set_limit", b"set_limit", "set_llm_budget", b"set_llm_budget", "set_skill_policy", b"set_skill_policy", "set_tenant", b"set_tenant", "set_topic", b"set_topic", "set_user", b"set_user", "settle_llm_call", b"settle_llm_call", "settle_tokens", b"settle_tokens", "signal_task", b"signal_task", "spawn_child", b"spawn_child", "start_task", b"start_task", "submit_task", b"submit_task", "suspend_task", b"suspend_task", "take_probe", b"take_probe", "take_tokens", b"take_tokens", "trip_breaker", b"trip_breaker", "withdraw_step", b"withdraw_step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["configure_cluster", "submit_task", "assign_task", "start_task", "record_step", "save_checkpoint", "report_progress", "finish_task", "fail_attempt", "release_task", "cancel_task", "confirm_cancel", "expire_task", "register_node", "mark_node", "set_drain", "begin_leadership", "forget_node", "pause_task", "resume_task", "signal_task", "suspend_task", "retry_task", "replay_task", "purge_dead_letters", "set_limit", "delete_limit", "set_tenant", "take_tokens", "advance_clock", "spawn_child", "cancel_children", "begin_step", "withdraw_step", "resolve_step", "ask_approval", "resolve_approval", "begin_llm_call", "note_llm_handle", "settle_llm_call", "set_llm_budget", "delete_llm_budget", "acquire_lock", "renew_lock", "release_lock", "put_key", "delete_key", "set_topic", "delete_topic", "publish_message", "set_group", "delete_group", "fetch_messages", "ack_messages", "seek_group", "apply_schedule", "delete_schedule", "pause_schedule", "fire_schedule", "run_schedule", "move_task", "trip_breaker", "take_probe", "end_probe", "reset_breaker", "create_token", "revoke_token", "set_user", "delete_user", "note_call", "called", "publish_skill", "decide_skill", "route_skill", "roll_back_skill", "remove_skill", "set_skill_policy", "apply_agent", "roll_back_agent", "remove_agent", "run_workflow", "add_nodes", "apply_workflow", "delete_workflow", "lease_tokens", "settle_tokens"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["configure_cluster", "submit_task", "assign_task", "start_task", "record_step", "save_checkpoint", "report_progress", "finish_task", "fail_attempt", "release_task", "cancel_task", "confirm_cancel", "expire_task", "register_node", "mark_node", "set_drain", "begin_leadership", "forget_node", "pause_task", "resume_task", "signal_task", "suspend_task", "retry_task", "replay_task", "purge_dead_letters", "set_limit", "delete_limit", "set_tenant", "take_tokens", "advance_clock", "spawn_child", "cancel_children", "begin_step", "withdraw_step", "resolve_step", "ask_approval", "resolve_approval", "begin_llm_call", "note_llm_handle", "settle_llm_call", "set_llm_budget", "delete_llm_budget", "acquire_lock", "renew_lock", "release_lock", "put_key", "delete_key", "set_topic", "delete_topic", "publish_message", "set_group", "delete_group", "fetch_messages", "ack_messages", "seek_group", "apply_schedule", "delete_schedule", "pause_schedule", "fire_schedule", "run_schedule", "move_task", "trip_breaker", "take_probe", "end_probe", "reset_breaker", "create_token", "revoke_token", "set_user", "delete_user", "note_call", "called", "publish_skill", "decide_skill", "route_skill", "roll_back_skill", "remove_skill", "set_skill_policy", "apply_agent", "roll_back_agent", "remove_agent", "run_workflow", "add_nodes", "apply_workflow", "delete_workflow", "lease_tokens", "settle_tokens", "apply_config"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -4586,6 +4593,8 @@ class Meta(_message.Message):
     BREAKERS_OPENED_FIELD_NUMBER: _builtins.int
     AUDIT_COUNT_FIELD_NUMBER: _builtins.int
     AUDIT_HEAD_FIELD_NUMBER: _builtins.int
+    SEAL_FIELD_NUMBER: _builtins.int
+    CONFIG_REVISION_FIELD_NUMBER: _builtins.int
     DOUBTS_TOTAL_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     cluster_name: _builtins.str
@@ -4607,6 +4616,8 @@ class Meta(_message.Message):
     breakers_opened: _builtins.int
     audit_count: _builtins.int
     audit_head: _builtins.bytes
+    seal: _builtins.bytes
+    config_revision: _builtins.int
     doubts_total: _builtins.int
     @_builtins.property
     def policy(self) -> Global___Policy: ...
@@ -4634,11 +4645,13 @@ class Meta(_message.Message):
         breakers_opened: _builtins.int = ...,
         audit_count: _builtins.int = ...,
         audit_head: _builtins.bytes = ...,
+        seal: _builtins.bytes = ...,
+        config_revision: _builtins.int = ...,
         doubts_total: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_count", b"audit_count", "audit_head", b"audit_head", "breakers_opened", b"breakers_opened", "clock_ms", b"clock_ms", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "dead_letter_bytes", b"dead_letter_bytes", "dead_letters_dropped", b"dead_letters_dropped", "doubts_total", b"doubts_total", "fair_time", b"fair_time", "fencing_token", b"fencing_token", "finished_bytes", b"finished_bytes", "finished_total", b"finished_total", "format", b"format", "kv_forgotten", b"kv_forgotten", "kv_version", b"kv_version", "lead_term", b"lead_term", "message_position", b"message_position", "order", b"order", "policy", b"policy", "schedules_version", b"schedules_version", "steps_total", b"steps_total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_count", b"audit_count", "audit_head", b"audit_head", "breakers_opened", b"breakers_opened", "clock_ms", b"clock_ms", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "config_revision", b"config_revision", "dead_letter_bytes", b"dead_letter_bytes", "dead_letters_dropped", b"dead_letters_dropped", "doubts_total", b"doubts_total", "fair_time", b"fair_time", "fencing_token", b"fencing_token", "finished_bytes", b"finished_bytes", "finished_total", b"finished_total", "format", b"format", "kv_forgotten", b"kv_forgotten", "kv_version", b"kv_version", "lead_term", b"lead_term", "message_position", b"message_position", "order", b"order", "policy", b"policy", "schedules_version", b"schedules_version", "seal", b"seal", "steps_total", b"steps_total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -4781,6 +4794,7 @@ class StateSlice(_message.Message):
     SKILLBOOK_FIELD_NUMBER: _builtins.int
     AGENTS_FIELD_NUMBER: _builtins.int
     METERS_FIELD_NUMBER: _builtins.int
+    CONFIG_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def meta(self) -> Global___Meta: ...
     @_builtins.property
@@ -4857,6 +4871,8 @@ class StateSlice(_message.Message):
     def agents(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentEntry]: ...
     @_builtins.property
     def meters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Meter]: ...
+    @_builtins.property
+    def config(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConfigRevision]: ...
     def __init__(
         self,
         *,
@@ -4898,10 +4914,11 @@ class StateSlice(_message.Message):
         skillbook: _abc.Iterable[Global___SkillEntry] | None = ...,
         agents: _abc.Iterable[Global___AgentEntry] | None = ...,
         meters: _abc.Iterable[Global___Meter] | None = ...,
+        config: _abc.Iterable[Global___ConfigRevision] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "anchors", b"anchors", "answers", b"answers", "approvals", b"approvals", "breakers", b"breakers", "buckets", b"buckets", "dead_letters", b"dead_letters", "doubts", b"doubts", "family_parts", b"family_parts", "finished", b"finished", "groups", b"groups", "kv", b"kv", "limits", b"limits", "llm_accounts", b"llm_accounts", "llm_budgets", b"llm_budgets", "llm_cache", b"llm_cache", "llm_calls", b"llm_calls", "llm_doubtful", b"llm_doubtful", "llm_usage", b"llm_usage", "locks", b"locks", "messages", b"messages", "meta", b"meta", "meters", b"meters", "node_runs", b"node_runs", "nodes", b"nodes", "open_steps", b"open_steps", "requests", b"requests", "run_heads", b"run_heads", "schedules", b"schedules", "shares", b"shares", "skillbook", b"skillbook", "tasks", b"tasks", "tenants", b"tenants", "tokens", b"tokens", "tombstones", b"tombstones", "topics", b"topics", "users", b"users", "workflows", b"workflows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "anchors", b"anchors", "answers", b"answers", "approvals", b"approvals", "breakers", b"breakers", "buckets", b"buckets", "config", b"config", "dead_letters", b"dead_letters", "doubts", b"doubts", "family_parts", b"family_parts", "finished", b"finished", "groups", b"groups", "kv", b"kv", "limits", b"limits", "llm_accounts", b"llm_accounts", "llm_budgets", b"llm_budgets", "llm_cache", b"llm_cache", "llm_calls", b"llm_calls", "llm_doubtful", b"llm_doubtful", "llm_usage", b"llm_usage", "locks", b"locks", "messages", b"messages", "meta", b"meta", "meters", b"meters", "node_runs", b"node_runs", "nodes", b"nodes", "open_steps", b"open_steps", "requests", b"requests", "run_heads", b"run_heads", "schedules", b"schedules", "shares", b"shares", "skillbook", b"skillbook", "tasks", b"tasks", "tenants", b"tenants", "tokens", b"tokens", "tombstones", b"tombstones", "topics", b"topics", "users", b"users", "workflows", b"workflows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -5800,3 +5817,76 @@ class SetSkillPolicy(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SetSkillPolicy: _TypeAlias = SetSkillPolicy  # noqa: Y015
+
+@_typing.final
+class ConfigRevision(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    AT_MS_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    document: _builtins.str
+    by: _builtins.str
+    note: _builtins.str
+    at_ms: _builtins.int
+    @_builtins.property
+    def policy(self) -> Global___Policy: ...
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        document: _builtins.str = ...,
+        policy: Global___Policy | None = ...,
+        by: _builtins.str = ...,
+        note: _builtins.str = ...,
+        at_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "by", b"by", "document", b"document", "note", b"note", "policy", b"policy", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfigRevision: _TypeAlias = ConfigRevision  # noqa: Y015
+
+@_typing.final
+class ApplyConfig(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    EXPECTED_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    document: _builtins.str
+    expected: _builtins.int
+    by: _builtins.str
+    note: _builtins.str
+    request_id: _builtins.str
+    digest: _builtins.bytes
+    @_builtins.property
+    def policy(self) -> Global___Policy: ...
+    def __init__(
+        self,
+        *,
+        document: _builtins.str = ...,
+        policy: Global___Policy | None = ...,
+        expected: _builtins.int = ...,
+        by: _builtins.str = ...,
+        note: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        digest: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "digest", b"digest", "document", b"document", "expected", b"expected", "note", b"note", "policy", b"policy", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApplyConfig: _TypeAlias = ApplyConfig  # noqa: Y015

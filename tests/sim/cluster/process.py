@@ -69,7 +69,7 @@ class Process:
             self.book,
             self.clock,
             lambda: str(node.member.leader),
-            PLAN_POLICY.routing,
+            lambda: PLAN_POLICY.routing,
         )
         self.gateway = SimGateway(self)
         self.coordinator = SimCoordinator(self)

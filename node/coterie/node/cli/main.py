@@ -223,7 +223,14 @@ _TLS = LazyGroup(
 _CONFIG = LazyGroup(
     "config",
     help="Configuration files.",
-    entries={"validate": Entry(f"{_AT}.config:validate", "Check cluster files: errors, warnings, notes.")},
+    entries={
+        "validate": Entry(f"{_AT}.config:validate", "Check cluster files: errors, warnings, notes."),
+        "show": Entry(f"{_AT}.agreed:show", "Show what the cluster has agreed on."),
+        "diff": Entry(f"{_AT}.agreed:diff", "Say what applying files would change."),
+        "apply": Entry(f"{_AT}.agreed:apply", "Change limits, queue, routing, breakers while nodes run."),
+        "history": Entry(f"{_AT}.agreed:history", "List the revisions: who, when, why."),
+        "rollback": Entry(f"{_AT}.agreed:rollback", "Put an earlier revision in force again."),
+    },
 )
 
 _WORK, _RUN, _SETUP = "Work", "Cluster", "Set-up"
@@ -263,7 +270,9 @@ cli = RootGroup(
         "dev": Entry(f"{_AT}.dev:dev", "Run a cluster on this machine, in this terminal.", _SETUP),
         "node": Entry(f"{_AT}.main:_NODE", "Run, add, remove, drain or resync one node.", _SETUP),
         "tls": Entry(f"{_AT}.main:_TLS", "Make certificates.", _SETUP),
-        "config": Entry(f"{_AT}.main:_CONFIG", "Check cluster files.", _SETUP),
+        "config": Entry(
+            f"{_AT}.main:_CONFIG", "Check cluster files; change what the cluster agreed on.", _SETUP
+        ),
         "version": Entry(f"{_AT}.version:version", "Print the version.", _SETUP),
     },
 )

@@ -21,7 +21,7 @@ from coterie.node.config.findings import KeyPath
 from coterie.node.config.kinds import RELATIVE
 from coterie.node.config.model import ClusterConfig
 from coterie.node.config.support import REFUSED_KEYS, REFUSED_LISTS
-from coterie.node.config.yaml_text import Entry, Value, read_yaml
+from coterie.node.config.yaml_text import Entry, Value, parse_yaml, read_yaml
 
 ENVIRONMENT: Final[Mapping[str, KeyPath]] = {
     "COTERIE_STORAGE_DIR": ("storage", "dir"),
@@ -81,6 +81,12 @@ def read_tree(paths: Sequence[Path], env: Mapping[str, str], problems: list[str]
         if env.get(name):
             tree.overlay(_from_environment(name, path, env[name]))
     return tree
+
+
+def read_text(text: str, name: str, problems: list[str]) -> Tree:
+    """The same for one text, without the environment."""
+    value = parse_yaml(text, name, problems)
+    return Tree(complete=False) if value is None else _Reader(name, Path.cwd(), problems).read(value)
 
 
 def camel(key: str) -> str:

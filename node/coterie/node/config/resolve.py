@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
+from dataclasses import replace
 from typing import Any
 
 from coterie.core.nouns import RetryPolicy
@@ -11,6 +13,7 @@ from coterie.core.routing import RoutingRules
 from coterie.node.config.address import is_loopback, join_address
 from coterie.node.config.check import down_after_ms, lease_ms, node_ports, report_interval_ms
 from coterie.node.config.discovery import discovery_name, with_entry
+from coterie.node.config.document import document_of
 from coterie.node.config.findings import ConfigError
 from coterie.node.config.llm_settings import llm_settings
 from coterie.node.config.mcp_settings import mcp_settings
@@ -38,7 +41,8 @@ def node_settings(
     """What the node `node_id` needs to start; empty: the only node there is. `insecure` allows plain text on
     loopback; `join` stands for the key of that name. Raises ConfigError when there is no such node, nobody
     to join, or when it would listen in plain text where that is not allowed."""
-    return _settings(with_entry(config, node_id), node_id, insecure, join)
+    own = _settings(with_entry(config, node_id), node_id, insecure, join)
+    return replace(own, replicated=json.dumps(document_of(config)))
 
 
 def _settings(config: ClusterConfig, node_id: str, insecure: bool, join: bool) -> NodeSettings:
@@ -68,13 +72,13 @@ def _settings(config: ClusterConfig, node_id: str, insecure: bool, join: bool) -
         heartbeat_ms=consensus.heartbeat_interval,
         snapshot_every=consensus.snapshot_every,
         health=_health(config),
-        routing=_routing(config),
+        routing=routing_of(config),
         preferred_leaders=_preferred(config),
         max_running=queue.max_running or 0,
         rebalance=_rebalance(config),
-        breaker=_breaker(config),
+        breaker=breaker_of(config),
         max_pending=queue.max_pending,
-        retry=_retry(config),
+        retry=retry_of(config),
         default_attempt_timeout_ms=queue.attempt_timeout,
         limits=_limits(config),
         tls=tls,
@@ -86,7 +90,7 @@ def _settings(config: ClusterConfig, node_id: str, insecure: bool, join: bool) -
         log=_log(config),
         membership=_membership(config),
         disk=_disk(config),
-        queue=_queue(config),
+        queue=queue_of(config),
         security=_security(config, entry, host, tls),
         **_with_secrets(config),
     )
@@ -200,7 +204,7 @@ def _health(config: ClusterConfig) -> HealthSettings:
     )
 
 
-def _routing(config: ClusterConfig) -> RoutingRules:
+def routing_of(config: ClusterConfig) -> RoutingRules:
     routing = config.distribution.routing
     return RoutingRules(
         strategy=config.distribution.strategy,
@@ -229,14 +233,14 @@ def _rebalance(config: ClusterConfig) -> RebalanceSettings:
     )
 
 
-def _breaker(config: ClusterConfig) -> BreakerSettings:
+def breaker_of(config: ClusterConfig) -> BreakerSettings:
     breaker = config.fault_tolerance.circuit_breaker
     return BreakerSettings(
         breaker.enabled, breaker.failure_threshold, breaker.recovery_timeout, breaker.half_open_requests
     )
 
 
-def _retry(config: ClusterConfig) -> RetryPolicy:
+def retry_of(config: ClusterConfig) -> RetryPolicy:
     retry = config.distribution.task_queue.retry_policy
     ceiling = retry.max_backoff if retry.backoff == "exponential" else retry.initial_backoff
     codes = tuple(sorted(set(retry.non_retryable)))
@@ -248,7 +252,7 @@ def _disk(config: ClusterConfig) -> DiskSettings:
     return DiskSettings(storage.low_water, storage.reserve, storage.slow_sync)
 
 
-def _queue(config: ClusterConfig) -> QueueSettings:
+def queue_of(config: ClusterConfig) -> QueueSettings:
     queue = config.distribution.task_queue
     return QueueSettings(
         queue.ageing,

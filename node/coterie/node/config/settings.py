@@ -199,6 +199,7 @@ class NodeSettings:
     llm: LlmSettings = field(default_factory=LlmSettings)
     skill_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)  # with secrets
     mcp: Mapping[str, McpServerSettings] = field(default_factory=dict)
+    replicated: str = "{}"  # what the file says of the part that the cluster agrees on; see config.document
 
     @property
     def members(self) -> dict[str, str]:

@@ -22,8 +22,13 @@ HEADER = "authorization"
 SCHEME = "bearer "
 FIRST_USER = "admin"  # what `coterie tls init` makes; an admin until the state says otherwise
 _NODE = frozenset({RUNNER, ADMIN})  # it could put anything into the log by itself
+_NO_TOKEN = "the token is not one of this cluster, or has been forgotten"
 _STRANGER = frozenset({STRANGER})
 Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class UnknownToken(ApiError):
+    """This node does not have it: it may have been made on another one a moment ago."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +61,10 @@ class Authenticator:
         if parsed.token_id == BOOTSTRAP:
             return self._by_file(parsed)
         token = self.state().tokens.get(parsed.token_id)
-        if token is None or not hmac.compare_digest(token.digest, parsed.digest):
-            raise _unknown("BAD_TOKEN", "the token is not one of this cluster, or has been forgotten")
+        if token is None:
+            raise UnknownToken(grpc.StatusCode.UNAUTHENTICATED, "BAD_TOKEN", _NO_TOKEN)
+        if not hmac.compare_digest(token.digest, parsed.digest):
+            raise _unknown("BAD_TOKEN", _NO_TOKEN)
         if token.ended(max(self.now_ms(), self.state().meta.clock_ms)):
             why = "was revoked" if token.revoked_at_ms else "has expired"
             raise _unknown("TOKEN_ENDED", f"token {token.token_id} {why}; ask an admin for another one")

@@ -12,10 +12,11 @@ import grpc.aio
 
 from coterie.core.access import RUNNER
 from coterie.core.access_commands import NoteCall
+from coterie.core.ports import NotCommitted
 from coterie.node.errors import ApiError
 from coterie.node.observability import get_logger
 from coterie.node.rpc import PROPOSE_MAX_S, Context, abort
-from coterie.node.security.authenticator import Authenticator
+from coterie.node.security.authenticator import Authenticator, UnknownToken
 from coterie.node.security.principal import STRANGER, Principal, enter
 from coterie.node.security.scope import confine, confined
 from coterie.node.security.table import ANYONE, RULES, Rule
@@ -23,6 +24,9 @@ from coterie.node.security.table import ANYONE, RULES, Rule
 log = get_logger(__name__)
 
 Note = Callable[[NoteCall, float], Awaitable[Any]]
+CatchUp = Callable[[float], Awaitable[Any]]
+CATCH_UP_S = 2.0
+CATCHING_UP_MAX = 16  # calls with tokens that nobody knows cost this node no more than so many at once
 UNLISTED = Rule("")
 _TARGETS = ("node_id", "name", "target")
 
@@ -30,9 +34,11 @@ _TARGETS = ("node_id", "name", "target")
 class Guard(grpc.aio.ServerInterceptor):
     """Refuses what is not allowed before a handler sees it, and tells the handlers who calls."""
 
-    def __init__(self, authenticator: Authenticator, note: Note) -> None:
-        """`note` proposes the record of a call that no command stands for."""
-        self._authenticator, self._note = authenticator, note
+    def __init__(self, authenticator: Authenticator, note: Note, catch_up: CatchUp) -> None:
+        """`note` proposes the record of a call that no command stands for; after `catch_up` this node shows
+        what was committed before."""
+        self._authenticator, self._note, self._catch_up = authenticator, note, catch_up
+        self._catching_up = 0
 
     async def intercept_service(
         self,
@@ -64,10 +70,26 @@ class Guard(grpc.aio.ServerInterceptor):
         name = method.rpartition(".")[2]
         return replace(principal, method=name, audited=RUNNER not in principal.roles)
 
+    async def _admitted(self, context: Context, method: str, rule: Rule) -> Principal:
+        """A token that this node does not know is looked for again in what the others know."""
+        try:
+            return self.admit(context, method, rule)
+        except UnknownToken:
+            if self._catching_up >= CATCHING_UP_MAX:
+                raise
+        self._catching_up += 1
+        try:
+            await self._catch_up(CATCH_UP_S)
+        except NotCommitted as error:
+            log.debug("no majority to ask about a token", extra={"error": str(error)})
+        finally:
+            self._catching_up -= 1
+        return self.admit(context, method, rule)
+
     async def _enter(self, request: Any, context: Context, method: str, rule: Rule) -> tuple[Principal, Any]:
         """The caller, and the request within what they may name; ends the call when that cannot be."""
         try:
-            principal = self.admit(context, method, rule)
+            principal = await self._admitted(context, method, rule)
             if STRANGER in principal.roles:
                 _for_itself(principal, request)
             if not hasattr(request, "__aiter__"):

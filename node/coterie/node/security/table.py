@@ -73,6 +73,10 @@ _TABLE: Mapping[str, Mapping[str, str]] = {
         OPERATOR: "DrainNode UndrainNode TransferLeadership!",
         ADMIN: "AddNode!^ RemoveNode! PromoteNode! MoveNode!",
     },
+    "coterie.v1.Config": {
+        OPERATOR: "GetConfig ListConfigRevisions",
+        ADMIN: "ApplyConfig RollBackConfig",
+    },
     "coterie.v1.Security": {
         VIEWER: "WhoAmI",
         ADMIN: "CreateToken ListTokens RevokeToken SetUser ListUsers DeleteUser",

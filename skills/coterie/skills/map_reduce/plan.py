@@ -15,6 +15,7 @@ from coterie.skills.errors import BadInput
 REDUCERS = ("list", "keyed", "tree")
 FAILURES = ("fail", "skip", "dead-letter")
 FAN_IN = 16
+_NAMED = ("sha256", "size_bytes", "ticket")  # of a batch, as the cluster gave it
 KEYS = frozenset(
     {
         *("map", "reduce", "documents", "batches", "reducer", "on_map_failure", "failures_max", "window"),
@@ -55,7 +56,7 @@ class Plan:
         number = bisect_right(self.ends, place)
         batch = self.batches[number]
         line = place - (self.ends[number - 1] if number else 0)
-        return {**child, "line": {"sha256": batch["sha256"], "size_bytes": batch["size_bytes"], "line": line}}
+        return {**child, "line": {**{name: batch[name] for name in _NAMED}, "line": line}}
 
     @property
     def stop_after(self) -> int:
@@ -98,10 +99,10 @@ def read_plan(input: Any) -> Plan:
 def _counts(batches: Sequence[Any]) -> list[int]:
     try:
         for batch in batches:
-            str(batch["sha256"]), int(batch["size_bytes"])
+            str(batch["sha256"]), int(batch["size_bytes"]), str(batch["ticket"])
         return [int(batch["count"]) for batch in batches]
     except (TypeError, KeyError, ValueError) as error:
-        raise BadInput("batches: each is an object with sha256, size_bytes and count") from error
+        raise BadInput("batches: each is an object with sha256, size_bytes, ticket and count") from error
 
 
 def _list(input: Mapping[str, Any], key: str) -> list[Any]:
