@@ -53,7 +53,7 @@ async def test_a_mail_is_sent_with_all_its_parts() -> None:
         done = await value(SKILL, given, by_mail(server, user="me", password="pw"))
         ((receivers, text),) = server.mails
         mail = message_from_string(text, policy=default)
-        plain, html = mail.iter_parts()  # type: ignore[attr-defined]
+        plain, html = mail.iter_parts()
         assert (mail["From"], mail["Subject"], receivers) == ("bot@example.org", "Größe", ["ann@example.org"])
         assert (plain.get_content().strip(), html.get_content().strip()) == ("Hello,\r\n日本", "<b>Hello</b>")
         assert (done["message_id"], done["accepted"]) == (mail["Message-ID"], ["ann@example.org"])
