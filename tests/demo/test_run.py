@@ -74,9 +74,7 @@ def test_an_interrupted_run_leaves_no_process(tmp_path: Path, number: signal.Sig
     )
     assert demo.stdout is not None
     with demo, demo.stdout:
-        for line in demo.stdout:
-            if "nodes are ready" in line:
-                break
+        assert any("nodes are ready" in line for line in demo.stdout)
         demo.send_signal(number)
         rest = demo.stdout.read()
         assert demo.wait(60) == (130 if number != signal.SIGKILL else -signal.SIGKILL), rest

@@ -19,12 +19,11 @@ from coterie.node.demo.documents import Choice
 from coterie.node.demo.faults import Faults
 from coterie.node.demo.journal import Journal
 from coterie.node.demo.probe import Probe, write_gap_s
-from coterie.node.demo.stage import beside, client_of, follow
+from coterie.node.demo.stage import READY_MAX_S, beside, client_of, follow
 from coterie.node.demo.view import show
 from coterie.node.demo.work import map_documents, reduce_documents
 from coterie.node.localcluster import LocalCluster
 
-READY_MAX_S = 30.0
 RUN_MAX_S = 300.0
 CAPACITY = 8
 
