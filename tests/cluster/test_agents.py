@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -18,6 +19,7 @@ from coterie.node.localcluster import LocalCluster
 from tests.cluster.conftest import READY_S, client_of, new_cluster, until
 from tests.cluster.test_failover import running_on
 from tests.cluster.test_llm import KEY, llm_options
+from tests.cluster.test_mcp import SERVER as MCP_SERVER
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
@@ -34,7 +36,10 @@ def server() -> Iterator[LlmServerProcess]:
 def nodes(server: LlmServerProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     key_file = tmp_path_factory.mktemp("keys") / "llm.key"
     key_file.write_text(KEY + "\n")
-    with new_cluster(options=llm_options(server, key_file)) as cluster:
+    command = [sys.executable, MCP_SERVER, "--ledger", str(key_file.with_name("ledger"))]
+    toolbox = {"command": command, "allow": ["add", "send", "fail"], "class": "idempotent"}
+    options = {**llm_options(server, key_file), "mcp": {"servers": {"toolbox": toolbox}}}
+    with new_cluster(options=options) as cluster:
         asyncio.run(cluster.wait_ready(READY_S))
         yield cluster
 
@@ -221,6 +226,25 @@ async def test_memories_outlive_runs_and_belong_to_users(server: LlmServerProces
             timeout=60
         )
         assert result["answer"] == said
+
+
+async def test_tools_of_servers_are_called_by_the_files_of_the_agent_and_of_the_operator(
+    server: LlmServerProcess, client: Cluster
+) -> None:
+    tools = {"mcpServers": {"toolbox": {"allow": ["a*", "s*", "fail"]}}, "deny": ["toolbox__send"]}
+    await applied(client, "handy", tools=tools)
+    add = {"name": "toolbox__add", "arguments": {"a": 20, "b": 22}}
+    denied = {"name": "toolbox__send", "arguments": {"text": "x"}}
+    broken = {"name": "toolbox__fail", "arguments": {"text": "badly"}}
+    server.script(
+        {"when": {"turn": 0}, "answer": calls(add, denied, broken)}, {"answer": {"text": "{results}"}}
+    )
+    job = await ask(client, "handy", "use your tools")
+    told = (await job.wait(timeout=60))["answer"]
+    assert told.startswith("42\n") and "there is no tool 'toolbox__send'" in told
+    assert "error: " in told and "badly" in told
+    steps = [step.name for step in (await job.get(include_steps=True)).steps]
+    assert steps == ["begin", "think1", "mcp1.0", "mcp1.2", "think2"]
 
 
 async def test_the_answer_has_the_form_that_was_asked_for(server: LlmServerProcess, client: Cluster) -> None:

@@ -15,6 +15,7 @@ from coterie.skills import CallRefused, Child, LlmAnswer, SkillContext, SkillErr
 from coterie.skills.agent.builtin import HANDOFF, BadCall, Builtins, Place
 from coterie.skills.agent.memory import memory_of
 from coterie.skills.agent.plan import TURN_TOOLS_MAX, Agent, Request, read_agent, read_request
+from coterie.skills.agent.servers import server_tools
 from coterie.skills.agent.talk import Talk
 
 
@@ -24,7 +25,8 @@ async def run(ctx: SkillContext, input: Any) -> dict[str, Any]:
     # The tools are those of the first attempt, whatever is published meanwhile.
     begun = await ctx.step("begin", _begin, ctx)
     loaded = await ctx._link.call("agent.load", {"revision": begun["revision"], "tools": begun["tools"]})
-    agent = read_agent(begun["revision"], loaded)
+    servers = await server_tools(ctx, loaded, begun["servers"])
+    agent = read_agent(begun["revision"], loaded, servers)
     memory = memory_of(ctx, loaded, request.user)
     recalled = await memory.recall("recall", request.topic) if memory is not None else []
     builtins = Builtins(ctx, agent, request, memory)
@@ -34,7 +36,11 @@ async def run(ctx: SkillContext, input: Any) -> dict[str, Any]:
 async def _begin(ctx: SkillContext) -> dict[str, Any]:
     chosen = await ctx._link.call("agent.choose", {})
     loaded = await ctx._link.call("agent.load", {"revision": chosen["revision"]})
-    return {"revision": chosen["revision"], "tools": [tool["skill"] for tool in loaded["tools"]]}
+    return {
+        "revision": chosen["revision"],
+        "tools": [tool["skill"] for tool in loaded["tools"]],
+        "servers": [tool.name for tool in await server_tools(ctx, loaded)],
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +146,10 @@ class Loop:
         if tool is None:
             known = ", ".join([*self.agent.tools, *(one["name"] for one in self.builtins.told())])
             raise BadCall(f"there is no tool {call.name!r}; there are: {known or 'none'}")
-        await self._approve(call, tool.skill)
+        await self._approve(call, tool.name if tool.server else tool.skill)
+        if tool.server:
+            answer = await self.ctx.mcp(tool.server, tool.skill, call.arguments, name=f"mcp{at}")
+            return f"error: {answer.text}" if answer.is_error else answer.text
         return self.ctx.task(tool.skill, call.arguments, name=f"t{at}", **tool.options)
 
     async def _approve(self, call: ToolCall, name: str) -> None:
@@ -198,7 +207,7 @@ class Loop:
 
 
 # What a tool call can be refused for by the context itself, before there is a task.
-TOLD = frozenset({"TOO_LARGE", "NOT_JSON", "WAIT_TIMED_OUT"})
+TOLD = frozenset({"TOO_LARGE", "NOT_JSON", "BAD_ARGUMENTS", "MCP_NOT_ALLOWED", "IN_DOUBT"})
 
 
 def _told(call: ToolCall, result: Any) -> str:

@@ -40,6 +40,7 @@ class Tool:
     parameters: Mapping[str, Any]
     options: Mapping[str, Any] = field(default_factory=dict)
     manual: str = ""
+    server: str = ""  # an MCP server, whose tool `skill` then is
 
     def told(self) -> dict[str, Any]:
         return {"name": self.name, "description": self.description, "parameters": dict(self.parameters)}
@@ -101,8 +102,8 @@ def _messages(given: Mapping[str, Any]) -> list[dict[str, Any]]:
     return messages
 
 
-def read_agent(revision: str, loaded: Mapping[str, Any]) -> Agent:
-    """What the node said of the revision."""
+def read_agent(revision: str, loaded: Mapping[str, Any], servers: Sequence[Tool] = ()) -> Agent:
+    """What the node said of the revision. `servers`: tools of its MCP servers."""
     loop = loaded["loop"]
     bound = [
         Tool(one["name"], one["skill"], one["description"], one["parameters"], one["options"], one["manual"])
@@ -117,7 +118,7 @@ def read_agent(revision: str, loaded: Mapping[str, Any]) -> Agent:
         revision,
         loaded["system"],
         think,
-        {tool.name: tool for tool in bound},
+        {tool.name: tool for tool in (*bound, *servers)},
         loaded["approve"],
         frozenset(loaded["stop"]),
         loop["max_steps"],
