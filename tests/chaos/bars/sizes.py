@@ -18,18 +18,18 @@ from tests.chaos.tools.family import resident_bytes
 from tests.chaos.tools.machine import is_busy, patience
 
 KIB, MIB = 1024, 1024 * 1024
-INLINE_MAX, BLOB_MAX, RESULT_MAX, CHECKPOINT_MAX = 64 * KIB, 8 * MIB, 1 * MIB, 1 * MIB
+INLINE_MAX, BLOB_MAX, RESULT_MAX, CHECKPOINT_MAX = 256 * KIB, 8 * MIB, 1 * MIB, 1 * MIB
 HUGE = 200 * MIB
 DAG_NODES = 10_000
 RSS_MAX = 1_536 * MIB
 P99_FACTOR, P99_FLOOR_S = 3.0, 0.05
 PROBES = 300
+PENDING_MAX = 1_000_000  # the most a cluster can be told to hold
 QUEUED_AT_ONCE = 2_000
 END_S = 120.0
 OPTIONS = {
-    "distribution": {"taskQueue": {"maxPending": 2_000_000}},
+    "distribution": {"taskQueue": {"maxPending": PENDING_MAX}},
     "limits": {
-        "payloadInlineMax": INLINE_MAX,
         "blobMax": BLOB_MAX,
         "resultMax": RESULT_MAX,
         "checkpointMax": CHECKPOINT_MAX,
@@ -83,10 +83,10 @@ class Edge:
 
 async def run(setting: Setting, report: Report) -> None:
     """Sizes, graphs, a long queue."""
-    queued = 1_000_000 if setting.full else 20_000
+    queued = PENDING_MAX - 2 * PROBES if setting.full else 20_000
     with Field(setting.base_dir, nodes=3, options=OPTIONS) as nodes:
         await nodes.wait_ready(READY_S)
-        async with nodes.client() as client:
+        async with nodes.client(attempt_s=20.0) as client:  # a graph of 10,000 nodes is a lot of text
             edge = Edge(client, report)
             log_before = await _log_bytes(nodes)
             await _sizes(edge)
