@@ -9,7 +9,7 @@ import secrets
 import grpc
 import pytest
 
-from coterie.client import DataLoss
+from coterie.client import DataLoss, InvalidRequest
 from coterie.client.spec import INLINE_BYTES_MAX
 from coterie.v1 import tasks_pb2
 from tests.client.conftest import client_of
@@ -40,6 +40,21 @@ async def test_a_lost_put_is_repeated(fake: FakeCluster) -> None:
     async with client_of(fake) as client:
         await client.submit_task(type="echo", payload=b"x" * 300_000)
     assert len(fake.methods("PutBlob")) == 4 and len(fake.blobs) == 1
+
+
+async def test_a_refusal_that_got_lost_while_sending_is_asked_for_again(fake: FakeCluster) -> None:
+    """gRPC's own words when the node ended the call and the client was still writing."""
+    lost = Fault(grpc.StatusCode.INTERNAL, "Internal error from Core")
+    for node in fake.nodes:
+        node.faults["PutBlob"] = [lost, Fault(grpc.StatusCode.INVALID_ARGUMENT, "no", "BLOB_TOO_LARGE")]
+    async with client_of(fake) as client:
+        with pytest.raises(InvalidRequest, match="BLOB_TOO_LARGE"):
+            await client.submit_task(type="echo", payload=b"x" * 300_000)
+    for node in fake.nodes:
+        node.faults["PutBlob"] = [lost, Fault(grpc.StatusCode.INVALID_ARGUMENT, "no", "BLOB_MISMATCH")]
+    async with client_of(fake) as client:
+        await client.submit_task(type="echo", payload=b"x" * 300_000)
+    assert len(fake.blobs) == 1, "what the node would take after all is sent again"
 
 
 async def finished_with_blob(fake: FakeCluster, task_id: str, data: bytes) -> None:

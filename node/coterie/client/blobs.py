@@ -7,10 +7,12 @@ import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+import grpc.aio
+
 from coterie.client.caller import Caller
 from coterie.client.endpoints import Endpoint
-from coterie.client.errors import DataLoss, InvalidRequest
-from coterie.client.rpc_errors import invalid
+from coterie.client.errors import DataLoss, InvalidRequest, Unavailable
+from coterie.client.rpc_errors import decode_rpc_error, invalid
 from coterie.v1 import tasks_pb2
 
 CHUNK_BYTES = 1024 * 1024
@@ -37,7 +39,12 @@ class Blobs:
         ref = tasks_pb2.BlobRef(sha256=digest, size_bytes=len(data))
 
         async def attempt(endpoint: Endpoint, timeout: float) -> tasks_pb2.BlobRef:
-            return await endpoint.blobs.PutBlob(_chunks(ref, data), timeout=timeout)
+            try:
+                return await endpoint.blobs.PutBlob(_chunks(ref, data), timeout=timeout)
+            except grpc.aio.AioRpcError as error:
+                if not _answer_lost(error):
+                    raise
+            return await _answer_without_data(endpoint, ref, timeout)
 
         # Storing the same bytes again is harmless: the hash is the key.
         return await self.caller.run(attempt, attempt_timeout=self._patience(len(data)))
@@ -71,6 +78,25 @@ async def _chunks(ref: tasks_pb2.BlobRef, data: bytes) -> AsyncIterator[tasks_pb
     view = memoryview(data)
     for start in range(0, len(data), CHUNK_BYTES):
         yield tasks_pb2.BlobChunk(data=bytes(view[start : start + CHUNK_BYTES]))
+
+
+def _answer_lost(error: grpc.aio.AioRpcError) -> bool:
+    """A node that refuses ends the call while data is on its way to it. The library then fails in writing,
+    and may not have read why."""
+    return error.code() is grpc.StatusCode.INTERNAL and "Internal error from Core" in (error.details() or "")
+
+
+async def _answer_without_data(
+    endpoint: Endpoint, ref: tasks_pb2.BlobRef, timeout: float
+) -> tasks_pb2.BlobRef:
+    """The refusal, asked for anew with nothing to be cut off. Raises Unavailable when the node misses only
+    the data: then it may be sent again."""
+    try:
+        return await endpoint.blobs.PutBlob(_chunks(ref, b""), timeout=timeout)
+    except grpc.aio.AioRpcError as error:
+        if decode_rpc_error(error).reason != "BLOB_MISMATCH":
+            raise
+    raise Unavailable("the node ended the call while the blob was being sent", code="UNAVAILABLE")
 
 
 async def _fetch(endpoint: Endpoint, ref: tasks_pb2.BlobRef, task: str, timeout: float) -> bytes:
