@@ -61,7 +61,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     servers = {
         "local": {"command": command, "env": {"WORD": {"file": str(word)}}, "allow": allow, "class": "none"},
         "keyed": {"command": command, "allow": ["s*", "die"], "class": "idempotent"},
-        "web": {"url": url, "headers": {"X-Word": {"env": "MCP_WORD"}}, "allow": ["*"], "timeout": "20s"},
+        "web": {"url": url, "headers": {"X-Word": {"env": "MCP_WORD"}}, "allow": ["*"]},
         "others": {"url": url, "allow": ["*"], "skills": ["other-*"]},
     }
     try:

@@ -82,8 +82,22 @@ async def test_followers_hear_all_of_a_text_whenever_they_come() -> None:
     write("END")
     assert len(readers) > 5
     assert set(await asyncio.gather(*readers)) == {TEXT * 40 + "END"}
-    hub.close(task_id, "llm")
+    hub.close(task_id, "llm", 1)
     assert hub._boards == {}, "nothing is kept of a call that has ended"
+
+
+async def test_an_attempt_that_ends_late_takes_nothing_from_the_next_one_on_its_node() -> None:
+    hub, task_id = TokenHub(), TaskId("t")
+    late, write = hub.writer(task_id, "llm", 1, 1), hub.writer(task_id, "llm", 2, 1)
+    late("void")
+    hub.close(task_id, "llm", 1)
+    for text in ("You s", "aid: 一二三", "abc"):
+        write(text)
+    async with asyncio.timeout(20), aclosing(hub.follow(task_id)) as pieces:
+        assert await anext(pieces) == piece("You said: 一二三abc", attempt=2)
+    hub.close(task_id, "llm", 2)
+    write("more")
+    assert hub._boards == {}, "what comes after the end is kept nowhere"
 
 
 def test_the_client_joins_whatever_comes_twice_and_refuses_a_hole() -> None:

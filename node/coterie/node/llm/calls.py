@@ -54,7 +54,7 @@ class LlmCaller:
         try:
             return await OneCall(self._desk, run, request, policy).answer()
         finally:
-            self._hub.close(run.task_id, request.args.key)
+            self._hub.close(run.task_id, request.args.key, run.attempt)
 
     def gauges(self) -> Mapping[str, float]:
         """For the metrics: calls by outcome, tokens by kind, and how often the cache had an answer."""

@@ -103,15 +103,17 @@ class TokenHub:
         words = board.words[step]
 
         def write(text: str) -> None:
-            board.add(Piece(step, attempt, stream, len(words.text), text.encode()))
+            if board.words.get(step) is words:  # else the call has ended, or a later one has begun
+                board.add(Piece(step, attempt, stream, len(words.text), text.encode()))
 
         return write
 
-    def close(self, task_id: str, step: str) -> None:
-        """The call has ended: its text is recorded, or void."""
+    def close(self, task_id: str, step: str, attempt: int) -> None:
+        """The attempt's call has ended: its text is recorded, or void. A later one may have begun here."""
         board = self._boards.get(TaskId(task_id))
-        if board is not None:
-            board.words.pop(step, None)
+        words = board.words.get(step) if board is not None else None
+        if board is not None and words is not None and words.attempt <= attempt:
+            del board.words[step]
             self._tidy(TaskId(task_id), board)
 
     async def follow(self, task_id: TaskId) -> AsyncGenerator[Piece, None]:
