@@ -153,6 +153,11 @@ def test_the_journal_is_replaced_when_it_holds_all_that_memory_holds() -> None:
     group.pass_ms(A_WHILE_MS, step_ms=1)
     assert member.is_blocked, "it writes what memory holds first"
     assert "switch snapshot" not in [job.name for job in group.jobs["n1"]]
+    first = group.jobs["n1"].popleft()
+    first.work()
+    member.job_done(first)
+    group.run("n1")
+    assert [job.name for job in group.jobs["n1"]] == [first.name], "what came up meanwhile is written too"
     end_write(group, "n1")
     group.pass_ms(50)
     assert member._log.base.index > FIRST

@@ -177,7 +177,10 @@ PLANTS: dict[str, Plant] = {
     "compaction-in-place": Plant(
         patches=(("coterie.raft.journal:Journal", "_replace_file", _rewrite_in_place),)
     ),
-    "cut-while-writing": Plant(_cut_while_writing()),
+    "cut-while-writing": Plant(
+        _cut_while_writing(),
+        found_by="test_writing.py::test_the_journal_is_replaced_when_it_holds_all_that_memory_holds",
+    ),
     "early-promise": Plant(_early_promise()),
     "lazy-fsync": Plant(patches=(("coterie.raft.journal:Journal", "write", _append_unsynced),)),
     "no-checksum": Plant(
