@@ -27,6 +27,7 @@ NAME = "dag"
 WIDE, LAYERS, LAYER, LONG = 198, 100, 100, 1_000
 WIDE_AIM, CHECK_AIM, LARGE_AIM = Aim("<", 0.15), Aim("<", 2.0), Aim("<", 15.0)
 WARM_UP = 2
+SLOTS = 70  # of a node: all of the wide layer may run at once
 END_S = 300.0
 
 
@@ -150,7 +151,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.dag", description=__doc__)
     add_arguments(parser)
     parser.add_argument("--shape", choices=list(SHAPES), action="append", help="only these; repeatable")
-    parser.set_defaults(runs=5)
+    parser.set_defaults(runs=5, capacity=SLOTS)
     arguments = parser.parse_args()
     options, shapes = options_of(arguments), tuple(arguments.shape or SHAPES)
     facts = machine.facts()

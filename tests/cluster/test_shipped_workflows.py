@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from coterie.client import Workflow
 from coterie.node.localcluster import LocalCluster
 from tests.chaos.workflows import field as place
 from tests.chaos.workflows.__main__ import chaos
@@ -43,6 +44,17 @@ async def test_a_shipped_workflow_ends_as_it_must(nodes: Field, case: Case) -> N
         job = await place.begun(client, case)
         assert await place.faults_of(client, job, case, 60.0) == []
         assert await place.ran_again(client, witness) == []
+
+
+async def test_a_judge_chooses_among_the_answers_of_agents(nodes: Field) -> None:
+    agents = ["agent-arch-003", "agent-pm-002"]
+    flow = Workflow("judged")
+    flow.agent("best", *agents, join="llm-judge", input="Name the system")
+    async with client_of(nodes[0]) as client:
+        job = await client.run_workflow(flow)
+        assert (await job.wait(timeout="60s"))["best"]["agent"] == "agent-pm-002"
+        judge = await client.job(f"{job.id}~best~2").get()
+        assert (judge.type, judge.state) == ("llm", "SUCCEEDED")
 
 
 async def test_they_end_as_they_must_while_nodes_are_killed(nodes: Field) -> None:

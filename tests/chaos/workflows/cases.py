@@ -23,6 +23,7 @@ SAID = {
     "Write the report": "the report",
 }
 SCRIPT: tuple[dict[str, Any], ...] = (
+    {"when": {"contains": "Choose the answer"}, "answer": {"json": {"choice": 1, "why": "it is shorter"}}},
     *({"when": {"anywhere": words}, "answer": {"text": text}} for words, text in SAID.items()),
     {"when": {"contains": "Round 1:"}, "answer": {"text": "draft 1"}},
     {"when": {"contains": "Round 2:"}, "answer": {"text": "draft 2"}},
