@@ -18,7 +18,7 @@ from tests.core.runs.world import RUN, World, echo
 def optimist(world: World) -> Optimist:
     clock = Clock()
     return Optimist(
-        NodeId("n1"), lambda: world.state, LoadBook(clock, 60_000), clock, lambda: "n1", RoutingRules()
+        NodeId("n1"), lambda: world.state, LoadBook(clock, 60_000), clock, lambda: "n1", RoutingRules
     )
 
 
