@@ -103,6 +103,9 @@ chaos-streams: $(STAMP)  ## the words of models are read while nodes are killed:
 chaos-workflows: $(STAMP)  ## the shipped workflows, 100 runs while a node is killed every 2 s: each ends as it must
 	$(BIN)/python -m tests.chaos.workflows $(ARGS)
 
+chaos-skills: $(STAMP)  ## a revision becomes live under 100 runs of another, all nodes die in turn: runs keep theirs
+	$(BIN)/python -m tests.chaos.skills $(ARGS)
+
 bench: $(STAMP)  ## throughput, latency and failover figures of this machine
 	$(BIN)/python -m bench.run $(ARGS)
 
@@ -111,6 +114,9 @@ bench-dag: $(STAMP)  ## workflows: a wide one, one of 10,000 nodes, a chain of 1
 
 bench-sandbox: $(STAMP)  ## what the sandbox of untrusted skills costs, and what it holds
 	$(BIN)/python -m bench.sandbox $(ARGS)
+
+bench-steps: $(STAMP)  ## what a recorded step costs with fsync, and what an idle agent weighs
+	$(BIN)/python -m bench.steps $(ARGS)
 
 bench-routing: $(STAMP)  ## the routing strategies side by side on uneven nodes
 	$(BIN)/python -m bench.routing $(ARGS)

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from bench import proc
@@ -21,9 +22,13 @@ BOOKS_S = 15.0
 
 
 @asynccontextmanager
-async def running(options: Options, capacity: int | None = None) -> AsyncIterator[LocalCluster]:
-    """Node processes that are ready for work; they end with the block."""
-    cluster = LocalCluster(nodes=options.nodes, tls=options.tls, capacity=capacity or options.capacity)
+async def running(
+    options: Options, capacity: int | None = None, skills: Path | None = None
+) -> AsyncIterator[LocalCluster]:
+    """Node processes that are ready for work; they end with the block. `skills`: a folder of further ones."""
+    more = {"skills": {"dirs": [str(skills)]}} if skills is not None else {}
+    slots = capacity or options.capacity
+    cluster = LocalCluster(nodes=options.nodes, tls=options.tls, capacity=slots, options=more)
     try:
         cluster.start()
         await ready(cluster)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from coterie.node.skillhost import SkillHost, SkillHostOptions, SkillJob
@@ -21,7 +22,7 @@ from coterie.skills.registry import SHIPPED_DIR
 class NoPort:
     """A port of a worker that records nothing."""
 
-    async def record_step(self, key: str, result: bytes) -> None:
+    async def record_step(self, key: str, result: bytes, beside: Sequence[str] = ()) -> None:
         """Accept."""
 
     async def save_checkpoint(self, state: bytes) -> None:

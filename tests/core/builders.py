@@ -324,8 +324,8 @@ class RandomLog:
         data = Data(b"r" * self.random.randint(0, 30))
         reports: list[Command] = [
             StartTask(task_id, attempt),
-            RecordStep(task_id, attempt, key, data),
-            SaveCheckpoint(task_id, attempt, data, self.random.randint(1, 6)),
+            RecordStep(task_id, attempt, key, data, ("s4", "s3")[: self.random.randint(0, 2)]),
+            SaveCheckpoint(task_id, attempt, data, self.random.randint(1, 6), self.random.randint(0, 3)),
             ReportProgress(task_id, attempt, self.random.randint(0, 10_000), "on the way"),
             FinishTask(task_id, attempt, data),
             FailAttempt(task_id, attempt, error, self.random.getrandbits(32)),

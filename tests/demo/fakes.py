@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from coterie.skills import jsonio
@@ -20,7 +20,7 @@ class FakeLink:
         self.checkpoints: list[bytes] = []
         self.progress: list[tuple[float, str]] = []
 
-    async def record_step(self, key: str, result: bytes) -> None:
+    async def record_step(self, key: str, result: bytes, beside: Sequence[str] = ()) -> None:
         self.steps[key] = result
 
     async def save_checkpoint(self, state: bytes) -> None:

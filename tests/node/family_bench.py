@@ -145,7 +145,7 @@ class _Link:
     async def call(self, name: str, args: Any) -> Any:
         return json.loads(await answer(self._bench.handlers, self, name, json.dumps(args).encode()))
 
-    async def record_step(self, key: str, result: bytes) -> None:
+    async def record_step(self, key: str, result: bytes, beside: Sequence[str] = ()) -> None:
         await self.commit_own(RecordStep(self.task_id, self.attempt, key, Data(result)))
 
     async def save_checkpoint(self, state: bytes) -> None:

@@ -18,6 +18,7 @@ from coterie.node.admission import Admission, AdmissionLimits
 from coterie.node.clock import Clock
 from coterie.node.gateway import TasksService
 from coterie.node.rpc import Gate
+from coterie.node.skillhost.nouns import SkillInfo
 from coterie.v1 import tasks_pb2
 from tests.core.builders import submit_command
 from tests.node.fakes import QuietNode
@@ -56,7 +57,7 @@ def service(node: QuietNode) -> Any:
         hub=node.hub,
         clock=Clock(),
         admission=Admission(AdmissionLimits()),
-        local_skills=lambda: frozenset({"echo"}),
+        local_skills=lambda: {"echo": SkillInfo("echo", "", "", 0, "none")},
         ledger_backlog=lambda: 0,
         takes_new_work=lambda: True,
         proposer=SimpleNamespace(waiting_bytes=0),

@@ -104,15 +104,15 @@ async def test_equal_calls_are_steps_of_their_own_and_may_run_together(make: Mak
 
 
 async def test_errors_of_a_tool_are_answers(make: Make) -> None:
-    world = make("external")
     for tool, arguments, said in (
         ("fail", {"text": "x"}, "it went wrong: x"),
         ("add", {"a": "one"}, "valid integer"),
         ("dye", {}, "Unknown tool"),
     ):
+        world = make("external")
         answer = await world.call(tool, arguments)
         assert answer.is_error and said in answer.text
-    assert not world.bench.core.state.open_steps
+        assert not world.bench.core.state.open_steps
 
 
 async def test_an_answer_that_is_too_long_is_told_so(make: Make) -> None:

@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ class RecordingPort:
     """A port that keeps what it gets, and can be told to refuse."""
 
     steps: dict[str, bytes] = field(default_factory=dict)
+    beside: dict[str, tuple[str, ...]] = field(default_factory=dict)
     checkpoints: list[Any] = field(default_factory=list)
     progress: list[tuple[float, str]] = field(default_factory=list)
     signals: dict[str, list[bytes | None]] = field(default_factory=dict)
@@ -36,11 +37,13 @@ class RecordingPort:
     refuse: Exception | None = None
     reported: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def record_step(self, key: str, result: bytes) -> None:
+    async def record_step(self, key: str, result: bytes, beside: Sequence[str] = ()) -> None:
         await asyncio.sleep(0)
         if self.refuse is not None:
             raise self.refuse
         self.steps[key] = result
+        if beside:
+            self.beside[key] = tuple(beside)
 
     async def save_checkpoint(self, state: bytes) -> None:
         if self.refuse is not None:

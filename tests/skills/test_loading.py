@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -139,7 +140,9 @@ def test_bad_options_are_refused(changes: dict[str, int]) -> None:
 async def test_shipped_and_marked_skills_are_described(make_bench: MakeBench) -> None:
     bench = await make_bench(SHIPPED_DIR, SAMPLES)
     skills = bench.host.skills
-    assert skills["model"] == SkillInfo("model", "1.2.3", "Takes and gives models.", 120_000, "none")
+    said = SkillInfo("model", "1.2.3", "Takes and gives models.", 120_000, "none")
+    assert replace(skills["model"], input="") == said
+    assert json.loads(skills["model"].input)["required"] == ["item"]
     assert (skills["echo"].timeout_ms, skills["sleep"].timeout_ms) == (30_000, 0)
     assert skills["pid"].effects == "idempotent"
     assert [problem for problem in bench.host.problems if problem.skipped] == []

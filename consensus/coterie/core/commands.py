@@ -76,7 +76,7 @@ class RecordStep:
     attempt: int
     key: str
     result: Data
-    beside: tuple[str, ...] = ()  # steps this attempt has asked for and not completed
+    beside: tuple[str, ...] = ()  # steps this attempt has asked for since its last record, without a result
     told: bool = False  # something the skill tells its watchers
 
 
@@ -86,6 +86,7 @@ class SaveCheckpoint:
     attempt: int
     checkpoint: Data
     number: int  # grows with every checkpoint of the task: a late copy of an older one changes nothing
+    steps: int = 0  # how many steps the task had when the checkpoint was taken; 0: not known
 
 
 @dataclass(frozen=True, slots=True)

@@ -255,7 +255,12 @@ def to_queue(state: ClusterState, task: Task, **changes: object) -> Task:
     if not task.checkpointing:
         state.steps.pop(task.task_id, None)
         told = sum(signal_bytes(signal.payload.inline) for signal in task.signals)
-        forgotten = {"checkpoint": NO_DATA, "step_count": 0, "bytes_held": held(task.payload) + told}
+        forgotten = {
+            "checkpoint": NO_DATA,
+            "checkpointed": 0,
+            "step_count": 0,
+            "bytes_held": held(task.payload) + told,
+        }
     to = TaskState.PAUSED if task.pause_requested else TaskState.PENDING
     return evolve(task, state=to, pause_requested=False, **{"start_at_ms": 0, **forgotten, **changes})
 

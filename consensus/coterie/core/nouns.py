@@ -151,6 +151,9 @@ class TaskError:
     traceback: str = ""
 
 
+ANYTHING = "*"  # in Step.beside: nobody knows what else was asked for
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """A completed step of a task: never run again."""
@@ -159,7 +162,7 @@ class Step:
     attempt: int  # the attempt that completed it
     result: Data
     at_ms: int
-    beside: tuple[str, ...] = ()  # steps that attempt had asked for and not completed then
+    beside: tuple[str, ...] = ()  # steps that attempt had asked for since its record before, without a result
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +271,7 @@ class Task:
     crashes: tuple[Crash, ...] = ()
     move_attempt: int = 0  # the attempt that is asked to go elsewhere
     moved_at_ms: int = 0  # when it was asked
+    checkpointed: int = 0  # how many of its steps came before the checkpoint; 0: not known
 
 
 ALIKE = ("tenant", "type", "retry", "agent", "labels", "constraints")  # in most tasks

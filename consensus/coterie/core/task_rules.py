@@ -114,7 +114,7 @@ def record_step(state: ClusterState, command: RecordStep, moment: Moment) -> Out
 def complete_step(state: ClusterState, task: Task, step: Step, moment: Moment, event: str) -> Rejected | None:
     """Append it to the journal of the task; it must not be there yet. None: it is there now."""
     steps = state.steps.get(task.task_id) or StepLog()
-    more = held(step.result) + STEP_OVERHEAD_BYTES
+    more = held(step.result) + STEP_OVERHEAD_BYTES + sum(map(len, step.beside))
     refused = _step_refused(state, task, len(steps), more)
     if refused is not None:
         return refused
@@ -158,6 +158,7 @@ def save_checkpoint(state: ClusterState, command: SaveCheckpoint, moment: Moment
         task,
         checkpoint=command.checkpoint,
         checkpoint_number=command.number,
+        checkpointed=command.steps,
         bytes_held=task.bytes_held + more,
         crashes=(),
     )

@@ -17,13 +17,12 @@ from coterie.core.skillbook import RevisionState, SkillEntry, SkillRevision
 from coterie.core.state import ClusterState
 from coterie.node.blob_exchange import BlobExchange
 from coterie.node.errors import ApiError
+from coterie.node.schemas import faults
 from coterie.node.skillhost.cell import remove_tree
 from coterie.node.skillhost.nouns import ConfinedSkill, SkillJob, SkillOutcome
-from coterie.node.skillset import faults
+from coterie.node.skillhost.verdicts import misfit
 from coterie.skills import bundle
 from coterie.skills.described import Described, from_json
-
-MESSAGE_CHARS_MAX = 2_000
 
 
 class Bundles:
@@ -47,7 +46,7 @@ class Bundles:
         said = from_json(revision.manifest)
         wrong = faults(said.input, job.payload) if said.input is not None else []
         if wrong:
-            return _gone("BAD_INPUT", "; ".join(f"payload{at}: {text}" for at, text in wrong))
+            return misfit("BAD_INPUT", "payload", wrong)
         return replace(job, confined=self._confined(entry, said, revision, await self._folder(revision)))
 
     def checked(self, job: SkillJob, outcome: SkillOutcome) -> SkillOutcome:
@@ -58,9 +57,7 @@ class Bundles:
         if outcome.kind != "succeeded" or said.output is None:
             return outcome
         wrong = faults(said.output, outcome.result)
-        if not wrong:
-            return outcome
-        return _gone("BAD_OUTPUT", "; ".join(f"result{at}: {text}" for at, text in wrong))
+        return misfit("BAD_OUTPUT", "result", wrong) if wrong else outcome
 
     def _confined(
         self, entry: SkillEntry, said: Described, revision: SkillRevision, folder: Path
@@ -116,4 +113,4 @@ def _lay_out(content: bytes, revision: str, folder: Path) -> None:
 
 def _gone(code: str, message: str) -> SkillOutcome:
     """Another attempt would end no better."""
-    return SkillOutcome("failed", code=code, message=message[:MESSAGE_CHARS_MAX], retryable=False)
+    return SkillOutcome("failed", code=code, message=message, retryable=False)

@@ -181,7 +181,7 @@ class ChildCalls:
         except InvalidRequest as error:
             raise refused("BAD_CHILD", str(error)) from error
         command = self.admission.command(request, "child", known_skills(run.state), nodes.keys())
-        return with_defaults(command, request.task, run.state)
+        return with_defaults(command, request.task, run.state, {})
 
 
 def _digest(child: dict[str, Any]) -> bytes:

@@ -21,8 +21,8 @@ from coterie.node.skillhost.nouns import Suspended
 from coterie.skills import Fenced
 from coterie.skills.decisions import CALL_BYTES_MAX, EVENT_BYTES_MAX, KEY_CHARS_MAX
 from coterie.skills.limits import KIB
+from coterie.skills.replay import STEP_KEY_CHARS_MAX, step_names
 
-STEP_KEY_CHARS_MAX = 160  # a name of 128 and its number
 TIMEOUT_MS_MAX = 366 * 24 * 3_600_000
 POLICIES = {"retry": OnUnknown.RETRY, "ask": OnUnknown.ASK, "fail": OnUnknown.FAIL}
 TEXT_BYTES_MAX = 64 * KIB
@@ -69,10 +69,20 @@ async def ask(run: Run, args: Any) -> dict[str, Any]:
         await _suspend(run, WaitReason.APPROVAL, command.approval_id, left_ms)
 
 
+def beside(args: Any) -> tuple[str, ...]:
+    """What the run asked for before, without a result. Raises CallRefused."""
+    try:
+        return step_names(args.get("beside", ()))
+    except ValueError as error:
+        raise refused("BAD_ARGUMENTS", str(error)) from error
+
+
 async def emit(run: Run, args: Any) -> None:
     """Record an event for those who watch the task."""
     key, text = _text(args, "key", STEP_KEY_CHARS_MAX), _text(args, "text", EVENT_BYTES_MAX)
-    outcome = await run.commit_own(RecordStep(run.task_id, run.attempt, key, Data(text.encode()), told=True))
+    data = Data(text.encode())
+    recorded = RecordStep(run.task_id, run.attempt, key, data, beside(args), told=True)
+    outcome = await run.commit_own(recorded)
     if isinstance(outcome, Rejected):
         raise _refusal(outcome)
 

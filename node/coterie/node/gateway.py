@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +42,7 @@ from coterie.node.rpc import (
 )
 from coterie.node.security.principal import caller
 from coterie.node.security.tickets import Tickets
+from coterie.node.skillhost.nouns import SkillInfo
 from coterie.node.skillset import known_skills, with_defaults
 from coterie.node.token_watch import TokenWatcher
 from coterie.node.waits import RECHECK_S, wait_many
@@ -71,7 +72,7 @@ class GatewayParts:
     exchange: BlobExchange
     clock: Clock
     metrics: NodeMetrics
-    local_skills: Callable[[], frozenset[str]]
+    local_skills: Callable[[], Mapping[str, SkillInfo]]
     ledger_backlog: Callable[[], int]
     takes_new_work: Callable[[], bool] = lambda: True
 
@@ -154,9 +155,9 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
         """The command for a request without mistakes. Raises ApiError with all of them."""
         parts, nodes = self._parts, self._parts.state().nodes
         state = parts.state()
-        skills = known_skills(state) | parts.local_skills()
+        skills = known_skills(state) | parts.local_skills().keys()
         command = parts.admission.command(request, parts.clock.new_id(), skills, nodes.keys())
-        command = with_defaults(command, request.task, state)
+        command = with_defaults(command, request.task, state, parts.local_skills())
         same_zone = request.task.constraints.prefer_same_zone
         return parts.router.stamped(command, same_zone=same_zone, origin=origin)
 

@@ -148,16 +148,17 @@ class Job:
 
     # --- what the skill says (JobPort)
 
-    async def record_step(self, key: str, result: bytes) -> None:
+    async def record_step(self, key: str, result: bytes, beside: tuple[str, ...] = ()) -> None:
         kept = await self.keep(result)
-        self._believe(await self.commit(RecordStep(self.task_id, self.attempt, key, kept)))
+        self._believe(await self.commit(RecordStep(self.task_id, self.attempt, key, kept, beside)))
         self.step_recorded()
 
     async def save_checkpoint(self, state: bytes) -> None:
         self._checkpoint_number += 1
         number = self._checkpoint_number  # the order of the calls, whichever is kept first
+        done = len(self.state.steps.get(self.task_id, ()))
         kept = await self.keep(state)
-        self._believe(await self.commit(SaveCheckpoint(self.task_id, self.attempt, kept, number)))
+        self._believe(await self.commit(SaveCheckpoint(self.task_id, self.attempt, kept, number, done)))
         self._leave_after_step()
 
     async def wait(self, wait: SkillWait) -> bytes | None:
@@ -321,6 +322,8 @@ class Job:
             checkpoint=None if task.checkpoint is NO_DATA else await self.load(task.checkpoint),
             timeout_ms=task.attempt_timeout_ms,
             revision=pin_of(task.constraints),
+            checkpointed=task.checkpointed,
+            beside={step.key: step.beside for step in self._steps if step.beside},
         )
         self._in_host = True
         return await self._shared.host.run(job, self)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import grpc
 
 from coterie.core import skill_commands as c
-from coterie.core.commands import Command, Rejected, SetLimit
+from coterie.core.commands import Command, DeleteLimit, Rejected, SetLimit
 from coterie.core.nouns import RetryPolicy
 from coterie.core.quotas import Limit
 from coterie.core.skillbook import PIN, SkillEntry, SkillPolicy, SkillRevision
@@ -20,15 +20,16 @@ from coterie.node.errors import ApiError, Violation, from_rejection, invalid, no
 from coterie.node.proposer import Proposer
 from coterie.node.reads import Reader
 from coterie.node.rpc import Context, Gate, propose_seconds, seconds_left, unary
+from coterie.node.schemas import schema_fault
 from coterie.node.security.principal import caller
 from coterie.node.security.tickets import Tickets
-from coterie.node.skillset import schema_fault
 from coterie.skills import bundle
-from coterie.skills.described import Described
+from coterie.skills.described import Described, from_json
 from coterie.skills.validation import Report, validate
 from coterie.v1 import registry_pb2, registry_pb2_grpc, tasks_pb2
 
 Faults = list[Violation]
+POLICY_LIMIT, LIVE_LIMIT = "skill.", "skill-own."  # how the ids of their limits begin
 
 
 class RegistryService(registry_pb2_grpc.RegistryServicer):
@@ -102,6 +103,7 @@ class RegistryService(registry_pb2_grpc.RegistryServicer):
         if not 0 <= request.percent <= 100:
             raise invalid([Violation("percent", f"{request.percent} is not in 0..100")])
         await self._commit(c.RouteSkill(request.skill_id, found, request.percent), context)
+        await self._limit_to_live(request.skill_id, context)
         return self._told(request.skill_id)
 
     @unary
@@ -109,6 +111,7 @@ class RegistryService(registry_pb2_grpc.RegistryServicer):
         self, request: registry_pb2.RollBackSkillRequest, context: Context
     ) -> registry_pb2.Skill:
         await self._commit(c.RollBackSkill(request.skill_id), context)
+        await self._limit_to_live(request.skill_id, context)
         return self._told(request.skill_id)
 
     @unary
@@ -117,6 +120,9 @@ class RegistryService(registry_pb2_grpc.RegistryServicer):
     ) -> registry_pb2.RemoveSkillResponse:
         found = await self._found(request, context) if request.revision else ""
         await self._commit(c.RemoveSkill(request.skill_id, found), context)
+        await self._limit_to_live(request.skill_id, context)
+        if request.skill_id not in self._state().skillbook:
+            await self._limit(limit_of(POLICY_LIMIT, request.skill_id, 0, 0), context)
         return registry_pb2.RemoveSkillResponse()
 
     @unary
@@ -126,10 +132,22 @@ class RegistryService(registry_pb2_grpc.RegistryServicer):
         _check_id(request.skill_id)
         given = request.policy
         await self._commit(c.SetSkillPolicy(request.skill_id, policy_from_pb(given)), context)
-        if given.rate_count:
-            limit = rate_limit(request.skill_id, given.rate_count, given.rate_period_ms)
-            await self._commit(SetLimit(limit), context)
+        rate = (given.rate_count, given.rate_period_ms)
+        await self._limit(limit_of(POLICY_LIMIT, request.skill_id, *rate), context)
         return self._told(request.skill_id)
+
+    async def _limit_to_live(self, skill_id: str, context: Context) -> None:
+        """What the SKILL.md of the live revision says of its rate holds, beside what the operator says."""
+        entry = self._state().skillbook.get(skill_id)
+        live = entry.find(entry.live) if entry is not None and entry.live else None
+        said = from_json(live.manifest) if live is not None else Described()
+        await self._limit(limit_of(LIVE_LIMIT, skill_id, said.rate_count, said.rate_period_ms), context)
+
+    async def _limit(self, limit: Limit, context: Context) -> None:
+        if limit.rate_count:
+            await self._commit(SetLimit(limit), context)
+        elif limit.limit_id in self._state().limits:
+            await self._commit(DeleteLimit(limit.limit_id), context)
 
     def _checked(self, skill_id: str, content: bytes) -> Report:
         """Raises ApiError with all that is wrong with the files."""
@@ -186,9 +204,9 @@ class RegistryService(registry_pb2_grpc.RegistryServicer):
             raise from_rejection(outcome)
 
 
-def rate_limit(skill_id: str, count: int, period_ms: int) -> Limit:
-    """The limit of the whole cluster that stands for a skill's rate."""
-    limit_id = "skill." + skill_id.replace("/", "~")
+def limit_of(whose: str, skill_id: str, count: int, period_ms: int) -> Limit:
+    """The limit of the whole cluster that stands for a skill's rate, as its operator or its author says."""
+    limit_id = whose + skill_id.replace("/", "~")
     return Limit(limit_id, type=skill_id, rate_count=count, rate_period_ms=period_ms)
 
 

@@ -129,7 +129,7 @@ def _gateway(app: NodeApp, admission: Admission) -> GatewayParts:
         exchange=app.exchange,
         clock=app.clock,
         metrics=app.metrics,
-        local_skills=lambda: frozenset(app.host.skills),
+        local_skills=lambda: app.host.skills,
         ledger_backlog=lambda: app.ledger.backlog,
         takes_new_work=lambda: app.engine.takes_new_work,
     )

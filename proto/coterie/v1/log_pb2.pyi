@@ -601,9 +601,11 @@ class SaveCheckpoint(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     CHECKPOINT_FIELD_NUMBER: _builtins.int
     NUMBER_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     attempt: _builtins.int
     number: _builtins.int
+    steps: _builtins.int
     @_builtins.property
     def checkpoint(self) -> Global___Data: ...
     def __init__(
@@ -613,10 +615,11 @@ class SaveCheckpoint(_message.Message):
         attempt: _builtins.int = ...,
         checkpoint: Global___Data | None = ...,
         number: _builtins.int = ...,
+        steps: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "checkpoint", b"checkpoint", "number", b"number", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "checkpoint", b"checkpoint", "number", b"number", "steps", b"steps", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -4070,6 +4073,7 @@ class Task(_message.Message):
     CRASHES_FIELD_NUMBER: _builtins.int
     MOVE_ATTEMPT_FIELD_NUMBER: _builtins.int
     MOVED_AT_MS_FIELD_NUMBER: _builtins.int
+    CHECKPOINTED_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     order: _builtins.int
     tenant: _builtins.str
@@ -4108,6 +4112,7 @@ class Task(_message.Message):
     pause_reason: _builtins.str
     move_attempt: _builtins.int
     moved_at_ms: _builtins.int
+    checkpointed: _builtins.int
     @_builtins.property
     def payload(self) -> Global___Data: ...
     @_builtins.property
@@ -4179,10 +4184,11 @@ class Task(_message.Message):
         crashes: _abc.Iterable[Global___Crash] | None = ...,
         move_attempt: _builtins.int = ...,
         moved_at_ms: _builtins.int = ...,
+        checkpointed: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "constraints", b"constraints", "error", b"error", "payload", b"payload", "result", b"result", "retry", b"retry", "wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "assigned_at_ms", b"assigned_at_ms", "attempt", b"attempt", "attempt_timeout_ms", b"attempt_timeout_ms", "bytes_held", b"bytes_held", "cancel_reason", b"cancel_reason", "cancel_requested", b"cancel_requested", "checkpoint", b"checkpoint", "checkpoint_number", b"checkpoint_number", "checkpointing", b"checkpointing", "constraints", b"constraints", "crashes", b"crashes", "created_at_ms", b"created_at_ms", "deadline_at_ms", b"deadline_at_ms", "error", b"error", "failures", b"failures", "finished_at_ms", b"finished_at_ms", "incarnation", b"incarnation", "key", b"key", "labels", b"labels", "losses", b"losses", "move_attempt", b"move_attempt", "moved_at_ms", b"moved_at_ms", "node_id", b"node_id", "not_before_ms", b"not_before_ms", "order", b"order", "parent_id", b"parent_id", "pause_reason", b"pause_reason", "pause_requested", b"pause_requested", "payload", b"payload", "percent_x100", b"percent_x100", "priority", b"priority", "progress_message", b"progress_message", "request_id", b"request_id", "result", b"result", "retry", b"retry", "retry_of", b"retry_of", "sequence", b"sequence", "signals", b"signals", "start_at_ms", b"start_at_ms", "started_at_ms", b"started_at_ms", "state", b"state", "step_count", b"step_count", "task_id", b"task_id", "tenant", b"tenant", "type", b"type", "version", b"version", "wait", b"wait"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "assigned_at_ms", b"assigned_at_ms", "attempt", b"attempt", "attempt_timeout_ms", b"attempt_timeout_ms", "bytes_held", b"bytes_held", "cancel_reason", b"cancel_reason", "cancel_requested", b"cancel_requested", "checkpoint", b"checkpoint", "checkpoint_number", b"checkpoint_number", "checkpointed", b"checkpointed", "checkpointing", b"checkpointing", "constraints", b"constraints", "crashes", b"crashes", "created_at_ms", b"created_at_ms", "deadline_at_ms", b"deadline_at_ms", "error", b"error", "failures", b"failures", "finished_at_ms", b"finished_at_ms", "incarnation", b"incarnation", "key", b"key", "labels", b"labels", "losses", b"losses", "move_attempt", b"move_attempt", "moved_at_ms", b"moved_at_ms", "node_id", b"node_id", "not_before_ms", b"not_before_ms", "order", b"order", "parent_id", b"parent_id", "pause_reason", b"pause_reason", "pause_requested", b"pause_requested", "payload", b"payload", "percent_x100", b"percent_x100", "priority", b"priority", "progress_message", b"progress_message", "request_id", b"request_id", "result", b"result", "retry", b"retry", "retry_of", b"retry_of", "sequence", b"sequence", "signals", b"signals", "start_at_ms", b"start_at_ms", "started_at_ms", b"started_at_ms", "state", b"state", "step_count", b"step_count", "task_id", b"task_id", "tenant", b"tenant", "type", b"type", "version", b"version", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -5467,6 +5473,7 @@ class SettleLlmCall(_message.Message):
     MICRO_USD_FIELD_NUMBER: _builtins.int
     CACHE_TTL_MS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    BESIDE_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     attempt: _builtins.int
     key: _builtins.str
@@ -5480,6 +5487,8 @@ class SettleLlmCall(_message.Message):
     reason: _builtins.str
     @_builtins.property
     def result(self) -> Global___Data: ...
+    @_builtins.property
+    def beside(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -5495,10 +5504,11 @@ class SettleLlmCall(_message.Message):
         micro_usd: _builtins.int = ...,
         cache_ttl_ms: _builtins.int = ...,
         reason: _builtins.str = ...,
+        beside: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cache_ttl_ms", b"cache_ttl_ms", "key", b"key", "micro_usd", b"micro_usd", "number", b"number", "reason", b"reason", "result", b"result", "task_id", b"task_id", "tokens_cached", b"tokens_cached", "tokens_in", b"tokens_in", "tokens_out", b"tokens_out", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "beside", b"beside", "cache_ttl_ms", b"cache_ttl_ms", "key", b"key", "micro_usd", b"micro_usd", "number", b"number", "reason", b"reason", "result", b"result", "task_id", b"task_id", "tokens_cached", b"tokens_cached", "tokens_in", b"tokens_in", "tokens_out", b"tokens_out", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -16,7 +16,7 @@ import os
 import socket
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures.thread import ThreadPoolExecutor
 from typing import Any
@@ -35,7 +35,6 @@ from coterie.skills.runner import Outcome, failure, run_skill
 PROGRESS_INTERVAL_S = 0.1
 LEFTOVER_TASKS_WAIT_S = 0.1
 THREADS_MAX = 8
-THREAD_NAME = "coterie-step"
 # Skills open a few descriptors for good (random sources, resolvers); a leak goes beyond.
 FD_CREEP_MAX = 32
 
@@ -59,7 +58,7 @@ class Child:
         self._place = place
         self._budget = Budget(limits.log_bytes_max)
         self._log = capture(self._send_log, self._budget)
-        self._threads = ThreadPoolExecutor(THREADS_MAX, THREAD_NAME)
+        self._threads = ThreadPoolExecutor(THREADS_MAX, confine.THREAD_NAME)
         self._calls: set[Future[Any]] = set()
         self._waiting: dict[int, asyncio.Future[Frame]] = {}
         self._requests = 0
@@ -73,9 +72,10 @@ class Child:
         self._node = FrameSocket(loop, sock, decoder, self._on_frame, _leave)
         self._usual_fds = confine.lowest_free_fd()
 
-    async def record_step(self, key: str, result: bytes) -> None:
+    async def record_step(self, key: str, result: bytes, beside: Sequence[str] = ()) -> None:
         """See Link."""
-        await self._request({"op": "step", "key": key}, result)
+        told = {"beside": list(beside)} if beside else {}
+        await self._request({"op": "step", "key": key, **told}, result)
 
     async def save_checkpoint(self, state: bytes) -> None:
         """See Link."""
@@ -203,7 +203,7 @@ class Child:
                 return False
         return (
             not self._calls
-            and not _has_foreign_threads()
+            and not confine.has_foreign_threads()
             and not confine.has_children()
             and confine.lowest_free_fd() <= self._usual_fds + FD_CREEP_MAX
             and confine.peak_rss_bytes() <= self._limits.rss_bytes_max
@@ -261,15 +261,6 @@ def _no_stop_iteration(function: Callable[[], Any]) -> Any:
         return function()
     except StopIteration as error:
         raise RuntimeError("the function raised StopIteration") from error
-
-
-def _has_foreign_threads() -> bool:
-    if threading.active_count() == 1:
-        return False
-    main = threading.main_thread()
-    return any(
-        thread is not main and not thread.name.startswith(THREAD_NAME) for thread in threading.enumerate()
-    )
 
 
 def _error_of(header: Header) -> SkillError:

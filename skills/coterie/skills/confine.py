@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 
 from coterie.skills.limits import Limits
 
@@ -14,6 +15,7 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 _OOM_SCORE = b"500"
+THREAD_NAME = "coterie-step"  # how the names of our own threads begin
 
 # Loaded before any fork, so that children pay nothing for it.
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
@@ -84,6 +86,16 @@ def has_children() -> bool:
     except ChildProcessError:
         return False
     return True
+
+
+def has_foreign_threads() -> bool:
+    """Whether there are threads that the skill made itself."""
+    if threading.active_count() == 1:
+        return False
+    main = threading.main_thread()
+    return any(
+        thread is not main and not thread.name.startswith(THREAD_NAME) for thread in threading.enumerate()
+    )
 
 
 def child_pids() -> list[int]:

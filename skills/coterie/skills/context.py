@@ -21,6 +21,7 @@ from coterie.skills.link import Link, RunFacts
 from coterie.skills.mcp import McpAnswer, McpTool, McpTools
 from coterie.skills.metered import WAIT_S, Metered
 from coterie.skills.models import LlmAnswer, Models
+from coterie.skills.replay import Replay
 
 STEP_NAME_CHARS_MAX = 128
 STEPS_MAX = 10_000
@@ -51,6 +52,7 @@ class SkillContext(Children, Checkpoints, Coordination, Decisions, McpTools, Mod
         self._waits: dict[str, int] = {}
         self._steps_used = 0
         self._asked = 0  # approvals
+        self._replay = Replay(facts)
         self._begin_children()
         self._begin_checkpoints()
 
@@ -65,6 +67,10 @@ class SkillContext(Children, Checkpoints, Coordination, Decisions, McpTools, Mod
         for tell in self._on_cancel:
             tell()
 
+    def handler_returned(self) -> None:
+        """Called by the child process. Raises DeterminismError where recorded steps were never asked for."""
+        self._replay.end()
+
     def call_on_cancel(self, tell: Callable[[], None]) -> None:
         """Have `tell` called, on the loop, when the task is asked to stop."""
         self._on_cancel.append(tell)
@@ -75,8 +81,9 @@ class SkillContext(Children, Checkpoints, Coordination, Decisions, McpTools, Mod
         The result is committed by the cluster before this returns; a later attempt gets it back without
         calling `fn`. `fn` may be async, or plain (then it runs in a thread). The result is what JSON makes
         of it, on the first run too, so both runs see the same. A name used again is `name#2`, `name#3` …,
-        in the order of the calls, so call steps in the same order in every attempt. Raises NotJson,
-        TooLarge, Fenced, NotRecorded, and whatever `fn` raises (then nothing is recorded).
+        in the order of the calls, so call steps in the same order in every attempt; one that asks for others
+        than an earlier one recorded fails with DeterminismError. Steps may run side by side (asyncio.gather).
+        Raises NotJson, TooLarge, Fenced, NotRecorded, and whatever `fn` raises (then nothing is recorded).
         """
         return self._run_step(self._claim_key(name), lambda: fn(*args, **kwargs), _is_async(fn))
 
@@ -133,10 +140,12 @@ class SkillContext(Children, Checkpoints, Coordination, Decisions, McpTools, Mod
             raise NonRetryable(f"more than {STEPS_MAX} steps in one task; put several in one step")
         use = self._uses.get(name, 0) + 1
         self._uses[name] = use
-        return name if use == 1 else f"{name}#{use}"
+        key = name if use == 1 else f"{name}#{use}"
+        self._replay.claim(key)
+        return key
 
     async def _run_step(self, key: str, call: Callable[[], Any], is_async: bool) -> Any:
-        recorded = self._facts.steps.get(key)
+        recorded = self._replay.result(key)
         if recorded is not None:
             return jsonio.decode(recorded)
         result = call() if is_async else await self._link.call_in_thread(call)
@@ -147,7 +156,9 @@ class SkillContext(Children, Checkpoints, Coordination, Decisions, McpTools, Mod
         return jsonio.decode(data)
 
     async def _record(self, key: str, data: bytes) -> None:
-        await self._link.record_step(key, data)
+        beside = self._replay.beside(key)
+        await self._link.record_step(key, data, beside)
+        self._replay.recorded(key, beside)
 
 
 class SyncSkillContext(SyncCoordination):
@@ -167,6 +178,7 @@ class SyncSkillContext(SyncCoordination):
         self.restored = context.restored
         self.settings = context.settings
         self._calls: set[Future[Any]] = set()
+        context._replay.in_thread = True
         context.call_on_cancel(self._cancel_calls)
 
     @property

@@ -18,6 +18,7 @@ from coterie.skills import jsonio
 from coterie.skills.decorator import EFFECTS, Effects
 from coterie.skills.errors import InDoubt, NotDone, WaitTimedOut
 from coterie.skills.link import Link, RunFacts
+from coterie.skills.replay import Replay
 
 OnUnknown = Literal["retry", "ask", "fail"]
 ON_UNKNOWN: tuple[OnUnknown, ...] = ("retry", "ask", "fail")
@@ -62,6 +63,7 @@ class Decisions:
     task_id: str
     _facts: RunFacts
     _link: Link
+    _replay: Replay
     _asked: int
 
     def _claim_key(self, name: str) -> str:
@@ -112,7 +114,7 @@ class Decisions:
     async def _run_effect(
         self, step: str, target: str, policy: OnUnknown, call: Callable[[Effect], Callable[[], Any]]
     ) -> Any:
-        recorded = self._facts.steps.get(step)
+        recorded = self._replay.result(step)
         if recorded is not None:
             return jsonio.decode(recorded)
         asked = {"key": step, "effect_key": target, "on_unknown": policy}
@@ -178,8 +180,11 @@ class Decisions:
         return self._emit(key, text)
 
     async def _emit(self, key: str, text: bytes) -> None:
-        if key not in self._facts.steps:
-            await self._link.call("events.emit", {"key": key, "text": text.decode()})
+        if self._replay.result(key) is None:
+            beside = self._replay.beside(key)
+            told = {"beside": beside} if beside else {}
+            await self._link.call("events.emit", {"key": key, "text": text.decode(), **told})
+            self._replay.recorded(key, beside)
 
 
 def _bound(

@@ -126,6 +126,7 @@ def parse_retry(given: object) -> dict[str, int]:
     if not isinstance(given, Mapping):
         raise ValueError(f"{given!r} is not a map of maxAttempts, backoff and maxBackoff")
     values: dict[str, int] = {}
+    fixed = False
     for key, value in given.items():
         name = _snake(str(key))
         if name in ("max_attempts", "max_retries"):
@@ -136,8 +137,13 @@ def parse_retry(given: object) -> dict[str, int]:
         elif name == "backoff":
             if value not in ("exponential", "fixed"):
                 raise ValueError(f"backoff: {value!r} is neither exponential nor fixed")
+            fixed = value == "fixed"
         else:
             raise ValueError(f"{key!r}: unknown key; known: maxAttempts, initialBackoff, maxBackoff, backoff")
+    if fixed:
+        if "backoff_initial_ms" not in values or "backoff_max_ms" in values:
+            raise ValueError("backoff: fixed is as long as initialBackoff: give that, and no maxBackoff")
+        values["backoff_max_ms"] = values["backoff_initial_ms"]
     return values
 
 

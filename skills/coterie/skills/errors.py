@@ -26,6 +26,12 @@ class BadInput(NonRetryable):
     code = "BAD_INPUT"
 
 
+class BadOutput(NonRetryable):
+    """The result is not what the skill promises; the skill must be changed."""
+
+    code = "BAD_OUTPUT"
+
+
 class NotJson(NonRetryable):
     """A result, step result or checkpoint cannot be written as JSON."""
 
@@ -108,6 +114,18 @@ class DeterminismError(NonRetryable):
     """An attempt went another way than an earlier one, so what the earlier one recorded does not fit it."""
 
     code = "NOT_DETERMINISTIC"
+
+    @classmethod
+    def of_steps(cls, place: int, recorded: str, asked: str | None, revision: str) -> DeterminismError:
+        """This attempt goes another way than the one that recorded a step; `asked` None: it has ended."""
+        does = "ends" if asked is None else f"asks for step {asked!r}"
+        code = f"of revision {revision[:12]}" if revision else "of the files on this node's disk"
+        return cls(
+            f"this attempt {does} where an earlier one recorded step {recorded!r} (number {place} of its"
+            f" steps); it runs the code {code}. Do not change code under tasks that are under way (tasks of a"
+            " published skill keep their revision), and let what a run asks for depend on its input, on steps"
+            " and on ctx.now, not on time, chance or the attempt"
+        )
 
     @classmethod
     def of_children(cls, place: int, asked: str, recorded: str) -> DeterminismError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -10,8 +10,8 @@ from typing import Any, Protocol
 class Link(Protocol):
     """The way to the node, as the context needs it."""
 
-    async def record_step(self, key: str, result: bytes) -> None:
-        """Return when the result is committed. Raises Fenced or NotRecorded."""
+    async def record_step(self, key: str, result: bytes, beside: Sequence[str] = ()) -> None:
+        """Return when the result is committed. `beside`: see Replay. Raises Fenced or NotRecorded."""
 
     async def save_checkpoint(self, state: bytes) -> None:
         """Return when the state is committed. Raises Fenced or NotRecorded."""
@@ -44,3 +44,5 @@ class RunFacts:
     checkpoint_bytes_max: int = 1024 * 1024
     revision: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    checkpointed: int = 0  # how many of the steps came before it; 0: not known
+    beside: Mapping[str, Sequence[str]] = field(default_factory=dict)  # by step: see Replay

@@ -37,6 +37,7 @@ class Manifest:
     timeout_ms: int | None = None
     effects: str = ""
     input: Any = None  # a JSON schema, or the name of a file that holds one
+    output: Any = None  # the same
     body: str = field(default="", repr=False)
     warnings: tuple[str, ...] = ()
 
@@ -78,6 +79,7 @@ def parse_manifest(text: str, folder_name: str) -> Manifest:
         timeout_ms=parse_duration_ms(ours["timeout"], "timeout") if "timeout" in ours else None,
         effects=check_effects(ours.get("effects", "")),
         input=ours.get("input"),
+        output=ours.get("output"),
         body=body,
         warnings=tuple(warnings),
     )

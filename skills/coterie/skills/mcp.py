@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from coterie.skills import jsonio
 from coterie.skills.errors import InDoubt
-from coterie.skills.link import Link, RunFacts
+from coterie.skills.link import Link
+from coterie.skills.replay import Replay
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +37,8 @@ class McpAnswer:
 class McpTools:
     """What a context offers to those who use MCP servers."""
 
-    _facts: RunFacts
     _link: Link
+    _replay: Replay
 
     def _claim_key(self, name: str) -> str:
         raise NotImplementedError
@@ -78,12 +79,15 @@ class McpTools:
         return self._call_mcp(key, asked)
 
     async def _call_mcp(self, key: str, asked: dict[str, Any]) -> McpAnswer:
-        recorded = self._facts.steps.get(key)
+        recorded = self._replay.result(key)
         if recorded is not None:
             return _answer(jsonio.decode(recorded), True)
+        if beside := self._replay.beside(key):
+            asked["beside"] = beside
         said = await self._link.call("mcp.call", asked)
         if "in_doubt" in said:
             raise InDoubt(f"step {key!r} is in doubt: {said['in_doubt']}")
+        self._replay.recorded(key, beside)
         return _answer(said.get("recorded", said), "recorded" in said)
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from coterie.skills import jsonio
 from coterie.skills.errors import NonRetryable
-from coterie.skills.link import Link, RunFacts
+from coterie.skills.link import Link
+from coterie.skills.replay import Replay
 
 MICRO = 1_000_000
 _BUDGET = re.compile(r"\$?(?P<number>\d+(?:\.\d+)?)\s*(?P<scale>[kKM]?)\s*(?P<unit>tokens?|usd|USD|)")
@@ -73,8 +74,8 @@ class LlmAnswer:
 class Models:
     """What a context offers to those who ask models."""
 
-    _facts: RunFacts
     _link: Link
+    _replay: Replay
 
     def _claim_key(self, name: str) -> str:
         raise NotImplementedError
@@ -129,11 +130,14 @@ class Models:
         raise BadAnswer(f"the answer does not fit the schema: {fault}")
 
     async def _llm_step(self, key: str, args: dict[str, Any]) -> tuple[dict[str, Any], bool]:
-        recorded = self._facts.steps.get(key)
+        recorded = self._replay.result(key)
         if recorded is not None:
             known: dict[str, Any] = jsonio.decode(recorded)
             return known, True
-        made: dict[str, Any] = await self._link.call("llm.call", {**args, "key": key})
+        beside = self._replay.beside(key)
+        told = {"beside": beside} if beside else {}
+        made: dict[str, Any] = await self._link.call("llm.call", {**args, "key": key, **told})
+        self._replay.recorded(key, beside)
         return made, False
 
 

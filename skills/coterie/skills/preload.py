@@ -40,6 +40,7 @@ class Entry:
     loaded: Skill | None
     input: str = ""
     manual: str = ""
+    output: str = ""
 
     def described(self) -> dict[str, Any]:
         """What the node is told."""
@@ -51,6 +52,7 @@ class Entry:
             "effects": self.effects,
             "input": self.input,
             "manual": self.manual,
+            "output": self.output,
         }
 
 
@@ -122,6 +124,7 @@ def _entry(source: Source, skill: Skill, loaded: Skill | None) -> Entry:
         loaded,
         skill.input,
         skill.manual,
+        skill.output,
     )
 
 

@@ -33,6 +33,7 @@ MANUAL_CHARS_MAX = 2_000
 SCHEMA_CHARS_MAX = 8 * 1024  # all skills together must fit one frame
 DEFAULT_EFFECTS = "idempotent"
 SHIPPED_DIR = Path(__file__).parent
+RETURNED = -1
 
 
 class LoadError(Exception):
@@ -79,6 +80,10 @@ class Skill:
     """JSON schema of the input; empty: anything."""
     manual: str = ""
     """The beginning of SKILL.md's body."""
+    returns: type | None = None
+    """The pydantic class that its result must be, when it says one."""
+    output: str = ""
+    """JSON schema of the result, where SKILL.md has one; empty: anything that `returns` takes."""
 
 
 def discover(skill_dirs: Sequence[Path]) -> tuple[list[Source], list[Problem]]:
@@ -117,8 +122,10 @@ def load(source: Source) -> list[Skill]:
             timeout_ms=timeout_ms,
             effects=manifest.effects or mark.effects or DEFAULT_EFFECTS,
             handler=handler,
-            model=(model := _input_model(handler)),
-            input=_input_schema(manifest.input, source.folder, model),
+            model=(model := _model_of(handler, 1)),
+            input=_schema(manifest.input, source.folder, model),
+            returns=_model_of(handler, RETURNED),
+            output=_schema(manifest.output, source.folder, None),
             manual=manifest.body.strip()[:MANUAL_CHARS_MAX],
         )
     ]
@@ -244,7 +251,9 @@ def _from_mark(handler: Handler, mark: SkillMark) -> Skill:
         timeout_ms=_mark_timeout_ms(mark),
         effects=mark.effects or DEFAULT_EFFECTS,
         handler=handler,
-        model=_input_model(handler),
+        model=(model := _model_of(handler, 1)),
+        input=_schema(None, Path(), model),
+        returns=_model_of(handler, RETURNED),
     )
 
 
@@ -263,7 +272,7 @@ def _check_signature(handler: Handler) -> None:
         raise LoadError(f"{handler.__name__} must take (ctx, input): {error}") from error
 
 
-def _input_schema(given: Any, folder: Path, model: type | None) -> str:
+def _schema(given: Any, folder: Path, model: type | None) -> str:
     """As the manifest says, else as its class does; what is too large to be shown is left out."""
     try:
         if isinstance(given, str):
@@ -276,14 +285,19 @@ def _input_schema(given: Any, folder: Path, model: type | None) -> str:
     return text if len(text) <= SCHEMA_CHARS_MAX else ""
 
 
-def _input_model(handler: Handler) -> type | None:
-    """The class annotated on the second parameter when it validates like a pydantic model."""
-    parameters = list(inspect.signature(handler).parameters.values())
-    if len(parameters) < 2:
+def _model_of(handler: Handler, place: int) -> type | None:
+    """The class annotated on the parameter at that place, or RETURNED, when it validates like a pydantic
+    model."""
+    signature = inspect.signature(handler)
+    parameters = list(signature.parameters.values())
+    if place == RETURNED:
+        name, given = "return", signature.return_annotation
+    elif len(parameters) > place:
+        name, given = parameters[place].name, parameters[place].annotation
+    else:
         return None
-    name = parameters[1].name
     # Only this hint is resolved: others may name things that are imported for type checkers alone.
-    only = types.SimpleNamespace(__annotations__={name: parameters[1].annotation})
+    only = types.SimpleNamespace(__annotations__={name: given})
     try:
         annotation = typing.get_type_hints(only, getattr(handler, "__globals__", {})).get(name)
     except (NameError, TypeError, AttributeError):

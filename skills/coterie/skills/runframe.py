@@ -15,7 +15,7 @@ RUN_BODY_BYTES_MAX = 1024 * 1024 * 1024
 def pack_run(
     header: Header, payload: bytes, checkpoint: bytes | None, steps: Mapping[str, bytes]
 ) -> tuple[Header, bytes]:
-    """Header and body. `header` holds skill, task_id, attempt and node_id; the body is all bytes in a row."""
+    """Header and body. `header` holds the small facts; the body is all bytes in a row."""
     described = {
         **header,
         "op": "run",
@@ -45,6 +45,8 @@ def unpack_run(frame: Frame, limits: Limits) -> tuple[bytes, RunFacts]:
         revision=header.get("revision", ""),
         steps=steps,
         checkpoint=checkpoint,
+        checkpointed=header.get("checkpointed", 0),
+        beside=header.get("beside", {}),
         step_bytes_max=limits.step_bytes_max,
         checkpoint_bytes_max=limits.checkpoint_bytes_max,
         settings=header.get("settings", {}),

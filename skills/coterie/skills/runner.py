@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from coterie.skills import jsonio
 from coterie.skills.context import SkillContext, SyncSkillContext
-from coterie.skills.errors import BadInput, Cancelled, Fenced, NonRetryable, SkillError
+from coterie.skills.errors import BadInput, BadOutput, Cancelled, Fenced, NonRetryable, SkillError
 from coterie.skills.limits import Limits
 from coterie.skills.registry import Skill
 
@@ -34,7 +35,8 @@ async def run_skill(skill: Skill, ctx: SkillContext, payload: bytes, limits: Lim
     """Run the skill; every ending becomes an Outcome."""
     try:
         given = decode_input(skill, payload)
-        result = await _call(skill, ctx, given)
+        result = checked_output(skill, await _call(skill, ctx, given))
+        ctx.handler_returned()
         return Outcome("succeeded", jsonio.encode(result, "the result", limits.result_bytes_max))
     except asyncio.CancelledError as error:
         return _after_cancel(ctx, error, limits)
@@ -60,6 +62,16 @@ def decode_input(skill: Skill, payload: bytes) -> Any:
         return skill.model.model_validate(value)  # type: ignore[attr-defined]
     except ValueError as error:
         raise BadInput(f"payload: {_violations(error)}") from error
+
+
+def checked_output(skill: Skill, result: Any) -> Any:
+    """The result as the class that the handler says it returns. Raises BadOutput."""
+    if skill.returns is None or isinstance(result, skill.returns):
+        return result
+    try:
+        return skill.returns.model_validate(result)  # type: ignore[attr-defined]
+    except ValueError as error:
+        raise BadOutput(f"result: {_violations(error)}") from error
 
 
 def failure(error: BaseException, limits: Limits) -> Outcome:
@@ -126,8 +138,11 @@ def _violations(error: ValueError) -> str:
     listing = getattr(error, "errors", None)
     if not callable(listing):
         return str(error)
-    found = [
-        f"{'.'.join(str(part) for part in item.get('loc', ())) or 'input'}: {item.get('msg', 'invalid')}"
-        for item in listing()[:20]
-    ]
-    return "; ".join(found)
+    return "; ".join(_violation(item) for item in listing()[:20])
+
+
+def _violation(item: Mapping[str, Any]) -> str:
+    """Where, what is wrong, and the value, unless it is the whole that lacks something."""
+    at = ".".join(str(part) for part in item.get("loc", ())) or "it"
+    value = "" if item.get("type") == "missing" else f" (it is {jsonio.clip(repr(item.get('input')), 80)})"
+    return f"{at}: {item.get('msg', 'invalid')}{value}"

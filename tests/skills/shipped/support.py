@@ -8,7 +8,7 @@ import importlib
 import json
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -39,7 +39,7 @@ class Journal:
         self.asked: list[tuple[str, Any]] = []
         self.permissions: Mapping[str, Any] | None = None
 
-    async def record_step(self, key: str, result: bytes) -> None:
+    async def record_step(self, key: str, result: bytes, beside: Sequence[str] = ()) -> None:
         """Recorded, unless the attempt is to die."""
         if self.crash_before_record and key in self.begun:
             raise Crash("the attempt dies here")

@@ -18,7 +18,7 @@ from coterie.core.decisions.nouns import (
 )
 from coterie.core.decisions.tables import drop_step, note_doubt, put_step
 from coterie.core.lifecycle import change_task, fenced, heard, no_task, wake_if_over
-from coterie.core.nouns import Step, Task
+from coterie.core.nouns import ANYTHING, Step, Task
 from coterie.core.state import ClusterState, Moment
 from coterie.core.task_rules import complete_step
 
@@ -92,7 +92,7 @@ def resolve(state: ClusterState, command: ResolveStep, moment: Moment) -> Outcom
     if command.resolution is Resolution.ABANDONED:
         return Rejected("BAD_DECISION", "say DONE with a result, RETRIED or FAILED")
     if command.resolution is Resolution.DONE:
-        step = Step(command.key, known.attempt, command.result, moment.at_ms)
+        step = Step(command.key, known.attempt, command.result, moment.at_ms, (ANYTHING,))
         refused = complete_step(state, task, step, moment, "step")
         if refused is not None:
             return refused

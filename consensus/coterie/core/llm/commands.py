@@ -52,6 +52,7 @@ class SettleLlmCall:
     micro_usd: int = 0
     cache_ttl_ms: int = 0
     reason: str = ""
+    beside: tuple[str, ...] = ()  # as in RecordStep
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,7 +162,7 @@ def _answered(state: ClusterState, call: LlmCall, command: SettleLlmCall, moment
         micro_usd=command.micro_usd,
     )
     drop(state.llm, call)
-    step = RecordStep(command.task_id, command.attempt, command.key, command.result)
+    step = RecordStep(command.task_id, command.attempt, command.key, command.result, command.beside)
     outcome = record_step(state, step, moment)
     if isinstance(outcome, Accepted) and command.cache_ttl_ms > 0 and call.cache_key:
         _cache(state.llm, call.cache_key, command, moment.at_ms)

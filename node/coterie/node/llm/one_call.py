@@ -167,7 +167,13 @@ class OneCall:
         record |= {"attempt": run.attempt, "stream": self._streams, "call": number}
         self._believe(
             await run.commit_own(
-                RecordStep(run.task_id, run.attempt, self._key, await run.keep(_bytes(record)))
+                RecordStep(
+                    run.task_id,
+                    run.attempt,
+                    self._key,
+                    await run.keep(_bytes(record)),
+                    request.args.beside,
+                )
             )
         )
         self._desk.counts["cached"] += 1
@@ -280,6 +286,7 @@ class OneCall:
             usage.tokens_cached,
             price,
             request.args.cache_ttl_ms,
+            beside=request.args.beside,
         )
         self._believe(await run.commit_own(settled))
         self._count(usage, outcome)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, Strict
 
 from coterie.node.config import LlmSettings, ProviderSettings
 from coterie.skills import CallRefused
+from coterie.skills.replay import BESIDE_MAX, STEP_KEY_CHARS_MAX
 
 MESSAGE_TOKENS = 16  # that a provider adds for each message, at most
 MILLION = 1_000_000
@@ -49,6 +50,9 @@ class Tool(_Given):
     parameters: dict[str, Any] = Field(default_factory=dict)
 
 
+StepName = Annotated[StrictStr, Field(max_length=STEP_KEY_CHARS_MAX)]
+
+
 class CallArgs(_Given):
     """The arguments of the call llm.call."""
 
@@ -67,6 +71,7 @@ class CallArgs(_Given):
     timeout_ms: Annotated[StrictInt, Field(ge=1, le=DAY_MS)] | None = None
     extra: dict[str, Any] = Field(default_factory=dict)  # further parameters, given on as they are
     stream: StrictBool = True  # tell watchers the words as they come
+    beside: Annotated[tuple[StepName, ...], Field(max_length=BESIDE_MAX)] = ()  # see coterie.skills.replay
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +150,7 @@ def _asked(args: CallArgs) -> dict[str, Any]:
         "on_unknown",
         "timeout_ms",
         "stream",
+        "beside",
     }
     return args.model_dump(exclude=ignored | {"max_tokens"}, exclude_defaults=True)
 

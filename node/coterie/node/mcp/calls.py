@@ -81,7 +81,7 @@ class McpCaller:
             raise CallFailed(str(fault), code=fault.code) from fault
         self._counts["error" if said["is_error"] else "answered"] += 1
         record = {"object": OBJECT, "server": server.name, "tool": tool, **said}
-        return await self._record(run, key, record)
+        return await self._record(run, key, record, decision_calls.beside(args))
 
     def gauges(self) -> Mapping[str, float]:
         """For the metrics: calls by outcome."""
@@ -127,9 +127,11 @@ class McpCaller:
             else:
                 return _bounded(said)
 
-    async def _record(self, run: Run, key: str, record: dict[str, Any]) -> dict[str, Any]:
+    async def _record(
+        self, run: Run, key: str, record: dict[str, Any], beside: tuple[str, ...]
+    ) -> dict[str, Any]:
         data = await run.keep(json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode())
-        outcome = await run.commit_own(RecordStep(run.task_id, run.attempt, key, data))
+        outcome = await run.commit_own(RecordStep(run.task_id, run.attempt, key, data, beside))
         if isinstance(outcome, Rejected):
             known = from_rejection(outcome)
             raise refused(known.reason, known.message)

@@ -34,6 +34,7 @@ from coterie.skills.frames import Frame, FrameDecoder, FrameError, FrameSocket, 
 from coterie.skills.jsonio import clip
 from coterie.skills.limits import Limits
 from coterie.skills.output import RECORD_CHARS_MAX
+from coterie.skills.replay import step_names
 from coterie.skills.runframe import pack_run
 
 CODE_CHARS_MAX = 64
@@ -138,6 +139,10 @@ class Child:
         facts["revision"] = job.revision
         if job.confined is not None:
             facts["source"] = job.confined.as_source()
+        if job.beside:
+            facts["beside"] = job.beside
+        if job.checkpointed:
+            facts["checkpointed"] = job.checkpointed
         self._frames.send(*pack_run({**facts, "settings": settings}, job.payload, job.checkpoint, job.steps))
 
     def ask_to_cancel(self) -> None:
@@ -228,7 +233,8 @@ class Child:
         run.steps_taken += 1
         if run.steps_taken > STEPS_MAX or len(body) > self._limits.step_bytes_max:
             raise ValueError("too many steps or too large a step")
-        return _answered(run.port.record_step(str(header["key"]), body))
+        beside = step_names(header.get("beside", ()))
+        return _answered(run.port.record_step(str(header["key"]), body, beside))
 
     async def _serve(self, run: Run, request_id: int, work: Coroutine[Any, Any, bytes | None]) -> None:
         """Let the port do it, and answer; not to a run that is suspended."""

@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
+from coterie.node.schemas import faults_by_text
 from coterie.node.skillhost import verdicts
 from coterie.node.skillhost.confined import ConfinedPool
 from coterie.node.skillhost.nouns import (
@@ -83,10 +84,22 @@ class SkillHost(ChildPool):
         return self.source.checked(found, await self._run(found, port))
 
     async def _run(self, job: SkillJob, port: JobPort) -> SkillOutcome:
-        """Untrusted skills go into the sandbox."""
-        if job.confined is None or job.confined.trusted:
+        """Untrusted skills go into the sandbox; what those on disk take and give is looked at here."""
+        if job.confined is None:
+            return await self._run_local(job, port)
+        if job.confined.trusted:
             return await super().run(job, port)
         return await (await self._sandbox()).run(job, port)
+
+    async def _run_local(self, job: SkillJob, port: JobPort) -> SkillOutcome:
+        said = self.skills.get(job.skill)
+        if said is not None and (wrong := faults_by_text(said.input, job.payload)):
+            return verdicts.misfit("BAD_INPUT", "payload", wrong)
+        outcome = await super().run(job, port)
+        if said is None or outcome.kind != "succeeded":
+            return outcome
+        wrong = faults_by_text(said.output, outcome.result)
+        return verdicts.misfit("BAD_OUTPUT", "result", wrong) if wrong else outcome
 
     def cancel(self, task_id: str, attempt: int, grace_ms: int) -> None:
         """See ChildPool.cancel."""

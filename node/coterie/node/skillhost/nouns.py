@@ -85,6 +85,8 @@ class SkillInfo:
     """JSON schema of its input; empty: anything."""
     manual: str = ""
     """The beginning of its instructions."""
+    output: str = ""
+    """JSON schema of its result; empty: anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,10 @@ class SkillJob:
     """Of a published skill; empty: it is on this node's disk."""
     confined: ConfinedSkill | None = field(default=None, kw_only=True)
     """The skill runs from these files, in the sandbox unless it is trusted."""
+    checkpointed: int = field(default=0, kw_only=True)
+    """How many of the steps came before the checkpoint; 0: not known."""
+    beside: Mapping[str, tuple[str, ...]] = field(default_factory=dict, kw_only=True)
+    """By step: those that were asked for before it and had no result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +176,9 @@ class SkillSource(Protocol):
 class JobPort(Protocol):
     """What a running job may do to the cluster; given by the worker for each job."""
 
-    async def record_step(self, key: str, result: bytes) -> None:
-        """Return when committed. Raises coterie.skills.Fenced when the attempt was deposed."""
+    async def record_step(self, key: str, result: bytes, beside: tuple[str, ...] = ()) -> None:
+        """Return when committed. `beside`: what was asked for before and has no result. Raises
+        coterie.skills.Fenced when the attempt was deposed."""
 
     async def save_checkpoint(self, state: bytes) -> None:
         """Return when committed. Raises coterie.skills.Fenced when the attempt was deposed."""

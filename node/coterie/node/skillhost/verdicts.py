@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from coterie.node.skillhost.nouns import SkillOutcome
 
+MESSAGE_CHARS_MAX = 2_000
 CANCELLED = SkillOutcome("cancelled", code="CANCELLED", message="the task was cancelled", retryable=False)
 LEASE_LOST = SkillOutcome("lease_lost", code="LEASE_LOST", message="the node's lease ran out")
 SUSPENDED = SkillOutcome("suspended", code="SUSPENDED", message="the task waits")
@@ -28,6 +29,13 @@ def protocol_error(error: Exception) -> SkillOutcome:
     """The child sent what no child sends: the skill wrote to its socket, most likely."""
     message = f"the skill's process broke the protocol: {error}"
     return SkillOutcome("crashed", code="PROTOCOL_ERROR", message=message)
+
+
+def misfit(code: str, what: str, wrong: Sequence[tuple[str, str]]) -> SkillOutcome:
+    """The payload is not what the skill takes, or the result not what it promises: another attempt would end
+    no better."""
+    told = "; ".join(f"{what}{at}: {text}" for at, text in wrong)
+    return SkillOutcome("failed", code=code, message=told[:MESSAGE_CHARS_MAX], retryable=False)
 
 
 def timed_out(timeout_ms: int) -> SkillOutcome:
