@@ -163,6 +163,8 @@ def test_a_suspended_task_frees_its_slot_and_goes_on_at_its_signal(cluster: Core
     accepted(cluster, SignalTask(T1, "answer", Data(b"yes"), "s1"))
     assert (state(cluster), cluster.task().wait) == (TaskState.PENDING, None)
     assert cluster.do(SignalTask(T1, "answer", Data(b"yes"), "s1")) == Accepted(T1, duplicate=True)
+    for other in (SignalTask(T1, "answer", Data(b"no"), "s1"), SignalTask(T1, "other", Data(b"yes"), "s1")):
+        assert code(cluster.do(other)) == "REQUEST_ID_REUSED"
     assert [(signal.name, signal.payload.inline) for signal in cluster.task().signals] == [
         ("other", b""),
         ("answer", b"yes"),

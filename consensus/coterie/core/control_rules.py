@@ -114,7 +114,12 @@ def signal(state: ClusterState, command: SignalTask, moment: Moment) -> Outcome:
     task = state.tasks.get(command.task_id)
     if task is None:
         return no_task(state, command.task_id)
-    if command.signal_id and any(known.signal_id == command.signal_id for known in task.signals):
+    known = next((one for one in task.signals if one.signal_id == command.signal_id), None)
+    if command.signal_id and known is not None:
+        if (known.name, known.payload) != (command.name, command.payload):
+            return Rejected(
+                "REQUEST_ID_REUSED", f"request_id {command.signal_id} was used for another signal"
+            )
         return Accepted(task.task_id, duplicate=True)
     refused = _signal_refused(state, task, command)
     if refused is not None:
