@@ -25,6 +25,7 @@ CALLERS_OF_PEAK = 100
 WARM_S = 5.0
 PENDING_MAX = 200
 OVERLOAD = 10
+TIMES_MIN = 9.0  # of the peak: a load that the machine could not make proves nothing
 GOODPUT_MIN, BACK_MIN, BACK_S = 0.7, 0.9, 15.0
 USUAL_SHARE = 0.95  # of the peak, afterwards: what is served can only be as much as is asked for
 RSS_MAX = 512 << 20
@@ -84,7 +85,7 @@ class Crowd:
 
 async def run(setting: Setting, report: Report) -> None:
     """Peak, overload, recovery; then a leader dies in front of many clients."""
-    overload_s, clients, asked = (60.0, 200, 20_000) if setting.full else (12.0, 40, 2_000)
+    overload_s, clients, asked = (60.0, 200, 8_000) if setting.full else (12.0, 40, 1_600)
     with Field(setting.base_dir, nodes=3, options=OPTIONS) as cluster:
         await cluster.wait_ready(READY_S)
         async with cluster.client() as client:
@@ -131,9 +132,9 @@ async def _overloaded(cluster: Field, crowd: Crowd, peak: float, seconds: float,
 
     watching = asyncio.create_task(watch())
     async with asyncio.TaskGroup() as group:
-        began = time.monotonic()
+        began, asked = time.monotonic(), crowd.asked
         await crowd.ask(OVERLOAD * peak, seconds, group)
-        over = time.monotonic()
+        over, asked = time.monotonic(), crowd.asked - asked
         await crowd.ask(USUAL_SHARE * peak, BACK_S + 5.0, group)
         end = time.monotonic()
     watching.cancel()
@@ -145,8 +146,9 @@ async def _overloaded(cluster: Field, crowd: Crowd, peak: float, seconds: float,
         "back_after_s": round(back_after, 1),
     }
     report.figures["rss_mb"] = most >> 20
-    asked_per_s = crowd.asked / (over - began)
-    report.figures["asked_per_s"] = round(asked_per_s, 1)
+    times = asked / (over - began) / peak
+    report.figures["times_peak"] = round(times, 1)
+    report.require("times the peak that was asked for", round(times, 1), TIMES_MIN)
     report.demand(goodput >= GOODPUT_MIN, f"goodput was {goodput:.0%} of the peak under overload")
     report.demand(back >= BACK_MIN, f"{BACK_S:g} s later it was {back:.0%} of what is asked")
     report.demand(most <= RSS_MAX, f"a node took {most >> 20} MB")

@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from multiprocessing import get_context
 
@@ -24,12 +25,16 @@ def main(arguments: list[str] | None = None) -> int:
         return 1 if report.violation else 0
     began = time.monotonic()
     reports = []
-    for report in _all(options.plant, range(options.first, options.first + options.seeds), options.jobs):
-        reports.append(report)
-        if report.violation and sum(bool(r.violation) for r in reports) <= FAILURES_SHOWN:
-            plant = f" --plant '{options.plant}'" if options.plant else ""
-            print(f"{report.violation}\n  replay: python -m tests.sim.scheduler --seed {report.seed}{plant}")
-            sys.stdout.flush()
+    seeds = range(options.first, options.first + options.seeds)
+    with suppress(KeyboardInterrupt):  # what was run until then counts
+        for report in _all(options.plant, seeds, options.jobs):
+            reports.append(report)
+            if report.violation and sum(bool(r.violation) for r in reports) <= FAILURES_SHOWN:
+                plant = f" --plant '{options.plant}'" if options.plant else ""
+                replay = f"python -m tests.sim.scheduler --seed {report.seed}{plant}"
+                print(f"{report.violation}\n  replay: {replay}", flush=True)
+    if not reports:
+        return 1
     print(summary(reports, time.monotonic() - began))
     return 1 if any(report.violation for report in reports) else 0
 
