@@ -10,6 +10,7 @@ from coterie.raft import messages as m
 from coterie.raft.journal import Journal
 from coterie.raft.journal_format import Identity
 from coterie.raft.outbox import Outbox
+from coterie.raft.replication import SMALL_APPEND_ENTRIES
 from coterie.raft.writing import FREE, GATHER_S
 from tests.raft.group import ELECTION_MS, FIRST, Group
 from tests.sim.raft.disk import SimDisk
@@ -83,7 +84,10 @@ def test_a_slow_follower_answers_early_and_promises_nothing() -> None:
     contact = group.members["n1"].quorum_contact_at()
     group.pass_ms(100)
     assert group.members["n1"].quorum_contact_at() > contact, "by its early answers"
-    assert answer.value is None, "which are not for entries"
+    more = [group.propose("n1", b"%d" % number) for number in range(2 * SMALL_APPEND_ENTRIES)]
+    group.pass_ms(100)
+    assert group.members["n2"]._log.last_index == FIRST + 1 + len(more), "they come while it writes"
+    assert [each.value for each in (answer, *more)] == [None] * (1 + len(more)), "none is for entries"
     read = group.read("n1")
     group.pass_ms(50)
     assert read.value == FIRST, "a read needs no disk"

@@ -181,7 +181,10 @@ PLANTS: dict[str, Plant] = {
         _cut_while_writing(),
         found_by="test_writing.py::test_the_journal_is_replaced_when_it_holds_all_that_memory_holds",
     ),
-    "early-promise": Plant(_early_promise()),
+    "early-promise": Plant(
+        _early_promise(),
+        found_by="test_writing.py::test_a_slow_follower_answers_early_and_promises_nothing",
+    ),
     "lazy-fsync": Plant(patches=(("coterie.raft.journal:Journal", "write", _append_unsynced),)),
     "no-checksum": Plant(
         patches=(("coterie.raft.journal_format", "_crc", _no_checksum),),
