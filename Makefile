@@ -23,7 +23,7 @@ FIND_PYTHON = for p in $(or $(PYTHON),python3 python3.13 python3.12 python3.11);
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check sim sim-scheduler sim-bugs sim-cluster fuzz coverage chaos chaos-net chaos-disk chaos-work chaos-agents chaos-budget chaos-streams bench \
-	bench-routing bench-sandbox bench-dag sim-workflows proto fmt clean
+	bench-routing bench-sandbox bench-dag bench-mapreduce sim-workflows proto fmt clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -111,6 +111,9 @@ bench: $(STAMP)  ## throughput, latency and failover figures of this machine
 
 bench-dag: $(STAMP)  ## workflows: a wide one, one of 10,000 nodes, a chain of 1,000
 	$(BIN)/python -m bench.dag $(ARGS)
+
+bench-mapreduce: $(STAMP)  ## map_reduce in documents a second; ARGS="--window 16 --window 256"
+	$(BIN)/python -m bench.map_reduce $(ARGS)
 
 bench-sandbox: $(STAMP)  ## what the sandbox of untrusted skills costs, and what it holds
 	$(BIN)/python -m bench.sandbox $(ARGS)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
 import pytest
 
-from coterie.core.transitions import mermaid
+from coterie.core.nouns import TaskState
+from coterie.core.transitions import TERMINAL, mermaid
 
 ROOT = Path(__file__).parents[1]
 
@@ -31,3 +33,22 @@ def test_files_and_targets_named_in_the_documents_exist(name: str) -> None:
     folders["client"] = "node/coterie/client"
     for room, path in re.findall(r"`(core|raft|node|client)/([a-z_]+\.py)", text):
         assert (ROOT / folders[room] / path).exists(), f"{name} speaks of {room}/{path}"
+
+
+def event_types() -> set[str]:
+    """Every type of event that the state machine writes as it stands, and those it makes of names."""
+    found = {state.name.lower() for state in (*TERMINAL, TaskState.WAITING, TaskState.PAUSED)}
+    found |= {"call_approved", "call_rejected", "released", "emitted"}
+    for path in sorted((ROOT / "consensus/coterie/core").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                place = {"change_task": 4, "Event": 0}.get(node.func.id, len(node.args))
+                given = node.args[place : place + 1]
+                found |= {str(a.value) for a in given if isinstance(a, ast.Constant)}
+    return found
+
+
+def test_every_type_of_event_is_in_the_catalogue_and_no_other() -> None:
+    rows = [line.split("|")[1] for line in (ROOT / "docs/events.md").read_text().splitlines() if "|" in line]
+    told = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert told == event_types()

@@ -2,44 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
 from coterie.client import FailedPrecondition
-from coterie.node.cli.connect import Target
-from coterie.node.cli.main import cli
-from coterie.node.cli.session import Session
 from coterie.v1 import tasks_pb2
-from tests.cli.fakes import ENDPOINT, FakeCluster, document, run, task_info
-from tests.client.conftest import client_of
+from tests.cli.console import Console
+from tests.cli.fakes import FakeCluster, document, run, task_info
 from tests.client.conftest import fake as fake
 from tests.client.fake import FakeCluster as Nodes
-
-
-class Console:
-    """The program against real servers of a fake cluster."""
-
-    def __init__(self, nodes: Nodes) -> None:
-        self.nodes = nodes
-
-    async def __call__(self, *arguments: str) -> Result:
-        def connect(target: Target) -> Any:
-            return client_of(self.nodes)
-
-        session = Session(connect=connect)
-        return await asyncio.to_thread(
-            CliRunner().invoke, cli, list(arguments), env={"COTERIE_ENDPOINT": ENDPOINT}, obj=session
-        )
-
-    async def json(self, *arguments: str) -> Any:
-        result = await self(*arguments, "--json")
-        assert result.exit_code == 0, result.output
-        return json.loads(result.stdout)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,16 @@ from typing import Any
 import pytest
 
 from coterie import client as asynchronous
-from coterie.client import ClusterClosed, SubmitErrors, Timeouts, Unavailable, WaitTimeout, sync
+from coterie.client import (
+    ClusterClosed,
+    InvalidRequest,
+    SubmitErrors,
+    Timeouts,
+    Unavailable,
+    WaitTimeout,
+    skip,
+    sync,
+)
 from tests.client.conftest import PATIENT
 from tests.client.fake import FakeCluster
 
@@ -112,6 +122,30 @@ async def test_a_callback_that_calls_the_cluster_is_told_why_not(
 
     await in_thread(work)
     assert "must not call the Cluster" in caplog.text
+
+
+async def test_many_documents_are_one_task(fake: FakeCluster) -> None:
+    loop = asyncio.get_running_loop()
+    done = {"result": [2, 3], "documents": 2, "failed": []}
+
+    def work() -> None:
+        with plain(fake) as client:
+            half = skip(percent=50)
+            job = sync.start_map_reduce(client, iter([1, 2, 3]), map="echo", on_map_failure=half)
+            payload = json.loads(fake.tasks[job.id].payload.inline)
+            assert (payload["map"], payload["failures_max"]) == ("echo", 1)
+            [batch] = payload["batches"]
+            assert fake.blobs[batch["sha256"]] == b"1\n2\n3"
+            asyncio.run_coroutine_threadsafe(fake.finish(job.id, done), loop).result()
+            again = sync.map_reduce(
+                client, [1, 2, 3], map="echo", on_map_failure=half, request_id=job.request_id
+            )
+            assert again == asynchronous.MapReduceResult([2, 3], 2)
+            for wrong in ({}, {"max": 1, "percent": 2}, {"max": -1}, {"percent": 101}, {"max": True}):
+                with pytest.raises(InvalidRequest):
+                    skip(**wrong)
+
+    await in_thread(work)
 
 
 def test_wrong_arguments_start_no_thread() -> None:

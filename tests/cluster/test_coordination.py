@@ -132,7 +132,7 @@ async def test_every_subscriber_sees_every_message_once_across_the_death_of_the_
     nodes: LocalCluster, client: Cluster
 ) -> None:
     begun = await client.bus.publish("order.new", {"n": -1})
-    seen: dict[str, list[Message]] = {"order.*": [], "order.>": [], "order.paid.eu": []}
+    seen: dict[str, list[Message]] = {"order.*": [], "order.>": [], "order.paid.eu": [], "+.paid.#": []}
 
     async def follow(pattern: str) -> None:
         async for message in client.bus.subscribe(pattern, after=begun):
@@ -152,7 +152,8 @@ async def test_every_subscriber_sees_every_message_once_across_the_death_of_the_
     await asyncio.gather(*publishing)
     nodes.start_node(killed)
     await until(lambda: _true(len(seen["order.>"]) >= 40), "all messages")
-    await until(lambda: _true(len(seen["order.*"]) >= 20), "all new orders")
+    for pattern in ("order.*", "order.paid.eu", "+.paid.#"):
+        await until(lambda pattern=pattern: _true(len(seen[pattern]) >= 20), pattern)  # type: ignore[misc]
     for task in following:
         task.cancel()
     assert (
@@ -160,6 +161,7 @@ async def test_every_subscriber_sees_every_message_once_across_the_death_of_the_
         == list(range(20))
         == [m.body["n"] for m in seen["order.paid.eu"]]
     )
+    assert [m.position for m in seen["+.paid.#"]] == [m.position for m in seen["order.paid.eu"]]
     assert len(seen["order.>"]) == 40 and seen["order.>"][0].headers == {"kind": "test"}
     sequences = [m.sequence for m in seen["order.>"] if m.topic == "order.new"]
     assert sequences == list(range(sequences[0], sequences[0] + 20))

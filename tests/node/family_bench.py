@@ -46,7 +46,10 @@ class FamilyBench:
         self.core.do(register_command("n1", capacity=100_000, skills=skills))
         self.core.running("p", labels=())
         self.child, self.blobs = child, dict[str, bytes]()
-        self.handlers = handlers or {**ChildCalls(Admission(AdmissionLimits())).handlers(), **HANDLERS}
+        self.handlers = handlers or {
+            **ChildCalls(Admission(AdmissionLimits()), linger_s=0).handlers(),
+            **HANDLERS,
+        }
         self.runs = self.open_max = 0
         self.began: list[str] = []
         self.progress: list[tuple[float, str]] = []

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from coterie.core.commands import AdvanceClock, ExpireTask
 from coterie.core.nouns import ExpiryKind, TaskState, WaitReason
+from coterie.node.admission import Admission, AdmissionLimits
+from coterie.node.child_calls import ChildCalls
+from coterie.node.decision_calls import HANDLERS
 from coterie.node.skillhost.nouns import Suspended
 from coterie.skills import CallRefused, DeterminismError, SkillContext, TaskFailed
 from tests.node.family_bench import PARENT, FamilyBench
@@ -187,3 +191,31 @@ async def test_ten_thousand_children() -> None:
     assert await bench.run(program) == list(range(1, 10_001))
     assert bench.runs <= 24, "once per half a window"
     assert bench.open_max <= 1_000
+
+
+async def test_a_parent_whose_children_end_soon_stays_for_them() -> None:
+    calls = ChildCalls(Admission(AdmissionLimits()), linger_s=30).handlers()
+    bench = FamilyBench(double, handlers={**calls, **HANDLERS})
+
+    async def program(ctx: SkillContext) -> Any:
+        return await ctx.gather(*(ctx.task("map", number * 10) for number in range(6)), window=2)
+
+    async def end() -> None:
+        while len(bench.began) < 6:
+            await asyncio.sleep(0)
+            bench.end_children()
+
+    result, _ = await asyncio.gather(bench.attempt(program), end())
+    assert result == [number * 20 for number in range(6)] and bench.runs == 1
+
+
+async def test_a_parent_whose_children_take_their_time_goes() -> None:
+    calls = ChildCalls(Admission(AdmissionLimits()), linger_s=0.02).handlers()
+    bench = FamilyBench(double, handlers={**calls, **HANDLERS})
+
+    async def program(ctx: SkillContext) -> Any:
+        return await ctx.gather(ctx.task("map", 1))
+
+    with pytest.raises(Suspended):
+        await bench.attempt(program)
+    assert bench.core.task("p").state is TaskState.WAITING

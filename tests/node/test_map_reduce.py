@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from coterie.core.nouns import Priority, Task
 from coterie.node.security.tickets import Tickets
 from coterie.skills import CallRefused, NonRetryable, SkillContext, TaskFailed
 from coterie.skills.errors import BadInput
@@ -105,6 +106,23 @@ async def test_what_is_left_out_may_stay_as_dead_letters() -> None:
     done = await seen_by_reduce(bench, asked)
     assert done["result"] == [{"a": 1}] and done["failed"][0]["state"] == "DEAD_LETTERED"
     assert list(bench.core.state.dead_letters) == ["p~m1"]
+
+
+async def test_a_reduction_runs_as_its_options_say() -> None:
+    """With a priority of its own, on the coordinator if that is asked for."""
+    seen: dict[str, Task] = {}
+
+    def looking(kind: str, given: Any) -> Any:
+        seen.update({task.type: task for task in bench.core.state.tasks.values()})
+        return child(kind, given)
+
+    bench = FamilyBench(looking)
+    options = {"priority": "high", "constraints": {"require_node": "coordinator"}}
+    asked = {"map": "map", "reduce": "reduce", "reduce_options": options, "documents": DOCUMENTS}
+    await seen_by_reduce(bench, asked)
+    wanted = {kind: (seen[kind].priority, seen[kind].constraints.require_coordinator) for kind in seen}
+    assert wanted["reduce"] == (Priority.HIGH, True)
+    assert wanted["map"] == (Priority.NORMAL, False)
 
 
 async def test_a_failed_reduction_ends_everything() -> None:

@@ -162,3 +162,17 @@ def test_an_unknown_signal_has_a_number() -> None:
     assert describe_status(3 << 8) == "exited with status 3"
     assert describe_status(11) == "killed by SIGSEGV"
     assert describe_status(33) == "killed by signal 33"
+
+
+async def test_a_side_that_dies_with_something_unread_has_closed_and_broken_nothing() -> None:
+    """What it had said is heard all the same."""
+    ours, theirs = socket.socketpair()
+    loop = asyncio.get_running_loop()
+    closed: asyncio.Future[Exception | None] = loop.create_future()
+    heard: list[Frame] = []
+    frames = FrameSocket(loop, ours, FrameDecoder(10), heard.append, closed.set_result)
+    frames.send({"op": "job"})
+    theirs.sendall(encode_frame({"op": "ready"}))
+    theirs.close()
+    assert await asyncio.wait_for(closed, 5) is None
+    assert [frame.header for frame in heard] == [{"op": "ready"}]

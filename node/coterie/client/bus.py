@@ -103,8 +103,8 @@ class Group:
 
 
 class Bus:
-    """Topics: `cluster.bus`. Bodies are JSON, or bytes. Patterns: `a.b`, `a.*` for any one word, `a.>` for
-    one or more."""
+    """Topics: `cluster.bus`. Bodies are JSON, or bytes. Patterns: `a.b`, `a.*` or `a.+` for any one word,
+    `a.>` for one or more, `a.#` for none too."""
 
     def __init__(self, opened: Callable[[], Connection]) -> None:
         self._opened = opened

@@ -24,13 +24,25 @@ Reducer = Literal["list", "keyed", "tree"]
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """Leave out maps that fail, at most so many."""
+    """Leave out maps that fail, at most so many, or such a part of the documents."""
 
-    max: int
+    max: int = 0
+    percent: float | None = None
+
+    def of(self, count: int) -> int:
+        """How many of `count` may fail."""
+        return self.max if self.percent is None else int(count * self.percent / 100)
 
 
-def skip(max: int) -> Skip:
-    """For `on_map_failure`: up to `max` failed maps are left out and listed; one more ends everything."""
+def skip(max: int | None = None, *, percent: float | None = None) -> Skip:
+    """For `on_map_failure`: up to `max` failed maps, or up to `percent` of all, are left out and listed; one
+    more ends everything."""
+    if (max is None) == (percent is None):
+        raise invalid([("on_map_failure", "skip: give either a number of documents or percent=")])
+    if percent is not None:
+        if isinstance(percent, bool) or not isinstance(percent, int | float) or not 0 <= percent <= 100:
+            raise invalid([("on_map_failure", f"skip(percent={percent!r}): give a number from 0 to 100")])
+        return Skip(percent=percent)
     if isinstance(max, bool) or not isinstance(max, int) or max < 0:
         raise invalid([("on_map_failure", f"skip({max!r}): give a whole number from 0 on")])
     return Skip(max)
@@ -104,10 +116,12 @@ async def start_map_reduce(
         "reduce": _skill("reduce", reduce) if reduce is not None else "",
         "reducer": reducer,
         "window": _window(window),
-        **_failure_policy(on_map_failure),
+        "on_map_failure": _failure_policy(on_map_failure),
         **{name: options.pop(name) for name in _INPUT_OPTIONS if name in options},
     }
-    given["batches"] = await _batches(cluster, documents)
+    given["batches"] = batches = await _batches(cluster, documents)
+    if isinstance(on_map_failure, Skip):
+        given["failures_max"] = on_map_failure.of(sum(batch["count"] for batch in batches))
     return await cluster.submit_task(type=SKILL, payload=given, **options)
 
 
@@ -126,12 +140,12 @@ def _window(window: int) -> int:
     return window
 
 
-def _failure_policy(policy: str | Skip) -> dict[str, Any]:
+def _failure_policy(policy: str | Skip) -> str:
     if isinstance(policy, Skip):
-        return {"on_map_failure": "skip", "failures_max": policy.max}
+        return "skip"
     if policy not in ("fail", "dead-letter"):
         raise invalid([("on_map_failure", f"{policy!r} is none of 'fail', skip(n), 'dead-letter'")])
-    return {"on_map_failure": policy}
+    return policy
 
 
 async def _batches(cluster: Cluster, documents: Iterable[Any]) -> list[dict[str, Any]]:

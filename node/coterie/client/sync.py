@@ -30,6 +30,8 @@ from coterie.client.models import Event, NodeInfo, Status, TaskInfo
 from coterie.client.routes import Route
 from coterie.client.settings import TLS, Timeouts
 from coterie.client.spec import TaskOptions, TaskSpec
+from coterie.client.sync_map_reduce import map_reduce as map_reduce
+from coterie.client.sync_map_reduce import start_map_reduce as start_map_reduce
 from coterie.client.sync_services import Services
 from coterie.client.units import Duration
 from coterie.client.workflow import Workflow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from coterie.core.families import ChildEnd, Family, child_id
 from coterie.core.nouns import Priority, TaskId, TaskState, WaitReason
 from coterie.node.admission import Admission
 from coterie.node.errors import from_rejection
-from coterie.node.payloads import Payloads
+from coterie.node.payloads import LOADED_AT_ONCE, Payloads, together
 from coterie.node.skill_calls import Handlers, Run, refused
 from coterie.node.skillhost.nouns import SkillWait, Suspended
 from coterie.node.skillset import known_skills, with_defaults
@@ -33,6 +34,9 @@ from coterie.skills.children import CHILDREN_MAX, SPAWN_CHILDREN_MAX, chain_of
 ENDS_BYTES_MAX = 2 * 1024 * 1024  # of one answer, about; always one result at least
 ENDS_MAX = 1_000
 ROOM_PAUSE_MS = 2_000
+LINGER_S = 0.05  # a parent whose children end one after the other stays: ending and starting it costs more
+LINGER_MAX_S = 1.0  # then it goes all the same: the slot is needed, or the node is being emptied
+LOOK_S = 0.005
 FULL = frozenset({"QUEUE_FULL", "TENANT_QUOTA", "OUT_OF_ORDER"})  # the last: one before it found no room
 OPTIONS = frozenset(
     {
@@ -58,6 +62,7 @@ class ChildCalls:
     """The handlers; see coterie.skills.children for the other end."""
 
     admission: Admission
+    linger_s: float = LINGER_S
 
     def handlers(self) -> Handlers:
         return {
@@ -97,8 +102,11 @@ class ChildCalls:
         return {**_standing(run, group), "full": full}
 
     async def wait(self, run: Run, args: Any) -> dict[str, Any]:
-        """Returns when few enough are open, or enough have failed; else the attempt ends here."""
+        """Returns when few enough are open, or enough have failed; else the attempt ends here, at once or
+        when no child has ended for a moment."""
         group, seen, stop_after = _group_of(args), _number(args, "seen"), _number(args, "stop_after")
+        if await self._linger(run, group, seen, stop_after):
+            return _standing(run, group)
         command = SuspendTask(run.task_id, run.attempt, WaitReason.CHILD, group, seen, stop_after=stop_after)
         outcome = await run.commit_own(command)
         if isinstance(outcome, Accepted):
@@ -106,6 +114,20 @@ class ChildCalls:
         if outcome.code != "WAIT_OVER":
             raise Fenced(outcome.reason)
         return _standing(run, group)
+
+    async def _linger(self, run: Run, group: str, seen: int, stop_after: int) -> bool:
+        """Whether the wait was over soon, by what this node's replica shows."""
+        clock = asyncio.get_running_loop().time
+        began = ended_at = clock()
+        before = -1
+        while min(began + LINGER_MAX_S, ended_at + self.linger_s) > clock():
+            now = _family(run).group(group)
+            if now.open <= seen or 0 < stop_after <= now.failed:
+                return True
+            if now.open != before:
+                before, ended_at = now.open, clock()
+            await asyncio.sleep(LOOK_S)
+        return False
 
     async def pause(self, run: Run, args: Any) -> dict[str, Any]:
         """The queue is full and nothing of ours is in it: come back later, without the slot."""
@@ -134,12 +156,13 @@ class ChildCalls:
         places = family.group(_group_of(args)).places[_number(args, "from") :][:ENDS_MAX]
         answer: list[dict[str, Any]] = []
         size = 0
-        for place in places:
-            end = await _end_to_json(run, family, place, show)
-            size += len(end.get("result", ""))
-            if answer and size > ENDS_BYTES_MAX:
-                break
-            answer.append(end)
+        for start in range(0, len(places), LOADED_AT_ONCE):
+            some = places[start : start + LOADED_AT_ONCE]
+            for end in await together(lambda place: _end_to_json(run, family, place, show), some):
+                size += len(end.get("result", ""))
+                if answer and size > ENDS_BYTES_MAX:
+                    return answer
+                answer.append(end)
         return answer
 
     async def _begin(self, run: Run, commands: Sequence[SpawnChild]) -> list[Outcome]:

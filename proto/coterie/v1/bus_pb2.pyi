@@ -163,7 +163,7 @@ class SubscribeRequest(_message.Message):
     AFTER_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     pattern: _builtins.str
-    """a.b, a.* for one token, a.> for one or more"""
+    """a.b; a.* or a.+ for one token, a.> for one or more, a.# for none or more"""
     after: _builtins.int
     """a position; 0: everything that is kept; left out: what comes from now on"""
     def __init__(

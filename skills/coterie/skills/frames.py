@@ -148,6 +148,10 @@ class FrameSocket:
             data = self._sock.recv(RECEIVE_BYTES)
         except (BlockingIOError, InterruptedError):
             return False
+        except ConnectionResetError:
+            # The other side is gone and had not read everything: it died, as by a signal, and broke no rule.
+            self._end(None)
+            return False
         except OSError as error:
             self._end(error)
             return False

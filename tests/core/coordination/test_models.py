@@ -273,6 +273,12 @@ def test_a_request_id_with_another_body_is_refused() -> None:
         (">", "$dead.g", False),
         ("*.g", "$dead.g", False),
         ("$dead.*", "$dead.g", True),
+        ("a.+", "a.b", True),
+        ("+.b.#", "a.b", True),
+        ("a.#", "a", True),
+        ("a.#", "a.b.c", True),
+        ("#", "a.b", True),
+        ("#", "$dead.g", False),
     ],
 )
 def test_patterns(pattern: str, topic: str, expected: bool) -> None:

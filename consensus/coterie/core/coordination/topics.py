@@ -21,7 +21,8 @@ from coterie.core.nouns import Label, evolve
 from coterie.core.state import ClusterState, Moment
 
 HEADERS_MAX = 16
-ONE, REST, HIDDEN = "*", ">", "$"
+ONE, REST, REST_OR_NONE, HIDDEN = frozenset("*+"), ">", "#", "$"
+WILD = ONE | {REST, REST_OR_NONE}
 ROOM_BYTES = bounds.BODY_BYTES_MAX + bounds.MESSAGE_OVERHEAD_BYTES + HEADERS_MAX * 2 * bounds.NAME_CHARS_MAX
 
 
@@ -149,15 +150,16 @@ def delete_topic(state: ClusterState, command: DeleteTopic, moment: Moment) -> O
 
 
 def matches(pattern: str, topic: str) -> bool:
-    """Whether a topic falls under a pattern of tokens with dots between them: `*` is any one token, `>` at
-    the end one or more (as in NATS). Topics that begin with `$` are only found by their own first token."""
-    if topic.startswith(HIDDEN) and pattern[:1] in (ONE, REST):
+    """Whether a topic falls under a pattern of tokens with dots between them: `*` or `+` is any one token;
+    at the end `>` is one or more, `#` none or more (the signs of NATS and of MQTT). Topics that begin with
+    `$` are only found by their own first token."""
+    if topic.startswith(HIDDEN) and pattern[:1] in WILD:
         return False
     wanted, tokens = pattern.split("."), topic.split(".")
     for place, token in enumerate(wanted):
-        if token == REST and place == len(wanted) - 1:
-            return len(tokens) > place
-        if place >= len(tokens) or token not in (ONE, tokens[place]):
+        if token in (REST, REST_OR_NONE) and place == len(wanted) - 1:
+            return len(tokens) >= place + (token == REST)
+        if place >= len(tokens) or (token not in ONE and token != tokens[place]):
             return False
     return len(tokens) == len(wanted)
 
@@ -165,7 +167,7 @@ def matches(pattern: str, topic: str) -> bool:
 def topics_under(state: ClusterState, tenant: str, pattern: str) -> Iterator[Topic]:
     """The tenant's topics that fall under the pattern."""
     names = state.coordination.topics.get(tenant, {})
-    exact = ONE not in pattern and REST not in pattern
+    exact = WILD.isdisjoint(pattern)
     for name in [pattern] if exact and pattern in names else [] if exact else names:
         if matches(pattern, name):
             yield state.topics[name_key(tenant, name)]

@@ -1,4 +1,4 @@
-"""`coterie approvals list|approve|reject` and `coterie task resolve`."""
+"""`coterie approvals list|approve|reject`, `coterie task doubts` and `coterie task resolve`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from coterie.client.cluster import Cluster
-    from coterie.client.decisions import Approval
+    from coterie.client.decisions import Approval, Doubt
     from coterie.client.models import TaskInfo
 
 LIST_MAX = 1_000
@@ -75,6 +75,20 @@ def _vote(
 
 
 @click.command(cls=LeafCommand)
+@click.option("--open", "open_only", is_flag=True, help="Only those that nobody has decided about.")
+@click.option("--limit", type=click.IntRange(1, LIST_MAX), default=50, show_default=True)
+@click.pass_obj
+def doubts(session: Session, open_only: bool, limit: int) -> None:
+    """List steps whose effect was begun and of which nobody knows, or knew, whether it happened."""
+
+    async def work(cluster: Cluster) -> list[Doubt]:
+        return await cluster.effects.doubts(open_only=open_only, limit=limit)
+
+    found = session.call(work)
+    session.emit({"doubts": found}, lambda out: _print_doubts(out, found))
+
+
+@click.command(cls=LeafCommand)
 @click.argument("task_id", metavar="ID")
 @click.argument("step")
 @click.option("--done", metavar="JSON|@FILE|-", help="It has happened, with this result.")
@@ -118,6 +132,17 @@ def _print(out: Console, approvals: list[Approval]) -> None:
     ]
     columns = ("APPROVAL", "VERDICT", "VOTES", "QUESTION", "CALL")
     out.print(table(columns, rows) if rows else "nothing is asked")
+
+
+def _print_doubts(out: Console, doubts: list[Doubt]) -> None:
+    from coterie.node.cli.output import table
+
+    rows = [
+        (one.task, one.step, str(one.attempt), one.effect_key, one.resolution or "in doubt", one.by)
+        for one in doubts
+    ]
+    columns = ("TASK", "STEP", "ATTEMPT", "EFFECT KEY", "RESOLUTION", "BY")
+    out.print(table(columns, rows, right=("ATTEMPT",)) if rows else "nothing is in doubt")
 
 
 def _call(approval: Approval) -> str:

@@ -22,6 +22,7 @@ _TASK = LazyGroup(
         "resume": Entry(f"{_AT}.control:resume", "Let a paused task go on."),
         "signal": Entry(f"{_AT}.control:signal", "Tell a task something."),
         "retry": Entry(f"{_AT}.control:retry", "Run a task now, or once more."),
+        "doubts": Entry(f"{_AT}.decisions:doubts", "List steps of which nobody knows the outcome."),
         "resolve": Entry(f"{_AT}.decisions:resolve", "Decide about a step in doubt."),
     },
 )
@@ -241,6 +242,7 @@ cli = RootGroup(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     entries={
         "submit": Entry(f"{_AT}.submit:submit", "Submit a task.", _WORK),
+        "map-reduce": Entry(f"{_AT}.map_reduce:map_reduce", "One skill over many documents.", _WORK),
         "tasks": Entry(f"{_AT}.tasks:tasks", "List tasks, newest first.", _WORK),
         "task": Entry(f"{_AT}.main:_TASK", "Show, follow, pause, signal, retry or cancel one task.", _WORK),
         "workflow": Entry(f"{_AT}.main:_WORKFLOW", "Workflows: plan, run, show, retry, keep.", _WORK),

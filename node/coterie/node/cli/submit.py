@@ -129,7 +129,7 @@ def read_payload(text: str | None) -> Any:
     """The JSON value in the text, in the file after an `@`, or in standard input for `-`."""
     if text is None:
         return None
-    data = _read(text) if text == "-" or text.startswith("@") else text
+    data = read_text(text) if text == "-" or text.startswith("@") else text
     try:
         return json.loads(data, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
@@ -137,7 +137,8 @@ def read_payload(text: str | None) -> Any:
         raise bad_input("--payload", f"{one_line(text, 60)!r} is not JSON ({error}); {remedy}") from error
 
 
-def _read(source: str) -> str:
+def read_text(source: str) -> str:
+    """The text of the file after an `@`, or of standard input for `-`."""
     try:
         if source == "-":
             data = sys.stdin.buffer.read(PAYLOAD_BYTES_MAX + 1)

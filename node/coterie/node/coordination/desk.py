@@ -25,7 +25,7 @@ LOCK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@~-]{0,199}")
 OWNER = re.compile(r"[\x21-\x7e]{1,200}")
 TOPIC_TOKEN = r"[A-Za-z0-9_-]+"
 TOPIC = re.compile(rf"{TOPIC_TOKEN}(?:\.{TOPIC_TOKEN})*")
-PATTERN = re.compile(rf"(?:\$dead|{TOPIC_TOKEN}|\*)(?:\.(?:{TOPIC_TOKEN}|\*))*(?:\.>)?|>")
+PATTERN = re.compile(rf"(?:\$dead|{TOPIC_TOKEN}|[*+])(?:\.(?:{TOPIC_TOKEN}|[*+]))*(?:\.[>#])?|[>#]")
 GROUP = re.compile(r"[A-Za-z0-9_-]{1,64}")
 SCHEDULE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 NAME_CHARS_MAX = 200
@@ -98,7 +98,7 @@ def topic_faults(name: str, field: str = "topic") -> list[Violation]:
 
 
 def pattern_faults(pattern: str, field: str = "pattern") -> list[Violation]:
-    what = "words with dots between them, `*` for any one word, `>` at the end for one or more"
+    what = "words with dots between them, * or + for any one, > at the end for one or more, # for none too"
     return name_faults(field, pattern, PATTERN, what)
 
 
