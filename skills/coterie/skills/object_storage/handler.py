@@ -12,7 +12,7 @@ from coterie.skills.shipped import needs_extra, permissions_of, settings_of
 
 
 async def run(ctx: SkillContext, input: ObjectRequest) -> dict[str, Any]:
-    """Raises BadInput, NotAllowed, Refused (NOT_FOUND, EXISTS …), StoreFailed (may be retried), MissingExtra."""
+    """Raises BadInput, NotAllowed, Refused (NOT_FOUND, EXISTS …), StoreFailed (retry it), MissingExtra."""
     stores = settings_of(ctx, "object-storage", StoreSettings).stores
     name = input.store or next(iter(stores))
     if name not in stores:
