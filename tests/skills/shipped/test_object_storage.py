@@ -28,7 +28,7 @@ def server() -> Iterator[str]:
         "s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1",
         aws_access_key_id="a", aws_secret_access_key="s",
     )  # fmt: skip
-    for bucket in ("work", "library", "secret"):
+    for bucket in ("drafts", "library", "secret"):
         client.create_bucket(Bucket=bucket)
     client.put_object(Bucket="library", Key="books/one", Body="größe".encode(), ContentType="text/plain")
     client.put_object(Bucket="library", Key="letters/two", Body=b"x")
@@ -40,7 +40,7 @@ def settings(server: str, **more: Any) -> dict[str, Any]:
     keys = {"accessKey": "a", "secretKey": "s3cret", "timeoutS": 20}
     return {
         "stores": {
-            "main": {"endpoint": server, **keys, "read": ["library/books/*"], "write": ["work"], **more}
+            "main": {"endpoint": server, **keys, "read": ["library/books/*"], "write": ["drafts"], **more}
         }
     }
 
@@ -50,11 +50,11 @@ def downloaded(url: str) -> bytes:
         return bytes(answer.read())
 
 
-async def do(server: str, operation: str, bucket: str = "work", **more: Any) -> Any:
+async def do(server: str, operation: str, bucket: str = "drafts", **more: Any) -> Any:
     return await value(SKILL, {"operation": operation, "bucket": bucket, **more}, settings(server))
 
 
-async def code(server: str, operation: str, bucket: str = "work", **more: Any) -> str:
+async def code(server: str, operation: str, bucket: str = "drafts", **more: Any) -> str:
     given = {"operation": operation, "bucket": bucket, **more}
     return (await refusal(SKILL, given, settings(server))).code
 
@@ -69,7 +69,7 @@ async def test_an_object_is_written_read_copied_and_deleted(server: str) -> None
     assert await code(server, "get", key="a/b.txt", limit=2) == "NOT_TEXT"
     assert await code(server, "put", key="a/b.txt", content="x") == "EXISTS"
     await do(server, "put", key="a/b.txt", content="eA==", encoding="base64", overwrite=True)
-    await do(server, "copy", key="a/b.txt", to_bucket="work", to_key="c")
+    await do(server, "copy", key="a/b.txt", to_bucket="drafts", to_key="c")
     assert (await do(server, "get", key="c"))["content"] == "x"
     await do(server, "delete", key="c")
     assert await code(server, "info", key="c") == "NOT_FOUND"
@@ -98,16 +98,16 @@ async def test_a_link_may_be_downloaded_from(server: str) -> None:
         ("list", "library", {}, "NOT_ALLOWED"),
         ("put", "library", {"key": "books/x", "content": "x"}, "NOT_ALLOWED"),
         ("delete", "library", {"key": "books/one"}, "NOT_ALLOWED"),
-        ("copy", "library", {"key": "letters/two", "to_bucket": "work", "to_key": "x"}, "NOT_ALLOWED"),
-        ("copy", "work", {"key": "x", "to_bucket": "library", "to_key": "books/x"}, "NOT_ALLOWED"),
+        ("copy", "library", {"key": "letters/two", "to_bucket": "drafts", "to_key": "x"}, "NOT_ALLOWED"),
+        ("copy", "drafts", {"key": "x", "to_bucket": "library", "to_key": "books/x"}, "NOT_ALLOWED"),
         ("link", "secret", {"key": "x"}, "NOT_ALLOWED"),
-        ("get", "work", {"key": "none"}, "NOT_FOUND"),
-        ("copy", "work", {"key": "none", "to_bucket": "work", "to_key": "x"}, "NOT_FOUND"),
-        ("get", "work", {}, "BAD_INPUT"),
-        ("put", "work", {"key": "x"}, "BAD_INPUT"),
-        ("put", "work", {"key": "x", "content": "?", "encoding": "base64"}, "BAD_INPUT"),
-        ("put", "work", {"key": "x", "content": "x" * 11}, "TOO_LARGE"),
-        ("get", "work", {"key": "x", "store": "other"}, "BAD_INPUT"),
+        ("get", "drafts", {"key": "none"}, "NOT_FOUND"),
+        ("copy", "drafts", {"key": "none", "to_bucket": "drafts", "to_key": "x"}, "NOT_FOUND"),
+        ("get", "drafts", {}, "BAD_INPUT"),
+        ("put", "drafts", {"key": "x"}, "BAD_INPUT"),
+        ("put", "drafts", {"key": "x", "content": "?", "encoding": "base64"}, "BAD_INPUT"),
+        ("put", "drafts", {"key": "x", "content": "x" * 11}, "TOO_LARGE"),
+        ("get", "drafts", {"key": "x", "store": "other"}, "BAD_INPUT"),
     ],
 )
 async def test_what_may_not_be_is_refused(
@@ -120,35 +120,37 @@ async def test_what_may_not_be_is_refused(
 async def test_a_put_in_doubt_is_found_done_and_another_one_is_not_taken_for_it(server: str) -> None:
     journal = Journal()
     journal.crash_before_record = True
-    given = {"operation": "put", "bucket": "work", "key": "once", "content": "x"}
+    given = {"operation": "put", "bucket": "drafts", "key": "once", "content": "x"}
     assert (await attempt(SKILL, given, settings(server), journal)).kind == "fenced"
     journal.crash_before_record = False
     assert (await value(SKILL, given, settings(server), journal=journal))["bytes"] == 1
     other = Journal()
     other.begun["put"] = 1  # an attempt that did not come as far
     await do(server, "put", key="theirs", content="y")
-    await do(server, "copy", key="theirs", to_bucket="work", to_key="copied")
+    await do(server, "copy", key="theirs", to_bucket="drafts", to_key="copied")
     given = {**given, "key": "library-copy"}
-    await do(server, "copy", "library", key="books/one", to_bucket="work", to_key="library-copy")
+    await do(server, "copy", "library", key="books/one", to_bucket="drafts", to_key="library-copy")
     assert (await refusal(SKILL, given, settings(server), journal=other)).code == "EXISTS"
 
 
 @pytest.mark.parametrize(("status", "expected"), [(503, "STORE_FAILED"), (403, "STORE_REFUSED")])
 async def test_what_a_store_answers_decides(web: WebServer, status: int, expected: str) -> None:
-    web.routes["/work/x"] = lambda asked: Reply(b"", status)
-    given = {"operation": "delete", "bucket": "work", "key": "x"}
+    web.routes["/drafts/x"] = lambda asked: Reply(b"", status)
+    given = {"operation": "delete", "bucket": "drafts", "key": "x"}
     outcome = await attempt(SKILL, given, settings(web.url))
     assert outcome.retryable == (status == 503) and outcome.code in (expected, "NOT_ALLOWED")
     assert len(web.asked) == 1, "the client itself repeats nothing"
 
 
 async def test_a_store_that_is_not_there_may_be_tried_again() -> None:
-    given = {"operation": "info", "bucket": "work", "key": "x"}
+    given = {"operation": "info", "bucket": "drafts", "key": "x"}
     outcome = await attempt(SKILL, given, settings("http://127.0.0.1:9"))
     assert (outcome.code, outcome.retryable, "s3cret" in outcome.message) == ("STORE_FAILED", True, False)
 
 
 async def test_the_client_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     hide(monkeypatch, "boto3", "object_storage", "store")
-    outcome = await refusal(SKILL, {"operation": "info", "bucket": "work", "key": "x"}, settings("http://x"))
+    outcome = await refusal(
+        SKILL, {"operation": "info", "bucket": "drafts", "key": "x"}, settings("http://x")
+    )
     assert "boto3 is not installed on this node; run: pip install 'coterie[s3]'" in outcome.message
