@@ -138,6 +138,8 @@ def test_the_budget_slows_retries_of_many_callers() -> None:
         ("ABORTED", "LEADERSHIP_LOST_UNKNOWN_OUTCOME", "", Verdict.MOVE_ON),
         ("ABORTED", "ETAG_MISMATCH", "", Verdict.FATAL),
         ("INTERNAL", "", "Received RST_STREAM with error code 2", Verdict.BACK_OFF),
+        ("INTERNAL", "", "Internal error from Core", Verdict.BACK_OFF),
+        ("INTERNAL", "BUG", "Internal error from Core", Verdict.FATAL),
         ("INTERNAL", "", "bug", Verdict.FATAL),
         ("UNKNOWN", "", "Stream removed", Verdict.BACK_OFF),
         ("UNKNOWN", "", "", Verdict.FATAL),

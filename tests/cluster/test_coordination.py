@@ -78,8 +78,10 @@ async def test_a_lease_that_nobody_renews_ends_and_its_holder_is_told(client: Cl
     assert [(one.name, one.token) for one in await client.locks.list("lea")] == [("lease", second.token)]
     assert await client.locks.release("lease", second.token)
     with pytest.raises(LockLost):
-        async with client.locks.hold("lease", ttl="30s") as held:
-            await client.locks.release("lease", held.token)
+        async with client.locks.hold("lease", ttl="400ms") as held:
+            assert held._renewing is not None
+            held._renewing.cancel()
+            await asyncio.sleep(1)
 
 
 async def test_keys_are_compared_and_set_and_watched_across_the_death_of_the_leader(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -30,6 +31,8 @@ DETAILS_KEY = "grpc-status-details-bin"
 PUSHBACK_KEY = "grpc-retry-pushback-ms"
 LEADERSHIP_LOST = "LEADERSHIP_LOST_UNKNOWN_OUTCOME"
 NO_QUORUM = "NO_QUORUM"
+# What gRPC says of a line that broke, the last of it when the node dies while something is sent to it.
+_LINE_BROKE = re.compile(r"RST_STREAM|stream removed|Internal error from Core", re.IGNORECASE)
 
 _BY_CODE: dict[str, type[ClusterError]] = {
     "RESOURCE_EXHAUSTED": ResourceExhausted,
@@ -94,9 +97,7 @@ def verdict_of(failure: ClusterError) -> Verdict:
             return Verdict.BACK_OFF
         case "ABORTED" if failure.reason == LEADERSHIP_LOST:
             return Verdict.MOVE_ON
-        case "INTERNAL" if "RST_STREAM" in failure.message.upper():
-            return Verdict.BACK_OFF
-        case "UNKNOWN" if "stream removed" in failure.message.lower():
+        case "INTERNAL" | "UNKNOWN" if not failure.reason and _LINE_BROKE.search(failure.message):
             return Verdict.BACK_OFF
     return Verdict.FATAL
 

@@ -19,7 +19,7 @@ from coterie.node.demo.work import MAP_TYPE, REDUCE_TYPE
 from coterie.skills.document_map.handler import words_step
 from coterie.skills.document_map.survey import detect_kind
 
-GOOD, BAD_EVERY = 150, 30
+GOOD, BAD_EVERY = 240, 30
 WINDOW = 40
 TIMEOUT = "150s"
 
@@ -45,6 +45,9 @@ async def play(stage: Stage) -> Sequence[Check]:
     async with asyncio.TaskGroup() as group:
         group.create_task(_kill_two(stage))
         result = MapReduceResult.of(await job.wait(timeout=TIMEOUT))
+        # Progress is told now and then, and the last of it may never be.
+        for number in range(journal.done, journal.total):
+            journal.finish(f"m{number}")
     return [
         *_complete(result, choice, bad),
         *await _ran_once(stage, job, len(documents), bad),
