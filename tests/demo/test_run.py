@@ -71,6 +71,8 @@ def test_an_interrupted_run_leaves_no_process(tmp_path: Path, number: signal.Sig
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        # Whoever runs the tests in the background of a shell has them ignore SIGINT, and what they start too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert demo.stdout is not None
     with demo, demo.stdout:

@@ -20,7 +20,7 @@ from tests.sim.raft.planted import FAULTS, PLANTED, simulate_planted
 from tests.sim.raft.processes import run_all
 
 ROOT = Path(__file__).resolve().parents[3]
-CAP = 150  # random runs until a bug must be found
+CAP = 600  # random runs until a bug must be found
 SIZES = [3, 5]
 # A test that fails like this has not found the bug, but a mistake in how it was planted.
 MISTAKES = (AttributeError, ImportError, NameError, TypeError, KeyError)
