@@ -10,10 +10,11 @@ import yaml
 
 from coterie.core.commands import DeleteLimit, SetLimit
 from coterie.core.llm.commands import DeleteLlmBudget, SetLlmBudget
-from coterie.node.agents.calls import allowed, tool_name
+from coterie.node.agents.calls import allowed
 from coterie.node.agents.definition import Definition, read_definition, read_registry, skill_name
 from coterie.node.agents.files import AgentProblems, pack, revision_of, unpack
 from coterie.node.agents.limits import limits_of
+from coterie.skills.agent.plan import tool_name
 from tests.core.builders import CoreCluster
 
 CONFIG: dict[str, Any] = {

@@ -10,7 +10,7 @@ import pytest
 
 from coterie.skills import LlmAnswer, LlmUsage, ToolCall
 from coterie.skills.agent.memory import best
-from coterie.skills.agent.plan import Agent, Request, Tool, read_agent, read_request
+from coterie.skills.agent.plan import Tool, read_agent, read_request
 from coterie.skills.agent.talk import KEPT_TURNS, Talk, clipped
 from coterie.skills.errors import BadInput
 
@@ -141,7 +141,3 @@ def test_memories_are_found_by_rare_words_first() -> None:
     assert best("unrelated", texts) == []
     assert best("anything", []) == []
     assert len(best("the", ["the"] * 9)) == 5
-
-
-def test_an_agent_is_what_the_loop_needs() -> None:
-    assert isinstance(AGENT, Agent) and isinstance(read_request("x"), Request)

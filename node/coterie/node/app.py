@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 
 from coterie.core.audit import AuditRecord
@@ -29,31 +29,28 @@ from coterie.node.ledger import Ledger
 from coterie.node.ledger.feed import GapFiller, feed
 from coterie.node.links import Links, PeerChannels
 from coterie.node.live import LiveSettings
-from coterie.node.loads import Lease, LoadBook, Reporter, SelfGauge
+from coterie.node.loads import Lease, LoadBook, SelfGauge
+from coterie.node.loops import loops
 from coterie.node.members import staying_voters
 from coterie.node.meters import Meters
 from coterie.node.metrics import NodeMetrics
 from coterie.node.observability import get_logger
 from coterie.node.outside import Outside
-from coterie.node.preference import LeaderPreference
 from coterie.node.proposer import Proposer
 from coterie.node.reads import Reader
 from coterie.node.resync import RAFT_DIR, is_resynced, resync_hint
 from coterie.node.roster import Roster
 from coterie.node.security.audit_log import rows as audit_rows
-from coterie.node.server import HealthKeeper, Listener, channel_credentials
+from coterie.node.server import Listener, channel_credentials
 from coterie.node.skillhost import SkillHost
 from coterie.node.stopping import NotStopped, end_all, end_loops
 from coterie.node.tls import TlsMaterial
 from coterie.node.version import VERSION
-from coterie.node.vitals import gauges, load_report, ready
+from coterie.node.vitals import gauges, ready
 from coterie.node.wiring import (
     clients_address,
-    dialer,
     guard,
-    introducer,
     listen_address,
-    membership_keeper,
     naming,
     optimist,
     registration,
@@ -115,12 +112,12 @@ class NodeApp:
         async with AsyncExitStack() as undo:
             await self._start(undo)
             undo.pop_all()  # from here on _shut_down ends the parts, in its own order
-        loops = [asyncio.create_task(loop, name="node") for loop in self._loops()]
+        running = [asyncio.create_task(loop, name="node") for loop in loops(self)]
         log.info("node started", extra={"address": self.settings.advertise, "version": VERSION})
         try:
-            await self._until_stopped(loops)
+            await self._until_stopped(running)
         finally:
-            await self._shut_down(loops)
+            await self._shut_down(running)
         if isinstance(self.fatal, RemovedFromCluster | NodeRefused):
             raise NodeRefused(str(self.fatal)) from self.fatal
         if self.fatal is not None:
@@ -299,40 +296,8 @@ class NodeApp:
 
     # --- running
 
-    def _loops(self) -> list[Coroutine[None, None, None]]:
-        health = self.settings.health
-        reporter = Reporter(
-            self.engine,
-            self.channels,
-            self.book,
-            self.lease,
-            lambda: load_report(self),
-            self.clock,
-            health.report_interval_ms / 1000,
-        )
-        keeper = HealthKeeper(
-            self.listener,
-            takes_clients=self._takes_clients,
-            leads=lambda: self.engine.is_leader,
-            runs_skills=lambda: self.lease.valid,
-        )
-        members = membership_keeper(self)
-        preferred = self.settings.preferred_leaders
-        preference = LeaderPreference(self.me, preferred, self.engine, self.state, self.clock)
-        loops = [
-            dialer(self),
-            reporter,
-            keeper,
-            self.filler,
-            self.coordinator,
-            members,
-            self.blob_keeper,
-            self.worker,
-        ]
-        loops += [self.latency, preference, introducer(self)]
-        return [loop.run() for loop in loops]  # type: ignore[attr-defined]
-
-    def _takes_clients(self) -> bool:
+    def takes_clients(self) -> bool:
+        """Whether new calls belong here: not while it leaves or drains, nor without a majority."""
         node = self.state().nodes.get(self.me)
         draining = node is not None and node.draining
         return not draining and not self._leaving and self.engine.has_quorum

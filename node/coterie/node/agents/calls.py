@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +16,8 @@ from coterie.node.agents.model import SkillBinding
 from coterie.node.agents.service import unknown_agent
 from coterie.node.skill_calls import Handlers, Run, refused
 from coterie.node.skillhost import SkillInfo
+from coterie.skills.agent.plan import tool_name
 
-_NOT_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
-NAME_CHARS_MAX = 64
 ANY_INPUT: dict[str, Any] = {"type": "object", "additionalProperties": True}
 DEFINITIONS_KEPT = 64
 
@@ -140,11 +138,6 @@ def allowed(name: str, definition: Definition) -> bool:
     if any(fnmatch.fnmatchcase(name, glob) for glob in tools.deny):
         return False
     return any(fnmatch.fnmatchcase(name, glob) for glob in tools.allow)
-
-
-def tool_name(name: str) -> str:
-    """A name that every model takes."""
-    return _NOT_A_NAME.sub("_", name)[:NAME_CHARS_MAX]
 
 
 def _entry(run: Run) -> AgentEntry:

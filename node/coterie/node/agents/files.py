@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 
 CONFIG, IDENTITY, SOUL, TOOLS = "config.yaml", "IDENTITY.md", "SOUL.md", "tools-config.json"
 RULES, USER, MEMORY = "AGENTS.md", "USER.md", "MEMORY.md"
 REGISTRY = "registry.json"  # the entry of agent-registry.yaml, when it was applied with one
-KNOWN = (CONFIG, IDENTITY, SOUL, TOOLS, RULES, USER, MEMORY)
 FILE_CHARS_MAX = 20_000
 ALL_CHARS_MAX = 60_000
 
@@ -23,26 +21,6 @@ class AgentProblems(Exception):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
-
-
-def read_files(directory: Path) -> dict[str, str]:
-    """The files of an agent's directory that have a meaning. Raises AgentProblems."""
-    if not directory.is_dir():
-        raise AgentProblems([f"{directory}: is no directory; an agent is a directory with a {CONFIG}"])
-    found: dict[str, str] = {}
-    problems: list[str] = []
-    for name in KNOWN:
-        path = directory / name
-        try:
-            if path.exists():
-                found[name] = path.read_bytes()[: 4 * ALL_CHARS_MAX].decode("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            problems.append(f"{path}: cannot be read as UTF-8 text: {error}")
-    if CONFIG not in found:
-        problems.append(f"{directory}: holds no {CONFIG}")
-    if problems:
-        raise AgentProblems(problems)
-    return found
 
 
 def pack(files: Files) -> bytes:

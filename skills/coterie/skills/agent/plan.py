@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,8 @@ KEYS = frozenset({"prompt", "messages", "context", "schema", "user", "depth"})
 DEPTH_MAX = 8  # handoffs of handoffs
 ROLES = ("system", "user", "assistant", "tool")
 TURN_TOOLS_MAX = 64
+TOOL_NAME_CHARS_MAX = 64
+_NOT_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,11 @@ class Agent:
     parallel: int
     handoff: Mapping[str, str]  # colleagues, and what they are good at
     asks_people: bool
+
+
+def tool_name(name: str) -> str:
+    """A name that every model takes."""
+    return _NOT_A_NAME.sub("_", name)[:TOOL_NAME_CHARS_MAX]
 
 
 def read_request(given: Any) -> Request:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import fnmatch
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from coterie.skills import SkillContext
-from coterie.skills.agent.plan import Tool
-
-NAME_CHARS_MAX = 64
-_NOT_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
+from coterie.skills.agent.plan import Tool, tool_name
 
 
 async def server_tools(
@@ -22,7 +18,7 @@ async def server_tools(
     tools: list[Tool] = []
     for server, allow in loaded["mcp"].items():
         for one in await ctx.mcp_tools(server):
-            name = _NOT_A_NAME.sub("_", f"{server}__{one.name}")[:NAME_CHARS_MAX]
+            name = tool_name(f"{server}__{one.name}")
             if _allowed(one.name, allow, name, loaded) and (pinned is None or name in pinned):
                 tools.append(Tool(name, one.name, one.description, one.input_schema, server=server))
     return tools
