@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from coterie.v1.usage_pb2_grpc import UsageAsyncStub
     from coterie.v1.workflows_pb2_grpc import WorkflowsAsyncStub
 
+Stub = TypeVar("Stub")
+
 MESSAGE_BYTES_MAX = 4 * 1024 * 1024
 _REFUSED_PAUSE_S = 0.25
 _REFUSED_PAUSE_MAX_S = 5.0
@@ -93,169 +95,114 @@ class Endpoint:
         self._connect = connect
         self._name = name
         self._channel: grpc.aio.Channel | None = None
-        self._tasks: TasksAsyncStub | None = None
-        self._blobs: BlobsAsyncStub | None = None
-        self._cluster: ClusterAsyncStub | None = None
-        self._dead_letters: DeadLettersAsyncStub | None = None
-        self._limits: LimitsAsyncStub | None = None
-        self._agents: AgentsAsyncStub | None = None
-        self._breakers: BreakersAsyncStub | None = None
-        self._usage: UsageAsyncStub | None = None
-        self._approvals: ApprovalsAsyncStub | None = None
-        self._effects: EffectsAsyncStub | None = None
-        self._workflows: WorkflowsAsyncStub | None = None
-        self._registry: RegistryAsyncStub | None = None
-        self._security: SecurityAsyncStub | None = None
-        self._schedules: SchedulesAsyncStub | None = None
-        self._locks: LocksAsyncStub | None = None
-        self._keys: KeyValueAsyncStub | None = None
-        self._bus: BusAsyncStub | None = None
-        self._audit: AuditAsyncStub | None = None
-        self._config: ConfigAsyncStub | None = None
+        self._stubs: dict[object, object] = {}  # by their classes, made at first use
 
     @property
     def tasks(self) -> TasksAsyncStub:
         """The stub of the Tasks service."""
-        if self._tasks is None:
-            self._tasks = TasksStub(self._open())
-        return self._tasks
+        return self._stub(TasksStub)
 
     @property
     def blobs(self) -> BlobsAsyncStub:
         """The stub of the Blobs service."""
-        if self._blobs is None:
-            self._blobs = BlobsStub(self._open())
-        return self._blobs
+        return self._stub(BlobsStub)
 
     @property
     def cluster(self) -> ClusterAsyncStub:
         """The stub of the Cluster service."""
-        if self._cluster is None:
-            self._cluster = ClusterStub(self._open())
-        return self._cluster
+        return self._stub(ClusterStub)
 
     @property
     def dead_letters(self) -> DeadLettersAsyncStub:
         """The stub of the DeadLetters service."""
-        if self._dead_letters is None:
-            self._dead_letters = DeadLettersStub(self._open())
-        return self._dead_letters
+        return self._stub(DeadLettersStub)
 
     @property
     def limits(self) -> LimitsAsyncStub:
         """The stub of the Limits service."""
-        if self._limits is None:
-            self._limits = LimitsStub(self._open())
-        return self._limits
+        return self._stub(LimitsStub)
 
     @property
     def usage(self) -> UsageAsyncStub:
         """The stub of the Usage service."""
-        if self._usage is None:
-            self._usage = UsageStub(self._open())
-        return self._usage
+        return self._stub(UsageStub)
 
     @property
     def workflows(self) -> WorkflowsAsyncStub:
         """The stub of the Workflows service."""
-        if self._workflows is None:
-            self._workflows = WorkflowsStub(self._open())
-        return self._workflows
+        return self._stub(WorkflowsStub)
 
     @property
     def registry(self) -> RegistryAsyncStub:
         """The stub of the Registry service."""
-        if self._registry is None:
-            self._registry = RegistryStub(self._open())
-        return self._registry
+        return self._stub(RegistryStub)
 
     @property
     def agents(self) -> AgentsAsyncStub:
         """The stub of the Agents service."""
-        if self._agents is None:
-            self._agents = AgentsStub(self._open())
-        return self._agents
+        return self._stub(AgentsStub)
 
     @property
     def breakers(self) -> BreakersAsyncStub:
         """The stub of the Breakers service."""
-        if self._breakers is None:
-            self._breakers = BreakersStub(self._open())
-        return self._breakers
+        return self._stub(BreakersStub)
 
     @property
     def approvals(self) -> ApprovalsAsyncStub:
         """The stub of the Approvals service."""
-        if self._approvals is None:
-            self._approvals = ApprovalsStub(self._open())
-        return self._approvals
+        return self._stub(ApprovalsStub)
 
     @property
     def effects(self) -> EffectsAsyncStub:
         """The stub of the Effects service."""
-        if self._effects is None:
-            self._effects = EffectsStub(self._open())
-        return self._effects
+        return self._stub(EffectsStub)
 
     @property
     def security(self) -> SecurityAsyncStub:
         """The stub of the Security service."""
-        if self._security is None:
-            self._security = SecurityStub(self._open())
-        return self._security
+        return self._stub(SecurityStub)
 
     @property
     def schedules(self) -> SchedulesAsyncStub:
         """The stub of the Schedules service."""
-        if self._schedules is None:
-            self._schedules = SchedulesStub(self._open())
-        return self._schedules
+        return self._stub(SchedulesStub)
 
     @property
     def locks(self) -> LocksAsyncStub:
         """The stub of the Locks service."""
-        if self._locks is None:
-            self._locks = LocksStub(self._open())
-        return self._locks
+        return self._stub(LocksStub)
 
     @property
     def keys(self) -> KeyValueAsyncStub:
         """The stub of the KeyValue service."""
-        if self._keys is None:
-            self._keys = KeyValueStub(self._open())
-        return self._keys
+        return self._stub(KeyValueStub)
 
     @property
     def bus(self) -> BusAsyncStub:
         """The stub of the Bus service."""
-        if self._bus is None:
-            self._bus = BusStub(self._open())
-        return self._bus
+        return self._stub(BusStub)
 
     @property
     def audit(self) -> AuditAsyncStub:
         """The stub of the Audit service."""
-        if self._audit is None:
-            self._audit = AuditStub(self._open())
-        return self._audit
+        return self._stub(AuditStub)
 
     @property
     def config(self) -> ConfigAsyncStub:
         """The stub of the Config service."""
-        if self._config is None:
-            self._config = ConfigStub(self._open())
-        return self._config
+        return self._stub(ConfigStub)
 
     async def close(self) -> None:
         """Closes the channel; calls on it end at once."""
         channel, self._channel = self._channel, None
-        self._tasks = self._blobs = self._cluster = self._dead_letters = self._limits = None
-        self._agents = self._breakers = self._registry = self._security = self._audit = None
-        self._workflows = None
-        self._schedules = self._locks = self._keys = self._bus = self._usage = None
-        self._approvals = self._effects = self._workflows = self._config = None
+        self._stubs.clear()
         if channel is not None:
             await channel.close()
+
+    def _stub(self, make: Callable[[grpc.aio.Channel], Stub]) -> Stub:
+        if make not in self._stubs:
+            self._stubs[make] = make(self._open())
+        return cast("Stub", self._stubs[make])
 
     def _open(self) -> grpc.aio.Channel:
         if self._channel is None:
