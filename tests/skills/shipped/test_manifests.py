@@ -12,7 +12,15 @@ from coterie.skills.registry import MANIFEST_FILE, SHIPPED_DIR, discover, load
 from coterie.skills.validation import validate
 
 FOLDERS = sorted(path.parent for path in SHIPPED_DIR.glob(f"*/{MANIFEST_FILE}"))
-TOOLS = {"communication", "data-analysis", "file-management", "object-storage", "web-fetch", "web-search"}
+TOOLS = {
+    "communication",
+    "data-analysis",
+    "file-management",
+    "object-storage",
+    "python-analysis",
+    "web-fetch",
+    "web-search",
+}
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from coterie.skills.file_management.request import ENTRIES_MAX, MIB, FileRequest, FileSettings
@@ -79,7 +79,7 @@ def search(place: Place, request: FileRequest, settings: FileSettings) -> dict[s
     limit = min(request.limit or SEARCH_DEFAULT, ENTRIES_MAX)
     matches: list[dict[str, Any]] = []
     searched = skipped = 0
-    for at, data in _contents(place, request.pattern, settings.search_file_bytes_max):
+    for at, data in contents(place, request.pattern, settings.search_file_bytes_max):
         if data is None:
             skipped += 1
             continue
@@ -93,6 +93,19 @@ def search(place: Place, request: FileRequest, settings: FileSettings) -> dict[s
     return {"matches": matches, "searched": searched, "skipped": skipped, "truncated": False}
 
 
+def contents(
+    place: Place, pattern: str, bytes_max: int, skip: Sequence[str] = ()
+) -> Iterator[tuple[Place, str | None]]:
+    """The text of each file that is called like `pattern`; None: it is too large, or no text. What is
+    called like one of `skip` is left out, folders with all below them."""
+    start = look(place)
+    found = [(place, start)] if stat.S_ISREG(start.st_mode) else _walk(place, deep=True, skip=skip)
+    for at, entry in found:
+        if not stat.S_ISREG(entry.st_mode) or (pattern and not fnmatch.fnmatchcase(at.parts[-1], pattern)):
+            continue
+        yield at, _text_file(at, bytes_max) if entry.st_size <= bytes_max else None
+
+
 def sha256_of(fd: int) -> str:
     """Of the whole file."""
     digest = hashlib.sha256()
@@ -103,12 +116,12 @@ def sha256_of(fd: int) -> str:
     return digest.hexdigest()
 
 
-def _walk(place: Place, *, deep: bool) -> Iterator[tuple[Place, os.stat_result]]:
+def _walk(place: Place, *, deep: bool, skip: Sequence[str] = ()) -> Iterator[tuple[Place, os.stat_result]]:
     """Everything in a folder, by name, folders before what is in them. Links are not entered."""
     with folder(place) as fd:
         names = sorted(os.listdir(fd))
         for name in names:
-            if name.startswith(OURS):
+            if name.startswith(OURS) or any(fnmatch.fnmatchcase(name, one) for one in skip):
                 continue
             at = Place(place.root, (*place.parts, name))
             try:
@@ -118,17 +131,7 @@ def _walk(place: Place, *, deep: bool) -> Iterator[tuple[Place, os.stat_result]]
             yield at, found
             if deep and stat.S_ISDIR(found.st_mode) and len(at.parts) < DEPTH_MAX:
                 with contextlib.suppress(Refused, FileNotFoundError, PermissionError):
-                    yield from _walk(at, deep=True)
-
-
-def _contents(place: Place, pattern: str, bytes_max: int) -> Iterator[tuple[Place, str | None]]:
-    """The text of each file; None: it is too large, or no text."""
-    start = look(place)
-    found = [(place, start)] if stat.S_ISREG(start.st_mode) else _walk(place, deep=True)
-    for at, entry in found:
-        if not stat.S_ISREG(entry.st_mode) or (pattern and not fnmatch.fnmatchcase(at.parts[-1], pattern)):
-            continue
-        yield at, _text_file(at, bytes_max) if entry.st_size <= bytes_max else None
+                    yield from _walk(at, deep=True, skip=skip)
 
 
 def _text_file(place: Place, bytes_max: int) -> str | None:
