@@ -18,6 +18,8 @@ TOOLS = {
     "file-management",
     "object-storage",
     "python-analysis",
+    "summarize",
+    "translate",
     "web-fetch",
     "web-search",
 }
