@@ -18,7 +18,15 @@ from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2, status_pb2
 
 from coterie.node.security.table import RULES
-from coterie.v1 import decisions_pb2, registry_pb2, schedules_pb2, tasks_pb2, usage_pb2, workflows_pb2
+from coterie.v1 import (
+    debugger_pb2,
+    decisions_pb2,
+    registry_pb2,
+    schedules_pb2,
+    tasks_pb2,
+    usage_pb2,
+    workflows_pb2,
+)
 from tests.cluster.secured import A
 
 PROTO = Path(__file__).resolve().parents[2] / "proto" / "coterie" / "v1"
@@ -171,6 +179,8 @@ HIDDEN: dict[str, Ask] = {  # what is said of another tenant's things is what is
     "Workflows/AddNodes": _ask(
         workflows_pb2.AddNodesRequest, of="run", text='{"nodes": [{"id": "x", "skill": "echo"}]}'
     ),
+    "Debugger/GetHistory": _ask(debugger_pb2.GetHistoryRequest, of="run"),
+    "Debugger/GetHistory ended": _ask(debugger_pb2.GetHistoryRequest, of="ended"),
     "Workflows/GetWorkflow": _ask(workflows_pb2.GetWorkflowRequest, of="kept"),
     "Workflows/PlanWorkflow": lambda n: workflows_pb2.PlanWorkflowRequest(source=_workflow(n)),
     "Workflows/RunWorkflow": lambda n: workflows_pb2.RunWorkflowRequest(source=_workflow(n)),

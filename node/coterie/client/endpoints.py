@@ -20,6 +20,7 @@ from coterie.v1.breakers_pb2_grpc import BreakersStub
 from coterie.v1.bus_pb2_grpc import BusStub
 from coterie.v1.cluster_pb2_grpc import ClusterStub
 from coterie.v1.config_pb2_grpc import ConfigStub
+from coterie.v1.debugger_pb2_grpc import DebuggerStub
 from coterie.v1.decisions_pb2_grpc import ApprovalsStub, EffectsStub
 from coterie.v1.kv_pb2_grpc import KeyValueStub
 from coterie.v1.locks_pb2_grpc import LocksStub
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from coterie.v1.bus_pb2_grpc import BusAsyncStub
     from coterie.v1.cluster_pb2_grpc import ClusterAsyncStub
     from coterie.v1.config_pb2_grpc import ConfigAsyncStub
+    from coterie.v1.debugger_pb2_grpc import DebuggerAsyncStub
     from coterie.v1.decisions_pb2_grpc import ApprovalsAsyncStub, EffectsAsyncStub
     from coterie.v1.kv_pb2_grpc import KeyValueAsyncStub
     from coterie.v1.locks_pb2_grpc import LocksAsyncStub
@@ -131,6 +133,11 @@ class Endpoint:
     def workflows(self) -> WorkflowsAsyncStub:
         """The stub of the Workflows service."""
         return self._stub(WorkflowsStub)
+
+    @property
+    def debugger(self) -> DebuggerAsyncStub:
+        """The stub of the Debugger service."""
+        return self._stub(DebuggerStub)
 
     @property
     def registry(self) -> RegistryAsyncStub:

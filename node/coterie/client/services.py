@@ -10,6 +10,7 @@ from coterie.client.breakers import Breakers
 from coterie.client.bus import Bus
 from coterie.client.cluster_config import ClusterConfig
 from coterie.client.connection import Connection
+from coterie.client.debugger import Debugger
 from coterie.client.decisions import Approvals, Effects
 from coterie.client.keys import Keys
 from coterie.client.locks import Locks
@@ -33,6 +34,8 @@ class Services:
         """What language models may cost and have cost: `set_budget`, `budgets`, `rows`, `in_doubt` …"""
         self.workflows = Workflows(connection)
         """Plans of many tasks: `plan`, `run`, `get`, `retry`, `add_nodes`, `apply`, `list`."""
+        self.debugger = Debugger(connection)
+        """What happened to a task or a run: `history`, `story`."""
         self.skills = Skills(connection)
         """Published skills: `publish`, `list`, `get`, `approve`, `route`, `roll_back`, `revoke`, `remove`."""
         self.agents = Agents(connection)

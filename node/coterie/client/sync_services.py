@@ -11,6 +11,7 @@ from coterie.client.sync_agents import Agents
 from coterie.client.sync_breakers import Breakers
 from coterie.client.sync_config import ClusterConfig
 from coterie.client.sync_coordination import Bus, Each, Keys, Locks, Schedules
+from coterie.client.sync_debugger import Debugger
 from coterie.client.sync_decisions import Approvals, Effects
 from coterie.client.sync_queueing import DeadLetters, Limits, Run
 from coterie.client.sync_security import Audit, Security
@@ -36,6 +37,8 @@ class Services:
         """See `coterie.client.Cluster.usage`."""
         self.workflows = Workflows(run, cluster.workflows, wrap)
         """See `coterie.client.Cluster.workflows`."""
+        self.debugger = Debugger(run, cluster.debugger)
+        """See `coterie.client.Cluster.debugger`."""
         self.skills = Skills(run, cluster.skills)
         """See `coterie.client.Cluster.skills`."""
         self.agents = Agents(run, cluster.agents)

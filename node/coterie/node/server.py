@@ -25,6 +25,8 @@ from coterie.v1 import (
     cluster_pb2_grpc,
     config_pb2,
     config_pb2_grpc,
+    debugger_pb2,
+    debugger_pb2_grpc,
     decisions_pb2,
     decisions_pb2_grpc,
     kv_pb2,
@@ -61,6 +63,7 @@ LOCKS = locks_pb2.DESCRIPTOR.services_by_name["Locks"].full_name
 KEY_VALUE = kv_pb2.DESCRIPTOR.services_by_name["KeyValue"].full_name
 BUS = bus_pb2.DESCRIPTOR.services_by_name["Bus"].full_name
 WORKFLOWS = workflows_pb2.DESCRIPTOR.services_by_name["Workflows"].full_name
+DEBUGGER = debugger_pb2.DESCRIPTOR.services_by_name["Debugger"].full_name
 BLOBS = tasks_pb2.DESCRIPTOR.services_by_name["Blobs"].full_name
 CONFIG = config_pb2.DESCRIPTOR.services_by_name["Config"].full_name
 CLUSTER = cluster_pb2.DESCRIPTOR.services_by_name["Cluster"].full_name
@@ -70,7 +73,7 @@ PEER = peer_pb2.DESCRIPTOR.services_by_name["Peer"].full_name
 # Off while draining; Cluster answers on: it is how a drain is ended.
 CLIENT_SERVICES = (
     *("", TASKS, DEAD_LETTERS, LIMITS, USAGE, BREAKERS, REGISTRY, APPROVALS, EFFECTS),
-    *(SCHEDULES, LOCKS, KEY_VALUE, BUS, WORKFLOWS, BLOBS),
+    *(SCHEDULES, LOCKS, KEY_VALUE, BUS, WORKFLOWS, DEBUGGER, BLOBS),
 )
 SERVER_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.so_reuseport", 0),
@@ -115,6 +118,7 @@ class Services:
     coordination: Coordination
     blobs: tasks_pb2_grpc.BlobsServicer
     workflows: workflows_pb2_grpc.WorkflowsServicer
+    debugger: debugger_pb2_grpc.DebuggerServicer
     cluster: cluster_pb2_grpc.ClusterServicer
     config: config_pb2_grpc.ConfigServicer
     security: security_pb2_grpc.SecurityServicer
@@ -177,6 +181,7 @@ class Listener:
         bus_pb2_grpc.add_BusServicer_to_server(services.coordination.bus, server)
         tasks_pb2_grpc.add_BlobsServicer_to_server(services.blobs, server)
         workflows_pb2_grpc.add_WorkflowsServicer_to_server(services.workflows, server)
+        debugger_pb2_grpc.add_DebuggerServicer_to_server(services.debugger, server)
         cluster_pb2_grpc.add_ClusterServicer_to_server(services.cluster, server)
         config_pb2_grpc.add_ConfigServicer_to_server(services.config, server)
         security_pb2_grpc.add_SecurityServicer_to_server(services.security, server)

@@ -26,6 +26,8 @@ from coterie.node.coordination.locks import LocksService
 from coterie.node.coordination.schedules import SchedulesService
 from coterie.node.coordinator import ClusterNaming
 from coterie.node.dead_letters import DeadLettersService
+from coterie.node.debugger.gather import Historian
+from coterie.node.debugger.service import DebuggerParts, DebuggerService
 from coterie.node.decision_service import ApprovalsService, Decisions, EffectsService
 from coterie.node.dialer import DialerParts, RaftDialer
 from coterie.node.gateway import BlobsService, GatewayParts, TasksService
@@ -100,6 +102,7 @@ def services(app: NodeApp) -> Services:
         coordination_services(app, admission, gate),
         BlobsService(app.blobs, app.exchange, app.reader, Tickets(app.state), gate),
         WorkflowsService(workflow_parts(app, control), gate),
+        DebuggerService(debugger_parts(app), gate),
         ClusterService(cluster_parts(app)),
         ConfigService(app.state, app.reader, app.proposer, app.live, gate),
         SecurityService(app.state, app.reader, app.proposer, gate),
@@ -138,6 +141,11 @@ def _gateway(app: NodeApp, admission: Admission) -> GatewayParts:
 def workflow_parts(app: NodeApp, control: Control) -> WorkflowParts:
     """What the Workflows service works on."""
     return WorkflowParts(app.state, control, app.optimist, lambda: frozenset(app.host.skills))
+
+
+def debugger_parts(app: NodeApp) -> DebuggerParts:
+    """What the Debugger service works on."""
+    return DebuggerParts(Historian(app.state, app.reader, app.ledger, app.exchange.load))
 
 
 def optimist(app: NodeApp) -> Optimist:

@@ -264,6 +264,8 @@ cli = RootGroup(
         "audit": Entry(f"{_AT}.main:_AUDIT", "Who changed what: export, verify.", _RUN),
         "whoami": Entry(f"{_AT}.security:whoami", "Whom the cluster takes you for.", _RUN),
         "why": Entry(f"{_AT}.why:why", "Why a task does not run.", _WORK),
+        "history": Entry(f"{_AT}.history:history", "What happened to a task or a run.", _WORK),
+        "story": Entry(f"{_AT}.history:story", "The same in plain sentences.", _WORK),
         "status": Entry(f"{_AT}.cluster:status", "The cluster: leader, nodes, queue.", _RUN),
         "nodes": Entry(f"{_AT}.cluster:nodes", "List the nodes.", _RUN),
         "drain": Entry(f"{_AT}.cluster:drain", "Empty a node before maintenance.", _RUN),

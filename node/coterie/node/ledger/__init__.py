@@ -10,10 +10,12 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from coterie.node.ledger.family import FamilyRows, with_queued
 from coterie.node.ledger.reader import (
     LedgerReader,
     select_counts,
     select_events,
+    select_family_rows,
     select_page,
     select_task,
     select_tasks,
@@ -32,6 +34,7 @@ from coterie.node.ledger.store import LedgerStore
 from coterie.node.ledger.writer import LedgerWriter, QueuedRows
 
 __all__ = [
+    "FamilyRows",
     "Gap",
     "Ledger",
     "LedgerClosed",
@@ -170,6 +173,14 @@ class Ledger:
             found = {sequence: event for sequence, event in found.items() if sequence < stored[-1].sequence}
         found.update((event.sequence, event) for event in stored)
         return [found[sequence] for sequence in sorted(found)[:limit]]
+
+    async def family(self, task_id: str, tasks_max: int, events_max: int) -> FamilyRows:
+        """Ended tasks whose ids say that they are below this one, and the events of all of these."""
+        queued = self._writer.queued()  # first: a row leaves the queue only after the file has it
+        stored = await self._reader.run(
+            lambda connection: select_family_rows(connection, task_id, tasks_max, events_max)
+        )
+        return with_queued(stored, queued, task_id)
 
     async def rows_after(self, after_index: int, limit: int) -> LedgerPage:
         """Committed rows with a log index above `after_index`, for copying to another node.

@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from coterie.node.ledger.family import FamilyRows, select_family
 from coterie.node.ledger.gaps import covered_through
 from coterie.node.ledger.rows import (
     Gap,
@@ -162,6 +163,13 @@ def select_events(
     return events
 
 
+def select_family_rows(
+    connection: sqlite3.Connection, root: str, tasks_max: int, events_max: int
+) -> FamilyRows:
+    """See `family.select_family`."""
+    return select_family(connection, root, tasks_max, events_max, _task, _TASK_COLUMNS)
+
+
 def select_counts(connection: sqlite3.Connection) -> dict[str, int]:
     rows = connection.execute(
         "SELECT state, sum(tasks) FROM task_counts GROUP BY state HAVING sum(tasks) > 0"
@@ -259,7 +267,7 @@ def _select_orders(
     return [row[0] for row in rows]
 
 
-def _task(row: tuple[str, int, str, str, str, int, str, int, int, int, bytes]) -> LedgerTask:
+def _task(row: Any) -> LedgerTask:
     (task_id, order, tenant, type_, state, priority, labels, created, finished, index, record) = row
     return LedgerTask(
         task_id=task_id,

@@ -1,0 +1,180 @@
+"""What happened to a task or a run: `cluster.debugger`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from coterie.client.connection import Connection
+from coterie.client.models import TaskInfo
+from coterie.client.workflows import RunNode
+from coterie.v1 import debugger_pb2, tasks_pb2
+
+Opened = Callable[[], Connection]
+Format = Literal["text", "mermaid", "gantt", "story"]
+_FORMATS: dict[str, Any] = {
+    "": debugger_pb2.HISTORY_FORMAT_UNSPECIFIED,
+    "text": debugger_pb2.TEXT,
+    "mermaid": debugger_pb2.MERMAID,
+    "gantt": debugger_pb2.GANTT,
+    "story": debugger_pb2.STORY,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEvent:
+    """Something durable that happened; `index` is that of the log entry that caused it."""
+
+    task: str
+    sequence: int
+    type: str
+    time: datetime | None
+    index: int
+    node: str
+    attempt: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskAttempt:
+    """One stay on a node. `end` is the type of the event that ended it; empty: it goes on."""
+
+    number: int
+    node: str
+    assigned: datetime | None
+    started: datetime | None
+    ended: datetime | None
+    end: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCall:
+    """A call of a language model. `outcome`: answered, open, in doubt, cached, or taken over: paid before."""
+
+    step: str
+    number: int
+    attempt: int
+    provider: str
+    model: str
+    outcome: str
+    time: datetime | None
+    tokens_in: int
+    tokens_out: int
+    micro_usd: int
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEffect:
+    """An effect whose intent was recorded: INTENT, IN_DOUBT, or how the doubt was resolved."""
+
+    step: str
+    key: str
+    attempt: int
+    state: str
+    time: datetime | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskHistory:
+    """One task with all that happened to it; `nodes` are those of a run."""
+
+    task: TaskInfo
+    events: tuple[HistoryEvent, ...]
+    attempts: tuple[TaskAttempt, ...]
+    calls: tuple[ModelCall, ...]
+    effects: tuple[HistoryEffect, ...]
+    nodes: tuple[RunNode, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """A task and all below it, the one asked for first. `drawing` is in the format asked for. `truncated`:
+    there is more than fits; `holes`: events that the node that answered does not have."""
+
+    tasks: tuple[TaskHistory, ...]
+    truncated: bool
+    holes: int
+    calls_paid: int
+    tokens_in: int
+    tokens_out: int
+    micro_usd: int
+    drawing: str = field(default="", repr=False)
+
+    @property
+    def task(self) -> TaskInfo:
+        """The one asked for."""
+        return self.tasks[0].task
+
+    @property
+    def timeline(self) -> list[HistoryEvent]:
+        """The events of all tasks, in the order of the log."""
+        return sorted((one for task in self.tasks for one in task.events), key=lambda one: one.index)
+
+
+class Debugger:
+    """See the methods."""
+
+    def __init__(self, opened: Opened) -> None:
+        self._opened = opened
+
+    async def history(
+        self, task_id: str, *, format: Format | Literal[""] = "", tasks_max: int = 0, stale: bool = False
+    ) -> History:
+        """What happened to a task or a run, live or ended, and to at most `tasks_max` (0: 500) tasks below
+        it. `format` adds a drawing: text, mermaid, gantt, story. Raises NotFound, InvalidRequest."""
+        connection = self._opened()
+        request = debugger_pb2.GetHistoryRequest(
+            name=connection.task_name(task_id),
+            format=_FORMATS[format],
+            tasks_max=tasks_max,
+            read_mode=tasks_pb2.STALE if stale else tasks_pb2.LINEARIZABLE,
+        )
+        raw = await connection.caller.unary(lambda e: e.debugger.GetHistory, request)
+        return History(
+            tuple(_task(one) for one in raw.tasks),
+            raw.truncated,
+            raw.holes,
+            raw.calls_paid,
+            raw.tokens_in,
+            raw.tokens_out,
+            raw.micro_usd,
+            raw.drawing,
+        )
+
+    async def story(self, task_id: str) -> str:
+        """What happened, in plain sentences. Raises NotFound."""
+        return (await self.history(task_id, format="story")).drawing
+
+
+def _task(raw: debugger_pb2.TaskHistory) -> TaskHistory:
+    return TaskHistory(
+        TaskInfo.of(raw.task),
+        tuple(
+            HistoryEvent(e.task_id, e.sequence, e.type, _time(e.at_ms), e.index, e.node, e.attempt, e.detail)
+            for e in raw.events
+        ),
+        tuple(_attempt(one) for one in raw.attempts),
+        tuple(_call(one) for one in raw.calls),
+        tuple(
+            HistoryEffect(e.step, e.key, e.attempt, e.state, _time(e.at_ms), e.reason) for e in raw.effects
+        ),
+        tuple(RunNode.of(node) for node in raw.nodes),
+    )
+
+
+def _attempt(raw: debugger_pb2.TaskAttempt) -> TaskAttempt:
+    times = (_time(raw.assigned_ms), _time(raw.started_ms), _time(raw.ended_ms))
+    return TaskAttempt(raw.number, raw.node, *times, raw.end, raw.detail)
+
+
+def _call(raw: debugger_pb2.ModelCall) -> ModelCall:
+    facts = (raw.step, raw.number, raw.attempt, raw.provider, raw.model, raw.outcome)
+    return ModelCall(*facts, _time(raw.at_ms), raw.tokens_in, raw.tokens_out, raw.micro_usd)
+
+
+def _time(ms: int) -> datetime | None:
+    return datetime.fromtimestamp(ms / 1000, UTC) if ms else None

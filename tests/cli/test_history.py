@@ -1,0 +1,53 @@
+"""`coterie history|story`, against a cluster that answers at once."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from coterie.client.debugger import History, TaskHistory
+from tests.cli.fakes import FakeCluster, document, run, task_info
+
+
+@dataclass
+class FakeDebugger:
+    cluster: FakeCluster
+
+    async def history(self, task_id: str, **options: Any) -> History:
+        self.cluster.answer("history", task_id, options)
+        told = TaskHistory(task_info(task_id), (), (), (), (), ())
+        return History((told,), False, 0, 2, 100, 20, 300, f"{options['format']} of [{task_id}]\n")
+
+    async def story(self, task_id: str) -> str:
+        return f"{task_id} went well.\n"
+
+
+class Fake(FakeCluster):
+    """A cluster with a debugger."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.debugger = FakeDebugger(self)
+
+
+@pytest.mark.parametrize("form", ["text", "mermaid", "gantt"])
+def test_a_history_is_printed_as_it_is_drawn(form: str) -> None:
+    cluster = Fake()
+    result = run(cluster, "history", "t1", "--format", form, "--tasks", "9")
+    assert result.exit_code == 0 and result.stdout == f"{form} of [t1]\n"
+    assert ("history", "t1", {"format": form, "tasks_max": 9}) in cluster.calls
+
+
+def test_json_is_the_whole_history() -> None:
+    for arguments in (("--format", "json"), ("--json",)):
+        words = [*arguments, "history", "t1"] if arguments == ("--json",) else ["history", "t1", *arguments]
+        found = json.loads(run(Fake(), *words).stdout)["history"]
+        assert found["tasks"][0]["task"]["id"] == "t1" and found["micro_usd"] == 300
+
+
+def test_a_story_is_sentences() -> None:
+    assert run(Fake(), "story", "t1").stdout == "t1 went well.\n"
+    assert document(run(Fake(), "--json", "story", "t1"))["story"] == "t1 went well.\n"

@@ -1,0 +1,1 @@
+"""Histories, stories, forks, replays."""

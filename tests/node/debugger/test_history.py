@@ -1,0 +1,198 @@
+"""What a history says, in every form, of tasks and runs whose events went through a real ledger."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from coterie.core.commands import FailAttempt, FinishTask, RecordStep, SignalTask, SuspendTask
+from coterie.core.nouns import Data, TaskError, TaskId, WaitReason
+from coterie.core.runs.run import RUN_ID_MAX
+from coterie.node.debugger.model import Happening
+from coterie.node.debugger.pictures import bare, gantt_of, label, mermaid_of_history
+from coterie.node.debugger.story import story_of
+from coterie.node.debugger.timeline import text_of
+from coterie.node.debugger.words import PHRASES, said
+from tests.core.builders import submit_command
+from tests.core.runs.world import RUN, echo
+from tests.node.debugger.mermaid import check
+from tests.node.debugger.recorded import Recorded, answer_of_model
+from tests.sim.workflows.drive import Drive
+from tests.sim.workflows.graphs import random_graph
+
+GOLDEN = Path(__file__).parent / "golden"
+T1 = TaskId("t1")
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[Recorded]:
+    async with Recorded.at(tmp_path) as opened:
+        yield opened
+
+
+def moved_task(world: Recorded) -> None:
+    """Lost with its node, failed, waited, then done: with an answer of a model, and one in a blob."""
+    world.with_node("n1").with_node("n2")
+    world.do(submit_command("t1", type="echo", request_id="q1"))
+    world.start("t1", "n1")
+    world.do(RecordStep(T1, 1, "ask", Data(answer_of_model("yes", 300))))
+    world.now_ms += 5_000
+    world.lose("t1", 'node n1 was lost: "no reports"; for <5 s>')
+    world.start("t1", "n2")
+    world.do(FailAttempt(T1, 2, TaskError("SKILL_FAILED", "it broke"), 0))
+    world.now_ms += 90_000
+    world.start("t1", "n2")
+    large = answer_of_model("long", 700, attempt=3)
+    digest = hashlib.sha256(large).hexdigest()
+    world.blobs[digest] = large
+    world.do(RecordStep(T1, 3, "ask#2", Data(sha256=digest, size_bytes=len(large))))
+    world.do(SuspendTask(T1, 3, WaitReason.SIGNAL, "go"))
+    world.now_ms += 1_000
+    world.do(SignalTask(T1, "go", Data(b"1"), "s1"))
+    world.start("t1", "n1")
+    world.do(FinishTask(T1, 4, Data(b'"done"')))
+
+
+def branched_run(world: Recorded) -> None:
+    """One node fails twice over, one is skipped, and its handler succeeds."""
+    high = {"id": "high", "type": "condition", "expr": "score > 5", "depends_on": ["read"]}
+    low = echo("low", ["high", "false"])
+    top = echo("top", ["high", "true"])
+    world.run(
+        echo("read", output_var="ticket"),
+        high,
+        low,
+        top,
+        name="tickets",
+        on_failure="skip-dependents",
+        given={"score": 9},
+        inputs=[{"name": "score"}],
+    )
+    world.give("read", {"score": 9})
+    world.fail("top", "SKILL_FAILED")
+
+
+def golden(name: str, text: str) -> None:
+    """Equal to what is kept; write a missing file and look at it."""
+    path = GOLDEN / name
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        pytest.fail(f"{path} was made; look at it")
+    assert text == path.read_text(encoding="utf-8")
+
+
+async def test_the_history_of_a_task_that_moved(world: Recorded) -> None:
+    moved_task(world)
+    history = await world.history("t1")
+    golden("task.txt", text_of(history))
+    golden("task.mmd", mermaid_of_history(history))
+    golden("task.gantt", gantt_of(history))
+    golden("task.story", story_of(history))
+    assert check(mermaid_of_history(history))["message"] > 10
+    assert check(gantt_of(history))["bar"] == 8
+    assert history.paid == (2, 200, 40, 1_000)
+    ends = [(one.number, one.node, one.end) for one in history.root.attempts]
+    assert ends == [(1, "n1", "released"), (2, "n2", "retry"), (3, "n2", "waiting"), (4, "n1", "succeeded")]
+
+
+async def test_the_history_of_a_run(world: Recorded) -> None:
+    branched_run(world)
+    history = await world.history(RUN)
+    golden("run.txt", text_of(history))
+    golden("run.mmd", mermaid_of_history(history))
+    golden("run.gantt", gantt_of(history))
+    golden("run.story", story_of(history))
+    assert check(mermaid_of_history(history)) == {"node": 4, "edge": 3, "class": 3}
+    assert check(gantt_of(history))["section"] == 3
+    assert [record.task.task_id for record in history.below] == ["r~read~0", "r~top~0"]
+
+
+async def test_a_live_task_is_told_as_far_as_it_is(world: Recorded) -> None:
+    world.with_node("n1")
+    world.do(submit_command("t1"))
+    assert "It has not ended: it is PENDING." in story_of(await world.history("t1"))
+    world.start("t1")
+    history = await world.history("t1")
+    assert [one.end for one in history.root.attempts] == [""]
+    assert check(gantt_of(history))["bar"] == 2
+    assert "attempt 1 on n1 goes on" in gantt_of(history)
+    assert await world.refusal("nobody") == "TASK_NOT_FOUND"
+
+
+async def test_who_is_below_a_task_is_said_by_parents_not_by_names(world: Recorded) -> None:
+    branched_run(world)
+    world.do(submit_command("r~stranger"))
+    world.do(submit_command("r~foreign", tenant="acme", parent_id=TaskId("r")))
+    names = [record.task.task_id for record in (await world.history(RUN)).records]
+    assert names == ["r", "r~read~0", "r~top~0"]
+
+
+async def test_runs_inside_of_runs_with_long_names_are_found(world: Recorded) -> None:
+    body = {"nodes": [{"id": "in", "type": "workflow", "body": {"nodes": [echo("leaf-" + "x" * 40)]}}]}
+    world.run({"id": "out-" + "y" * RUN_ID_MAX, "type": "workflow", "body": body})
+    history = await world.history(RUN)
+    assert len(history.records) == len(world.state.tasks) == 4
+    assert history.records[-1].task.type == "echo"
+
+
+async def test_what_is_missing_is_counted(world: Recorded) -> None:
+    world.run(*(echo(f"n{number}") for number in range(6)))
+    short = await world.history(RUN, tasks_max=4)
+    assert (len(short.below), short.truncated) == (4, True) and "more tasks" in text_of(short)
+    world.with_node("n1")
+    world.do(submit_command("t1"))
+    feed, world.ledger.append = world.ledger.append, lambda *args: None  # type: ignore[method-assign]
+    world.start("t1")
+    world.ledger.append = feed  # type: ignore[method-assign]
+    world.do(FinishTask(T1, 1, Data(b"1")))
+    history = await world.history("t1")
+    assert history.holes == 2 and "2 events not in the history of this node" in text_of(history)
+
+
+async def test_a_step_taken_over_is_not_paid_again(world: Recorded) -> None:
+    world.with_node("n1")
+    world.do(submit_command("t1"))
+    world.start("t1")
+    world.do(RecordStep(T1, 1, "ask", Data(answer_of_model("yes", 300))))
+    steps = tuple(world.state.steps[T1])
+    world.do(submit_command("t2", retry_of=T1, steps=steps))
+    history = await world.history("t2")
+    assert history.paid == (0, 0, 0, 0) and [call.outcome for call in history.root.calls] == ["taken over"]
+    assert "From there it took over 1 result: ask; these were not done again." in story_of(history)
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_every_random_run_is_drawn_as_valid_mermaid(seed: int, tmp_path: Path) -> None:
+    async with Recorded.at(tmp_path) as world:
+        drive = Drive(seed, random_graph(seed), cluster=world)
+        drive.go()
+        for task_id in list(drive.ended)[:20]:
+            history = await world.history(task_id)
+            check(mermaid_of_history(history))
+            check(gantt_of(history))
+            assert not history.holes and story_of(history) and text_of(history)
+
+
+def test_no_label_ends_its_line_or_begins_markup() -> None:
+    dice = random.Random(7)
+    nasty = "end;#<>\"'&%{}[]()|:\n\t\\`~-é\x00%%{init}end click subgraph "
+    for _ in range(300):
+        text = "".join(dice.choice(nasty) for _ in range(40))
+        check(f"sequenceDiagram\n    participant p0 as {label(text)}\n    p0->>p0: {label(text)}")
+        check(f"gantt\n    title {bare(text)}\n    section {bare(text)}\n    {bare(text)} :done, b1, 1, 2")
+
+
+def test_every_type_of_event_has_its_words() -> None:
+    documented = (Path(__file__).parents[3] / "docs" / "events.md").read_text(encoding="utf-8")
+    columns = [line.split("|")[1] for line in documented.splitlines() if line.startswith("| `")]
+    types = {one for column in columns for one in re.findall(r"`([a-z_]+)`", column)}
+    assert len(types) > 30 and types - PHRASES.keys() == set()
+    assert (
+        said(Happening("t", 1, "step_begun", 0, 0, detail="a\nb")) == "step a b begun: its intent is recorded"
+    )
