@@ -47,6 +47,7 @@ EXTRAS: dict[str, frozenset[str]] = {
     "coterie.skills.data_analysis.charts": frozenset({"polars", "matplotlib"}),
     "coterie.skills.communication.lark": frozenset({"lark_oapi", "requests"}),
     "coterie.skills.object_storage.store": frozenset({"boto3", "botocore"}),
+    "coterie.skills.k8s_deploy.cluster": frozenset({"kubernetes", "urllib3"}),
     "coterie.skills.python_analysis.measuring": frozenset({"radon", "pyflakes"}),
 }
 # Foreign library -> the only module or package that may import it.

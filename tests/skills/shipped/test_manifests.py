@@ -16,6 +16,7 @@ TOOLS = {
     "communication",
     "data-analysis",
     "file-management",
+    "k8s-deploy",
     "object-storage",
     "python-analysis",
     "summarize",
