@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from tests.chaos.report import Report, spread
 from tests.chaos.tools import needs
 from tests.chaos.tools.clocks import Clocks
 from tests.chaos.tools.shim import Shim
+from tests.chaos.workflows.strikes import victim
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -201,3 +203,13 @@ print(round((time.time() - wall) / 3600), round((time.monotonic() - steady) / 36
         process.stdin.write("\n")
         process.stdin.close()
         assert process.stdout.read().split() == ["-1", "0"]
+
+
+def test_blows_fall_where_a_majority_is_left_or_else_anywhere() -> None:
+    def struck(count: int, up: str) -> str:
+        dice = random.Random(1)
+        return "".join(sorted({victim(dice, "abcde"[:count], up) for _ in range(200)}))
+
+    assert struck(3, "abc") == "abc"
+    assert struck(5, "bcde") == "bcde"  # the fifth is still starting
+    assert struck(3, "ab") == struck(3, "") == "abc"

@@ -7,7 +7,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import random
 import sys
 import tempfile
 import time
@@ -15,13 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from coterie.client import Cluster
-from coterie.node.localcluster import ClusterFailed, LocalCluster
+from coterie.node.localcluster import LocalCluster
 from tests.chaos.workflows import field as place
 from tests.chaos.workflows.cases import CASES
+from tests.chaos.workflows.strikes import Strikes
 from tests.cluster.conftest import READY_S, client_of
 
 RUN_S = 240.0
-PATIENCE = 3  # times the pause between kills, until a node that came back takes part again
 
 
 @dataclass
@@ -30,39 +29,33 @@ class Figures:
 
     runs: int = 0
     kills: int = 0
+    unsafe: int = 0  # kills that left no majority
     seconds: float = 0.0
     slowest_s: float = 0.0
     faults: list[str] = field(default_factory=list)
 
     def told(self) -> str:
         """One line."""
-        what = f"{self.runs} runs, {self.kills} kills in {self.seconds:.0f} s, slowest {self.slowest_s:.1f} s"
+        kills = f"{self.kills} kills ({self.unsafe} left no majority) in {self.seconds:.0f} s"
+        what = f"{self.runs} runs, {kills}, slowest {self.slowest_s:.1f} s"
         return f"{what}, {len(self.faults)} faults"
 
 
-async def strikes(cluster: LocalCluster, figures: Figures, every_s: float, seed: int) -> None:
-    """kill -9 of one node after the other, any of them; each is back before the next goes."""
-    dice = random.Random(seed)
-    while True:
-        await asyncio.sleep(every_s)
-        victim = dice.choice(cluster.node_ids)
-        cluster.kill_node(victim)
-        figures.kills += 1
-        await asyncio.sleep(every_s / 4)
-        cluster.start_node(victim)
-        with contextlib.suppress(ClusterFailed):  # a slow machine is no reason to spare them
-            await cluster.wait_ready(PATIENCE * every_s)
-
-
-async def chaos(cluster: LocalCluster, witness: Path, runs: int, *, width: int, every_s: float) -> Figures:
-    """`runs` runs, `width` at a time, while nodes die."""
+async def chaos(
+    cluster: LocalCluster, witness: Path, runs: int, *, width: int, every_s: float, sparing: bool = False
+) -> Figures:
+    """`runs` runs, `width` at a time, while nodes die: see Strikes."""
     figures, began = Figures(), time.monotonic()
-    striking = asyncio.create_task(strikes(cluster, figures, every_s, runs))
+    strikes = Strikes(cluster, every_s, seed=runs, sparing=sparing)
+    striking = asyncio.create_task(strikes.run())
     gate = asyncio.Semaphore(width)
     try:
         async with client_of(cluster) as client:
             await asyncio.gather(*(_one(client, number, gate, figures) for number in range(runs)))
             striking.cancel()
+            figures.kills, figures.unsafe = strikes.kills, strikes.unsafe
+            figures.faults += strikes.faults
+            await cluster.wait_ready(READY_S)
             figures.faults += await place.ran_again(client, witness)
     finally:
         striking.cancel()
@@ -83,8 +76,11 @@ async def _one(client: Cluster, number: int, gate: asyncio.Semaphore, figures: F
         figures.faults += [f"{case.workflow} ({case.title}) {job.id}: {fault}" for fault in found]
 
 
-async def _main(runs: int, width: int, every_s: float) -> Figures:
-    with tempfile.TemporaryDirectory() as directory, place.field(Path(directory)) as (cluster, witness):
+async def _main(runs: int, width: int, every_s: float, nodes: int) -> Figures:
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        place.field(Path(directory), nodes) as (cluster, witness),
+    ):
         await cluster.wait_ready(READY_S)
         async with client_of(cluster) as client:
             await place.prepared(client)
@@ -96,8 +92,9 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--width", type=int, default=4, help="runs at a time")
     parser.add_argument("--every", type=float, default=2.0, help="seconds between two kills")
+    parser.add_argument("--nodes", type=int, default=3)
     options = parser.parse_args()
-    figures = asyncio.run(_main(options.runs, options.width, options.every))
+    figures = asyncio.run(_main(options.runs, options.width, options.every, options.nodes))
     for fault in figures.faults:
         print(fault)
     print(figures.told())

@@ -23,8 +23,8 @@ KEY = "sk-of-the-tests"
 
 
 @contextmanager
-def field(directory: Path) -> Iterator[tuple[LocalCluster, Path]]:
-    """Three nodes, a language model that follows the script, and the file that the skills write to."""
+def field(directory: Path, nodes: int = 3) -> Iterator[tuple[LocalCluster, Path]]:
+    """Some nodes, a language model that follows the script, and the file that the skills write to."""
     witness, key = directory / "witness", directory / "llm.key"
     key.write_text(KEY + "\n")
     with LlmServerProcess("--key", KEY) as server:
@@ -40,7 +40,7 @@ def field(directory: Path) -> Iterator[tuple[LocalCluster, Path]]:
             "llm": {"default": "scripted", "providers": {"scripted": provider}},
             "skills": {"dirs": [str(SKILLS)], "settings": settings},
         }
-        with new_cluster(options=options) as cluster:
+        with new_cluster(options=options, nodes=nodes) as cluster:
             yield cluster, witness
 
 

@@ -12,7 +12,7 @@ import grpc
 from coterie.core.commands import Accepted, Command, Outcome
 from coterie.core.graph.model import SKILL_OF, Graph, NodeType, Problem
 from coterie.core.graph.plan import mermaid_of, plan_of, text_of
-from coterie.core.graph.reading import graph_bytes
+from coterie.core.graph.reading import graph_bytes, graph_of
 from coterie.core.graph.values import ValueFault
 from coterie.core.nouns import Data
 from coterie.core.runs.book import inputs_of
@@ -29,6 +29,7 @@ from coterie.node.reads import Found
 from coterie.node.rpc import Context, Gate, propose_seconds, seconds_left, unary
 from coterie.node.skillset import known_skills
 from coterie.node.workflows import Known, Loaded, load
+from coterie.node.workflows.aside import aside, size_of
 from coterie.node.workflows.runs import shown
 from coterie.v1 import tasks_pb2, workflows_pb2, workflows_pb2_grpc
 
@@ -57,7 +58,8 @@ class WorkflowsService(workflows_pb2_grpc.WorkflowsServicer):
     async def PlanWorkflow(
         self, request: workflows_pb2.PlanWorkflowRequest, context: Context
     ) -> workflows_pb2.WorkflowPlan:
-        return _plan_to_pb(await self._read(request.source, checked_tenant(request.parent), context))
+        loaded = await self._read(request.source, checked_tenant(request.parent), context)
+        return await aside(size_of(loaded), lambda: _plan_to_pb(loaded))
 
     @unary
     async def RunWorkflow(
@@ -67,7 +69,7 @@ class WorkflowsService(workflows_pb2_grpc.WorkflowsServicer):
         loaded = await self._read(request.source, tenant, context)
         if loaded.problems:
             raise _refused(loaded.problems)
-        graph = _bytes_of(loaded.graph)
+        graph = await aside(size_of(loaded), lambda: _ready_to_run(loaded.graph))
         submit = self._submit(request, graph, loaded.graph.timeout_ms)
         _check_inputs(loaded, submit.payload)
         if request.validate_only:
@@ -105,7 +107,8 @@ class WorkflowsService(workflows_pb2_grpc.WorkflowsServicer):
     async def AddNodes(self, request: workflows_pb2.AddNodesRequest, context: Context) -> tasks_pb2.Task:
         task_id = task_id_of(request.name)
         await self._control.reader.get(task_id, seconds_left(context))  # whether the caller may see it
-        loaded = load(request.text, Known(code_enabled=self._code_enabled()), name="nodes")
+        known = Known(code_enabled=self._code_enabled())
+        loaded = await aside(len(request.text), lambda: load(request.text, known, name="nodes"))
         form = [one for one in loaded.problems if one.code in ("NOT_READABLE", "BAD_FIELD")]
         if form:
             raise _refused(tuple(form))
@@ -126,7 +129,8 @@ class WorkflowsService(workflows_pb2_grpc.WorkflowsServicer):
         if not _NAME.fullmatch(request.name):
             text = f"{request.name!r}: use 1 to 64 letters, digits and . _ -"
             raise invalid([Violation("name", text)])
-        loaded = load(request.text, self._known(tenant), name=request.name)
+        known = self._known(tenant)
+        loaded = await aside(len(request.text), lambda: load(request.text, known, name=request.name))
         if loaded.problems:
             raise _refused(loaded.problems)
         command = ApplyWorkflow(tenant, request.name, request.text, request.revision)
@@ -188,21 +192,22 @@ class WorkflowsService(workflows_pb2_grpc.WorkflowsServicer):
         """What is wrong by the replica of this node is looked at again when the replica is known to be fresh:
         a skill or a workflow may have come a moment ago, by another node."""
         try:
-            loaded = self._loaded(source, tenant)
+            loaded = await self._loaded(source, tenant)
             if not loaded.problems:
                 return loaded
         except ApiError:
             pass
         await self._control.reader.barrier(tasks_pb2.LINEARIZABLE, seconds_left(context))
-        return self._loaded(source, tenant)
+        return await self._loaded(source, tenant)
 
-    def _loaded(self, source: workflows_pb2.WorkflowSource, tenant: str) -> Loaded:
+    async def _loaded(self, source: workflows_pb2.WorkflowSource, tenant: str) -> Loaded:
         kind = source.WhichOneof("kind")
         if kind is None:
             raise invalid([Violation("source", "is missing; give the text of a workflow, or a name")])
         text = source.text if kind == "text" else self._kept(tenant, source.workflow).source
         name = "workflow" if kind == "text" else source.workflow
-        return load(text, self._known(tenant), name=name, rule=source.rule)
+        known = self._known(tenant)
+        return await aside(len(text), lambda: load(text, known, name=name, rule=source.rule))
 
     def _submit(self, request: workflows_pb2.RunWorkflowRequest, graph: bytes, timeout_ms: int) -> SubmitTask:
         """The run's task, checked like any other. Raises ApiError with all that is wrong."""
@@ -249,6 +254,13 @@ def _bytes_of(graph: Graph) -> bytes:
         return graph_bytes(graph)
     except ValueFault as fault:
         raise invalid([Violation("source", f"{fault.text}; use maps, or sub-workflows")]) from fault
+
+
+def _ready_to_run(graph: Graph) -> bytes:
+    """As _bytes_of; what the state machine will read of them here is read already."""
+    raw = _bytes_of(graph)
+    graph_of(raw)
+    return raw
 
 
 def _check_inputs(loaded: Loaded, payload: Data) -> None:
