@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -148,7 +149,7 @@ class ChildCalls:
         place = family.group(group).first_failed
         if place < 0:
             raise refused("NO_FAILURE", f"no child of group {group} has failed")
-        return await _end_to_json(run, family, place, "failures")
+        return {**await _end_to_json(run, family, place, "failures"), "codes": _codes(family, group)}
 
     async def ends(self, run: Run, args: Any) -> list[dict[str, Any]]:
         """How children ended, in their order, from one on; as many as fit."""
@@ -240,6 +241,13 @@ async def _end_to_json(run: Run, family: Family, place: int, show: str | None) -
     assert end.error is not None, "set by note_end_of_child"
     error = {"code": end.error.code, "message": end.error.message}
     return {"task_id": family[place].task_id, "state": end.state.name, "error": error}
+
+
+def _codes(family: Family, group: str) -> dict[str, int]:
+    """How many children failed with which code; those that were cancelled are not among them."""
+    ends = (family.end_of(place) for place in family.group(group).places)
+    failed = (end for end in ends if end is not None and end.state is not TaskState.CANCELLED)
+    return Counter(end.error.code for end in failed if end.error is not None)
 
 
 async def _result(run: Run, end: ChildEnd, only_keys: bool) -> str:

@@ -146,6 +146,7 @@ class FanOut:
         self._window, self._stop_after = window, stop_after
         self.standing = Standing(0, 0, 0)
         self.on_change: Callable[[Standing], None] = lambda standing: None
+        self.codes: dict[str, int] = {}  # once too many have failed: how many with which code
 
     async def run(self, asked: Callable[[int], dict[str, Any]], known: Sequence[Child] = ()) -> None:
         """Until all have ended, or too many have failed; then the others are cancelled and TaskFailed is
@@ -169,7 +170,9 @@ class FanOut:
             self.on_change(now)
         if self._too_many_failed(now):
             await self._link.call("children.cancel", {"group": self._group})
-            raise _failure(await self._link.call("children.first_failed", {"group": self._group}))
+            first = await self._link.call("children.first_failed", {"group": self._group})
+            self.codes = first.get("codes", {})
+            raise _failure(first)
 
     async def ends(self, show: Show = "results") -> AsyncGenerator[dict[str, Any], None]:
         """How each child ended, in their order: its `result` as a JSON text, or its `error`. `show`: "keys":

@@ -22,7 +22,7 @@ async def run(ctx: SkillContext, input: Any) -> dict[str, Any]:
     try:
         await maps.run(plan.mapper)
     except TaskFailed as error:
-        raise _too_many(plan, maps.standing.failed, error) from error
+        raise _too_many(plan, maps, error) from error
     failed = [_failure(place, end) for place, end in await _failures(maps)]
     result = await _reduced(ctx, plan, maps, failed)
     await ctx.progress(100, f"{plan.count} documents, {len(failed)} without result")
@@ -35,9 +35,10 @@ def _progress(ctx: SkillContext, plan: Plan, now: Standing) -> None:
     ctx._link.report_progress(MAP_SHARE * ended / plan.count, text)
 
 
-def _too_many(plan: Plan, failed: int, first: TaskFailed) -> NonRetryable:
-    allowed = plan.stop_after - 1
-    text = f"{failed} of {plan.count} maps failed, {allowed} may; the first: {first}"
+def _too_many(plan: Plan, maps: FanOut, first: TaskFailed) -> NonRetryable:
+    failed, allowed = maps.standing.failed, plan.stop_after - 1
+    codes = ", ".join(f"{count} with {code}" for code, count in sorted(maps.codes.items()))
+    text = f"{failed} of {plan.count} maps failed, {allowed} may; {codes}; the first: {first}"
     return NonRetryable(text, code="TOO_MANY_FAILED")
 
 
