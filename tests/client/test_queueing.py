@@ -44,14 +44,21 @@ async def test_a_large_signal_travels_as_a_blob(fake: FakeCluster) -> None:
     assert fake.blobs[request.payload.blob.sha256] == b"x" * 300_000
 
 
-async def test_a_lost_answer_to_a_signal_is_asked_for_under_the_same_id(fake: FakeCluster) -> None:
+@pytest.mark.parametrize("call", ["cancel", "pause", "resume", "signal", "retry"])
+async def test_a_lost_answer_is_asked_for_under_the_same_id(fake: FakeCluster, call: str) -> None:
+    method = f"{call.capitalize()}Task"
     for node in fake.nodes:
-        node.faults["SignalTask"] = [Fault()]
+        node.faults[method] = [Fault()]
     async with client_of(fake) as client:
         job = await client.submit_task(type="echo")
-        await job.signal("go")
-    asked = fake.methods("SignalTask")
-    assert len(asked) == 4 and len({request.request_id for request in asked}) == 1
+        said = ["go"] if call == "signal" else []
+        await getattr(job, call)(*said)
+        asked = fake.methods(method)
+        assert len(asked) == 4 and len({request.request_id for request in asked}) == 1
+        assert asked[0].request_id, "an id of its own"
+        job = await client.submit_task(type="echo")
+        await getattr(job, call)(*said, request_id="mine")
+    assert fake.methods(method)[-1].request_id == "mine"
 
 
 async def test_dead_letters_are_listed_shown_replayed_and_purged(fake: FakeCluster) -> None:

@@ -202,9 +202,12 @@ class RandomLog:
         ended = [*self.cluster.state.finished, *self.cluster.state.dead_letters, task_id]
         controls: list[Command] = [
             PauseTask(task_id, "wait a minute"),
+            PauseTask(
+                task_id, "once", self.random.choice(["r1", "r2"]), self.random.choice([b"a", b"a", b"b"])
+            ),
             MoveTask(task_id, attempt, "more room there"),
             ResumeTask(task_id),
-            ResumeTask(task_id),
+            ResumeTask(task_id, self.random.choice(["r1", "r3"]), b"a"),
             SignalTask(task_id, self.random.choice(["go", "stop"]), signal_id=self.random.choice(["", "s"])),
             SuspendTask(task_id, attempt, reason, self.random.choice(["go", "stop"]), seen, timeout_ms),
             RetryTask(task_id),

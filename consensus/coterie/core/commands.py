@@ -11,6 +11,11 @@ from coterie.core.breaker_commands import EndProbe, ResetBreaker, TakeProbe, Tri
 from coterie.core.child_commands import CancelChildren as CancelChildren
 from coterie.core.child_commands import SpawnChild as SpawnChild
 from coterie.core.cluster_config import ApplyConfig
+from coterie.core.control_commands import CancelTask as CancelTask
+from coterie.core.control_commands import PauseTask as PauseTask
+from coterie.core.control_commands import ResumeTask as ResumeTask
+from coterie.core.control_commands import RetryTask as RetryTask
+from coterie.core.control_commands import SignalTask as SignalTask
 from coterie.core.coordination.commands import CoordinationCommand
 from coterie.core.decisions.commands import AskApproval as AskApproval
 from coterie.core.decisions.commands import BeginStep as BeginStep
@@ -26,7 +31,6 @@ from coterie.core.llm.commands import (
 )
 from coterie.core.meters import LeaseTokens, SettleTokens
 from coterie.core.nouns import (
-    NO_DATA,
     Data,
     ExpiryKind,
     Label,
@@ -125,12 +129,6 @@ class ReleaseTask:
 
 
 @dataclass(frozen=True, slots=True)
-class CancelTask:
-    task_id: TaskId
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class ConfirmCancel:
     """The worker has stopped the skill of a task whose cancellation was requested."""
 
@@ -147,35 +145,12 @@ class ExpireTask:
 
 
 @dataclass(frozen=True, slots=True)
-class PauseTask:
-    """A queued or waiting task stops where it is; a running one at its next completed step."""
-
-    task_id: TaskId
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class MoveTask:
     """Another node has more room: the attempt is to leave after its next step, or before it begins."""
 
     task_id: TaskId
     attempt: int
     reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ResumeTask:
-    task_id: TaskId
-
-
-@dataclass(frozen=True, slots=True)
-class SignalTask:
-    """Tell a task something; one that is suspended on it goes on."""
-
-    task_id: TaskId
-    name: str
-    payload: Data = NO_DATA
-    signal_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,13 +164,6 @@ class SuspendTask:
     seen: int = 0  # signals of that name it has had; for CHILD: children it does not wait for
     timeout_ms: int = 0  # 0: none
     stop_after: int = 0  # for a CHILD group: that many failed children end the wait; 0: no number does
-
-
-@dataclass(frozen=True, slots=True)
-class RetryTask:
-    """Do not wait for the back-off or the start time: queue the task now."""
-
-    task_id: TaskId
 
 
 @dataclass(frozen=True, slots=True)

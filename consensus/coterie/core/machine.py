@@ -65,6 +65,7 @@ from coterie.core.lifecycle import settle
 from coterie.core.llm.rules import RULES as LLM_RULES
 from coterie.core.meters import LeaseTokens, SettleTokens
 from coterie.core.nouns import evolve
+from coterie.core.request_ids import once
 from coterie.core.runs import rules as run_rules
 from coterie.core.runs.follow_up import follow_up
 from coterie.core.skill_rules import RULES as SKILL_RULES
@@ -132,7 +133,7 @@ RULES: dict[type, Rule] = {
     FinishTask: task_rules.finish,
     FailAttempt: retry_rules.fail_attempt,
     ReleaseTask: retry_rules.release,
-    CancelTask: control_rules.cancel,
+    CancelTask: once(control_rules.cancel),
     ConfirmCancel: control_rules.confirm_cancel,
     ExpireTask: retry_rules.expire,
     RegisterNode: node_rules.register,
@@ -140,11 +141,11 @@ RULES: dict[type, Rule] = {
     SetDrain: node_rules.set_drain,
     BeginLeadership: node_rules.begin_leadership,
     ForgetNode: node_rules.forget,
-    PauseTask: control_rules.pause,
-    ResumeTask: control_rules.resume,
-    SignalTask: control_rules.signal,
+    PauseTask: once(control_rules.pause),
+    ResumeTask: once(control_rules.resume),
+    SignalTask: once(control_rules.signal),
     SuspendTask: control_rules.suspend,
-    RetryTask: control_rules.hurry,
+    RetryTask: once(control_rules.hurry),
     ReplayTask: submit_rules.replay,
     PurgeDeadLetters: submit_rules.purge,
     SetLimit: limit_rules.set_limit,

@@ -8,7 +8,6 @@ from coterie.core.nouns import (
     NO_PARENT,
     Constraints,
     Event,
-    Request,
     Step,
     Task,
     TaskId,
@@ -17,6 +16,7 @@ from coterie.core.nouns import (
     evolve,
     make,
 )
+from coterie.core.request_ids import answered, forget_old, key_of_control, remember
 from coterie.core.runs.run import WORKFLOW
 from coterie.core.skillbook import pinned, refusal
 from coterie.core.state import ClusterState, Moment, held
@@ -34,7 +34,8 @@ def submit(state: ClusterState, command: SubmitTask, moment: Moment) -> Outcome:
 
 def admit(state: ClusterState, command: SubmitTask, moment: Moment, more_bytes: int = 0) -> Outcome | None:
     """Why no new task is made, or which one was; None, and the request id is taken, when it may be made."""
-    known = _answered(state, command.tenant, command.request_id, command.digest)
+    key = f"{command.tenant}/{command.request_id}" if command.request_id else ""
+    known = answered(state, key, command.digest) if key else None
     if known is not None:
         return known
     if state.task(command.task_id) is not None:
@@ -43,7 +44,10 @@ def admit(state: ClusterState, command: SubmitTask, moment: Moment, more_bytes: 
     refused = _orphan(state, command) or full(state, command.tenant, more_bytes) or unskilled(state, command)
     if refused is not None:
         return refused
-    _remember(state, command.tenant, command.request_id, command.digest, command.task_id, moment)
+    if key:
+        remember(state, key, command.digest, command.task_id, moment)
+    else:
+        forget_old(state, moment)
     return None
 
 
@@ -76,35 +80,6 @@ def _enter(state: ClusterState, task: Task, steps: tuple[Step, ...]) -> Task:
     task = state.indexes.shared(task)
     add_task(state, task)
     return task
-
-
-# --- request ids
-
-
-def _answered(state: ClusterState, tenant: str, request_id: str, digest: bytes) -> Outcome | None:
-    if not request_id:
-        return None
-    known = state.requests.get(f"{tenant}/{request_id}")
-    if known is None:
-        return None
-    if known.digest != digest:
-        return Rejected("REQUEST_ID_REUSED", f"request_id {request_id} was used with another body")
-    return Accepted(known.task_id, duplicate=True)
-
-
-def _remember(
-    state: ClusterState, tenant: str, request_id: str, digest: bytes, task_id: TaskId, moment: Moment
-) -> None:
-    policy = state.meta.policy
-    if request_id:
-        key = f"{tenant}/{request_id}"
-        state.requests[key] = Request(key, task_id, digest, moment.at_ms)
-    while state.requests:
-        oldest = next(iter(state.requests.values()))
-        expired = oldest.at_ms + policy.requests_kept_ms < moment.at_ms
-        if not expired and len(state.requests) <= policy.requests_kept_max:
-            return
-        del state.requests[oldest.key]
 
 
 # --- refusals
@@ -216,7 +191,8 @@ def replay(state: ClusterState, command: ReplayTask, moment: Moment) -> Outcome:
     letter = state.dead_letters.get(command.task_id)
     source = letter.task if letter is not None else state.finished.get(command.task_id)
     tenant = source.tenant if source is not None else ""
-    known = _answered(state, tenant, command.request_id, command.digest)
+    key = f"{tenant}/{command.request_id}"
+    known = _replayed(state, command, key)
     if known is not None:
         return known
     if source is None:
@@ -225,7 +201,10 @@ def replay(state: ClusterState, command: ReplayTask, moment: Moment) -> Outcome:
     refused = _replay_refused(state, command, source, steps)
     if refused is not None:
         return refused
-    _remember(state, tenant, command.request_id, command.digest, command.new_task_id, moment)
+    if command.request_id:
+        remember(state, key, command.digest, command.new_task_id, moment)
+    else:
+        forget_old(state, moment)
     if letter is not None:
         unbury(state, command.task_id)
     task = _enter(state, _new_run(state, source, command.new_task_id, steps, moment.at_ms), steps)
@@ -233,6 +212,14 @@ def replay(state: ClusterState, command: ReplayTask, moment: Moment) -> Outcome:
         Event("submitted", task, moment.index, moment.at_ms, f"a new run of {source.task_id}")
     )
     return Accepted(task.task_id)
+
+
+def _replayed(state: ClusterState, command: ReplayTask, key: str) -> Outcome | None:
+    """What the same request was told: also when its task was still waiting then, and was hurried."""
+    if not command.request_id:
+        return None
+    hurried = answered(state, key_of_control(command.task_id, command.request_id), command.digest)
+    return hurried or answered(state, key, command.digest)
 
 
 def _no_source(state: ClusterState, task_id: TaskId) -> Rejected:

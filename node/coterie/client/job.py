@@ -139,28 +139,30 @@ class Job:
             await self._connection.caller.unary(lambda endpoint: endpoint.tasks.RouteTask, request)
         )
 
-    async def cancel(self, reason: str = "") -> TaskInfo:
+    async def cancel(self, reason: str = "", *, request_id: str = "") -> TaskInfo:
         """Asks for the task to be cancelled; a running skill is told to stop and may finish first.
 
         Raises FailedPrecondition when the task is already finished, NotFound, Unavailable.
-        """
-        request_id = uuid.uuid4().hex
-        request = tasks_pb2.CancelTaskRequest(name=self.name, reason=reason, request_id=request_id)
-        cancelling = self._connection.caller.unary(
-            lambda endpoint: endpoint.tasks.CancelTask, request, request_id=request_id
-        )
-        self._raw = await self._recorded("cancel", cancelling)
-        return TaskInfo.of(self._raw)
 
-    async def pause(self, reason: str = "") -> TaskInfo:
+        Here and in `pause`, `resume`, `signal` and `retry`: the same `request_id` is the same call. What was
+        done once is answered again, and not done again, whatever has become of the task since; the client's
+        own retries are such calls.
+        """
+        request_id = request_id or uuid.uuid4().hex
+        request = tasks_pb2.CancelTaskRequest(name=self.name, reason=reason, request_id=request_id)
+        return await self._told("cancel", lambda endpoint: endpoint.tasks.CancelTask, request)
+
+    async def pause(self, reason: str = "", *, request_id: str = "") -> TaskInfo:
         """Stops the task where it is: at once when it waits, after its next completed step when it runs.
         It keeps its place in the queue. Raises FailedPrecondition (it has ended), NotFound, Unavailable."""
-        request = tasks_pb2.PauseTaskRequest(name=self.name, reason=reason)
+        request_id = request_id or uuid.uuid4().hex
+        request = tasks_pb2.PauseTaskRequest(name=self.name, reason=reason, request_id=request_id)
         return await self._told("pause", lambda endpoint: endpoint.tasks.PauseTask, request)
 
-    async def resume(self) -> TaskInfo:
+    async def resume(self, *, request_id: str = "") -> TaskInfo:
         """Ends a pause; a task that is not paused stays as it is. Raises as `pause` does."""
-        request = tasks_pb2.ResumeTaskRequest(name=self.name)
+        request_id = request_id or uuid.uuid4().hex
+        request = tasks_pb2.ResumeTaskRequest(name=self.name, request_id=request_id)
         return await self._told("resume", lambda endpoint: endpoint.tasks.ResumeTask, request)
 
     async def signal(self, signal: str, payload: Any = None, *, request_id: str = "") -> TaskInfo:
@@ -197,7 +199,8 @@ class Job:
         self._progress = self._connection.tasks.start(self._report(on_progress), "progress")
 
     async def _told(self, call: str, method: Any, request: Any) -> TaskInfo:
-        self._raw = await self._recorded(call, self._connection.caller.unary(method, request))
+        telling = self._connection.caller.unary(method, request, request_id=request.request_id)
+        self._raw = await self._recorded(call, telling)
         return TaskInfo.of(self._raw)
 
     async def _recorded(self, call: str, work: Awaitable[tasks_pb2.Task]) -> tasks_pb2.Task:

@@ -134,17 +134,17 @@ class Job:
         """See `coterie.client.Job.explain`."""
         return self._thread.run(self._job.explain(strategy=strategy))
 
-    def cancel(self, reason: str = "") -> TaskInfo:
+    def cancel(self, reason: str = "", *, request_id: str = "") -> TaskInfo:
         """See `coterie.client.Job.cancel`."""
-        return self._thread.run(self._job.cancel(reason))
+        return self._thread.run(self._job.cancel(reason, request_id=request_id))
 
-    def pause(self, reason: str = "") -> TaskInfo:
+    def pause(self, reason: str = "", *, request_id: str = "") -> TaskInfo:
         """See `coterie.client.Job.pause`."""
-        return self._thread.run(self._job.pause(reason))
+        return self._thread.run(self._job.pause(reason, request_id=request_id))
 
-    def resume(self) -> TaskInfo:
+    def resume(self, *, request_id: str = "") -> TaskInfo:
         """See `coterie.client.Job.resume`."""
-        return self._thread.run(self._job.resume())
+        return self._thread.run(self._job.resume(request_id=request_id))
 
     def signal(self, signal: str, payload: Any = None, *, request_id: str = "") -> TaskInfo:
         """See `coterie.client.Job.signal`."""

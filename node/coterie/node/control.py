@@ -54,14 +54,28 @@ class Control:
     clock: Clock
     takes_new_work: Callable[[], bool]
 
+    async def cancel(self, request: tasks_pb2.CancelTaskRequest, timeout_s: float) -> tasks_pb2.Task:
+        task_id, reason = task_id_of(request.name), request.reason[:REASON_CHARS_MAX]
+        command = commands.CancelTask(task_id, reason, *once(request.request_id, "cancel", reason))
+        await self.reader.connected()
+        outcome = await self.proposer.one(command, timeout_s)
+        if isinstance(outcome, Rejected) and outcome.code != "TASK_NOT_FOUND":
+            raise from_rejection(outcome)
+        found = await self.reader.get(task_id, timeout_s)
+        if isinstance(outcome, Rejected) and not found.task.cancel_requested:
+            raise _has_ended(found.task)
+        return self.reader.to_pb(found)
+
     async def pause(self, request: tasks_pb2.PauseTaskRequest, timeout_s: float) -> tasks_pb2.Task:
         task_id = task_id_of(request.name)
-        command = commands.PauseTask(task_id, request.reason[:REASON_CHARS_MAX])
+        reason = request.reason[:REASON_CHARS_MAX]
+        command = commands.PauseTask(task_id, reason, *once(request.request_id, "pause", reason))
         return await self._tell(task_id, command, timeout_s)
 
     async def resume(self, request: tasks_pb2.ResumeTaskRequest, timeout_s: float) -> tasks_pb2.Task:
         task_id = task_id_of(request.name)
-        return await self._tell(task_id, commands.ResumeTask(task_id), timeout_s)
+        command = commands.ResumeTask(task_id, *once(request.request_id, "resume"))
+        return await self._tell(task_id, command, timeout_s)
 
     async def signal(self, request: tasks_pb2.SignalTaskRequest, timeout_s: float) -> tasks_pb2.Task:
         task_id, payload = task_id_of(request.name), convert.data_from_pb(request.payload)
@@ -71,19 +85,21 @@ class Control:
         await self._secure(payload, request.payload.blob.ticket)
         # A proposal whose outcome was unknown is made again: without an id it would be a second signal.
         signal_id = request.request_id or self.clock.new_id()
-        command = commands.SignalTask(task_id, request.signal, payload, signal_id)
+        said = (payload.inline.hex(), payload.sha256)
+        once_only = once(request.request_id, "signal", request.signal, *said)
+        command = commands.SignalTask(task_id, request.signal, payload, signal_id, *once_only)
         return await self._tell(task_id, command, timeout_s)
 
     async def retry(self, request: tasks_pb2.RetryTaskRequest, timeout_s: float) -> tasks_pb2.Task:
         """Ends the waiting of a live task, or runs again one that has ended."""
         task_id = task_id_of(request.name)
-        if wrong := request_id_faults(request.request_id):
-            raise invalid(wrong)
+        again = _run_again(task_id, not request.discard_steps)
+        command = commands.RetryTask(task_id, *once(request.request_id, *again))
         await self.reader.barrier(tasks_pb2.LINEARIZABLE, timeout_s)
         found = await self.reader.get(task_id, timeout_s)
         if found.task.state in TERMINAL:
             return await self.run_again(task_id, request.request_id, not request.discard_steps, timeout_s)
-        return await self._tell(task_id, commands.RetryTask(task_id), timeout_s)
+        return await self._tell(task_id, command, timeout_s)
 
     async def run_from(
         self, task_id: TaskId, request_id: str, from_node: str, timeout_s: float
@@ -104,7 +120,7 @@ class Control:
                 grpc.StatusCode.UNAVAILABLE, "CATCHING_UP", message, retry_after_ms=CATCH_UP_RETRY_MS
             )
         new_id = self.clock.new_id()
-        digest = hashlib.sha256(f"run from\0{task_id}\0{from_node}".encode()).digest()[:16]
+        digest = digest_of("run from", task_id, from_node)
         again = Again(task_id, TaskId(new_id), request_id or new_id, digest, True)
         steps = kept_steps(found.task, found.steps, from_node)
         command = repeated(found.task, _new_run(found.task, steps, again))
@@ -115,7 +131,7 @@ class Control:
     ) -> tasks_pb2.Task:
         """A new run of a task that has ended: from the state, or from the history when only that has it."""
         new_id = self.clock.new_id()
-        digest = hashlib.sha256(f"run again\0{task_id}\0{keep_steps}".encode()).digest()[:16]
+        digest = digest_of(*_run_again(task_id, keep_steps))
         again = Again(task_id, TaskId(new_id), request_id or new_id, digest, keep_steps)
         self._refuse_without_room()
         await self.reader.connected()
@@ -147,8 +163,7 @@ class Control:
         outcome = await self.proposer.one(command, timeout_s)
         if isinstance(outcome, Rejected) and outcome.code == "TASK_NOT_FOUND":
             found = await self.reader.get(task_id, timeout_s)  # the state forgets what has ended long ago
-            message = f"task {task_id} has ended as {found.task.state.name}"
-            raise ApiError(grpc.StatusCode.FAILED_PRECONDITION, "TASK_TERMINAL", message)
+            raise _has_ended(found.task)
         return await self._answer(outcome, timeout_s)
 
     async def _answer(self, outcome: Outcome, timeout_s: float) -> tasks_pb2.Task:
@@ -173,6 +188,27 @@ class Control:
                 raise
             text = f"no node has blob {payload.sha256}; send the reference that Blobs.PutBlob gave for it"
             raise invalid([Violation("payload.blob", text)]) from error
+
+
+def digest_of(*said: str) -> bytes:
+    """Tells a repeated request from another one with the same id."""
+    return hashlib.sha256("\0".join(said).encode("utf-8", "surrogatepass")).digest()[:16]
+
+
+def once(request_id: str, *said: str) -> tuple[str, bytes]:
+    """The last two fields of a command that is done once for each request id. Raises ApiError: a bad id."""
+    if wrong := request_id_faults(request_id):
+        raise invalid(wrong)
+    return request_id, digest_of(*said) if request_id else b""
+
+
+def _has_ended(task: Task) -> ApiError:
+    message = f"task {task.task_id} has ended as {task.state.name}"
+    return ApiError(grpc.StatusCode.FAILED_PRECONDITION, "TASK_TERMINAL", message)
+
+
+def _run_again(task_id: TaskId, keep_steps: bool) -> tuple[str, ...]:
+    return "run again", task_id, str(keep_steps)
 
 
 def _check_ended_badly(task: Task) -> None:

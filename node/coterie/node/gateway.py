@@ -290,16 +290,7 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
 
     @unary
     async def CancelTask(self, request: tasks_pb2.CancelTaskRequest, context: Context) -> tasks_pb2.Task:
-        task_id = task_id_of(request.name)
-        await self._parts.reader.connected()
-        outcome = await self._parts.proposer.one(
-            commands.CancelTask(task_id, request.reason[:1_000]), propose_seconds(context)
-        )
-        found = await self._parts.reader.get(task_id, seconds_left(context))
-        if not isinstance(outcome, Accepted) and not found.task.cancel_requested:
-            message = f"task {task_id} has ended as {found.task.state.name}"
-            raise ApiError(grpc.StatusCode.FAILED_PRECONDITION, "TASK_TERMINAL", message)
-        return self._parts.reader.to_pb(found)
+        return await self._control.cancel(request, propose_seconds(context))
 
     @unary
     async def PauseTask(self, request: tasks_pb2.PauseTaskRequest, context: Context) -> tasks_pb2.Task:
