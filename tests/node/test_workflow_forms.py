@@ -177,6 +177,16 @@ def test_what_cannot_be_read_is_said(text: str, code: str) -> None:
     assert code in [one.code for one in load(text).problems]
 
 
+def test_a_key_that_is_not_known_is_told_in_the_words_of_the_file() -> None:
+    text = "nodes:\n  a: {skill: echo, timout: 5s}\n  b: {skill: echo, wait: 3, condtion: 'true'}"
+    found = {(one.where, one.text) for one in load(text).problems}
+    assert {where for where, _ in found} == {"a", "b"} and len(found) == 3
+    assert ("a", "unknown key 'timout'; did you mean 'timeout'?") in found
+    assert ("b", "unknown key 'condtion'; did you mean 'condition'?") in found
+    [known] = [text for where, text in found if "'wait'" in text]
+    assert "duration" in known and "duration_ms" not in known
+
+
 def test_a_workflow_that_contains_itself_is_refused() -> None:
     text = "nodes: {a: {workflow: me}}"
     found = load(text, Known(workflows={"me": text}))

@@ -39,6 +39,9 @@ CYCLE = (
 )
 
 
+N = [{"name": "n"}]
+
+
 def test_a_cycle_is_refused_with_its_path_and_stays_as_it_is() -> None:
     given = graph(*CYCLE)
     before = write_graph(given)
@@ -46,6 +49,14 @@ def test_a_cycle_is_refused_with_its_path_and_stays_as_it_is() -> None:
     assert problem.code == "CYCLE" and problem.cycle == ("task_1", "task_3", "task_2", "task_1")
     assert "task_1 <- task_3 <- task_2 <- task_1" in problem.text
     assert write_graph(given) == before
+
+
+def test_a_cycle_hides_nothing_else_that_is_wrong() -> None:
+    given = graph(*CYCLE, {"id": "x", "input": "{{ task_1 }} {{ n }} {{ nothing }}", "depends_on": ["gone"]}, inputs=N)
+    found = problems_of(given)
+    assert ("CYCLE", "task_1") in codes(found) and ("UNKNOWN_DEPENDENCY", "x") in codes(found)
+    [unknown] = [one for one in found if one.code == "UNKNOWN_VARIABLE"]
+    assert unknown.where == "x" and "'nothing'" in unknown.text
 
 
 def test_every_cycle_is_reported_and_what_stands_on_one() -> None:

@@ -73,7 +73,9 @@ class _Check:
         for node in self._graph.nodes:
             self._node(node)
             self._edges(node)
-        if not self._cycles():
+        if self._cycles():
+            self._names()
+        else:
             self._reached()
             self._variables()
             self._hints()
@@ -229,6 +231,15 @@ class _Check:
         for name in sorted(outputs - given - flow.producers.keys()):
             if not self._graph.open_inputs:
                 self._add("UNKNOWN_VARIABLE", "", f"outputs: there is no {name!r}")
+
+    def _names(self) -> None:
+        """Where nothing comes before anything: what no node gives is wrong all the same."""
+        given = self._given()
+        for node in self._graph.nodes:
+            for where, name in reads_of(node):
+                known = name in given or name in self._flow.producers or own_name(node, where, name)
+                if not known:
+                    self._read(node, where, name, given)
 
     def _given(self) -> frozenset[str]:
         return self._around.names | {given.name for given in self._graph.inputs} | {"input", "run"}

@@ -4,9 +4,11 @@ themselves. `canonical` makes it what the core reads."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
-from coterie.core.graph.model import DEPTH_MAX, Problem
+from coterie.core.graph.model import DEPTH_MAX, GraphNode, Problem
+from coterie.core.graph.near import near
 from coterie.node.units import parse_duration_ms
 from coterie.node.workflows.source import read_source
 
@@ -37,6 +39,11 @@ _BY_KEY = (
     ("agents", "agent"),
     ("body", "workflow"),
 )
+_KNOWN = sorted(
+    {field.name for field in fields(GraphNode)} - {*_TIMES.values(), "expr", "reducer", "over", "node_id"}
+    | {*_OTHER_NAMES, *_TIMES, "agent", "workflow", "id", "reducer", "over"} - {"total_timeout"}
+)
+_READ = {*_KNOWN, *_TIMES.values(), *_OTHER_NAMES.values()}
 _BACKOFFS = {"max_attempts": "attempts_max", "backoff": "backoff_initial_ms", "max_backoff": "backoff_max_ms"}
 _PRIORITIES = {"low": 1, "normal": 2, "high": 3, "critical": 4}
 
@@ -73,6 +80,11 @@ class _Writer:
         found = {_OTHER_NAMES.get(key, key): inner for key, inner in value.items() if inner is not None}
         name = str(found.get("id", ""))
         where = f"{at}.{name}" if at else name
+        for key in [key for key in found if key not in _READ]:
+            meant = near(str(key), _KNOWN)
+            hint = f"did you mean {meant!r}?" if meant else f"known: {', '.join(_KNOWN)}"
+            self._wrong(where, f"unknown key {str(key)[:80]!r}; {hint}")
+            del found[key]
         self._times(found, where)
         self._singles(found, where)
         if "depends_on" in found:
