@@ -214,9 +214,9 @@ def make(record: type[Record], **values: object) -> Record:
     """A record without slots that holds only what differs from its defaults, which it reads from its class:
     a queued task takes a third of the memory. Every field without a default must be among `values`."""
     new = object.__new__(record)
-    held = new.__dict__
+    held, plain = new.__dict__, record.__dict__  # a class makes a view of its dict each time it is asked
     for name, value in values.items():
-        if name not in record.__dict__ or value != record.__dict__[name]:
+        if name not in plain or value != plain[name]:
             held[name] = value
     return new
 
