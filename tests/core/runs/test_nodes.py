@@ -230,6 +230,26 @@ def test_items_that_fail_are_told() -> None:
 
 
 @pytest.mark.parametrize(
+    "parts",
+    [
+        {"type": "map", "over": [1, 2], "skill": "echo", "on_item_failure": "skip"},
+        {"type": "agent", "agents": ["x", "y"], "join": "any"},
+    ],
+)
+def test_what_the_end_of_the_run_cut_short_has_not_succeeded(parts: dict[str, Any]) -> None:
+    """A repeated run would take over what is only a part of its result."""
+    world = World()
+    world.run({"id": "m", **parts}, echo("bad"))
+    world.give("r~m~0", "a")
+    world.fail("bad")
+    assert world.ended().state is TaskState.FAILED
+    assert world.states() == {"m": "CANCELLED", "bad": "FAILED"}
+    assert "m" not in {step.key for step in world.events[-1].steps}
+
+
+
+
+@pytest.mark.parametrize(
     ("join", "given", "result"),
     [
         ("all", ["x", "y", "z"], ["x", "y", "z"]),

@@ -19,15 +19,17 @@ def main() -> int:
     seeds = (
         [options.seed] if options.seed is not None else range(options.first, options.first + options.seeds)
     )
-    began, failed, ends = time.monotonic(), 0, Counter[str]()
+    began, failed, killed, ends = time.monotonic(), 0, 0, Counter[str]()
     for seed in seeds:
         try:
             drive = check(seed)
             ends[drive.ended[RUN].state.name] += 1
+            killed += drive.killed
         except AssertionError as error:
             failed += 1
             print(f"{error}\n  again: python -m tests.sim.workflows --seed {seed}", flush=True)
-    print(f"{len(seeds)} seeds, {failed} failed, {dict(ends)}, {time.monotonic() - began:.1f} s")
+    what = f"{len(seeds)} seeds, {failed} failed, {dict(ends)}, {killed} nodes killed with tasks"
+    print(f"{what}, {time.monotonic() - began:.1f} s")
     return 1 if failed else 0
 
 

@@ -59,6 +59,8 @@ class Drive:
     paths: dict[str, str] = field(default_factory=dict)  # of tasks
     finished: dict[str, int] = field(default_factory=dict)  # how often a task has ended
     ended: dict[str, Task] = field(default_factory=dict)
+    given: dict[str, Any] = field(default_factory=dict)  # what the nodes of the run gave
+    killed: int = 0  # nodes that died with tasks
 
     def __post_init__(self) -> None:
         self.dice = random.Random(self.seed)
@@ -86,6 +88,8 @@ class Drive:
         if task.state in TERMINAL:
             self.ended[task.task_id] = task
             self.finished[task.task_id] = self.finished.get(task.task_id, 0) + 1
+            if task.task_id == RUN:
+                self.given = {step.key: json.loads(step.result.inline) for step in event.steps}
         if event.type == "submitted" and task.parent_id:
             node, place = task.task_id.rsplit("~", 2)[1:]
             self.paths[task.task_id] = f"{self.paths[task.parent_id]}/{node}/{place}"
@@ -104,7 +108,7 @@ class Drive:
     def _something(self) -> None:
         if self.dice.random() < 0.02:
             self._restore()
-        if self.dice.random() < 0.02:
+        if self.dice.random() < 0.1:
             self._lose_a_node()
         waits = self.state.indexes.waits.first()
         if waits is not None:
@@ -143,6 +147,7 @@ class Drive:
 
     def _lose_a_node(self) -> None:
         node = self.state.nodes[NodeId(f"n{self.dice.randrange(1, 4)}")]
+        self.killed += bool(self.state.indexes.held_by(node.node_id))
         self.do(MarkNode(node.node_id, node.incarnation, NodeStatus.DOWN, "killed"))
         self.do(
             RegisterNode(node.node_id, node.address, node.incarnation + 1, node.capacity, skills=node.skills)
@@ -175,6 +180,9 @@ def _faults(drive: Drive, task: Task, meant: Meaning) -> Any:
         yield f"ended more than once: {twice}"
     if drive.state.runs or any(one.type == WORKFLOW for one in drive.state.tasks.values()):
         yield "a run is left over"
+    for name, value in meant.values.items():  # the variables
+        if states[name] == "SUCCEEDED" and not _alike(drive.given[name], value):
+            yield f"{name} gave {drive.given[name]!r}, meant is {value!r}"
     if set(states) != {node.node_id for node in drive.graph.nodes}:
         yield "a node without an end, or one that is none"
     stops = drive.graph.on_failure in (OnFailure.ABORT, OnFailure.COMPENSATE)

@@ -130,7 +130,9 @@ def _part_failed(walk: Walk, node: GraphNode, task: Task) -> None:
     error = error_of(task)
     record = walk.run.nodes[node.node_id]
     record = walk.put(evolve(record, failed=record.failed + 1))
-    if node.type is NodeType.MAP and node.on_item_failure == "skip":
+    if walk.is_ending and task.state is TaskState.CANCELLED:  # a list without it would pass for the whole
+        walk.fail(node, error.code, error.message, NodeState.CANCELLED)
+    elif node.type is NodeType.MAP and node.on_item_failure == "skip":
         walk.book.hungry[node.node_id] = None
         rounds.map_over(walk, node)
     elif node.type in BY_SKILL and record.total > 1 and record.issued <= record.total:
