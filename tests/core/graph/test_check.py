@@ -52,7 +52,9 @@ def test_a_cycle_is_refused_with_its_path_and_stays_as_it_is() -> None:
 
 
 def test_a_cycle_hides_nothing_else_that_is_wrong() -> None:
-    given = graph(*CYCLE, {"id": "x", "input": "{{ task_1 }} {{ n }} {{ nothing }}", "depends_on": ["gone"]}, inputs=N)
+    given = graph(
+        *CYCLE, {"id": "x", "input": "{{ task_1 }} {{ n }} {{ nothing }}", "depends_on": ["gone"]}, inputs=N
+    )
     found = problems_of(given)
     assert ("CYCLE", "task_1") in codes(found) and ("UNKNOWN_DEPENDENCY", "x") in codes(found)
     [unknown] = [one for one in found if one.code == "UNKNOWN_VARIABLE"]

@@ -247,8 +247,6 @@ def test_what_the_end_of_the_run_cut_short_has_not_succeeded(parts: dict[str, An
     assert "m" not in {step.key for step in world.events[-1].steps}
 
 
-
-
 @pytest.mark.parametrize(
     ("join", "given", "result"),
     [

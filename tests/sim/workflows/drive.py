@@ -180,9 +180,7 @@ def _faults(drive: Drive, task: Task, meant: Meaning) -> Any:
         yield f"ended more than once: {twice}"
     if drive.state.runs or any(one.type == WORKFLOW for one in drive.state.tasks.values()):
         yield "a run is left over"
-    for name, value in meant.values.items():  # the variables
-        if states[name] == "SUCCEEDED" and not _alike(drive.given[name], value):
-            yield f"{name} gave {drive.given[name]!r}, meant is {value!r}"
+    yield from _wrong_variables(drive, states, meant)
     if set(states) != {node.node_id for node in drive.graph.nodes}:
         yield "a node without an end, or one that is none"
     stops = drive.graph.on_failure in (OnFailure.ABORT, OnFailure.COMPENSATE)
@@ -197,6 +195,12 @@ def _faults(drive: Drive, task: Task, meant: Meaning) -> Any:
         yield f"the run ended as {task.state.name}, meant is success: {meant.succeeded}"
     if task.state is TaskState.SUCCEEDED and not _alike(json.loads(task.result.inline), meant.result):
         yield f"the run gave {task.result.inline!r}, meant is {meant.result!r}"
+
+
+def _wrong_variables(drive: Drive, states: dict[str, str], meant: Meaning) -> Any:
+    for name, value in meant.values.items():
+        if states[name] == "SUCCEEDED" and not _alike(drive.given[name], value):
+            yield f"{name} gave {drive.given[name]!r}, meant is {value!r}"
 
 
 def _stopped_faults(drive: Drive, task: Task, states: dict[str, str], meant: Meaning) -> Any:
