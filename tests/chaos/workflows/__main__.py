@@ -32,6 +32,7 @@ class Figures:
     unsafe: int = 0  # kills that left no majority
     seconds: float = 0.0
     slowest_s: float = 0.0
+    until: float = float("inf")  # monotonic; no run begins after it
     faults: list[str] = field(default_factory=list)
 
     def told(self) -> str:
@@ -42,10 +43,18 @@ class Figures:
 
 
 async def chaos(
-    cluster: LocalCluster, witness: Path, runs: int, *, width: int, every_s: float, sparing: bool = False
+    cluster: LocalCluster,
+    witness: Path,
+    runs: int,
+    *,
+    width: int,
+    every_s: float,
+    sparing: bool = False,
+    for_s: float = 1e9,
 ) -> Figures:
     """`runs` runs, `width` at a time, while nodes die: see Strikes."""
-    figures, began = Figures(), time.monotonic()
+    began = time.monotonic()
+    figures = Figures(until=began + for_s)
     strikes = Strikes(cluster, every_s, seed=runs, sparing=sparing)
     striking = asyncio.create_task(strikes.run())
     gate = asyncio.Semaphore(width)
@@ -68,6 +77,8 @@ async def chaos(
 async def _one(client: Cluster, number: int, gate: asyncio.Semaphore, figures: Figures) -> None:
     case = CASES[number % len(CASES)]
     async with gate:
+        if time.monotonic() > figures.until:
+            return
         began = time.monotonic()
         job = await place.begun(client, case)
         found = await place.faults_of(client, job, case, RUN_S)
@@ -76,15 +87,16 @@ async def _one(client: Cluster, number: int, gate: asyncio.Semaphore, figures: F
         figures.faults += [f"{case.workflow} ({case.title}) {job.id}: {fault}" for fault in found]
 
 
-async def _main(runs: int, width: int, every_s: float, nodes: int) -> Figures:
+async def _main(options: argparse.Namespace) -> Figures:
     with (
         tempfile.TemporaryDirectory() as directory,
-        place.field(Path(directory), nodes) as (cluster, witness),
+        place.field(Path(directory), options.nodes) as (cluster, witness),
     ):
         await cluster.wait_ready(READY_S)
         async with client_of(cluster) as client:
             await place.prepared(client)
-        return await chaos(cluster, witness, runs, width=width, every_s=every_s)
+        width, every_s, for_s = options.width, options.every, options.seconds
+        return await chaos(cluster, witness, options.runs, width=width, every_s=every_s, for_s=for_s)
 
 
 def main() -> int:
@@ -93,8 +105,9 @@ def main() -> int:
     parser.add_argument("--width", type=int, default=4, help="runs at a time")
     parser.add_argument("--every", type=float, default=2.0, help="seconds between two kills")
     parser.add_argument("--nodes", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=1e9, help="begin no run after so many")
     options = parser.parse_args()
-    figures = asyncio.run(_main(options.runs, options.width, options.every, options.nodes))
+    figures = asyncio.run(_main(options))
     for fault in figures.faults:
         print(fault)
     print(figures.told())

@@ -9,6 +9,7 @@ from typing import Any
 
 CONFIG = Path(__file__).parents[3] / "cluster-config"
 WORKFLOWS, AGENTS = CONFIG / "workflows", CONFIG / "agents"
+STOOD_IN = ("k8s-deploy",)
 OK, NO, LOST = "SUCCEEDED", "SKIPPED", "FAILED"
 
 # What the language model says, to agents and to nodes of type llm.
@@ -49,6 +50,14 @@ class Case:
         return WORKFLOWS / f"{self.workflow}.yaml"
 
     @property
+    def text(self) -> str:
+        """What the file says, with stand-ins in the places of shipped skills that need the world outside."""
+        text = self.file.read_text(encoding="utf-8")
+        for name in STOOD_IN:
+            text = text.replace(f"skill: {name}\n", f"skill: no-{name}\n")
+        return text
+
+    @property
     def state(self) -> str:
         """How the run ends."""
         return "FAILED" if self.result is None else "SUCCEEDED"
@@ -71,10 +80,16 @@ def _delivery() -> Case:
 
 
 def _deployment(app: str) -> Case:
-    inputs = {"app": app, "version": "1.4.2", "channel": "releases"}
+    inputs = {
+        "app": app,
+        "image": "registry/app",
+        "version": "1.4.2",
+        "namespace": "web",
+        "channel": "releases",
+    }
     if app == "broken":
         return Case("deploy-then-notify", "broken", inputs, {"task_1": LOST, "task_2": NO}, None)
-    sent = {"task_2": {"sent": f"{app} 1.4.2 runs at https://{app}.example"}}
+    sent = {"task_2": {"sent": f"{app} 1.4.2 runs in web"}}
     return Case("deploy-then-notify", "deployed", inputs, {"task_1": OK, "task_2": OK}, sent)
 
 

@@ -16,7 +16,7 @@ from tests.cluster.conftest import new_cluster
 
 SKILLS = Path(__file__).parent / "stand_ins.py"
 WITNESSES = (
-    *("k8s-deploy", "feishu-message", "collect", "statistics"),
+    *("no-k8s-deploy", "feishu-message", "collect", "statistics"),
     *("page-on-call", "review-draft", "send-reply"),
 )
 KEY = "sk-of-the-tests"
@@ -52,7 +52,7 @@ async def prepared(client: Cluster) -> None:
 
 async def begun(client: Cluster, case: Case) -> Job:
     """A run of the case, with its signals sent."""
-    job = await client.workflows.run(Workflow.from_file(case.file), case.inputs)
+    job = await client.workflows.run(Workflow.from_yaml(case.text, name=case.workflow), case.inputs)
     for name, payload in case.signals:
         await job.signal(name, payload, request_id=f"{job.id}-{name}")
     return job

@@ -10,6 +10,7 @@ from typing import Any
 from coterie.skills import SkillContext
 from coterie.skills.decorator import skill
 from coterie.skills.errors import NonRetryable
+from coterie.skills.k8s_deploy.request import DeployRequest
 
 WORK_S = 0.1
 
@@ -26,13 +27,15 @@ async def began(ctx: SkillContext) -> None:
     await asyncio.sleep(WORK_S)
 
 
-@skill(name="k8s-deploy", effects="idempotent")
+@skill(name="no-k8s-deploy", effects="idempotent")
 async def deploy(ctx: SkillContext, input: Any) -> Any:
     """Deploys anything but `broken`."""
     await began(ctx)
-    if input["app"] == "broken":
+    request = DeployRequest.model_validate(input)  # the workflow says what the shipped skill takes
+    [manifest] = request.manifests
+    if manifest["metadata"]["name"] == "broken":
         raise NonRetryable("the image of broken cannot be pulled")
-    return {"version": input["version"], "url": f"https://{input['app']}.example"}
+    return {"objects": [{"kind": manifest["kind"], "name": manifest["metadata"]["name"]}]}
 
 
 @skill(name="feishu-message", effects="external")
