@@ -90,7 +90,9 @@ class WorkflowsService(workflows_pb2_grpc.WorkflowsServicer):
         run = self._parts.state().runs.get(task_id)
         if run is None:
             found = await reader.get(task_id, seconds_left(context))
-        answer = shown(found.task, run, with_graph=request.include_graph)
+        task, now = found.task, run.view() if run is not None else None
+        large = len(now.head.graph) if now is not None else len(task.checkpoint.inline)
+        answer = await aside(large, lambda: shown(task, now, with_graph=request.include_graph))
         answer.task.CopyFrom(reader.to_pb(Found(found.task)))
         return answer
 
