@@ -10,7 +10,7 @@ from coterie.core.graph.needs import size
 from coterie.node.workflows import Loaded
 
 T = TypeVar("T")
-HERE_MAX = 8_000  # characters of source: some 5 ms to read and to check
+HERE_MAX = 16_000  # characters of source: some 10 ms to read and to check
 NODE_CHARS = 50  # of source, about
 
 
