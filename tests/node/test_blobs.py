@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
@@ -16,17 +17,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coterie.node.blobs import (
+from coterie.node.blob_errors import (
     BlobDamaged,
     BlobMismatch,
     BlobNameInvalid,
     BlobNotFound,
-    BlobOptions,
     BlobQuotaExceeded,
     BlobStorageFailed,
-    BlobStore,
     BlobTooLarge,
 )
+from coterie.node.blobs import BlobOptions, BlobStore
 
 SMALL = BlobOptions(blob_bytes_max=1_000, total_bytes_max=2_500)
 
@@ -182,8 +182,8 @@ async def test_limits_are_checked_before_anything_is_read(directory: Path) -> No
     with pytest.raises(BlobQuotaExceeded, match="above the blob quota of 2500"):
         await store.put_bytes(b"3" * 501)
     await store.put_bytes(b"3" * 500)
-    assert await store.delete(first)
-    assert not await store.delete(first)
+    assert await store.delete_untouched(first, time.time() + 1)
+    assert not await store.delete_untouched(first, time.time() + 1)
     await store.put_bytes(b"4" * 1_000)
     assert store.total_bytes == 2_500
     await store.close()
@@ -274,7 +274,8 @@ async def test_a_name_that_is_no_hash_is_refused_everywhere(store: BlobStore, na
         store.has(name),
         store.size(name),
         store.get(name),
-        store.delete(name),
+        store.delete_untouched(name, 0),
+        store.touch(name),
         store.put(stream([b""]), name, 0),
         read(store, name, 10),
     ):

@@ -25,7 +25,7 @@ from coterie.core.commands import (
 from coterie.core.nouns import Data, RetryPolicy, Signal, Task, TaskId, TaskState, WaitReason, evolve
 from coterie.core.ports import NotCommitted
 from coterie.core.state import ClusterState
-from coterie.node.blobs import BlobDiskFull, BlobMismatch, BlobQuotaExceeded
+from coterie.node.blob_errors import BlobDiskFull, BlobMismatch, BlobQuotaExceeded
 from coterie.node.clock import Clock
 from coterie.node.errors import ApiError, _unavailable
 from coterie.node.job import Job, JobFactory

@@ -11,8 +11,9 @@ import pytest
 from coterie.core.access import ADMIN, SUBMITTER
 from coterie.core.commands import ConfigureCluster
 from coterie.core.nouns import Policy
+from coterie.node.blob_errors import BlobMismatch
 from coterie.node.blob_exchange import receive_blob
-from coterie.node.blobs import BlobMismatch, BlobStore
+from coterie.node.blobs import BlobStore
 from coterie.node.errors import ApiError
 from coterie.node.security.principal import NOBODY, Principal, enter
 from coterie.node.security.tickets import Tickets

@@ -16,6 +16,7 @@ from coterie.node.blobs import BlobOptions, BlobStore
 from coterie.node.breakers import Breakers
 from coterie.node.bundles import Bundles
 from coterie.node.clock import Clock
+from coterie.node.collecting import Collector
 from coterie.node.config import NodeSettings
 from coterie.node.coordination.tide import Tide
 from coterie.node.coordinator import Coordinator, CoordinatorParts
@@ -211,6 +212,15 @@ class NodeApp:
         inline = self.settings.limits.payload_inline_max
         self.exchange = BlobExchange(self.blobs, self.channels, inline, self._staying_voters)
         self.blob_keeper = BlobKeeper(self.exchange, self.blobs, self._staying_voters)
+        self.collector = Collector(
+            self.blobs,
+            self.ledger,
+            self.exchange.read,
+            self.replica.freeze,
+            lambda: self.state().meta.clock_ms,
+            lambda: self.filler.catching_up,
+            self.settings.keep,
+        )
         self.bundles = Bundles(self.state, self.exchange, self.settings.node_id, self.settings.skill_trust)
         self.host.source = self.bundles
 

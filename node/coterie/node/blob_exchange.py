@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from typing import Any
 
 import grpc
 
 from coterie.core.nouns import NO_DATA, Data
-from coterie.node.blobs import BlobDamaged, BlobMismatch, BlobNotFound, BlobStore, check_content, too_much
+from coterie.node.blob_errors import BlobDamaged, BlobMismatch, BlobNotFound, check_content, too_much
+from coterie.node.blobs import BlobStore
 from coterie.node.errors import ApiError, Violation, invalid, not_found
 from coterie.node.links import PeerChannels, outliving
 from coterie.node.observability import get_logger
@@ -21,6 +24,7 @@ CHUNK_BYTES = 1 << 20
 COPY_TIMEOUT_S = 30.0
 LOOK_TIMEOUT_S = 5.0
 SECURED_MAX = 10_000  # blobs remembered to be on a majority
+SECURED_S = 300.0  # for so long; far less than an unused blob is kept (see collecting.py)
 
 
 class BlobExchange:
@@ -35,7 +39,7 @@ class BlobExchange:
     ) -> None:
         self._store, self._channels, self._inline_max = store, channels, inline_max
         self._voters = voters
-        self._secured: dict[str, None] = {}
+        self._secured: dict[str, float] = {}  # until that monotonic time
 
     async def keep(self, content: bytes, inline_max: int | None = None) -> Data:
         """Content as Data: inline when small, else a blob on a majority of nodes. `inline_max`: in bytes,
@@ -59,6 +63,28 @@ class BlobExchange:
             await self._fetch(data.sha256)
             return await self._store.get(data.sha256)
 
+    async def read(self, sha256: str) -> AsyncIterator[bytes]:
+        """The content in chunks, from here or from a peer; it is not stored here for that. Raises ApiError as
+        `ensure` does, BlobDamaged where it is damaged here."""
+        if await self._store.has(sha256):
+            async for part in self._store.open_chunks(sha256, CHUNK_BYTES):
+                yield part
+            return
+        silent = []
+        for peer in self._channels.peers:
+            call = self._fetching(peer, sha256)
+            try:
+                with outliving(peer):
+                    async for message in call:
+                        yield message.data
+                return
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.NOT_FOUND:
+                    silent.append(peer)
+            finally:
+                call.cancel()
+        raise _nowhere(sha256, silent)
+
     async def ensure(self, sha256: str) -> None:
         """Make sure the blob is here. Raises ApiError: BLOB_NOT_FOUND when all nodes say so, NO_QUORUM when
         some cannot be asked."""
@@ -69,11 +95,12 @@ class BlobExchange:
         """Before a command refers to a blob: it has that size and is on a majority, this node included.
         Raises ApiError."""
         await self.ensure(data.sha256)
+        await self._store.touch(data.sha256)
         size = await self._store.size(data.sha256)
         if size != data.size_bytes:
             text = f"{data.size_bytes} is wrong: blob {data.sha256} has {size} bytes"
             raise invalid([Violation("task.payload.blob.size_bytes", text)])
-        if data.sha256 not in self._secured:
+        if self._secured.get(data.sha256, 0.0) < time.monotonic():
             await self.spread(data.sha256, size)
 
     async def preserve(self, sha256: str, size: int) -> None:
@@ -125,7 +152,7 @@ class BlobExchange:
         if not _majority(stored, voters):
             message = f"the blob is on {len(stored & voters)} of {len(voters)} voters: {'; '.join(errors)}"
             raise ApiError(grpc.StatusCode.UNAVAILABLE, "NO_QUORUM", message, retry_after_ms=500)
-        self._secured[sha256] = None
+        self._secured[sha256] = time.monotonic() + SECURED_S
         if len(self._secured) > SECURED_MAX:
             del self._secured[next(iter(self._secured))]
 
@@ -154,11 +181,7 @@ class BlobExchange:
     async def _fetch(self, sha256: str) -> None:
         silent = []
         for peer in self._channels.peers:
-            call = self._channels.stub(peer).FetchBlob(
-                tasks_pb2.GetBlobRequest(sha256=sha256),
-                metadata=self._channels.metadata,
-                timeout=COPY_TIMEOUT_S,
-            )
+            call = self._fetching(peer, sha256)
             try:
                 with outliving(peer):
                     await receive_blob(self._store, call)
@@ -170,10 +193,22 @@ class BlobExchange:
                 log.debug("a peer did not give a blob", extra={"peer": peer, "error": str(error)[:200]})
             finally:
                 call.cancel()
-        if silent:
-            message = f"blob {sha256} is not here, and {', '.join(silent)} did not answer"
-            raise ApiError(grpc.StatusCode.UNAVAILABLE, "NO_QUORUM", message, retry_after_ms=500)
-        raise not_found("BLOB", sha256)
+        raise _nowhere(sha256, silent)
+
+    def _fetching(self, peer: str, sha256: str) -> grpc.aio.UnaryStreamCall[Any, tasks_pb2.BlobChunk]:
+        return self._channels.stub(peer).FetchBlob(
+            tasks_pb2.GetBlobRequest(sha256=sha256),
+            metadata=self._channels.metadata,
+            timeout=COPY_TIMEOUT_S,
+        )
+
+
+def _nowhere(sha256: str, silent: Sequence[str]) -> ApiError:
+    """No peer gave the blob; `silent` are those that may have it."""
+    if silent:
+        message = f"blob {sha256} is not here, and {', '.join(silent)} did not answer"
+        return ApiError(grpc.StatusCode.UNAVAILABLE, "NO_QUORUM", message, retry_after_ms=500)
+    return not_found("BLOB", sha256)
 
 
 async def receive_blob(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from coterie.node.blob_errors import BlobError
 from coterie.node.blob_exchange import BlobExchange
-from coterie.node.blobs import BlobError, BlobStore
+from coterie.node.blobs import BlobStore
 from coterie.node.errors import ApiError
 from coterie.node.observability import get_logger
 

@@ -16,49 +16,24 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 from uuid import uuid4
 
+from coterie.node.blob_errors import (
+    BlobDamaged,
+    BlobDiskFull,
+    BlobMismatch,
+    BlobNameInvalid,
+    BlobNotFound,
+    BlobQuotaExceeded,
+    BlobStorageFailed,
+    BlobTooLarge,
+)
+from coterie.node.blob_upload import Upload
+
 T = TypeVar("T")
 
 _logger = logging.getLogger("coterie.blobs")
 _NAME = re.compile(r"[0-9a-f]{64}")
 _READ_BYTES = 1 << 20
 _DAMAGED_KEPT_MAX = 16
-_QUEUE_BYTES = 1 << 20  # small chunks are gathered up to this before a thread writes them
-
-
-class BlobError(Exception):
-    """A blob could not be stored or read; the text says why."""
-
-
-class BlobNameInvalid(BlobError):
-    """Not a SHA-256 in 64 lower-case hexadecimal digits."""
-
-
-class BlobNotFound(BlobError):
-    """This node does not have the blob."""
-
-
-class BlobTooLarge(BlobError):
-    """The blob is above the limit for one blob."""
-
-
-class BlobQuotaExceeded(BlobError):
-    """The blobs of this node would take more than their quota."""
-
-
-class BlobDiskFull(BlobQuotaExceeded):
-    """The disk of this node has no room, whatever the quota says."""
-
-
-class BlobMismatch(BlobError):
-    """The bytes received are not those that were announced."""
-
-
-class BlobDamaged(BlobError):
-    """The bytes on the disk are not what was stored. The file was moved aside: the blob can be put again."""
-
-
-class BlobStorageFailed(BlobError):
-    """The disk refused, for another reason than being full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +95,8 @@ class BlobStore:
 
         Raises BlobTooLarge, BlobQuotaExceeded, BlobMismatch, BlobNameInvalid, BlobStorageFailed; then nothing
         is stored."""
-        _checked(ref_sha256)
         self._check_size(size)
-        if ref_sha256 in self._sizes:
+        if await self.touch(ref_sha256):
             return
         self._reserve(size)
         try:
@@ -165,10 +139,17 @@ class BlobStore:
         if held:
             yield held
 
-    async def delete(self, sha256: str) -> bool:
-        """Remove a blob; whether it was here. Readers that have it open read on."""
+    async def touch(self, sha256: str) -> bool:
+        """Count a blob as put just now; whether it is here. What is about to be referred to is touched first,
+        so that `delete_untouched` leaves it."""
         _checked(sha256)
-        return await self._run(lambda: self._delete(sha256))
+        return sha256 in self._sizes and await self._run(lambda: self._touch(sha256))
+
+    async def delete_untouched(self, sha256: str, since_s: float) -> bool:
+        """Remove a blob that was neither put nor touched since that moment (seconds since the epoch); whether
+        it was removed. Readers that have it open read on."""
+        _checked(sha256)
+        return await self._run(lambda: self._delete_untouched(sha256, since_s))
 
     async def close(self) -> None:
         """End the threads, after the file work under way."""
@@ -191,12 +172,13 @@ class BlobStore:
             if used + size > self._options.total_bytes_max:
                 raise BlobQuotaExceeded(
                     f"{size} bytes more on {used} used is above the blob quota of "
-                    f"{self._options.total_bytes_max} bytes; let tasks finish or raise limits.blobQuota"
+                    f"{self._options.total_bytes_max} bytes; shorten storage.historyRetention, or raise "
+                    "limits.blobQuota"
                 )
             self._reserved += size
 
     async def _receive(self, chunks: AsyncIterator[bytes], sha256: str, size: int) -> None:
-        upload = _Upload(self._directory / "tmp" / f"{sha256}.{uuid4().hex}", size)
+        upload = Upload(self._directory / "tmp" / f"{sha256}.{uuid4().hex}", size)
         try:
             async for chunk in chunks:
                 if upload.offer(chunk):
@@ -255,15 +237,30 @@ class BlobStore:
         self._forget(sha256)
         return BlobDamaged(f"blob {sha256} is damaged on this node; its file was moved to {folder}")
 
-    def _delete(self, sha256: str) -> bool:
-        self._path(sha256).unlink(missing_ok=True)
-        return self._forget(sha256)
+    def _touch(self, sha256: str) -> bool:
+        with self._lock:  # either before a removal looks at the time, or after it
+            try:
+                os.utime(self._path(sha256))
+            except FileNotFoundError:
+                self._drop(sha256)
+                return False
+        return True
 
-    def _forget(self, sha256: str) -> bool:
+    def _delete_untouched(self, sha256: str, since_s: float) -> bool:
+        path = self._path(sha256)
         with self._lock:
-            size = self._sizes.pop(sha256, None)
-            self._total -= size or 0
-        return size is not None
+            if sha256 not in self._sizes or path.stat().st_mtime >= since_s:
+                return False
+            path.unlink()
+            self._drop(sha256)
+        return True
+
+    def _forget(self, sha256: str) -> None:
+        with self._lock:
+            self._drop(sha256)
+
+    def _drop(self, sha256: str) -> None:
+        self._total -= self._sizes.pop(sha256, 0)
 
     # -- the directory -----------------------------------------------------------------------------------
 
@@ -303,64 +300,6 @@ class BlobStore:
             raise BlobStorageFailed(f"the blobs in {self._directory} cannot be used: {error}") from error
 
 
-class _Upload:
-    """A blob on its way into a temporary file."""
-
-    def __init__(self, path: Path, size: int) -> None:
-        self.path = path
-        self._size = size
-        self._seen = 0
-        self._digest = hashlib.sha256()
-        self._chunks: list[bytes] = []
-        self._queued = 0
-        self._file: BinaryIO | None = None
-        self._discarded = False
-        self._lock = threading.Lock()  # a discard may come while a cancelled write still runs
-
-    def offer(self, chunk: bytes) -> bool:
-        """Take a chunk; whether enough is gathered for a write. Raises BlobMismatch when it is too much."""
-        self._seen += len(chunk)
-        if self._seen > self._size:
-            raise too_much(self._size)
-        self._chunks.append(chunk)
-        self._queued += len(chunk)
-        return self._queued >= _QUEUE_BYTES
-
-    def write(self) -> None:
-        """Write what was gathered. Blocks, as the methods below do."""
-        with self._lock:
-            self._write()
-
-    def _write(self) -> None:
-        if self._discarded:
-            return
-        if self._file is None:
-            self._file = self.path.open("xb")
-        for chunk in self._chunks:
-            self._digest.update(chunk)
-            self._file.write(chunk)
-        self._chunks.clear()
-        self._queued = 0
-
-    def finish(self, sha256: str) -> None:
-        """Write the rest, compare, sync. Raises BlobMismatch."""
-        with self._lock:
-            self._write()
-            check_content(self._seen, self._size, self._digest.hexdigest(), sha256)
-            if self._file is not None:
-                self._file.flush()
-                os.fsync(self._file.fileno())
-                self._file.close()
-
-    def discard(self) -> None:
-        """Close and remove what is left; nothing after a commit."""
-        with self._lock:
-            self._discarded = True
-            if self._file is not None:
-                self._file.close()
-                self.path.unlink(missing_ok=True)
-
-
 async def _in_one(content: bytes) -> AsyncIterator[bytes]:
     yield content
 
@@ -383,15 +322,3 @@ def _sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def too_much(size: int) -> BlobMismatch:
-    return BlobMismatch(f"more bytes came than the {size} announced in size_bytes")
-
-
-def check_content(seen: int, size: int, found: str, sha256: str) -> None:
-    """Whether what came is what was announced. Raises BlobMismatch."""
-    if seen != size:
-        raise BlobMismatch(f"{seen} bytes came, {size} were announced in size_bytes")
-    if found != sha256:
-        raise BlobMismatch(f"the bytes have the hash {found}, announced was {sha256}")

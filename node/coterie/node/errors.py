@@ -12,7 +12,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from coterie.core.commands import Rejected
 from coterie.core.ports import NoQuorum, NotCommitted
-from coterie.node.blobs import (
+from coterie.node.blob_errors import (
     BlobDamaged,
     BlobDiskFull,
     BlobError,

@@ -51,4 +51,5 @@ def _workers(app: NodeApp) -> list[Loop]:
     preferred = app.settings.preferred_leaders
     preference = LeaderPreference(app.me, preferred, app.engine, app.state, app.clock)
     members = membership_keeper(app)
-    return [app.filler, app.coordinator, members, preference, app.blob_keeper, app.worker]
+    keepers = (app.blob_keeper, app.collector)
+    return [app.filler, app.coordinator, members, preference, *keepers, app.worker]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from coterie.core.nouns import Data, TaskId
+from coterie.node.blob_errors import BlobDiskFull
 from coterie.node.blob_exchange import BlobExchange
-from coterie.node.blobs import BlobDiskFull
 from coterie.node.errors import ApiError
 from coterie.node.observability import get_logger
 

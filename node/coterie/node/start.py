@@ -50,7 +50,7 @@ def _run(settings: NodeSettings, tls: TlsMaterial | None, host: SkillHost) -> in
     import uvloop
 
     from coterie.node.app import NodeFailed, NodeRefused
-    from coterie.node.blobs import BlobError
+    from coterie.node.blob_errors import BlobError
     from coterie.node.httpd import HttpListenError
     from coterie.node.ledger import LedgerError
     from coterie.node.resync import resync_hint

@@ -206,6 +206,9 @@ class Storage(Section):
     low_water: Annotated[int, size("1MiB", "1TiB")] = 64 * 1024**2
     reserve: Annotated[int, size("1MiB", "1GiB")] = 8 * 1024**2
     slow_sync: Annotated[int, duration("1ms", "1m")] = 100  # a leader above it hands over to a faster disk
+    history_retention: Annotated[int, duration("1s", "365d")] = 30 * 86_400_000  # of finished tasks
+    # A blob that nothing refers to, since it was put last: what is about to be submitted is one.
+    unused_blob_retention: Annotated[int, duration("1h", "365d")] = 86_400_000
 
 
 class Tls(Section):

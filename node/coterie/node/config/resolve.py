@@ -22,6 +22,7 @@ from coterie.node.config.settings import (
     BreakerSettings,
     DiskSettings,
     HealthSettings,
+    KeepSettings,
     Limits,
     LogSettings,
     MembershipSettings,
@@ -90,6 +91,7 @@ def _settings(config: ClusterConfig, node_id: str, insecure: bool, join: bool) -
         log=_log(config),
         membership=_membership(config),
         disk=_disk(config),
+        keep=_kept(config),
         queue=queue_of(config),
         security=_security(config, entry, host, tls),
         **_with_secrets(config),
@@ -250,6 +252,10 @@ def retry_of(config: ClusterConfig) -> RetryPolicy:
 def _disk(config: ClusterConfig) -> DiskSettings:
     storage = config.storage
     return DiskSettings(storage.low_water, storage.reserve, storage.slow_sync)
+
+
+def _kept(config: ClusterConfig) -> KeepSettings:
+    return KeepSettings(config.storage.history_retention, config.storage.unused_blob_retention)
 
 
 def queue_of(config: ClusterConfig) -> QueueSettings:

@@ -145,6 +145,20 @@ class DiskSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class KeepSettings:
+    """How long things are kept, in ms: a finished task with its events, and a blob that nothing refers to,
+    since it was put last (what is about to be submitted is such a blob)."""
+
+    history_ms: int = 30 * 86_400_000
+    unused_blob_ms: int = 86_400_000
+
+    @property
+    def look_s(self) -> float:
+        """Seconds between two rounds: a tenth of the shorter time, an hour at most."""
+        return min(3600.0, max(1.0, min(self.unused_blob_ms, self.history_ms) / 10_000))
+
+
+@dataclass(frozen=True, slots=True)
 class LogSettings:
     """Level is a name of the logging module; format is json or text."""
 
@@ -194,6 +208,7 @@ class NodeSettings:
     log: LogSettings = field(default_factory=LogSettings)
     membership: MembershipSettings = field(default_factory=MembershipSettings)
     disk: DiskSettings = field(default_factory=DiskSettings)
+    keep: KeepSettings = field(default_factory=KeepSettings)
     queue: QueueSettings = field(default_factory=QueueSettings)
     security: SecuritySettings = field(default_factory=SecuritySettings)
     llm: LlmSettings = field(default_factory=LlmSettings)

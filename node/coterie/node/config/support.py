@@ -13,13 +13,11 @@ from typing import Final
 Keys = tuple[str, ...]  # snake_case, list positions left out
 
 REFUSED_KEYS: Final[Mapping[Keys, str]] = {
-    (
-        "agents",
-    ): "agent definitions are not supported by this version; skills are registered from skills.dirs",
+    ("agents",): "agents live in the cluster, not in its file: `coterie agents apply DIR` makes them",
     ("gateway",): "chat channels and web sessions are not supported by this version",
     ("multi_agent", "agents"): (
-        "agent definitions are not supported by this version; a node's skills are its capabilities, and "
-        "cluster.nodes gives it memory, gpus and labels"
+        "agents live in the cluster, not in its file: `coterie agents apply DIR` makes them; what a node can "
+        "do are its skills, and cluster.nodes gives it memory, gpus and labels"
     ),
     ("multi_agent", "message_bus"): (
         "there is no message bus beside the cluster: the Raft log is the bus, and no bridge to redis, "
@@ -33,7 +31,6 @@ REFUSED_KEYS: Final[Mapping[Keys, str]] = {
         "security",
         "tokens",
     ): "tokens live in the cluster, not in its file: `coterie token create` makes them",
-    ("storage", "history_retention"): "not supported by this version: the ledger keeps every finished task",
     ("observability", "otlp"): "OpenTelemetry is not supported by this version; use observability.metrics",
     ("observability", "tracing"): "OpenTelemetry is not supported by this version; use observability.metrics",
 }

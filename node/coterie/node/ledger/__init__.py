@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from coterie.node.ledger.family import FamilyRows, with_queued
@@ -17,6 +18,7 @@ from coterie.node.ledger.reader import (
     select_events,
     select_family_rows,
     select_page,
+    select_records,
     select_task,
     select_tasks,
 )
@@ -212,6 +214,17 @@ class Ledger:
             )
             pruned += count
         return pruned
+
+    async def records(self) -> AsyncIterator[list[bytes]]:
+        """The records of all rows, in pages; a row that comes meanwhile may be missing."""
+        queued = self._writer.queued()
+        yield [task.record for item in queued for task in item.tasks]
+        yield [event.record for item in queued for event in item.events]
+        for table in ("tasks", "events"):
+            after = -1
+            while page := await self._reader.run(partial(select_records, table=table, after=after)):
+                yield [record for _, record in page]
+                after = page[-1][0]
 
     async def counts(self) -> Mapping[str, int]:
         """How many finished tasks are here, by state. Rows still queued are counted once they are written."""

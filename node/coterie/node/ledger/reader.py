@@ -33,6 +33,7 @@ _TASK_COLUMNS = (
     "created_at_ms, finished_at_ms, log_index, record"
 )
 _PAIRS_MAX = 64  # more (tenant, state) pairs than this are not worth a look-up each
+_RECORDS_MAX, _RECORDS_BYTES_MAX = 500, 1 << 20  # of one page
 _READS_WAITING_MAX = 1_024
 
 
@@ -168,6 +169,20 @@ def select_family_rows(
 ) -> FamilyRows:
     """See `family.select_family`."""
     return select_family(connection, root, tasks_max, events_max, _task, _TASK_COLUMNS)
+
+
+def select_records(connection: sqlite3.Connection, table: str, after: int) -> list[tuple[int, bytes]]:
+    """The next rows of "tasks" or "events", as (row id, record); empty at the end."""
+    page: list[tuple[int, bytes]] = []
+    size = 0
+    for row in connection.execute(
+        f"SELECT rowid, record FROM {table} WHERE rowid > ? ORDER BY rowid LIMIT {_RECORDS_MAX}", (after,)
+    ):
+        page.append(row)
+        size += len(row[1])
+        if size > _RECORDS_BYTES_MAX:
+            break
+    return page
 
 
 def select_counts(connection: sqlite3.Connection) -> dict[str, int]:
