@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from coterie.node.schemas import faults_by_text
 from coterie.skills.errors import BadInput
 from coterie.skills.llm.handler import DATA, Ask, run
 
@@ -35,6 +36,12 @@ async def asked(given: Any, data: Any = None) -> tuple[Any, Any, dict[str, Any]]
 async def test_a_text_is_a_prompt() -> None:
     result, messages, options = await asked("Why?")
     assert (result, messages, options) == ("said", [{"role": "user", "content": "Why?"}], {"schema": None})
+
+
+def test_a_text_passes_the_door_too() -> None:
+    schema = json.dumps(Ask.model_json_schema())
+    assert faults_by_text(schema, b'"Why?"') == [] and faults_by_text(schema, b'{"prompt": "Why?"}') == []
+    assert faults_by_text(schema, b'{"promt": "Why?"}') and faults_by_text(schema, b"5")
 
 
 async def test_what_comes_from_elsewhere_is_quoted_after_the_prompt() -> None:

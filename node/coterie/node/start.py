@@ -127,4 +127,5 @@ def _host_options(settings: NodeSettings) -> SkillHostOptions:
         node_id=settings.node_id,
         sandbox=SandboxOptions(inside_networks=settings.skill_networks),
         settings=settings.skill_settings,
+        confined_settings=settings.confined_settings,
     )

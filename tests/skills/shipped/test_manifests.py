@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
 
 from coterie.skills.registry import MANIFEST_FILE, SHIPPED_DIR, discover, load
+from coterie.skills.shipped_settings import NAMES, model_of
 from coterie.skills.validation import validate
 
 FOLDERS = sorted(path.parent for path in SHIPPED_DIR.glob(f"*/{MANIFEST_FILE}"))
@@ -51,3 +54,64 @@ def test_each_says_what_it_takes_and_when_to_use_it() -> None:
             Draft202012Validator.check_schema(schema)
             assert schema["type"] == "object" and schema["additionalProperties"] is False, skill.name
             assert skill.timeout_ms > 0, skill.name
+
+
+def test_settings_are_checked_with_the_classes_that_the_skills_read_them_with() -> None:
+    read: dict[str, str] = {}
+    for folder in FOLDERS:
+        for path in folder.glob("*.py"):
+            read |= dict(re.findall(r'settings_of\(ctx, "([\w-]+)", (\w+)\)', path.read_text()))
+    assert read and read == {name: getattr(model_of(name), "__name__", "") for name in NAMES}
+    assert model_of("echo") is None
+
+
+ROOT = Path(__file__).parents[3]
+PAGE = (ROOT / "docs" / "shipped-skills.md").read_text()
+SOURCES = {source.name: source for source in discover([SHIPPED_DIR])[0]}
+
+
+def rows() -> dict[str, list[str]]:
+    """The table of all skills: by name the other columns."""
+    table = PAGE.partition("| skill | what for |")[2].partition("\n\n")[0].splitlines()[2:]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+    return {name: rest for name, *rest in cells}
+
+
+def test_the_table_of_shipped_skills_names_them_all() -> None:
+    assert sorted(rows()) == list(rows()) == sorted(SOURCES)
+
+
+@pytest.mark.parametrize("name", sorted(SOURCES))
+def test_the_table_says_what_the_skill_says(name: str) -> None:
+    _, takes, needs, extra, effects, _ = rows()[name]
+    [skill] = load(SOURCES[name])
+    schema = json.loads(skill.input or "{}")
+    told = set(re.findall(r"`(\w+)`", takes))
+    assert set(schema.get("required", ())) <= told <= set(schema.get("properties", ()))
+    assert effects == skill.effects
+    model = model_of(name)
+    required = (
+        {field.alias or "" for field in model.model_fields.values() if field.is_required()}
+        if model
+        else set()
+    )
+    assert set(re.findall(r"`(\w+)`", needs)) == required
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    brought = (
+        {re.split(r"[>=<]", one)[0] for one in extras[extra.partition("[")[2].partition("]")[0]]}
+        if extra
+        else set()
+    )
+    modules = set(validate(SOURCES[name].folder.name, files(SOURCES[name].folder)).described.requires)
+    assert modules <= brought and bool(modules) == extra.startswith("`pip")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_setting_is_in_the_section_of_its_skill(name: str) -> None:
+    sections = re.split(r"^## ", PAGE, flags=re.M)[1:]
+    [section] = [one for one in sections if name in one.partition("\n")[0].split(", ")]
+    model = model_of(name)
+    assert model is not None
+    schema = model.model_json_schema()
+    keys = {key for part in (schema, *schema.get("$defs", {}).values()) for key in part.get("properties", {})}
+    assert {key for key in keys if not re.search(rf"\b{key}\b", section)} == set()

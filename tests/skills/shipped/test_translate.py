@@ -31,6 +31,10 @@ print(node)
 - one node
     and more of `it`, on a line of its own
 
+- another
+
+    has a second paragraph with `{it}`
+
 Between lists.
 
     indented node code
@@ -43,7 +47,14 @@ Between lists.
 [ref]: https://example.org/node
 """
 TRANSLATED = ["# The node", "A node runs", " and reads [the page]", ") or <", "- one node\n    and more of"]
-TRANSLATED += [", on a line of its own", "Between lists", "| node |", "bold node"]
+TRANSLATED += [
+    ", on a line of its own",
+    "- another",
+    "has a second paragraph with",
+    "Between lists",
+    "| node |",
+    "bold node",
+]
 
 
 def shout(talk: Talk) -> str:
@@ -144,3 +155,9 @@ def test_any_text_with_marks_restored_and_pieces_joined_is_the_same(text: str, c
 
 def test_marks_that_are_missing_or_too_many_are_named() -> None:
     assert spoilt("⟦1⟧ ⟦2⟧", "⟦2⟧ ⟦2⟧ ⟦3⟧") == "⟦1⟧ missing; ⟦2⟧ ⟦3⟧ too many"
+
+
+def test_a_mark_is_never_cut_in_two() -> None:
+    found = marked("{a}" * 40)
+    assert found.restored("".join(pieces(found.text, 22, MARK))) == "{a}" * 40
+    assert all(MARK.sub("", part) == "" for part in pieces(found.text, 22, MARK))

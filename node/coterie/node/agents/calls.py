@@ -123,7 +123,7 @@ class AgentCalls:
             description, schema, manual = local.description, json.loads(local.input or "null"), local.manual
         else:
             return None
-        told = {"description": description, "parameters": schema or ANY_INPUT, "options": options}
+        told = {"description": description, "parameters": _of_tool(schema), "options": options}
         return {**told, "manual": manual.strip(), "skill": name}
 
     def _colleague(self, run: Run, name: str) -> dict[str, str]:
@@ -138,6 +138,14 @@ def allowed(name: str, definition: Definition) -> bool:
     if any(fnmatch.fnmatchcase(name, glob) for glob in tools.deny):
         return False
     return any(fnmatch.fnmatchcase(name, glob) for glob in tools.allow)
+
+
+def _of_tool(schema: Any) -> Any:
+    """What a model is told: the arguments of a tool are always an object."""
+    kinds = schema.get("type") if isinstance(schema, dict) else None
+    return (
+        {**schema, "type": "object"} if isinstance(kinds, list) and "object" in kinds else schema or ANY_INPUT
+    )
 
 
 def _entry(run: Run) -> AgentEntry:

@@ -16,6 +16,7 @@ from coterie.node.config.multi_agent import rounding
 from coterie.node.config.read import Tree
 from coterie.node.config.support import CHOICES, NO_EFFECT, NOT_YET, REFUSED_VALUES
 from coterie.node.units import format_duration, format_size
+from coterie.skills import shipped_settings
 
 REPORT_INTERVAL_MAX_MS = 1_000
 LEASE_MIN_MS: Final = 100
@@ -372,7 +373,18 @@ _ERRORS: Final[tuple[Check, ...]] = (
     _plain_http,
     unknown_default,
 )
+
+
+def _strange_skills(config: ClusterConfig) -> Iterator[Finding]:
+    """Others may be published later: only what is nearly a shipped skill's name is worth a word."""
+    for skill in config.skills.settings:
+        near = difflib.get_close_matches(skill, shipped_settings.NAMES, n=1, cutoff=0.8)
+        if near and near[0] != skill:
+            yield Finding(("skills", "settings", skill), f"no shipped skill is called so; {near[0]} is")
+
+
 _WARNINGS: Final[tuple[Check, ...]] = (
+    _strange_skills,
     _voters,
     _roles,
     _failover,

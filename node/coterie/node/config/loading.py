@@ -61,7 +61,7 @@ def validated(tree: Tree, problems: list[str]) -> tuple[ClusterConfig | None, li
         paths = [_tree_path(values, detail["loc"]) for detail in details]
         if attempt == 0:
             problems += [
-                said(tree, Finding(path, _describe(d))) for path, d in zip(paths, details, strict=True)
+                said(tree, Finding(path, describe(d))) for path, d in zip(paths, details, strict=True)
             ]
         broken += paths if attempt == 0 else [_list_around(path) for path in paths]
         values = _without(values, broken, ())
@@ -131,7 +131,7 @@ _EXPECTED: Mapping[str, str] = {
 }
 
 
-def _describe(detail: ErrorDetails) -> str:
+def describe(detail: ErrorDetails) -> str:
     """One sentence: the value, what is wrong with it, and what to write."""
     kind, context, value = detail["type"], detail.get("ctx", {}), detail["input"]
     if kind == "missing":

@@ -33,7 +33,7 @@ from coterie.node.config.settings import (
     SecuritySettings,
     TlsPaths,
 )
-from coterie.node.config.skill_settings import skill_settings
+from coterie.node.config.skill_settings import skill_settings, without_secrets
 
 
 def node_settings(
@@ -104,6 +104,7 @@ def _with_secrets(config: ClusterConfig) -> dict[str, Any]:
         "llm": llm_settings(config.llm, os.environ),
         "mcp": mcp_settings(config.mcp, os.environ),
         "skill_settings": skill_settings(config.skills.settings, os.environ),
+        "confined_settings": without_secrets(config.skills.settings),
     }
 
 

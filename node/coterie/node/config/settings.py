@@ -213,6 +213,7 @@ class NodeSettings:
     security: SecuritySettings = field(default_factory=SecuritySettings)
     llm: LlmSettings = field(default_factory=LlmSettings)
     skill_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)  # with secrets
+    confined_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # without secrets
     mcp: Mapping[str, McpServerSettings] = field(default_factory=dict)
     replicated: str = "{}"  # what the file says of the part that the cluster agrees on; see config.document
 

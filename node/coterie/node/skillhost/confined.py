@@ -59,7 +59,7 @@ class ConfinedPool(ChildPool):
 
     def _settings_of(self, job: SkillJob) -> Mapping[str, Any]:
         """See ChildPool. Who is not trusted gets no secrets, whatever name it took."""
-        return {}
+        return self._options.confined_settings.get(job.skill, {})
 
     def _unfit(self, job: SkillJob) -> SkillOutcome | None:
         assert job.confined is not None

@@ -58,7 +58,9 @@ class SkillHostOptions:
     """Children forked at the start, before the first run asks for one."""
     limits: Limits = field(default_factory=Limits)
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
-    """What each skill is told of this node, by its name. Confined skills are told nothing."""
+    """What each trusted skill is told of this node, by its name."""
+    confined_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What confined ones are told: no secrets."""
     env_allow: tuple[str, ...] = ()
     """Environment variables that skills see besides PATH, HOME, the locale, the time zone and the like."""
     ready_timeout_ms: int = 30_000

@@ -18,7 +18,12 @@ CHOOSE = "Choose the answer that serves the task best. Say its place in the list
 class Ask(Input):
     """See SKILL.md."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        populate_by_name=True,
+        json_schema_extra={"type": ["object", "string"]},  # a text is a prompt
+    )
 
     prompt: str = ""
     messages: tuple[dict[str, Any], ...] = ()

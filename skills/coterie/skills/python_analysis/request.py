@@ -39,11 +39,11 @@ class CodeRequest(Input):
 class CodeSettings(Settings):
     """`skills.settings.python-analysis`."""
 
-    paths: tuple[AllowedPath | Annotated[str, Field(pattern="^/")], ...] = ()
+    paths: tuple[Annotated[str, Field(pattern="^/")], ...] = ()
     file_bytes_max: Annotated[int, Field(ge=1, le=16 * MIB)] = MIB
     files_max: Annotated[int, Field(ge=1, le=100_000)] = 5_000
 
     @property
     def allowed(self) -> tuple[AllowedPath, ...]:
         """Nothing is ever changed."""
-        return tuple(AllowedPath(path=one if isinstance(one, str) else one.path) for one in self.paths)
+        return tuple(AllowedPath(path=one) for one in self.paths)
