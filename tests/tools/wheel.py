@@ -16,13 +16,14 @@ from tests.tools.stubs import ROOT
 
 NEIGHBOUR = "google-cloud-tasks"
 PACKAGES = ("v1", "core", "raft", "node", "client", "skills")
-NODE_ONLY = ("pydantic", "pysyncobj", "yaml", "click", "cryptography", "openai", "networkx")
+NODE_LIBRARIES = ("pydantic", "pysyncobj", "yaml", "click", "cryptography", "openai", "networkx")
+OF_EXTRAS = ("polars", "matplotlib", "boto3", "kubernetes", "radon", "pyflakes", "lark_oapi", "mcp")
 ALONE = f"""
 import importlib.util, sys
 import coterie.client
 import coterie
 assert coterie.__file__ is None, f"coterie is a namespace, not a package: {{coterie.__file__}}"
-brought = [name for name in {NODE_ONLY!r} if importlib.util.find_spec(name)]
+brought = [name for name in {(*NODE_LIBRARIES, *OF_EXTRAS)!r} if importlib.util.find_spec(name)]
 assert not brought, f"the base install brings what only a node needs: {{brought}}"
 loaded = [name for name in sys.modules if name.startswith(("coterie.node", "coterie.core", "coterie.raft"))]
 assert not loaded, f"the client loads what only a node needs: {{loaded}}"

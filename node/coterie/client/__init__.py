@@ -4,7 +4,7 @@
 from coterie.client import Cluster
 
 async with Cluster("10.0.1.1:8080,10.0.1.2:8080,10.0.1.3:8080", tls=TLS(ca="ca.pem")) as c:
-    job = await c.submit_task(type="summarize", payload={"url": "…"}, timeout="10m",
+    job = await c.submit_task(type="summarize", payload={"text": "…"}, timeout="10m",
                               on_progress=lambda p: print(p.percent, p.message))
     print(await job.wait())
 ```

@@ -4,7 +4,7 @@
 from coterie.client.sync import Cluster
 
 with Cluster("127.0.0.1:8080") as c:
-    job = c.submit_task(type="summarize", payload={"url": "…"})
+    job = c.submit_task(type="summarize", payload={"text": "…"})
     print(job.wait(timeout="10m"))
 ```
 

@@ -8,7 +8,7 @@ find = flow.task("find", skill="search", input={"q": flow.ref("topic")})
 @flow.node(skill="summarize", timeout="5m")
 def summary(find):                     # its parameters are what it stands on
     return {"text": find["hits"][0]}   # its input; never called again
-check = flow.condition("good", "summary.score > 5")
+check = flow.condition("good", "summary.words > 5")
 summary >> check
 check.when(True) >> flow.task("publish", skill="publish")
 job = await cluster.run_workflow(flow, topic="rafts")

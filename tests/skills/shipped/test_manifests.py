@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from jsonschema import Draft202012Validator
 from coterie.skills.registry import MANIFEST_FILE, SHIPPED_DIR, discover, load
 from coterie.skills.shipped_settings import NAMES, model_of
 from coterie.skills.validation import validate
+from tests.cli.fakes import FakeCluster, run
 
 FOLDERS = sorted(path.parent for path in SHIPPED_DIR.glob(f"*/{MANIFEST_FILE}"))
 TOOLS = {
@@ -67,7 +70,42 @@ def test_settings_are_checked_with_the_classes_that_the_skills_read_them_with() 
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "shipped-skills.md").read_text()
+HEAVY = (
+    "polars",
+    "matplotlib",
+    "numpy",
+    "boto3",
+    "botocore",
+    "kubernetes",
+    "radon",
+    "pyflakes",
+    "lark_oapi",
+    "mcp",
+)
+ALL_SKILLS = f"""
+import sys
+from coterie.skills.registry import SHIPPED_DIR, discover, load
+from coterie.skills.shipped_settings import NAMES, model_of
+assert all(load(source) for source in discover([SHIPPED_DIR])[0]) and all(map(model_of, NAMES))
+print([name for name in {HEAVY!r} if name in sys.modules])
+"""
 SOURCES = {source.name: source for source in discover([SHIPPED_DIR])[0]}
+
+
+def test_the_command_finds_no_fault_in_what_is_shipped_and_shown() -> None:
+    shown = [
+        path.parent for name in ("cluster-config", "node") for path in (ROOT / name).rglob(MANIFEST_FILE)
+    ]
+    assert len(shown) >= 2
+    result = run(FakeCluster(), "skills", "validate", *map(str, [*FOLDERS, *shown]))
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count("is sound") == len(FOLDERS) + len(shown)
+
+
+def test_no_library_of_an_extra_is_imported_before_a_task_needs_it() -> None:
+    """By a process that has them all."""
+    done = subprocess.run([sys.executable, "-c", ALL_SKILLS], capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
 
 
 def rows() -> dict[str, list[str]]:
