@@ -36,6 +36,7 @@ class Fault:
     reason: str = ""
     retry_after: float | None = None
     violations: list[tuple[str, str]] = field(default_factory=list)
+    metadata: dict[str, str] = field(default_factory=dict)
     pushback_ms: str | None = None
     hang: bool = False
     after: bool = False  # The work is done, only the answer is lost.
@@ -44,16 +45,17 @@ class Fault:
     def status(self) -> status_pb2.Status:
         details: list[Any] = []
         if self.reason:
-            details.append(error_details_pb2.ErrorInfo(reason=self.reason, domain="coterie"))
+            info = error_details_pb2.ErrorInfo(reason=self.reason, domain="coterie", metadata=self.metadata)
+            details.append(info)
         if self.violations:
             bad = error_details_pb2.BadRequest()
             for name, text in self.violations:
                 bad.field_violations.add(field=name, description=text)
             details.append(bad)
         if self.retry_after is not None:
-            info = error_details_pb2.RetryInfo()
-            info.retry_delay.FromMilliseconds(int(self.retry_after * 1000))
-            details.append(info)
+            pause = error_details_pb2.RetryInfo()
+            pause.retry_delay.FromMilliseconds(int(self.retry_after * 1000))
+            details.append(pause)
         status = status_pb2.Status(code=self.code.value[0], message=self.message)
         for detail in details:
             box = any_pb2.Any()

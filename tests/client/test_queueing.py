@@ -44,6 +44,44 @@ async def test_a_large_signal_travels_as_a_blob(fake: FakeCluster) -> None:
     assert fake.blobs[request.payload.blob.sha256] == b"x" * 300_000
 
 
+def too_large(field: str, limit: int) -> Fault:
+    told = [(f"{field}.inline", f"the limit is {limit}")]
+    metadata = {f"{field}.inline.max": str(limit)}
+    code = grpc.StatusCode.INVALID_ARGUMENT
+    return Fault(code, reason="BAD_FIELD", violations=told, metadata=metadata)
+
+
+async def test_a_cluster_that_allows_less_inline_gets_blobs(fake: FakeCluster) -> None:
+    payload = b"x" * 5_000
+    async with client_of(fake) as client:
+        refusals: list[Fault | None] = [too_large("task.payload", 4_096)]
+        for node in fake.nodes:
+            node.entry_faults = refusals
+        first = await client.submit_task(type="echo", payload=payload)
+        second = await client.submit_task(type="echo", payload=payload)
+        small = await client.submit_task(type="echo", payload=b"x" * 4_096)
+        asked = [entry.task.payload for call in fake.methods("BatchSubmitTasks") for entry in call.requests]
+        assert [len(one.inline) for one in asked] == [5_000, 0, 0, 4_096], "the limit is remembered"
+        assert {one.blob.size_bytes for one in asked[1:3]} == {5_000}
+        assert len({first.id, second.id, small.id}) == 3
+        once = [too_large("payload", 1_000)]
+        for node in fake.nodes:
+            node.faults["SignalTask"] = once
+        await small.signal("go", b"x" * 2_000)
+        asked = [request.payload for request in fake.methods("SignalTask")]
+    assert [(len(one.inline), one.blob.size_bytes) for one in asked] == [(2_000, 0), (0, 2_000)]
+
+
+async def test_what_is_wrong_besides_the_size_is_told(fake: FakeCluster) -> None:
+    fault = too_large("task.payload", 100)
+    fault.violations.append(("task.key", "is too long"))
+    for node in fake.nodes:
+        node.entry_faults = [fault]
+    async with client_of(fake) as client:
+        with pytest.raises(InvalidRequest, match="too long"):
+            await client.submit_task(type="echo", payload=b"x" * 200)
+
+
 @pytest.mark.parametrize("call", ["cancel", "pause", "resume", "signal", "retry"])
 async def test_a_lost_answer_is_asked_for_under_the_same_id(fake: FakeCluster, call: str) -> None:
     method = f"{call.capitalize()}Task"

@@ -203,3 +203,29 @@ def test_what_a_thousand_ends_cost_does_not_grow(cluster: CoreCluster) -> None:
 def test_an_id_that_is_too_long_is_none() -> None:
     assert child_id("p" * 120, "1234567") == "p" * 120 + "~1234567"
     assert child_id("p" * 120, "12345678") == ""
+
+
+def test_a_parent_that_gets_further_is_no_poison(cluster: CoreCluster) -> None:
+    cluster.do(ConfigureCluster("c", "c", Policy(node_losses_max=2)))
+
+    def lost() -> None:
+        cluster.do(ReleaseTask(T1, cluster.task().attempt, "its node died", lost=True))
+        cluster.assign()
+        cluster.do(StartTask(T1, cluster.task().attempt))
+
+    for number in range(4):
+        lost()
+        assert len(cluster.task().crashes) == 1
+        spawn(cluster, f"c{number}", attempt=cluster.task().attempt)
+        assert cluster.task().crashes == (), "it has begun a child"
+    lost()
+    suspended(cluster)
+    assert cluster.task().state is TaskState.WAITING and cluster.task().crashes == ()
+    for number in range(4):
+        end(cluster, f"c{number}")
+    cluster.assign()
+    cluster.do(StartTask(T1, cluster.task().attempt))
+    lost()
+    cluster.do(ReleaseTask(T1, cluster.task().attempt, "its node died", lost=True))
+    task = cluster.task()
+    assert task.error is not None and (task.state, task.error.code) == (TaskState.DEAD_LETTERED, "POISON")

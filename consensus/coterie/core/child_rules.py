@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from coterie.core.commands import Accepted, CancelChildren, Outcome, Rejected, SpawnChild
 from coterie.core.families import CHILDREN_MAX, GENERATIONS_MAX, Child, Family
-from coterie.core.lifecycle import cancel_task, fenced, heard
-from coterie.core.nouns import Task
+from coterie.core.lifecycle import cancel_task, change_task, fenced, heard
+from coterie.core.nouns import Task, evolve
 from coterie.core.state import ClusterState, Moment, held
 from coterie.core.submit_rules import create, full
 
@@ -31,6 +31,8 @@ def spawn(state: ClusterState, command: SpawnChild, moment: Moment) -> Outcome:
     before = family.bytes_held
     family.begin(Child(asked.task_id, command.group, asked.digest))
     state.indexes.live_bytes += family.bytes_held - before
+    if parent.crashes:  # it got further than the attempts before: see retry_rules
+        change_task(state, parent, evolve(parent, crashes=()), moment, "child_begun", asked.task_id)
     create(state, asked, moment, f"a child of {parent.task_id}")
     return Accepted(asked.task_id)
 

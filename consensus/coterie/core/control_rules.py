@@ -165,7 +165,7 @@ def suspend(state: ClusterState, command: SuspendTask, moment: Moment) -> Outcom
     if wait_is_over(state, after):
         return Rejected("WAIT_OVER", f"{command.name or 'what it waits for'} is there already")
     to = TaskState.PAUSED if task.pause_requested else TaskState.WAITING
-    after = evolve(after, state=to, pause_requested=False)
+    after = evolve(after, state=to, pause_requested=False, crashes=())  # a wait is further than it was
     change_task(state, task, after, moment, to.name.lower(), command.name)
     return Accepted(task.task_id)
 

@@ -19,6 +19,7 @@ from coterie.client.routes import Route
 from coterie.client.rpc_errors import invalid
 from coterie.client.services import Services
 from coterie.client.settings import TLS, Timeouts, resolve
+from coterie.client.sizes import send_sized
 from coterie.client.spec import TaskOptions, TaskSpec, prepare
 from coterie.client.units import Duration, optional_seconds
 from coterie.client.workflow import Workflow
@@ -236,9 +237,13 @@ class Cluster(Services, Operations):
         connection = self._open
         prepared = prepare(spec, connection.tenant)
         request = prepared.request
-        if prepared.blob is not None:
-            request.task.payload.blob.CopyFrom(await connection.blobs.put(prepared.blob))
-        submission = connection.submitter.submit(request, wait_when_full=wait_when_full)
+        payload = request.task.payload
+        submission = send_sized(
+            connection,
+            payload.inline if prepared.blob is None else prepared.blob,
+            payload,
+            lambda: connection.submitter.submit(request, wait_when_full=wait_when_full),
+        )
         raw = await recorded(connection.recorder, "submit", submission, request_id=request.request_id)
         job = Job(connection, raw.name or connection.task_name(raw.task_id), raw)
         job.request_id = request.request_id

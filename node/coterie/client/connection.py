@@ -13,6 +13,7 @@ from coterie.client.names import Found, NameNotFound, look_up
 from coterie.client.owned import TaskSet, log
 from coterie.client.record import Recorder
 from coterie.client.settings import Settings, Timeouts, parse_endpoints
+from coterie.client.spec import INLINE_BYTES_MAX
 from coterie.client.submit import Submitter
 from coterie.client.waits import Waiter
 from coterie.v1 import cluster_pb2
@@ -38,6 +39,7 @@ class Connection:
         self.submitter = Submitter(self.caller, self.tasks)
         self.waiter = Waiter(self.caller, self.tasks)
         self.blobs = Blobs(self.caller)
+        self.inline_bytes_max = INLINE_BYTES_MAX  # less where the cluster says so: see sizes
         self._trouble = asyncio.Event()
 
     def start(self) -> None:

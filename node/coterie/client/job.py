@@ -24,7 +24,8 @@ from coterie.client.models import Event, Progress, TaskInfo, decode_json, state_
 from coterie.client.owned import log
 from coterie.client.record import recorded
 from coterie.client.routes import Route
-from coterie.client.spec import INLINE_BYTES_MAX, encode_payload
+from coterie.client.sizes import send_sized
+from coterie.client.spec import encode_payload
 from coterie.client.units import Duration, optional_seconds
 from coterie.client.watch import Watch
 from coterie.v1 import tasks_pb2
@@ -172,11 +173,12 @@ class Job:
         request_id = request_id or uuid.uuid4().hex
         request = tasks_pb2.SignalTaskRequest(name=self.name, signal=signal, request_id=request_id)
         content = encode_payload(payload)
-        if len(content) > INLINE_BYTES_MAX:
-            request.payload.blob.CopyFrom(await self._connection.blobs.put(content))
-        else:
-            request.payload.inline = content
-        return await self._told("signal", lambda endpoint: endpoint.tasks.SignalTask, request)
+        return await send_sized(
+            self._connection,
+            content,
+            request.payload,
+            lambda: self._told("signal", lambda endpoint: endpoint.tasks.SignalTask, request),
+        )
 
     async def retry(self, *, discard_steps: bool = False, request_id: str = "") -> Job:
         """Runs the task now instead of later (this Job again), or anew when it has ended without success:

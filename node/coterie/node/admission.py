@@ -114,7 +114,7 @@ class Admission:
                 f"{len(payload.inline)} bytes inline, the limit is {limits.payload_inline_max};"
                 " store it with Blobs.PutBlob and refer to it"
             )
-            return [Violation(f"{field}.inline", text)]
+            return [Violation(f"{field}.inline", text, limits.payload_inline_max)]
         if payload.sha256 and not _SHA256.fullmatch(payload.sha256):
             text = f"{payload.sha256!r} is not 64 lower-case hex digits"
             return [Violation(f"{field}.blob.sha256", text)]

@@ -36,6 +36,7 @@ class Violation:
 
     field: str
     description: str
+    limit: int = 0  # what the field may have at most, told to programs as `<field>.max`
 
 
 @dataclass(slots=True)
@@ -56,7 +57,8 @@ class ApiError(Exception):
 def invalid(violations: Sequence[Violation], reason: str = "BAD_FIELD") -> ApiError:
     """INVALID_ARGUMENT with all violations at once."""
     message = "; ".join(f"{v.field}: {v.description}" for v in violations)
-    return ApiError(grpc.StatusCode.INVALID_ARGUMENT, reason, message, violations)
+    limits = {f"{v.field}.max": str(v.limit) for v in violations if v.limit}
+    return ApiError(grpc.StatusCode.INVALID_ARGUMENT, reason, message, violations, metadata=limits)
 
 
 def not_found(kind: str, name: str) -> ApiError:

@@ -84,6 +84,7 @@ PHRASES = {
     "waiting": "waits, without a node: {detail}",
     "woken": "what it waited for has come",
     "wait_timed_out": "its wait ran out: {detail}",
+    "child_begun": "got further than before: child {detail} was begun",
     "signal": "signal {detail} came",
     "deadline": "the deadline passed",
     "hurried": "queued at once instead of later",
