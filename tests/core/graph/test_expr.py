@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from coterie.core.graph.evaluate import Values, evaluate, holds
 from coterie.core.graph.expr import all_names_in, looks_at_ends, names_in, nodes_asked_for, parse
 from coterie.core.graph.refs import fill, references, whole
-from coterie.core.graph.values import ValueFault, read_json, write_json
+from coterie.core.graph.values import ValueFault, read_json, weight, write_json
 
 SCOPE = Values(
     {"a": {"b": [1, 2, {"c": "x"}]}, "n": 3, "f": 1.5, "s": "text", "t": True, "none": None, "l": [3]}
@@ -111,6 +111,43 @@ def test_an_evaluation_is_bounded() -> None:
         with pytest.raises(ValueFault) as caught:
             evaluate(text, big)
         assert caught.value.code == "TOO_COSTLY"
+
+
+BIG = Values({"x": "y" * 900_000, "l": list(range(9_000)), "o": {"k": "v" * 900_000}, "n": 10**300})
+
+
+@pytest.mark.parametrize(
+    "text", ["[" + "x, " * 900 + "x]", "{'k': [l, [x]], 'm': [[x]]}", f"[{'n, ' * 40}o, x]"]
+)
+def test_an_expression_makes_nothing_of_a_size_that_no_value_may_have(text: str) -> None:
+    """Its parts are shared until it is written: a few letters could become gigabytes on every node."""
+    with pytest.raises(ValueFault) as caught:
+        evaluate(text, BIG)
+    assert caught.value.code == "VALUE_TOO_LARGE"
+
+
+@pytest.mark.parametrize("piece", ["{{ x }}", "{{ o }}", "{{ o.k }} and {{ x }}"])
+def test_a_template_makes_nothing_of_a_size_that_no_value_may_have(piece: str) -> None:
+    with pytest.raises(ValueFault) as caught:
+        fill(write_json({"a": [piece] * 3_000}).decode(), BIG)
+    assert caught.value.code == "VALUE_TOO_LARGE"
+    with pytest.raises(ValueFault) as caught:
+        fill(write_json(piece * 3_000).decode(), BIG)
+    assert caught.value.code == "VALUE_TOO_LARGE"
+    assert fill('["{{ x }}", "{{ x }}", "{{ l }}"]', BIG) == [BIG.value("x"), BIG.value("x"), BIG.value("l")]
+
+
+@given(st.recursive(st.sampled_from("xlon"), lambda inner: st.builds(list, st.lists(inner, max_size=9))))
+def test_shared_parts_are_weighed_as_often_as_they_are_written(shape: Any) -> None:
+    def made(part: Any) -> Any:
+        return SMALL[part] if isinstance(part, str) else [made(one) for one in part]
+
+    value, size = made(shape), len(write_json(made(shape)))
+    assert weight(value, 1 << 30) <= size <= 3 * weight(value, 1 << 30)
+    assert weight(value, 10) <= 10 or size > 10
+
+
+SMALL: dict[str, Any] = {"x": "y" * 50, "l": [1, 22, 333], "o": {"k": "v"}, "n": 10**30}
 
 
 def test_the_names_of_an_expression() -> None:

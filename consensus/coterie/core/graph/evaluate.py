@@ -19,7 +19,7 @@ from coterie.core.graph.expr import (
     Unary,
     parse,
 )
-from coterie.core.graph.values import ValueFault, type_name
+from coterie.core.graph.values import VALUE_BYTES_MAX, ValueFault, type_name, weight
 
 STEPS_MAX = 10_000  # values looked at in one evaluation
 TEXT_MAX = 64 * 1024  # characters of a text that an expression makes
@@ -53,7 +53,10 @@ class Values:
 
 def evaluate(text: str, scope: Scope) -> Any:
     """The value of the expression. Raises ValueFault."""
-    return _Evaluation(scope).of(parse(text))
+    value = _Evaluation(scope).of(parse(text))
+    if isinstance(value, list | dict) and weight(value, VALUE_BYTES_MAX) > VALUE_BYTES_MAX:
+        raise ValueFault("VALUE_TOO_LARGE", f"a value of more than {VALUE_BYTES_MAX} bytes")
+    return value
 
 
 def holds(text: str, scope: Scope) -> bool:

@@ -13,7 +13,14 @@ from functools import lru_cache
 from typing import Any
 
 from coterie.core.graph.evaluate import MISSING, Scope, member
-from coterie.core.graph.values import VALUE_BYTES_MAX, ValueFault, read_json, written
+from coterie.core.graph.values import (
+    FILLED_BYTES_MAX,
+    VALUE_BYTES_MAX,
+    ValueFault,
+    read_json,
+    weight,
+    written,
+)
 
 OPEN, CLOSE = "{{", "}}"
 PARTS_MAX = 40
@@ -143,9 +150,13 @@ def fill(template: str, scope: Scope) -> Any:
     return _Filling(scope).of(read_json(template))
 
 
+UNWEIGHED_MAX = 8  # references in one document
+
+
 class _Filling:
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
+        self._values = self._bytes = 0
 
     def of(self, value: Any) -> Any:
         if isinstance(value, str):
@@ -159,13 +170,24 @@ class _Filling:
     def _text(self, text: str) -> Any:
         pieces = parse_text(text)
         if len(pieces) == 1 and isinstance(pieces[0], Ref):
-            return value_of(pieces[0], self._scope)
-        pieces_written = [
-            piece if isinstance(piece, str) else _written(value_of(piece, self._scope)) for piece in pieces
-        ]
-        if sum(map(len, pieces_written)) > VALUE_BYTES_MAX:
-            raise ValueFault("VALUE_TOO_LARGE", f"a text of more than {VALUE_BYTES_MAX} characters")
-        return "".join(pieces_written)
+            return self._value(pieces[0])
+        written_, size = [], 0
+        for piece in pieces:
+            written_.append(piece if isinstance(piece, str) else _written(self._value(piece)))
+            size += len(written_[-1])
+            if size > VALUE_BYTES_MAX:
+                raise ValueFault("VALUE_TOO_LARGE", f"a text of more than {VALUE_BYTES_MAX} characters")
+        return "".join(written_)
+
+    def _value(self, ref: Ref) -> Any:
+        """The first few are not weighed: each is a value of its own, within the limits of values."""
+        value = value_of(ref, self._scope)
+        self._values += 1
+        if self._values > UNWEIGHED_MAX:
+            self._bytes += weight(value, FILLED_BYTES_MAX)
+        if self._bytes > FILLED_BYTES_MAX:
+            raise ValueFault("VALUE_TOO_LARGE", f"references to more than {FILLED_BYTES_MAX} bytes")
+        return value
 
 
 def value_of(ref: Ref, scope: Scope) -> Any:

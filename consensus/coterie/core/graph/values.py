@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 VALUE_BYTES_MAX = 1 << 20  # of a value that is computed from others
+FILLED_BYTES_MAX = 16 << 20  # of a document with its references replaced, before it is taken apart again
 VALUE_DEPTH_MAX = 64
 INT_DIGITS_MAX = 400  # Python itself refuses to read longer numbers from some length on
 
@@ -80,6 +81,27 @@ def _depth(text: str) -> int:
 def written(value: Any) -> str:
     """The JSON of a value that came from one; nothing is checked."""
     return _ENCODER.encode(value)
+
+
+def weight(value: Any, limit: int) -> int:
+    """How many bytes its JSON has at least, each part as often as it is written. It counts little beyond
+    `limit`, however large the value is."""
+    left, bytes_ = [value], 0
+    while left and bytes_ <= limit:
+        one = left.pop()
+        if isinstance(one, str):
+            bytes_ += len(one) + 2
+        elif isinstance(one, list):
+            bytes_ += len(one) + 1
+            left += one
+        elif isinstance(one, dict):
+            bytes_ += 1
+            for key, inner in one.items():
+                bytes_ += len(key) + 3
+                left.append(inner)
+        else:
+            bytes_ += 1 + (one.bit_length() >> 2 if isinstance(one, int) else 0)
+    return bytes_
 
 
 def type_name(value: Any) -> str:
