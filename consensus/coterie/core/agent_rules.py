@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from coterie.core.agent_counts import AGENT_TYPE, forget
 from coterie.core.agentbook import (
     AGENTS_MAX,
     ALIASES_MAX,
@@ -14,13 +15,16 @@ from coterie.core.agentbook import (
     AgentEntry,
     AgentRevision,
     ApplyAgent,
+    PinAgentRun,
     RemoveAgent,
     RollBackAgent,
     find_agent,
     is_agent_id,
     is_revision,
 )
+from coterie.core.agentstats import AgentRun
 from coterie.core.commands import Accepted, Outcome, Rejected
+from coterie.core.lifecycle import heard
 from coterie.core.state import ClusterState, Moment
 
 
@@ -37,7 +41,9 @@ def apply_agent(state: ClusterState, command: ApplyAgent, moment: Moment) -> Out
     )
     fresh = _routed(fresh, command.revision.revision, command.percent)
     duplicate = fresh == known
-    state.agents[command.agent_id] = _trimmed(fresh)
+    trimmed = state.agents[command.agent_id] = _trimmed(fresh)
+    if len(trimmed.revisions) < len(fresh.revisions):
+        forget(state, command.agent_id, frozenset(one.revision for one in trimmed.revisions))
     return Accepted(duplicate=duplicate)
 
 
@@ -98,11 +104,30 @@ def roll_back(state: ClusterState, command: RollBackAgent, moment: Moment) -> Ou
 def remove(state: ClusterState, command: RemoveAgent, moment: Moment) -> Outcome:
     if state.agents.pop(command.agent_id, None) is None:
         return Rejected("AGENT_NOT_FOUND", f"there is no agent {command.agent_id}")
+    forget(state, command.agent_id)
     return Accepted()
+
+
+def pin(state: ClusterState, command: PinAgentRun, moment: Moment) -> Outcome:
+    """The first choice of a run stands."""
+    task = heard(state, command.task_id, command.attempt, moment)
+    if isinstance(task, Rejected):
+        return task
+    entry = find_agent(state.agents, task.agent)
+    if task.type != AGENT_TYPE or entry is None:
+        return Rejected("NO_AGENT", f"task {task.task_id} is no run of an agent that is known")
+    if task.task_id in state.agent_runs:
+        return Accepted(task.task_id, duplicate=True)
+    if not any(one.revision == command.revision for one in entry.revisions):
+        return Rejected("REVISION_GONE", f"agent {entry.agent_id} has no revision {command.revision[:12]}")
+    queue_ms = max(0, task.assigned_at_ms - max(task.created_at_ms, task.not_before_ms))
+    state.agent_runs[task.task_id] = AgentRun(task.task_id, entry.agent_id, command.revision, queue_ms)
+    return Accepted(task.task_id)
 
 
 RULES: dict[type, Callable[[ClusterState, Any, Moment], Outcome]] = {
     ApplyAgent: apply_agent,
     RollBackAgent: roll_back,
     RemoveAgent: remove,
+    PinAgentRun: pin,
 }

@@ -1,7 +1,7 @@
 """Agents that were applied to the cluster: their revisions, and which of them new runs get.
 
 A revision is the hash of an agent's files. A run keeps the revision it began with to its end, whatever is
-applied meanwhile: that stands in the run's own journal, not here.
+applied meanwhile: see agentstats.AgentRun.
 
 Invariants: `live` is a revision of the entry; `canary` is another one, with a share of 1 to 99 percent, or
 nothing; revisions stand in the order in which they were first applied, each once."""
@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
-from coterie.core.nouns import NO_DATA, Data
+from coterie.core import agentstats
+from coterie.core.nouns import NO_DATA, Data, TaskId
 
 AGENTS_MAX = 1_000
 REVISIONS_MAX = 32  # of one agent; the oldest that nobody gets any more goes first
@@ -26,11 +27,34 @@ _REVISION = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
+class Pledge:
+    """What the files of a revision promise of its runs, and how they are watched. 0: nothing is said."""
+
+    availability_ppm: int = 0  # of the runs that get an answer
+    response_ms: int = 0  # within which 99 of 100 answers are there
+    runs_per_hour: int = 0  # that it is there for
+    window_ms: int = 0  # over which that holds
+    replicas: int = 0  # runs at the same time
+    scaling: bool = False  # advice on how many it needs is wanted
+    replicas_min: int = 0
+    replicas_max: int = 0
+    slots_percent: int = 0  # of its slots that shall be busy
+    memory_percent: int = 0  # of the memory of a node that its runs may set aside
+    memory_bytes: int = 0  # that one run sets aside
+    unwatched: bool = False  # its runs are not counted
+    unexported: bool = False  # counted, and not shown to Prometheus
+
+
+NO_PLEDGE = Pledge()
+
+
+@dataclass(frozen=True, slots=True)
 class AgentRevision:
     revision: str  # SHA-256 of the files, lower-case hex
     version: str = ""  # as its author calls it
     bundle: Data = NO_DATA  # the files
     applied_at_ms: int = 0
+    pledge: Pledge = NO_PLEDGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +101,22 @@ class RemoveAgent:
     agent_id: str
 
 
-AgentCommand = ApplyAgent | RollBackAgent | RemoveAgent
+@dataclass(frozen=True, slots=True)
+class PinAgentRun:
+    """A run has chosen its revision. The first choice stands, whatever a later attempt would choose."""
+
+    task_id: TaskId
+    attempt: int
+    revision: str
+
+
+AgentCommand = ApplyAgent | RollBackAgent | RemoveAgent | PinAgentRun
 
 # Of the state: the name of the dict, what is in it, and under which key.
-TABLES: tuple[tuple[str, type, Callable[[Any], str]], ...] = (("agents", AgentEntry, attrgetter("agent_id")),)
+TABLES: tuple[tuple[str, type, Callable[[Any], str]], ...] = (
+    ("agents", AgentEntry, attrgetter("agent_id")),
+    *agentstats.TABLES,
+)
 
 
 def is_agent_id(text: str) -> bool:

@@ -84,6 +84,9 @@ def state_hash(state: ClusterState) -> str:
             digest.update(canonical(record))
     for named in (
         state.agents,
+        state.agent_runs,
+        state.agent_tallies,
+        state.agent_loads,
         state.limits,
         state.tenants,
         state.shares,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from coterie.core.agent_counts import AGENT_TYPE
+from coterie.core.agent_counts import note_end as note_agent_end
+from coterie.core.agent_counts import note_let_go as note_agent_let_go
 from coterie.core.breaker_rules import attempt_ended
 from coterie.core.commands import Rejected
 from coterie.core.decisions.nouns import Verdict
@@ -42,6 +45,8 @@ def change_task(
     after = evolve(after, version=before.version + 1, sequence=before.sequence + 1)
     if before.state in HELD and after.state not in HELD:
         note_let_go(state, before, moment.at_ms)
+        if before.task_id in state.agent_runs:
+            note_agent_let_go(state, before, moment.at_ms)
         attempt_ended(state, before, after, detail, moment)
     if after.state in TERMINAL:
         after = _finish(state, before, after, moment, event, detail)
@@ -59,6 +64,8 @@ def _finish(state: ClusterState, before: Task, after: Task, moment: Moment, even
     del state.tasks[after.task_id]
     if after.task_id in state.llm.calls:
         close_task(state.llm, after.task_id, moment.at_ms)
+    if after.type == AGENT_TYPE and after.agent:
+        note_agent_end(state, after, moment.at_ms)
     steps = tuple(state.steps.pop(after.task_id, ()))
     state.indexes.replace(before, after)
     state.finished[after.task_id] = after

@@ -9,6 +9,7 @@ from typing import TypeVar, cast
 
 from coterie.core.access import Token, User
 from coterie.core.agentbook import AgentEntry
+from coterie.core.agentstats import AgentLoad, AgentRun, AgentTally
 from coterie.core.audit import AuditRecord
 from coterie.core.breakers import Breaker
 from coterie.core.cluster_config import ConfigRevision
@@ -125,6 +126,9 @@ class ClusterState:
     tokens: dict[str, Token] = field(default_factory=dict)
     users: dict[str, User] = field(default_factory=dict)
     agents: dict[str, AgentEntry] = field(default_factory=dict)
+    agent_runs: dict[str, AgentRun] = field(default_factory=dict)  # live, and pinned to a revision
+    agent_tallies: dict[str, AgentTally] = field(default_factory=dict)  # by agent and revision
+    agent_loads: dict[str, AgentLoad] = field(default_factory=dict)
     skillbook: dict[str, SkillEntry] = field(default_factory=dict)  # by the name of the skill
     open_steps: dict[TaskId, OpenSteps] = field(default_factory=dict)
     doubts: OrderedDict[str, Doubt] = field(default_factory=OrderedDict)  # the newest is last
@@ -217,6 +221,9 @@ class ClusterState:
             users=dict(self.users),
             skillbook=dict(self.skillbook),
             agents=dict(self.agents),
+            agent_runs=dict(self.agent_runs),
+            agent_tallies=dict(self.agent_tallies),
+            agent_loads=dict(self.agent_loads),
             open_steps=dict(self.open_steps),
             doubts=_image(self.doubts),
             approvals=dict(self.approvals),

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from coterie.core.agent_counts import note_spent
 from coterie.core.commands import Accepted, Outcome, RecordStep, Rejected
 from coterie.core.lifecycle import change_task, fenced, heard, to_queue
 from coterie.core.llm import accounts
@@ -131,12 +132,16 @@ def settle(state: ClusterState, command: SettleLlmCall, moment: Moment) -> Outco
     if command.verdict is LlmVerdict.DONE:
         return _answered(state, call, command, moment)
     if command.verdict is LlmVerdict.IN_DOUBT:
+        worst = call.reserved.micro_usd
+        note_spent(state, task.task_id, llm_failed=1, micro_usd=worst)
         close(state.llm, call, command.reason, moment.at_ms)
     else:
         requests = 1 if command.verdict is LlmVerdict.FAILED else 0
         accounts.release(state.llm, call.holds, call.reserved, Amount(requests=requests))
         keep(state.llm, replace(call, open=False, holds=()))
         spent(state.llm, call, failed=requests)
+        if requests:
+            note_spent(state, task.task_id, llm_failed=requests)
     return Accepted(task.task_id)
 
 
@@ -161,6 +166,9 @@ def _answered(state: ClusterState, call: LlmCall, command: SettleLlmCall, moment
         tokens_cached=command.tokens_cached,
         micro_usd=command.micro_usd,
     )
+    if state.agent_runs:
+        used = {name: getattr(command, name) for name in ("tokens_in", "tokens_out", "micro_usd")}
+        note_spent(state, call.task_id, llm_calls=1, **used)
     drop(state.llm, call)
     step = RecordStep(command.task_id, command.attempt, command.key, command.result, command.beside)
     outcome = record_step(state, step, moment)

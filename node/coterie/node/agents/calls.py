@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from coterie.core.agentbook import AgentEntry, choose, find_agent
+from coterie.core.agent_counts import run_of
+from coterie.core.agentbook import AgentEntry, PinAgentRun, choose, find_agent
+from coterie.core.commands import Rejected
 from coterie.core.skillbook import PIN, SkillEntry
 from coterie.node.agents.definition import Definition, read_definition, skill_name
 from coterie.node.agents.files import AgentProblems, unpack
@@ -38,12 +40,18 @@ class AgentCalls:
         }
 
     async def choose(self, run: Run, args: Any) -> dict[str, str]:
-        """The revision that this run keeps; it records it."""
+        """The revision that this run keeps, from its first attempt that asks."""
         entry = _entry(run)
-        revision = choose(entry, run.task_id)
-        if revision is None:
-            raise refused("AGENT_NOT_LIVE", f"agent {entry.agent_id} has no live revision")
-        return {"agent": entry.agent_id, "revision": revision.revision}
+        pinned = run.state.agent_runs.get(run.task_id)
+        if pinned is None:
+            revision = choose(entry, run.task_id)
+            if revision is None:
+                raise refused("AGENT_NOT_LIVE", f"agent {entry.agent_id} has no live revision")
+            outcome = await run.commit_own(PinAgentRun(run.task_id, run.attempt, revision.revision))
+            if isinstance(outcome, Rejected):
+                raise refused(outcome.code, outcome.reason)
+            pinned = run.state.agent_runs[run.task_id]
+        return {"agent": entry.agent_id, "revision": pinned.revision}
 
     async def load(self, run: Run, args: Any) -> dict[str, Any]:
         """What the loop needs of that revision."""
@@ -73,13 +81,16 @@ class AgentCalls:
         }
 
     async def permissions(self, run: Run, args: Any) -> dict[str, Any] | None:
-        """What the agent may touch on whose behalf this task runs; None: it runs for nobody in particular."""
+        """What the agent may touch on whose behalf this task runs; None: it runs for nobody in particular.
+
+        Where it is a part of a run of the agent, by the revision that the run is pinned to."""
         if not run.task.agent:
             return None
         entry = find_agent(run.state.agents, run.task.agent)
         if entry is None:
             return None
-        definition = await self._definition(run, entry, entry.live)
+        pinned = run_of(run.state, run.task)
+        definition = await self._definition(run, entry, pinned.revision if pinned else entry.live)
         return definition.config.permissions.model_dump()
 
     async def _definition(self, run: Run, entry: AgentEntry, revision: str) -> Definition:
