@@ -34,12 +34,15 @@ from coterie.core.commands import (
     ExpireTask,
     FailAttempt,
     FinishTask,
+    Rejected,
     SpawnChild,
 )
 from coterie.core.families import child_id
 from coterie.core.llm.commands import BeginLlmCall, SettleLlmCall
 from coterie.core.llm.nouns import LlmVerdict
-from coterie.core.nouns import Data, ExpiryKind, NodeId, RetryPolicy, TaskError, TaskId
+from coterie.core.nouns import Constraints, Data, ExpiryKind, NodeId, RetryPolicy, TaskError, TaskId
+from coterie.core.skill_commands import SetSkillPolicy
+from coterie.core.skillbook import SkillPolicy
 from coterie.raft.codec import decode_state, encode_state
 from tests.core.builders import CoreCluster, register_command, submit_command
 
@@ -107,7 +110,7 @@ def test_a_run_that_never_began_counts_and_one_that_was_called_off_does_not() ->
     core.do(submit_command("off", type="agent", agent="a"))
     core.do(CancelTask(TaskId("off"), ""))
     core.now_ms += 20
-    core.do(ExpireTask(TaskId("late"), ExpiryKind.DEADLINE))
+    core.do(ExpireTask(TaskId("late"), 0, ExpiryKind.DEADLINE))
     assert (tally(core, "").timed_out, tally(core, "").cancelled) == (1, 1)
     [span] = core.state.agent_loads["a"].fine
     assert (span.runs, span.bad, span.arrived) == (1, 1, 2)
@@ -192,7 +195,8 @@ def test_spans_are_kept_in_bounds_whatever_comes_in_which_order() -> None:
 
 @pytest.mark.parametrize("share", [0.5, 0.95, 0.99])
 def test_quantiles_are_near_the_true_ones(share: float) -> None:
-    dice, latencies = random.Random(3), ()
+    dice = random.Random(3)
+    latencies: tuple[int, ...] = ()
     values = sorted(int(dice.lognormvariate(8, 1)) for _ in range(2_000))
     for value in values:
         latencies = counted(latencies, value)
@@ -281,3 +285,38 @@ def test_advice_counts_what_is_pledged_and_the_memory_of_a_node() -> None:
 def test_without_a_run_there_is_nothing_to_reckon_with() -> None:
     found = advice(SCALED, AgentLoad("a"), Live(waiting=4, arrived=4), ROOM, NOW)
     assert found.replicas == 3 and "no run has ended yet" in found.reason
+
+
+def test_a_run_sets_aside_the_memory_its_registry_says() -> None:
+    core = core_with(Pledge(memory_bytes=64))
+    run = begin(core, "r1")
+    core.do(submit_command("own", type="agent", agent="a", constraints=Constraints(memory_bytes=8)))
+    core.do(submit_command("tool", agent="a"))
+    assert [core.task(name).constraints.memory_bytes for name in (run, "own", "tool")] == [64, 8, 0]
+
+
+def test_a_task_takes_no_gpus_that_its_agent_may_not_have() -> None:
+    core = core_with(Pledge(gpus=2))
+    run = begin(core, "r1")
+    core.do(applied(Pledge(gpus=0), B))
+    wanted = Constraints(gpus=2)
+    mine = submit_command(child_id(run, "t"), agent="a", parent_id=run, constraints=wanted)
+    assert isinstance(core.do(SpawnChild(1, "g", 0, mine)), Accepted), "its run began with two"
+    refused = core.do(submit_command("t", agent="a", constraints=wanted))
+    assert isinstance(refused, Rejected) and refused.code == "AGENT_FORBIDS"
+    assert "may use 0 GPUs" in refused.reason and TaskId("t") not in core.state.tasks
+    assert isinstance(core.do(submit_command("u", agent="nobody", constraints=wanted)), Accepted)
+    over = submit_command(child_id(run, "u"), agent="a", parent_id=run, constraints=Constraints(gpus=3))
+    assert isinstance(core.do(SpawnChild(1, "g", 1, over)), Rejected)
+
+
+def test_a_private_skill_is_private_to_children_too() -> None:
+    core = core_with()
+    core.do(SetSkillPolicy("mine", SkillPolicy(owner="a", private=True)))
+    run = begin(core, "r1")
+    core.do(applied(revision=B))
+    theirs = submit_command(child_id(run, "t"), type="mine", agent="b", parent_id=run)
+    refused = core.do(SpawnChild(1, "g", 0, theirs))
+    assert isinstance(refused, Rejected) and refused.code == "SKILL_PRIVATE"
+    own = submit_command(child_id(run, "t"), type="mine", agent="a", parent_id=run)
+    assert isinstance(core.do(SpawnChild(1, "g", 0, own)), Accepted)

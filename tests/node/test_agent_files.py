@@ -14,6 +14,7 @@ from coterie.node.agents.calls import allowed
 from coterie.node.agents.definition import Definition, read_definition, read_registry, skill_name
 from coterie.node.agents.files import AgentProblems, pack, revision_of, unpack
 from coterie.node.agents.limits import limits_of
+from coterie.node.agents.pledge import ineffective
 from coterie.skills.agent.plan import tool_name
 from tests.core.builders import CoreCluster
 
@@ -83,7 +84,7 @@ def test_every_key_of_the_published_form_is_read() -> None:
     assert agent.concurrent == 10
     prompt = agent.system_prompt()
     assert prompt.startswith("You are AI engineer. Trains models.") and "Practical." in prompt
-    assert any("tracing_enabled" in note for note in agent.notes)
+    assert any("tracing_enabled" in note for note in ineffective(agent))
 
 
 def test_permissions_may_be_a_plain_map() -> None:

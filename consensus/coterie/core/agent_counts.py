@@ -66,6 +66,17 @@ def pledge_of(entry: AgentEntry, revision: str) -> Pledge:
     return found.pledge if found is not None else NO_PLEDGE
 
 
+def pledge_for(state: ClusterState, agent: str, parent_id: TaskId) -> Pledge | None:
+    """What binds a new task on behalf of that agent: the revision of the run that it is to be a part of, else
+    the live one. None: the agent is not known here."""
+    entry = find_agent(state.agents, agent)
+    if entry is None:
+        return None
+    parent = state.tasks.get(parent_id) if parent_id else None
+    run = run_of(state, parent) if parent is not None and parent.agent == agent else None
+    return pledge_of(entry, run.revision if run is not None else entry.live)
+
+
 def forget(state: ClusterState, agent_id: str, kept: frozenset[str] = frozenset()) -> None:
     """Drop the tallies of revisions that are gone; with none `kept`, all that is known of the agent."""
     for name, tally in list(state.agent_tallies.items()):

@@ -43,6 +43,7 @@ class Pledge:
     memory_bytes: int = 0  # that one run sets aside
     unwatched: bool = False  # its runs are not counted
     unexported: bool = False  # counted, and not shown to Prometheus
+    gpus: int = 0  # that a task on its behalf may set aside; 0: none
 
 
 NO_PLEDGE = Pledge()

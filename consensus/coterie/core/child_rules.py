@@ -7,7 +7,7 @@ from coterie.core.families import CHILDREN_MAX, GENERATIONS_MAX, Child, Family
 from coterie.core.lifecycle import cancel_task, change_task, fenced, heard
 from coterie.core.nouns import Task, evolve
 from coterie.core.state import ClusterState, Moment, held
-from coterie.core.submit_rules import create, full
+from coterie.core.submit_rules import create, full, unskilled
 
 
 def spawn(state: ClusterState, command: SpawnChild, moment: Moment) -> Outcome:
@@ -62,7 +62,7 @@ def _refused(
         if family.bytes_held > limit:
             text = f"its children and their results hold {family.bytes_held} bytes, the limit is {limit}"
             return Rejected("TASK_TOO_LARGE", text)
-    return full(state, asked.tenant, held(asked.payload))
+    return unskilled(state, asked) or full(state, asked.tenant, held(asked.payload))
 
 
 def _generations(state: ClusterState, task: Task) -> int:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from coterie.core.agent_counts import AGENT_TYPE, pledge_for
 from coterie.core.commands import Accepted, Outcome, PurgeDeadLetters, Rejected, ReplayTask, SubmitTask
 from coterie.core.lifecycle import add_task, unbury
 from coterie.core.nouns import (
@@ -101,11 +104,24 @@ def _orphan(state: ClusterState, command: SubmitTask) -> Rejected | None:
 
 
 def unskilled(state: ClusterState, command: SubmitTask) -> Rejected | None:
+    """Its skill, or the agent on whose behalf it shall run, does not allow it."""
     entry = state.skillbook.get(command.type)
-    if entry is None:
+    if entry is not None:
+        refused = refusal(entry, command.task_id, command.agent, command.constraints.skill_version)
+        if refused is not None:
+            return Rejected(*refused)
+    return _beyond_its_agent(state, command) if command.agent and state.agents else None
+
+
+def _beyond_its_agent(state: ClusterState, command: SubmitTask) -> Rejected | None:
+    """A task may set aside no GPUs that the agent may not have on whose behalf it runs."""
+    wanted = _bound(state, command)
+    gpus = wanted.gpus or int(wanted.require_gpu)
+    pledge = pledge_for(state, command.agent, command.parent_id) if gpus else None
+    if pledge is None or gpus <= pledge.gpus:
         return None
-    refused = refusal(entry, command.task_id, command.agent, command.constraints.skill_version)
-    return Rejected(*refused) if refused else None
+    reason = f"agent {command.agent} may use {pledge.gpus} GPUs (agent.permissions), {gpus} are wanted"
+    return Rejected("AGENT_FORBIDS", reason)
 
 
 def pending_max(state: ClusterState, tenant: str) -> int:
@@ -169,9 +185,13 @@ def _new_task(state: ClusterState, command: SubmitTask, at_ms: int) -> Task:
 
 
 def _bound(state: ClusterState, command: SubmitTask) -> Constraints:
-    """A task of a published skill keeps the revision that it gets now."""
-    entry = state.skillbook.get(command.type)
-    return command.constraints if entry is None else pinned(entry, command.task_id, command.constraints)
+    """A task of a published skill keeps the revision it gets now; a run sets aside what its agent wants."""
+    entry, wanted = state.skillbook.get(command.type), command.constraints
+    if command.agent and command.type == AGENT_TYPE and not wanted.memory_bytes:
+        pledge = pledge_for(state, command.agent, command.parent_id)
+        if pledge is not None and pledge.memory_bytes:
+            wanted = replace(wanted, memory_bytes=pledge.memory_bytes)
+    return wanted if entry is None else pinned(entry, command.task_id, wanted)
 
 
 def _deadline_of(state: ClusterState, parent_id: TaskId) -> int:

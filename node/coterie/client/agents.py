@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from coterie.client.connection import Connection
 from coterie.client.rpc_errors import invalid
@@ -65,7 +66,128 @@ class Agent:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class AgentFigures:
+    """What the ended runs of one revision came to; what was used counts of live ones too. An empty revision:
+    runs that ended before they chose one. `refused`: runs that failed by a fault of the caller."""
+
+    revision: str
+    version: str
+    succeeded: int
+    failed: int
+    timed_out: int
+    dead_lettered: int
+    cancelled: int
+    refused: int
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    steps: int
+    llm_calls: int
+    llm_failed: int
+    tokens_in: int
+    tokens_out: int
+    micro_usd: int
+    errors: Mapping[str, int]
+
+    @property
+    def success(self) -> float | None:
+        """The share of runs with an answer, of those that one was owed; None: there was none."""
+        owed = self.succeeded + self.failed + self.timed_out + self.dead_lettered
+        return self.succeeded / owed if owed else None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentBurn:
+    """How fast an error budget went in a window; 1: as fast as would just use it up. Above `limit`, and not
+    by a run or two, it is `burning`."""
+
+    window_ms: int
+    rate: float
+    limit: float
+    burning: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AgentObjective:
+    """An objective (`availability`, `response_time`) and how the runs of its window kept it. `response_ms` is
+    what counts as slow; `budget_left` is 1 for all of it, and below 0 where the objective is missed."""
+
+    slo: str
+    objective: float
+    window_ms: int
+    runs: int
+    bad: int
+    attained: float
+    budget_left: float
+    burns: tuple[AgentBurn, ...]
+    response_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class AgentAdvice:
+    """How many runs at the same time the agent would need, and how many nodes more for that. Times are of one
+    run: `run_ms` in a slot, `queue_ms` before its first one."""
+
+    replicas: int
+    nodes_more: int
+    arrivals_per_hour: float
+    run_ms: float
+    queue_ms: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AgentStatus:
+    """How an agent is doing. `replicas` is the limit on runs at the same time, 0 for none; `tokens` is by
+    model, in and out, since the cluster began."""
+
+    id: str
+    waiting: int
+    running: int
+    sleeping: int
+    replicas: int
+    revisions: tuple[AgentFigures, ...]
+    objectives: tuple[AgentObjective, ...]
+    advice: AgentAdvice | None
+    tokens: Mapping[str, tuple[int, int]]
+    micro_usd: int
+    unwatched: bool
+
+    @classmethod
+    def of(cls, raw: agents_pb2.AgentStatus) -> AgentStatus:
+        """The dataclass for a message."""
+        advice = raw.advice
+        return cls(
+            raw.agent_id,
+            raw.waiting,
+            raw.running,
+            raw.sleeping,
+            raw.replicas,
+            tuple(
+                AgentFigures(**_values(AgentFigures, one, errors=dict(one.errors))) for one in raw.revisions
+            ),
+            tuple(_objective(one) for one in raw.objectives),
+            AgentAdvice(**_values(AgentAdvice, advice)) if raw.HasField("advice") else None,
+            {one.model: (one.tokens_in, one.tokens_out) for one in raw.models},
+            sum(one.micro_usd for one in raw.models),
+            raw.unwatched,
+        )
+
+
+def _objective(raw: agents_pb2.AgentObjective) -> AgentObjective:
+    burns = tuple(AgentBurn(**_values(AgentBurn, one)) for one in raw.burns)
+    return AgentObjective(**_values(AgentObjective, raw, burns=burns))
+
+
+def _values(kind: type, raw: object, **given: object) -> dict[str, Any]:
+    """The fields of the record, out of the message where they are not given."""
+    names = (field.name for field in fields(kind))
+    return {name: given[name] if name in given else getattr(raw, name) for name in names}
+
+
 AgentList = list[Agent]  # inside Agents `list` is a method
+StatusList = list[AgentStatus]
 
 
 class Agents:
@@ -95,6 +217,12 @@ class Agents:
         """One, with the files of its live revision, or of another. Raises NotFound."""
         request = agents_pb2.GetAgentRequest(agent_id=agent_id, revision=revision)
         return Agent.of(await self._opened().caller.unary(lambda e: e.agents.GetAgent, request))
+
+    async def status(self, agent_id: str = "") -> StatusList:
+        """How the runs of an agent went, or of all: every node counts them from the log. Raises NotFound."""
+        request = agents_pb2.GetAgentStatusRequest(agent_id=agent_id)
+        answer = await self._opened().caller.unary(lambda e: e.agents.GetAgentStatus, request)
+        return [AgentStatus.of(raw) for raw in answer.agents]
 
     async def roll_back(self, agent_id: str) -> Agent:
         """Ends a canary; without one, what was live before is live again. Runs keep what they have."""

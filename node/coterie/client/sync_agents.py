@@ -29,6 +29,10 @@ class Agents:
         """See `coterie.client.agents.Agents.get`."""
         return self._run(self._inner.get(agent_id, revision))
 
+    def status(self, agent_id: str = "") -> agents.StatusList:
+        """See `coterie.client.agents.Agents.status`."""
+        return self._run(self._inner.status(agent_id))
+
     def roll_back(self, agent_id: str) -> agents.Agent:
         """See `coterie.client.agents.Agents.roll_back`."""
         return self._run(self._inner.roll_back(agent_id))

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from coterie.core.audit import AuditRecord
 from coterie.core.nouns import Event, NodeId
 from coterie.core.state import ClusterState
+from coterie.node.agents.watch import AgentWatch
 from coterie.node.blob_exchange import BlobExchange
 from coterie.node.blob_keeper import BlobKeeper
 from coterie.node.blobs import BlobOptions, BlobStore
@@ -145,6 +146,7 @@ class NodeApp:
         await self.direct.start(self.settings.host, self.settings.raft_port, self.engine.disk_id)
         self.metrics.bind(lambda: gauges(self))
         self.metrics.bind(self.outside.gauges)
+        self.metrics.bind_families(self.agent_watch.families)
         self._start_http()
         undo.callback(self._stop_http)
         await self.listener.start()
@@ -207,6 +209,7 @@ class NodeApp:
         self.meters = Meters(self.state, self.proposer, self.clock)
         self.breakers = Breakers(self.state, self.proposer, self.clock)
         self.outside = Outside(self.settings, self.breakers, self.clock)
+        self.agent_watch = AgentWatch(self.state, lambda: self.engine.is_leader, self.clock)
 
     def _build_blobs(self) -> None:
         inline = self.settings.limits.payload_inline_max

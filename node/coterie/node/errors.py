@@ -151,6 +151,7 @@ _REJECTIONS: dict[str, grpc.StatusCode] = {
     "SKILL_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
     "REVISION_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
     "SKILL_PRIVATE": grpc.StatusCode.PERMISSION_DENIED,
+    "AGENT_FORBIDS": grpc.StatusCode.PERMISSION_DENIED,
     "TOO_MANY_SKILLS": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "TOO_MANY_REVISIONS": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "REQUEST_ID_REUSED": grpc.StatusCode.INVALID_ARGUMENT,

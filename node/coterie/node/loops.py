@@ -52,4 +52,4 @@ def _workers(app: NodeApp) -> list[Loop]:
     preference = LeaderPreference(app.me, preferred, app.engine, app.state, app.clock)
     members = membership_keeper(app)
     keepers = (app.blob_keeper, app.collector)
-    return [app.filler, app.coordinator, members, preference, *keepers, app.worker]
+    return [app.filler, app.coordinator, members, preference, *keepers, app.worker, app.agent_watch]

@@ -101,6 +101,7 @@ class NodeMetrics:
         self._rpcs: dict[tuple[str, str], int] = {}
         self._rpc_seconds: dict[str, Histogram] = {}
         self._sources: list[GaugeSource] = []
+        self._family_sources: list[Callable[[], Iterable[Metric]]] = []
         self._started_at_ms = int(time.time() * 1000)
         self._registry = CollectorRegistry()
         self._registry.register(_Exposition(self))
@@ -110,6 +111,10 @@ class NodeMetrics:
         """Ask `source` for gauges at every scrape, in the thread of the scrape. A key is a metric name, or
         `name{label="value"}`; names that end in `_total` are exported as counters."""
         self._sources.append(source)
+
+    def bind_families(self, source: Callable[[], Iterable[Metric]]) -> None:
+        """Ask `source` for whole families at every scrape, in the thread of the scrape."""
+        self._family_sources.append(source)
 
     def render(self) -> bytes:
         """The Prometheus text format, version 0.0.4."""
@@ -196,6 +201,8 @@ class NodeMetrics:
         yield from self._histograms()
         yield from self._rpc_families()
         yield from self._gauges()
+        for source in self._family_sources:
+            yield from source()
         yield _counter("failovers_late", "Failovers that took longer than failoverTime.", self.failovers_late)
         yield _counter("scrape_errors", "Gauge sources that failed at a scrape.", self.scrape_errors)
 

@@ -194,6 +194,7 @@ def agents_parts(app: NodeApp) -> AgentsParts:
         app.exchange,
         frozenset(app.settings.llm.providers),
         lambda: app.host.skills,
+        app.clock,
     )
 
 

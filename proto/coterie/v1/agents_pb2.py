@@ -24,39 +24,59 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63oterie/v1/agents.proto\x12\ncoterie.v1\"\xa2\x01\n\x11\x41pplyAgentRequest\x12\x37\n\x05\x66iles\x18\x01 \x03(\x0b\x32(.coterie.v1.ApplyAgentRequest.FilesEntry\x12\x0f\n\x07percent\x18\x02 \x01(\x05\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x1a,\n\nFilesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x13\n\x11ListAgentsRequest\"7\n\x12ListAgentsResponse\x12!\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x11.coterie.v1.Agent\"5\n\x0fGetAgentRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\"(\n\x14RollBackAgentRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\"&\n\x12RemoveAgentRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\"\x15\n\x13RemoveAgentResponse\"\xa9\x02\n\x05\x41gent\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x61liases\x18\x03 \x03(\t\x12\x0f\n\x07\x64omains\x18\x04 \x03(\t\x12\x0c\n\x04live\x18\x05 \x01(\t\x12\x10\n\x08previous\x18\x06 \x01(\t\x12\x0e\n\x06\x63\x61nary\x18\x07 \x01(\t\x12\x16\n\x0e\x63\x61nary_percent\x18\x08 \x01(\x05\x12,\n\trevisions\x18\t \x03(\x0b\x32\x19.coterie.v1.AgentRevision\x12\r\n\x05notes\x18\n \x03(\t\x12+\n\x05\x66iles\x18\x0b \x03(\x0b\x32\x1c.coterie.v1.Agent.FilesEntry\x1a,\n\nFilesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"I\n\rAgentRevision\x12\x10\n\x08revision\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x15\n\rapplied_at_ms\x18\x03 \x01(\x03\x32\xe7\x02\n\x06\x41gents\x12>\n\nApplyAgent\x12\x1d.coterie.v1.ApplyAgentRequest\x1a\x11.coterie.v1.Agent\x12K\n\nListAgents\x12\x1d.coterie.v1.ListAgentsRequest\x1a\x1e.coterie.v1.ListAgentsResponse\x12:\n\x08GetAgent\x12\x1b.coterie.v1.GetAgentRequest\x1a\x11.coterie.v1.Agent\x12\x44\n\rRollBackAgent\x12 .coterie.v1.RollBackAgentRequest\x1a\x11.coterie.v1.Agent\x12N\n\x0bRemoveAgent\x12\x1e.coterie.v1.RemoveAgentRequest\x1a\x1f.coterie.v1.RemoveAgentResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63oterie/v1/agents.proto\x12\ncoterie.v1\")\n\x15GetAgentStatusRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\"A\n\x16GetAgentStatusResponse\x12\'\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x17.coterie.v1.AgentStatus\"\xa9\x02\n\x0b\x41gentStatus\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0f\n\x07waiting\x18\x02 \x01(\x05\x12\x0f\n\x07running\x18\x03 \x01(\x05\x12\x10\n\x08sleeping\x18\x04 \x01(\x05\x12\x10\n\x08replicas\x18\x05 \x01(\x05\x12+\n\trevisions\x18\x06 \x03(\x0b\x32\x18.coterie.v1.AgentFigures\x12.\n\nobjectives\x18\x07 \x03(\x0b\x32\x1a.coterie.v1.AgentObjective\x12\'\n\x06\x61\x64vice\x18\x08 \x01(\x0b\x32\x17.coterie.v1.AgentAdvice\x12)\n\x06models\x18\t \x03(\x0b\x32\x19.coterie.v1.AgentModelUse\x12\x11\n\tunwatched\x18\n \x01(\x08\"\xbb\x03\n\x0c\x41gentFigures\x12\x10\n\x08revision\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x11\n\tsucceeded\x18\x03 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x04 \x01(\x03\x12\x11\n\ttimed_out\x18\x05 \x01(\x03\x12\x15\n\rdead_lettered\x18\x06 \x01(\x03\x12\x11\n\tcancelled\x18\x07 \x01(\x03\x12\x0f\n\x07refused\x18\x08 \x01(\x03\x12\x0e\n\x06p50_ms\x18\t \x01(\x01\x12\x0e\n\x06p95_ms\x18\n \x01(\x01\x12\x0e\n\x06p99_ms\x18\x0b \x01(\x01\x12\r\n\x05steps\x18\x0c \x01(\x03\x12\x11\n\tllm_calls\x18\r \x01(\x03\x12\x12\n\nllm_failed\x18\x0e \x01(\x03\x12\x11\n\ttokens_in\x18\x0f \x01(\x03\x12\x12\n\ntokens_out\x18\x10 \x01(\x03\x12\x11\n\tmicro_usd\x18\x11 \x01(\x03\x12\x34\n\x06\x65rrors\x18\x12 \x03(\x0b\x32$.coterie.v1.AgentFigures.ErrorsEntry\x12\x12\n\nlast_at_ms\x18\x13 \x01(\x03\x1a-\n\x0b\x45rrorsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xc0\x01\n\x0e\x41gentObjective\x12\x0b\n\x03slo\x18\x01 \x01(\t\x12\x11\n\tobjective\x18\x02 \x01(\x01\x12\x11\n\twindow_ms\x18\x03 \x01(\x03\x12\x0c\n\x04runs\x18\x04 \x01(\x03\x12\x0b\n\x03\x62\x61\x64\x18\x05 \x01(\x03\x12\x10\n\x08\x61ttained\x18\x06 \x01(\x01\x12\x13\n\x0b\x62udget_left\x18\x07 \x01(\x01\x12$\n\x05\x62urns\x18\x08 \x03(\x0b\x32\x15.coterie.v1.AgentBurn\x12\x13\n\x0bresponse_ms\x18\t \x01(\x03\"L\n\tAgentBurn\x12\x11\n\twindow_ms\x18\x01 \x01(\x03\x12\x0c\n\x04rate\x18\x02 \x01(\x01\x12\r\n\x05limit\x18\x03 \x01(\x01\x12\x0f\n\x07\x62urning\x18\x04 \x01(\x08\"\x80\x01\n\x0b\x41gentAdvice\x12\x10\n\x08replicas\x18\x01 \x01(\x05\x12\x12\n\nnodes_more\x18\x02 \x01(\x05\x12\x19\n\x11\x61rrivals_per_hour\x18\x03 \x01(\x01\x12\x0e\n\x06run_ms\x18\x04 \x01(\x01\x12\x10\n\x08queue_ms\x18\x05 \x01(\x01\x12\x0e\n\x06reason\x18\x06 \x01(\t\"X\n\rAgentModelUse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\ttokens_in\x18\x02 \x01(\x03\x12\x12\n\ntokens_out\x18\x03 \x01(\x03\x12\x11\n\tmicro_usd\x18\x04 \x01(\x03\"\xa2\x01\n\x11\x41pplyAgentRequest\x12\x37\n\x05\x66iles\x18\x01 \x03(\x0b\x32(.coterie.v1.ApplyAgentRequest.FilesEntry\x12\x0f\n\x07percent\x18\x02 \x01(\x05\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x1a,\n\nFilesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x13\n\x11ListAgentsRequest\"7\n\x12ListAgentsResponse\x12!\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x11.coterie.v1.Agent\"5\n\x0fGetAgentRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\"(\n\x14RollBackAgentRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\"&\n\x12RemoveAgentRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\"\x15\n\x13RemoveAgentResponse\"\xa9\x02\n\x05\x41gent\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x61liases\x18\x03 \x03(\t\x12\x0f\n\x07\x64omains\x18\x04 \x03(\t\x12\x0c\n\x04live\x18\x05 \x01(\t\x12\x10\n\x08previous\x18\x06 \x01(\t\x12\x0e\n\x06\x63\x61nary\x18\x07 \x01(\t\x12\x16\n\x0e\x63\x61nary_percent\x18\x08 \x01(\x05\x12,\n\trevisions\x18\t \x03(\x0b\x32\x19.coterie.v1.AgentRevision\x12\r\n\x05notes\x18\n \x03(\t\x12+\n\x05\x66iles\x18\x0b \x03(\x0b\x32\x1c.coterie.v1.Agent.FilesEntry\x1a,\n\nFilesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"I\n\rAgentRevision\x12\x10\n\x08revision\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x15\n\rapplied_at_ms\x18\x03 \x01(\x03\x32\xc0\x03\n\x06\x41gents\x12>\n\nApplyAgent\x12\x1d.coterie.v1.ApplyAgentRequest\x1a\x11.coterie.v1.Agent\x12K\n\nListAgents\x12\x1d.coterie.v1.ListAgentsRequest\x1a\x1e.coterie.v1.ListAgentsResponse\x12:\n\x08GetAgent\x12\x1b.coterie.v1.GetAgentRequest\x1a\x11.coterie.v1.Agent\x12\x44\n\rRollBackAgent\x12 .coterie.v1.RollBackAgentRequest\x1a\x11.coterie.v1.Agent\x12N\n\x0bRemoveAgent\x12\x1e.coterie.v1.RemoveAgentRequest\x1a\x1f.coterie.v1.RemoveAgentResponse\x12W\n\x0eGetAgentStatus\x12!.coterie.v1.GetAgentStatusRequest\x1a\".coterie.v1.GetAgentStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'coterie.v1.agents_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_AGENTFIGURES_ERRORSENTRY']._loaded_options = None
+  _globals['_AGENTFIGURES_ERRORSENTRY']._serialized_options = b'8\001'
   _globals['_APPLYAGENTREQUEST_FILESENTRY']._loaded_options = None
   _globals['_APPLYAGENTREQUEST_FILESENTRY']._serialized_options = b'8\001'
   _globals['_AGENT_FILESENTRY']._loaded_options = None
   _globals['_AGENT_FILESENTRY']._serialized_options = b'8\001'
-  _globals['_APPLYAGENTREQUEST']._serialized_start=40
-  _globals['_APPLYAGENTREQUEST']._serialized_end=202
-  _globals['_APPLYAGENTREQUEST_FILESENTRY']._serialized_start=158
-  _globals['_APPLYAGENTREQUEST_FILESENTRY']._serialized_end=202
-  _globals['_LISTAGENTSREQUEST']._serialized_start=204
-  _globals['_LISTAGENTSREQUEST']._serialized_end=223
-  _globals['_LISTAGENTSRESPONSE']._serialized_start=225
-  _globals['_LISTAGENTSRESPONSE']._serialized_end=280
-  _globals['_GETAGENTREQUEST']._serialized_start=282
-  _globals['_GETAGENTREQUEST']._serialized_end=335
-  _globals['_ROLLBACKAGENTREQUEST']._serialized_start=337
-  _globals['_ROLLBACKAGENTREQUEST']._serialized_end=377
-  _globals['_REMOVEAGENTREQUEST']._serialized_start=379
-  _globals['_REMOVEAGENTREQUEST']._serialized_end=417
-  _globals['_REMOVEAGENTRESPONSE']._serialized_start=419
-  _globals['_REMOVEAGENTRESPONSE']._serialized_end=440
-  _globals['_AGENT']._serialized_start=443
-  _globals['_AGENT']._serialized_end=740
-  _globals['_AGENT_FILESENTRY']._serialized_start=158
-  _globals['_AGENT_FILESENTRY']._serialized_end=202
-  _globals['_AGENTREVISION']._serialized_start=742
-  _globals['_AGENTREVISION']._serialized_end=815
-  _globals['_AGENTS']._serialized_start=818
-  _globals['_AGENTS']._serialized_end=1177
+  _globals['_GETAGENTSTATUSREQUEST']._serialized_start=39
+  _globals['_GETAGENTSTATUSREQUEST']._serialized_end=80
+  _globals['_GETAGENTSTATUSRESPONSE']._serialized_start=82
+  _globals['_GETAGENTSTATUSRESPONSE']._serialized_end=147
+  _globals['_AGENTSTATUS']._serialized_start=150
+  _globals['_AGENTSTATUS']._serialized_end=447
+  _globals['_AGENTFIGURES']._serialized_start=450
+  _globals['_AGENTFIGURES']._serialized_end=893
+  _globals['_AGENTFIGURES_ERRORSENTRY']._serialized_start=848
+  _globals['_AGENTFIGURES_ERRORSENTRY']._serialized_end=893
+  _globals['_AGENTOBJECTIVE']._serialized_start=896
+  _globals['_AGENTOBJECTIVE']._serialized_end=1088
+  _globals['_AGENTBURN']._serialized_start=1090
+  _globals['_AGENTBURN']._serialized_end=1166
+  _globals['_AGENTADVICE']._serialized_start=1169
+  _globals['_AGENTADVICE']._serialized_end=1297
+  _globals['_AGENTMODELUSE']._serialized_start=1299
+  _globals['_AGENTMODELUSE']._serialized_end=1387
+  _globals['_APPLYAGENTREQUEST']._serialized_start=1390
+  _globals['_APPLYAGENTREQUEST']._serialized_end=1552
+  _globals['_APPLYAGENTREQUEST_FILESENTRY']._serialized_start=1508
+  _globals['_APPLYAGENTREQUEST_FILESENTRY']._serialized_end=1552
+  _globals['_LISTAGENTSREQUEST']._serialized_start=1554
+  _globals['_LISTAGENTSREQUEST']._serialized_end=1573
+  _globals['_LISTAGENTSRESPONSE']._serialized_start=1575
+  _globals['_LISTAGENTSRESPONSE']._serialized_end=1630
+  _globals['_GETAGENTREQUEST']._serialized_start=1632
+  _globals['_GETAGENTREQUEST']._serialized_end=1685
+  _globals['_ROLLBACKAGENTREQUEST']._serialized_start=1687
+  _globals['_ROLLBACKAGENTREQUEST']._serialized_end=1727
+  _globals['_REMOVEAGENTREQUEST']._serialized_start=1729
+  _globals['_REMOVEAGENTREQUEST']._serialized_end=1767
+  _globals['_REMOVEAGENTRESPONSE']._serialized_start=1769
+  _globals['_REMOVEAGENTRESPONSE']._serialized_end=1790
+  _globals['_AGENT']._serialized_start=1793
+  _globals['_AGENT']._serialized_end=2090
+  _globals['_AGENT_FILESENTRY']._serialized_start=1508
+  _globals['_AGENT_FILESENTRY']._serialized_end=1552
+  _globals['_AGENTREVISION']._serialized_start=2092
+  _globals['_AGENTREVISION']._serialized_end=2165
+  _globals['_AGENTS']._serialized_start=2168
+  _globals['_AGENTS']._serialized_end=2616
 # @@protoc_insertion_point(module_scope)

@@ -19,6 +19,353 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class GetAgentStatusRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    """empty: all"""
+    def __init__(
+        self,
+        *,
+        agent_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAgentStatusRequest: _TypeAlias = GetAgentStatusRequest  # noqa: Y015
+
+@_typing.final
+class GetAgentStatusResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def agents(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentStatus]: ...
+    def __init__(
+        self,
+        *,
+        agents: _abc.Iterable[Global___AgentStatus] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAgentStatusResponse: _TypeAlias = GetAgentStatusResponse  # noqa: Y015
+
+@_typing.final
+class AgentStatus(_message.Message):
+    """Counted by every node from the log: any node answers the same."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    SLEEPING_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    REVISIONS_FIELD_NUMBER: _builtins.int
+    OBJECTIVES_FIELD_NUMBER: _builtins.int
+    ADVICE_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
+    UNWATCHED_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    waiting: _builtins.int
+    """runs for a slot"""
+    running: _builtins.int
+    sleeping: _builtins.int
+    """runs that wait for people, tools or time"""
+    replicas: _builtins.int
+    """runs at the same time that are allowed; 0: any number"""
+    unwatched: _builtins.bool
+    """its files want no figures"""
+    @_builtins.property
+    def revisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentFigures]: ...
+    @_builtins.property
+    def objectives(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentObjective]: ...
+    @_builtins.property
+    def advice(self) -> Global___AgentAdvice:
+        """where autoscaling is enabled"""
+
+    @_builtins.property
+    def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentModelUse]: ...
+    def __init__(
+        self,
+        *,
+        agent_id: _builtins.str = ...,
+        waiting: _builtins.int = ...,
+        running: _builtins.int = ...,
+        sleeping: _builtins.int = ...,
+        replicas: _builtins.int = ...,
+        revisions: _abc.Iterable[Global___AgentFigures] | None = ...,
+        objectives: _abc.Iterable[Global___AgentObjective] | None = ...,
+        advice: Global___AgentAdvice | None = ...,
+        models: _abc.Iterable[Global___AgentModelUse] | None = ...,
+        unwatched: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["advice", b"advice"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advice", b"advice", "agent_id", b"agent_id", "models", b"models", "objectives", b"objectives", "replicas", b"replicas", "revisions", b"revisions", "running", b"running", "sleeping", b"sleeping", "unwatched", b"unwatched", "waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AgentStatus: _TypeAlias = AgentStatus  # noqa: Y015
+
+@_typing.final
+class AgentFigures(_message.Message):
+    """What the ended runs of one revision came to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ErrorsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    SUCCEEDED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    TIMED_OUT_FIELD_NUMBER: _builtins.int
+    DEAD_LETTERED_FIELD_NUMBER: _builtins.int
+    CANCELLED_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    P50_MS_FIELD_NUMBER: _builtins.int
+    P95_MS_FIELD_NUMBER: _builtins.int
+    P99_MS_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    LLM_CALLS_FIELD_NUMBER: _builtins.int
+    LLM_FAILED_FIELD_NUMBER: _builtins.int
+    TOKENS_IN_FIELD_NUMBER: _builtins.int
+    TOKENS_OUT_FIELD_NUMBER: _builtins.int
+    MICRO_USD_FIELD_NUMBER: _builtins.int
+    ERRORS_FIELD_NUMBER: _builtins.int
+    LAST_AT_MS_FIELD_NUMBER: _builtins.int
+    revision: _builtins.str
+    """empty: runs that ended before they chose one"""
+    version: _builtins.str
+    succeeded: _builtins.int
+    failed: _builtins.int
+    timed_out: _builtins.int
+    dead_lettered: _builtins.int
+    cancelled: _builtins.int
+    refused: _builtins.int
+    """for a fault of the caller"""
+    p50_ms: _builtins.float
+    """from when a run was wanted to its answer"""
+    p95_ms: _builtins.float
+    p99_ms: _builtins.float
+    steps: _builtins.int
+    llm_calls: _builtins.int
+    llm_failed: _builtins.int
+    tokens_in: _builtins.int
+    """of runs that live too, and of their tools"""
+    tokens_out: _builtins.int
+    micro_usd: _builtins.int
+    last_at_ms: _builtins.int
+    @_builtins.property
+    def errors(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """by code"""
+
+    def __init__(
+        self,
+        *,
+        revision: _builtins.str = ...,
+        version: _builtins.str = ...,
+        succeeded: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        timed_out: _builtins.int = ...,
+        dead_lettered: _builtins.int = ...,
+        cancelled: _builtins.int = ...,
+        refused: _builtins.int = ...,
+        p50_ms: _builtins.float = ...,
+        p95_ms: _builtins.float = ...,
+        p99_ms: _builtins.float = ...,
+        steps: _builtins.int = ...,
+        llm_calls: _builtins.int = ...,
+        llm_failed: _builtins.int = ...,
+        tokens_in: _builtins.int = ...,
+        tokens_out: _builtins.int = ...,
+        micro_usd: _builtins.int = ...,
+        errors: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        last_at_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "dead_lettered", b"dead_lettered", "errors", b"errors", "failed", b"failed", "last_at_ms", b"last_at_ms", "llm_calls", b"llm_calls", "llm_failed", b"llm_failed", "micro_usd", b"micro_usd", "p50_ms", b"p50_ms", "p95_ms", b"p95_ms", "p99_ms", b"p99_ms", "refused", b"refused", "revision", b"revision", "steps", b"steps", "succeeded", b"succeeded", "timed_out", b"timed_out", "tokens_in", b"tokens_in", "tokens_out", b"tokens_out", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AgentFigures: _TypeAlias = AgentFigures  # noqa: Y015
+
+@_typing.final
+class AgentObjective(_message.Message):
+    """An objective of the registry, and how the runs of its window kept it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SLO_FIELD_NUMBER: _builtins.int
+    OBJECTIVE_FIELD_NUMBER: _builtins.int
+    WINDOW_MS_FIELD_NUMBER: _builtins.int
+    RUNS_FIELD_NUMBER: _builtins.int
+    BAD_FIELD_NUMBER: _builtins.int
+    ATTAINED_FIELD_NUMBER: _builtins.int
+    BUDGET_LEFT_FIELD_NUMBER: _builtins.int
+    BURNS_FIELD_NUMBER: _builtins.int
+    RESPONSE_MS_FIELD_NUMBER: _builtins.int
+    slo: _builtins.str
+    """availability, response_time"""
+    objective: _builtins.float
+    """share of the runs that must be good"""
+    window_ms: _builtins.int
+    runs: _builtins.int
+    bad: _builtins.int
+    attained: _builtins.float
+    budget_left: _builtins.float
+    """1: all of it; below 0: the objective is missed"""
+    response_ms: _builtins.int
+    """what is slow, for response_time"""
+    @_builtins.property
+    def burns(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentBurn]: ...
+    def __init__(
+        self,
+        *,
+        slo: _builtins.str = ...,
+        objective: _builtins.float = ...,
+        window_ms: _builtins.int = ...,
+        runs: _builtins.int = ...,
+        bad: _builtins.int = ...,
+        attained: _builtins.float = ...,
+        budget_left: _builtins.float = ...,
+        burns: _abc.Iterable[Global___AgentBurn] | None = ...,
+        response_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attained", b"attained", "bad", b"bad", "budget_left", b"budget_left", "burns", b"burns", "objective", b"objective", "response_ms", b"response_ms", "runs", b"runs", "slo", b"slo", "window_ms", b"window_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AgentObjective: _TypeAlias = AgentObjective  # noqa: Y015
+
+@_typing.final
+class AgentBurn(_message.Message):
+    """1: the error budget would last exactly as long as the window of the objective."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WINDOW_MS_FIELD_NUMBER: _builtins.int
+    RATE_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    BURNING_FIELD_NUMBER: _builtins.int
+    window_ms: _builtins.int
+    rate: _builtins.float
+    limit: _builtins.float
+    burning: _builtins.bool
+    """too fast, and not by a run or two"""
+    def __init__(
+        self,
+        *,
+        window_ms: _builtins.int = ...,
+        rate: _builtins.float = ...,
+        limit: _builtins.float = ...,
+        burning: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["burning", b"burning", "limit", b"limit", "rate", b"rate", "window_ms", b"window_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AgentBurn: _TypeAlias = AgentBurn  # noqa: Y015
+
+@_typing.final
+class AgentAdvice(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    NODES_MORE_FIELD_NUMBER: _builtins.int
+    ARRIVALS_PER_HOUR_FIELD_NUMBER: _builtins.int
+    RUN_MS_FIELD_NUMBER: _builtins.int
+    QUEUE_MS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    replicas: _builtins.int
+    """that would be needed"""
+    nodes_more: _builtins.int
+    """for which there is no free slot"""
+    arrivals_per_hour: _builtins.float
+    run_ms: _builtins.float
+    """slot time of a run"""
+    queue_ms: _builtins.float
+    """wait for its first slot"""
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        replicas: _builtins.int = ...,
+        nodes_more: _builtins.int = ...,
+        arrivals_per_hour: _builtins.float = ...,
+        run_ms: _builtins.float = ...,
+        queue_ms: _builtins.float = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrivals_per_hour", b"arrivals_per_hour", "nodes_more", b"nodes_more", "queue_ms", b"queue_ms", "reason", b"reason", "replicas", b"replicas", "run_ms", b"run_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AgentAdvice: _TypeAlias = AgentAdvice  # noqa: Y015
+
+@_typing.final
+class AgentModelUse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    TOKENS_IN_FIELD_NUMBER: _builtins.int
+    TOKENS_OUT_FIELD_NUMBER: _builtins.int
+    MICRO_USD_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    tokens_in: _builtins.int
+    tokens_out: _builtins.int
+    micro_usd: _builtins.int
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        tokens_in: _builtins.int = ...,
+        tokens_out: _builtins.int = ...,
+        micro_usd: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["micro_usd", b"micro_usd", "model", b"model", "tokens_in", b"tokens_in", "tokens_out", b"tokens_out"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AgentModelUse: _TypeAlias = AgentModelUse  # noqa: Y015
+
+@_typing.final
 class ApplyAgentRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -60,6 +60,11 @@ class AgentsStub(object):
                 request_serializer=coterie_dot_v1_dot_agents__pb2.RemoveAgentRequest.SerializeToString,
                 response_deserializer=coterie_dot_v1_dot_agents__pb2.RemoveAgentResponse.FromString,
                 _registered_method=True)
+        self.GetAgentStatus = channel.unary_unary(
+                '/coterie.v1.Agents/GetAgentStatus',
+                request_serializer=coterie_dot_v1_dot_agents__pb2.GetAgentStatusRequest.SerializeToString,
+                response_deserializer=coterie_dot_v1_dot_agents__pb2.GetAgentStatusResponse.FromString,
+                _registered_method=True)
 
 
 class AgentsServicer(object):
@@ -98,6 +103,13 @@ class AgentsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetAgentStatus(self, request, context):
+        """How the runs of agents went, whether objectives are kept, how many runs at a time would be needed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -125,6 +137,11 @@ def add_AgentsServicer_to_server(servicer, server):
                     servicer.RemoveAgent,
                     request_deserializer=coterie_dot_v1_dot_agents__pb2.RemoveAgentRequest.FromString,
                     response_serializer=coterie_dot_v1_dot_agents__pb2.RemoveAgentResponse.SerializeToString,
+            ),
+            'GetAgentStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAgentStatus,
+                    request_deserializer=coterie_dot_v1_dot_agents__pb2.GetAgentStatusRequest.FromString,
+                    response_serializer=coterie_dot_v1_dot_agents__pb2.GetAgentStatusResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -263,6 +280,33 @@ class Agents(object):
             '/coterie.v1.Agents/RemoveAgent',
             coterie_dot_v1_dot_agents__pb2.RemoveAgentRequest.SerializeToString,
             coterie_dot_v1_dot_agents__pb2.RemoveAgentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAgentStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coterie.v1.Agents/GetAgentStatus',
+            coterie_dot_v1_dot_agents__pb2.GetAgentStatusRequest.SerializeToString,
+            coterie_dot_v1_dot_agents__pb2.GetAgentStatusResponse.FromString,
             options,
             channel_credentials,
             insecure,

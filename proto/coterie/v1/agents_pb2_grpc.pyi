@@ -40,6 +40,8 @@ class AgentsStub:
     RollBackAgent: _grpc.UnaryUnaryMultiCallable[_agents_pb2.RollBackAgentRequest, _agents_pb2.Agent]
     """Ends a canary; without one, what was live before is live again."""
     RemoveAgent: _grpc.UnaryUnaryMultiCallable[_agents_pb2.RemoveAgentRequest, _agents_pb2.RemoveAgentResponse]
+    GetAgentStatus: _grpc.UnaryUnaryMultiCallable[_agents_pb2.GetAgentStatusRequest, _agents_pb2.GetAgentStatusResponse]
+    """How the runs of agents went, whether objectives are kept, how many runs at a time would be needed."""
 
 @_typing.type_check_only
 class AgentsAsyncStub(AgentsStub):
@@ -53,6 +55,8 @@ class AgentsAsyncStub(AgentsStub):
     RollBackAgent: _aio.UnaryUnaryMultiCallable[_agents_pb2.RollBackAgentRequest, _agents_pb2.Agent]  # type: ignore[assignment]
     """Ends a canary; without one, what was live before is live again."""
     RemoveAgent: _aio.UnaryUnaryMultiCallable[_agents_pb2.RemoveAgentRequest, _agents_pb2.RemoveAgentResponse]  # type: ignore[assignment]
+    GetAgentStatus: _aio.UnaryUnaryMultiCallable[_agents_pb2.GetAgentStatusRequest, _agents_pb2.GetAgentStatusResponse]  # type: ignore[assignment]
+    """How the runs of agents went, whether objectives are kept, how many runs at a time would be needed."""
 
 class AgentsServicer(metaclass=_abc_1.ABCMeta):
     """Agents: who thinks with which model and which tools. Running one is submitting a task of type "agent" in its name."""
@@ -93,5 +97,13 @@ class AgentsServicer(metaclass=_abc_1.ABCMeta):
         request: _agents_pb2.RemoveAgentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agents_pb2.RemoveAgentResponse, _abc.Awaitable[_agents_pb2.RemoveAgentResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetAgentStatus(
+        self,
+        request: _agents_pb2.GetAgentStatusRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agents_pb2.GetAgentStatusResponse, _abc.Awaitable[_agents_pb2.GetAgentStatusResponse]]:
+        """How the runs of agents went, whether objectives are kept, how many runs at a time would be needed."""
 
 def add_AgentsServicer_to_server(servicer: AgentsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -3892,6 +3892,7 @@ class Pledge(_message.Message):
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     UNWATCHED_FIELD_NUMBER: _builtins.int
     UNEXPORTED_FIELD_NUMBER: _builtins.int
+    GPUS_FIELD_NUMBER: _builtins.int
     availability_ppm: _builtins.int
     response_ms: _builtins.int
     runs_per_hour: _builtins.int
@@ -3905,6 +3906,7 @@ class Pledge(_message.Message):
     memory_bytes: _builtins.int
     unwatched: _builtins.bool
     unexported: _builtins.bool
+    gpus: _builtins.int
     def __init__(
         self,
         *,
@@ -3921,10 +3923,11 @@ class Pledge(_message.Message):
         memory_bytes: _builtins.int = ...,
         unwatched: _builtins.bool = ...,
         unexported: _builtins.bool = ...,
+        gpus: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability_ppm", b"availability_ppm", "memory_bytes", b"memory_bytes", "memory_percent", b"memory_percent", "replicas", b"replicas", "replicas_max", b"replicas_max", "replicas_min", b"replicas_min", "response_ms", b"response_ms", "runs_per_hour", b"runs_per_hour", "scaling", b"scaling", "slots_percent", b"slots_percent", "unexported", b"unexported", "unwatched", b"unwatched", "window_ms", b"window_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability_ppm", b"availability_ppm", "gpus", b"gpus", "memory_bytes", b"memory_bytes", "memory_percent", b"memory_percent", "replicas", b"replicas", "replicas_max", b"replicas_max", "replicas_min", b"replicas_min", "response_ms", b"response_ms", "runs_per_hour", b"runs_per_hour", "scaling", b"scaling", "slots_percent", b"slots_percent", "unexported", b"unexported", "unwatched", b"unwatched", "window_ms", b"window_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

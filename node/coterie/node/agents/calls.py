@@ -14,7 +14,7 @@ from coterie.core.commands import Rejected
 from coterie.core.skillbook import PIN, SkillEntry
 from coterie.node.agents.definition import Definition, read_definition, skill_name
 from coterie.node.agents.files import AgentProblems, unpack
-from coterie.node.agents.model import SkillBinding
+from coterie.node.agents.model import Retry, SkillBinding
 from coterie.node.agents.service import unknown_agent
 from coterie.node.skill_calls import Handlers, Run, refused
 from coterie.node.skillhost import SkillInfo
@@ -22,6 +22,7 @@ from coterie.skills.agent.plan import tool_name
 
 ANY_INPUT: dict[str, Any] = {"type": "object", "additionalProperties": True}
 DEFINITIONS_KEPT = 64
+FIXED_PAUSE_MS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ class AgentCalls:
             "handoff": [self._colleague(run, name) for name in loop.handoff],
             "memory_ttl_s": config.memory.ttl // 1_000 if config.memory.type == "persistent" else 0,
             "mcp": {name: list(one.allow) for name, one in sorted(definition.tools.mcp_servers.items())},
+            "log_level": config.monitoring.log_level,
             "loop": loop.model_dump(exclude={"stop", "handoff"}),
             "stop": list(loop.stop),
         }
@@ -123,7 +125,7 @@ class AgentCalls:
         if binding.timeout:
             options["timeout"] = binding.timeout / 1_000
         if binding.retry_policy is not None:
-            options["max_attempts"] = binding.retry_policy.max_retries + 1
+            options |= _retrying(binding.retry_policy)
         if binding.version not in ("", "latest"):
             options["constraints"] = {"skill_version": binding.version}
         name = skill_name(binding.skill_id, {*run.state.skillbook, *self.skills()})
@@ -141,6 +143,17 @@ class AgentCalls:
         entry = find_agent(run.state.agents, name)
         about = ", ".join(entry.domains) if entry else ""
         return {"id": name, "about": f"{entry.name}: {about}" if entry and about else name}
+
+
+def _retrying(policy: Retry) -> dict[str, Any]:
+    """As options of the child task. A fixed pause is one that does not grow."""
+    attempts = policy.max_retries + 1
+    if policy.backoff == "fixed":
+        pause = (policy.max_backoff or FIXED_PAUSE_MS) / 1_000
+        return {"retry": {"max_attempts": attempts, "initial_backoff": pause, "max_backoff": pause}}
+    if policy.max_backoff:
+        return {"retry": {"max_attempts": attempts, "max_backoff": policy.max_backoff / 1_000}}
+    return {"max_attempts": attempts}
 
 
 def allowed(name: str, definition: Definition) -> bool:

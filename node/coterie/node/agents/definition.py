@@ -22,14 +22,13 @@ Section = TypeVar("Section", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """An agent. `identity` are the labels of IDENTITY.md, lower case; `notes` what has no effect."""
+    """An agent. `identity` are the labels of IDENTITY.md, lower case."""
 
     config: AgentConfig
     tools: ToolsConfig
     identity: dict[str, str]
     texts: dict[str, str]
     registry: RegistryEntry | None = None
-    notes: tuple[str, ...] = ()
 
     @property
     def agent_id(self) -> str:
@@ -79,7 +78,7 @@ def read_definition(files: f.Files) -> Definition:
     if problems or config is None or tools is None:
         raise f.AgentProblems(problems)
     texts = {name: files[name] for name in (f.SOUL, f.RULES, f.USER, f.MEMORY) if files.get(name, "").strip()}
-    return Definition(config, tools, identity, texts, registry, tuple(_notes(config)))
+    return Definition(config, tools, identity, texts, registry)
 
 
 def skill_name(bound: str, known: Container[str]) -> str:
@@ -209,10 +208,3 @@ def _contradictions(
         yield f"{f.CONFIG}: agent.permissions.paths: mean nothing without file_access: true"
     if permissions.allowed_endpoints and not permissions.network_access:
         yield f"{f.CONFIG}: agent.permissions.allowed_endpoints: mean nothing without network_access"
-
-
-def _notes(config: AgentConfig) -> Iterable[str]:
-    if config.monitoring.tracing_enabled:
-        yield "agent.monitoring.tracing_enabled: no effect: every run has its history (`coterie history`)"
-    if config.model.version not in ("", "latest"):
-        yield "agent.model.version: no effect: the model's name says it all; the answer's own is recorded"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -12,15 +13,24 @@ from pydantic import (
     StrictBool,
     StrictInt,
     StrictStr,
+    field_validator,
     model_validator,
 )
 
+from coterie.core.agentstats import HOUR_MS, WINDOW_MAX_MS
 from coterie.node.config.read import camel
 from coterie.node.units import parse_duration_ms, parse_ratio, parse_size_bytes
 
 AgentId = Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 ToolName = Annotated[StrictStr, Field(min_length=1, max_length=128)]
 Count = Annotated[StrictInt, Field(ge=1, le=1_000_000_000)]
+
+
+AVAILABILITY_MAX = 0.99999
+_THROUGHPUT = re.compile(
+    r"(?P<count>\d{1,7})\s*(req|requests?|runs?)?\s*/\s*(?P<unit>s|sec|second|m|min|minute|h|hour)"
+)
+_PER_HOUR = {"s": 3_600, "m": 60, "h": 1}
 
 
 def _duration(value: object) -> object:
@@ -60,7 +70,21 @@ def _merged(value: object) -> object:
 
 
 def _percent(value: object) -> object:
-    return value if isinstance(value, int | float) else parse_ratio(value)
+    return value if isinstance(value, int | float) and not 0 <= value <= 1 else parse_ratio(value)
+
+
+def _per_hour(value: object) -> object:
+    """Runs an hour of `100req/min`."""
+    match = _THROUGHPUT.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None or not int(match["count"]):
+        raise ValueError(f"{value!r} is not a throughput: write it like 100req/min or 5/h")
+    return int(match["count"]) * _PER_HOUR[match["unit"][0]]
+
+
+def _cores(value: object) -> object:
+    if isinstance(value, str) and value.endswith("m") and value[:-1].isdigit():
+        return int(value[:-1]) / 1_000
+    return value
 
 
 Ms = Annotated[int, BeforeValidator(_duration), Field(ge=0)]
@@ -192,27 +216,53 @@ class ToolsConfig(Section):
 
 
 class Slo(Section):
-    availability: Ratio | None = None
-    response_time_p99: Ms | None = None
-    throughput: StrictStr = ""
+    """What is promised of the runs that end within any `window`."""
+
+    availability: Annotated[Ratio, Field(gt=0)] | None = None
+    response_time_p99: Annotated[Ms, Field(ge=1)] | None = None
+    throughput: Annotated[int, BeforeValidator(_per_hour)] | None = None  # runs an hour
+    window: Annotated[Ms, Field(ge=HOUR_MS, le=WINDOW_MAX_MS)] | None = None
+
+    @field_validator("availability")
+    @classmethod
+    def _leaves_a_budget(cls, share: float | None) -> float | None:
+        if share is not None and share > AVAILABILITY_MAX:
+            raise ValueError("no run may ever fail then; write at most 99.999%")
+        return share
 
 
 class Amount(Section):
-    cpu: Annotated[float, Field(gt=0)] | None = None
-    memory: Bytes | None = None
+    """`cpu` in cores, or as `500m`."""
+
+    cpu: Annotated[float, BeforeValidator(_cores), Field(gt=0)] | None = None
+    memory: Annotated[Bytes, Field(ge=1)] | None = None
 
 
 class Resources(Section):
     requests: Amount = Amount()
     limits: Amount = Amount()
 
+    @model_validator(mode="after")
+    def _in_order(self) -> Resources:
+        for name in ("cpu", "memory"):
+            wanted, most = getattr(self.requests, name), getattr(self.limits, name)
+            if wanted is not None and most is not None and wanted > most:
+                raise ValueError(f"requests.{name} {wanted:g} is above limits.{name} {most:g}")
+        return self
+
 
 class Autoscaling(Section):
     enabled: StrictBool = False
     min_replicas: Count = 1
     max_replicas: Count = 1
-    target_cpu_utilization: Ratio | None = None
-    target_memory_utilization: Ratio | None = None
+    target_cpu_utilization: Annotated[Ratio, Field(ge=0.01)] | None = None
+    target_memory_utilization: Annotated[Ratio, Field(ge=0.01)] | None = None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Autoscaling:
+        if self.max_replicas < self.min_replicas:
+            raise ValueError(f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}")
+        return self
 
 
 class RegistryEntry(Section):

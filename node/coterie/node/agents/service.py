@@ -21,7 +21,11 @@ from coterie.core.state import ClusterState
 from coterie.node.agents.definition import Definition, read_definition, skill_name
 from coterie.node.agents.files import AgentProblems, pack, revision_of, unpack
 from coterie.node.agents.limits import limits_of
+from coterie.node.agents.pledge import ineffective, pledge_of
+from coterie.node.agents.report import reports
+from coterie.node.agents.told import report_to_pb
 from coterie.node.blob_exchange import BlobExchange
+from coterie.node.clock import Clock
 from coterie.node.errors import ApiError, Violation, from_rejection, invalid, not_found
 from coterie.node.proposer import Proposer
 from coterie.node.reads import Reader
@@ -40,6 +44,7 @@ class AgentsParts:
     exchange: BlobExchange
     providers: frozenset[str]
     skills: Callable[[], Mapping[str, object]]
+    clock: Clock
 
 
 class AgentsService(agents_pb2_grpc.AgentsServicer):
@@ -55,12 +60,13 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
         if not 1 <= percent <= PERCENT:
             raise invalid([Violation("percent", f"{percent} is not in 1..{PERCENT}")])
         bundle = pack(request.files)
-        notes = [*definition.notes, *self._advice(definition)]
+        notes = [*ineffective(definition), *self._advice(definition)]
         if request.validate_only:
             return _validated(definition, revision_of(bundle), notes)
         await self._parts.reader.connected()
         kept = await self._parts.exchange.keep(bundle)
-        revision = AgentRevision(revision_of(bundle), definition.version, kept)
+        pledge = pledge_of(definition)
+        revision = AgentRevision(revision_of(bundle), definition.version, kept, pledge=pledge)
         config = definition.config
         apply = ApplyAgent(config.id, revision, definition.name, config.aliases, definition.domains, percent)
         await self._propose([apply, *limits_of(definition, self._parts.state())], context)
@@ -76,6 +82,18 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
     async def GetAgent(self, request: pb.GetAgentRequest, context: Context) -> pb.Agent:
         await self._parts.reader.barrier(tasks_pb2.LINEARIZABLE, seconds_left(context))
         return await self._told(request.agent_id, request.revision or "live")
+
+    @unary
+    async def GetAgentStatus(
+        self, request: pb.GetAgentStatusRequest, context: Context
+    ) -> pb.GetAgentStatusResponse:
+        await self._parts.reader.barrier(tasks_pb2.LINEARIZABLE, seconds_left(context))
+        if request.agent_id:
+            self._entry(request.agent_id)
+        state = self._parts.state()
+        now_ms = max(self._parts.clock.now_ms(), state.meta.clock_ms)
+        found = reports(state, now_ms, request.agent_id)
+        return pb.GetAgentStatusResponse(agents=map(report_to_pb, found))
 
     @unary
     async def RollBackAgent(self, request: pb.RollBackAgentRequest, context: Context) -> pb.Agent:

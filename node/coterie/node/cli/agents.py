@@ -1,4 +1,4 @@
-"""`coterie agents apply|list|show|rollback|rm`."""
+"""`coterie agents apply|list|show|rollback|rm`; `status` has a file of its own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from coterie.node.cli.session import Session
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from coterie.client.agents import Agent
+    from coterie.client.agents import Agent, AgentStatus
     from coterie.client.cluster import Cluster
 
 SHORT = 12
@@ -67,13 +67,13 @@ def list_agents(session: Session) -> None:
 @click.option("--revision", default="", help="Of another revision than the live one.")
 @click.pass_obj
 def show(session: Session, agent_id: str, revision: str) -> None:
-    """Show an agent: its revisions, and the files of one of them."""
+    """Show an agent: its revisions, how its runs went, and the files of one revision."""
 
-    async def work(cluster: Cluster) -> Agent:
-        return await cluster.agents.get(agent_id, revision)
+    async def work(cluster: Cluster) -> tuple[Agent, list[AgentStatus]]:
+        return await cluster.agents.get(agent_id, revision), await cluster.agents.status(agent_id)
 
-    found = session.call(work)
-    session.emit({"agent": found}, lambda out: _show(out, found))
+    found, standing = session.call(work)
+    session.emit({"agent": found, "status": standing[0]}, lambda out: _show(out, found, standing))
 
 
 @click.command(cls=LeafCommand)
@@ -139,11 +139,15 @@ def _print(out: Console, agents: list[Agent]) -> None:
             out.print(f"{one.id}: note: {note}", markup=False, highlight=False)
 
 
-def _show(out: Console, agent: Agent) -> None:
+def _show(out: Console, agent: Agent, standing: list[AgentStatus]) -> None:
+    from coterie.node.cli.agent_status import print_status
+
     _print(out, [agent])
     for one in agent.revisions:
         at = one.applied.isoformat(timespec="seconds") if one.applied else ""
         out.print(f"  {one.revision[:SHORT]}  {one.version:<10} {at}", markup=False, highlight=False)
+    out.print()
+    print_status(out, standing)
     for name, text in sorted(agent.files.items()):
         out.print(f"\n--- {name}\n{text.rstrip()}", markup=False, highlight=False)
 

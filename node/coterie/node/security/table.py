@@ -44,7 +44,10 @@ _TABLE: Mapping[str, Mapping[str, str]] = {
         OPERATOR: "SetBudget DeleteBudget",
     },
     "coterie.v1.Blobs": {VIEWER: "GetBlob", SUBMITTER: "PutBlob"},
-    "coterie.v1.Agents": {VIEWER: "ListAgents GetAgent", OPERATOR: "ApplyAgent RollBackAgent RemoveAgent"},
+    "coterie.v1.Agents": {
+        VIEWER: "ListAgents GetAgent GetAgentStatus",
+        OPERATOR: "ApplyAgent RollBackAgent RemoveAgent",
+    },
     "coterie.v1.Breakers": {VIEWER: "ListBreakers", OPERATOR: "ResetBreaker"},
     "coterie.v1.Approvals": {VIEWER: "ListApprovals", SUBMITTER: "ResolveApproval"},
     "coterie.v1.Effects": {VIEWER: "ListDoubts", SUBMITTER: "ResolveStep"},

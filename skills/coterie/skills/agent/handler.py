@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,9 @@ from coterie.skills.agent.builtin import HANDOFF, BadCall, Builtins, Place
 from coterie.skills.agent.memory import memory_of
 from coterie.skills.agent.plan import TURN_TOOLS_MAX, Agent, Request, read_agent, read_request
 from coterie.skills.agent.servers import server_tools
-from coterie.skills.agent.talk import Talk
+from coterie.skills.agent.talk import Talk, clipped
+
+LOGGED = 300  # characters of a call, and of its result
 
 
 async def run(ctx: SkillContext, input: Any) -> dict[str, Any]:
@@ -106,9 +109,15 @@ class Loop:
         cut = "length" if answer.finish_reason == "length" else "answer"
         return Ending(last or cut, answer.text, answer.data)
 
+    def _say(self, level: int, text: str, *more: object) -> None:
+        """To the log, as far as the agent's files want it."""
+        if level >= self.agent.log_level:
+            self.ctx.log.log(level, text, *more)
+
     async def _act(self, answer: LlmAnswer) -> Ending | None:
         calls = answer.tool_calls
         names = ", ".join(dict.fromkeys(call.name for call in calls))
+        self._say(logging.INFO, "turn %d calls %s", self.turn, names)
         await self.ctx.progress(95 * self.turn / (self.agent.max_steps + 1), f"turn {self.turn}: {names}")
         self.calls += len(calls)
         texts: dict[int, str] = {}
@@ -128,6 +137,9 @@ class Loop:
         results = dict(zip(children, ends, strict=True))
         told = {place: _told(calls[place], result) for place, result in results.items()} | texts
         shown = [told[place] for place in range(len(calls))]
+        for call, text in zip(calls, shown, strict=True):
+            level = logging.WARNING if text.startswith("error: ") else logging.DEBUG
+            self._say(level, "%s(%s): %s", call.name, clipped(call.raw, LOGGED), clipped(text, LOGGED))
         self.talk.add(answer, shown)
         return self._stopped(calls, results)
 

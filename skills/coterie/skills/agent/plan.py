@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -67,6 +68,7 @@ class Agent:
     parallel: int
     handoff: Mapping[str, str]  # colleagues, and what they are good at
     asks_people: bool
+    log_level: int = logging.INFO
 
 
 def tool_name(name: str) -> str:
@@ -136,4 +138,5 @@ def read_agent(revision: str, loaded: Mapping[str, Any], servers: Sequence[Tool]
         loop["parallel"],
         {one["id"]: one["about"] for one in loaded["handoff"]},
         loop["ask_human"],
+        logging.getLevelNamesMapping()[loaded.get("log_level", "INFO")],
     )
