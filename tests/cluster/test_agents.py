@@ -52,13 +52,21 @@ async def client(nodes: LocalCluster, server: LlmServerProcess) -> AsyncIterator
 
 
 async def applied(
-    client: Cluster, name: str, *skills: str, percent: int = 100, tools: Any = None, **config: Any
+    client: Cluster,
+    name: str,
+    *skills: str,
+    percent: int = 100,
+    tools: Any = None,
+    registry: Any = None,
+    **config: Any,
 ) -> Agent:
     bound = [{"skill_id": skill} for skill in skills]
     document = {"agent": {"id": name, "skills": bound, **config}}
     files = {"config.yaml": yaml.safe_dump(document), "SOUL.md": f"# Who I Am\nI am {name}."}
     if tools is not None:
         files["tools-config.json"] = json.dumps(tools)
+    if registry is not None:
+        files["registry.json"] = json.dumps({"id": name, **registry})
     return await client.agents.apply(files, percent=percent)
 
 
@@ -296,3 +304,32 @@ async def test_bad_requests_are_refused(client: Cluster) -> None:
         with pytest.raises(TaskFailed) as failed:
             await job.wait(timeout=60)
         assert failed.value.task.error is not None and failed.value.task.error.code == code
+
+
+async def test_every_node_tells_the_same_of_an_agent(
+    nodes: LocalCluster, server: LlmServerProcess, client: Cluster
+) -> None:
+    registry = {"slo": {"availability": "99%", "response_time_p99": "1h"}, "autoscaling": {"enabled": True}}
+    await applied(client, "judged", "add-up", registry=registry)
+    server.script(
+        {"when": {"turn": 0}, "answer": calls(ADD)},
+        {"answer": {"text": "done"}},
+    )
+    assert (await (await ask(client, "judged", "well")).wait(timeout=60))["answer"] == "done"
+    with pytest.raises(TaskFailed):
+        await (await client.submit_task(type="agent", agent="judged", payload={})).wait(timeout=60)
+    told = []
+    for node in nodes.node_ids:
+        async with client_of(nodes, node) as one:
+            told.append(await one.agents.status("judged"))
+    assert told[0] == told[1] == told[2]
+    [status] = told[0]
+    [figures] = status.revisions
+    assert (figures.succeeded, figures.refused, figures.failed, figures.success) == (1, 1, 0, 1.0)
+    assert figures.llm_calls == 2 and figures.tokens_in > 0 and figures.p50_ms > 0
+    assert figures.errors == {"BAD_INPUT": 1} and figures.revision == (await client.agents.get("judged")).live
+    assert [(one.slo, one.runs, one.bad) for one in status.objectives] == [
+        ("availability", 1, 0),
+        ("response_time", 1, 0),
+    ]
+    assert status.advice is not None and status.advice.replicas == 1

@@ -29,10 +29,12 @@ def tools(ledger: Path) -> MCPServer:
         return a + b
 
     @app.tool()
-    async def send(text: str, ctx: Context[Any, Any], ms: int = 0) -> str:
-        """Does something to the world, which takes so many milliseconds."""
+    async def send(text: str, ctx: Context[Any, Any], ms: int = 0, hold: str = "") -> str:
+        """Does something to the world, which takes so many milliseconds, and until that file is there."""
         note(ctx, text=text)
         await asyncio.sleep(ms / 1000)
+        while hold and not os.path.exists(hold):  # noqa: ASYNC110, ASYNC240 - the test is another process
+            await asyncio.sleep(0.02)
         return f"sent {text}"
 
     @app.tool()
