@@ -35,6 +35,15 @@ def test_files_and_targets_named_in_the_documents_exist(name: str) -> None:
         assert (ROOT / folders[room] / path).exists(), f"{name} speaks of {room}/{path}"
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.name)
+def test_what_a_document_names_as_its_proof_exists(path: Path) -> None:
+    text = path.read_text()
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert set(re.findall(r"`make ([a-z-]+)", text)) <= targets
+    for name in re.findall(r"`(tests/[a-z0-9_/]+\.py)", text):
+        assert (ROOT / name).exists(), f"{path.name} names {name}"
+
+
 def event_types() -> set[str]:
     """Every type of event that the state machine writes as it stands, and those it makes of names."""
     found = {state.name.lower() for state in (*TERMINAL, TaskState.WAITING, TaskState.PAUSED)}
