@@ -172,3 +172,15 @@ def test_with_json_the_live_lines_go_to_stderr(monkeypatch: pytest.MonkeyPatch) 
     result, _, _ = run_dev(monkeypatch, [[], [], KeyboardInterrupt()], "--json")
     assert json.loads(result.stdout)["ok"] is True
     assert "leader node-1" in result.stderr
+
+
+def test_a_model_for_agents_is_an_option_and_its_key_stays_in_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    _, made, _ = run_dev(monkeypatch, [KeyboardInterrupt()], "--model", "small")
+    options = made.given[3]["options"]
+    main = {"baseUrl": "http://127.0.0.1:9/v1", "model": "small", "apiKey": {"env": "OPENAI_API_KEY"}}
+    assert options["llm"] == {"default": "main", "providers": {"main": main}}
+    assert "sk-secret" not in repr(options)

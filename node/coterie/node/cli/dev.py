@@ -26,6 +26,7 @@ READY_S: Final = 30.0
 LOOK_EVERY_S: Final = 1.0
 RESTART_AFTER_S: Final = 3.0
 NODES_MAX: Final = 9
+_KEY: Final = "OPENAI_API_KEY"
 _EXAMPLE: Final = """submit echo --payload '{"text": "hello"}' --wait"""
 
 
@@ -41,6 +42,21 @@ class Plan:
     skill_dirs: tuple[Path, ...]
     fresh: bool
     restart: bool
+    model_url: str
+    model: str
+    model_key: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Further keys of the cluster's file. The key of the API stays in the environment."""
+        found: dict[str, Any] = {}
+        if self.skill_dirs:
+            found["skills"] = {"dirs": [str(path.resolve()) for path in self.skill_dirs]}
+        if self.model_url:
+            key = {"apiKey": {"env": _KEY}} if self.model_key else {}
+            main = {"baseUrl": self.model_url, "model": self.model, **key}
+            found["llm"] = {"default": "main", "providers": {"main": main}}
+        return found
 
 
 @click.command(cls=LeafCommand)
@@ -64,6 +80,14 @@ class Plan:
 )
 @click.option("--fresh", is_flag=True, help="Forget the tasks of an earlier run in this directory.")
 @click.option("--restart", is_flag=True, help="Start a node that died again, 3 seconds later.")
+@click.option(
+    "--model-url",
+    envvar="OPENAI_BASE_URL",
+    default="",
+    help="OpenAI-compatible API for agents and ctx.llm, or $OPENAI_BASE_URL; its key: $OPENAI_API_KEY.",
+)
+@click.option("--model", envvar="OPENAI_MODEL", default="gpt-4o-mini", show_default=True, help="Its model.")
+@click.option("--model-key", envvar=_KEY, default="", hidden=True)
 @click.pass_obj
 def dev(session: Session, /, **options: Any) -> None:
     """Run a cluster of real processes on loopback, with TLS made on the fly, until Ctrl-C.
@@ -83,11 +107,8 @@ def _run(session: Session, plan: Plan, ports: list[int]) -> None:
     from coterie.node.cli import devdir
     from coterie.node.localcluster import ClusterFailed, LocalCluster
 
-    skills = (
-        {"skills": {"dirs": [str(path.resolve()) for path in plan.skill_dirs]}} if plan.skill_dirs else {}
-    )
     cluster = LocalCluster(
-        plan.nodes, plan.directory, not plan.insecure, plan.capacity, options=skills, ports=ports
+        plan.nodes, plan.directory, not plan.insecure, plan.capacity, options=plan.options, ports=ports
     )
     try:
         cluster.start()
