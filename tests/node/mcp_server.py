@@ -13,6 +13,12 @@ from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 
 
+async def there(path: str) -> None:
+    """Until the test, another process, has made that file; at once where there is no path."""
+    while path and not os.path.exists(path):  # noqa: ASYNC110, ASYNC240 - nothing tells of a file
+        await asyncio.sleep(0.02)
+
+
 def tools(ledger: Path) -> MCPServer:
     """The server. It appends every call that does something to the ledger."""
     app = MCPServer("for tests", log_level="CRITICAL")
@@ -33,8 +39,7 @@ def tools(ledger: Path) -> MCPServer:
         """Does something to the world, which takes so many milliseconds, and until that file is there."""
         note(ctx, text=text)
         await asyncio.sleep(ms / 1000)
-        while hold and not os.path.exists(hold):  # noqa: ASYNC110, ASYNC240 - the test is another process
-            await asyncio.sleep(0.02)
+        await there(hold)
         return f"sent {text}"
 
     @app.tool()
