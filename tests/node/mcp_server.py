@@ -13,8 +13,9 @@ from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 
 
-async def there(path: str) -> None:
-    """Until the test, another process, has made that file; at once where there is no path."""
+async def there(path: str, ms: int) -> None:
+    """So many milliseconds, and until the test, another process, has made that file, where one is named."""
+    await asyncio.sleep(ms / 1000)
     while path and not os.path.exists(path):  # noqa: ASYNC110, ASYNC240 - nothing tells of a file
         await asyncio.sleep(0.02)
 
@@ -38,8 +39,7 @@ def tools(ledger: Path) -> MCPServer:
     async def send(text: str, ctx: Context[Any, Any], ms: int = 0, hold: str = "") -> str:
         """Does something to the world, which takes so many milliseconds, and until that file is there."""
         note(ctx, text=text)
-        await asyncio.sleep(ms / 1000)
-        await there(hold)
+        await there(hold, ms)
         return f"sent {text}"
 
     @app.tool()
