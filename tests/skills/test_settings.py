@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from coterie.skills.shipped import BadSettings, MissingExtra, Settings, needs_extra, settings_of
 from tests.skills.conftest import MakeBench
+from tests.skills.test_sandbox import confined
 
 
 class Mail(Settings):
@@ -30,6 +32,15 @@ async def test_a_skill_gets_its_own_settings(make_bench: MakeBench) -> None:
 async def test_a_skill_without_settings_gets_none(make_bench: MakeBench) -> None:
     bench = await make_bench(settings={"other": {"password": "s"}})
     assert await bench.value("settings") == {}
+
+
+async def test_a_confined_skill_gets_what_holds_no_secret(make_bench: MakeBench, tmp_path: Path) -> None:
+    bench = await make_bench(
+        settings={"guest": {"password": "s"}}, confined_settings={"guest": {"hosts": ["a.example"]}}
+    )
+    guest = confined(tmp_path / "guest", "def run(ctx, given):\n    return dict(ctx.settings)\n")
+    assert await bench.value("guest", confined=guest) == {"hosts": ["a.example"]}
+    assert await bench.value("other", confined=guest) == {}
 
 
 def test_settings_are_read_in_both_spellings() -> None:

@@ -15,7 +15,7 @@ _MODELS: Mapping[str, str] = {
     "object-storage": "object_storage.request:StoreSettings",
     "python-analysis": "python_analysis.request:CodeSettings",
     "summarize": "long_text:TextSettings",
-    "translate": "long_text:TextSettings",
+    "translate": "translate.handler:TranslationSettings",
     "web-fetch": "web_fetch.request:WaySettings",
     "web-search": "web_search.request:SearchSettings",
 }

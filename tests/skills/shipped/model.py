@@ -20,7 +20,7 @@ class Model(Journal):
         self.asked_keys: list[str] = []
         self.talks: list[Talk] = []
         self.options: list[dict[str, Any]] = []
-        self.finish_reason = "stop"
+        self.finish: Callable[[Talk], str] = lambda talk: "stop"
         self.answers["llm.call"] = self._ask
 
     def _ask(self, args: dict[str, Any]) -> dict[str, Any]:
@@ -33,7 +33,7 @@ class Model(Journal):
         record = {
             "text": self.say(args["messages"]),
             "tool_calls": [],
-            "finish_reason": self.finish_reason,
+            "finish_reason": self.finish(args["messages"]),
             "model": "m",
             "provider": "p",
             "usage": {"tokens_in": 1, "tokens_out": 1},

@@ -60,6 +60,20 @@ async def test_told_that_it_is_too_long_a_model_may_do_better() -> None:
     assert (found["words"], found["cut"]) == (10, False)
 
 
+async def test_languages_without_spaces_are_counted_by_characters() -> None:
+    model = Model(lambda talk: "潮水来了。" * 10)
+    found = await value(SKILL, {"text": "潮水。", "max_words": 10}, journal=model)
+    assert (found["cut"], found["words"], found["summary"]) == (True, 8, "潮水来了。" * 2)
+
+
+async def test_an_answer_that_the_model_could_not_end_is_too_long() -> None:
+    model = Model(lambda talk: "Tides come. And")
+    model.finish = lambda talk: "length"
+    found = await value(SKILL, {"text": "x", "max_words": 10}, journal=model)
+    assert found["cut"] is True and model.asked_keys == ["summary", "shorter"]
+    assert model.options[0]["max_tokens"] == 60
+
+
 async def test_with_a_schema_the_answer_is_a_value_of_it() -> None:
     schema = {"type": "object", "properties": {"title": {"type": "string"}}}
     model = Model(lambda talk: json.dumps({"title": "Tides"}))

@@ -114,9 +114,20 @@ async def test_a_part_whose_marks_are_lost_twice_stays_as_it_was_and_is_named() 
         "text"
     ] == "\n CALL `f(x)` AND {y}.\n"
     cut = Model(shout)
-    cut.finish_reason = "length"
+    cut.finish = lambda talk: "length"
     found = await value(SKILL, {"text": "Words.", "to": "Xx"}, journal=cut)
-    assert found["text"] == "Words." and "chunkChars" in found["untranslated"][0]["why"]
+    assert found["text"] == "Words." and "maxOutputTokens" in found["untranslated"][0]["why"]
+
+
+async def test_a_part_whose_answer_does_not_fit_is_translated_in_halves() -> None:
+    text = "Some words and `code` in a sentence. " * 60
+    model = Model(shout)
+    model.finish = lambda talk: "length" if len(text_in(talk)) > 700 else "stop"
+    found = await value(SKILL, {"text": text, "to": "Xx"}, journal=model)
+    assert found["text"] == text.upper().replace("`CODE`", "`code`") and found["untranslated"] == []
+    assert model.asked_keys[:2] == ["part1", "part1.1"] and len(set(model.asked_keys)) == len(
+        model.asked_keys
+    )
 
 
 async def test_what_has_no_words_is_not_asked_about() -> None:

@@ -14,6 +14,11 @@ from coterie.skills.shipped import settings_of
 
 SHRINK = 4  # a part's summary is at most this part of it, so that each round has an end
 CHARS_PER_WORD = 6
+TOKENS_PER_WORD = 6  # room for any language
+_ASIAN = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
+_STOPS, _COMMAS = "\u3002\uff01\uff1f", "\u3001\uff0c"  # of full width
+_WORD = re.compile(rf"[{_ASIAN}][{_STOPS}{_COMMAS}]?|[^\s{_ASIAN}]+")
+_END = re.compile(rf"[.!?](?=\s|$)|[{_STOPS}]|(?=\n- )")
 FORMS = {"paragraphs": "in plain paragraphs", "points": "as a list of points, each beginning with '- '"}
 SYSTEM = (
     "You sum up texts. Say only what the text says: no opinion, nothing from elsewhere, names and numbers as"
@@ -43,7 +48,7 @@ async def run(ctx: SkillContext, input: SummaryRequest) -> dict[str, Any]:
     if input.output is not None:
         return {"data": await work.as_data(text), "parts": parts}
     summary, cut = await work.final(text)
-    return {"summary": summary, "words": len(summary.split()), "parts": parts, "cut": cut}
+    return {"summary": summary, "words": count_words(summary), "parts": parts, "cut": cut}
 
 
 class _Work:
@@ -88,13 +93,21 @@ class _Work:
         most = self._request.max_words
         words = f"Sum up the text in at most {most} words, {FORMS[self._request.form]}."
         talk = self._talk(words, text)
-        summary = (await self._ctx.llm(talk, name="summary", **self._options)).text.strip()
-        if (count := len(summary.split())) <= most:
+        summary, count = await self._asked("summary", talk)
+        if count <= most:
             return summary, False
         again = f"That has {count} words. Say it in at most {most}, and leave out what matters least."
         talk += [{"role": "assistant", "content": summary}, {"role": "user", "content": again}]
-        summary = (await self._ctx.llm(talk, name="shorter", **self._options)).text.strip()
-        return (summary, False) if len(summary.split()) <= most else (_cut(summary, most), True)
+        summary, count = await self._asked("shorter", talk)
+        return (summary, False) if count <= most else (_cut(summary, most), True)
+
+    async def _asked(self, name: str, talk: list[dict[str, str]]) -> tuple[str, int]:
+        """The answer and its words; what the model was kept from ending counts as too long."""
+        room = self._request.max_words * TOKENS_PER_WORD
+        answer = await self._ctx.llm(talk, name=name, max_tokens=room, **self._options)
+        text = answer.text.strip()
+        over = self._request.max_words + 1 if answer.finish_reason == "length" else 0
+        return text, max(over, count_words(text))
 
     def _about_part(self, part: str, number: int, count: int) -> list[dict[str, str]]:
         most = max(20, self._chars // SHRINK // CHARS_PER_WORD)
@@ -108,8 +121,14 @@ class _Work:
         return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": asked}]
 
 
+def count_words(text: str) -> int:
+    """A character of Chinese, Japanese or Korean counts as a word."""
+    return len(_WORD.findall(text))
+
+
 def _cut(text: str, words: int) -> str:
     """Its first words, to the end of a sentence or point where there is one in their second half."""
-    kept = "".join(re.findall(r"\s*\S+", text)[:words])
-    ends = [found.end() for found in re.finditer(r"[.!?。!?](?=\s|$)|(?=\n- )", kept)]
-    return kept[: ends[-1]] if ends and ends[-1] > len(kept) // 2 else f"{kept.rstrip('.,;:')}…"
+    found = [word.end() for word in _WORD.finditer(text)]
+    kept = text[: found[min(words, len(found)) - 1]] if found else ""
+    ends = [end.end() for end in _END.finditer(kept)]
+    return kept[: ends[-1]].rstrip() if ends and ends[-1] > len(kept) // 2 else f"{kept.rstrip('.,;:')}…"
