@@ -31,7 +31,7 @@ from coterie.node.errors import ApiError, _unavailable
 from coterie.node.job import Job, JobFactory
 from coterie.node.metrics import NodeMetrics
 from coterie.node.skill_calls import Handlers, Run
-from coterie.node.skillhost import SkillJob, SkillOutcome
+from coterie.node.skillhost import SkillJob, SkillOutcome, verdicts
 from coterie.node.skillhost.nouns import SkillWait, Suspended
 from coterie.raft.errors import EntryTooLarge
 from coterie.skills import Fenced
@@ -268,6 +268,14 @@ async def test_a_job_killed_before_its_first_step_reports_all_the_same(
     assert isinstance(await bench.reported(), ReleaseTask | ConfirmCancel)
     assert bench.ends == 1
     assert not bench.host.started.is_set()
+
+
+@pytest.mark.parametrize("verdict", [verdicts.HOST_LOST, verdicts.HOST_STOPPED, verdicts.LEASE_LOST])
+async def test_an_attempt_that_died_with_its_node_has_not_failed(bench: Bench, verdict: SkillOutcome) -> None:
+    bench.start()
+    bench.host.end.set_result(verdict)
+    told = await bench.reported()
+    assert isinstance(told, ReleaseTask) and told.lost, "no attempt of its own is used up"
 
 
 async def test_leaving_at_once_gives_the_task_back(bench: Bench) -> None:

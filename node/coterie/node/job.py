@@ -60,6 +60,7 @@ RETRY_PAUSE_S = 0.1  # between two tries while there is no majority
 PROGRESS_INTERVAL_S = 0.2
 MESSAGE_CHARS_MAX = 2_000
 CHILD_RESULT_INLINE_MAX = 2_048  # bytes
+NODE_FAULTS = {"HOST_LOST", "HOST_STOPPED"}  # the attempt is lost with its node's skills; it did not fail
 Answer = TypeVar("Answer")
 STEP_FULL = {"TOO_MANY_STEPS", "TASK_TOO_LARGE"}
 
@@ -375,6 +376,8 @@ class Job:
             return None
         if outcome.kind == "lease_lost":
             return ReleaseTask(task_id, attempt, "its node lost its lease", lost=True)
+        if outcome.code in NODE_FAULTS:
+            return ReleaseTask(task_id, attempt, outcome.message, lost=True)
         if outcome.kind == "timed_out":
             return ExpireTask(task_id, attempt, ExpiryKind.ATTEMPT, self._shared.clock.dice())
         error = TaskError(outcome.code, outcome.message, outcome.retryable, outcome.traceback)
