@@ -88,6 +88,17 @@ CHANGED = {
     "faultTolerance.circuitBreaker.recoveryTimeout": "7s",
     "faultTolerance.circuitBreaker.halfOpenRequests": 7,
     "faultTolerance.healthCheck.flapMemory": "7s",
+    "goals.model": "main",
+    "goals.temperature": 0.7,
+    "goals.answerTemperature": 0.7,
+    "goals.maxTokens": 77,
+    "goals.cacheTtl": "7s",
+    "goals.selection": "score",
+    "goals.skills": ["llm"],
+    "goals.tasksMax": 7,
+    "goals.approve": True,
+    "goals.aggregate": "list",
+    "routingRules": [{"name": "a", "pattern": "b", "agents": ["c"]}],
     "limits.liveBytesMax": "77MiB",
     "limits.taskBytesMax": "7MiB",
     "limits.stepsPerTaskMax": 7,
@@ -106,6 +117,7 @@ def test_every_key_that_is_agreed_on_has_its_effect_on_a_node_that_runs(settings
                 told.retry != plain.retry,
                 told.default_attempt_timeout_ms != plain.default_attempt_timeout_ms,
                 told.max_running != plain.max_running,
+                told.goals != plain.goals,
             ]
             assert any(differs), key
 

@@ -186,6 +186,29 @@ def _values(kind: type, raw: object, **given: object) -> dict[str, Any]:
     return {name: given[name] if name in given else getattr(raw, name) for name in names}
 
 
+@dataclass(frozen=True, slots=True)
+class Bid:
+    """What an agent offers for a piece of work, in thousandths; `load` 1000: it is idle. `matched`: what of
+    it fits; `declined`: why it makes no bid."""
+
+    agent_id: str
+    score: int
+    fit: int
+    load: int
+    success: int
+    matched: tuple[str, ...]
+    declined: str
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """All bids, the winner's first; an empty `winner`: nobody can do it."""
+
+    winner: str
+    strategy: str
+    bids: tuple[Bid, ...]
+
+
 AgentList = list[Agent]  # inside Agents `list` is a method
 StatusList = list[AgentStatus]
 
@@ -228,6 +251,17 @@ class Agents:
         """Ends a canary; without one, what was live before is live again. Runs keep what they have."""
         request = agents_pb2.RollBackAgentRequest(agent_id=agent_id)
         return Agent.of(await self._opened().caller.unary(lambda e: e.agents.RollBackAgent, request))
+
+    async def match(self, *wanted: str, strategy: str = "") -> Match:
+        """Who would get a piece of work: capabilities, or a request in words. `strategy`: "score" (the best
+        fit) or "contract-net" (fit, load and success); empty: as the cluster's settings say."""
+        request = agents_pb2.MatchAgentsRequest(wanted=wanted, strategy=strategy)
+        raw = await self._opened().caller.unary(lambda e: e.agents.MatchAgents, request)
+        bids = tuple(
+            Bid(one.agent_id, one.score, one.fit, one.load, one.success, tuple(one.matched), one.declined)
+            for one in raw.bids
+        )
+        return Match(raw.winner, raw.strategy, bids)
 
     async def remove(self, agent_id: str) -> None:
         """Forgets it. Raises NotFound."""

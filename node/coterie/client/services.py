@@ -12,6 +12,7 @@ from coterie.client.cluster_config import ClusterConfig
 from coterie.client.connection import Connection
 from coterie.client.debugger import Debugger
 from coterie.client.decisions import Approvals, Effects
+from coterie.client.goals import Goals
 from coterie.client.keys import Keys
 from coterie.client.locks import Locks
 from coterie.client.queueing import DeadLetters, Limits
@@ -36,6 +37,8 @@ class Services:
         """Plans of many tasks: `plan`, `run`, `get`, `retry`, `add_nodes`, `apply`, `list`."""
         self.debugger = Debugger(connection)
         """What happened to a task or a run: `history`, `story`."""
+        self.goals = Goals(connection)
+        """Requests in words: `submit`, `route`, `mend`."""
         self.skills = Skills(connection)
         """Published skills: `publish`, `list`, `get`, `approve`, `route`, `roll_back`, `revoke`, `remove`."""
         self.agents = Agents(connection)

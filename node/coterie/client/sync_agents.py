@@ -37,6 +37,10 @@ class Agents:
         """See `coterie.client.agents.Agents.roll_back`."""
         return self._run(self._inner.roll_back(agent_id))
 
+    def match(self, *wanted: str, strategy: str = "") -> agents.Match:
+        """See `coterie.client.agents.Agents.match`."""
+        return self._run(self._inner.match(*wanted, strategy=strategy))
+
     def remove(self, agent_id: str) -> None:
         """See `coterie.client.agents.Agents.remove`."""
         self._run(self._inner.remove(agent_id))

@@ -13,6 +13,7 @@ from coterie.client.sync_config import ClusterConfig
 from coterie.client.sync_coordination import Bus, Each, Keys, Locks, Schedules
 from coterie.client.sync_debugger import Debugger
 from coterie.client.sync_decisions import Approvals, Effects
+from coterie.client.sync_goals import Goals
 from coterie.client.sync_queueing import DeadLetters, Limits, Run
 from coterie.client.sync_security import Audit, Security
 from coterie.client.sync_skills import Skills
@@ -39,6 +40,8 @@ class Services:
         """See `coterie.client.Cluster.workflows`."""
         self.debugger = Debugger(run, cluster.debugger)
         """See `coterie.client.Cluster.debugger`."""
+        self.goals = Goals(run, cluster.goals, wrap)
+        """See `coterie.client.Cluster.goals`."""
         self.skills = Skills(run, cluster.skills)
         """See `coterie.client.Cluster.skills`."""
         self.agents = Agents(run, cluster.agents)

@@ -51,6 +51,7 @@ from coterie.node.version import VERSION
 from coterie.node.vitals import gauges, ready
 from coterie.node.wiring import (
     clients_address,
+    goal_calls,
     guard,
     listen_address,
     naming,
@@ -147,6 +148,7 @@ class NodeApp:
         self.metrics.bind(lambda: gauges(self))
         self.metrics.bind(self.outside.gauges)
         self.metrics.bind_families(self.agent_watch.families)
+        self.metrics.bind(self.goals.gauges)
         self._start_http()
         undo.callback(self._stop_http)
         await self.listener.start()
@@ -226,6 +228,7 @@ class NodeApp:
         )
         self.bundles = Bundles(self.state, self.exchange, self.settings.node_id, self.settings.skill_trust)
         self.host.source = self.bundles
+        self.goals = goal_calls(self)
 
     async def _build_storage(self) -> None:
         settings = self.settings

@@ -31,6 +31,8 @@ from coterie.node.debugger.service import DebuggerParts, DebuggerService
 from coterie.node.decision_service import ApprovalsService, Decisions, EffectsService
 from coterie.node.dialer import DialerParts, RaftDialer
 from coterie.node.gateway import BlobsService, GatewayParts, TasksService
+from coterie.node.goals.calls import GoalCalls
+from coterie.node.goals.service import GoalParts
 from coterie.node.introduction import Introducer
 from coterie.node.limit_calls import LimitCalls
 from coterie.node.limits_service import LimitsService
@@ -140,7 +142,13 @@ def _gateway(app: NodeApp, admission: Admission) -> GatewayParts:
 
 def workflow_parts(app: NodeApp, control: Control) -> WorkflowParts:
     """What the Workflows service works on."""
-    return WorkflowParts(app.state, control, app.optimist, lambda: frozenset(app.host.skills))
+    goals = GoalParts(app.state, app.live, control, app.optimist)
+    return WorkflowParts(app.state, control, app.optimist, lambda: frozenset(app.host.skills), goals)
+
+
+def goal_calls(app: NodeApp) -> GoalCalls:
+    """What goals ask for."""
+    return GoalCalls(app.live, lambda: app.host.skills, app.reader)
 
 
 def debugger_parts(app: NodeApp) -> DebuggerParts:
@@ -182,6 +190,7 @@ def skill_calls(app: NodeApp) -> Handlers:
         **app.outside.handlers,
         **LimitCalls(app.meters).handlers(),
         **agent_calls(app).handlers(),
+        **app.goals.handlers(),
     }
 
 
@@ -195,6 +204,8 @@ def agents_parts(app: NodeApp) -> AgentsParts:
         frozenset(app.settings.llm.providers),
         lambda: app.host.skills,
         app.clock,
+        app.live,
+        app.goals.known,
     )
 
 

@@ -630,3 +630,102 @@ class AgentRevision(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AgentRevision: _TypeAlias = AgentRevision  # noqa: Y015
+
+@_typing.final
+class MatchAgentsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WANTED_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    strategy: _builtins.str
+    """score or contract-net; empty: as the settings say"""
+    @_builtins.property
+    def wanted(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """capabilities, or a request in words"""
+
+    def __init__(
+        self,
+        *,
+        wanted: _abc.Iterable[_builtins.str] | None = ...,
+        strategy: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["strategy", b"strategy", "wanted", b"wanted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MatchAgentsRequest: _TypeAlias = MatchAgentsRequest  # noqa: Y015
+
+@_typing.final
+class MatchAgentsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BIDS_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    WINNER_FIELD_NUMBER: _builtins.int
+    strategy: _builtins.str
+    winner: _builtins.str
+    """empty: none"""
+    @_builtins.property
+    def bids(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentBid]:
+        """the winner first"""
+
+    def __init__(
+        self,
+        *,
+        bids: _abc.Iterable[Global___AgentBid] | None = ...,
+        strategy: _builtins.str = ...,
+        winner: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bids", b"bids", "strategy", b"strategy", "winner", b"winner"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MatchAgentsResponse: _TypeAlias = MatchAgentsResponse  # noqa: Y015
+
+@_typing.final
+class AgentBid(_message.Message):
+    """All numbers are thousandths."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    FIT_FIELD_NUMBER: _builtins.int
+    LOAD_FIELD_NUMBER: _builtins.int
+    SUCCESS_FIELD_NUMBER: _builtins.int
+    MATCHED_FIELD_NUMBER: _builtins.int
+    DECLINED_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    score: _builtins.int
+    fit: _builtins.int
+    load: _builtins.int
+    """1000: idle"""
+    success: _builtins.int
+    declined: _builtins.str
+    """why it makes no bid"""
+    @_builtins.property
+    def matched(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """what of the agent fits"""
+
+    def __init__(
+        self,
+        *,
+        agent_id: _builtins.str = ...,
+        score: _builtins.int = ...,
+        fit: _builtins.int = ...,
+        load: _builtins.int = ...,
+        success: _builtins.int = ...,
+        matched: _abc.Iterable[_builtins.str] | None = ...,
+        declined: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "declined", b"declined", "fit", b"fit", "load", b"load", "matched", b"matched", "score", b"score", "success", b"success"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AgentBid: _TypeAlias = AgentBid  # noqa: Y015

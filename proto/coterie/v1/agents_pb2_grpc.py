@@ -60,6 +60,11 @@ class AgentsStub(object):
                 request_serializer=coterie_dot_v1_dot_agents__pb2.RemoveAgentRequest.SerializeToString,
                 response_deserializer=coterie_dot_v1_dot_agents__pb2.RemoveAgentResponse.FromString,
                 _registered_method=True)
+        self.MatchAgents = channel.unary_unary(
+                '/coterie.v1.Agents/MatchAgents',
+                request_serializer=coterie_dot_v1_dot_agents__pb2.MatchAgentsRequest.SerializeToString,
+                response_deserializer=coterie_dot_v1_dot_agents__pb2.MatchAgentsResponse.FromString,
+                _registered_method=True)
         self.GetAgentStatus = channel.unary_unary(
                 '/coterie.v1.Agents/GetAgentStatus',
                 request_serializer=coterie_dot_v1_dot_agents__pb2.GetAgentStatusRequest.SerializeToString,
@@ -103,6 +108,13 @@ class AgentsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MatchAgents(self, request, context):
+        """Who would get a piece of work, and why: the bids of all agents. Nothing is changed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetAgentStatus(self, request, context):
         """How the runs of agents went, whether objectives are kept, how many runs at a time would be needed.
         """
@@ -137,6 +149,11 @@ def add_AgentsServicer_to_server(servicer, server):
                     servicer.RemoveAgent,
                     request_deserializer=coterie_dot_v1_dot_agents__pb2.RemoveAgentRequest.FromString,
                     response_serializer=coterie_dot_v1_dot_agents__pb2.RemoveAgentResponse.SerializeToString,
+            ),
+            'MatchAgents': grpc.unary_unary_rpc_method_handler(
+                    servicer.MatchAgents,
+                    request_deserializer=coterie_dot_v1_dot_agents__pb2.MatchAgentsRequest.FromString,
+                    response_serializer=coterie_dot_v1_dot_agents__pb2.MatchAgentsResponse.SerializeToString,
             ),
             'GetAgentStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetAgentStatus,
@@ -280,6 +297,33 @@ class Agents(object):
             '/coterie.v1.Agents/RemoveAgent',
             coterie_dot_v1_dot_agents__pb2.RemoveAgentRequest.SerializeToString,
             coterie_dot_v1_dot_agents__pb2.RemoveAgentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MatchAgents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coterie.v1.Agents/MatchAgents',
+            coterie_dot_v1_dot_agents__pb2.MatchAgentsRequest.SerializeToString,
+            coterie_dot_v1_dot_agents__pb2.MatchAgentsResponse.FromString,
             options,
             channel_credentials,
             insecure,

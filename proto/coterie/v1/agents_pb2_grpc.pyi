@@ -40,6 +40,8 @@ class AgentsStub:
     RollBackAgent: _grpc.UnaryUnaryMultiCallable[_agents_pb2.RollBackAgentRequest, _agents_pb2.Agent]
     """Ends a canary; without one, what was live before is live again."""
     RemoveAgent: _grpc.UnaryUnaryMultiCallable[_agents_pb2.RemoveAgentRequest, _agents_pb2.RemoveAgentResponse]
+    MatchAgents: _grpc.UnaryUnaryMultiCallable[_agents_pb2.MatchAgentsRequest, _agents_pb2.MatchAgentsResponse]
+    """Who would get a piece of work, and why: the bids of all agents. Nothing is changed."""
     GetAgentStatus: _grpc.UnaryUnaryMultiCallable[_agents_pb2.GetAgentStatusRequest, _agents_pb2.GetAgentStatusResponse]
     """How the runs of agents went, whether objectives are kept, how many runs at a time would be needed."""
 
@@ -55,6 +57,8 @@ class AgentsAsyncStub(AgentsStub):
     RollBackAgent: _aio.UnaryUnaryMultiCallable[_agents_pb2.RollBackAgentRequest, _agents_pb2.Agent]  # type: ignore[assignment]
     """Ends a canary; without one, what was live before is live again."""
     RemoveAgent: _aio.UnaryUnaryMultiCallable[_agents_pb2.RemoveAgentRequest, _agents_pb2.RemoveAgentResponse]  # type: ignore[assignment]
+    MatchAgents: _aio.UnaryUnaryMultiCallable[_agents_pb2.MatchAgentsRequest, _agents_pb2.MatchAgentsResponse]  # type: ignore[assignment]
+    """Who would get a piece of work, and why: the bids of all agents. Nothing is changed."""
     GetAgentStatus: _aio.UnaryUnaryMultiCallable[_agents_pb2.GetAgentStatusRequest, _agents_pb2.GetAgentStatusResponse]  # type: ignore[assignment]
     """How the runs of agents went, whether objectives are kept, how many runs at a time would be needed."""
 
@@ -97,6 +101,14 @@ class AgentsServicer(metaclass=_abc_1.ABCMeta):
         request: _agents_pb2.RemoveAgentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agents_pb2.RemoveAgentResponse, _abc.Awaitable[_agents_pb2.RemoveAgentResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def MatchAgents(
+        self,
+        request: _agents_pb2.MatchAgentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agents_pb2.MatchAgentsResponse, _abc.Awaitable[_agents_pb2.MatchAgentsResponse]]:
+        """Who would get a piece of work, and why: the bids of all agents. Nothing is changed."""
 
     @_abc_1.abstractmethod
     def GetAgentStatus(

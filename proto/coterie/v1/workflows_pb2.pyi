@@ -541,3 +541,161 @@ class DeleteWorkflowResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteWorkflowResponse: _TypeAlias = DeleteWorkflowResponse  # noqa: Y015
+
+@_typing.final
+class SubmitGoalRequest(_message.Message):
+    """A task of type "goal"; its result has the answer and how it came about."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    GOAL_FIELD_NUMBER: _builtins.int
+    WORKFLOW_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    AGGREGATE_FIELD_NUMBER: _builtins.int
+    APPROVE_FIELD_NUMBER: _builtins.int
+    PLAN_ONLY_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """tenants/{tenant}"""
+    goal: _builtins.str
+    """what is wanted, or"""
+    workflow: _builtins.str
+    """the text of a workflow whose dependencies a language model may mend"""
+    context: _builtins.str
+    """JSON: what belongs to the request"""
+    inputs: _builtins.str
+    """of the workflow: a JSON object"""
+    rule: _builtins.str
+    """this routing rule, whatever its pattern"""
+    aggregate: _builtins.str
+    """llm, answer, list, concat, merge, vote, sum, count, min, max; empty: as the rule says"""
+    approve: _builtins.bool
+    """a person looks at the plan first; without it, as the settings say"""
+    plan_only: _builtins.bool
+    """make the plan and run nothing"""
+    request_id: _builtins.str
+    validate_only: _builtins.bool
+    @_builtins.property
+    def task(self) -> _tasks_pb2.Task:
+        """its options; type and payload are set by the cluster"""
+
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        goal: _builtins.str = ...,
+        workflow: _builtins.str = ...,
+        context: _builtins.str = ...,
+        inputs: _builtins.str = ...,
+        rule: _builtins.str = ...,
+        aggregate: _builtins.str = ...,
+        approve: _builtins.bool | None = ...,
+        plan_only: _builtins.bool = ...,
+        task: _tasks_pb2.Task | None = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_approve", b"_approve", "approve", b"approve", "task", b"task"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approve", b"_approve", "aggregate", b"aggregate", "approve", b"approve", "context", b"context", "goal", b"goal", "inputs", b"inputs", "parent", b"parent", "plan_only", b"plan_only", "request_id", b"request_id", "rule", b"rule", "task", b"task", "validate_only", b"validate_only", "workflow", b"workflow"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__approve: _TypeAlias = _typing.Literal["approve"]  # noqa: Y015
+    _WhichOneofArgType__approve: _TypeAlias = _typing.Literal["_approve", b"_approve"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__approve) -> _WhichOneofReturnType__approve | None: ...
+
+Global___SubmitGoalRequest: _TypeAlias = SubmitGoalRequest  # noqa: Y015
+
+@_typing.final
+class RouteGoalRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    GOAL_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    goal: _builtins.str
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        goal: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["goal", b"goal", "parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RouteGoalRequest: _TypeAlias = RouteGoalRequest  # noqa: Y015
+
+@_typing.final
+class GoalMatch(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    rule: _builtins.str
+    priority: _builtins.int
+    def __init__(
+        self,
+        *,
+        rule: _builtins.str = ...,
+        priority: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["priority", b"priority", "rule", b"rule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GoalMatch: _TypeAlias = GoalMatch  # noqa: Y015
+
+@_typing.final
+class GoalRoute(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    NAMES_FIELD_NUMBER: _builtins.int
+    MATCHED_FIELD_NUMBER: _builtins.int
+    AMBIGUOUS_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    rule: _builtins.str
+    """empty: none matches, and the request is planned"""
+    target: _builtins.str
+    """agents, skill, workflow or plan"""
+    revision: _builtins.str
+    """of all rules"""
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """of the agents, the skill or the kept workflow"""
+
+    @_builtins.property
+    def matched(self) -> _containers.RepeatedCompositeFieldContainer[Global___GoalMatch]:
+        """all that match, by priority"""
+
+    @_builtins.property
+    def ambiguous(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """those of the same priority as the first, where there are several"""
+
+    def __init__(
+        self,
+        *,
+        rule: _builtins.str = ...,
+        target: _builtins.str = ...,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+        matched: _abc.Iterable[Global___GoalMatch] | None = ...,
+        ambiguous: _abc.Iterable[_builtins.str] | None = ...,
+        revision: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ambiguous", b"ambiguous", "matched", b"matched", "names", b"names", "revision", b"revision", "rule", b"rule", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GoalRoute: _TypeAlias = GoalRoute  # noqa: Y015

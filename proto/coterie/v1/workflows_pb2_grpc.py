@@ -62,6 +62,16 @@ class WorkflowsStub(object):
                 request_serializer=coterie_dot_v1_dot_workflows__pb2.AddNodesRequest.SerializeToString,
                 response_deserializer=coterie_dot_v1_dot_tasks__pb2.Task.FromString,
                 _registered_method=True)
+        self.SubmitGoal = channel.unary_unary(
+                '/coterie.v1.Workflows/SubmitGoal',
+                request_serializer=coterie_dot_v1_dot_workflows__pb2.SubmitGoalRequest.SerializeToString,
+                response_deserializer=coterie_dot_v1_dot_tasks__pb2.Task.FromString,
+                _registered_method=True)
+        self.RouteGoal = channel.unary_unary(
+                '/coterie.v1.Workflows/RouteGoal',
+                request_serializer=coterie_dot_v1_dot_workflows__pb2.RouteGoalRequest.SerializeToString,
+                response_deserializer=coterie_dot_v1_dot_workflows__pb2.GoalRoute.FromString,
+                _registered_method=True)
         self.ApplyWorkflow = channel.unary_unary(
                 '/coterie.v1.Workflows/ApplyWorkflow',
                 request_serializer=coterie_dot_v1_dot_workflows__pb2.ApplyWorkflowRequest.SerializeToString,
@@ -124,6 +134,20 @@ class WorkflowsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SubmitGoal(self, request, context):
+        """A request in words: routed by rules, or planned by a language model, and carried out.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RouteGoal(self, request, context):
+        """Which routing rule a request falls under. Nothing is changed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ApplyWorkflow(self, request, context):
         """Keeps a workflow under a name.
         """
@@ -176,6 +200,16 @@ def add_WorkflowsServicer_to_server(servicer, server):
                     servicer.AddNodes,
                     request_deserializer=coterie_dot_v1_dot_workflows__pb2.AddNodesRequest.FromString,
                     response_serializer=coterie_dot_v1_dot_tasks__pb2.Task.SerializeToString,
+            ),
+            'SubmitGoal': grpc.unary_unary_rpc_method_handler(
+                    servicer.SubmitGoal,
+                    request_deserializer=coterie_dot_v1_dot_workflows__pb2.SubmitGoalRequest.FromString,
+                    response_serializer=coterie_dot_v1_dot_tasks__pb2.Task.SerializeToString,
+            ),
+            'RouteGoal': grpc.unary_unary_rpc_method_handler(
+                    servicer.RouteGoal,
+                    request_deserializer=coterie_dot_v1_dot_workflows__pb2.RouteGoalRequest.FromString,
+                    response_serializer=coterie_dot_v1_dot_workflows__pb2.GoalRoute.SerializeToString,
             ),
             'ApplyWorkflow': grpc.unary_unary_rpc_method_handler(
                     servicer.ApplyWorkflow,
@@ -335,6 +369,60 @@ class Workflows(object):
             '/coterie.v1.Workflows/AddNodes',
             coterie_dot_v1_dot_workflows__pb2.AddNodesRequest.SerializeToString,
             coterie_dot_v1_dot_tasks__pb2.Task.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SubmitGoal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coterie.v1.Workflows/SubmitGoal',
+            coterie_dot_v1_dot_workflows__pb2.SubmitGoalRequest.SerializeToString,
+            coterie_dot_v1_dot_tasks__pb2.Task.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RouteGoal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coterie.v1.Workflows/RouteGoal',
+            coterie_dot_v1_dot_workflows__pb2.RouteGoalRequest.SerializeToString,
+            coterie_dot_v1_dot_workflows__pb2.GoalRoute.FromString,
             options,
             channel_credentials,
             insecure,

@@ -46,6 +46,10 @@ class WorkflowsStub:
     """A new run of one that has ended: what had succeeded is taken over, from the node on it is done again."""
     AddNodes: _grpc.UnaryUnaryMultiCallable[_workflows_pb2.AddNodesRequest, _tasks_pb2.Task]
     """More nodes for a live run, checked like the first."""
+    SubmitGoal: _grpc.UnaryUnaryMultiCallable[_workflows_pb2.SubmitGoalRequest, _tasks_pb2.Task]
+    """A request in words: routed by rules, or planned by a language model, and carried out."""
+    RouteGoal: _grpc.UnaryUnaryMultiCallable[_workflows_pb2.RouteGoalRequest, _workflows_pb2.GoalRoute]
+    """Which routing rule a request falls under. Nothing is changed."""
     ApplyWorkflow: _grpc.UnaryUnaryMultiCallable[_workflows_pb2.ApplyWorkflowRequest, _workflows_pb2.Workflow]
     """Keeps a workflow under a name."""
     GetWorkflow: _grpc.UnaryUnaryMultiCallable[_workflows_pb2.GetWorkflowRequest, _workflows_pb2.Workflow]
@@ -69,6 +73,10 @@ class WorkflowsAsyncStub(WorkflowsStub):
     """A new run of one that has ended: what had succeeded is taken over, from the node on it is done again."""
     AddNodes: _aio.UnaryUnaryMultiCallable[_workflows_pb2.AddNodesRequest, _tasks_pb2.Task]  # type: ignore[assignment]
     """More nodes for a live run, checked like the first."""
+    SubmitGoal: _aio.UnaryUnaryMultiCallable[_workflows_pb2.SubmitGoalRequest, _tasks_pb2.Task]  # type: ignore[assignment]
+    """A request in words: routed by rules, or planned by a language model, and carried out."""
+    RouteGoal: _aio.UnaryUnaryMultiCallable[_workflows_pb2.RouteGoalRequest, _workflows_pb2.GoalRoute]  # type: ignore[assignment]
+    """Which routing rule a request falls under. Nothing is changed."""
     ApplyWorkflow: _aio.UnaryUnaryMultiCallable[_workflows_pb2.ApplyWorkflowRequest, _workflows_pb2.Workflow]  # type: ignore[assignment]
     """Keeps a workflow under a name."""
     GetWorkflow: _aio.UnaryUnaryMultiCallable[_workflows_pb2.GetWorkflowRequest, _workflows_pb2.Workflow]  # type: ignore[assignment]
@@ -119,6 +127,22 @@ class WorkflowsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_tasks_pb2.Task, _abc.Awaitable[_tasks_pb2.Task]]:
         """More nodes for a live run, checked like the first."""
+
+    @_abc_1.abstractmethod
+    def SubmitGoal(
+        self,
+        request: _workflows_pb2.SubmitGoalRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tasks_pb2.Task, _abc.Awaitable[_tasks_pb2.Task]]:
+        """A request in words: routed by rules, or planned by a language model, and carried out."""
+
+    @_abc_1.abstractmethod
+    def RouteGoal(
+        self,
+        request: _workflows_pb2.RouteGoalRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_workflows_pb2.GoalRoute, _abc.Awaitable[_workflows_pb2.GoalRoute]]:
+        """Which routing rule a request falls under. Nothing is changed."""
 
     @_abc_1.abstractmethod
     def ApplyWorkflow(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import grpc
 
@@ -16,6 +16,7 @@ from coterie.core.agentbook import (
     RollBackAgent,
     find_agent,
 )
+from coterie.core.bidding import Selection, bids, winner
 from coterie.core.commands import Command, Rejected
 from coterie.core.state import ClusterState
 from coterie.node.agents.definition import Definition, read_definition, skill_name
@@ -26,12 +27,18 @@ from coterie.node.agents.report import reports
 from coterie.node.agents.told import report_to_pb
 from coterie.node.blob_exchange import BlobExchange
 from coterie.node.clock import Clock
+from coterie.node.config import NodeSettings
 from coterie.node.errors import ApiError, Violation, from_rejection, invalid, not_found
+from coterie.node.goals.candidates import Definitions
+from coterie.node.goals.staff import staff_of
 from coterie.node.proposer import Proposer
 from coterie.node.reads import Reader
 from coterie.node.rpc import Context, Gate, propose_seconds, seconds_left, unary
+from coterie.node.skillhost import SkillInfo
 from coterie.v1 import agents_pb2 as pb
 from coterie.v1 import agents_pb2_grpc, tasks_pb2
+
+WANTED_MAX, WANTED_CHARS_MAX = 64, 16_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +50,10 @@ class AgentsParts:
     proposer: Proposer
     exchange: BlobExchange
     providers: frozenset[str]
-    skills: Callable[[], Mapping[str, object]]
+    skills: Callable[[], Mapping[str, SkillInfo]]
     clock: Clock
+    settings: Callable[[], NodeSettings]
+    known: Definitions
 
 
 class AgentsService(agents_pb2_grpc.AgentsServicer):
@@ -107,6 +116,19 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
         await self._propose([RemoveAgent(request.agent_id)], context)
         return pb.RemoveAgentResponse()
 
+    @unary
+    async def MatchAgents(self, request: pb.MatchAgentsRequest, context: Context) -> pb.MatchAgentsResponse:
+        parts = self._parts
+        wanted = checked_wanted(request)
+        await parts.reader.barrier(tasks_pb2.LINEARIZABLE, seconds_left(context))
+        staff = await staff_of(
+            parts.settings(), parts.state(), parts.skills(), parts.known, parts.exchange.load
+        )
+        how = Selection(request.strategy) if request.strategy else staff.selection
+        offers = bids(wanted, staff.candidates, how)
+        shown = [pb.AgentBid(**asdict(bid)) for bid in offers]
+        return pb.MatchAgentsResponse(bids=shown, strategy=how.value, winner=winner(offers))
+
     async def _propose(self, commands: list[Command], context: Context) -> None:
         outcomes = await self._parts.proposer.propose(commands, propose_seconds(context))
         for outcome in outcomes:
@@ -145,6 +167,21 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
             if skill_name(binding.skill_id, {*local, *book}) not in {*local, *book}
         ]
         return found
+
+
+def checked_wanted(request: pb.MatchAgentsRequest) -> list[str]:
+    """What is wanted. Raises ApiError."""
+    wrong = []
+    if not request.wanted or len(request.wanted) > WANTED_MAX:
+        wrong.append(Violation("wanted", f"1 to {WANTED_MAX} capabilities, or a request, are expected"))
+    if any(not 0 < len(one) <= WANTED_CHARS_MAX for one in request.wanted):
+        wrong.append(Violation("wanted", f"a text of 1 to {WANTED_CHARS_MAX} characters is expected"))
+    if request.strategy and request.strategy not in tuple(Selection):
+        known = ", ".join(Selection)
+        wrong.append(Violation("strategy", f"{request.strategy[:40]!r} is none of {known}"))
+    if wrong:
+        raise invalid(wrong)
+    return list(request.wanted)
 
 
 def _checked(request: pb.ApplyAgentRequest) -> Definition:

@@ -31,6 +31,10 @@ _WORKFLOW = LazyGroup(
     help="Workflows: plans of many tasks.",
     entries={
         "plan": Entry(f"{_AT}.workflow:plan", "Show how a file would run, or what is wrong with it."),
+        "route": Entry(f"{_AT}.goal:route", "Show which routing rule a request falls under."),
+        "mend": Entry(
+            f"{_AT}.goal:mend", "Have wrong dependencies corrected by a model, and run it.", "Runs"
+        ),
         "run": Entry(f"{_AT}.runs:run", "Run a file, and show how it goes.", "Runs"),
         "list": Entry(f"{_AT}.runs:list_runs", "List runs, newest first.", "Runs"),
         "show": Entry(f"{_AT}.runs:show", "Show a run with its nodes.", "Runs"),
@@ -133,6 +137,7 @@ _AGENTS = LazyGroup(
         "list": Entry(f"{_AT}.agents:list_agents", "List the agents."),
         "show": Entry(f"{_AT}.agents:show", "Show an agent and its files."),
         "status": Entry(f"{_AT}.agent_status:status", "How the runs of agents went; objectives, advice."),
+        "match": Entry(f"{_AT}.goal:match", "Show which agent would get a piece of work, and why."),
         "rollback": Entry(f"{_AT}.agents:rollback", "End a canary, or go back."),
         "rm": Entry(f"{_AT}.agents:remove", "Forget an agent."),
     },
@@ -242,7 +247,7 @@ cli = RootGroup(
     epilog=_EXIT_CODES,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     entries={
-        "submit": Entry(f"{_AT}.submit:submit", "Submit a task.", _WORK),
+        "submit": Entry(f"{_AT}.submit:submit", "Submit a task, or a goal in words.", _WORK),
         "map-reduce": Entry(f"{_AT}.map_reduce:map_reduce", "One skill over many documents.", _WORK),
         "tasks": Entry(f"{_AT}.tasks:tasks", "List tasks, newest first.", _WORK),
         "task": Entry(f"{_AT}.main:_TASK", "Show, follow, pause, signal, retry or cancel one task.", _WORK),
@@ -251,7 +256,9 @@ cli = RootGroup(
         "lock": Entry(f"{_AT}.main:_LOCK", "Locks: list, get, release.", _WORK),
         "kv": Entry(f"{_AT}.main:_KV", "Small values under keys.", _WORK),
         "bus": Entry(f"{_AT}.main:_BUS", "Topics: pub, sub, keep.", _WORK),
-        "agents": Entry(f"{_AT}.main:_AGENTS", "Agents: apply, list, show, status, rollback, rm.", _WORK),
+        "agents": Entry(
+            f"{_AT}.main:_AGENTS", "Agents: apply, list, show, status, match, rollback, rm.", _WORK
+        ),
         "dlq": Entry(f"{_AT}.main:_DLQ", "Dead letters: list, show, replay, purge.", _WORK),
         "approvals": Entry(f"{_AT}.main:_APPROVALS", "Approvals: list, approve, reject.", _WORK),
         "limits": Entry(f"{_AT}.main:_LIMITS", "Limits on the whole cluster.", _RUN),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from coterie.client.cluster import Cluster
+    from coterie.client.job import Job
     from coterie.client.models import TaskInfo
 
 PAYLOAD_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -33,6 +34,7 @@ class Order:
     task: dict[str, Any]
     wait: bool
     stream: bool
+    goal: dict[str, Any] | None = None
 
 
 class LabelType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
@@ -50,7 +52,8 @@ class LabelType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
 
 @click.command(cls=LeafCommand)
-@click.argument("type_", metavar="TYPE")
+@click.argument("type_", metavar="[TYPE]", required=False)
+@click.option("--goal", default=None, metavar="TEXT|@FILE|-", help="What is wanted, in words.")
 @click.option("--payload", default=None, metavar="JSON|@FILE|-", help="Input: JSON, a file of it, or stdin.")
 @click.option("--priority", type=click.Choice(PRIORITIES, case_sensitive=False), default="normal")
 @click.option("--timeout", type=DURATION, help="For one attempt. Default: the skill's own.")
@@ -67,17 +70,26 @@ class LabelType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 @click.option("--parent", default="", metavar="ID", help="A live task whose end and deadline bind this one.")
 @click.option("--dead-letter", is_flag=True, help="Out of attempts it is kept as a dead letter.")
 @click.option("--no-checkpoint", is_flag=True, help="A resumed task starts from zero.")
+@click.option("--context", default=None, metavar="JSON|@FILE|-", help="What belongs to the goal.")
+@click.option("--rule", default="", help="Of the goal: this routing rule.")
+@click.option("--aggregate", default="", help="Of the goal: llm, answer, list, concat, merge, vote …")
+@click.option("--approve/--no-approve", default=None, help="Of the goal: a person looks at the plan first.")
+@click.option("--plan-only", is_flag=True, help="Of the goal: make the plan, and run nothing.")
 @click.option("--wait", is_flag=True, help="Stay until it ends, and print the result.")
 @click.option("--stream", is_flag=True, help="Like --wait, and print each event.")
 @click.pass_obj
-def submit(session: Session, /, type_: str, wait: bool, stream: bool, **options: Any) -> None:
-    """Submit a task of TYPE, the name of a skill. Prints the task's id, or with --wait its result.
+def submit(session: Session, /, type_: str | None, wait: bool, stream: bool, **options: Any) -> None:
+    """Submit a task of TYPE, the name of a skill, or a goal. Prints its id, or with --wait its result.
 
     \b
     coterie submit echo --payload '{"text": "hello"}' --wait
     coterie submit sleep --payload '{"seconds": 5, "steps": 10}' --stream
+    coterie submit --goal "compare the three reports and tell me what changed" --wait
     """
-    order = Order(_task(type_, options), wait or stream, stream)
+    from coterie.node.cli.goal import goal_of
+
+    goal = goal_of(options, type_)
+    order = Order(_task(type_ or "goal", options), wait or stream, stream, goal)
     if order.wait:
         session.call(lambda cluster: _submit_and_stay(session, cluster, order), patient=True)
         return
@@ -86,12 +98,21 @@ def submit(session: Session, /, type_: str, wait: bool, stream: bool, **options:
 
 
 async def _submit(cluster: Cluster, order: Order) -> TaskInfo:
-    job = await cluster.submit_task(**order.task)
+    job = await _send(cluster, order)
     return job.task or await job.get()
 
 
+async def _send(cluster: Cluster, order: Order) -> Job:
+    if order.goal is None:
+        return await cluster.submit_task(**order.task)
+    options = {key: value for key, value in order.task.items() if key not in ("type", "payload")}
+    if options.pop("target_node"):
+        raise bad_input("--node", "is not for goals: their tasks run wherever there is room")
+    return await cluster.goals.submit(**order.goal, **options)
+
+
 async def _submit_and_stay(session: Session, cluster: Cluster, order: Order) -> None:
-    job = await cluster.submit_task(**order.task)
+    job = await _send(cluster, order)
     session.say(f"submitted {job.id}")
     events: list[Any] = []
     if order.stream:

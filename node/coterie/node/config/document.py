@@ -22,6 +22,8 @@ KEYS: Final[tuple[tuple[str, ...], ...]] = (  # each stands for all below it
     _QUEUE,
     ("fault_tolerance", "circuit_breaker"),
     ("fault_tolerance", "health_check", "flap_memory"),
+    ("goals",),
+    ("routing_rules",),
     ("limits", "live_bytes_max"),
     ("limits", "task_bytes_max"),
     ("limits", "steps_per_task_max"),

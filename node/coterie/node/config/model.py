@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictInt, StrictStr, model_validator
 
 from coterie.node.config.address import Address, check_networks
+from coterie.node.config.goal_model import Goals, RoutingRules
 from coterie.node.config.kinds import (
     FilePath,
     Host,
@@ -284,6 +285,8 @@ class ClusterConfig(Section):
     skills: Skills = Skills()
     llm: Llm = Llm()
     mcp: Mcp = Mcp()
+    goals: Goals = Goals()
+    routing_rules: RoutingRules = ()
     observability: Observability = Observability()
 
     def node(self, node_id: str) -> NodeEntry | None:

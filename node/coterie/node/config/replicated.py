@@ -13,6 +13,7 @@ from coterie.node.config import resolve
 from coterie.node.config.check import errors, refused_values
 from coterie.node.config.document import Document, flat, is_replicated
 from coterie.node.config.findings import ConfigError, KeyPath
+from coterie.node.config.goal_model import goals_of
 from coterie.node.config.loading import said, validated
 from coterie.node.config.model import ClusterConfig
 from coterie.node.config.multi_agent import contradictions, fold
@@ -94,6 +95,7 @@ def effective(settings: NodeSettings, document: Mapping[str, Any]) -> NodeSettin
     return replace(
         settings,
         routing=resolve.routing_of(config),
+        goals=goals_of(config.goals, config.routing_rules),
         max_running=queue.max_running or 0,
         rebalance=replace(
             settings.rebalance,

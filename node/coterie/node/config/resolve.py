@@ -15,6 +15,7 @@ from coterie.node.config.check import down_after_ms, lease_ms, node_ports, repor
 from coterie.node.config.discovery import discovery_name, with_entry
 from coterie.node.config.document import document_of
 from coterie.node.config.findings import ConfigError
+from coterie.node.config.goal_model import goals_of
 from coterie.node.config.llm_settings import llm_settings
 from coterie.node.config.mcp_settings import mcp_settings
 from coterie.node.config.model import ClusterConfig, NodeEntry, Tls
@@ -94,6 +95,7 @@ def _settings(config: ClusterConfig, node_id: str, insecure: bool, join: bool) -
         keep=_kept(config),
         queue=queue_of(config),
         security=_security(config, entry, host, tls),
+        goals=goals_of(config.goals, config.routing_rules),
         **_with_secrets(config),
     )
 

@@ -12,6 +12,7 @@ from typing import Any
 from coterie.core.nouns import Policy, RetryPolicy
 from coterie.core.routing import RoutingRules
 from coterie.core.scheduler import PlanPolicy
+from coterie.node.config.goal_settings import GoalSettings
 from coterie.node.config.llm_settings import LlmSettings
 from coterie.node.config.mcp_settings import McpServerSettings
 
@@ -215,6 +216,7 @@ class NodeSettings:
     skill_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)  # with secrets
     confined_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # without secrets
     mcp: Mapping[str, McpServerSettings] = field(default_factory=dict)
+    goals: GoalSettings = field(default_factory=GoalSettings)
     replicated: str = "{}"  # what the file says of the part that the cluster agrees on; see config.document
 
     @property

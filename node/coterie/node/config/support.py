@@ -23,7 +23,6 @@ REFUSED_KEYS: Final[Mapping[Keys, str]] = {
         "there is no message bus beside the cluster: the Raft log is the bus, and no bridge to redis, "
         "rabbitmq or kafka is installed; remove the section"
     ),
-    ("routing_rules",): "routing rules are not supported by this version; use distribution.routing",
     ("state_sync",): "there is nothing to configure: every node's state follows the Raft log",
     ("message_bus",): "there is no message bus beside the cluster: the Raft log is the bus",
     ("listen", "raft"): "Raft has no port of its own: it runs on the gRPC port, under the same certificate",

@@ -45,7 +45,7 @@ _TABLE: Mapping[str, Mapping[str, str]] = {
     },
     "coterie.v1.Blobs": {VIEWER: "GetBlob", SUBMITTER: "PutBlob"},
     "coterie.v1.Agents": {
-        VIEWER: "ListAgents GetAgent GetAgentStatus",
+        VIEWER: "ListAgents GetAgent GetAgentStatus MatchAgents",
         OPERATOR: "ApplyAgent RollBackAgent RemoveAgent",
     },
     "coterie.v1.Breakers": {VIEWER: "ListBreakers", OPERATOR: "ResetBreaker"},
@@ -57,8 +57,8 @@ _TABLE: Mapping[str, Mapping[str, str]] = {
         " BackfillSchedule",
     },
     "coterie.v1.Workflows": {
-        VIEWER: "PlanWorkflow GetRun GetWorkflow ListWorkflows",
-        SUBMITTER: "RunWorkflow RetryRun AddNodes ApplyWorkflow DeleteWorkflow",
+        VIEWER: "PlanWorkflow GetRun GetWorkflow ListWorkflows RouteGoal",
+        SUBMITTER: "RunWorkflow RetryRun AddNodes ApplyWorkflow DeleteWorkflow SubmitGoal",
     },
     "coterie.v1.Debugger": {VIEWER: "GetHistory"},
     "coterie.v1.Locks": {VIEWER: "ListLocks", SUBMITTER: "AcquireLock RenewLock ReleaseLock"},

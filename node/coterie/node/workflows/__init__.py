@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from coterie.core.graph.check import Surroundings, problems_of
 from coterie.core.graph.model import Graph, Problem
 from coterie.core.graph.needs import free_names
 from coterie.core.graph.reading import read_graph
-from coterie.node.workflows.forms import to_native
+from coterie.node.workflows.forms import Raw, to_native
 from coterie.node.workflows.native import canonical
 from coterie.node.workflows.source import read_source
 
@@ -42,7 +42,14 @@ def load(text: str, known: Known = NOTHING, *, name: str = "workflow", rule: str
     value = read_source(text, name, problems)
     if value is None:
         return Loaded(Graph(), tuple(problems))
-    native = to_native(value, problems, rule)
+    return load_native(to_native(value, problems, rule), known, name=name, problems=problems)
+
+
+def load_native(
+    native: Raw, known: Known = NOTHING, *, name: str = "workflow", problems: Sequence[Problem] = ()
+) -> Loaded:
+    """The same for values in the native form. `problems`: what is known to be wrong already."""
+    problems = list(problems)
     raw = canonical(native, problems, known.workflows or {})
     graph, unread = read_graph(raw)
     problems += unread

@@ -24,6 +24,7 @@ from coterie.core.submit_command import SubmitTask
 from coterie.node.admission import checked_tenant, request_id_faults, task_id_of
 from coterie.node.control import Control
 from coterie.node.errors import ApiError, Violation, from_rejection, invalid, not_found
+from coterie.node.goals.service import GoalParts, GoalsPart
 from coterie.node.optimist import Optimist
 from coterie.node.reads import Found
 from coterie.node.rpc import Context, Gate, propose_seconds, seconds_left, unary
@@ -31,7 +32,7 @@ from coterie.node.skillset import known_skills
 from coterie.node.workflows import Known, Loaded, load
 from coterie.node.workflows.aside import aside, size_of
 from coterie.node.workflows.runs import shown
-from coterie.v1 import tasks_pb2, workflows_pb2, workflows_pb2_grpc
+from coterie.v1 import tasks_pb2, workflows_pb2
 
 RUN_ID_MAX = 56
 CODE = SKILL_OF[NodeType.CODE]
@@ -46,13 +47,15 @@ class WorkflowParts:
     control: Control
     optimist: Optimist
     local_skills: Callable[[], frozenset[str]]
+    goals: GoalParts
 
 
-class WorkflowsService(workflows_pb2_grpc.WorkflowsServicer):
+class WorkflowsService(GoalsPart):
     """Any node answers any call."""
 
     def __init__(self, parts: WorkflowParts, gate: Gate) -> None:
-        self._parts, self._control, self.gate = parts, parts.control, gate
+        super().__init__(parts.goals, gate)
+        self._parts, self._control = parts, parts.control
 
     @unary
     async def PlanWorkflow(

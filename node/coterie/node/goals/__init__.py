@@ -1,0 +1,1 @@
+"""Requests in words: rules route them, a language model plans the others, the cluster runs the plan."""

@@ -1,0 +1,114 @@
+"""How the run of a goal ended: counted by code, nothing left out, and made one answer where a reducer can."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from typing import Any
+
+import grpc
+
+from coterie.core.graph.flow import Flow
+from coterie.core.graph.model import Graph, GraphNode, OnFailure, Reducer
+from coterie.core.graph.values import ValueFault
+from coterie.core.nouns import Data, Task, TaskId
+from coterie.core.runs.reducers import reduced
+from coterie.core.transitions import TERMINAL
+from coterie.node.errors import ApiError
+from coterie.node.reads import Found, Reader
+from coterie.node.skill_calls import Run
+from coterie.node.workflows.runs import graph_left_by
+
+VALUE_CHARS_MAX = 8_000  # of one result, as it is shown to a model
+LEDGER_S, LOOK_S = 10.0, 0.05
+REDUCERS = frozenset(one.value for one in Reducer)
+ON_PARTS = (OnFailure.CONTINUE, OnFailure.SKIP_DEPENDENTS)  # what succeeded counts, whatever failed
+
+
+async def ended_run(reader: Reader, run: Run, run_id: TaskId, aggregate: str) -> dict[str, Any]:
+    """`results` has a row per node. With a reducer, `answer` is what it makes of the last nodes' results."""
+    found = await _found(reader, run_id)
+    graph, rows = graph_left_by(found.task)
+    given = {step.key: step.result for step in found.steps}
+    by_id = {row["id"]: row for row in rows}
+    sinks = _sinks(graph)
+    values: dict[str, Any] = {}
+    for node in graph.nodes:
+        if node.node_id in given:
+            values[node.node_id] = await _value(run, given[node.node_id])
+    results = [_row(node, by_id.get(node.node_id, {}), values, node.node_id in sinks) for node in graph.nodes]
+    told: dict[str, Any] = {
+        "run": run_id,
+        "state": found.task.state.name,
+        "error": _error(found.task),
+        "on_parts": graph.on_failure in ON_PARTS,
+        "counts": {"total": len(results), **Counter(row["state"].lower() for row in results)},
+        "results": results,
+    }
+    return told | _reduced(aggregate, [values[name] for name in sinks if name in values])
+
+
+async def _found(reader: Reader, run_id: TaskId) -> Found:
+    """With its steps, which this node's history may get a moment later. Raises ApiError UNAVAILABLE."""
+    clock = asyncio.get_running_loop().time
+    until = clock() + LEDGER_S
+    while True:
+        found = await reader.get(run_id, LEDGER_S)
+        if found.task.state in TERMINAL and len(found.steps) >= found.task.step_count:
+            return found
+        if clock() > until:
+            text = f"how run {run_id} went is not in this node's history yet"
+            raise ApiError(grpc.StatusCode.UNAVAILABLE, "CATCHING_UP", text, retry_after_ms=1_000)
+        await asyncio.sleep(LOOK_S)
+
+
+def _sinks(graph: Graph) -> list[str]:
+    """The nodes that nobody stands on: what the run is about."""
+    flow = Flow(graph)
+    behind = {edge.node for node in graph.nodes for edge in node.depends_on}
+    return [name for name in flow.nodes if name not in behind]
+
+
+def _row(node: GraphNode, row: dict[str, Any], values: dict[str, Any], last: bool) -> dict[str, Any]:
+    told: dict[str, Any] = {"task": node.node_id, "state": row.get("state", "SKIPPED"), "last": last}
+    told["by"] = ", ".join(node.agents) or node.task_type or node.type.value
+    if row.get("code"):
+        told |= {"code": row["code"], "message": row.get("message", "")}
+    if node.node_id in values:
+        told["result"], told["cut"] = _clipped(values[node.node_id])
+    return told
+
+
+def _clipped(value: Any) -> tuple[Any, bool]:
+    said = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if len(said) <= VALUE_CHARS_MAX:
+        return value, False
+    return f"{said[:VALUE_CHARS_MAX]} [… {len(said) - VALUE_CHARS_MAX} characters left out]", True
+
+
+async def _value(run: Run, data: Data) -> Any:
+    """What a node gave; of an agent's run, its answer."""
+    content = await run.load(data) if data.sha256 else data.inline
+    try:
+        value = json.loads(content) if content else None
+    except (ValueError, RecursionError):
+        return {"bytes": len(content)}
+    if isinstance(value, dict) and {"answer", "agent", "finish"} <= value.keys():
+        return value["data"] if value.get("data") is not None else value["answer"]
+    return value
+
+
+def _reduced(aggregate: str, values: list[Any]) -> dict[str, Any]:
+    if aggregate not in REDUCERS:
+        return {"answer": values[0]} if len(values) == 1 else {}
+    try:
+        return {"answer": reduced(Reducer(aggregate), values)}
+    except ValueFault as fault:
+        return {"answer": values, "note": f"{aggregate} is not possible: {fault.text}; this is the list"}
+
+
+def _error(task: Task) -> dict[str, str] | None:
+    if task.error is None:
+        return None
+    return {"code": task.error.code, "message": task.error.message}
