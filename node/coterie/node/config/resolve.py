@@ -44,7 +44,8 @@ def node_settings(
     loopback; `join` stands for the key of that name. Raises ConfigError when there is no such node, nobody
     to join, or when it would listen in plain text where that is not allowed."""
     own = _settings(with_entry(config, node_id), node_id, insecure, join)
-    return replace(own, replicated=json.dumps(document_of(config)))
+    goals = goals_of(config.goals, config.routing_rules)
+    return replace(own, goals=goals, replicated=json.dumps(document_of(config)))
 
 
 def _settings(config: ClusterConfig, node_id: str, insecure: bool, join: bool) -> NodeSettings:
@@ -95,7 +96,6 @@ def _settings(config: ClusterConfig, node_id: str, insecure: bool, join: bool) -
         keep=_kept(config),
         queue=queue_of(config),
         security=_security(config, entry, host, tls),
-        goals=goals_of(config.goals, config.routing_rules),
         **_with_secrets(config),
     )
 
