@@ -98,6 +98,7 @@ class Group:
         machine = self.machine_type()
         seed = random.Random(f"{node}{self.clock.now_ms}{'w' * self.wipes.get(node, 0)}")
         member = Member(self.options(node), machine, self.disks[node], self.clock, seed)
+        member.send_now = lambda: self.collect(node)
         self.members[node], self.machines[node] = member, machine
         self.jobs[node].clear()
         self.run(node)

@@ -192,6 +192,9 @@ async def test_the_bell_rings_and_a_broken_listener_harms_nobody(tmp_path: Path)
 
         cluster.engines[leader].on_change = listener
         committed = await cluster.engines[leader].propose(b"x", TIMEOUT_S)
+        before = list(rung)
+        await asyncio.sleep(0)
+        assert committed.index not in before  # whoever waits for it comes first
         assert committed.index in rung
 
 

@@ -29,6 +29,22 @@ def test_a_follower_forwards_and_answers_when_it_has_applied() -> None:
     assert group.machines["n2"].times == [answer.committed.at_ms]
 
 
+def test_a_follower_hears_of_the_commit_before_the_leader_applies() -> None:
+    """It waits for nothing else, and to apply takes longer than all the rest."""
+    group = Group(3)
+    group.elect("n1")
+    told: list[int] = []
+    apply = group.machines["n1"].apply
+
+    def watched(index: int, at_ms: int, entry: bytes) -> object:
+        told.extend(said.commit_index for said in group.waiting("n1", "n2", m.Append))
+        return apply(index, at_ms, entry)
+
+    group.machines["n1"].apply = watched  # type: ignore[method-assign]
+    index = group.committed("n2", b"x").index
+    assert told == [index]
+
+
 def test_what_waits_goes_in_one_message() -> None:
     group = Group(3)
     group.elect("n1")

@@ -154,6 +154,8 @@ def _clock(state: ClusterState, view: View) -> Iterator[Command]:
 
 
 def _assignments(state: ClusterState, view: View, policy: PlanPolicy) -> Iterator[Command]:
+    if not state.indexes.queue.tenants:
+        return
     placing = Round(state, view, policy.routing)
     if placing.over:
         return

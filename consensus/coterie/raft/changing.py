@@ -231,7 +231,8 @@ class SyncObj(storing.SyncObj):
 
     def _bind_and_promote(self) -> None:
         if (
-            self._configuration_index > self.__raftCommitIndex
+            self._configuration.is_complete
+            or self._configuration_index > self.__raftCommitIndex
             or not self._is_settled()
             or not self._has_room()
         ):

@@ -55,6 +55,11 @@ class Configuration:
         """Some leader has bound members to disks: the group has begun to work."""
         return any(member.disk_id for member in self.members)
 
+    @property
+    def is_complete(self) -> bool:
+        """Every member is bound to a disk, and no learner is to become a voter."""
+        return not self.promote and all(member.disk_id for member in self.members)
+
     def disk_of(self, node_id: str) -> str:
         """The disk a member is bound to; empty: to none, or it is no member."""
         member = self.member(node_id)

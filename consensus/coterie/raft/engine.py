@@ -15,13 +15,13 @@ import math
 import random
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
 from coterie.core import ports
 from coterie.core.ports import Committed, Machine, NoQuorum, NotCommitted
 from coterie.raft.disk import Disk, RealDisk
+from coterie.raft.disk_thread import DiskThread
 from coterie.raft.errors import DiskFailed, DiskFull, FatalRaftError, Why
 from coterie.raft.jobs import Job
 from coterie.raft.member import Member
@@ -104,7 +104,8 @@ class RaftEngine(EngineStatus):
         except BaseException:
             self._disk.close()
             raise
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="raft-disk")
+        self._member.send_now = lambda: self._send(self._require_member())
+        self._thread: DiskThread[float] = DiskThread(self._loop, "raft-disk")
         self._running = True
         self._kick()
 
@@ -271,7 +272,7 @@ class RaftEngine(EngineStatus):
         self._send(member)
         if member.changed:
             member.changed = False
-            self._ring()
+            self._loop.call_soon(self._ring)  # whoever waits for an entry goes before who looks at the state
         if member.ready_to_cut and (self._compaction is None or self._compaction.done()):
             self._compaction = self._loop.create_task(
                 self._compact(member.ready_to_cut), name="raft-compaction"
@@ -280,8 +281,7 @@ class RaftEngine(EngineStatus):
 
     def _submit(self, job: Job) -> None:
         if self._running:
-            future = self._loop.run_in_executor(self._thread, self._timed, job.work)
-            future.add_done_callback(partial(self._job_ended, job))
+            self._thread.submit(partial(self._timed, job.work), partial(self._job_ended, job))
 
     def _timed(self, work: Callable[[], object]) -> float:
         began = self._clock.monotonic()
@@ -300,29 +300,28 @@ class RaftEngine(EngineStatus):
                 self.link_down(peer, write)
 
     def _ring(self) -> None:
+        if not self._running:
+            return
         try:
             self.on_change()
         except Exception:
             logger.exception("the listener for changes failed")
 
-    def _job_ended(self, job: Job, future: asyncio.Future[float]) -> None:
+    def _job_ended(self, job: Job, ended: float | Exception) -> None:
         member = self._member
-        if member is None or future.cancelled():
+        if member is None:
             return
-        error = future.exception()
-        if isinstance(error, DiskFull):
+        if isinstance(ended, DiskFull):
             member.job_waits(job)
             self._loop.call_later(NO_ROOM_RETRY_S, self._submit, job)
             return
-        if error is not None:
-            wrapped = (
-                error if isinstance(error, FatalRaftError) else DiskFailed(f"{job.name} failed: {error}")
-            )
-            self._fail(wrapped)
+        if isinstance(ended, Exception):
+            known = isinstance(ended, FatalRaftError)
+            self._fail(ended if known else DiskFailed(f"{job.name} failed: {ended}"))
             return
-        member.job_done(job, future.result())
+        member.job_done(job, ended)
         if job.name == WRITE_LOG:
-            self.on_sync(future.result())
+            self.on_sync(ended)
         if self._running:
             self._send(member)
             self._kick()

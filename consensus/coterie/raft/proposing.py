@@ -12,6 +12,7 @@ from coterie.raft import messages as m
 from coterie.raft import snapshots
 from coterie.raft.entry import HEADER_BYTES, REGULAR, Logged, at_ms_of, body_of, id_of, seal
 from coterie.raft.errors import EntryTooLarge, FatalRaftError, NewerVersion
+from coterie.raft.jobs import nothing
 from coterie.raft.messages import Refusal
 from coterie.raft.proposals import Done, Proposal, Proposals, Stage
 from coterie.raft.seam import LEADER, Node
@@ -28,6 +29,9 @@ class SyncObj(snapshots.SyncObj):
     """Adds proposals. PySyncObj's own command queue stays empty."""
 
     _warn_again_at = -math.inf
+    send_now: Callable[[], None] = staticmethod(nothing)
+    """The driver's, to take frames within a step. What has been said so far may leave then as well as
+    at the end: nothing that comes later in the step undoes what it rests on."""
 
     def __init__(self, *args: Any) -> None:
         self._remembered: dict[bytes, None] = {}
@@ -36,6 +40,8 @@ class SyncObj(snapshots.SyncObj):
         self._stamped = (0, 0.0)  # a moment of the log's time, and the same on the monotonic clock (s)
         self.applied_some = False
         super().__init__(*args)
+        # Looked up once: to ask whether an object fits a protocol costs more than to decode an entry.
+        self._discerning = self._machine if isinstance(self._machine, DiscerningMachine) else None
         self._proposals = Proposals(
             self._rng.getrandbits(64), self._options.outstanding_max, self._options.outstanding_bytes_max
         )
@@ -145,8 +151,7 @@ class SyncObj(snapshots.SyncObj):
     def _understands(self, node: Node, body: bytes) -> bool:
         """What would stop every node of this version is not appended: only the newer node that asks goes
         without an answer, until the others are as new. Nor is what no version can read."""
-        machine = self._machine
-        if not isinstance(machine, DiscerningMachine) or machine.understands(body):
+        if self._discerning is None or self._discerning.understands(body):
             return True
         if self._now() >= self._warn_again_at:
             self._warn_again_at = self._now() + WARN_EVERY_S
@@ -217,6 +222,8 @@ class SyncObj(snapshots.SyncObj):
 
     def __applyLogEntries(self) -> bool:
         self._count_majority()
+        if self.has_more_to_apply and not self._proposals.has_to_send and self._announce():
+            self.send_now()
         first = self.__raftLastApplied + 1 - self._log.base.index
         count = min(self.__raftCommitIndex - self.__raftLastApplied, self._options.apply_max)
         entries = self._log[first : first + count] if count > 0 else []

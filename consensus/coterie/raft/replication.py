@@ -101,6 +101,18 @@ class SyncObj(elections.SyncObj):
                 self._tell_commit(node, progress, known)
         self._forget_leavers()
 
+    def _announce(self) -> bool:
+        """Tell of a commit before it is applied here, whoever has all entries: the one who proposed the last
+        may be among them and waits for this alone. The others hear of it with what they are sent next."""
+        told = False
+        for node, progress in self._progress.items():
+            known = min(self.__raftCommitIndex, progress.match_index)
+            idle = not (progress.window or progress.probing) and progress.next_index > self._log.last_index
+            if idle and known > progress.told_commit and self._is_up(node) and self._log.holds(known):
+                self._append(node, progress, known, 0, wants_reply=False)
+                told = True
+        return told
+
     def _tell_commit(self, node: Node, progress: Progress, known: int) -> None:
         """When the follower answers soon, the next entries bring it; behind a slow disk it is sent alone."""
         due = progress.entries_sent_at + NEWS_WAIT_S if progress.window else -math.inf

@@ -77,6 +77,7 @@ class World(Links):
         if not self.real_wire:
             member._wire = ObjectWire()  # type: ignore[assignment]
         node.member = member
+        member.send_now = lambda: self._send(node)
         node.paused, node.job_running, node.step_due_us = False, False, None
         node.seen = Seen()
         self.say(node_id, f"starts, log {member._log.base.index}..{member._log.last_index} t{member.term}")
