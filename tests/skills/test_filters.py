@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import struct
+import sys
+import sysconfig
+from pathlib import Path
 
 import pytest
 
-from coterie.skills.sandbox import bpf, kernel, seccomp
+from coterie.skills.sandbox import box, bpf, kernel, seccomp
 
 PID = 4_711
 EPERM, ENOSYS = bpf.ERRNO | errno.EPERM, bpf.ERRNO | errno.ENOSYS
@@ -90,6 +93,28 @@ def test_other_machines_and_unknown_calls_get_nowhere(machine: str) -> None:
     assert verdict(program, machine, kernel.NEWEST_KNOWN + 1) == ENOSYS
     other = next(name for name in MACHINES if name != machine)
     assert verdict(program, other, 0) == bpf.KILL
+
+
+@pytest.mark.skipif(kernel.MACHINE not in kernel.NUMBERS, reason="no filters for this machine")
+@pytest.mark.parametrize("network", [False, True])
+@pytest.mark.parametrize("pid", [1, PID, 4_194_304])
+def test_what_was_prepared_before_the_fork_is_the_same_filter(pid: int, network: bool) -> None:
+    assert seccomp.filter_for(pid, network) == seccomp.build(pid, network)
+
+
+def test_libraries_lie_in_no_other_and_hold_no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lib" / "inner").mkdir(parents=True)
+    (tmp_path / "library").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "lib" / "inner")
+    places = [str(tmp_path / name) for name in ("lib", "lib/inner", "library", "link", "missing")]
+    sysconfig.get_paths()  # it imports a module when it is first asked
+    monkeypatch.setattr(sys, "path", [*places, "", "relative", "/", "/root", "/tmp"])
+    found = box.libraries.__wrapped__(False)
+    assert {path for path in found if path.is_relative_to(tmp_path)} == {
+        tmp_path / "lib",
+        tmp_path / "library",
+    }
+    assert not {Path("/"), Path("/root"), Path("/tmp"), Path.cwd()} & set(found)
 
 
 def test_a_jump_too_far_is_refused() -> None:

@@ -121,6 +121,8 @@ class Zygote:
         self._catalogue.fill([Path(place) for place in header["skill_dirs"]], self._limits.load_timeout_ms)
         _import_ahead(header["preload"])
         layers = sandbox.probe() if header["probe"] else []
+        if layers:
+            sandbox.prepare()
         # What was loaded stays for ever; keep the collector from touching (and copying) its pages.
         gc.collect()
         gc.freeze()

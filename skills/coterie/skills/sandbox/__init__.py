@@ -8,7 +8,7 @@ working folder. The node, outside, adds wall time, output size and the proxy. No
 
 from __future__ import annotations
 
-from coterie.skills.sandbox.box import Box, enter, from_header
+from coterie.skills.sandbox.box import Box, enter, from_header, prepare
 from coterie.skills.sandbox.probe import NETWORK, OWN_USER, REQUIRED, Layer, probe
 
-__all__ = ["NETWORK", "OWN_USER", "REQUIRED", "Box", "Layer", "enter", "from_header", "probe"]
+__all__ = ["NETWORK", "OWN_USER", "REQUIRED", "Box", "Layer", "enter", "from_header", "prepare", "probe"]

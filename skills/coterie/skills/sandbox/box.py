@@ -11,6 +11,7 @@ import sys
 import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def enter(box: Box, keep_fds: frozenset[int], parent: int) -> socket.socket | No
     _limit_cpus(box.cpus)
     keep_reading = False
     if os.geteuid() == 0 and box.own_user:
-        keep_reading = not identity.can_others_read(os.__file__)
+        keep_reading = not others_read_python()
         identity.become(identity.own_uid())
         counted_alone = True
     identity.drop_capabilities(keep_reading)
@@ -84,13 +85,34 @@ def enter(box: Box, keep_fds: frozenset[int], parent: int) -> socket.socket | No
     return door
 
 
+def prepare() -> None:
+    """Find out before any fork what is the same for all boxes."""
+    for network in (False, True):
+        seccomp.prepared(network)
+        libraries(network)
+    others_read_python()
+
+
 def readable(box: Box) -> list[Path]:
     """What may be read: Python, its libraries, the system's, and the skill itself."""
+    return [*libraries(box.network), *map(Path, box.code_dirs)]
+
+
+@cache
+def libraries(network: bool) -> tuple[Path, ...]:
+    """Python, its libraries, the system's: where they really are, and nothing that lies beneath another."""
     prefixes = {sys.prefix, sys.base_prefix, sys.exec_prefix} - {"/usr", "/"}
     python = {*prefixes, *sysconfig.get_paths().values()}
     found = {path for path in (*python, *sys.path) if path and _is_library(path)}
-    certificates = CERTIFICATES if box.network else ()
-    return [Path(path) for path in (*sorted(found), *SYSTEM_FILES, *certificates, *box.code_dirs)]
+    certificates = CERTIFICATES if network else ()
+    real = {os.path.realpath(path) for path in (*found, *SYSTEM_FILES, *certificates) if os.path.exists(path)}
+    return tuple(Path(path) for path in sorted(real) if not any(path.startswith(f"{one}/") for one in real))
+
+
+@cache
+def others_read_python() -> bool:
+    """Whether a user without rights can read the files of Python."""
+    return identity.can_others_read(os.__file__)
 
 
 def _is_library(path: str) -> bool:
