@@ -1,9 +1,9 @@
 """Many agents at work while nodes die: python -m tests.chaos.agents --runs 500.
 
 Each run has 8 thoughts and 8 tool calls. Every two seconds a node is killed and started again at once, or
-stopped for longer than it may lead or hold leases, and comes back as a zombie; whether the others are back by
-then is not asked, so for moments there is no majority. What is counted is counted outside of the cluster: the
-bills of the provider, and the book that the tools write in."""
+stopped for longer than it may lead or hold leases, and comes back as a zombie; now and then another one is
+still down, so for moments there is no majority. What is counted is counted outside of the cluster: the bills of
+the provider, and the book that the tools write in."""
 
 from __future__ import annotations
 
@@ -15,21 +15,25 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
-from coterie.client import Cluster, Job, TaskFailed
+from coterie.client import Cluster, Job, TaskFailed, Unavailable
 from coterie.node.demo.llmserver.process import LlmServerProcess
 from coterie.node.localcluster import LocalCluster
 from tests.cluster.conftest import READY_S, client_of, new_cluster
 
+T = TypeVar("T")
 THOUGHTS, CALLS = 8, 8
 KEYED = ("keyed", "background-keyed")  # where nothing at all may be billed twice
 MODES = ("background", *KEYED, "plain")
 END_S = 3_000.0  # no limit of speed: where starting a node takes seconds, it is dead for half of its time
+AGAIN = 0.2  # how often a node is taken although another one is down
 ZOMBIE_S = 6.0  # longer than a lease
 
 
@@ -41,6 +45,7 @@ class Figures:
     seed: int
     seconds: float = 0.0
     kills: int = 0
+    without_majority: int = 0  # of kills and zombies: while another node was down
     zombies: int = 0
     answered: int = 0
     results_differ: int = 0  # a run that two readers got different results of
@@ -94,19 +99,21 @@ class Trial:
     async def _submit(self) -> None:
         for number in range(self.figures.runs):
             mode = MODES[number % len(MODES)]
-            payload = {"prompt": f"run {number}"}
-            job = await self._client.submit_task(
-                type="agent", agent=mode, payload=payload, max_attempts=100, request_id=f"run-{number}"
-            )
-            self._jobs[mode].append(job)
+            self._jobs[mode].append(await patiently(partial(self._one, number, mode)))
+
+    async def _one(self, number: int, mode: str) -> Job:
+        payload = {"prompt": f"run {number}"}
+        return await self._client.submit_task(
+            type="agent", agent=mode, payload=payload, max_attempts=100, request_id=f"run-{number}"
+        )
 
     async def _finish(self, job: Job) -> None:
         try:
-            result = await job.wait(timeout=END_S)
+            result = await patiently(partial(job.wait, timeout=END_S))
         except TaskFailed as failed:
             self.figures.faults.append(f"{job.id}: {failed}")
             return
-        again = await self._client.job(job.id).wait(timeout=END_S)
+        again = await patiently(partial(self._client.job(job.id).wait, timeout=END_S))
         self.figures.results_differ += again != result
         if (result["turns"], result["calls"], result["answer"]) == (THOUGHTS, CALLS, "all entered"):
             self.figures.answered += 1
@@ -114,17 +121,34 @@ class Trial:
             self.figures.faults.append(f"{job.id}: {json.dumps(result)[:300]}")
 
     async def _break(self, every_s: float) -> None:
-        """A node every few seconds, whether the others are back or not."""
+        """A node every few seconds; where starting one takes longer, when the others are back, and sometimes
+        sooner."""
         async with asyncio.TaskGroup() as sleepers:
             while True:
                 await asyncio.sleep(every_s)
-                node = self._dice.choice([one for one in self._nodes.node_ids if one not in self._asleep])
-                if not self._asleep and self._dice.random() < 0.25:
+                up = [node for node in self._nodes.node_ids if await self._is_up(node)]
+                down = len(self._nodes.node_ids) - len(up)
+                if down > 1 or (down == 1 and self._dice.random() > AGAIN):
+                    continue
+                node = self._dice.choice(up)
+                if down:
+                    self.figures.without_majority += 1
+                if self._dice.random() < 0.25:
                     sleepers.create_task(self._sleep(node))
                 else:
                     self._nodes.kill_node(node)
                     self._nodes.start_node(node)
                     self.figures.kills += 1
+
+    async def _is_up(self, node: str) -> bool:
+        """It listens, and does not sleep."""
+        host, _, port = self._nodes.addresses[node].rpartition(":")
+        try:
+            _, writer = await asyncio.open_connection(host, int(port))
+        except OSError:
+            return False
+        writer.close()
+        return node not in self._asleep
 
     async def _sleep(self, node: str) -> None:
         """A zombie to be."""
@@ -164,6 +188,18 @@ class Trial:
             recorded = {step.name: step.attempt for step in (await job.get(include_steps=True)).steps}
             repeated += sum(attempt > recorded.get(step, attempt) for step, attempt in billed[job.id])
         return repeated
+
+
+async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask until there is a majority to answer."""
+    until = time.monotonic() + END_S
+    while True:
+        try:
+            return await ask()
+        except Unavailable:
+            if time.monotonic() > until:
+                raise
+            await asyncio.sleep(0.5)
 
 
 def agent_files(mode: str) -> dict[str, str]:
