@@ -2,8 +2,8 @@
 
 Each run has 8 thoughts and 8 tool calls. Every two seconds a node is killed and started again at once, or
 stopped for longer than it may lead or hold leases, and comes back as a zombie; now and then another one is
-still down, so for moments there is no majority. What is counted is counted outside of the cluster: the bills of
-the provider, and the book that the tools write in."""
+still down, so for moments there is no majority. What is counted is counted outside of the cluster: the bills
+of the provider, and the book that the tools write in."""
 
 from __future__ import annotations
 
