@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
+from coterie.node.config import ConfigError, load_config
 from coterie.node.config.model import ClusterConfig
 from coterie.node.config.support import REFUSED_KEYS
 from tests.node.test_config_published import MULTI_AGENT, printed_keys
@@ -77,6 +78,18 @@ def test_the_tests_that_the_page_names_exist() -> None:
 def test_refused_keys_are_named_with_their_reasons() -> None:
     rows = re.findall(r"^\| `([^`]+)` \| (.+) \|$", REFUSED, re.MULTILINE)
     assert dict(rows) == {".".join(map(camel, key)): why for key, why in REFUSED_KEYS.items()}
+
+
+@pytest.mark.parametrize("key", REFUSED_KEYS, ids=".".join)
+def test_a_refused_key_is_refused_with_its_reason(key: tuple[str, ...], tmp_path: Path) -> None:
+    value: Any = {}
+    for name in reversed(key):
+        value = {camel(name): value}
+    file = tmp_path / "cluster.yaml"
+    file.write_text(yaml.safe_dump(value), encoding="utf-8")
+    with pytest.raises(ConfigError) as refused:
+        load_config([file], {})
+    assert f"{'.'.join(map(camel, key))}: {REFUSED_KEYS[key]}" in str(refused.value)
 
 
 def test_every_key_of_the_published_files_is_there() -> None:

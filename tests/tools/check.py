@@ -14,13 +14,14 @@ from tests.tools.stubs import ROOT
 
 _BIN = Path(sys.executable).parent
 _PYTHON = sys.executable
+_LAW = ["tests/test_architecture.py", "tests/test_house.py", "tests/node/test_config_docs.py"]
 _TYPED = ["consensus", "node", "skills", "tests", "bench"]
 
 STEPS: Final[dict[str, list[str]]] = {
     "lint": [str(_BIN / "ruff"), "check", "."],
     "format": [str(_BIN / "ruff"), "format", "--check", "."],
     "types": [str(_BIN / "mypy"), "--strict", *_TYPED],
-    "law": [_PYTHON, "-m", "pytest", "-q", "tests/test_architecture.py", "tests/test_house.py"],
+    "law": [_PYTHON, "-m", "pytest", "-q", *_LAW],
     "stubs": [_PYTHON, "-m", "tests.tools.stubs", "--check"],
     "wheel": [_PYTHON, "-m", "tests.tools.wheel"],
 }
