@@ -58,7 +58,7 @@ class Cluster:
         self._changed = asyncio.Event()
 
     def options(self, node: str) -> RaftOptions:
-        defaults: dict[str, object] = {"election_timeout_ms": 150, "heartbeat_ms": 30}
+        defaults: dict[str, object] = {"election_timeout_ms": 300, "heartbeat_ms": 50}
         return RaftOptions(
             node_id=node,
             peers=self.ids,

@@ -167,7 +167,7 @@ async def test_an_isolated_leader_answers_no_read_and_gives_up_leading(tmp_path:
 
 
 async def test_a_node_that_cannot_be_heard_raises_no_terms(tmp_path: Path) -> None:
-    async with running(tmp_path) as cluster:
+    async with running(tmp_path, election_timeout_ms=600) as cluster:
         leader = await cluster.leader()
         deaf = next(node for node in cluster.ids if node != leader)
         term = cluster.engines[leader].term
@@ -175,7 +175,7 @@ async def test_a_node_that_cannot_be_heard_raises_no_terms(tmp_path: Path) -> No
             if other != deaf:
                 cluster.cut_one_way(other, deaf)
         await cluster.until(lambda: not cluster.engines[deaf].has_quorum, "the deaf node to miss its leader")
-        for number in range(100):
+        for number in range(200):
             await cluster.engines[leader].propose(b"%d" % number, TIMEOUT_S)
             await asyncio.sleep(0.01)  # time for several elections, were there any
         assert (cluster.engines[leader].term, await cluster.leader(leader)) == (term, leader)
