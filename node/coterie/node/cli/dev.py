@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from coterie.node.cli.live import Screen, StatusView
     from coterie.node.localcluster import LocalCluster
 
-READY_S: Final = 30.0
+READY_S: Final = 90.0
 LOOK_EVERY_S: Final = 1.0
 RESTART_AFTER_S: Final = 3.0
 NODES_MAX: Final = 9
