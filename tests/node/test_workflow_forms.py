@@ -89,6 +89,9 @@ def test_a_decomposition_and_its_hints() -> None:
     text = json.dumps({"tasks": tasks, "execution_order": ["task_1", "task_2"], "estimated_time": 10})
     graph = good(text).graph
     assert graph.nodes[1].depends_on[0].node == "task_1" and graph.nodes[0].skill == "k8s-deploy"
+    assert json.loads(graph.nodes[0].input) == {"task": "deploy"}
+    exact = good(json.dumps({"tasks": [{**tasks[0], "input": {"namespace": "web"}}]})).graph
+    assert json.loads(exact.nodes[0].input) == {"namespace": "web"}
     wrong = json.dumps({"tasks": tasks, "execution_order": ["task_2", "task_1"]})
     assert [one.code for one in load(wrong).problems] == ["CONTRADICTION"]
 

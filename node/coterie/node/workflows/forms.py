@@ -185,6 +185,8 @@ def _from_tasks(value: Raw, problems: list[Problem]) -> Raw:
 def _described(node: Raw) -> Raw:
     text = node.pop("description", "")
     given = node.get("input") if isinstance(node.get("input"), dict) else {}
+    if given and node.get("skill"):  # nothing beside it: the skill may refuse that
+        return node
     task = {"task": text or node.get("name", "")}
     return {**node, "input": {**task, **(given or {})}}
 
