@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,7 +83,7 @@ def test_dag_nodes_with_conditions_never_paste_values() -> None:
 
 
 def test_a_decomposition_and_its_hints() -> None:
-    tasks = [
+    tasks: list[dict[str, Any]] = [
         {"id": "task_1", "name": "K8s", "skill": "k8s-deploy", "description": "deploy", "dependencies": []},
         {"id": "task_2", "name": "tell", "skill": "message", "dependencies": ["task_1"], "parallel": False},
     ]
