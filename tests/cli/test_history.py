@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from coterie.client.debugger import History, TaskHistory
-from tests.cli.fakes import FakeCluster, document, run, task_info
+from tests.cli.fakes import FakeCluster, FakeJob, document, run, task_info
 
 
 @dataclass
@@ -23,6 +23,10 @@ class FakeDebugger:
 
     async def story(self, task_id: str) -> str:
         return f"{task_id} went well.\n"
+
+    async def fork(self, task_id: str, at: str, values: Any, **options: Any) -> FakeJob:
+        self.cluster.answer("fork", task_id, at, values, options)
+        return FakeJob(self.cluster, "t1", self.cluster.tasks["t1"])
 
 
 class Fake(FakeCluster):
@@ -51,3 +55,14 @@ def test_json_is_the_whole_history() -> None:
 def test_a_story_is_sentences() -> None:
     assert run(Fake(), "story", "t1").stdout == "t1 went well.\n"
     assert document(run(Fake(), "--json", "story", "t1"))["story"] == "t1 went well.\n"
+
+
+def test_a_fork_names_a_run_and_a_point_and_reads_values_as_json_or_text() -> None:
+    cluster = Fake()
+    cluster.result = {"x": 1}
+    result = run(cluster, "fork", "j1@llm#3", "--set", "n=5", "--set", "who=Ann B", "--wait")
+    assert result.exit_code == 0 and result.stdout.startswith("t1\n") and '"x": 1' in result.stdout
+    assert ("fork", "j1", "llm#3", {"n": 5, "who": "Ann B"}, {"request_id": ""}) in cluster.calls
+    for wrong in (["j1"], ["@x"], ["j1@"], ["j1@x", "--set", "n=1", "--set", "n=2"]):
+        refused = run(Fake(), "fork", *wrong)
+        assert refused.exit_code == 2 and ("RUN@POINT" in refused.stderr or "twice" in refused.stderr)

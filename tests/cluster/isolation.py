@@ -181,6 +181,8 @@ HIDDEN: dict[str, Ask] = {  # what is said of another tenant's things is what is
     ),
     "Debugger/GetHistory": _ask(debugger_pb2.GetHistoryRequest, of="run"),
     "Debugger/GetHistory ended": _ask(debugger_pb2.GetHistoryRequest, of="ended"),
+    "Debugger/Fork": _ask(debugger_pb2.ForkRequest, of="run", at="x"),
+    "Debugger/Fork ended": _ask(debugger_pb2.ForkRequest, of="ended", at="x"),
     "Workflows/GetWorkflow": _ask(workflows_pb2.GetWorkflowRequest, of="kept"),
     "Workflows/PlanWorkflow": lambda n: workflows_pb2.PlanWorkflowRequest(source=_workflow(n)),
     "Workflows/RunWorkflow": lambda n: workflows_pb2.RunWorkflowRequest(source=_workflow(n)),

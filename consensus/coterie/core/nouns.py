@@ -272,6 +272,7 @@ class Task:
     move_attempt: int = 0  # the attempt that is asked to go elsewhere
     moved_at_ms: int = 0  # when it was asked
     checkpointed: int = 0  # how many of its steps came before the checkpoint; 0: not known
+    forked_from: str = ""  # `TASK@point`: whose journal, up to that point, it began with
 
 
 ALIKE = ("tenant", "type", "retry", "agent", "labels", "constraints")  # in most tasks

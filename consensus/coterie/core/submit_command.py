@@ -28,3 +28,4 @@ class SubmitTask:
     parent_id: TaskId = NO_PARENT
     retry_of: TaskId = NO_PARENT
     steps: tuple[Step, ...] = ()  # completed by the run this one repeats: not run again
+    forked_from: str = ""  # `TASK@point`, where the steps are those up to that point

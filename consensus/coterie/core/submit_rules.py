@@ -67,6 +67,8 @@ def create(
     decide before (see `full`), and that no task has its id. With a `wait` no node ever gets it: it is the
     state machine's own, which ends it, and may hold `more_bytes` for it."""
     task = _new_task(state, command, moment.at_ms)
+    if command.forked_from:
+        task, detail = evolve(task, forked_from=command.forked_from), f"forked from {command.forked_from}"
     if wait is not None:
         held_now = task.bytes_held + more_bytes
         changes = {"wait": wait, "bytes_held": held_now, "started_at_ms": moment.at_ms}

@@ -1,13 +1,16 @@
-"""What happened to a task or a run: `cluster.debugger`."""
+"""What happened to a task or a run, and what would have happened else: `cluster.debugger`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import uuid
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from coterie.client.connection import Connection
+from coterie.client.job import Job
 from coterie.client.models import TaskInfo
 from coterie.client.workflows import RunNode
 from coterie.v1 import debugger_pb2, tasks_pb2
@@ -144,6 +147,22 @@ class Debugger:
             raw.micro_usd,
             raw.drawing,
         )
+
+    async def fork(
+        self, task_id: str, at: str, set: Mapping[str, Any] | None = None, *, request_id: str = ""
+    ) -> Job:
+        """A new run from node `at` of a run on, or a new task from step `at` of a task on. What was completed
+        before that point is kept, and not paid again; `set` gives other values to inputs and to results that
+        are kept. Raises NotFound, InvalidRequest with all that is wrong."""
+        connection, request_id = self._opened(), request_id or uuid.uuid4().hex
+        request = debugger_pb2.ForkRequest(
+            name=connection.task_name(task_id),
+            at=at,
+            set={name: json.dumps(value) for name, value in (set or {}).items()},
+            request_id=request_id,
+        )
+        raw = await connection.caller.unary(lambda e: e.debugger.Fork, request, request_id=request_id)
+        return Job(connection, raw.name, raw)
 
     async def story(self, task_id: str) -> str:
         """What happened, in plain sentences. Raises NotFound."""

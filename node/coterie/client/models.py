@@ -53,7 +53,8 @@ class TaskInfo:
 
     `failures` counts attempts that failed by themselves, `losses` those that ended with their node.
     `wait_reason` ("" while running) and `wait_detail` say why the task does not run. `retry_of` is the ended
-    task that this one is a new run of; `crashed_on` the nodes on which it died since it last got further.
+    task that this one is a new run of, `forked_from` (`TASK@point`) the one with whose journal it began;
+    `crashed_on` the nodes on which it died since it last got further.
     """
 
     id: str
@@ -79,6 +80,7 @@ class TaskInfo:
     agent: str
     parent_task: str
     retry_of: str
+    forked_from: str
     pause_requested: bool
     crashed_on: tuple[str, ...]
     create_time: datetime | None
@@ -120,6 +122,7 @@ class TaskInfo:
             agent=raw.agent,
             parent_task=raw.parent_task,
             retry_of=raw.retry_of,
+            forked_from=raw.forked_from,
             pause_requested=raw.pause_requested,
             crashed_on=tuple(crash.node for crash in raw.crashes),
             create_time=_time(raw, "create_time"),

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
-from coterie.client import debugger
+from coterie.client import debugger, job
 from coterie.client.sync_queueing import Run
 
 
 class Debugger:
     """See `coterie.client.debugger.Debugger`."""
 
-    def __init__(self, run: Run, inner: debugger.Debugger) -> None:
-        self._run, self._inner = run, inner
+    def __init__(self, run: Run, inner: debugger.Debugger, made: Callable[[job.Job], Any]) -> None:
+        self._run, self._inner, self._made = run, inner, made
 
     def history(
         self,
@@ -24,6 +25,12 @@ class Debugger:
     ) -> debugger.History:
         """See `coterie.client.debugger.Debugger.history`."""
         return self._run(self._inner.history(task_id, format=format, tasks_max=tasks_max, stale=stale))
+
+    def fork(
+        self, task_id: str, at: str, set: Mapping[str, Any] | None = None, *, request_id: str = ""
+    ) -> Any:
+        """See `coterie.client.debugger.Debugger.fork`; returns a blocking Job."""
+        return self._made(self._run(self._inner.fork(task_id, at, set, request_id=request_id)))
 
     def story(self, task_id: str) -> str:
         """See `coterie.client.debugger.Debugger.story`."""

@@ -38,7 +38,7 @@ class Services:
         """See `coterie.client.Cluster.usage`."""
         self.workflows = Workflows(run, cluster.workflows, wrap)
         """See `coterie.client.Cluster.workflows`."""
-        self.debugger = Debugger(run, cluster.debugger)
+        self.debugger = Debugger(run, cluster.debugger, wrap)
         """See `coterie.client.Cluster.debugger`."""
         self.goals = Goals(run, cluster.goals, wrap)
         """See `coterie.client.Cluster.goals`."""

@@ -29,7 +29,17 @@ SKILL_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 SIGNAL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 ERROR_CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_OUTPUT_ONLY = ("state", "result", "steps", "error", "attempt", "checkpoint", "retry_of", "crashes")
+_OUTPUT_ONLY = (
+    "state",
+    "result",
+    "steps",
+    "error",
+    "attempt",
+    "checkpoint",
+    "retry_of",
+    "forked_from",
+    "crashes",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,7 @@ class Control:
     ) -> tasks_pb2.Task:
         """A new run of an ended run of a workflow: what stands on `from_node`, and itself, is done again;
         without one, what did not succeed. Raises ApiError."""
-        self._refuse_without_room()
+        self.refuse_without_room()
         await self.reader.barrier(tasks_pb2.LINEARIZABLE, timeout_s)
         found = await self.reader.get(task_id, timeout_s)
         if found.task.type != WORKFLOW:
@@ -123,8 +123,8 @@ class Control:
         digest = digest_of("run from", task_id, from_node)
         again = Again(task_id, TaskId(new_id), request_id or new_id, digest, True)
         steps = kept_steps(found.task, found.steps, from_node)
-        command = repeated(found.task, _new_run(found.task, steps, again))
-        return await self._answer(await self.proposer.one(command, timeout_s), timeout_s)
+        command = repeated(found.task, new_run(found.task, steps, again))
+        return await self.answer(await self.proposer.one(command, timeout_s), timeout_s)
 
     async def run_again(
         self, task_id: TaskId, request_id: str, keep_steps: bool, timeout_s: float
@@ -133,14 +133,14 @@ class Control:
         new_id = self.clock.new_id()
         digest = digest_of(*_run_again(task_id, keep_steps))
         again = Again(task_id, TaskId(new_id), request_id or new_id, digest, keep_steps)
-        self._refuse_without_room()
+        self.refuse_without_room()
         await self.reader.connected()
         command = commands.ReplayTask(task_id, again.new_id, again.request_id, digest, keep_steps)
         outcome = await self.proposer.one(command, timeout_s)
         if isinstance(outcome, Rejected) and outcome.code in ELSEWHERE:
             found = await self.reader.get(task_id, timeout_s)
             outcome = await self._from_history(found, again, timeout_s)
-        return await self._answer(outcome, timeout_s)
+        return await self.answer(outcome, timeout_s)
 
     async def _from_history(self, found: Found, again: Again, timeout_s: float) -> Outcome:
         task, steps = found.task, found.steps if again.keep_steps else ()
@@ -154,7 +154,7 @@ class Control:
         if refused is not None:
             raise from_rejection(refused)
         await self._secure(task.payload)
-        submit = _new_run(task, steps, again)
+        submit = new_run(task, steps, again)
         command = repeated(task, submit) if task.type == WORKFLOW else submit
         return await self.proposer.one(command, timeout_s)
 
@@ -164,14 +164,16 @@ class Control:
         if isinstance(outcome, Rejected) and outcome.code == "TASK_NOT_FOUND":
             found = await self.reader.get(task_id, timeout_s)  # the state forgets what has ended long ago
             raise _has_ended(found.task)
-        return await self._answer(outcome, timeout_s)
+        return await self.answer(outcome, timeout_s)
 
-    async def _answer(self, outcome: Outcome, timeout_s: float) -> tasks_pb2.Task:
+    async def answer(self, outcome: Outcome, timeout_s: float) -> tasks_pb2.Task:
+        """The task that a command made or changed. Raises ApiError where it was refused."""
         if not isinstance(outcome, Accepted):
             raise from_rejection(outcome)
         return self.reader.to_pb(await self.reader.get(outcome.task_id, timeout_s))
 
-    def _refuse_without_room(self) -> None:
+    def refuse_without_room(self) -> None:
+        """Raises ApiError on a node whose disk is nearly full."""
         if not self.takes_new_work():
             raise disk_full("a disk is nearly full: running work goes on, new work has to wait for room")
 
@@ -222,7 +224,7 @@ def _check_ended_badly(task: Task) -> None:
     raise ApiError(grpc.StatusCode.FAILED_PRECONDITION, reason, message)
 
 
-def _new_run(task: Task, steps: Sequence[Step], again: Again) -> commands.SubmitTask:
+def new_run(task: Task, steps: Sequence[Step], again: Again) -> commands.SubmitTask:
     """The same task again, as the state machine makes one of what it still has."""
     return commands.SubmitTask(
         task_id=again.new_id,

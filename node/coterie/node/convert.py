@@ -142,6 +142,7 @@ def task_to_pb(
         agent=task.agent,
         parent_task=task.parent_id,
         retry_of=task.retry_of,
+        forked_from=task.forked_from,
         pause_requested=task.pause_requested,
     )
     _fill_optional(task, message)

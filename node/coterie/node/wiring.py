@@ -26,6 +26,7 @@ from coterie.node.coordination.locks import LocksService
 from coterie.node.coordination.schedules import SchedulesService
 from coterie.node.coordinator import ClusterNaming
 from coterie.node.dead_letters import DeadLettersService
+from coterie.node.debugger.forking import Forks
 from coterie.node.debugger.gather import Historian
 from coterie.node.debugger.service import DebuggerParts, DebuggerService
 from coterie.node.decision_service import ApprovalsService, Decisions, EffectsService
@@ -104,7 +105,7 @@ def services(app: NodeApp) -> Services:
         coordination_services(app, admission, gate),
         BlobsService(app.blobs, app.exchange, app.reader, Tickets(app.state), gate),
         WorkflowsService(workflow_parts(app, control), gate),
-        DebuggerService(debugger_parts(app), gate),
+        DebuggerService(debugger_parts(app, control), gate),
         ClusterService(cluster_parts(app)),
         ConfigService(app.state, app.reader, app.proposer, app.live, gate),
         SecurityService(app.state, app.reader, app.proposer, gate),
@@ -151,9 +152,10 @@ def goal_calls(app: NodeApp) -> GoalCalls:
     return GoalCalls(app.live, lambda: app.host.skills, app.reader)
 
 
-def debugger_parts(app: NodeApp) -> DebuggerParts:
+def debugger_parts(app: NodeApp, control: Control) -> DebuggerParts:
     """What the Debugger service works on."""
-    return DebuggerParts(Historian(app.state, app.reader, app.ledger, app.exchange.load))
+    historian = Historian(app.state, app.reader, app.ledger, app.exchange.load)
+    return DebuggerParts(historian, Forks(control, lambda: app.host.skills))
 
 
 def optimist(app: NodeApp) -> Optimist:

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from coterie.v1 import debugger_pb2 as coterie_dot_v1_dot_debugger__pb2
+from coterie.v1 import tasks_pb2 as coterie_dot_v1_dot_tasks__pb2
 
 GRPC_GENERATED_VERSION = '1.76.0'
 GRPC_VERSION = grpc.__version__
@@ -40,6 +41,11 @@ class DebuggerStub(object):
                 request_serializer=coterie_dot_v1_dot_debugger__pb2.GetHistoryRequest.SerializeToString,
                 response_deserializer=coterie_dot_v1_dot_debugger__pb2.History.FromString,
                 _registered_method=True)
+        self.Fork = channel.unary_unary(
+                '/coterie.v1.Debugger/Fork',
+                request_serializer=coterie_dot_v1_dot_debugger__pb2.ForkRequest.SerializeToString,
+                response_deserializer=coterie_dot_v1_dot_tasks__pb2.Task.FromString,
+                _registered_method=True)
 
 
 class DebuggerServicer(object):
@@ -53,6 +59,14 @@ class DebuggerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Fork(self, request, context):
+        """A new run from a node of a run on, or a new task from a step of a task on, with what was completed before:
+        no node, step or call of a model before that point is done or paid again. Live or ended, whichever way.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DebuggerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +74,11 @@ def add_DebuggerServicer_to_server(servicer, server):
                     servicer.GetHistory,
                     request_deserializer=coterie_dot_v1_dot_debugger__pb2.GetHistoryRequest.FromString,
                     response_serializer=coterie_dot_v1_dot_debugger__pb2.History.SerializeToString,
+            ),
+            'Fork': grpc.unary_unary_rpc_method_handler(
+                    servicer.Fork,
+                    request_deserializer=coterie_dot_v1_dot_debugger__pb2.ForkRequest.FromString,
+                    response_serializer=coterie_dot_v1_dot_tasks__pb2.Task.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +109,33 @@ class Debugger(object):
             '/coterie.v1.Debugger/GetHistory',
             coterie_dot_v1_dot_debugger__pb2.GetHistoryRequest.SerializeToString,
             coterie_dot_v1_dot_debugger__pb2.History.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Fork(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coterie.v1.Debugger/Fork',
+            coterie_dot_v1_dot_debugger__pb2.ForkRequest.SerializeToString,
+            coterie_dot_v1_dot_tasks__pb2.Task.FromString,
             options,
             channel_credentials,
             insecure,

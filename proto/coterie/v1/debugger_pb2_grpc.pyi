@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from coterie.v1 import debugger_pb2 as _debugger_pb2
+from coterie.v1 import tasks_pb2 as _tasks_pb2
 from grpc import aio as _aio
 import abc as _abc_1
 import grpc as _grpc
@@ -35,6 +36,10 @@ class DebuggerStub:
     def __new__(cls, channel: _aio.Channel) -> DebuggerAsyncStub: ...
     GetHistory: _grpc.UnaryUnaryMultiCallable[_debugger_pb2.GetHistoryRequest, _debugger_pb2.History]
     """What happened to a task or a run, live or ended, and to all tasks below it."""
+    Fork: _grpc.UnaryUnaryMultiCallable[_debugger_pb2.ForkRequest, _tasks_pb2.Task]
+    """A new run from a node of a run on, or a new task from a step of a task on, with what was completed before:
+    no node, step or call of a model before that point is done or paid again. Live or ended, whichever way.
+    """
 
 @_typing.type_check_only
 class DebuggerAsyncStub(DebuggerStub):
@@ -43,6 +48,10 @@ class DebuggerAsyncStub(DebuggerStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetHistory: _aio.UnaryUnaryMultiCallable[_debugger_pb2.GetHistoryRequest, _debugger_pb2.History]  # type: ignore[assignment]
     """What happened to a task or a run, live or ended, and to all tasks below it."""
+    Fork: _aio.UnaryUnaryMultiCallable[_debugger_pb2.ForkRequest, _tasks_pb2.Task]  # type: ignore[assignment]
+    """A new run from a node of a run on, or a new task from a step of a task on, with what was completed before:
+    no node, step or call of a model before that point is done or paid again. Live or ended, whichever way.
+    """
 
 class DebuggerServicer(metaclass=_abc_1.ABCMeta):
     """Debugger: what happened, by the replicated history."""
@@ -54,5 +63,15 @@ class DebuggerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_debugger_pb2.History, _abc.Awaitable[_debugger_pb2.History]]:
         """What happened to a task or a run, live or ended, and to all tasks below it."""
+
+    @_abc_1.abstractmethod
+    def Fork(
+        self,
+        request: _debugger_pb2.ForkRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tasks_pb2.Task, _abc.Awaitable[_tasks_pb2.Task]]:
+        """A new run from a node of a run on, or a new task from a step of a task on, with what was completed before:
+        no node, step or call of a model before that point is done or paid again. Live or ended, whichever way.
+        """
 
 def add_DebuggerServicer_to_server(servicer: DebuggerServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

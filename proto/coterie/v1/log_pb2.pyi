@@ -449,6 +449,7 @@ class SubmitTask(_message.Message):
     PARENT_ID_FIELD_NUMBER: _builtins.int
     RETRY_OF_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
+    FORKED_FROM_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     tenant: _builtins.str
     type: _builtins.str
@@ -463,6 +464,7 @@ class SubmitTask(_message.Message):
     agent: _builtins.str
     parent_id: _builtins.str
     retry_of: _builtins.str
+    forked_from: _builtins.str
     @_builtins.property
     def payload(self) -> Global___Data: ...
     @_builtins.property
@@ -495,10 +497,11 @@ class SubmitTask(_message.Message):
         parent_id: _builtins.str = ...,
         retry_of: _builtins.str = ...,
         steps: _abc.Iterable[Global___Step] | None = ...,
+        forked_from: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["constraints", b"constraints", "payload", b"payload", "retry", b"retry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "attempt_timeout_ms", b"attempt_timeout_ms", "checkpointing", b"checkpointing", "constraints", b"constraints", "deadline_after_ms", b"deadline_after_ms", "digest", b"digest", "key", b"key", "labels", b"labels", "parent_id", b"parent_id", "payload", b"payload", "priority", b"priority", "request_id", b"request_id", "retry", b"retry", "retry_of", b"retry_of", "start_delay_ms", b"start_delay_ms", "steps", b"steps", "task_id", b"task_id", "tenant", b"tenant", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "attempt_timeout_ms", b"attempt_timeout_ms", "checkpointing", b"checkpointing", "constraints", b"constraints", "deadline_after_ms", b"deadline_after_ms", "digest", b"digest", "forked_from", b"forked_from", "key", b"key", "labels", b"labels", "parent_id", b"parent_id", "payload", b"payload", "priority", b"priority", "request_id", b"request_id", "retry", b"retry", "retry_of", b"retry_of", "start_delay_ms", b"start_delay_ms", "steps", b"steps", "task_id", b"task_id", "tenant", b"tenant", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -4402,6 +4405,7 @@ class Task(_message.Message):
     MOVE_ATTEMPT_FIELD_NUMBER: _builtins.int
     MOVED_AT_MS_FIELD_NUMBER: _builtins.int
     CHECKPOINTED_FIELD_NUMBER: _builtins.int
+    FORKED_FROM_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     order: _builtins.int
     tenant: _builtins.str
@@ -4441,6 +4445,7 @@ class Task(_message.Message):
     move_attempt: _builtins.int
     moved_at_ms: _builtins.int
     checkpointed: _builtins.int
+    forked_from: _builtins.str
     @_builtins.property
     def payload(self) -> Global___Data: ...
     @_builtins.property
@@ -4513,10 +4518,11 @@ class Task(_message.Message):
         move_attempt: _builtins.int = ...,
         moved_at_ms: _builtins.int = ...,
         checkpointed: _builtins.int = ...,
+        forked_from: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "constraints", b"constraints", "error", b"error", "payload", b"payload", "result", b"result", "retry", b"retry", "wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "assigned_at_ms", b"assigned_at_ms", "attempt", b"attempt", "attempt_timeout_ms", b"attempt_timeout_ms", "bytes_held", b"bytes_held", "cancel_reason", b"cancel_reason", "cancel_requested", b"cancel_requested", "checkpoint", b"checkpoint", "checkpoint_number", b"checkpoint_number", "checkpointed", b"checkpointed", "checkpointing", b"checkpointing", "constraints", b"constraints", "crashes", b"crashes", "created_at_ms", b"created_at_ms", "deadline_at_ms", b"deadline_at_ms", "error", b"error", "failures", b"failures", "finished_at_ms", b"finished_at_ms", "incarnation", b"incarnation", "key", b"key", "labels", b"labels", "losses", b"losses", "move_attempt", b"move_attempt", "moved_at_ms", b"moved_at_ms", "node_id", b"node_id", "not_before_ms", b"not_before_ms", "order", b"order", "parent_id", b"parent_id", "pause_reason", b"pause_reason", "pause_requested", b"pause_requested", "payload", b"payload", "percent_x100", b"percent_x100", "priority", b"priority", "progress_message", b"progress_message", "request_id", b"request_id", "result", b"result", "retry", b"retry", "retry_of", b"retry_of", "sequence", b"sequence", "signals", b"signals", "start_at_ms", b"start_at_ms", "started_at_ms", b"started_at_ms", "state", b"state", "step_count", b"step_count", "task_id", b"task_id", "tenant", b"tenant", "type", b"type", "version", b"version", "wait", b"wait"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "assigned_at_ms", b"assigned_at_ms", "attempt", b"attempt", "attempt_timeout_ms", b"attempt_timeout_ms", "bytes_held", b"bytes_held", "cancel_reason", b"cancel_reason", "cancel_requested", b"cancel_requested", "checkpoint", b"checkpoint", "checkpoint_number", b"checkpoint_number", "checkpointed", b"checkpointed", "checkpointing", b"checkpointing", "constraints", b"constraints", "crashes", b"crashes", "created_at_ms", b"created_at_ms", "deadline_at_ms", b"deadline_at_ms", "error", b"error", "failures", b"failures", "finished_at_ms", b"finished_at_ms", "forked_from", b"forked_from", "incarnation", b"incarnation", "key", b"key", "labels", b"labels", "losses", b"losses", "move_attempt", b"move_attempt", "moved_at_ms", b"moved_at_ms", "node_id", b"node_id", "not_before_ms", b"not_before_ms", "order", b"order", "parent_id", b"parent_id", "pause_reason", b"pause_reason", "pause_requested", b"pause_requested", "payload", b"payload", "percent_x100", b"percent_x100", "priority", b"priority", "progress_message", b"progress_message", "request_id", b"request_id", "result", b"result", "retry", b"retry", "retry_of", b"retry_of", "sequence", b"sequence", "signals", b"signals", "start_at_ms", b"start_at_ms", "started_at_ms", b"started_at_ms", "state", b"state", "step_count", b"step_count", "task_id", b"task_id", "tenant", b"tenant", "type", b"type", "version", b"version", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

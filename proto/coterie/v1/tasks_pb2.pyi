@@ -551,6 +551,7 @@ class Task(_message.Message):
     RETRY_OF_FIELD_NUMBER: _builtins.int
     PAUSE_REQUESTED_FIELD_NUMBER: _builtins.int
     CRASHES_FIELD_NUMBER: _builtins.int
+    FORKED_FROM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """tenants/{tenant}/tasks/{id}; output only"""
     task_id: _builtins.str
@@ -594,6 +595,8 @@ class Task(_message.Message):
     retry_of: _builtins.str
     """the ended task that this one is a new run of"""
     pause_requested: _builtins.bool
+    forked_from: _builtins.str
+    """{task}@{node or step} whose journal it began with"""
     @_builtins.property
     def payload(self) -> Global___Data:
         """JSON unless the skill says otherwise"""
@@ -676,10 +679,11 @@ class Task(_message.Message):
         retry_of: _builtins.str = ...,
         pause_requested: _builtins.bool = ...,
         crashes: _abc.Iterable[Global___Crash] | None = ...,
+        forked_from: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "constraints", b"constraints", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "payload", b"payload", "progress", b"progress", "result", b"result", "retry", b"retry", "start_time", b"start_time", "wait_until", b"wait_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "attempt", b"attempt", "attempt_timeout_ms", b"attempt_timeout_ms", "cancel_requested", b"cancel_requested", "checkpoint", b"checkpoint", "constraints", b"constraints", "crashes", b"crashes", "create_time", b"create_time", "deadline_ms", b"deadline_ms", "end_time", b"end_time", "error", b"error", "etag", b"etag", "failures", b"failures", "key", b"key", "labels", b"labels", "losses", b"losses", "max_attempts", b"max_attempts", "name", b"name", "no_checkpoint", b"no_checkpoint", "node", b"node", "parent_task", b"parent_task", "pause_requested", b"pause_requested", "payload", b"payload", "priority", b"priority", "progress", b"progress", "request_id", b"request_id", "result", b"result", "retry", b"retry", "retry_of", b"retry_of", "start_delay_ms", b"start_delay_ms", "start_time", b"start_time", "state", b"state", "step_count", b"step_count", "steps", b"steps", "task_id", b"task_id", "tenant", b"tenant", "type", b"type", "wait_detail", b"wait_detail", "wait_limit", b"wait_limit", "wait_reason", b"wait_reason", "wait_until", b"wait_until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "attempt", b"attempt", "attempt_timeout_ms", b"attempt_timeout_ms", "cancel_requested", b"cancel_requested", "checkpoint", b"checkpoint", "constraints", b"constraints", "crashes", b"crashes", "create_time", b"create_time", "deadline_ms", b"deadline_ms", "end_time", b"end_time", "error", b"error", "etag", b"etag", "failures", b"failures", "forked_from", b"forked_from", "key", b"key", "labels", b"labels", "losses", b"losses", "max_attempts", b"max_attempts", "name", b"name", "no_checkpoint", b"no_checkpoint", "node", b"node", "parent_task", b"parent_task", "pause_requested", b"pause_requested", "payload", b"payload", "priority", b"priority", "progress", b"progress", "request_id", b"request_id", "result", b"result", "retry", b"retry", "retry_of", b"retry_of", "start_delay_ms", b"start_delay_ms", "start_time", b"start_time", "state", b"state", "step_count", b"step_count", "steps", b"steps", "task_id", b"task_id", "tenant", b"tenant", "type", b"type", "wait_detail", b"wait_detail", "wait_limit", b"wait_limit", "wait_reason", b"wait_reason", "wait_until", b"wait_until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

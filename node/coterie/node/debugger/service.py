@@ -1,4 +1,4 @@
-"""The Debugger service: histories."""
+"""The Debugger service: histories and forks."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import grpc
 from coterie.core.nouns import NO_DATA
 from coterie.node import convert
 from coterie.node.admission import task_id_of
+from coterie.node.debugger.forking import Forks
 from coterie.node.debugger.gather import Historian
 from coterie.node.debugger.model import Attempt, Effect, Happening, History, ModelCall, NodeRow, TaskRecord
 from coterie.node.debugger.pictures import gantt_of, mermaid_of_history
@@ -18,8 +19,8 @@ from coterie.node.debugger.story import story_of
 from coterie.node.debugger.timeline import text_of
 from coterie.node.errors import ApiError, Violation, invalid
 from coterie.node.links import FRAME_BYTES_MAX
-from coterie.node.rpc import Context, Gate, seconds_left, unary
-from coterie.v1 import debugger_pb2, debugger_pb2_grpc, workflows_pb2
+from coterie.node.rpc import Context, Gate, propose_seconds, seconds_left, unary
+from coterie.v1 import debugger_pb2, debugger_pb2_grpc, tasks_pb2, workflows_pb2
 
 TASKS_DEFAULT, TASKS_MAX = 500, 2_000
 ANSWER_BYTES_MAX = FRAME_BYTES_MAX - 65_536
@@ -36,6 +37,7 @@ class DebuggerParts:
     """What the service works on."""
 
     historian: Historian
+    forks: Forks
 
 
 class DebuggerService(debugger_pb2_grpc.DebuggerServicer):
@@ -62,6 +64,10 @@ class DebuggerService(debugger_pb2_grpc.DebuggerServicer):
             text = f"the drawing is larger than an answer; give less than tasks_max {tasks_max}"
             raise ApiError(grpc.StatusCode.FAILED_PRECONDITION, "TOO_LARGE", text)
         return history_to_pb(history, drawing, room)
+
+    @unary
+    async def Fork(self, request: debugger_pb2.ForkRequest, context: Context) -> tasks_pb2.Task:
+        return await self._parts.forks.fork(request, propose_seconds(context))
 
 
 def history_to_pb(history: History, drawing: str = "", room: int = ANSWER_BYTES_MAX) -> debugger_pb2.History:

@@ -33,6 +33,9 @@ def _beginning(record: TaskRecord) -> Iterator[str]:
         yield f"It is a child of task {task.parent_id}."
     if task.retry_of:
         yield f"It is a new run of task {task.retry_of}."
+    if task.forked_from:
+        source, _, point = task.forked_from.partition("@")
+        yield f"It was forked from task {source} at {point}."
     if record.taken_over:
         names = [step.key for step in record.taken_over]
         listed = joined(names[:NAMES_MAX]) + (" and others" if len(names) > NAMES_MAX else "")

@@ -37,6 +37,8 @@ def lineage_of(record: TaskRecord) -> list[str]:
     task, found = record.task, []
     if task.retry_of:
         found.append(f"a new run of {task.retry_of}")
+    if task.forked_from:
+        found.append(f"forked from {task.forked_from}")
     if task.parent_id:
         found.append(f"a child of {task.parent_id}")
     if record.taken_over:
