@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from coterie.client.debugger import History, TaskHistory
+from coterie.client.debugger import History, NodeAt, StateAt, TaskHistory
 from tests.cli.fakes import FakeCluster, FakeJob, document, run, task_info
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 
 @dataclass
@@ -19,10 +22,19 @@ class FakeDebugger:
     async def history(self, task_id: str, **options: Any) -> History:
         self.cluster.answer("history", task_id, options)
         told = TaskHistory(task_info(task_id), (), (), (), (), ())
-        return History((told,), False, 0, 2, 100, 20, 300, f"{options['format']} of [{task_id}]\n")
+        until = f" until {until}" if (until := options.get("until")) else ""
+        drawing = f"{options['format']} of [{task_id}]{until}\n"
+        return History((told,), False, 0, 2, 100, 20, 300, drawing)
 
     async def story(self, task_id: str) -> str:
         return f"{task_id} went well.\n"
+
+    async def state(self, index: int, task_id: str) -> StateAt:
+        self.cluster.answer("state", index, task_id)
+        task = task_info(task_id, "RUNNING") if task_id else None
+        nodes = (NodeAt("node-1", "UP", False, "", 2), NodeAt("node-2", "DOWN", False, "killed", 0))
+        live = (task_info("t7", "PENDING"),)
+        return StateAt(1200, NOW, 1000, 1300, task, (), {"PENDING": 1, "RUNNING": 2}, live, 3, nodes)
 
     async def fork(self, task_id: str, at: str, values: Any, **options: Any) -> FakeJob:
         self.cluster.answer("fork", task_id, at, values, options)
@@ -66,3 +78,20 @@ def test_a_fork_names_a_run_and_a_point_and_reads_values_as_json_or_text() -> No
     for wrong in (["j1"], ["@x"], ["j1@"], ["j1@x", "--set", "n=1", "--set", "n=2"]):
         refused = run(Fake(), "fork", *wrong)
         assert refused.exit_code == 2 and ("RUN@POINT" in refused.stderr or "twice" in refused.stderr)
+
+
+def test_a_replay_steps_through_events() -> None:
+    assert run(Fake(), "replay", "t1").stdout == "replay of [t1]\n"
+    assert run(Fake(), "replay", "t1", "--until", "3").stdout == "replay of [t1] until 3\n"
+    assert document(run(Fake(), "--json", "replay", "t1"))["replay"] == ["replay of [t1]"]
+
+
+def test_a_state_of_the_cluster_or_of_a_task_names_its_index() -> None:
+    cluster = Fake()
+    said = run(cluster, "state", "--at", "1200").stdout
+    assert "index 1200, 2026-01-02 00:00:00.000000Z (from 1000 to 1300 can be shown)" in said
+    assert "tasks: 1 PENDING, 2 RUNNING" in said and "killed" in said and "2 more live tasks" in said
+    assert ("state", 1200, "") in cluster.calls
+    told = run(cluster, "state", "j1", "--at", "1200").stdout
+    assert "RUNNING" in told and "t7" not in told and ("state", 1200, "j1") in cluster.calls
+    assert document(run(Fake(), "--json", "state"))["state"]["oldest_index"] == 1000

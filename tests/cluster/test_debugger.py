@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from coterie.client import Cluster, InvalidRequest, Workflow
+from coterie.client import Cluster, InvalidRequest, NotFound, Workflow
+from coterie.client.errors import OutOfRange
 from coterie.node.demo.llmserver.process import LlmServerProcess
 from coterie.node.localcluster import LocalCluster
 from tests.cluster.conftest import READY_S, client_of, new_cluster
@@ -66,6 +67,7 @@ async def test_a_fork_pays_nothing_before_its_point_twice(
         assert billed(server) == {f"{job.id}~facts~0": 1, f"{job.id}~draft~0": 1, f"{again.id}~draft~0": 1}
         await told(client, job.id, again.id)
         await refused(client, job.id)
+        await back(client, again.id)
         await nodes.wait_ready(READY_S)
 
 
@@ -82,6 +84,29 @@ async def told(client: Cluster, source: str, fork: str) -> None:
         assert check((await client.debugger.history(fork, format=form_)).drawing)
     story = await client.debugger.story(fork)
     assert f"forked from task {source} at draft" in story and "took over 1 result: facts" in story
+
+
+async def back(client: Cluster, fork: str) -> None:
+    """Earlier states of the run, and of the cluster; its history replayed."""
+    events = (await client.debugger.history(fork)).timeline
+    drafted = next(one for one in events if one.task == fork and one.type == "step" and one.detail == "draft")
+    then = await client.debugger.state(drafted.index - 1, fork)
+    assert then.task is not None and then.task.state == "WAITING"
+    assert {node.id: node.state for node in then.nodes} == {
+        "facts": "SUCCEEDED",
+        "draft": "RUNNING",
+        "letter": "PENDING",
+    }
+    later = await client.debugger.state(drafted.index, fork)
+    assert later.task is not None and [step.name for step in later.task.steps] == ["facts", "draft"]
+    cluster = await client.debugger.state(drafted.index - 1)
+    assert cluster.tasks_by_state["WAITING"] == 1 and len(cluster.cluster) == 3
+    assert (await client.debugger.state()).index >= drafted.index
+    with pytest.raises(OutOfRange, match="lies ahead"):
+        await client.debugger.state(10**9)
+    with pytest.raises(NotFound):
+        await client.debugger.state(events[0].index - 1, fork)
+    assert "as it was recorded" in (await client.debugger.history(fork, format="replay")).drawing
 
 
 async def refused(client: Cluster, source: str) -> None:

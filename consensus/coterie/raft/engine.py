@@ -26,6 +26,7 @@ from coterie.raft.errors import DiskFailed, DiskFull, FatalRaftError, Why
 from coterie.raft.jobs import Job
 from coterie.raft.member import Member
 from coterie.raft.options import RaftOptions
+from coterie.raft.past import Past
 from coterie.raft.seam import Clock
 from coterie.raft.status import EngineStatus
 from coterie.raft.storing import WRITE_LOG
@@ -216,6 +217,10 @@ class RaftEngine(EngineStatus):
         """Make a snapshot and cut the log now, whatever their sizes."""
         self._require_member().want_snapshot()
         self._kick()
+
+    def past(self, index: int) -> Past:
+        """What leads to the state right after the entry `index`, 0 for the present one. Raises NotKept."""
+        return self._require_member().past(index)
 
     def _require_member(self) -> Member:
         if self._member is None or not self._running:

@@ -23,6 +23,7 @@ from coterie.raft.journal import MARK_NAME, Journal
 from coterie.raft.journal import NAME as JOURNAL_NAME
 from coterie.raft.journal_format import Identity
 from coterie.raft.options import RaftOptions
+from coterie.raft.past import Past, past_of
 from coterie.raft.seam import LEADER, Clock, Node, use_clock
 from coterie.raft.snapshot import NAME as SNAPSHOT_NAME
 from coterie.raft.snapshot import SnapshotStore
@@ -207,6 +208,10 @@ class SyncObj(writing.SyncObj):
             change.done(NotCommitted(reason))
         self._wishes.clear()
         self._change_wishes.clear()
+
+    def past(self, index: int) -> Past:
+        """See `past.past_of`."""
+        return past_of(self._log, self._store, self.applied_index, index)
 
     def close(self) -> None:
         """Close the files. No job may be under way."""

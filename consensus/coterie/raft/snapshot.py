@@ -109,6 +109,22 @@ def read_chunks(file: DiskFile, path: str, start: int) -> Iterator[bytes]:
         raise DamagedFile(path, position, "the end does not count what is there")
 
 
+@dataclass(frozen=True, slots=True)
+class OpenSnapshot:
+    """A snapshot that is being read."""
+
+    meta: Meta
+    file: DiskFile
+    path: str
+    start: int
+
+    def chunks(self) -> Iterator[bytes]:
+        return read_chunks(self.file, self.path, self.start)
+
+    def close(self) -> None:
+        self.file.close()
+
+
 class SnapshotStore:
     """The node's current snapshot. It is replaced by renames only, and never by an older one."""
 
@@ -142,6 +158,18 @@ class SnapshotStore:
 
     def open(self) -> DiskFile:
         return self._disk.open(NAME)
+
+    def opened(self) -> OpenSnapshot | None:
+        """The current file, opened at once: what takes its place later does not show. To be closed."""
+        if not self._disk.exists(NAME):
+            return None
+        file, path = self.open(), self._disk.path_of(NAME)
+        try:
+            meta, start = read_meta(file, path, self._cluster_id)
+        except BaseException:
+            file.close()
+            raise
+        return OpenSnapshot(meta, file, path, start)
 
     def image(self, name: str = NAME) -> Generator[bytes]:
         """The chunks of a snapshot."""

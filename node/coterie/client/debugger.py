@@ -16,13 +16,14 @@ from coterie.client.workflows import RunNode
 from coterie.v1 import debugger_pb2, tasks_pb2
 
 Opened = Callable[[], Connection]
-Format = Literal["text", "mermaid", "gantt", "story"]
+Format = Literal["text", "mermaid", "gantt", "story", "replay"]
 _FORMATS: dict[str, Any] = {
     "": debugger_pb2.HISTORY_FORMAT_UNSPECIFIED,
     "text": debugger_pb2.TEXT,
     "mermaid": debugger_pb2.MERMAID,
     "gantt": debugger_pb2.GANTT,
     "story": debugger_pb2.STORY,
+    "replay": debugger_pb2.REPLAY,
 }
 
 
@@ -118,6 +119,34 @@ class History:
         return sorted((one for task in self.tasks for one in task.events), key=lambda one: one.index)
 
 
+@dataclass(frozen=True, slots=True)
+class NodeAt:
+    """A node of the cluster as it was. `held`: tasks that it had."""
+
+    id: str
+    status: str
+    draining: bool
+    reason: str
+    held: int
+
+
+@dataclass(frozen=True, slots=True)
+class StateAt:
+    """What was true right after the log entry `index`. `task`, with the `nodes` of a run, where one was asked
+    for; else the cluster: tasks by their states, the oldest live ones, and its nodes."""
+
+    index: int
+    time: datetime | None
+    oldest_index: int
+    newest_index: int
+    task: TaskInfo | None
+    nodes: tuple[RunNode, ...]
+    tasks_by_state: Mapping[str, int]
+    live: tuple[TaskInfo, ...]
+    live_total: int
+    cluster: tuple[NodeAt, ...]
+
+
 class Debugger:
     """See the methods."""
 
@@ -125,15 +154,24 @@ class Debugger:
         self._opened = opened
 
     async def history(
-        self, task_id: str, *, format: Format | Literal[""] = "", tasks_max: int = 0, stale: bool = False
+        self,
+        task_id: str,
+        *,
+        format: Format | Literal[""] = "",
+        tasks_max: int = 0,
+        until: int = 0,
+        stale: bool = False,
     ) -> History:
         """What happened to a task or a run, live or ended, and to at most `tasks_max` (0: 500) tasks below
-        it. `format` adds a drawing: text, mermaid, gantt, story. Raises NotFound, InvalidRequest."""
+        it. `format` adds a drawing: text, mermaid, gantt, story, or replay: the states that follow from
+        the events, one by one (`until`: so many of them, 0: all), compared with the recorded end. Raises
+        NotFound, InvalidRequest."""
         connection = self._opened()
         request = debugger_pb2.GetHistoryRequest(
             name=connection.task_name(task_id),
             format=_FORMATS[format],
             tasks_max=tasks_max,
+            until=until,
             read_mode=tasks_pb2.STALE if stale else tasks_pb2.LINEARIZABLE,
         )
         raw = await connection.caller.unary(lambda e: e.debugger.GetHistory, request)
@@ -163,6 +201,27 @@ class Debugger:
         )
         raw = await connection.caller.unary(lambda e: e.debugger.Fork, request, request_id=request_id)
         return Job(connection, raw.name, raw)
+
+    async def state(self, index: int = 0, task_id: str = "") -> StateAt:
+        """The state right after an entry of the log (0: the last one): of the cluster, or of a task with its
+        payload and steps, of a run with its nodes too. Raises OutOfRange naming the oldest index that can be
+        shown, NotFound for a task that was not there then."""
+        connection = self._opened()
+        name = connection.task_name(task_id) if task_id else ""
+        request = debugger_pb2.GetStateAtRequest(index=index, name=name)
+        raw = await connection.caller.unary(lambda e: e.debugger.GetStateAt, request)
+        return StateAt(
+            raw.index,
+            _time(raw.at_ms),
+            raw.oldest_index,
+            raw.newest_index,
+            TaskInfo.of(raw.task) if raw.HasField("task") else None,
+            tuple(RunNode.of(node) for node in raw.nodes),
+            dict(raw.tasks_by_state),
+            tuple(TaskInfo.of(task) for task in raw.live),
+            raw.live_total,
+            tuple(NodeAt(n.node_id, n.status, n.draining, n.reason, n.held) for n in raw.cluster),
+        )
 
     async def story(self, task_id: str) -> str:
         """What happened, in plain sentences. Raises NotFound."""

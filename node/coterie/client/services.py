@@ -36,7 +36,7 @@ class Services:
         self.workflows = Workflows(connection)
         """Plans of many tasks: `plan`, `run`, `get`, `retry`, `add_nodes`, `apply`, `list`."""
         self.debugger = Debugger(connection)
-        """What happened to a task or a run: `history`, `story`; and go on from there: `fork`."""
+        """What happened to a task or a run: `history`, `story`, `fork`; earlier states: `state`."""
         self.goals = Goals(connection)
         """Requests in words: `submit`, `route`, `mend`."""
         self.skills = Skills(connection)

@@ -21,16 +21,22 @@ class Debugger:
         *,
         format: debugger.Format | Literal[""] = "",
         tasks_max: int = 0,
+        until: int = 0,
         stale: bool = False,
     ) -> debugger.History:
         """See `coterie.client.debugger.Debugger.history`."""
-        return self._run(self._inner.history(task_id, format=format, tasks_max=tasks_max, stale=stale))
+        found = self._inner.history(task_id, format=format, tasks_max=tasks_max, until=until, stale=stale)
+        return self._run(found)
 
     def fork(
         self, task_id: str, at: str, set: Mapping[str, Any] | None = None, *, request_id: str = ""
     ) -> Any:
         """See `coterie.client.debugger.Debugger.fork`; returns a blocking Job."""
         return self._made(self._run(self._inner.fork(task_id, at, set, request_id=request_id)))
+
+    def state(self, index: int = 0, task_id: str = "") -> debugger.StateAt:
+        """See `coterie.client.debugger.Debugger.state`."""
+        return self._run(self._inner.state(index, task_id))
 
     def story(self, task_id: str) -> str:
         """See `coterie.client.debugger.Debugger.story`."""

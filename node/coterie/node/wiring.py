@@ -28,6 +28,7 @@ from coterie.node.coordinator import ClusterNaming
 from coterie.node.dead_letters import DeadLettersService
 from coterie.node.debugger.forking import Forks
 from coterie.node.debugger.gather import Historian
+from coterie.node.debugger.machine import TimeMachine
 from coterie.node.debugger.service import DebuggerParts, DebuggerService
 from coterie.node.decision_service import ApprovalsService, Decisions, EffectsService
 from coterie.node.dialer import DialerParts, RaftDialer
@@ -155,7 +156,8 @@ def goal_calls(app: NodeApp) -> GoalCalls:
 def debugger_parts(app: NodeApp, control: Control) -> DebuggerParts:
     """What the Debugger service works on."""
     historian = Historian(app.state, app.reader, app.ledger, app.exchange.load)
-    return DebuggerParts(historian, Forks(control, lambda: app.host.skills))
+    forks = Forks(control, lambda: app.host.skills)
+    return DebuggerParts(historian, forks, TimeMachine(app.engine.past))
 
 
 def optimist(app: NodeApp) -> Optimist:

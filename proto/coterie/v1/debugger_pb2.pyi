@@ -36,6 +36,8 @@ class _HistoryFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_History
     """Mermaid too"""
     STORY: _HistoryFormat.ValueType  # 4
     """plain sentences"""
+    REPLAY: _HistoryFormat.ValueType  # 5
+    """the states that follow from the events, one by one, and whether they fit"""
 
 class HistoryFormat(_HistoryFormat, metaclass=_HistoryFormatEnumTypeWrapper): ...
 
@@ -48,6 +50,8 @@ GANTT: HistoryFormat.ValueType  # 3
 """Mermaid too"""
 STORY: HistoryFormat.ValueType  # 4
 """plain sentences"""
+REPLAY: HistoryFormat.ValueType  # 5
+"""the states that follow from the events, one by one, and whether they fit"""
 Global___HistoryFormat: _TypeAlias = HistoryFormat  # noqa: Y015
 
 @_typing.final
@@ -58,12 +62,15 @@ class GetHistoryRequest(_message.Message):
     FORMAT_FIELD_NUMBER: _builtins.int
     TASKS_MAX_FIELD_NUMBER: _builtins.int
     READ_MODE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """tenants/{tenant}/tasks/{id}"""
     format: Global___HistoryFormat.ValueType
     tasks_max: _builtins.int
     """below it; 0: 500, at most 2000"""
     read_mode: _tasks_pb2.ReadMode.ValueType
+    until: _builtins.int
+    """REPLAY: so many events; 0: all"""
     def __init__(
         self,
         *,
@@ -71,10 +78,11 @@ class GetHistoryRequest(_message.Message):
         format: Global___HistoryFormat.ValueType = ...,
         tasks_max: _builtins.int = ...,
         read_mode: _tasks_pb2.ReadMode.ValueType = ...,
+        until: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "name", b"name", "read_mode", b"read_mode", "tasks_max", b"tasks_max"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "name", b"name", "read_mode", b"read_mode", "tasks_max", b"tasks_max", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -135,6 +143,147 @@ class ForkRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ForkRequest: _TypeAlias = ForkRequest  # noqa: Y015
+
+@_typing.final
+class GetStateAtRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """of an entry of the log; 0: the last one"""
+    name: _builtins.str
+    """of a task or a run; empty: the cluster"""
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStateAtRequest: _TypeAlias = GetStateAtRequest  # noqa: Y015
+
+@_typing.final
+class NodeAt(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    DRAINING_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    status: _builtins.str
+    """UP, DOWN"""
+    draining: _builtins.bool
+    reason: _builtins.str
+    incarnation: _builtins.int
+    held: _builtins.int
+    """tasks"""
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        status: _builtins.str = ...,
+        draining: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+        incarnation: _builtins.int = ...,
+        held: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "held", b"held", "incarnation", b"incarnation", "node_id", b"node_id", "reason", b"reason", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeAt: _TypeAlias = NodeAt  # noqa: Y015
+
+@_typing.final
+class StateAt(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class TasksByStateEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    AT_MS_FIELD_NUMBER: _builtins.int
+    OLDEST_INDEX_FIELD_NUMBER: _builtins.int
+    NEWEST_INDEX_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    TASKS_BY_STATE_FIELD_NUMBER: _builtins.int
+    LIVE_FIELD_NUMBER: _builtins.int
+    LIVE_TOTAL_FIELD_NUMBER: _builtins.int
+    CLUSTER_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    at_ms: _builtins.int
+    """time of that entry, or of the last before it that has one"""
+    oldest_index: _builtins.int
+    """that this node can show"""
+    newest_index: _builtins.int
+    live_total: _builtins.int
+    @_builtins.property
+    def task(self) -> _tasks_pb2.Task:
+        """the one asked for, with payload and steps"""
+
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[_workflows_pb2.RunNode]:
+        """of a run"""
+
+    @_builtins.property
+    def tasks_by_state(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """of the cluster: live ones, and the ended ones that were not forgotten"""
+
+    @_builtins.property
+    def live(self) -> _containers.RepeatedCompositeFieldContainer[_tasks_pb2.Task]:
+        """the oldest"""
+
+    @_builtins.property
+    def cluster(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeAt]: ...
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        at_ms: _builtins.int = ...,
+        oldest_index: _builtins.int = ...,
+        newest_index: _builtins.int = ...,
+        task: _tasks_pb2.Task | None = ...,
+        nodes: _abc.Iterable[_workflows_pb2.RunNode] | None = ...,
+        tasks_by_state: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        live: _abc.Iterable[_tasks_pb2.Task] | None = ...,
+        live_total: _builtins.int = ...,
+        cluster: _abc.Iterable[Global___NodeAt] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "cluster", b"cluster", "index", b"index", "live", b"live", "live_total", b"live_total", "newest_index", b"newest_index", "nodes", b"nodes", "oldest_index", b"oldest_index", "task", b"task", "tasks_by_state", b"tasks_by_state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StateAt: _TypeAlias = StateAt  # noqa: Y015
 
 @_typing.final
 class TaskAttempt(_message.Message):

@@ -46,6 +46,11 @@ class DebuggerStub(object):
                 request_serializer=coterie_dot_v1_dot_debugger__pb2.ForkRequest.SerializeToString,
                 response_deserializer=coterie_dot_v1_dot_tasks__pb2.Task.FromString,
                 _registered_method=True)
+        self.GetStateAt = channel.unary_unary(
+                '/coterie.v1.Debugger/GetStateAt',
+                request_serializer=coterie_dot_v1_dot_debugger__pb2.GetStateAtRequest.SerializeToString,
+                response_deserializer=coterie_dot_v1_dot_debugger__pb2.StateAt.FromString,
+                _registered_method=True)
 
 
 class DebuggerServicer(object):
@@ -67,6 +72,14 @@ class DebuggerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetStateAt(self, request, context):
+        """The state right after an entry of the log, rebuilt from the snapshot and the log of the node that answers.
+        OUT_OF_RANGE names the oldest index that it can show.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DebuggerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -79,6 +92,11 @@ def add_DebuggerServicer_to_server(servicer, server):
                     servicer.Fork,
                     request_deserializer=coterie_dot_v1_dot_debugger__pb2.ForkRequest.FromString,
                     response_serializer=coterie_dot_v1_dot_tasks__pb2.Task.SerializeToString,
+            ),
+            'GetStateAt': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStateAt,
+                    request_deserializer=coterie_dot_v1_dot_debugger__pb2.GetStateAtRequest.FromString,
+                    response_serializer=coterie_dot_v1_dot_debugger__pb2.StateAt.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -136,6 +154,33 @@ class Debugger(object):
             '/coterie.v1.Debugger/Fork',
             coterie_dot_v1_dot_debugger__pb2.ForkRequest.SerializeToString,
             coterie_dot_v1_dot_tasks__pb2.Task.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStateAt(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coterie.v1.Debugger/GetStateAt',
+            coterie_dot_v1_dot_debugger__pb2.GetStateAtRequest.SerializeToString,
+            coterie_dot_v1_dot_debugger__pb2.StateAt.FromString,
             options,
             channel_credentials,
             insecure,

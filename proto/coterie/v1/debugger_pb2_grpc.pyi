@@ -40,6 +40,10 @@ class DebuggerStub:
     """A new run from a node of a run on, or a new task from a step of a task on, with what was completed before:
     no node, step or call of a model before that point is done or paid again. Live or ended, whichever way.
     """
+    GetStateAt: _grpc.UnaryUnaryMultiCallable[_debugger_pb2.GetStateAtRequest, _debugger_pb2.StateAt]
+    """The state right after an entry of the log, rebuilt from the snapshot and the log of the node that answers.
+    OUT_OF_RANGE names the oldest index that it can show.
+    """
 
 @_typing.type_check_only
 class DebuggerAsyncStub(DebuggerStub):
@@ -51,6 +55,10 @@ class DebuggerAsyncStub(DebuggerStub):
     Fork: _aio.UnaryUnaryMultiCallable[_debugger_pb2.ForkRequest, _tasks_pb2.Task]  # type: ignore[assignment]
     """A new run from a node of a run on, or a new task from a step of a task on, with what was completed before:
     no node, step or call of a model before that point is done or paid again. Live or ended, whichever way.
+    """
+    GetStateAt: _aio.UnaryUnaryMultiCallable[_debugger_pb2.GetStateAtRequest, _debugger_pb2.StateAt]  # type: ignore[assignment]
+    """The state right after an entry of the log, rebuilt from the snapshot and the log of the node that answers.
+    OUT_OF_RANGE names the oldest index that it can show.
     """
 
 class DebuggerServicer(metaclass=_abc_1.ABCMeta):
@@ -72,6 +80,16 @@ class DebuggerServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_tasks_pb2.Task, _abc.Awaitable[_tasks_pb2.Task]]:
         """A new run from a node of a run on, or a new task from a step of a task on, with what was completed before:
         no node, step or call of a model before that point is done or paid again. Live or ended, whichever way.
+        """
+
+    @_abc_1.abstractmethod
+    def GetStateAt(
+        self,
+        request: _debugger_pb2.GetStateAtRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_debugger_pb2.StateAt, _abc.Awaitable[_debugger_pb2.StateAt]]:
+        """The state right after an entry of the log, rebuilt from the snapshot and the log of the node that answers.
+        OUT_OF_RANGE names the oldest index that it can show.
         """
 
 def add_DebuggerServicer_to_server(servicer: DebuggerServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

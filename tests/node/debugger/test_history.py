@@ -6,6 +6,7 @@ import hashlib
 import random
 import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from coterie.core.nouns import Data, TaskError, TaskId, WaitReason
 from coterie.core.runs.run import RUN_ID_MAX
 from coterie.node.debugger.model import Happening
 from coterie.node.debugger.pictures import bare, gantt_of, label, mermaid_of_history
+from coterie.node.debugger.refold import replay_of
 from coterie.node.debugger.story import story_of
 from coterie.node.debugger.timeline import text_of
 from coterie.node.debugger.words import PHRASES, said
@@ -177,6 +179,7 @@ async def test_every_random_run_is_drawn_as_valid_mermaid(seed: int, tmp_path: P
             check(mermaid_of_history(history))
             check(gantt_of(history))
             assert not history.holes and story_of(history) and text_of(history)
+            assert "as it was recorded" in replay_of(history)
 
 
 def test_no_label_ends_its_line_or_begins_markup() -> None:
@@ -196,3 +199,29 @@ def test_every_type_of_event_has_its_words() -> None:
     assert (
         said(Happening("t", 1, "step_begun", 0, 0, detail="a\nb")) == "step a b begun: its intent is recorded"
     )
+
+
+async def test_the_states_follow_from_the_events(world: Recorded) -> None:
+    moved_task(world)
+    history = await world.history("t1")
+    whole = replay_of(history)
+    assert whole.endswith("every state follows from them, as it was recorded\n")
+    part = replay_of(history, 9)
+    assert part.startswith(whole[: whole.index("\n")]) and "t1: SCHEDULED, 1 step recorded" in part
+    lines = whole.splitlines()
+    assert "[PENDING -> SCHEDULED]" in lines[1] and "[SCHEDULED -> RUNNING]" in lines[2]
+
+
+async def test_a_history_that_does_not_fit_its_end_is_told(world: Recorded) -> None:
+    branched_run(world)
+    history = await world.history(RUN)
+    assert "as it was recorded" in replay_of(history)
+    root = history.root
+    steps = [event for event in root.events if event.detail != "read"]
+    lost = replace(history, root=replace(root, events=tuple(steps)))
+    assert "differ: node read: its events say RUNNING, recorded is SUCCEEDED" in replay_of(lost)
+    [read, top] = history.below
+    jumped = replace(read, events=read.events[:1] + read.events[-1:] + read.events[1:-1])
+    moved = tuple(replace(event, index=at, place=0) for at, event in enumerate(jumped.events))
+    wrong = replace(history, below=(replace(read, events=moved), top))
+    assert "is not followed by" in replay_of(wrong)

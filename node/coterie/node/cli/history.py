@@ -1,4 +1,4 @@
-"""`coterie history|story|fork`: what happened to a task or a run, and another run from a point of it on."""
+"""`coterie history|story|replay|fork`: what happened to a run, and another run from a point of it on."""
 
 from __future__ import annotations
 
@@ -56,6 +56,24 @@ def story(session: Session, task_id: str) -> None:
 
     told = session.call(work)
     session.emit({"story": told}, lambda out: draw(out, told))
+
+
+@click.command(cls=LeafCommand)
+@click.argument("task_id", metavar="RUN")
+@click.option("--until", type=click.IntRange(1), default=None, help="Stop after so many events.")
+@click.pass_obj
+def replay(session: Session, task_id: str, until: int | None) -> None:
+    """Recompute the states of RUN and of all below it from their events, one by one.
+
+    Nothing is run. In the end it says whether what was recorded of the end follows from the events, or the
+    first difference. --until shows where things stood after so many events.
+    """
+
+    async def work(cluster: Cluster) -> History:
+        return await cluster.debugger.history(task_id, format="replay", until=until or 0)
+
+    found = session.call(work)
+    session.emit({"replay": found.drawing.splitlines()}, lambda out: draw(out, found.drawing))
 
 
 @click.command(cls=LeafCommand)

@@ -275,6 +275,8 @@ cli = RootGroup(
         "history": Entry(f"{_AT}.history:history", "What happened to a task or a run.", _WORK),
         "story": Entry(f"{_AT}.history:story", "The same in plain sentences.", _WORK),
         "fork": Entry(f"{_AT}.history:fork", "Go on from a point of a run, with other values.", _WORK),
+        "replay": Entry(f"{_AT}.history:replay", "Step through a run, and check its history.", _WORK),
+        "state": Entry(f"{_AT}.state_at:state_at", "The cluster or a task at an earlier index.", _WORK),
         "status": Entry(f"{_AT}.cluster:status", "The cluster: leader, nodes, queue.", _RUN),
         "nodes": Entry(f"{_AT}.cluster:nodes", "List the nodes.", _RUN),
         "drain": Entry(f"{_AT}.cluster:drain", "Empty a node before maintenance.", _RUN),

@@ -84,7 +84,13 @@ def _timeline(history: History) -> Iterator[str]:
     start = history.root.task.created_at_ms
     calls = _calls(history)
     rows = [
-        (relative(one.at_ms, start), f"{one.node or '-'}#{one.attempt}", history.short(one.task_id), one)
+        (
+            f"@{one.index}",
+            relative(one.at_ms, start),
+            f"{one.node or '-'}#{one.attempt}",
+            history.short(one.task_id),
+            one,
+        )
         for one in history.timeline
         if one.type != "waits"
     ]
@@ -92,12 +98,13 @@ def _timeline(history: History) -> Iterator[str]:
         return
     yield ""
     yield "timeline"
-    widths = [max(len(str(row[place])) for row in rows) for place in range(3)]
-    for at, node, who, event in rows:
+    widths = [max(len(str(row[place])) for row in rows) for place in range(4)]
+    for index, at, node, who, event in rows:
         told = said(event)
         call = calls.pop((event.task_id, event.detail), None) if event.type == "step" else None
         bill = f" ({call_words(call)})" if call is not None else ""
-        yield f"  {at:>{widths[0]}}  {node:<{widths[1]}}  {who:<{widths[2]}}  {told}{bill}"
+        where = f"{index:>{widths[0]}}  {at:>{widths[1]}}  {node:<{widths[2]}}  {who:<{widths[3]}}"
+        yield f"  {where}  {told}{bill}"
 
 
 def _calls(history: History) -> dict[tuple[str, str], ModelCall]:

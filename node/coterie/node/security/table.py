@@ -60,7 +60,7 @@ _TABLE: Mapping[str, Mapping[str, str]] = {
         VIEWER: "PlanWorkflow GetRun GetWorkflow ListWorkflows RouteGoal",
         SUBMITTER: "RunWorkflow RetryRun AddNodes ApplyWorkflow DeleteWorkflow SubmitGoal",
     },
-    "coterie.v1.Debugger": {VIEWER: "GetHistory", SUBMITTER: "Fork"},
+    "coterie.v1.Debugger": {VIEWER: "GetHistory GetStateAt", SUBMITTER: "Fork"},
     "coterie.v1.Locks": {VIEWER: "ListLocks", SUBMITTER: "AcquireLock RenewLock ReleaseLock"},
     "coterie.v1.KeyValue": {VIEWER: "GetKey ListKeys WatchKeys", SUBMITTER: "PutKey DeleteKey"},
     "coterie.v1.Bus": {

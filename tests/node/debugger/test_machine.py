@@ -1,0 +1,121 @@
+"""Earlier states, rebuilt from the snapshot and the log of a real engine, are what they were."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from coterie.core.canonical import state_hash
+from coterie.core.nouns import TaskId
+from coterie.node.debugger.machine import TimeMachine
+from coterie.node.debugger.then import cluster_then, task_then
+from coterie.node.errors import ApiError
+from coterie.raft import codec
+from coterie.raft.engine import RaftEngine
+from coterie.raft.replica import Replica
+from coterie.raft.snapshot import NAME as SNAPSHOT
+from tests.core.builders import RandomLog
+from tests.raft.inprocess import Cluster
+
+TIMEOUT_S = 20.0
+
+
+class Recorded:
+    """A group of one member, with the hash of its state after each of its entries."""
+
+    def __init__(self, folder: Path) -> None:
+        self.cluster, self.log = Cluster(folder, 1), RandomLog(3)
+        self.hashes: dict[int, str] = {}
+        self.folder = folder
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[TimeMachine]:
+        self.replica = Replica(lambda index, events: None, lambda index: None)
+        options = self.cluster.options("n1")
+        self.engine = RaftEngine(options, self.replica, on_fatal=lambda error: None)
+        await self.engine.start()
+        self.cluster.engines["n1"] = self.engine
+        try:
+            yield TimeMachine(self.engine.past)
+        finally:
+            await self.engine.stop()
+
+    def oldest(self) -> int:
+        past = self.engine.past(0)
+        past.close()
+        return past.oldest
+
+    async def grow(self, entries: int) -> None:
+        for _ in range(entries):
+            entry = codec.encode_batch(self.log.take(3))
+            committed = await self.engine.propose(entry, TIMEOUT_S)
+            self.hashes[committed.index] = state_hash(self.replica.state)
+
+    async def snapshot(self) -> None:
+        path = self.folder / "n1" / SNAPSHOT
+        before = path.stat().st_mtime_ns if path.exists() else 0
+        self.engine.request_snapshot()
+        await self.cluster.until(
+            lambda: path.exists() and path.stat().st_mtime_ns != before and self.oldest() > 0,
+            "a snapshot",
+        )
+
+
+async def same(recorded: Recorded, machine: TimeMachine) -> int:
+    """How many of the recorded states can be shown; each of them is as it was."""
+    oldest, shown = recorded.oldest(), 0
+    for index, known in recorded.hashes.items():
+        if index >= oldest:
+            then = await machine.at(index)
+            assert (state_hash(then.state), then.index) == (known, index)
+            shown += 1
+        else:
+            with pytest.raises(ApiError) as caught:
+                await machine.at(index)
+            assert caught.value.reason == "HISTORY_COMPACTED"
+            assert caught.value.metadata["oldest_index"] == str(oldest)
+    return shown
+
+
+async def test_every_state_that_the_node_still_has_is_rebuilt_as_it_was(tmp_path: Path) -> None:
+    recorded = Recorded(tmp_path)
+    async with recorded.running() as machine:
+        await recorded.grow(25)
+        assert await same(recorded, machine) == 25
+        now = await machine.at(0)
+        assert state_hash(now.state) == state_hash(recorded.replica.state) and now.at_ms > 0
+        await recorded.snapshot()
+        await recorded.grow(10)
+        assert await same(recorded, machine) == 11  # that of the snapshot, and those behind it
+        with pytest.raises(ApiError, match="lies ahead") as caught:
+            await machine.at(10_000)
+        assert caught.value.metadata["newest_index"] == str(now.newest + 10)
+    async with recorded.running() as machine:  # from the disk
+        await recorded.grow(5)
+        assert await same(recorded, machine) == 16
+
+
+async def test_what_is_told_is_what_the_caller_may_see(tmp_path: Path) -> None:
+    recorded = Recorded(tmp_path)
+    async with recorded.running() as machine:
+        await recorded.grow(60)
+        then = await machine.at(0)
+    tenants = {task.tenant for task in then.state.tasks.values()}
+    assert tenants == {"default", "acme"}
+    everything = cluster_then(then, lambda tenant: True)
+    acme = cluster_then(then, lambda tenant: tenant == "acme")
+    assert {task.tenant for task in acme.live} == {"acme"}
+    assert 0 < sum(acme.tasks_by_state.values()) < sum(everything.tasks_by_state.values())
+    assert [node.node_id for node in acme.cluster] == list(then.state.nodes)
+    for task in then.state.tasks.values():
+        told = task_then(then, task.task_id, lambda tenant: True)
+        assert (told.task.task_id, told.task.attempt) == (task.task_id, task.attempt)
+        assert len(told.task.steps) == task.step_count
+        with pytest.raises(ApiError) as caught:
+            task_then(then, task.task_id, lambda tenant: False)
+        with pytest.raises(ApiError) as nobody:
+            task_then(then, TaskId("nobody"), lambda tenant: True)
+        assert caught.value.reason == nobody.value.reason == "TASK_NOT_FOUND"
