@@ -48,17 +48,13 @@ def test_who_can_do_nothing_of_it_declines_and_says_why() -> None:
 
 
 def test_a_busy_expert_loses_to_an_idle_one_only_in_a_contract_net() -> None:
-    busy = Candidate("busy", ("machine_learning",), running=8, queued=8, capacity=4)
-    idle = Candidate("idle", ("learning",), capacity=4)
-    wanted = ("machine learning for robots",)
-    assert winner(order(*wanted, how=Selection.SCORE, among=(busy, idle))) == "idle", (
-        "equal fits: load decides"
-    )
-    better = Candidate("busy", ("machine_learning", "robots"), running=8, queued=8, capacity=4)
-    two = ("machine learning", "robots")
-    assert winner(order(*two, how=Selection.SCORE, among=(better, idle))) == "busy"
-    only = Candidate("idle", ("machine_learning", "robotics, robots"), capacity=4)
-    assert winner(order(*two, among=(better, only))) == "idle"
+    wanted = ("machine learning", "robots", "vision", "speech")
+    busy = Candidate("busy", wanted, running=8, queued=8, capacity=4)
+    idle = Candidate("idle", wanted[:3], capacity=4)
+    for how, best in ((Selection.SCORE, "busy"), (Selection.CONTRACT_NET, "idle")):
+        assert winner(order(*wanted, how=how, among=(busy, idle))) == best
+    equal = Candidate("equal", wanted, capacity=4)
+    assert winner(order(*wanted, how=Selection.SCORE, among=(busy, equal))) == "equal", "load decides"
 
 
 def test_who_fails_bids_less() -> None:
