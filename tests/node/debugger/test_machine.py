@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from coterie.core.canonical import state_hash
-from coterie.core.nouns import TaskId
+from coterie.core.commands import Accepted, AssignTask, Command, RecordStep
+from coterie.core.nouns import Data, NodeId, TaskId
 from coterie.node.debugger.machine import TimeMachine
 from coterie.node.debugger.then import cluster_then, task_then
 from coterie.node.errors import ApiError
@@ -17,7 +19,7 @@ from coterie.raft import codec
 from coterie.raft.engine import RaftEngine
 from coterie.raft.replica import Replica
 from coterie.raft.snapshot import NAME as SNAPSHOT
-from tests.core.builders import RandomLog
+from tests.core.builders import RandomLog, register_command, submit_command
 from tests.raft.inprocess import Cluster
 
 TIMEOUT_S = 20.0
@@ -53,6 +55,11 @@ class Recorded:
             entry = codec.encode_batch(self.log.take(3))
             committed = await self.engine.propose(entry, TIMEOUT_S)
             self.hashes[committed.index] = state_hash(self.replica.state)
+
+    async def apply(self, command: Command) -> None:
+        committed = await self.engine.propose(codec.encode_batch([command]), TIMEOUT_S)
+        outcomes: Any = committed.result
+        assert all(isinstance(outcome, Accepted) for outcome in outcomes)
 
     async def snapshot(self) -> None:
         path = self.folder / "n1" / SNAPSHOT
@@ -101,15 +108,20 @@ async def test_every_state_that_the_node_still_has_is_rebuilt_as_it_was(tmp_path
 async def test_what_is_told_is_what_the_caller_may_see(tmp_path: Path) -> None:
     recorded = Recorded(tmp_path)
     async with recorded.running() as machine:
-        await recorded.grow(60)
+        await recorded.apply(register_command("n1"))
+        for task_id, tenant in (("ours", "default"), ("theirs", "acme"), ("waits", "acme")):
+            await recorded.apply(submit_command(task_id, tenant=tenant))
+        await recorded.apply(AssignTask(TaskId("theirs"), NodeId("n1"), 1, 1))
+        await recorded.apply(RecordStep(TaskId("theirs"), 1, "one", Data(b"1")))
         then = await machine.at(0)
-    tenants = {task.tenant for task in then.state.tasks.values()}
-    assert tenants == {"default", "acme"}
     everything = cluster_then(then, lambda tenant: True)
     acme = cluster_then(then, lambda tenant: tenant == "acme")
-    assert {task.tenant for task in acme.live} == {"acme"}
-    assert 0 < sum(acme.tasks_by_state.values()) < sum(everything.tasks_by_state.values())
-    assert [node.node_id for node in acme.cluster] == list(then.state.nodes)
+    assert [task.task_id for task in acme.live] == ["theirs", "waits"]
+    assert (dict(acme.tasks_by_state), dict(everything.tasks_by_state)) == (
+        {"RUNNING": 1, "PENDING": 1},
+        {"RUNNING": 1, "PENDING": 2},
+    )
+    assert [(node.node_id, node.held) for node in acme.cluster] == [("n1", 1)]
     for task in then.state.tasks.values():
         told = task_then(then, task.task_id, lambda tenant: True)
         assert (told.task.task_id, told.task.attempt) == (task.task_id, task.attempt)
