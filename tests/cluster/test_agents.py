@@ -7,6 +7,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -162,6 +163,52 @@ async def test_a_tool_may_end_the_run(server: LlmServerProcess, client: Cluster)
     server.script({"answer": calls(ADD)})
     result = await (await ask(client, "finisher", "sum")).wait(timeout=60)
     assert result["finish"] == "stop" and result["turns"] == 1 and result["data"] is not None
+
+
+async def test_when_its_window_fills_it_goes_on_from_its_notes(
+    server: LlmServerProcess, client: Cluster
+) -> None:
+    small = {"window": 1_000, "result_chars": 600}
+    tools = {"mcpServers": {"toolbox": {"allow": ["send"]}}}
+    await applied(client, "forgetful", tools=tools, model={"max_tokens": 100}, loop=small)
+    long = {"name": "toolbox__send", "arguments": {"text": "{turn} " + "x" * 900}}
+    server.script(
+        {"when": {"contains": "Put the work so far into few words"}, "answer": {"text": "NOTES of mine"}},
+        {"when": {"anywhere": "NOTES of mine"}, "answer": {"text": "done, by my notes"}},
+        {"answer": calls(long)},
+    )
+    job = await ask(client, "forgetful", "send them all")
+    result = await job.wait(timeout=60)
+    assert (result["answer"], result["finish"]) == ("done, by my notes", "answer")
+    steps = [step.name for step in (await job.get(include_steps=True)).steps]
+    notes = [name for name in steps if name.startswith("notes")]
+    assert len(notes) == 1 and steps[-2:] == [notes[0], f"think{result['turns']}"]
+    assert result["calls"] == result["turns"] - 1 >= 3
+
+
+async def test_calls_of_one_thought_run_side_by_side_and_no_more_of_them_than_it_may(
+    server: LlmServerProcess, client: Cluster, tmp_path: Path
+) -> None:
+    await applied(client, "handful", "wait", loop={"parallel": 2})
+    arguments = {"witness": str(tmp_path / "lines"), "signals": ["go"]}
+    server.script(
+        {"when": {"turn": 0}, "answer": calls(*[{"name": "wait", "arguments": arguments}] * 3)},
+        {"answer": {"text": "all three"}},
+    )
+    job = await ask(client, "handful", "wait for them")
+
+    async def children(count: int) -> list[str]:
+        live = [one async for one in client.list_tasks(filter='type="wait" AND state=WAITING')]
+        mine = [one.id for one in live if one.id.startswith(f"{job.id}~")]
+        return mine if len(mine) == count else []
+
+    first = await until(lambda: children(2), "two of the three wait")
+    assert (await job.get()).state in ("WAITING", "RUNNING")
+    for child in first:
+        await client.job(child).signal("go")
+    [third] = [one for one in await until(lambda: children(1), "the third one waits") if one not in first]
+    await client.job(third).signal("go")
+    assert (await job.wait(timeout=60))["answer"] == "all three"
 
 
 async def test_a_colleague_does_a_part_or_all_the_rest(server: LlmServerProcess, client: Cluster) -> None:

@@ -42,7 +42,8 @@ async def test_a_key_reaches_the_loop(key: str) -> None:
 
 @pytest.mark.parametrize("key", LOOP)
 async def test_a_key_of_the_loop_reaches_it(key: str) -> None:
-    assert (await loaded({"loop": {key: LOOP[key]}}))["loop"][key] == LOOP[key]
+    given = {"model": {"max_tokens": 100}, "loop": {key: LOOP[key]}}
+    assert (await loaded(given))["loop"][key] == LOOP[key]
 
 
 @pytest.mark.parametrize("key", BINDING)

@@ -203,6 +203,11 @@ def _contradictions(
     names = [binding.skill_id for binding in config.skills]
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield f"{f.CONFIG}: agent.skills: {name} is bound twice; remove one"
+    if config.model.max_tokens * 2 > config.loop.window:
+        yield (
+            f"{f.CONFIG}: agent.loop.window: {config.loop.window} tokens leave no room beside an answer of "
+            f"agent.model.max_tokens {config.model.max_tokens}; it is at least twice that"
+        )
     permissions = config.permissions
     if permissions.paths and not permissions.file_access:
         yield f"{f.CONFIG}: agent.permissions.paths: mean nothing without file_access: true"
