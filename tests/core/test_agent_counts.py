@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from coterie.core.agent_slo import Live, Room, Standing, advice, quantile_ms, standings
-from coterie.core.agentbook import AgentRevision, ApplyAgent, PinAgentRun, Pledge, RemoveAgent
+from coterie.core.agentbook import REVISIONS_MAX, AgentRevision, ApplyAgent, PinAgentRun, Pledge, RemoveAgent
 from coterie.core.agentstats import (
     COARSE_KEPT,
     COARSE_MS,
@@ -36,11 +36,21 @@ from coterie.core.commands import (
     FinishTask,
     Rejected,
     SpawnChild,
+    SuspendTask,
 )
 from coterie.core.families import child_id
 from coterie.core.llm.commands import BeginLlmCall, SettleLlmCall
 from coterie.core.llm.nouns import LlmVerdict
-from coterie.core.nouns import Constraints, Data, ExpiryKind, NodeId, RetryPolicy, TaskError, TaskId
+from coterie.core.nouns import (
+    Constraints,
+    Data,
+    ExpiryKind,
+    NodeId,
+    RetryPolicy,
+    TaskError,
+    TaskId,
+    WaitReason,
+)
 from coterie.core.skill_commands import SetSkillPolicy
 from coterie.core.skillbook import SkillPolicy
 from coterie.raft.codec import decode_state, encode_state
@@ -320,3 +330,32 @@ def test_a_private_skill_is_private_to_children_too() -> None:
     assert isinstance(refused, Rejected) and refused.code == "SKILL_PRIVATE"
     own = submit_command(child_id(run, "t"), type="mine", agent="a", parent_id=run)
     assert isinstance(core.do(SpawnChild(1, "g", 0, own)), Accepted)
+
+
+def test_slot_time_and_waits_are_those_of_all_attempts() -> None:
+    core = core_with()
+    core.do(submit_command("r1", type="agent", agent="a"))
+    core.now_ms += 2_000
+    run = TaskId("r1")
+    for attempt in (1, 2):
+        core.do(AssignTask(run, NodeId("n1"), 1, attempt))
+        core.do(PinAgentRun(run, attempt, A))
+        core.now_ms += 5_000
+        ending = (SuspendTask(run, 1, WaitReason.TIMER, "t", 0, 10_000), FinishTask(run, 2, Data(b"{}")))
+        assert isinstance(core.do(ending[attempt - 1]), Accepted)
+        core.now_ms += 30_000
+        core.do(ExpireTask(run, 1, ExpiryKind.WAIT))
+    [span] = [span for span in core.state.agent_loads["a"].fine if span.runs]
+    assert 10_000 <= span.held_ms <= 10_050, "not while it sleeps"
+    assert 2_000 <= span.queue_ms <= 2_050
+
+
+def test_figures_go_with_their_revisions() -> None:
+    core = core_with()
+    end(core, begin(core, "r1"))
+    end(core, begin(core, "r2"))
+    for number in range(REVISIONS_MAX + 1):
+        core.do(applied(revision=f"{number + 10:064x}"))
+    assert tally_name("a", A) not in core.state.agent_tallies
+    core.do(submit_command("r3", type="agent", agent="a"))
+    assert sum(span.runs for span in core.state.agent_loads["a"].fine) == 2, "what the agent did stays"
