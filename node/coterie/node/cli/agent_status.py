@@ -77,8 +77,8 @@ def _lines(one: AgentStatus) -> Iterator[str]:
     found = one.advice
     if found is not None:
         now = f" (now {one.replicas})" if one.replicas else ""
-        nodes = f", and {found.nodes_more} more nodes" if found.nodes_more else ""
-        yield f"advice: {found.replicas} replicas{now}{nodes}: {found.reason}"
+        nodes = f", nodes more: {found.nodes_more}" if found.nodes_more else ""
+        yield f"advice: replicas {found.replicas}{now}{nodes}: {found.reason}"
         if found.queue_ms:
             yield f"advice: a run waits {_seconds(found.queue_ms)} for its first slot, on average"
 

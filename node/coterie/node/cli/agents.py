@@ -43,6 +43,10 @@ def apply(
             entry = next((entries[name] for name in _ids(files) if name in entries), None)
             if entry is not None:
                 files["registry.json"] = json.dumps(entry, sort_keys=True)
+            elif registry is not None:
+                session.say(
+                    f"{directory}: no entry of {registry} is its own, by id or alias; it has none now"
+                )
             applied.append(await cluster.agents.apply(files, percent=canary, validate_only=check))
         return applied
 
@@ -129,7 +133,7 @@ def _print(out: Console, agents: list[Agent]) -> None:
     from coterie.node.cli.output import table
 
     rows = [
-        (one.id, one.name, _short(one.live), _canary(one), str(len(one.revisions)), ", ".join(one.domains))
+        (one.id, one.name, _live(one), _canary(one), str(len(one.revisions)), ", ".join(one.domains))
         for one in agents
     ]
     columns = ("AGENT", "NAME", "LIVE", "CANARY", "REVISIONS", "DOMAINS")
@@ -150,6 +154,12 @@ def _show(out: Console, agent: Agent, standing: list[AgentStatus]) -> None:
     print_status(out, standing)
     for name, text in sorted(agent.files.items()):
         out.print(f"\n--- {name}\n{text.rstrip()}", markup=False, highlight=False)
+
+
+def _live(agent: Agent) -> str:
+    """With the version that its author gave it."""
+    version = next((one.version for one in agent.revisions if one.revision == agent.live), "")
+    return f"{_short(agent.live)} {version}".strip()
 
 
 def _short(revision: str) -> str:
