@@ -1,4 +1,4 @@
-"""`coterie agents`: what is printed of figures that a real state has counted, and of files that are applied."""
+"""`coterie agents`: what is printed of figures that a real state has counted, and of applied files."""
 
 from __future__ import annotations
 
