@@ -7,6 +7,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -368,13 +369,15 @@ async def test_every_node_tells_the_same_of_an_agent(
     told = []
     for node in nodes.node_ids:
         async with client_of(nodes, node) as one:
-            told.append(await one.agents.status("judged"))
-    assert told[0] == told[1] == told[2]
-    [status] = told[0]
-    [figures] = status.revisions
-    assert (figures.succeeded, figures.refused, figures.failed, figures.success) == (1, 1, 0, 1.0)
+            told.extend(await one.agents.status("judged"))
+    status = told[0]
+    for other in told:  # but for the advice: it goes by the time of the question
+        assert replace(other, advice=None) == replace(status, advice=None)
+    figures, unbegun = status.revisions
+    assert (figures.succeeded, figures.failed, figures.success) == (1, 0, 1.0)
     assert figures.llm_calls == 2 and figures.tokens_in > 0 and figures.p50_ms > 0
-    assert figures.errors == {"BAD_INPUT": 1} and figures.revision == (await client.agents.get("judged")).live
+    assert figures.revision == (await client.agents.get("judged")).live
+    assert (unbegun.revision, unbegun.refused, unbegun.errors) == ("", 1, {"BAD_INPUT": 1})
     assert [(one.slo, one.runs, one.bad) for one in status.objectives] == [
         ("availability", 1, 0),
         ("response_time", 1, 0),
