@@ -80,3 +80,16 @@ def test_a_directory_without_its_entry_in_the_registry_is_named(cluster: FakeClu
         registry.write_text(f"agents: [{{id: {entry}}}]")
         result = run(cluster, "agents", "apply", str(tmp_path), "--registry", str(registry))
         assert result.exit_code == 0 and ("is its own, by id or alias" in result.stderr) is said
+
+
+def test_an_objective_without_a_run_is_said_to_have_none(cluster: FakeCluster) -> None:
+    core = core_with(PLEDGE)
+    idle = [AgentStatus.of(report_to_pb(one)) for one in reports(core.state, core.now_ms)]
+
+    async def status(agent_id: str = "") -> list[AgentStatus]:
+        return idle
+
+    cluster.agents.status = status  # type: ignore[attr-defined]
+    said = run(cluster, "agents", "status").stdout
+    assert "no run has begun yet" in said and "100.000%" not in said
+    assert "a: slo: availability: no run in 28d (objective 0.99)" in said

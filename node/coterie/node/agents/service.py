@@ -138,7 +138,7 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
     def _entry(self, agent_id: str) -> AgentEntry:
         entry = find_agent(self._parts.state().agents, agent_id)
         if entry is None:
-            raise not_found("AGENT", agent_id)
+            raise unknown_agent(agent_id)
         return entry
 
     async def _told(self, agent_id: str, revision: str = "", notes: list[str] | None = None) -> pb.Agent:
@@ -156,7 +156,7 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
         """What is not wrong, and yet will not work as its author may think."""
         found = []
         provider = definition.config.model.provider
-        if provider and provider not in self._parts.providers:
+        if provider not in ("", "default", *self._parts.providers):
             found.append(
                 f"agent.model.provider: {provider} is none of llm.providers; llm.default thinks instead"
             )

@@ -87,6 +87,10 @@ def _objective(one: AgentObjective) -> Iterator[str]:
     from coterie.node.units import format_duration
 
     what = f"{one.slo} within {format_duration(one.response_ms)}" if one.response_ms else one.slo
+    if not one.runs:
+        window = format_duration(one.window_ms)
+        yield f"slo: {what}: no run in {window} (objective {one.objective:.5g})"
+        return
     left = f"{one.budget_left:.0%} of the error budget left" if one.budget_left >= 0 else "MISSED"
     burns = ", ".join(f"{burn.rate:.1f} in {format_duration(burn.window_ms)}" for burn in one.burns)
     yield (

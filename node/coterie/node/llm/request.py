@@ -124,7 +124,8 @@ def _said(error: ValidationError) -> str:
 def _choose(settings: LlmSettings, wanted: str | None) -> tuple[ProviderSettings, str]:
     """The provider and its model: `provider/model`, a provider, a model of the default one, or neither."""
     if not settings.providers:
-        raise CallRefused("no language model is configured; give llm.providers one", code="NO_PROVIDER")
+        text = "no language model is configured; give llm.providers one (coterie dev: --model-url URL)"
+        raise CallRefused(text, code="NO_PROVIDER")
     name, _, rest = (wanted or "").partition("/")
     if name in settings.providers:
         provider = settings.providers[name]
