@@ -92,7 +92,8 @@ class SyncObj(storing.SyncObj):
             self._leave_the_lead()
         else:
             self._waiters.clear()
-            self._ask_changes()
+            if self._change_wishes:
+                self._ask_changes()
         self._notice_removal()
 
     def _make(self, wish: ChangeWish) -> None:
@@ -128,17 +129,21 @@ class SyncObj(storing.SyncObj):
 
     def expire(self) -> None:
         super().expire()
-        for wish in list(self._change_wishes):
+        for wish in list(self._change_wishes) if self._change_wishes else ():
             if wish.deadline <= self._now():
                 kind = NotCommitted if wish.is_begun else NoQuorum
                 self._end(wish, kind(f"the cluster did not change its members in time: {wish.change}"))
 
     def _deadlines(self) -> list[float]:
-        return [*super()._deadlines(), *(wish.deadline for wish in self._change_wishes)]
+        due = super()._deadlines()
+        if self._change_wishes:
+            due += [wish.deadline for wish in self._change_wishes]
+        return due
 
     def _due_dates(self, now: float) -> list[float]:
         due = super()._due_dates(now)
-        due += [wish.retry_at for wish in self._change_wishes if wish.retry_at > now]
+        if self._change_wishes:
+            due += [wish.retry_at for wish in self._change_wishes if wish.retry_at > now]
         if self._gone_at < math.inf:
             due.append(self._gone_at + self._options.election_timeout_s)
         return due

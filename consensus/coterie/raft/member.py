@@ -12,6 +12,7 @@ import math
 import random
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from coterie.core.ports import Machine, NotCommitted
@@ -104,7 +105,7 @@ class SyncObj(writing.SyncObj):
             )
         if peer in self._up:
             for message in messages:
-                self._inbox.append(lambda message=message: self._handlers[type(message)](node, message))  # type: ignore[misc]
+                self._inbox.append(partial(self._handlers[type(message)], node, message))
 
     # --- the step ---
 
@@ -113,11 +114,9 @@ class SyncObj(writing.SyncObj):
         use_clock(self._clock)
         was_leader = self.__raftState == LEADER
         self._finish_jobs()
-        if self._is_settled_on_disk and not self._blocked:
-            self._maybe_cut()
-        if self._is_settled_on_disk and not self._blocked:
-            self._tick_install()
-        if not self._blocked and (self._is_settled_on_disk or not self._needs_rest):
+        if self._needs_rest:
+            self._replace_files()
+        if not self._blocked and (not self._needs_rest or self._is_settled_on_disk):
             self._take_in()
         else:
             self._check_quorum()  # steps without a tick may follow each other for long
@@ -126,6 +125,12 @@ class SyncObj(writing.SyncObj):
             self._hand_over = None
         self._write_log()
         self._note_changes()
+
+    def _replace_files(self) -> None:
+        if self._is_settled_on_disk and not self._blocked:
+            self._maybe_cut()
+        if self._is_settled_on_disk and not self._blocked:
+            self._tick_install()
 
     def _take_in(self) -> None:
         while self._inbox:
@@ -156,6 +161,8 @@ class SyncObj(writing.SyncObj):
 
     def take_frames(self) -> list[tuple[str, bytes]]:
         """Frames to send, in order: what does not wait for a write, or for the end of a blocking job."""
+        if self._outbox.is_empty:
+            return []
         return [
             (peer, frame)
             for peer, messages in self._take_messages().items()
@@ -163,6 +170,8 @@ class SyncObj(writing.SyncObj):
         ]
 
     def _frames(self, messages: list[m.Message]) -> list[bytes]:
+        if len(messages) == 1:
+            return [self._wire.encode(messages)]
         frames, start, size = [], 0, 0
         for at, message in enumerate(messages):
             if at > start and size + _size_of(message) > self._options.append_bytes_max:

@@ -63,7 +63,10 @@ class SyncObj(seam.SyncObj):
         return decode(raw) if raw else self._first
 
     def _committed_configuration(self) -> Configuration:
-        return self._read_configuration(self._configuration_at(self.commit_index)[1])
+        commit = self.__raftCommitIndex
+        if self._base_configuration[0] <= self._configuration_index <= commit:
+            return self._configuration
+        return self._read_configuration(self._configuration_at(commit)[1])
 
     def _update_members(self) -> None:
         """The log's end has changed, or what lies behind its base."""

@@ -21,6 +21,10 @@ class Outbox:
     def post(self, peer: str, message: m.Message) -> None:
         self._fresh.setdefault(peer, []).append(message)
 
+    @property
+    def is_empty(self) -> bool:
+        return not (self._fresh or self._held)
+
     def drop(self, peer: str) -> None:
         """The link is gone, and what waited for it."""
         self._fresh.pop(peer, None)

@@ -149,6 +149,11 @@ class Proposals:
             heapq.heappop(self._deadlines)
         return self._deadlines[0][0] if self._deadlines else None
 
+    def is_late(self, now: float) -> bool:
+        """Somebody's time is over."""
+        deadline = self.next_deadline()
+        return deadline is not None and deadline <= now
+
     def expire(self, now: float, *, quorum: bool) -> None:
         deadline = self.next_deadline()
         while deadline is not None and deadline <= now:

@@ -224,10 +224,12 @@ class SyncObj(snapshots.SyncObj):
         self._count_majority()
         if self.has_more_to_apply and not self._proposals.has_to_send and self._announce():
             self.send_now()
-        first = self.__raftLastApplied + 1 - self._log.base.index
         count = min(self.__raftCommitIndex - self.__raftLastApplied, self._options.apply_max)
-        entries = self._log[first : first + count] if count > 0 else []
-        if len(entries) != max(count, 0):
+        if count <= 0:
+            return False
+        first = self.__raftLastApplied + 1 - self._log.base.index
+        entries = self._log[first : first + count]
+        if len(entries) != count:
             raise FatalRaftError(f"committed entries above {self.__raftLastApplied} are missing from the log")
         until = self._now() + APPLY_S_MAX
         for entry in entries:

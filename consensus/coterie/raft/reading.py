@@ -77,7 +77,7 @@ class SyncObj(proposing.SyncObj):
             self._kick(after)
             if self._majority == 1:
                 self._next_sequence()
-        for proved in reads.proved(self._quorum_sequence()):
+        for proved in reads.proved(self._quorum_sequence()) if reads.rounds else ():
             for read in proved.reads:
                 reads.know(read, proved.index)
             for peer, number in proved.asked_by:
@@ -89,6 +89,8 @@ class SyncObj(proposing.SyncObj):
             self._post(node, m.ReadRequest(self.__raftCurrentTerm, self._reads.ask(self.leader)))
 
     def _refuse_questions(self) -> None:
+        if not (self._reads.rounds or self._reads.questions):
+            return
         for peer, number in self._reads.drop_rounds():
             self._post(self._nodes[peer], m.ReadReply(self.__raftCurrentTerm, number, False, 0))
 
@@ -131,7 +133,7 @@ class SyncObj(proposing.SyncObj):
 
     def _tick_transfers(self) -> None:
         now = self._now()
-        for wish in list(self._wishes):
+        for wish in list(self._wishes) if self._wishes else ():
             if self._is_fulfilled(wish):
                 self._wishes.remove(wish)
                 wish.done(self.leader)
@@ -143,21 +145,22 @@ class SyncObj(proposing.SyncObj):
     def expire(self) -> None:
         """Answer those whose time is over. Also while the disk works and no step may be taken."""
         now = self._now()
-        self._proposals.expire(now, quorum=self._leader_is_alive())
+        if self._proposals.is_late(now):
+            self._proposals.expire(now, quorum=self._leader_is_alive())
         self._reads.expire(now)
-        for wish in list(self._wishes):
+        for wish in list(self._wishes) if self._wishes else ():
             if wish.deadline <= now:
                 self._wishes.remove(wish)
                 wish.done(TransferFailed(f"leadership did not move in time from {self.leader or 'nobody'}"))
 
     def _deadlines(self) -> list[float]:
         """When `expire` has something to do."""
-        due = [wish.deadline for wish in self._wishes]
-        due += [
-            deadline
-            for deadline in (self._proposals.next_deadline(), self._reads.next_deadline())
-            if deadline is not None
-        ]
+        due = [wish.deadline for wish in self._wishes] if self._wishes else []
+        proposal, read = self._proposals.next_deadline(), self._reads.next_deadline()
+        if proposal is not None:
+            due.append(proposal)
+        if read is not None:
+            due.append(read)
         return due
 
     def _is_fulfilled(self, wish: TransferWish) -> bool:
@@ -203,7 +206,7 @@ class SyncObj(proposing.SyncObj):
 
     def _due_dates(self, now: float) -> list[float]:
         """Moments at which a step has something to do here."""
-        due = [wish.retry_at for wish in self._wishes if wish.retry_at > now]
+        due = [wish.retry_at for wish in self._wishes if wish.retry_at > now] if self._wishes else []
         if self._hand_over is not None:
             due.append(self._hand_over.until)
         if self._reads.fresh and self._reads.retry_at > now:

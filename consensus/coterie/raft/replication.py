@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 from coterie.raft import elections
@@ -18,6 +19,7 @@ from coterie.raft.seam import LEADER, Node
 
 SMALL_APPEND_ENTRIES = 64  # fewer than these wait while an append is unanswered
 UNANSWERED_MAX = 256  # a follower that owes this many answers gets no more messages
+CONTACT_AT, ACKED_SEQUENCE, MATCH_INDEX = map(attrgetter, ("contact_at", "acked_sequence", "match_index"))
 NEWS_WAIT_S = 0.003  # that a new commit index waits for entries to travel with
 
 
@@ -99,7 +101,8 @@ class SyncObj(elections.SyncObj):
             known = min(self.__raftCommitIndex, progress.match_index)
             if known > progress.told_commit and self._is_up(node) and self._log.holds(known):
                 self._tell_commit(node, progress, known)
-        self._forget_leavers()
+        if len(self._progress) > len(self._peers):
+            self._forget_leavers()
 
     def _announce(self) -> bool:
         """Tell of a commit before it is applied here, whoever has all entries: the one who proposed the last
@@ -257,16 +260,16 @@ class SyncObj(elections.SyncObj):
     def _contact_at(self) -> float:
         if self.__raftState != LEADER:
             return -math.inf
-        return self._agreed(self._now(), lambda progress: progress.contact_at)
+        return self._agreed(self._now(), CONTACT_AT)
 
     def _quorum_sequence(self) -> float:
         """A majority has answered a message with this sequence or a later one."""
-        return self._agreed(self._sequence, lambda progress: progress.acked_sequence)
+        return self._agreed(self._sequence, ACKED_SEQUENCE)
 
     def _agreed(self, own: float, of: Callable[[Progress], float]) -> float:
         """The highest value that a majority of the voters has reached. A leader that is no voter any more
         does not count itself (Raft thesis, section 4.2.2)."""
-        reached = [of(self._progress[node]) for node in self._counted]
+        reached = list(map(of, map(self._progress.__getitem__, self._counted)))
         if self._is_voter:
             reached.append(own)
         reached.sort(reverse=True)
@@ -281,7 +284,7 @@ class SyncObj(elections.SyncObj):
         disks, no leader that leaves, and not that our own copy counts when it is durable."""
         if self.__raftState != LEADER:
             return
-        index = self._agreed(self._log.durable_index, lambda progress: progress.match_index)
+        index = self._agreed(self._log.durable_index, MATCH_INDEX)
         is_news = index > self._commit_before
         # Entries of older terms are committed by one of this term only (section 3.6.2).
         if is_news and self._log.term_at(int(index)) == self.__raftCurrentTerm:

@@ -8,9 +8,8 @@ the installed library, and the version is pinned."""
 from __future__ import annotations
 
 import random
-import zlib
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from pysyncobj import syncobj as library
 from pysyncobj.node import Node as LibraryNode
@@ -85,34 +84,28 @@ class Clock(Protocol):
     def wall_ms(self) -> int: ...
 
 
-_now: Callable[[], float] = library.monotonicTime
-
-
-def _library_time() -> float:
-    return _now()
-
-
-library.monotonicTime = _library_time
-
-
 def use_clock(clock: Clock) -> None:
     """Let the library read this clock. It has one for the whole process, so every step names its own."""
-    global _now
-    _now = clock.monotonic
+    library.monotonicTime = clock.monotonic
 
 
-class Node(LibraryNode):  # type: ignore[misc]
-    """A member by id. Its hash does not depend on the process, so sets of members have one order."""
+class Node(int, LibraryNode):  # type: ignore[misc]
+    """A member by id. It is compared and hashed as the number that its id spells: that is quick, and does not
+    depend on the process, so sets of members have one order."""
+
+    id = ""  # an attribute in the place of the library's property
+
+    def __new__(cls, node_id: str) -> Self:
+        return super().__new__(cls, int.from_bytes(node_id.encode(), "big"))
 
     def __init__(self, node_id: str) -> None:
-        super().__init__(node_id)
-        self._hash = zlib.crc32(node_id.encode())
+        LibraryNode.__init__(self, node_id)
+        self.__dict__["id"] = node_id  # the library lets nobody assign it
 
-    def __hash__(self) -> int:
-        return self._hash
+    def __repr__(self) -> str:
+        return f"Node({self.id!r})"
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Node) and self._id == other._id
+    __str__ = __repr__
 
 
 class NullPoller(Poller):  # type: ignore[misc]
@@ -156,6 +149,7 @@ class SyncObj(library.SyncObj):  # type: ignore[misc]
 
     def __init__(self, options: RaftOptions, journal: Journal, clock: Clock, rng: random.Random) -> None:
         self._options, self._clock, self._rng = options, clock, rng
+        self._now = clock.monotonic  # read many times in every step
         self._nodes = {options.node_id: Node(options.node_id)}  # all we ever heard of
         self._log = journal  # the library's constructor looks at every property
         use_clock(clock)
@@ -185,9 +179,6 @@ class SyncObj(library.SyncObj):  # type: ignore[misc]
 
     def __tryLogCompaction(self) -> None:
         """The member makes snapshots in its own way."""
-
-    def _now(self) -> float:
-        return self._clock.monotonic()
 
     # --- what is read all the time ---
 

@@ -85,12 +85,13 @@ class SyncObj(replication.SyncObj):
         self._snapshot_wanted = True
 
     def _maybe_make_snapshot(self) -> None:
-        index = self.__raftLastApplied
-        grown = (
-            index - max(self._store.index, 1) >= self._options.snapshot_every_entries
-            or self._bytes_since_snapshot >= self._options.snapshot_every_bytes
+        index, options = self.__raftLastApplied, self._options
+        is_due = (
+            self._snapshot_wanted
+            or self._bytes_since_snapshot >= options.snapshot_every_bytes
+            or index - max(self._store.index, 1) >= options.snapshot_every_entries
         )
-        if self._making is not None or not (grown or self._snapshot_wanted):
+        if not is_due or self._making is not None:
             return
         if self._now() < self._make_again_at or not self._has_space_for(self._store.size_bytes):
             return

@@ -102,6 +102,8 @@ class SyncObj(reading.SyncObj):
         """Here, or on so many of the others that no majority is left."""
         if self._room is not Room.OK:
             return True
+        if all(progress.room is Room.OK for progress in self._progress.values()):
+            return False
         since = now - self._options.election_timeout_s
         others = [self._progress[node] for node in self._counted]
         rooms = [progress.room for progress in others if progress.contact_at > since]

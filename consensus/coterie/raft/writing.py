@@ -93,10 +93,10 @@ class SyncObj(changing.SyncObj):
     @property
     def _is_settled_on_disk(self) -> bool:
         """Everything in memory is in the journal's file."""
-        return not (self._is_writing or self._log.is_dirty)
+        return self._writes_done == self._writes_begun and not self._log.is_dirty
 
     def _write_log(self) -> None:
-        if self._is_writing or not self._log.is_dirty:
+        if not self._log.is_dirty or self._is_writing:
             return
         block, term = self._log.take_block(), self.__raftCurrentTerm
         self._writes_begun += 1
@@ -112,7 +112,9 @@ class SyncObj(changing.SyncObj):
     @property
     def is_blocked(self) -> bool:
         """No step may be taken: the end of a job is waited for, or the moment `next_step_at`."""
-        return self._blocked > 0 or (self._is_writing and not self._goes_on_at(self._now()))
+        if self._writes_done == self._writes_begun:
+            return self._blocked > 0
+        return self._blocked > 0 or not self._goes_on_at(self._now())
 
     def _goes_on_at(self, now: float) -> bool:
         """Whether the member goes on beside the write that is under way. See the module."""

@@ -35,7 +35,7 @@ class SimFile:
     def append(self, data: bytes) -> None:
         self._check()
         inode = self._inode
-        if len(data) > inode.reserved + self._disk.free:
+        if len(data) > inode.reserved and len(data) > inode.reserved + self._disk.free:
             inode.reserved = 0  # the torn part was cut, and what was allocated behind it
             raise DiskFull(f"no room for {len(data)} bytes")
         if self._disk.burn():

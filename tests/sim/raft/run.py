@@ -70,6 +70,7 @@ def simulate(
     if operator is not None:
         nemesis.struck.update(operator.done)
     digest = world.book.digest.hexdigest()
+    world.dismantle()
     return Report(seed, count, violation, digest, tuple(nemesis.kinds), dict(nemesis.struck), counts)
 
 

@@ -21,7 +21,8 @@ class Timeline:
 
     def later(self, delay_us: int, what: Callable[[], None]) -> None:
         self._number += 1
-        heapq.heappush(self._events, (self.now_us + max(delay_us, 0), self._number, what))
+        at_us = self.now_us + delay_us if delay_us > 0 else self.now_us
+        heapq.heappush(self._events, (at_us, self._number, what))
 
     def after(self, low_ms: int, high_ms: int, what: Callable[[], None]) -> None:
         """At a random moment between the two."""

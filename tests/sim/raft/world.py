@@ -42,6 +42,7 @@ class World(Links):
         self.network = Network(self.ids, self.rng, lambda: self.now_us, self.later)
         self.network.deliver = self._deliver
         self.steps = 0
+        self._dead: list[Member] = []
         self.options = {node_id: options(node_id, self.ids) for node_id in self.ids}
         self.nodes = {node_id: self._new_node(node_id) for node_id in self.ids}
         self._machine_of: Callable[[str], SimMachine] = lambda node_id: SimMachine(node_id, self.book)
@@ -130,6 +131,8 @@ class World(Links):
             with contextlib.suppress(Died, DiskFull):
                 node.jobs[0].work()
         self.say(node_id, "loses power" if power else "is killed")
+        if node.member is not None:
+            self._dead.append(node.member)
         node.member = None
         node.jobs.clear()
         node.backlog.clear()
@@ -145,6 +148,13 @@ class World(Links):
         for other in self.ids:
             if other != node_id:
                 self.break_link(node_id, other)
+
+    def dismantle(self) -> None:
+        """The run is over and its figures are taken. A world is full of cycles; searching for them when there
+        are many took a tenth of all time."""
+        for member in self._dead + [node.member for node in self.nodes.values() if node.is_up]:
+            member.__dict__.clear()
+        self.__dict__.clear()
 
     def run_clock(self, node_id: str, rate: float) -> None:
         """A promise not to vote for a while is shorter on a fast clock: leases must allow for that."""
@@ -178,8 +188,10 @@ class World(Links):
     # --- driving a member, as the engine does ---
 
     def _kick(self, node: SimNode, delay_us: int | None = None) -> None:
-        if node.member is None or node.member.is_blocked:
-            return
+        if node.member is not None and not node.member.is_blocked:
+            self._step_later(node, delay_us)
+
+    def _step_later(self, node: SimNode, delay_us: int | None) -> None:
         if delay_us is None:
             delay_us = 5 + int(self.rng.random() * self.step_us)
         due, set_for = self.now_us + delay_us, node.step_due_us
@@ -247,7 +259,7 @@ class World(Links):
     def _arm(self, node: SimNode) -> None:
         wake = node.member.next_step_at()
         if not node.member.is_blocked:
-            self._kick(node, max(1, node.clock.delay_us(wake)) if wake > 0 else None)
+            self._step_later(node, max(1, node.clock.delay_us(wake)) if wake > 0 else None)
         elif wake < math.inf:
             process = node.member
             self.later(
