@@ -14,9 +14,10 @@ from coterie.raft.entry import HEADER_BYTES
 from coterie.raft.errors import DamagedFile
 from coterie.raft.journal import NAME as JOURNAL
 from coterie.raft.messages import SnapshotStatus
-from coterie.raft.snapshot import NAME, RECEIVING_NAME
+from coterie.raft.snapshot import NAME, RECEIVING_NAME, Meta
+from coterie.raft.spool import Making
 from tests.raft.group import FIRST, Group
-from tests.sim.raft.disk import Died
+from tests.sim.raft.disk import Died, SimDisk
 
 SMALL = {
     "snapshot_keep_entries": 2,
@@ -359,3 +360,14 @@ def test_options_are_checked() -> None:
         type(good)(node_id="a", peers=("b", "b", ""), data_dir=Path("x"), cluster_id="", reads_max=0)
     for word in ("node_id 'a'", "['b'] more than once", "empty id", "cluster_id", "reads_max is 0"):
         assert word in str(caught.value)
+
+
+def test_the_turn_in_which_the_state_is_frozen_encodes_nothing() -> None:
+    image = iter([b"one", b"two"])
+    making = Making(SimDisk(random.Random(1)), Meta(7, 1, 1_000, 0, b""), "coterie", image)
+    header = making.next_slice(100, lambda: True)
+    assert header.startswith(form.MAGIC)
+    assert b"one" not in header
+    assert next(image) == b"one"
+    assert b"two" in making.next_slice(100, lambda: True)
+    assert making.complete

@@ -26,6 +26,7 @@ NAME = "raft.journal"
 NEW_NAME = "raft.journal.new"
 MARK_NAME = "raft.synced"
 FIRST_INDEX = 1  # PySyncObj's logs begin with an entry of their own at index 1
+FREE_ENTRIES = 200
 BLOCK_BYTES = 1 << 20  # of records per block while the file is rewritten
 
 
@@ -204,6 +205,7 @@ class Journal(LibraryJournal):  # type: ignore[misc]
         kept, ends, last_at_ms = self._log[cut + 1 :], self._ends[cut:], self._last_at_ms
         configurations = [item for item in self.configurations if item[0] > base.index]
         old, unwritten, durable = (self._salt, self._offset), self._pending, self.durable_index
+        gone = self._log
         self._salt = self._rng.getrandbits(32)  # so that a mark is about one file only
         self._reset_log(base)
         if passes:
@@ -222,6 +224,7 @@ class Journal(LibraryJournal):  # type: ignore[misc]
                 self._salt, self._offset = old
                 restart = [] if passes else [form.base_record(base.index, base.term, base.at_ms)]
                 self._pending = unwritten + restart
+            _free(gone)
 
         return work
 
@@ -344,3 +347,9 @@ class Journal(LibraryJournal):  # type: ignore[misc]
             self.configurations.pop()
         self.durable_index = min(self.durable_index, self.last_index)
         self._taken_index = min(self._taken_index, self.last_index)
+
+
+def _free(entries: list[Logged]) -> None:
+    """Bit by bit: memory is given back under the interpreter's lock, and 100 MB at once would be a pause."""
+    while entries:
+        del entries[-FREE_ENTRIES:]
