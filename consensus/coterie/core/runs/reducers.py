@@ -26,9 +26,7 @@ def _numbers(items: list[Any]) -> list[Any]:
 def _sum(items: list[Any]) -> Any:
     try:
         total: Any = 0  # one by one: what `sum` does with floats depends on the version of Python
-        for number in _numbers(
-            items
-        ):  # one by one: what `sum` does with floats depends on the version of Python
+        for number in _numbers(items):
             total = total + number
     except OverflowError as error:  # a huge int beside a float
         raise ValueFault("OVERFLOW", "the sum is beyond all limits") from error

@@ -1,0 +1,89 @@
+"""Limits, names, outcomes and variables of a graph: each mistake has its code, its place and a remedy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from coterie.core.graph import check
+from coterie.core.graph.check import NOTHING_KNOWN, Surroundings, problems_of
+from coterie.core.graph.model import DEPTH_MAX, PARALLEL_MAX, Problem
+from coterie.core.graph.needs import DURATION_MS_MAX
+from coterie.core.graph.reading import read_graph
+
+A, B = {"id": "a", "skill": "echo"}, {"id": "b", "skill": "echo"}
+UNDO = {"id": "undo", "skill": "echo", "type": "compensate", "compensates": "a"}
+
+
+def found_in(around: Surroundings, *nodes: dict[str, Any], **more: Any) -> list[Problem]:
+    graph, problems = read_graph({"nodes": list(nodes), **more})
+    assert problems == []
+    return problems_of(graph, around)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "more", "code", "where", "why"),
+    [
+        ([], {}, "EMPTY", "workflow", "at least one"),
+        ([A], {"max_parallel": PARALLEL_MAX + 1}, "BAD_FIELD", "workflow", "max_parallel"),
+        ([A], {"timeout_ms": DURATION_MS_MAX + 1}, "BAD_FIELD", "workflow", "timeout_ms"),
+        ([A], {"inputs": [{"name": "1st"}]}, "BAD_FIELD", "workflow", "the input '1st' is not a name"),
+        ([A | {"id": "-a"}], {}, "BAD_FIELD", "-a", "is not an id"),
+        ([A, A], {}, "DUPLICATE_ID", "a", "two nodes"),
+        ([A | {"output_var": "1st"}], {}, "BAD_FIELD", "a", "output_var '1st' is not a name"),
+        (
+            [A | {"output_var": "x"}, B | {"output_var": "x"}],
+            {},
+            "DUPLICATE_VARIABLE",
+            "b",
+            "that of node a too",
+        ),
+        (
+            [A | {"output_var": "x"}],
+            {"inputs": [{"name": "x"}]},
+            "DUPLICATE_VARIABLE",
+            "a",
+            "that of an input too",
+        ),
+        ([A, UNDO | {"compensates": "c"}], {}, "UNKNOWN_DEPENDENCY", "undo", "compensates 'c'"),
+        ([A, UNDO, B | {"depends_on": ["undo"]}], {}, "UNREACHABLE", "b", "only when the run has failed"),
+        ([A, B | {"depends_on": [["a", "yes"]]}], {}, "BAD_FIELD", "b", "it has no outcomes"),
+        ([A], {"entry_points": ["a", "c"]}, "UNKNOWN_DEPENDENCY", "workflow", "entry point 'c'"),
+        ([A], {"outputs": "{{ nobody }}"}, "UNKNOWN_VARIABLE", "workflow", "there is no 'nobody'"),
+        ([A], {"outputs": "{{ a | }}"}, "BAD_REFERENCE", "workflow", "outputs: "),
+        ([A | {"input": "{{ nobody }}"}], {}, "UNKNOWN_VARIABLE", "a", "which nothing provides"),
+        ([A], {"execution_order": ["a", "c"]}, "UNKNOWN_DEPENDENCY", "workflow", "execution_order names 'c'"),
+    ],
+)
+def test_one_mistake_one_problem(
+    nodes: list[dict[str, Any]], more: dict[str, Any], code: str, where: str, why: str
+) -> None:
+    [problem] = found_in(NOTHING_KNOWN, *nodes, **more)
+    assert (problem.code, problem.where) == (code, where), problem
+    assert why in problem.text
+
+
+@pytest.mark.parametrize(("limit", "why"), [("NODES_MAX", "2 nodes"), ("EDGES_MAX", "1 dependencies")])
+def test_a_graph_has_room_for_so_much(limit: str, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = (A, B | {"depends_on": ["a"]})
+    assert found_in(NOTHING_KNOWN, *nodes) == []
+    monkeypatch.setattr(check, limit, {"NODES_MAX": 1, "EDGES_MAX": 0}[limit])
+    [problem] = found_in(NOTHING_KNOWN, *nodes)
+    assert problem.code == "TOO_LARGE" and why in problem.text
+
+
+def test_graphs_inside_graphs_go_so_deep() -> None:
+    [problem] = found_in(Surroundings(depth=DEPTH_MAX + 1, at="a.b"), A)
+    assert (problem.code, problem.where) == ("TOO_LARGE", "a.b")
+
+
+def test_what_is_there_already_may_be_stood_on_and_not_be_named_again() -> None:
+    around = Surroundings(nodes=frozenset({"before"}))
+    assert found_in(around, A | {"depends_on": ["before"]}) == []
+    [problem] = found_in(around, A | {"id": "before"})
+    assert problem.code == "DUPLICATE_ID"
+
+
+def test_an_open_graph_may_read_what_nobody_here_provides() -> None:
+    assert found_in(NOTHING_KNOWN, A | {"input": "{{ x }}"}, open_inputs=True, outputs="{{ y }}") == []
