@@ -89,8 +89,9 @@ def test_the_leaders_own_copy_does_not_count_before_it_is_durable() -> None:
     group.hold_disk.add("n1")
     answer = group.propose("n1", b"x")
     assert [message.entries for message in group.waiting("n1", "n2", m.Append)] != []
-    group.settle()
+    group.pass_ms(20)  # long enough for the leader to go on beside its write, and to hear n2's answer
     assert group.members["n2"]._log.last_index == FIRST, "n2 has it on its disk"
+    assert group.members["n1"]._progress[group.members["n1"]._node("n2")].match_index == FIRST
     assert (answer.value, group.members["n1"].commit_index) == (None, FIRST - 1)
     group.hold_disk.clear()
     group.pass_ms(50)

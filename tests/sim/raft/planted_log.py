@@ -192,7 +192,10 @@ PLANTS: dict[str, Plant] = {
     ),
     "no-directory-sync": Plant(patches=(("tests.sim.raft.disk:SimDisk", "sync_dir", _forget_to_sync_dir),)),
     "optimistic-stream": Plant(_optimist()),
-    "own-copy-at-once": Plant(_own_copy_at_once()),
+    "own-copy-at-once": Plant(
+        _own_copy_at_once(),
+        found_by="test_replication.py::test_the_leaders_own_copy_does_not_count_before_it_is_durable",
+    ),
     "stale-durability": Plant(
         patches=(("coterie.raft.journal:Journal", "block_written", _block_written_behind_a_cut),),
         found_by="test_writing.py::test_what_was_cut_while_it_was_written_is_not_durable",
