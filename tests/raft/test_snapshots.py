@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,9 @@ from coterie.raft.entry import HEADER_BYTES
 from coterie.raft.errors import DamagedFile
 from coterie.raft.journal import NAME as JOURNAL
 from coterie.raft.messages import SnapshotStatus
-from coterie.raft.snapshot import NAME, RECEIVING_NAME, Meta
-from coterie.raft.spool import Making
+from coterie.raft.snapshot import NAME, RECEIVING_NAME
 from tests.raft.group import FIRST, Group
-from tests.sim.raft.disk import Died, SimDisk
+from tests.sim.raft.disk import Died
 
 SMALL = {
     "snapshot_keep_entries": 2,
@@ -362,12 +362,21 @@ def test_options_are_checked() -> None:
         assert word in str(caught.value)
 
 
-def test_the_turn_in_which_the_state_is_frozen_encodes_nothing() -> None:
-    image = iter([b"one", b"two"])
-    making = Making(SimDisk(random.Random(1)), Meta(7, 1, 1_000, 0, b""), "coterie", image)
-    header = making.next_slice(100, lambda: True)
-    assert header.startswith(form.MAGIC)
-    assert b"one" not in header
-    assert next(image) == b"one"
-    assert b"two" in making.next_slice(100, lambda: True)
-    assert making.complete
+def test_a_turn_that_has_spent_its_time_on_freezing_encodes_one_piece() -> None:
+    group = Group(1)
+    group.elect("n1")
+    for number in range(5):
+        group.committed("n1", bytes([number]) * 50)
+    member, machine = group.members["n1"], group.machines["n1"]
+    freeze = machine.freeze
+
+    def slow() -> Iterator[bytes]:
+        group.clock.now_ms += 10
+        return freeze()
+
+    machine.freeze = slow  # type: ignore[method-assign]
+    member.want_snapshot()
+    member.step()
+    making = member._making
+    assert making is not None
+    assert (making._chunks, making.complete) == (1, False)

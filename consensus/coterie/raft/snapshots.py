@@ -101,10 +101,11 @@ class SyncObj(replication.SyncObj):
         self._bytes_since_snapshot = 0
         configuration = self._configuration_at(index)
         meta = Meta(index, self._log.term_at(index), self._log.last_at_ms, *configuration)
+        goes_on = self._for(SLICE_S_MAX)  # to freeze a large state may be work enough for this turn
         self._making = Making(self._disk, meta, self._options.cluster_id, self._machine.freeze())
-        self._make_slice(self._making)
+        self._make_slice(self._making, goes_on)
 
-    def _make_slice(self, making: Making) -> None:
+    def _make_slice(self, making: Making, goes_on: Callable[[], bool] | None = None) -> None:
         if self._making is not making:
             self._job("drop snapshot", making.spool.close, nothing)
             return
@@ -118,7 +119,7 @@ class SyncObj(replication.SyncObj):
             self._ready_to_cut = True
             return
         slice_bytes = self._options.snapshot_slice_bytes
-        data = making.next_slice(slice_bytes, self._for(SLICE_S_MAX))
+        data = making.next_slice(slice_bytes, goes_on or self._for(SLICE_S_MAX))
         making.unsynced_bytes += len(data)
         sync = making.complete or making.unsynced_bytes >= slice_bytes
         if sync:

@@ -59,17 +59,13 @@ class Making:
         self.complete = False
         self.spool = Spool(disk, form.MAKING_NAME)
         self._image = image
-        self._header = form.header(meta, cluster_id)
+        self._next = [form.header(meta, cluster_id)]
         self._chunks = self._bytes = 0
         self.unsynced_bytes = 0  # for whoever writes the slices
 
     def next_slice(self, size_max: int, goes_on: Callable[[], bool]) -> bytes:
-        """The header, then about `size_max` bytes more of the image, or what time allows. After the last
-        one `complete` is true."""
-        if self._header:  # alone: to freeze a large state was enough work for this turn of the loop
-            header, self._header = self._header, b""
-            return header
-        parts: list[bytes] = []
+        """Encodes about `size_max` bytes more, or what time allows. After the last one `complete` is true."""
+        parts, self._next = self._next, []
         size = 0
         while size < size_max and (not size or goes_on()):
             data = next(self._image, None)

@@ -85,8 +85,8 @@ def _hasty_cut() -> type[Member]:
     class SyncObj(Member):
         """Cuts the log without waiting for whoever has still to read it."""
 
-        def _make_slice(self, making: Making) -> None:
-            super()._make_slice(making)
+        def _make_slice(self, making: Making, goes_on: Callable[[], bool] | None = None) -> None:
+            super()._make_slice(making, goes_on)
             self.cut_log(self.ready_to_cut)
 
     return SyncObj
