@@ -11,6 +11,7 @@ import pytest
 
 from coterie.client import (
     Cluster,
+    ClusterError,
     FailedPrecondition,
     Job,
     Limit,
@@ -39,7 +40,9 @@ ONCE = {"max_attempts": 1, "dead_letter": True}
 @pytest.fixture(scope="module")
 def nodes() -> Any:
     """Three nodes for all of this file: who kills one starts it again."""
-    with new_cluster(options={"distribution": {"taskQueue": {"maxPending": PENDING_MAX}}}) as cluster:
+    options: dict[str, Any] = {"distribution": {"taskQueue": {"maxPending": PENDING_MAX}}}
+    options["limits"] = {"payloadInlineMax": "4KiB"}
+    with new_cluster(options=options) as cluster:
         asyncio.run(cluster.wait_ready(READY_S))
         yield cluster
 
@@ -81,7 +84,7 @@ async def test_what_was_paused_or_waits_goes_on_after_the_leader_died(
     given = {"witness": str(said), "signals": ["go", "go", "stop"]}
     waiting = await client.submit_task(type="wait", payload=given)
     sleeping = await client.submit_task(type="wait", payload={"witness": str(said), "sleep_ms": 1_000})
-    assert (await queued.pause("not yet")).wait_reason == "PAUSE"
+    assert (await queued.pause("not yet", request_id="p1")).wait_reason == "PAUSE"
     await has_steps(running, 2)
     await running.pause("lunch")
     paused = await in_state(running, "PAUSED")
@@ -98,7 +101,11 @@ async def test_what_was_paused_or_waits_goes_on_after_the_leader_died(
     await running.resume()
     assert len((await running.wait(timeout=30))["squares"]) == 8
     await queued.resume()
-    assert await queued.retry() is queued
+    repeated = await queued.pause("not yet", request_id="p1")  # an answer that was lost: the pause was done
+    assert (repeated.state, repeated.wait_reason) == ("PENDING", "DELAYED")
+    with pytest.raises(ClusterError, match="p1 was used with another body"):
+        await queued.cancel(request_id="p1")
+    assert await queued.retry(request_id="now") is queued
     assert await queued.wait(timeout=30) == 1
     nodes.start_node(killed)
     info = await running.get(include_steps=True)
@@ -108,6 +115,8 @@ async def test_what_was_paused_or_waits_goes_on_after_the_leader_died(
     assert sorted(lines) == ["begin", "go", "go", "stop"], "no step twice"
     with pytest.raises(FailedPrecondition, match="SUCCEEDED"):
         await waiting.signal("go")
+    assert (await waiting.signal("go", {"n": 1}, request_id="first")).state == "SUCCEEDED"
+    assert await queued.retry(request_id="now") is queued, "it was hurried, and that is all"
 
 
 async def test_a_wait_that_runs_out_ends_the_task_unless_it_is_caught(
@@ -119,6 +128,15 @@ async def test_a_wait_that_runs_out_ends_the_task_unless_it_is_caught(
         await job.wait(timeout=30)
     assert failed.value.task.error is not None and failed.value.task.error.code == "WAIT_TIMED_OUT"
     assert failed.value.task.failures == 1
+
+
+async def test_a_cluster_may_allow_less_inline_than_clients_think(client: Cluster, tmp_path: Path) -> None:
+    long = "x" * 20_000
+    assert await (await client.submit_task(type="echo", payload=long)).wait(timeout=30) == long
+    given = {"witness": str(tmp_path / "witness"), "signals": ["go"]}
+    waiting = await client.submit_task(type="wait", payload=given)
+    await waiting.signal("go", long)
+    assert (await waiting.wait(timeout=30))["told"] == [long]
 
 
 async def test_cancelling_a_waiting_task_ends_it(client: Cluster, tmp_path: Path) -> None:
