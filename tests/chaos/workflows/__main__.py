@@ -30,6 +30,7 @@ class Figures:
     runs: int = 0
     kills: int = 0
     unsafe: int = 0  # kills that left no majority
+    passed: int = 0  # beats without a kill, because a node was still starting
     seconds: float = 0.0
     slowest_s: float = 0.0
     until: float = float("inf")  # monotonic; no run begins after it
@@ -37,7 +38,8 @@ class Figures:
 
     def told(self) -> str:
         """One line."""
-        kills = f"{self.kills} kills ({self.unsafe} left no majority) in {self.seconds:.0f} s"
+        kills = f"{self.kills} kills ({self.unsafe} left no majority, {self.passed} beats passed without one)"
+        kills += f" in {self.seconds:.0f} s"
         what = f"{self.runs} runs, {kills}, slowest {self.slowest_s:.1f} s"
         return f"{what}, {len(self.faults)} faults"
 
@@ -62,7 +64,7 @@ async def chaos(
         async with client_of(cluster) as client:
             await asyncio.gather(*(_one(client, number, gate, figures) for number in range(runs)))
             striking.cancel()
-            figures.kills, figures.unsafe = strikes.kills, strikes.unsafe
+            figures.kills, figures.unsafe, figures.passed = strikes.kills, strikes.unsafe, strikes.passed
             figures.faults += strikes.faults
             await cluster.wait_ready(READY_S)
             figures.faults += await place.ran_again(client, witness)
@@ -96,7 +98,10 @@ async def _main(options: argparse.Namespace) -> Figures:
         async with client_of(cluster) as client:
             await place.prepared(client)
         width, every_s, for_s = options.width, options.every, options.seconds
-        return await chaos(cluster, witness, options.runs, width=width, every_s=every_s, for_s=for_s)
+        sparing = not options.fierce
+        return await chaos(
+            cluster, witness, options.runs, width=width, every_s=every_s, sparing=sparing, for_s=for_s
+        )
 
 
 def main() -> int:
@@ -105,6 +110,7 @@ def main() -> int:
     parser.add_argument("--width", type=int, default=4, help="runs at a time")
     parser.add_argument("--every", type=float, default=2.0, help="seconds between two kills")
     parser.add_argument("--nodes", type=int, default=3)
+    parser.add_argument("--fierce", action="store_true", help="also while others are still starting")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin no run after so many")
     options = parser.parse_args()
     figures = asyncio.run(_main(options))

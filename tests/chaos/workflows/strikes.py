@@ -28,6 +28,7 @@ class Strikes:
         self._cluster, self._every_s, self._dice = cluster, every_s, random.Random(seed)
         self.kills = 0
         self.unsafe = 0  # of these, such that left no majority
+        self.passed = 0  # beats without a kill
         self.faults: list[str] = []
 
     async def run(self) -> None:
@@ -55,6 +56,7 @@ class Strikes:
             self.faults.append(f"{node} ended by itself: {cluster.log_tail(node, 3)}")
             cluster.start_node(node)
         if self._sparing and len(up) < len(cluster.node_ids):
+            self.passed += 1
             return
         node = victim(self._dice, cluster.node_ids, up)
         cluster.kill_node(node)
