@@ -85,7 +85,7 @@ class Operator:
             self._begin(kind, RemoveMember(whom))
         elif kind == "demote":
             self._begin(kind, DemoteMember(rng.choice(voters)))
-        elif kind == "replace":
+        elif kind == "replace" and self._can_be_spared(whom):
             self._wipe(whom)
             self._begin(kind, RemoveMember(whom), AddMember(whom, "", Role.VOTER), must=True)
 
@@ -94,6 +94,16 @@ class Operator:
         self.done[f"members: {kind}"] += 1
         self._steps.extend(steps)
         self._must = must
+
+    def _can_be_spared(self, node_id: str) -> bool:
+        """Without its disk a majority of the voters is still bound to theirs. In a group's first moments some
+        are not, and who was never bound has no vote to give to a log that does not know it."""
+        up = [node.member for node in self.world.nodes.values() if node.is_up]
+        if not up:
+            return False
+        known = max(up, key=lambda member: member.commit_index)._committed_configuration()
+        bound = [member.node_id for member in known.members if member.role is Role.VOTER and member.disk_id]
+        return len(set(bound) - {node_id}) >= known.majority
 
     def _wipe(self, node_id: str) -> None:
         """Blank nodes may elect one another. So long as another one may be blank, a new disk joins."""
