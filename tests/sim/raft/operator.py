@@ -103,7 +103,7 @@ class Operator:
             return False
         known = max(up, key=lambda member: member.commit_index)._committed_configuration()
         bound = [member.node_id for member in known.members if member.role is Role.VOTER and member.disk_id]
-        return len(set(bound) - {node_id}) >= known.majority
+        return bool(len(set(bound) - {node_id}) >= known.majority)
 
     def _wipe(self, node_id: str) -> None:
         """Blank nodes may elect one another. So long as another one may be blank, a new disk joins."""
