@@ -13,6 +13,7 @@ SEEDS  ?= 2000
 CLUSTER_SEEDS ?= 600
 WORKFLOW_SEEDS ?= 5000
 MINUTES ?= 5
+WORKERS ?= 2
 ARGS   ?=
 SCENE  ?=
 PYTHON ?=
@@ -49,8 +50,8 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)  ## the main job on real input, with nodes killed on the way
 	$(BIN)/python -m coterie.node.demo $(if $(SCENE),--scene $(SCENE)) $(ARGS)
 
-test: $(STAMP)  ## unit, property and real-process tests
-	$(BIN)/python -m pytest -m "not chaos" $(ARGS)
+test: $(STAMP)  ## unit, property and real-process tests, WORKERS=2 files at a time
+	$(BIN)/python -m pytest -m "not chaos" -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(STAMP)  ## lint, format, types, import law, generated code, wheel
 	$(BIN)/python -m tests.tools.check $(ARGS)

@@ -212,6 +212,8 @@ BATCHED = {"Tasks/BatchSubmitTasks", "Tasks/WaitTasks"}  # tried by tests of the
 SHARED = {  # of the cluster, and the same for everybody
     "Agents/ListAgents": "agents are the cluster's: an operator defines each",
     "Agents/GetAgent": "as above",
+    "Agents/GetAgentStatus": "as above: how all its runs went, of none in particular",
+    "Agents/MatchAgents": "as above: who would bid for a job",
     "Breakers/ListBreakers": "nodes, skills and providers that fail",
     "Registry/ListSkills": "skills are the cluster's: an operator lets each in",
     "Registry/GetSkill": "as above",

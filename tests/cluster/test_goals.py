@@ -17,7 +17,7 @@ from tests.cluster.conftest import READY_S, client_of, new_cluster, until
 from tests.cluster.test_failover import running_on
 from tests.cluster.test_llm import KEY, llm_options
 
-pytestmark = [pytest.mark.cluster, pytest.mark.chaos, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
 RULES = [
     {"name": "sums", "pattern": "(?i)add up", "skill": "add-up", "priority": 9, "input": {"results": [1, 2]}},

@@ -92,7 +92,9 @@ def test_the_published_files_are_warned_about() -> None:
 
 
 def test_the_examples_in_the_repository_load() -> None:
-    assert load_config([ROOT / "cluster-config"], {}).config == load_config(SEED_FILES, {}).config
+    examples = ROOT / "cluster-config"
+    alike = [*SEED_FILES, examples / "routing-rules.yaml"]
+    assert load_config([examples], {}).config == load_config(alike, {}).config
     local = load_config([ROOT / "cluster-config" / "local"], {})
     assert local.warnings == () and local.notes == ()
     assert node_settings(local.config, "node-2").http_port == 7202

@@ -88,10 +88,12 @@ class Family:
         self.bytes_held += len(end.result.inline)
 
     def add(self, part: FamilyPart) -> None:
-        """What an image of the state holds of it."""
+        """What an image of the state holds of it. ValueError: a child ended that never began."""
         for child in part.begun:
             self.begin(child)
         for end in part.ended:
+            if not 0 <= end.place < len(self._begun):
+                raise ValueError(f"{part.parent_id}: child {end.place} ended, {len(self._begun)} began")
             self.end(end)
 
     def __len__(self) -> int:

@@ -349,10 +349,7 @@ def decode_state(slices: Iterable[bytes]) -> ClusterState:
 
 def read_slice(state: ClusterState, raw: bytes) -> None:
     """Add one slice of an image; when all are there, the state has to be rebuilt. Raises as decode_state."""
-    _read_slice(state, pb.StateSlice.FromString(raw))
-
-
-def _read_slice(state: ClusterState, piece: pb.StateSlice) -> None:
+    piece = pb.StateSlice.FromString(raw)
     if piece.HasField("meta"):
         if piece.meta.format > STATE_FORMAT:
             raise NewerVersion(f"an image of the state in format {piece.meta.format}")
@@ -385,6 +382,8 @@ def _read_more(state: ClusterState, piece: pb.StateSlice) -> None:
     for run_head in (codec_for(RunHead).read(message) for message in piece.run_heads):
         state.runs[run_head.run_id] = Run(run_head)
     for node_run in (codec_for(NodeRun).read(message) for message in piece.node_runs):
+        if node_run.run_id not in state.runs:
+            raise ValueError(f"{node_run.run_id}: a node of a run that is not there")
         state.runs[node_run.run_id].nodes[node_run.node_id] = node_run
     _read_tables(state, piece)
 

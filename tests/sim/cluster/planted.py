@@ -177,7 +177,7 @@ PLANTED: dict[str, Plant] = {
         "request ids are not in the image", ((codec, "encode_state", _forgetful_image),)
     ),
     "long-lease": Plant("skills run on without a lease", ((SimJob, "may_run", lambda job: True),)),
-    "no-dedupe": Plant("request ids are not looked up", ((submit_rules, "_answered", lambda *body: None),)),
+    "no-dedupe": Plant("request ids are not looked up", ((submit_rules, "answered", lambda *body: None),)),
     "no-fencing": Plant(
         "attempt numbers are not compared",
         ((lifecycle, "fenced", _unfenced), (task_rules, "fenced", _unfenced)),
