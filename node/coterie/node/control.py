@@ -154,6 +154,8 @@ class Control:
         if refused is not None:
             raise from_rejection(refused)
         await self._secure(task.payload)
+        if task.type == WORKFLOW:
+            steps = kept_steps(task, steps, "")
         submit = new_run(task, steps, again)
         command = repeated(task, submit) if task.type == WORKFLOW else submit
         return await self.proposer.one(command, timeout_s)

@@ -10,13 +10,13 @@ import pytest
 
 from coterie.core.commands import Accepted, RecordStep
 from coterie.core.graph.model import Graph, GraphNode, NodeType, OnFailure
-from coterie.core.graph.reading import graph_bytes
+from coterie.core.graph.reading import graph_bytes, graph_of
 from coterie.core.nouns import Data, Step, TaskId, TaskState
 from coterie.core.runs.commands import RunWorkflow
 from coterie.core.runs.run import WORKFLOW
-from coterie.node.debugger.fork import Fork, again_from, fork_run, fork_task, read_changes
+from coterie.node.debugger.fork import Changes, Fork, fork_run, fork_task, read_changes
 from coterie.node.errors import Violation
-from coterie.node.workflows.runs import graph_left_by
+from coterie.node.workflows.runs import done_anew, graph_left_by, kept_steps
 from tests.core.builders import submit_command
 from tests.core.runs.world import RUN, World, echo
 from tests.sim.workflows.drive import Drive, table_of
@@ -115,6 +115,40 @@ def test_an_undo_is_no_point_to_fork_at() -> None:
     assert "undoes a" in wrong_with(made)["at"]
 
 
+def shop(world: World) -> Graph:
+    """Pays, cannot ship, and is given the money back."""
+    refund = {"id": "refund", "type": "compensate", "compensates": "charge", "skill": "echo"}
+    nodes = (echo("ask"), echo("charge", "ask"), echo("pack", "charge"), echo("ship", "pack"), refund)
+    world.run(*nodes, on_failure="compensate")
+    for name in ("ask", "charge", "pack"):
+        world.give(name)
+    world.fail("ship")
+    run = world.state.runs[RUN]
+    during = fork_run(graph_of(run.head.graph), Data(b"{}"), world.state.steps[RUN], "ship", Changes({}), run)
+    assert isinstance(during, Fork) and [step.key for step in during.steps] == ["ask"]
+    world.give("refund")
+    return graph_left_by(world.ended())[0]
+
+
+def test_what_was_undone_is_done_again_in_a_fork_with_all_that_stands_on_it() -> None:
+    world = World()
+    graph = shop(world)
+    made = forked(world, "ship")
+    assert [step.key for step in made.steps] == ["ask"]
+    refused = fork_run(graph, Data(b"{}"), steps_of(world, RUN), "ship", read_changes({"charge": "1"}))
+    assert "was undone; it is done again" in wrong_with(refused)["set.charge"]
+    begin(world, made, graph)
+    assert world.open() == ["f~charge~0"]
+
+
+@pytest.mark.parametrize("node", ["", "ship"])
+def test_what_was_undone_is_done_again_by_a_repeat_too(node: str) -> None:
+    world = World()
+    shop(world)
+    kept = kept_steps(world.ended(), steps_of(world, RUN), node)
+    assert [step.key for step in kept] == ["ask"]
+
+
 def test_a_task_is_forked_before_a_step() -> None:
     world = World()
     task = world.with_node("n1").running("t1", payload=Data(b'{"n":1,"text":"x"}'))
@@ -162,7 +196,7 @@ def test_a_fork_of_a_random_run_is_what_the_interpreter_says_from_there(seed: in
     steps = steps_of(drive.cluster, task.task_id)
     made = fork_run(graph, task.payload, steps, at, read_changes({}))
     assert isinstance(made, Fork)
-    again = again_from(graph, at)
+    again = done_anew(graph, steps, at)
     kept = {step.key: json.loads(step.result.inline or b"null") for step in made.steps if "~" not in step.key}
     assert not again & kept.keys()
     other = Refork(seed + 1_000, graph, made)

@@ -119,6 +119,16 @@ class Flow:
         undone = self.nodes[other].type is NodeType.COMPENSATE
         return undone or bool(self._before[other] >> self.order[one] & 1)
 
+    def from_here(self, names: Iterable[str]) -> set[str]:
+        """These nodes, and all that stand on one of them."""
+        import networkx
+
+        found: set[str] = set()
+        for name in names:
+            if name not in found:  # else all behind it has been found too
+                found |= {name, *networkx.descendants(self.digraph, name)}
+        return found
+
     def unreached(self, entries: Iterable[str]) -> list[str]:
         import networkx
 

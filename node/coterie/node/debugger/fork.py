@@ -8,16 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from coterie.core.graph.flow import Flow
 from coterie.core.graph.model import Graph, GraphNode, NodeType
 from coterie.core.graph.values import ValueFault, read_json, write_json
 from coterie.core.nouns import Data, Step, Task
 from coterie.core.runs.book import inputs_of
-from coterie.core.runs.run import part_key
+from coterie.core.runs.run import Run
 from coterie.node.errors import Violation
+from coterie.node.workflows.runs import PART, done_anew, undone_in
 
 NAMED_MAX = 20  # of what there is, in an error
-PART = part_key("", 0)[0]  # what follows the node in the key of a part
 Load = Callable[[Data], Any]
 
 
@@ -48,16 +47,16 @@ def read_changes(texts: Mapping[str, str]) -> Changes:
     return Changes(values, tuple(wrong))
 
 
-def again_from(graph: Graph, node_id: str) -> set[str]:
-    """The node, and all that stands on it."""
-    flow = Flow(graph)
-    return {name for name in flow.nodes if name == node_id or flow.is_before(node_id, name)}
-
-
 def fork_run(
-    graph: Graph, payload: Data, steps: Sequence[Step], node_id: str, changes: Changes
+    graph: Graph,
+    payload: Data,
+    steps: Sequence[Step],
+    node_id: str,
+    changes: Changes,
+    run: Run | None = None,
 ) -> Fork | list[Violation]:
-    """A run that goes on from a node: other nodes keep what they gave, or get what is said instead."""
+    """A run that goes on from a node: other nodes keep what they gave, or get what is said instead; but what
+    was undone, and all that stands on it, is done again. `run`: of a live one, how far it is."""
     wrong = list(changes.wrong)
     node = next((one for one in graph.nodes if one.node_id == node_id), None)
     if node is None:
@@ -69,7 +68,8 @@ def fork_run(
     if node is None or node.type is NodeType.COMPENSATE:
         again: set[str] = set()
     else:
-        again = again_from(graph, node_id)
+        again = done_anew(graph, steps, node_id, run)
+    undone = undone_in(graph, steps, run)
     kept = {step.key: step for step in steps if step.key.partition(PART)[0] not in again}
     inputs = inputs_of(graph, payload)
     declared = {one.name for one in graph.inputs}
@@ -84,7 +84,7 @@ def fork_run(
             names = [*inputs, *(one.variable for one in graph.nodes if one.node_id in kept)]
             wrong.append(Violation(f"set.{name}", f"no such variable; there are {_some(names)}"))
         else:
-            wrong += _output_faults(name, value, maker, kept, again)
+            wrong += _output_faults(name, value, maker, kept, again, undone)
             if maker.node_id in kept:
                 kept[maker.node_id] = replace(kept[maker.node_id], result=Data(write_json(value)))
     if wrong:
@@ -93,9 +93,17 @@ def fork_run(
 
 
 def _output_faults(
-    name: str, value: Any, maker: GraphNode, kept: Mapping[str, Step], again: set[str]
+    name: str,
+    value: Any,
+    maker: GraphNode,
+    kept: Mapping[str, Step],
+    again: set[str],
+    undone: Sequence[str],
 ) -> list[Violation]:
     """What a node gave can be changed where the node is not done again."""
+    if maker.node_id in undone:
+        text = f"node {maker.node_id} gives it, and was undone; it is done again in the fork"
+        return [Violation(f"set.{name}", text)]
     if maker.node_id in again:
         text = f"node {maker.node_id} gives it, and is done again; fork at a later node to change it"
         return [Violation(f"set.{name}", text)]

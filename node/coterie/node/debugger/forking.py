@@ -15,7 +15,7 @@ from coterie.core.graph.values import ValueFault
 from coterie.core.nouns import NO_PARENT, Task, TaskId
 from coterie.core.runs.book import whole_graph
 from coterie.core.runs.commands import RunWorkflow
-from coterie.core.runs.run import WORKFLOW
+from coterie.core.runs.run import WORKFLOW, Run
 from coterie.node.admission import request_id_faults, task_id_of
 from coterie.node.control import CATCH_UP_RETRY_MS, Again, Control, new_run
 from coterie.node.debugger.fork import Fork, fork_run, fork_task, read_changes
@@ -60,7 +60,7 @@ class Forks:
         graph = self._graph(task) if task.type == WORKFLOW else None
         try:
             if graph is not None:
-                made = fork_run(graph, task.payload, found.steps, request.at, changes)
+                made = fork_run(graph, task.payload, found.steps, request.at, changes, self._run(task))
             else:
                 made = fork_task(task, found.steps, request.at, changes)
         except ValueFault as fault:
@@ -77,8 +77,11 @@ class Forks:
 
     def _graph(self, task: Task) -> Graph:
         """As it stands, or as the run left it."""
-        run = self.control.state().runs.get(task.task_id)
+        run = self._run(task)
         return whole_graph(run) if run is not None else graph_left_by(task)[0]
+
+    def _run(self, task: Task) -> Run | None:
+        return self.control.state().runs.get(task.task_id)
 
     def _submit(self, task: Task, made: Fork, request: debugger_pb2.ForkRequest) -> SubmitTask:
         new_id = self.control.clock.new_id()

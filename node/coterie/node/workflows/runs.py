@@ -8,20 +8,21 @@ from typing import Any
 import grpc
 
 from coterie.core.graph.flow import Flow
-from coterie.core.graph.model import Graph, GraphError, GraphNode
+from coterie.core.graph.model import Graph, GraphError, GraphNode, NodeType, OnFailure
 from coterie.core.graph.plan import mermaid_of
 from coterie.core.graph.reading import graph_bytes, graph_of
 from coterie.core.graph.values import ValueFault, read_json, written
 from coterie.core.nouns import Step, Task
 from coterie.core.runs.book import whole_graph
 from coterie.core.runs.commands import RunWorkflow
-from coterie.core.runs.run import Run
+from coterie.core.runs.run import Phase, Run, part_key
 from coterie.core.runs.table import row_of
 from coterie.core.submit_command import SubmitTask
 from coterie.node.errors import ApiError, Violation, invalid
 from coterie.v1 import workflows_pb2
 
 PENDING = "PENDING"
+PART = part_key("", 0)[0]  # what follows the node in the key of a part
 
 
 def graph_left_by(task: Task) -> tuple[Graph, list[dict[str, Any]]]:
@@ -43,14 +44,33 @@ def repeated(task: Task, submit: SubmitTask) -> RunWorkflow:
 def kept_steps(task: Task, steps: Sequence[Step], from_node: str) -> tuple[Step, ...]:
     """What stays of a run that is repeated from a node on. Raises ApiError for a node that there is not."""
     graph, _ = graph_left_by(task)
-    flow = Flow(graph)
-    if not from_node:
-        return tuple(steps)
-    if from_node not in flow.nodes:
-        known = ", ".join(list(flow.nodes)[:20])
+    names = [node.node_id for node in graph.nodes]
+    if from_node and from_node not in names:
+        known = ", ".join(names[:20])
         raise invalid([Violation("from_node", f"no node {from_node!r} in this run; there are {known}")])
-    again = {name for name in flow.nodes if name == from_node or flow.is_before(from_node, name)}
-    return tuple(step for step in steps if step.key.partition("~")[0] not in again)
+    again = done_anew(graph, steps, from_node)
+    return tuple(step for step in steps if _node_of(step) not in again)
+
+
+def done_anew(graph: Graph, steps: Sequence[Step], from_node: str = "", run: Run | None = None) -> set[str]:
+    """Nodes whose results are not taken over: `from_node`, what was undone, and all that stands on these; and
+    every undo, since what is done anew may have to be undone anew. `run`: while it is live."""
+    flow = Flow(graph)
+    undos = {node.node_id: node.compensates for node in graph.nodes if node.type is NodeType.COMPENSATE}
+    undone = undone_in(graph, steps, run)
+    return {*undos, *flow.from_here([*undone, from_node] if from_node else undone)}
+
+
+def undone_in(graph: Graph, steps: Sequence[Step], run: Run | None = None) -> list[str]:
+    """Nodes whose effect is no longer there, or will not be in a moment."""
+    undos = {node.node_id: node.compensates for node in graph.nodes if node.type is NodeType.COMPENSATE}
+    if run is not None and run.head.phase >= Phase.ENDING and graph.on_failure is OnFailure.COMPENSATE:
+        return list(undos.values())
+    return [undos[name] for name in map(_node_of, steps) if name in undos]
+
+
+def _node_of(step: Step) -> str:
+    return step.key.partition(PART)[0]
 
 
 def shown(task: Task, run: Run | None, *, with_graph: bool) -> workflows_pb2.WorkflowRun:
