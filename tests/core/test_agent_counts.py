@@ -126,6 +126,16 @@ def test_a_run_that_never_began_counts_and_one_that_was_called_off_does_not() ->
     assert (span.runs, span.bad, span.arrived) == (1, 1, 2)
 
 
+def test_a_run_that_was_called_off_before_its_time_takes_no_history_away() -> None:
+    core = core_with()
+    end(core, begin(core, "r1"))
+    core.do(submit_command("later", type="agent", agent="a", start_delay_ms=300 * DAY_MS))
+    core.do(CancelTask(TaskId("later"), ""))
+    end(core, begin(core, "r2"))
+    load = core.state.agent_loads["a"]
+    assert [sum(span.runs for span in spans) for spans in (load.fine, load.coarse)] == [2, 2]
+
+
 def test_what_is_unwatched_is_not_counted_and_what_is_removed_is_forgotten() -> None:
     core = core_with(Pledge(unwatched=True))
     end(core, begin(core, "r1"))

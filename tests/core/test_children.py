@@ -205,6 +205,21 @@ def test_an_id_that_is_too_long_is_none() -> None:
     assert child_id("p" * 120, "12345678") == ""
 
 
+def test_a_wait_after_a_loss_is_no_crash_of_the_machine(
+    cluster: CoreCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A breaker would open for the healthy node on which parents of a lost one wait."""
+    crashed: list[object] = []
+    monkeypatch.setattr(type(cluster.state.outcomes), "crashed", lambda *told: crashed.append(told))
+    spawn(cluster, "c", attempt=cluster.task().attempt)
+    cluster.do(ReleaseTask(T1, cluster.task().attempt, "its node died", lost=True))
+    cluster.assign()
+    cluster.do(StartTask(T1, cluster.task().attempt))
+    assert cluster.task().crashes
+    suspended(cluster)
+    assert cluster.task().state is TaskState.WAITING and not crashed
+
+
 def test_a_parent_that_gets_further_is_no_poison(cluster: CoreCluster) -> None:
     cluster.do(ConfigureCluster("c", "c", Policy(node_losses_max=2)))
 

@@ -19,9 +19,10 @@ from coterie.core.llm.commands import (
     NoteLlmHandle,
     SetLlmBudget,
 )
-from coterie.core.llm.nouns import Amount, LlmBudget, LlmCall, LlmVerdict, OnExhausted
+from coterie.core.llm.nouns import COUNT_MAX, Amount, LlmBudget, LlmCall, LlmVerdict, OnExhausted
 from coterie.core.nouns import NO_DATA, Constraints, Data, TaskId, TaskState, WaitReason
 from coterie.core.scheduler import PlanPolicy, View, plan
+from coterie.raft.codec import encode_state
 from tests.core.builders import CoreCluster
 from tests.core.llm_calls import ANSWER, begin, lose, settle
 
@@ -66,6 +67,24 @@ def test_an_answer_is_a_step_and_settles_what_was_set_aside(cluster: CoreCluster
     assert cluster.state.llm.calls == {}
     [usage] = cluster.state.llm.usage.values()
     assert (usage.calls, usage.tokens_in, usage.tokens_out, usage.micro_usd) == (1, 10, 5, 7)
+
+
+def test_what_a_provider_says_it_billed_can_be_added_up_for_ever(cluster: CoreCluster) -> None:
+    """Sums above 64 bits could not be written into an image: the nodes would end at their next snapshot."""
+    cluster.running()
+    for number in range(1, 4):
+        key = f"llm{number}"
+        assert isinstance(begin(cluster, key=key), Accepted)
+        huge: dict[str, Any] = {
+            "tokens_in": 2**62,
+            "tokens_out": -5,
+            "tokens_cached": 2**63,
+            "micro_usd": 2**62,
+        }
+        assert isinstance(settle(cluster, key=key, number=call_of(cluster, key).number, **huge), Accepted)
+    [usage] = cluster.state.llm.usage.values()
+    assert (usage.tokens_in, usage.tokens_out, usage.micro_usd) == (3 * COUNT_MAX, 0, 3 * COUNT_MAX)
+    assert list(encode_state(cluster.state))
 
 
 def test_every_command_may_be_proposed_twice(cluster: CoreCluster) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from coterie.core.agentbook import AgentRevision, ApplyAgent, RollBackAgent
+from coterie.core.agentbook import AgentRevision, ApplyAgent, RemoveAgent, RollBackAgent
 from coterie.core.commands import AssignTask, Command, FinishTask, Outcome, SpawnChild
 from coterie.core.families import child_id
 from coterie.core.nouns import Data, NodeId, Task, TaskId
@@ -127,3 +127,10 @@ async def test_a_colleague_has_its_own_permissions(core: CoreCluster) -> None:
     core.do(SpawnChild(1, "g", 1, replace(submit_command(colleague, type="agent", agent="b"), parent_id=RUN)))
     found = await CALLS.permissions(Attempt(core, colleague), {})  # type: ignore[arg-type]
     assert found is not None and found["gpu_access"] and found["paths"] == ()
+
+
+async def test_who_works_for_an_agent_that_is_gone_may_touch_nothing(core: CoreCluster) -> None:
+    apply(core, file_access=True, paths=["/old"])
+    core.do(RemoveAgent("a"))
+    with pytest.raises(ApiError, match="no agent of the cluster has this name"):
+        await may(core, TOOL)

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coterie.core.nouns import Data
-from coterie.node.collecting import Collector, mentions
+from coterie.core.ports import NoQuorum
+from coterie.node.collecting import Collector, mentions, references
 from coterie.node.config import KeepSettings
 from coterie.node.errors import ApiError
 from coterie.node.ledger import Ledger, LedgerEvent
@@ -31,16 +32,21 @@ class Node:
     def __init__(self, world: World, ledger: Ledger, root: Path) -> None:
         self.world, self.ledger, self.root = world, ledger, root
         self.state: list[bytes] = []
-        self.now_ms, self.incomplete = 0, False
+        self.now_ms, self.incomplete, self.cut_off = 0, False, False
         self.collector = Collector(
             world.store,
             ledger,
             world.exchange.read,
             lambda: iter(self.state),
+            self.barrier,
             lambda: self.now_ms,
             lambda: self.incomplete,
             KeepSettings(history_ms=DAY_MS, unused_blob_ms=DAY_MS),
         )
+
+    async def barrier(self) -> None:
+        if self.cut_off:
+            raise NoQuorum("no majority")
 
     async def old_blob(self, content: bytes) -> str:
         """A blob that was put two days ago."""
@@ -109,6 +115,35 @@ async def test_nothing_goes_while_a_blob_in_use_cannot_be_read(node: Node) -> No
     assert not await node.world.store.has(unused)
 
 
+async def test_a_node_that_is_cut_off_removes_nothing(node: Node) -> None:
+    """It may not know yet what has come into use."""
+    unused, node.cut_off = await node.old_blob(b"unused"), True
+    with pytest.raises(NoQuorum):
+        await node.collector.collect()
+    assert await node.world.store.has(unused)
+
+
+async def test_rows_that_are_lost_during_the_search_are_missing(node: Node) -> None:
+    unused = await node.old_blob(b"unused")
+
+    class Image(list[bytes]):
+        def __iter__(self):  # type: ignore[no-untyped-def]
+            node.incomplete = True
+            yield b""
+
+    node.state = Image()
+    assert await node.left() == {unused}
+
+
+async def test_a_blob_that_mentions_more_than_is_remembered_is_read_again(node: Node) -> None:
+    inner = await node.old_blob(b"inner")
+    outer = await node.old_blob(os.urandom(400_000).hex().encode() + b"|" + inner.encode())
+    node.state = [reference(outer)]
+    for _ in range(2):
+        assert await node.left() == {outer, inner}
+    assert outer.encode() not in node.collector._inside
+
+
 async def test_nothing_goes_while_rows_of_the_ledger_are_missing_here(node: Node) -> None:
     unused, node.incomplete = await node.old_blob(b"unused"), True
     assert await node.left() == {unused}
@@ -149,5 +184,7 @@ async def test_history_goes_by_the_time_of_the_log(node: Node) -> None:
 
 @given(st.binary(max_size=40), st.binary(max_size=40), st.binary(min_size=32, max_size=32))
 def test_a_hash_is_seen_whatever_stands_beside_it(before: bytes, after: bytes, digest: bytes) -> None:
-    assert digest.hex() in mentions(before + digest.hex().encode() + after)
-    assert digest.hex() in mentions(b"abc0" + digest.hex().encode() + b"9f")
+    name = digest.hex().encode()
+    assert name in mentions(before + name + after)
+    assert name in mentions(b"abc0" + name + b"9f")
+    assert name in references(before + b"\x12\x40" + name + after)

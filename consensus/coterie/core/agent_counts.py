@@ -52,7 +52,7 @@ def note_end(state: ClusterState, after: Task, at_ms: int) -> None:
     pledge = pledge_of(entry, run.revision if run is not None else entry.live)
     if pledge.unwatched:
         return
-    run = run or AgentRun(after.task_id, entry.agent_id, "", queue_ms=at_ms - _wanted_at_ms(after))
+    run = run or AgentRun(after.task_id, entry.agent_id, "", queue_ms=max(0, at_ms - _wanted_at_ms(after)))
     name = tally_name(run.agent_id, run.revision)
     tally = state.agent_tallies.get(name) or AgentTally(run.agent_id, run.revision, first_at_ms=at_ms)
     state.agent_tallies[name] = _tallied(tally, run, after, at_ms)
@@ -129,4 +129,4 @@ def _loaded(load: AgentLoad, run: AgentRun, after: Task, pledge: Pledge, at_ms: 
         held_ms=run.held_ms * owed,
         queue_ms=run.queue_ms * owed,
     )
-    return noted(load, _wanted_at_ms(after), arrived=1)
+    return noted(load, min(_wanted_at_ms(after), at_ms), arrived=1)  # it may end before it was to begin

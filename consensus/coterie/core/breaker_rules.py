@@ -179,7 +179,8 @@ def _settle(
 def attempt_ended(state: ClusterState, before: Task, after: Task, detail: str, moment: Moment) -> None:
     """A node has let a task go. Only what is the fault of machines counts as failed: a dead process, a lost
     node, a start that never came. An error of the skill's own says that all of these work."""
-    crashed = after.crashes is not before.crashes and after.losses == before.losses
+    # Whoever waits is further than it was: its crashes are forgotten, which is none.
+    crashed = bool(after.crashes) and after.crashes is not before.crashes and after.losses == before.losses
     lost = after.losses != before.losses
     if crashed:
         state.outcomes.crashed(before, moment.at_ms)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from coterie.raft.entry import REGULAR, at_ms_of, body_of
-from coterie.raft.journal import Journal
+from coterie.raft.journal import FIRST_INDEX, Journal
 from coterie.raft.snapshot import OpenSnapshot, SnapshotStore
 
 
@@ -40,7 +40,9 @@ def past_of(log: Journal, store: SnapshotStore, applied: int, index: int) -> Pas
     The snapshot's own file says where it stands: another one may be taking its place just now."""
     snapshot = store.opened()
     oldest, wanted = snapshot.meta.index if snapshot is not None else 0, index or applied
-    if not oldest <= wanted <= applied:
+    # The log is cut before the snapshot that covers what goes is in its place: entries between are nowhere.
+    oldest = max(oldest, log.base.index) if log.base.index > max(oldest, FIRST_INDEX) else oldest
+    if (snapshot is not None and snapshot.meta.index < oldest) or not oldest <= wanted <= applied:
         if snapshot is not None:
             snapshot.close()
         raise NotKept(index, oldest, applied)

@@ -39,7 +39,7 @@ from coterie.node.metrics import NodeMetrics
 from coterie.node.observability import get_logger
 from coterie.node.outside import Outside
 from coterie.node.proposer import Proposer
-from coterie.node.reads import Reader
+from coterie.node.reads import BARRIER_S, Reader
 from coterie.node.resync import RAFT_DIR, is_resynced, resync_hint
 from coterie.node.roster import Roster
 from coterie.node.security.audit_log import rows as audit_rows
@@ -222,6 +222,7 @@ class NodeApp:
             self.ledger,
             self.exchange.read,
             self.replica.freeze,
+            lambda: self.engine.read_barrier(BARRIER_S),
             lambda: self.state().meta.clock_ms,
             lambda: self.filler.catching_up,
             self.settings.keep,

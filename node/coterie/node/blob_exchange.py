@@ -72,9 +72,10 @@ class BlobExchange:
             return
         silent = []
         for peer in self._channels.peers:
-            call = self._fetching(peer, sha256)
+            call = None
             try:
                 with outliving(peer):
+                    call = self._fetching(peer, sha256)
                     async for message in call:
                         yield message.data
                 return
@@ -82,7 +83,8 @@ class BlobExchange:
                 if error.code() is not grpc.StatusCode.NOT_FOUND:
                     silent.append(peer)
             finally:
-                call.cancel()
+                if call is not None:
+                    call.cancel()
         raise _nowhere(sha256, silent)
 
     async def ensure(self, sha256: str) -> None:
@@ -181,9 +183,10 @@ class BlobExchange:
     async def _fetch(self, sha256: str) -> None:
         silent = []
         for peer in self._channels.peers:
-            call = self._fetching(peer, sha256)
+            call = None
             try:
                 with outliving(peer):
+                    call = self._fetching(peer, sha256)
                     await receive_blob(self._store, call)
                 return
             except (grpc.aio.AioRpcError, BlobMismatch) as error:
@@ -192,7 +195,8 @@ class BlobExchange:
                     silent.append(peer)
                 log.debug("a peer did not give a blob", extra={"peer": peer, "error": str(error)[:200]})
             finally:
-                call.cancel()
+                if call is not None:
+                    call.cancel()
         raise _nowhere(sha256, silent)
 
     def _fetching(self, peer: str, sha256: str) -> grpc.aio.UnaryStreamCall[Any, tasks_pb2.BlobChunk]:

@@ -63,6 +63,7 @@ class BlobStore:
         self._options = options
         self._threads = ThreadPoolExecutor(options.threads, thread_name_prefix="coterie-blobs")
         self._lock = threading.Lock()
+        self._files = threading.Lock()  # between a touch and a removal; never taken on the event loop
         self._sizes: dict[str, int] = {}
         self._total = 0
         self._reserved = 0  # by puts under way
@@ -238,29 +239,26 @@ class BlobStore:
         return BlobDamaged(f"blob {sha256} is damaged on this node; its file was moved to {folder}")
 
     def _touch(self, sha256: str) -> bool:
-        with self._lock:  # either before a removal looks at the time, or after it
+        with self._files:  # either before a removal looks at the time, or after it
             try:
                 os.utime(self._path(sha256))
             except FileNotFoundError:
-                self._drop(sha256)
+                self._forget(sha256)
                 return False
         return True
 
     def _delete_untouched(self, sha256: str, since_s: float) -> bool:
         path = self._path(sha256)
-        with self._lock:
+        with self._files:
             if sha256 not in self._sizes or path.stat().st_mtime >= since_s:
                 return False
             path.unlink()
-            self._drop(sha256)
+            self._forget(sha256)
         return True
 
     def _forget(self, sha256: str) -> None:
         with self._lock:
-            self._drop(sha256)
-
-    def _drop(self, sha256: str) -> None:
-        self._total -= self._sizes.pop(sha256, 0)
+            self._total -= self._sizes.pop(sha256, 0)
 
     # -- the directory -----------------------------------------------------------------------------------
 

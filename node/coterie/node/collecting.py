@@ -10,8 +10,9 @@ from typing import Final
 
 import grpc
 
+from coterie.core.ports import NotCommitted
 from coterie.node.blob_errors import BlobError
-from coterie.node.blobs import BlobStore
+from coterie.node.blobs import BlobEntry, BlobStore
 from coterie.node.config import KeepSettings
 from coterie.node.errors import ApiError
 from coterie.node.ledger import Ledger, LedgerError
@@ -20,21 +21,24 @@ from coterie.node.observability import get_logger
 log = get_logger(__name__)
 
 HASH_BYTES: Final = 64
-PAUSE_S: Final = 0.002  # after each slice of the state: other work comes first
-# Every window of 64 hexadecimal digits, also those that overlap: one too many keeps a blob, too few lose it.
-_MENTION = re.compile(rb"(?=([0-9a-f]{64}))")
+PIECE_BYTES: Final = 32 << 10  # looked through without a turn for the event loop
+KEPT_MAX: Final = 64  # hashes remembered of one blob; one that mentions more is read again each time
+_RUN = re.compile(rb"[0-9a-f]{64,}")
 # coterie.v1.Data on the wire: field 2, 64 bytes long. Only these are looked for on other nodes.
 _REFERENCE = re.compile(rb"\x12\x40([0-9a-f]{64})")
 
 
-def mentions(text: bytes) -> set[str]:
-    """Everything in the text that may be the hash of a blob."""
-    return {found.decode() for found in _MENTION.findall(text)}
+def mentions(text: bytes) -> Iterator[bytes]:
+    """Everything in the text that may be the hash of a blob: every window of 64 hexadecimal digits, also
+    those that overlap, as one too many keeps a blob, and one too few loses it."""
+    for run in _RUN.finditer(text):
+        for start in range(run.start(), run.end() - HASH_BYTES + 1):
+            yield text[start : start + HASH_BYTES]
 
 
-def references(text: bytes) -> set[str]:
+def references(text: bytes) -> set[bytes]:
     """The blobs that encoded records name as blobs."""
-    return {found.decode() for found in _REFERENCE.findall(text)}
+    return set(_REFERENCE.findall(text))
 
 
 class Collector:
@@ -51,15 +55,17 @@ class Collector:
         ledger: Ledger,
         read: Callable[[str], AsyncIterator[bytes]],
         image: Callable[[], Iterator[bytes]],
+        barrier: Callable[[], Awaitable[object]],
         log_time_ms: Callable[[], int],
         incomplete: Callable[[], bool],
         settings: KeepSettings,
     ) -> None:
         """`read`: a blob of this node or of another, see BlobExchange.read. `image`: the state, of one
-        moment, in slices. `incomplete`: rows of the ledger are missing here."""
+        moment, in slices; after `barrier` it holds all that was committed. `incomplete`: the ledger is."""
         self._store, self._ledger, self._read, self._image = store, ledger, read, image
-        self._log_time_ms, self._incomplete, self._settings = log_time_ms, incomplete, settings
-        self._inside: dict[str, frozenset[str]] = {}  # what stored blobs mention; their content never changes
+        self._barrier, self._log_time_ms = barrier, log_time_ms
+        self._incomplete, self._settings = incomplete, settings
+        self._inside: dict[bytes, frozenset[bytes]] = {}  # what blobs mention; their content never changes
 
     async def run(self) -> None:
         while True:
@@ -68,15 +74,17 @@ class Collector:
             await self._forgiven(self.collect)
 
     async def _forgiven(self, work: Callable[[], Awaitable[int]]) -> None:
-        """A disk that refuses for a while must not end the node; the next round tries again."""
+        """Neither a disk that refuses nor a missing majority ends the node; the next round tries again."""
         try:
             await work()
-        except (ApiError, BlobError, LedgerError) as error:
+        except (ApiError, BlobError, LedgerError, NotCommitted, grpc.aio.AioRpcError) as error:
             log.warning("old data could not be removed", extra={"error": str(error)[:200]})
 
     async def prune(self) -> int:
-        """Remove the history of what ended long ago by the time of the log; how many tasks."""
-        pruned = await self._ledger.prune(self._log_time_ms() - self._settings.history_ms)
+        """Remove the history of what ended long ago; how many tasks. By the time of the log, or by the clock
+        of this node where that is earlier: one clock that is wrong must not take history away."""
+        now_ms = min(self._log_time_ms(), time.time_ns() // 1_000_000)
+        pruned = await self._ledger.prune(now_ms - self._settings.history_ms)
         if pruned:
             log.info("old history removed", extra={"tasks": pruned})
         return pruned
@@ -84,56 +92,76 @@ class Collector:
     async def collect(self) -> int:
         """Remove the blobs that nothing refers to; how many bytes."""
         since_s = time.time() - self._settings.unused_blob_ms / 1000
-        sizes = {entry.sha256: entry for entry in await self._store.entries()}
-        old = {sha256 for sha256, entry in sizes.items() if entry.stored_at_s < since_s}
+        entries = {entry.sha256.encode(): entry for entry in await self._store.entries()}
+        old = {name for name, entry in entries.items() if entry.stored_at_s < since_s}
+        damaged = len(self._ledger.damaged_files)
         if not old or self._incomplete():
             return 0
-        unused = old - await self._used(set(sizes))
-        removed = [sha256 for sha256 in unused if await self._store.delete_untouched(sha256, since_s)]
-        for sha256 in removed:
-            self._inside.pop(sha256, None)
-        size = sum(sizes[sha256].size_bytes for sha256 in removed)
+        await self._barrier()  # a node that is cut off does not know what is in use
+        unused = old - await self._used(set(entries))
+        if self._incomplete() or len(self._ledger.damaged_files) != damaged:
+            return 0  # the ledger that was read has lost rows
+        return await self._remove([entries[name] for name in unused], since_s)
+
+    async def _remove(self, unused: list[BlobEntry], since_s: float) -> int:
+        removed = [one for one in unused if await self._store.delete_untouched(one.sha256, since_s)]
+        for one in removed:
+            self._inside.pop(one.sha256.encode(), None)
+        size = sum(one.size_bytes for one in removed)
         if removed:
             log.info("unused blobs removed", extra={"blobs": len(removed), "bytes": size})
         return size
 
-    async def _used(self, stored: set[str]) -> set[str]:
+    async def _used(self, stored: set[bytes]) -> set[bytes]:
         """What something refers to. The state is read before the ledger: what leaves the one meanwhile is in
         the other. Raises when a blob in use cannot be read: what it mentions would be missed."""
-        used: set[str] = set()
+        used: set[bytes] = set()
         for part in self._image():
-            used |= _found(part, stored)
-            await asyncio.sleep(PAUSE_S)
+            used |= await _found(part, stored)
         async for page in self._ledger.records():
-            used |= await asyncio.to_thread(_found, b"\n".join(page), stored)
+            used |= await _found(b"\n".join(page), stored)
         ahead = list(used)
         while ahead:
-            inner = (await self._mentioned_in(ahead.pop()) & stored) - used
+            inner = await self._mentioned_in(ahead.pop(), stored) - used
             used |= inner
             ahead += inner
         return used
 
-    async def _mentioned_in(self, sha256: str) -> frozenset[str]:
-        """What the content of a blob mentions; nothing where no node has it."""
-        if sha256 not in self._inside:
-            try:
-                self._inside[sha256] = await _read_mentions(self._read(sha256))
-            except ApiError as error:
-                if error.code is not grpc.StatusCode.NOT_FOUND:
-                    raise
-                return frozenset()
-        return self._inside[sha256]
+    async def _mentioned_in(self, name: bytes, stored: set[bytes]) -> set[bytes]:
+        """Which of the stored blobs the content of one mentions; none where no node has it."""
+        if name in self._inside:
+            return stored & self._inside[name]
+        found, every, end = set[bytes](), set[bytes](), b""
+        try:
+            async for chunk in self._read(name.decode()):
+                for text in _pieces(end + chunk):
+                    for one in mentions(text):
+                        if one in stored:
+                            found.add(one)
+                        if len(every) <= KEPT_MAX:
+                            every.add(one)
+                    await asyncio.sleep(0)
+                end = (end + chunk)[1 - HASH_BYTES :]
+        except ApiError as error:
+            if error.code is not grpc.StatusCode.NOT_FOUND:
+                raise
+            return set()
+        if len(every) <= KEPT_MAX:
+            self._inside[name] = frozenset(every)
+        return found
 
 
-def _found(text: bytes, stored: set[str]) -> set[str]:
-    return mentions(text) & stored | references(text)
+async def _found(text: bytes, stored: set[bytes]) -> set[bytes]:
+    """What encoded records refer to, and what they mention of the stored blobs."""
+    found: set[bytes] = set()
+    for piece in _pieces(text):
+        found |= references(piece)
+        found.update(one for one in mentions(piece) if one in stored)
+        await asyncio.sleep(0)
+    return found
 
 
-async def _read_mentions(chunks: AsyncIterator[bytes]) -> frozenset[str]:
-    found: set[str] = set()
-    end = b""
-    async for chunk in chunks:
-        text = end + chunk
-        found |= await asyncio.to_thread(mentions, text)
-        end = text[1 - HASH_BYTES :]
-    return frozenset(found)
+def _pieces(text: bytes) -> Iterator[bytes]:
+    """The text in pieces that overlap, so that no reference is cut in two."""
+    for start in range(0, len(text), PIECE_BYTES):
+        yield text[start : start + PIECE_BYTES + HASH_BYTES + 1]

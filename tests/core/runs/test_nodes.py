@@ -229,6 +229,16 @@ def test_items_that_fail_are_told() -> None:
     assert world.table()["m"]["message"] == "1 of 3 items failed and are left out"
 
 
+def test_items_that_the_deadline_of_the_run_cut_short_are_no_items_that_failed() -> None:
+    world = World()
+    node = {"id": "m", "type": "map", "over": [1, 2], "skill": "echo", "on_item_failure": "skip"}
+    world.run(node, more={"deadline_after_ms": 5_000})
+    world.give("r~m~0", "a")
+    world.pass_time(6_000)
+    assert world.ended().state is TaskState.TIMED_OUT
+    assert world.states() == {"m": "CANCELLED"}
+
+
 @pytest.mark.parametrize(
     "parts",
     [

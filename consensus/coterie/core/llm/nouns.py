@@ -24,6 +24,10 @@ class LlmVerdict(IntEnum):
     UNSENT = 4  # it never left: nothing is billed
 
 
+# Of tokens or money in one call. A provider may say anything, and sums are kept in 64 bits.
+COUNT_MAX = 1 << 40
+
+
 @dataclass(frozen=True, slots=True)
 class Amount:
     """What a call costs: at its worst before it, as it was after it."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from coterie.core.agent_counts import note_spent
 from coterie.core.commands import Accepted, Outcome, RecordStep, Rejected
@@ -21,7 +21,7 @@ from coterie.core.llm.commands import (
     SettleLlmCall,
 )
 from coterie.core.llm.doubts import close, drop, keep, spent
-from coterie.core.llm.nouns import Amount, CachedAnswer, Hold, LlmBudget, LlmCall, LlmVerdict
+from coterie.core.llm.nouns import COUNT_MAX, Amount, CachedAnswer, Hold, LlmBudget, LlmCall, LlmVerdict
 from coterie.core.llm.state import LlmState
 from coterie.core.nouns import NO_PARENT, Task, TaskState, WaitReason
 from coterie.core.state import ClusterState, Moment
@@ -118,7 +118,19 @@ def note_handle(state: ClusterState, command: NoteLlmHandle, moment: Moment) -> 
 # --- the end of a call
 
 
+COUNTS: Final = ("tokens_in", "tokens_out", "tokens_cached", "micro_usd")
+
+
+def _credible(command: SettleLlmCall) -> SettleLlmCall:
+    """The command with counts that many of can be added."""
+    counts = {name: getattr(command, name) for name in COUNTS}
+    if all(0 <= count <= COUNT_MAX for count in counts.values()):
+        return command
+    return replace(command, **{name: max(0, min(count, COUNT_MAX)) for name, count in counts.items()})
+
+
 def settle(state: ClusterState, command: SettleLlmCall, moment: Moment) -> Outcome:
+    command = _credible(command)
     task = heard(state, command.task_id, command.attempt, moment)
     if isinstance(task, Rejected):
         return task

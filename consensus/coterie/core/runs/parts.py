@@ -130,7 +130,7 @@ def _part_failed(walk: Walk, node: GraphNode, task: Task) -> None:
     error = error_of(task)
     record = walk.run.nodes[node.node_id]
     record = walk.put(evolve(record, failed=record.failed + 1))
-    if walk.is_ending and task.state is TaskState.CANCELLED:  # a list without it would pass for the whole
+    if _cut_short(walk, task):  # a list without it would pass for the whole
         walk.fail(node, error.code, error.message, NodeState.CANCELLED)
     elif node.type is NodeType.MAP and node.on_item_failure == "skip":
         walk.book.hungry[node.node_id] = None
@@ -141,6 +141,13 @@ def _part_failed(walk: Walk, node: GraphNode, task: Task) -> None:
         walk.cancel_live(node.node_id, "another part of its node failed")
         ended = NodeState.CANCELLED if task.state is TaskState.CANCELLED else NodeState.FAILED
         walk.fail(node, error.code, error.message, ended)
+
+
+def _cut_short(walk: Walk, task: Task) -> bool:
+    """By the end of its run: cancelled with it, or out of the time that it has from it."""
+    if walk.out_of_time():
+        return task.state in (TaskState.CANCELLED, TaskState.TIMED_OUT)
+    return walk.is_ending and task.state is TaskState.CANCELLED
 
 
 def _sub_workflow(walk: Walk, node: GraphNode) -> None:

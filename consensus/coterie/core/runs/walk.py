@@ -159,10 +159,11 @@ class Walk:
         stops = graph.on_failure in (OnFailure.ABORT, OnFailure.COMPENSATE)
         if node.critical or (stops and not self.book.has_handler(node.node_id)):
             text = f"node {node.node_id} failed: {record.message}"
-            ends_as = TaskState.TIMED_OUT if self._out_of_time() else TaskState.FAILED
+            ends_as = TaskState.TIMED_OUT if self.out_of_time() else TaskState.FAILED
             endings.begin_ending(self, ends_as, code, text)
 
-    def _out_of_time(self) -> bool:
+    def out_of_time(self) -> bool:
+        """Whether the deadline of the run is over."""
         deadline_ms = self.task.deadline_at_ms
         return 0 < deadline_ms <= self.moment.at_ms
 

@@ -85,12 +85,13 @@ class AgentCalls:
     async def permissions(self, run: Run, args: Any) -> dict[str, Any] | None:
         """What the agent may touch on whose behalf this task runs; None: it runs for nobody in particular.
 
-        Where it is a part of a run of the agent, by the revision that the run is pinned to."""
+        Where it is a part of a run of the agent, by the revision that the run is pinned to. An agent that is
+        not there, or not under this name any more, may touch nothing: raises AGENT_NOT_FOUND."""
         if not run.task.agent:
             return None
         entry = find_agent(run.state.agents, run.task.agent)
         if entry is None:
-            return None
+            raise refused("AGENT_NOT_FOUND", f"agent {run.task.agent}: no agent of the cluster has this name")
         pinned = run_of(run.state, run.task)
         definition = await self._definition(run, entry, pinned.revision if pinned else entry.live)
         return definition.config.permissions.model_dump()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from coterie.core.agent_counts import AGENT_TYPE, pledge_of
 from coterie.core.agent_slo import LATELY_MS, Advice, Live, Room, Standing, advice, standings
@@ -63,6 +63,12 @@ def reports(state: ClusterState, now_ms: int, wanted: str = "") -> Iterator[Agen
             advice(pledge, load, mine, room, now_ms) if pledge.scaling else None,
             tuple(use.get(entry.agent_id, ())),
         )
+
+
+def without_spending(report: AgentReport) -> AgentReport:
+    """The report without what language models have cost."""
+    figures = tuple(replace(one, spent={}) for one in report.figures)
+    return replace(report, figures=figures, usage=())
 
 
 def _figures(state: ClusterState, entry: AgentEntry, runs: list[AgentRun]) -> Iterator[Figures]:

@@ -23,7 +23,7 @@ from coterie.node.agents.definition import Definition, read_definition, skill_na
 from coterie.node.agents.files import AgentProblems, pack, revision_of, unpack
 from coterie.node.agents.limits import limits_of
 from coterie.node.agents.pledge import ineffective, pledge_of
-from coterie.node.agents.report import reports
+from coterie.node.agents.report import reports, without_spending
 from coterie.node.agents.told import report_to_pb
 from coterie.node.blob_exchange import BlobExchange
 from coterie.node.clock import Clock
@@ -34,6 +34,7 @@ from coterie.node.goals.staff import staff_of
 from coterie.node.proposer import Proposer
 from coterie.node.reads import Reader
 from coterie.node.rpc import Context, Gate, propose_seconds, seconds_left, unary
+from coterie.node.security.principal import caller
 from coterie.node.skillhost import SkillInfo
 from coterie.v1 import agents_pb2 as pb
 from coterie.v1 import agents_pb2_grpc, tasks_pb2
@@ -102,7 +103,9 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
         state = self._parts.state()
         now_ms = max(self._parts.clock.now_ms(), state.meta.clock_ms)
         found = reports(state, now_ms, request.agent_id)
-        return pb.GetAgentStatusResponse(agents=map(report_to_pb, found))
+        # What all tenants together have spent is the operator's to know; a tenant's own is in GetUsage.
+        told = found if caller().everywhere else map(without_spending, found)
+        return pb.GetAgentStatusResponse(agents=map(report_to_pb, told))
 
     @unary
     async def RollBackAgent(self, request: pb.RollBackAgentRequest, context: Context) -> pb.Agent:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from coterie.core.llm.nouns import LlmVerdict
+from coterie.core.llm.nouns import COUNT_MAX, LlmVerdict
 
 OnText = Callable[[str], None]  # the next piece of the answer's text
 OBJECT = "llm.completion"  # the first field of a recorded answer
@@ -14,11 +14,15 @@ OBJECT = "llm.completion"  # the first field of a recorded answer
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens as the provider counted them."""
+    """Tokens as the provider counted them, as far as that can be."""
 
     tokens_in: int
     tokens_out: int
     tokens_cached: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("tokens_in", "tokens_out", "tokens_cached"):
+            object.__setattr__(self, name, max(0, min(getattr(self, name) or 0, COUNT_MAX)))
 
 
 @dataclass(frozen=True, slots=True)
