@@ -155,7 +155,7 @@ def goal_calls(app: NodeApp) -> GoalCalls:
 
 def debugger_parts(app: NodeApp, control: Control) -> DebuggerParts:
     """What the Debugger service works on."""
-    historian = Historian(app.state, app.reader, app.ledger, app.exchange.load)
+    historian = Historian(app.state, app.reader, app.ledger, app.exchange.read)
     forks = Forks(control, lambda: app.host.skills)
     return DebuggerParts(historian, forks, TimeMachine(app.engine.past))
 

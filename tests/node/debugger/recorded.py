@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from coterie.core.commands import Command, Outcome, ReleaseTask, StartTask
-from coterie.core.nouns import Data, TaskId
+from coterie.core.nouns import TaskId
 from coterie.core.state import ClusterState
+from coterie.node.blob_errors import BlobDamaged
 from coterie.node.clock import Clock
 from coterie.node.debugger.gather import Historian
 from coterie.node.debugger.model import History
@@ -32,9 +33,10 @@ class Recorded(World):
         super().__init__(now_ms=START_MS)
         self.ledger = ledger
         self.blobs: dict[str, bytes] = {}
+        self.damaged: set[str] = set()
         engine: Any = FakeEngine()
         self.reader = Reader(engine, self._state, ledger, Clock(), lambda: False)
-        self.historian = Historian(self._state, self.reader, ledger, self._load)
+        self.historian = Historian(self._state, self.reader, ledger, self._read)
 
     @classmethod
     @asynccontextmanager
@@ -48,11 +50,13 @@ class Recorded(World):
     def _state(self) -> ClusterState:
         return self.state
 
-    async def _load(self, data: Data) -> bytes:
-        try:
-            return self.blobs[data.sha256]
-        except KeyError:
-            raise not_found("BLOB", data.sha256) from None
+    async def _read(self, sha256: str) -> AsyncIterator[bytes]:
+        if sha256 not in self.blobs:
+            raise not_found("BLOB", sha256)
+        yield self.blobs[sha256][:10]
+        if sha256 in self.damaged:
+            raise BlobDamaged("not what was stored")
+        yield self.blobs[sha256][10:]
 
     def do(self, command: Command) -> Outcome:
         before = len(self.events)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import random
 import re
@@ -14,12 +15,14 @@ import pytest
 from coterie.core.commands import FailAttempt, FinishTask, RecordStep, SignalTask, SuspendTask
 from coterie.core.nouns import Data, TaskError, TaskId, WaitReason
 from coterie.core.runs.run import RUN_ID_MAX
+from coterie.node.debugger import turns
 from coterie.node.debugger.model import Happening
 from coterie.node.debugger.pictures import bare, gantt_of, label, mermaid_of_history
 from coterie.node.debugger.refold import replay_of
 from coterie.node.debugger.story import story_of
 from coterie.node.debugger.timeline import text_of
 from coterie.node.debugger.words import PHRASES, said
+from coterie.node.ledger.family import FamilyLimits, FamilyRows
 from tests.core.builders import submit_command
 from tests.core.runs.world import RUN, echo
 from tests.node.debugger.mermaid import check
@@ -157,6 +160,52 @@ async def test_what_is_missing_is_counted(world: Recorded) -> None:
     assert history.holes == 2 and "2 events not in the history of this node" in text_of(history)
 
 
+@pytest.mark.parametrize("flushed", [True, False])
+async def test_a_history_is_read_within_its_bytes(world: Recorded, flushed: bool) -> None:
+    world.run(*(echo(f"n{number}") for number in range(8)))
+    for number in range(8):
+        world.give(f"n{number}", "x" * 10_000)
+    if flushed:
+        await world.ledger.flush(world.index)
+    rows = await world.ledger.family(RUN, FamilyLimits(100, 1_000, 35_000))
+    assert rows.more and len(rows.tasks) == 3 and rows.size <= 35_000
+    world.historian = replace(world.historian, bytes_max=35_000)
+    short = await world.history(RUN)
+    assert short.truncated and [one.task.task_id for one in short.below] == [f"r~n{at}~0" for at in range(3)]
+    world.historian = replace(world.historian, bytes_max=32 << 20)
+    assert len((await world.history(RUN)).below) == 8
+
+
+async def test_the_limits_of_a_history_hold_for_all_its_runs_together(world: Recorded) -> None:
+    body = {"nodes": [{"id": "in", "type": "workflow", "body": {"nodes": [echo("leaf-" + "x" * 40)]}}]}
+    names = [f"out{at}-" + "y" * RUN_ID_MAX for at in range(3)]
+    world.run(*({"id": name, "type": "workflow", "body": body} for name in names))
+    asked: list[FamilyLimits] = []
+    family = world.ledger.family
+
+    async def counted(task_id: str, limits: FamilyLimits) -> FamilyRows:
+        asked.append(limits)
+        return await family(task_id, limits)
+
+    world.ledger.family = counted  # type: ignore[method-assign]
+    history = await world.history(RUN, tasks_max=20)
+    assert len(history.below) == 9 and not history.truncated
+    assert [one.tasks for one in asked] == sorted((one.tasks for one in asked), reverse=True)
+    assert asked[-1].events < asked[0].events and asked[-1].size < asked[0].size
+    assert asked[-1].tasks < asked[0].tasks == 20
+
+
+async def test_a_damaged_or_foreign_blob_leaves_only_its_call_out(world: Recorded) -> None:
+    moved_task(world)
+    assert [call.step for call in (await world.history("t1")).root.calls] == ["ask", "ask#2"]
+    digest = next(iter(world.blobs))
+    world.damaged.add(digest)
+    assert [call.step for call in (await world.history("t1")).root.calls] == ["ask"]
+    world.damaged.clear()
+    world.blobs[digest] += b" "
+    assert [call.step for call in (await world.history("t1")).root.calls] == ["ask"]
+
+
 async def test_a_step_taken_over_is_not_paid_again(world: Recorded) -> None:
     world.with_node("n1")
     world.do(submit_command("t1"))
@@ -225,3 +274,24 @@ async def test_a_history_that_does_not_fit_its_end_is_told(world: Recorded) -> N
     moved = tuple(replace(event, index=at, place=0) for at, event in enumerate(jumped.events))
     wrong = replace(history, below=(replace(read, events=moved), top))
     assert "is not followed by" in replay_of(wrong)
+
+
+async def test_the_loop_has_its_turns_while_a_long_history_is_read(
+    world: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.run(*(echo(f"n{number}") for number in range(10)))
+    for number in range(10):
+        world.give(f"n{number}")
+    monkeypatch.setattr(turns, "SLICE_S", 0.0)
+    seen = 0
+
+    async def other() -> None:
+        nonlocal seen
+        while True:
+            seen += 1
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(other())
+    history = await world.history(RUN)
+    beside.cancel()
+    assert seen >= sum(len(record.events) for record in history.records)

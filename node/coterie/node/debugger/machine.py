@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from time import monotonic
 
 import grpc
 
 from coterie.core.state import ClusterState
+from coterie.node.debugger.turns import Turns
 from coterie.node.errors import ApiError
 from coterie.raft.past import NotKept, Past
 from coterie.raft.replica import Replica
-
-SLICE_S = 0.003  # of work without a turn for the node's other duties
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +50,9 @@ class TimeMachine:
 async def _rebuilt(past: Past) -> ClusterState:
     """In slices: the node's other duties have their turns."""
     replica = Replica(lambda index, events: None, lambda index: None)
-    until = monotonic() + SLICE_S
+    turns = Turns()
     for _ in _rebuilding(replica, past):
-        if monotonic() > until:
-            await asyncio.sleep(0)
-            until = monotonic() + SLICE_S
+        await turns.take()
     return replica.state
 
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from coterie.node.ledger.family import FamilyRows, with_queued
+from coterie.node.ledger.family import FamilyLimits, FamilyRows, with_queued
 from coterie.node.ledger.reader import (
     LedgerReader,
     select_counts,
@@ -176,13 +176,11 @@ class Ledger:
         found.update((event.sequence, event) for event in stored)
         return [found[sequence] for sequence in sorted(found)[:limit]]
 
-    async def family(self, task_id: str, tasks_max: int, events_max: int) -> FamilyRows:
+    async def family(self, task_id: str, limits: FamilyLimits) -> FamilyRows:
         """Ended tasks whose ids say that they are below this one, and the events of all of these."""
         queued = self._writer.queued()  # first: a row leaves the queue only after the file has it
-        stored = await self._reader.run(
-            lambda connection: select_family_rows(connection, task_id, tasks_max, events_max)
-        )
-        return with_queued(stored, queued, task_id)
+        stored = await self._reader.run(lambda connection: select_family_rows(connection, task_id, limits))
+        return with_queued(stored, queued, task_id, limits)
 
     async def rows_after(self, after_index: int, limit: int) -> LedgerPage:
         """Committed rows with a log index above `after_index`, for copying to another node.

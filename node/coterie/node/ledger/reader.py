@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from coterie.node.ledger.family import FamilyRows, select_family
+from coterie.node.ledger.family import FamilyLimits, FamilyRows, select_family
 from coterie.node.ledger.gaps import covered_through
 from coterie.node.ledger.rows import (
     Gap,
@@ -164,11 +164,9 @@ def select_events(
     return events
 
 
-def select_family_rows(
-    connection: sqlite3.Connection, root: str, tasks_max: int, events_max: int
-) -> FamilyRows:
+def select_family_rows(connection: sqlite3.Connection, root: str, limits: FamilyLimits) -> FamilyRows:
     """See `family.select_family`."""
-    return select_family(connection, root, tasks_max, events_max, _task, _TASK_COLUMNS)
+    return select_family(connection, root, limits, _task, _TASK_COLUMNS)
 
 
 def select_records(connection: sqlite3.Connection, table: str, after: int) -> list[tuple[int, bytes]]:
