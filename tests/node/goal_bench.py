@@ -71,8 +71,15 @@ class History:
     """What a node's reader finds of runs that have ended."""
 
     bench: FamilyBench
+    before: dict[TaskId, Found] = field(default_factory=dict)  # ended long ago, and forgotten by the state
+
+    async def in_history(self, task_id: TaskId) -> bool:
+        ended = (one.task.task_id for one in self.bench.core.events if one.task.state in TERMINAL)
+        return task_id in self.before or task_id in ended
 
     async def get(self, task_id: TaskId, timeout_s: float) -> Found:
+        if task_id in self.before:
+            return self.before[task_id]
         events = [one for one in self.bench.core.events if one.task.task_id == task_id]
         end = next(one for one in events if one.task.state in TERMINAL)
         return Found(end.task, end.steps)
@@ -84,7 +91,8 @@ class GoalBench(FamilyBench):
     def __init__(self, says: Says = lambda step, messages: "", child: Any = None, **goals: Any) -> None:
         self.model = Model(says)
         settings = cast(NodeSettings, Settings(GoalSettings(**{"skills": ("*", "echo"), **goals})))
-        self.calls = GoalCalls(lambda: settings, dict, cast(Reader, History(self)))
+        self.history = History(self)
+        self.calls = GoalCalls(lambda: settings, dict, cast(Reader, self.history))
         handlers = {**self.calls.handlers(), "llm.call": self.model.call}
         super().__init__(child or (lambda kind, payload: payload), handlers)
         from coterie.core.nouns import SkillRef

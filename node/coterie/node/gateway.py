@@ -146,7 +146,7 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
             command = self._checked(request)
         self._refuse_when_full(state, command)
         if request.task.task_id:
-            await self._refuse_known_id(state, command)
+            await parts.reader.refuse_known_id(command)
         if command.payload.sha256:
             await self._ensure_blob(command, request.task.payload.blob.ticket)
         return command
@@ -172,15 +172,6 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
             raise _full("the ledger of this node cannot keep up")
         if not self._parts.takes_new_work():
             raise disk_full("a disk is nearly full: running work goes on, new work has to wait for room")
-
-    async def _refuse_known_id(self, state: ClusterState, command: commands.SubmitTask) -> None:
-        """The state forgets finished tasks, the ledger does not: an id that a client chose is good once."""
-        retried = f"{command.tenant}/{command.request_id}" in state.requests
-        if retried or state.task(command.task_id) is not None:
-            return  # the state machine knows the answer
-        if await self._parts.reader.in_history(command.task_id):
-            message = f"task {command.task_id} exists already, and has ended; choose another task_id"
-            raise ApiError(grpc.StatusCode.ALREADY_EXISTS, "TASK_EXISTS", message)
 
     async def _ensure_blob(self, command: commands.SubmitTask, ticket: str) -> None:
         payload = command.payload

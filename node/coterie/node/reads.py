@@ -12,6 +12,7 @@ import grpc
 from coterie.core.nouns import Label, Step, Task, TaskId
 from coterie.core.ports import Engine, NoQuorum
 from coterie.core.state import ClusterState
+from coterie.core.submit_command import SubmitTask
 from coterie.core.transitions import TERMINAL
 from coterie.core.waiting import wait_reason
 from coterie.node import convert
@@ -101,6 +102,17 @@ class Reader:
                 f"whether task {task_id} exists is among the history that this node still copies"
             )
         return found is not None and found.task.state in TERMINAL
+
+    async def refuse_known_id(self, command: SubmitTask) -> None:
+        """The state forgets finished tasks, the ledger does not: an id that a client chose is good once.
+        Raises ApiError ALREADY_EXISTS, or UNAVAILABLE."""
+        state = self._state()
+        retried = f"{command.tenant}/{command.request_id}" in state.requests
+        if retried or state.task(command.task_id) is not None:
+            return  # the state machine knows the answer
+        if await self.in_history(command.task_id):
+            message = f"task {command.task_id} exists already, and has ended; choose another task_id"
+            raise ApiError(grpc.StatusCode.ALREADY_EXISTS, "TASK_EXISTS", message)
 
     async def get(self, task_id: TaskId, timeout_s: float) -> Found:
         """The task; a miss is believed only after a barrier, and not while history is missing here.

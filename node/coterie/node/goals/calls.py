@@ -26,7 +26,7 @@ from coterie.node.config.goal_settings import RoutingRule
 from coterie.node.errors import ApiError, from_rejection
 from coterie.node.goals.candidates import Definitions
 from coterie.node.goals.catalogue import Local, catalogue
-from coterie.node.goals.outcome import ended_run
+from coterie.node.goals.outcome import LEDGER_S, check_its_run, ended_run
 from coterie.node.goals.plans import GOAL, Draft, by_plan, by_rule
 from coterie.node.goals.rules import Routed, normalised, revision_of, route
 from coterie.node.goals.staff import Staff, staff_of
@@ -76,6 +76,7 @@ class GoalCalls:
     async def begin(self, run: Run, args: Any) -> dict[str, Any]:
         """How the request is dealt with: by which rule, and with what; or what there is to plan with."""
         goals, goal = self.settings().goals, _text(args, "goal")
+        await self._has_begun(run, run_id_of(run.task_id))  # before anything is paid: is the id taken
         mends = args.get("mend") is True
         routed = Routed(None) if mends else _chosen(goals.rules, goal, str(args.get("rule") or ""))
         rule = routed.rule
@@ -128,6 +129,9 @@ class GoalCalls:
 
     async def run(self, run: Run, args: Any) -> dict[str, str]:
         """Begin the run of the workflow, as a child of the task; asked again, it is the same."""
+        run_id = run_id_of(run.task_id)
+        if await self._has_begun(run, run_id):
+            return {"run": run_id}
         loaded = await self._loaded(run, Draft(args.get("native") or {}, {}))
         if loaded.problems:
             raise refused("BAD_PLAN", "; ".join(f"{one.where}: {one.text}" for one in loaded.problems[:20]))
@@ -135,11 +139,13 @@ class GoalCalls:
         if len(inputs) > INPUTS_BYTES_MAX:
             text = f"the inputs of the run take {len(inputs)} bytes, the limit is {INPUTS_BYTES_MAX}"
             raise refused("TOO_LARGE", text)
-        run_id, timeout_ms = run_id_of(run.task_id), int(args.get("timeout_ms") or loaded.graph.timeout_ms)
+        timeout_ms = int(args.get("timeout_ms") or loaded.graph.timeout_ms)
         command = _command(run, run_id, _graph(loaded), inputs, timeout_ms)
         outcome = await run.commit(command)
         if not isinstance(outcome, Accepted):
             raise _refusal(outcome)
+        if (begun := run.state.task(run_id)) is not None:
+            check_its_run(run.task, begun)
         return {"run": run_id}
 
     async def wait(self, run: Run, args: Any) -> None:
@@ -160,6 +166,15 @@ class GoalCalls:
         return await ended_run(self.reader, run, run_id_of(run.task_id), str(args.get("aggregate") or ""))
 
     # --- help
+
+    async def _has_begun(self, run: Run, run_id: TaskId) -> bool:
+        """By an earlier attempt, which this node's replica shows: the state knows the run, or the history."""
+        known = run.state.task(run_id)
+        if known is None and await self.reader.in_history(run_id):
+            known = (await self.reader.get(run_id, LEDGER_S)).task
+        if known is not None:
+            check_its_run(run.task, known)
+        return known is not None
 
     async def _by_rule(self, run: Run, rule: RoutingRule, goal: str, context: Any) -> Draft:
         if rule.workflow:

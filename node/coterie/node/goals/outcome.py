@@ -14,10 +14,11 @@ from coterie.core.graph.model import Graph, GraphNode, OnFailure, Reducer
 from coterie.core.graph.values import ValueFault
 from coterie.core.nouns import Data, Task, TaskId
 from coterie.core.runs.reducers import reduced
+from coterie.core.runs.run import WORKFLOW
 from coterie.core.transitions import TERMINAL
 from coterie.node.errors import ApiError
 from coterie.node.reads import Found, Reader
-from coterie.node.skill_calls import Run
+from coterie.node.skill_calls import Run, refused
 from coterie.node.workflows.runs import graph_left_by
 
 VALUE_CHARS_MAX = 8_000  # of one result, as it is shown to a model
@@ -29,6 +30,7 @@ ON_PARTS = (OnFailure.CONTINUE, OnFailure.SKIP_DEPENDENTS)  # what succeeded cou
 async def ended_run(reader: Reader, run: Run, run_id: TaskId, aggregate: str) -> dict[str, Any]:
     """`results` has a row per node. With a reducer, `answer` is what it makes of the last nodes' results."""
     found = await _found(reader, run_id)
+    check_its_run(run.task, found.task)
     graph, rows = graph_left_by(found.task)
     given = {step.key: step.result for step in found.steps}
     by_id = {row["id"]: row for row in rows}
@@ -47,6 +49,12 @@ async def ended_run(reader: Reader, run: Run, run_id: TaskId, aggregate: str) ->
         "results": results,
     }
     return told | _reduced(aggregate, [values[name] for name in sinks if name in values])
+
+
+def check_its_run(goal: Task, run: Task) -> None:
+    """An id alone proves nothing: somebody may have chosen it before. Raises ApiError TASK_EXISTS."""
+    if run.type != WORKFLOW or run.parent_id != goal.task_id or run.tenant != goal.tenant:
+        raise refused("TASK_EXISTS", f"task {run.task_id} is not of this goal; submit it under another id")
 
 
 async def _found(reader: Reader, run_id: TaskId) -> Found:

@@ -55,6 +55,8 @@ class GoalsPart(workflows_pb2_grpc.WorkflowsServicer):
             return request.task
         control = self._goals.control
         await control.reader.connected()
+        if request.task.task_id:
+            await control.reader.refuse_known_id(command)
         with self._goals.optimist.with_assignments([command]) as (commands, places):
             outcome = (await control.proposer.propose(commands, propose_seconds(context)))[places[0]]
         if not isinstance(outcome, Accepted):

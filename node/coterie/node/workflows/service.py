@@ -78,6 +78,8 @@ class WorkflowsService(GoalsPart):
         if request.validate_only:
             return request.task
         await self._control.reader.connected()
+        if request.task.task_id:
+            await self._control.reader.refuse_known_id(submit)
         return await self._commit(RunWorkflow(submit, graph), context)
 
     @unary
