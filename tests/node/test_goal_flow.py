@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from coterie.core.nouns import TaskState
+from coterie.core.nouns import Constraints, TaskState, evolve
 from coterie.node.config.goal_settings import RoutingRule
 from coterie.skills.goal.handler import GoalFailed
 from coterie.skills.goal.planning import BadPlan
@@ -245,3 +245,22 @@ async def test_a_plan_may_be_looked_at_alone() -> None:
     result = await bench.goal(goal="Report", plan_only=True)
     assert [one["id"] for one in result["plan"]["tasks"]] == ["a", "b"] and "answer" not in result
     assert len(bench.core.state.tasks) == 1, "nothing ran"
+
+
+async def test_what_binds_the_goal_binds_its_tasks() -> None:
+    """The agent whose permissions and budgets count, the session, the place; not the revision of the skill."""
+    bound: list[Any] = []
+    bench = GoalBench(model({"tasks": [task("a", skill="echo", input={"n": 1})]}), worker)
+    limits = Constraints(prefer_zone="z", session="s", skill_version="7")
+    goal = evolve(bench.core.task("p"), agent="trainer", constraints=limits)
+    bench.core.state.tasks[goal.task_id] = goal
+    end = bench.end_children
+
+    def look() -> None:
+        tasks = bench.core.state.tasks.values()
+        bound.extend((one.agent, one.constraints) for one in tasks if one.task_id != "p")
+        end()
+
+    bench.end_children = look  # type: ignore[method-assign]
+    await bench.goal(goal="Report")
+    assert bound == [("trainer", Constraints(prefer_zone="z", session="s"))] * 2, "the run and its task"

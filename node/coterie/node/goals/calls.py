@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from coterie.core.agentbook import find_agent
@@ -281,7 +281,9 @@ def _command(run: Run, run_id: TaskId, graph: bytes, inputs: bytes, timeout_ms: 
         attempt_timeout_ms=task.attempt_timeout_ms,
         deadline_after_ms=timeout_ms,
         labels=task.labels,
+        constraints=replace(task.constraints, skill_version=""),  # the revision is one of this skill
         key=task.key,
+        agent=task.agent,
         request_id=str(run_id),
         digest=hashlib.sha256(graph + inputs).digest()[:16],
         parent_id=task.task_id,
