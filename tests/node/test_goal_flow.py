@@ -12,6 +12,7 @@ from coterie.core.nouns import Constraints, TaskState, evolve
 from coterie.node.config.goal_settings import RoutingRule
 from coterie.skills.goal.handler import GoalFailed
 from coterie.skills.goal.planning import BadPlan
+from tests.node.family_bench import PARENT
 from tests.node.goal_bench import GoalBench
 
 WANTED = {"intent": "a report", "simple": False, "capabilities": ["reports"]}
@@ -264,3 +265,35 @@ async def test_what_binds_the_goal_binds_its_tasks() -> None:
     bench.end_children = look  # type: ignore[method-assign]
     await bench.goal(goal="Report")
     assert bound == [("trainer", Constraints(prefer_zone="z", session="s"))] * 2, "the run and its task"
+
+
+async def test_a_goal_that_is_tried_again_has_its_own_run_and_pays_no_answer_twice() -> None:
+    """Another task with the steps of the first: what it had learnt stays, what had failed is done again."""
+    plan = {"tasks": [task("a", description="fail")], "aggregate": "llm"}
+    first = GoalBench(model(plan), worker)
+    with pytest.raises(GoalFailed):
+        await first.goal(goal="Report")
+    again = GoalBench(model(plan), lambda kind, payload: "done")
+    again.core.state.steps[PARENT] = first.core.state.steps[PARENT]
+    result = await again.goal(goal="Report")
+    assert (result["answer"], result["complete"]) == ("done", True)
+    assert not again.model.asked
+
+
+@pytest.mark.parametrize(
+    ("operator", "request_says", "asked"),
+    [(True, None, True), (True, False, True), (True, True, True), (False, True, True), (False, None, False)],
+)
+async def test_nobody_switches_off_the_approval_that_the_operator_wants(
+    operator: bool, request_says: bool | None, asked: bool
+) -> None:
+    bench = GoalBench(model({"tasks": [task("a")]}), worker, approve=operator)
+    shown: list[Any] = []
+
+    async def ask(run: Any, args: Any) -> dict[str, Any]:
+        shown.append(json.loads(args["call"]))
+        return {"verdict": "APPROVED", "by": ["ann"], "comments": []}
+
+    bench.handlers = {**bench.handlers, "approvals.ask": ask}
+    assert (await bench.goal(goal="Report", approve=request_says))["complete"]
+    assert bool(shown) is asked

@@ -575,7 +575,7 @@ class SubmitGoalRequest(_message.Message):
     aggregate: _builtins.str
     """llm, answer, list, concat, merge, vote, sum, count, min, max; empty: as the rule says"""
     approve: _builtins.bool
-    """a person looks at the plan first; without it, as the settings say"""
+    """true: a person looks at the plan first, as with goals.approve of the settings"""
     plan_only: _builtins.bool
     """make the plan and run nothing"""
     request_id: _builtins.str

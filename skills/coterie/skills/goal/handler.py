@@ -6,7 +6,7 @@ goes on from there and pays for no answer twice."""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from coterie.skills import NonRetryable, SkillContext
@@ -16,6 +16,7 @@ from coterie.skills.goal.request import Ask
 
 FAILURES_SHOWN_MAX = 10
 SHOWN = ("task", "state", "result")
+Call = Callable[[str, Any], Awaitable[Any]]
 RESULTS_CHARS_MAX = 60_000  # of all results together, as a model is shown them
 
 
@@ -50,11 +51,10 @@ async def run(ctx: SkillContext, input: Ask) -> dict[str, Any]:
         "inputs": planned.draft["inputs"],
         "timeout_ms": begun["timeout_ms"],
     }
-    await ctx.step("run", call, "goals.run", order)
+    await call("goals.run", order)  # no step: whoever takes over the steps of this goal needs its own run
     await call("goals.wait", {})
     kind = _aggregate(ask, begun, planned)
-    ended = await ctx.step("ended", call, "goals.ended", {"aggregate": kind})
-    _check_ended(ended)
+    ended = await ctx.step("ended", _ended, call, kind)
     answer = await _answer(planner, ask, kind, ended)
     return {**answer, **told, "run": ended["run"], "usage": planner.usage}
 
@@ -73,7 +73,7 @@ async def _planned(planner: Planner, begun: Mapping[str, Any], ask: Ask) -> Plan
 
 
 async def _approve(ctx: SkillContext, begun: Mapping[str, Any], planned: Planned, ask: Ask) -> None:
-    if not (begun["approve"] if ask.approve is None else ask.approve):
+    if not (begun["approve"] or ask.approve):
         return
     shown = {"goal": ask.goal, "tasks": planned.draft["tasks"], "native": planned.draft["native"]}
     decision = await ctx.approve("run this plan?", shown)
@@ -88,6 +88,13 @@ def _aggregate(ask: Ask, begun: Mapping[str, Any], planned: Planned) -> str:
     chosen = ask.aggregate or (begun["aggregate"] if begun["declared"] else "") or planned.aggregate
     kind: str = chosen or begun["aggregate"]
     return "answer" if kind == "llm" and len(planned.draft["tasks"]) == 1 else kind
+
+
+async def _ended(call: Call, kind: str) -> Any:
+    """Recorded where it is good: a goal that is tried again has a new run, and not the end of the old one."""
+    ended = await call("goals.ended", {"aggregate": kind})
+    _check_ended(ended)
+    return ended
 
 
 def _check_ended(ended: Mapping[str, Any]) -> None:
