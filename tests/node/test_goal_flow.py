@@ -10,6 +10,7 @@ import yaml
 
 from coterie.core.nouns import Constraints, TaskState, evolve
 from coterie.node.config.goal_settings import RoutingRule
+from coterie.skills.goal.approval import PlanTooLarge, to_be_approved
 from coterie.skills.goal.handler import GoalFailed
 from coterie.skills.goal.planning import BadPlan
 from tests.node.family_bench import PARENT
@@ -297,3 +298,28 @@ async def test_nobody_switches_off_the_approval_that_the_operator_wants(
     bench.handlers = {**bench.handlers, "approvals.ask": ask}
     assert (await bench.goal(goal="Report", approve=request_says))["complete"]
     assert bool(shown) is asked
+
+
+async def test_who_approves_sees_every_value_that_the_plan_is_given() -> None:
+    tasks = [task("a", skill="echo", input={"text": NASTY, "long": "{{" + "😀" * 19_000})]
+    bench = GoalBench(model({"tasks": tasks}), worker)
+    shown: list[Any] = []
+
+    async def ask(run: Any, args: Any) -> dict[str, Any]:
+        shown.append(json.loads(args["call"]))
+        return {"verdict": "REJECTED", "by": ["ann"], "comments": ["no"]}
+
+    bench.handlers = {**bench.handlers, "approvals.ask": ask}
+    with pytest.raises(BadPlan, match="said no"):
+        await bench.goal(goal="Report", context={"year": 2026}, approve=True)
+    inputs = shown[0]["inputs"]
+    assert (shown[0]["goal"], inputs["context"], inputs["given"][0]) == ("Report", {"year": 2026}, NASTY)
+    cut = inputs["given"][1]
+    assert (len(cut["beginning"]), cut["characters"], len(cut["sha256"])) == (16_000, 19_002, 64)
+
+
+def test_a_plan_that_nobody_can_be_shown_is_refused_with_its_size() -> None:
+    nodes = [{"id": f"n{place}", "input": {"list": list(range(4_000))}} for place in range(4)]
+    draft = {"native": {"nodes": nodes}, "inputs": {}, "tasks": []}
+    with pytest.raises(PlanTooLarge, match=r"takes \d+ bytes, and a person can be shown 65536"):
+        to_be_approved("Report", draft)

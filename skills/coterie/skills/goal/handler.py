@@ -11,6 +11,7 @@ from typing import Any
 
 from coterie.skills import NonRetryable, SkillContext
 from coterie.skills.goal import prompts
+from coterie.skills.goal.approval import to_be_approved
 from coterie.skills.goal.planning import BadPlan, Planned, Planner, check
 from coterie.skills.goal.request import Ask
 
@@ -75,8 +76,7 @@ async def _planned(planner: Planner, begun: Mapping[str, Any], ask: Ask) -> Plan
 async def _approve(ctx: SkillContext, begun: Mapping[str, Any], planned: Planned, ask: Ask) -> None:
     if not (begun["approve"] or ask.approve):
         return
-    shown = {"goal": ask.goal, "tasks": planned.draft["tasks"], "native": planned.draft["native"]}
-    decision = await ctx.approve("run this plan?", shown)
+    decision = await ctx.approve("run this plan?", to_be_approved(ask.goal, planned.draft))
     if not decision:
         raise BadPlan(f"a person said no to the plan: {'; '.join(decision.comments) or 'without a word'}")
 
