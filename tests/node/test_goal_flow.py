@@ -250,7 +250,7 @@ async def test_a_plan_may_be_looked_at_alone() -> None:
 
 
 async def test_what_binds_the_goal_binds_its_tasks() -> None:
-    """The agent whose permissions and budgets count, the session, the place; not the revision of the skill."""
+    """The agent whose permissions and budgets count, the session, the place; not the skill's revision."""
     bound: list[Any] = []
     bench = GoalBench(model({"tasks": [task("a", skill="echo", input={"n": 1})]}), worker)
     limits = Constraints(prefer_zone="z", session="s", skill_version="7")
