@@ -173,9 +173,9 @@ async def test_killed_in_the_middle_it_goes_on_and_pays_for_each_answer_once(
 
 async def test_a_plan_that_is_known_is_not_paid_again(server: LlmServerProcess, client: Cluster) -> None:
     planned(server)
-    first = await client.goals.submit("Report  on the cache")
+    first = await client.goals.submit(" Report on the cach\u00e9")
     await first.wait(timeout=60)
-    again = await client.goals.submit("Report on the\ncache")
+    again = await client.goals.submit("Report on the cache\u0301\n")
     result = await again.wait(timeout=60)
     assert result["cached"] is True and result["plan"]["tasks"]
     assert {"/intent", "/decompose"}.isdisjoint(billed(server, again))

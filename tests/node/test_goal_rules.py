@@ -122,6 +122,8 @@ def test_a_rule_that_says_too_much_is_refused(
         load_config([base, rules], {})
 
 
-def test_requests_that_differ_in_spaces_alone_are_the_same() -> None:
-    assert normalised("  a\n b\u3000\uff43 ") == "a b c"
+def test_requests_are_the_same_where_they_say_the_same() -> None:
+    assert normalised("  the cafe\u0301\n") == normalised("the caf\u00e9")
+    assert normalised("10\u00b2 m") == "10\u00b2 m", "not 102"
+    assert normalised("if a:\n    b") == "if a:\n    b"
     assert normalised("Polish it") != normalised("polish it"), "case can matter"

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -26,6 +25,7 @@ from coterie.node.config.goal_settings import RoutingRule
 from coterie.node.errors import ApiError, from_rejection
 from coterie.node.goals.candidates import Definitions
 from coterie.node.goals.catalogue import Local, catalogue
+from coterie.node.goals.inputs import inputs_json
 from coterie.node.goals.outcome import LEDGER_S, check_its_run, ended_run
 from coterie.node.goals.plans import GOAL, Draft, by_plan, by_rule
 from coterie.node.goals.rules import Routed, normalised, revision_of, route
@@ -40,7 +40,6 @@ from coterie.node.workflows.forms import to_native
 from coterie.node.workflows.source import read_source
 from coterie.skills import Fenced
 
-INPUTS_BYTES_MAX = 256 * 1024
 RUN_SUFFIX = ".run"
 LOOK_S, LOOKS = 0.02, 50  # a goal whose run is short stays: ending and starting it costs more
 CODE = SKILL_OF[NodeType.CODE]
@@ -76,6 +75,7 @@ class GoalCalls:
     async def begin(self, run: Run, args: Any) -> dict[str, Any]:
         """How the request is dealt with: by which rule, and with what; or what there is to plan with."""
         goals, goal = self.settings().goals, _text(args, "goal")
+        inputs_json({"goal": goal, "context": args.get("context")})
         await self._has_begun(run, run_id_of(run.task_id))  # before anything is paid: is the id taken
         mends = args.get("mend") is True
         routed = Routed(None) if mends else _chosen(goals.rules, goal, str(args.get("rule") or ""))
@@ -123,6 +123,7 @@ class GoalCalls:
             value = read_source(_text(args, "workflow"), WORKFLOW, problems)
             native = to_native(value, problems) if value is not None else {}
         inputs = args.get("inputs")
+        inputs_json(inputs)
         native = native if isinstance(native, dict) else {}
         draft = Draft(native, inputs if isinstance(inputs, dict) else {}, problems)
         return await self._drafted(run, draft)
@@ -135,10 +136,7 @@ class GoalCalls:
         loaded = await self._loaded(run, Draft(args.get("native") or {}, {}))
         if loaded.problems:
             raise refused("BAD_PLAN", "; ".join(f"{one.where}: {one.text}" for one in loaded.problems[:20]))
-        inputs = json.dumps(args.get("inputs") or {}, ensure_ascii=False).encode()
-        if len(inputs) > INPUTS_BYTES_MAX:
-            text = f"the inputs of the run take {len(inputs)} bytes, the limit is {INPUTS_BYTES_MAX}"
-            raise refused("TOO_LARGE", text)
+        inputs = inputs_json(args.get("inputs") or {})
         timeout_ms = int(args.get("timeout_ms") or loaded.graph.timeout_ms)
         command = _command(run, run_id, _graph(loaded), inputs, timeout_ms)
         outcome = await run.commit(command)
@@ -203,7 +201,9 @@ class GoalCalls:
         kept = {one.name: one.source for one in state.workflows.values() if one.tenant == run.task.tenant}
         entry = state.skillbook.get(CODE)
         known = Known(skills, kept, entry is not None and bool(entry.live))
-        name, about = str(draft.native.get("name") or GOAL), len(draft.native.get("nodes") or ()) * NODE_CHARS
+        nodes = draft.native.get("nodes")
+        about = len(nodes) * NODE_CHARS if isinstance(nodes, list) else 0
+        name = str(draft.native.get("name") or GOAL)
         return await aside(
             about, lambda: load_native(draft.native, known, name=name, problems=draft.problems)
         )

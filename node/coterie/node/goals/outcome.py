@@ -22,6 +22,7 @@ from coterie.node.skill_calls import Run, refused
 from coterie.node.workflows.runs import graph_left_by
 
 VALUE_CHARS_MAX = 8_000  # of one result, as it is shown to a model
+ANSWER_BYTES_MAX, ROWS_BYTES_MAX, ROWS_MAX, NOTES_MAX = 256 * 1024, 256 * 1024, 1_000, 10
 LEDGER_S, LOOK_S = 10.0, 0.05
 REDUCERS = frozenset(one.value for one in Reducer)
 ON_PARTS = (OnFailure.CONTINUE, OnFailure.SKIP_DEPENDENTS)  # what succeeded counts, whatever failed
@@ -40,15 +41,20 @@ async def ended_run(reader: Reader, run: Run, run_id: TaskId, aggregate: str) ->
         if node.node_id in given:
             values[node.node_id] = await _value(run, given[node.node_id])
     results = [_row(node, by_id.get(node.node_id, {}), values, node.node_id in sinks) for node in graph.nodes]
+    counts = {"total": len(results), **Counter(row["state"].lower() for row in results)}
+    results, notes = _bounded(results)
+    answer = _bounded_answer(_reduced(aggregate, [values[name] for name in sinks if name in values]))
+    if notes and "note" in answer:
+        notes.append(answer["note"])
     told: dict[str, Any] = {
         "run": run_id,
         "state": found.task.state.name,
         "error": _error(found.task),
         "on_parts": graph.on_failure in ON_PARTS,
-        "counts": {"total": len(results), **Counter(row["state"].lower() for row in results)},
+        "counts": counts,
         "results": results,
     }
-    return told | _reduced(aggregate, [values[name] for name in sinks if name in values])
+    return told | answer | ({"note": "; ".join(notes)} if notes else {})
 
 
 def check_its_run(goal: Task, run: Task) -> None:
@@ -93,6 +99,51 @@ def _clipped(value: Any) -> tuple[Any, bool]:
     if len(said) <= VALUE_CHARS_MAX:
         return value, False
     return f"{said[:VALUE_CHARS_MAX]} [… {len(said) - VALUE_CHARS_MAX} characters left out]", True
+
+
+def _bounded(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The rows in at most about ROWS_BYTES_MAX, and what was left out; those without a result stay first."""
+    notes = []
+    if len(rows) > ROWS_MAX:
+        notes.append(f"{len(rows) - ROWS_MAX} of {len(rows)} rows are left out")
+        places = sorted(range(len(rows)), key=lambda place: (rows[place]["state"] == "SUCCEEDED", place))
+        rows = [rows[place] for place in sorted(places[:ROWS_MAX])]
+    share = ROWS_BYTES_MAX // max(1, len(rows))
+    for row in rows:
+        if "message" in row:
+            row["message"] = _head(str(row["message"]), max(100, share // 4))
+        if len(said := _said(row.get("result")).encode("utf-8", "replace")) > share:
+            row["result"], row["cut"] = f"{_head(_text(row['result']), share)} [… cut]", True
+            notes.append(f"{row['task']}: {len(said)} bytes, cut")
+    return rows, notes[:NOTES_MAX]
+
+
+def _bounded_answer(told: dict[str, Any]) -> dict[str, Any]:
+    """What is too large to be carried is not lost: it stands in the steps of the run."""
+    size = len(_said(told.get("answer")).encode("utf-8", "replace"))
+    if size <= ANSWER_BYTES_MAX:
+        return told
+    text = (
+        f"the answer takes {size} bytes, the limit is {ANSWER_BYTES_MAX}: cut; the run's tasks have all of it"
+    )
+    note = "; ".join(one for one in (told.get("note"), text) if one)
+    return {"answer": f"{_head(_text(told['answer']), ANSWER_BYTES_MAX)} [… cut]", "note": note}
+
+
+def _said(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else _said(value)
+
+
+def _head(text: str, bytes_max: int) -> str:
+    """So much of it that its JSON takes at most about `bytes_max` bytes."""
+    taken = text.encode("utf-8", "replace")[:bytes_max].decode("utf-8", "ignore")
+    while len(_said(taken).encode("utf-8", "replace")) > bytes_max + 2:
+        taken = taken[: len(taken) * 3 // 4]
+    return taken
 
 
 async def _value(run: Run, data: Data) -> Any:

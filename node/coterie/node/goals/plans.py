@@ -69,8 +69,9 @@ def _stepwise(rule: RoutingRule, steps: list[Raw]) -> Raw:
     ids = [_step_id(step.get("step", place)) for place, step in enumerate(steps, 1)]
     for step_id, step in zip(ids, steps, strict=True):
         found = {name: value for name, value in step.items() if name not in ("step", "task", "input")}
-        behind = step.get("depends_on", [])
-        behind = [behind] if isinstance(behind, str) else behind
+        if "depends_on" in step:
+            found["depends_on"] = _steps_behind(step["depends_on"])
+        behind = [one for one in found.get("depends_on", []) if isinstance(one, str)]
         results = {one: _ref(f"r{ids.index(one)}", "null") for one in behind if one in ids}
         task = step.get("task", rule.name)
         given = step.get(
@@ -82,6 +83,12 @@ def _stepwise(rule: RoutingRule, steps: list[Raw]) -> Raw:
     if rule.on_failure:
         workflow["on_failure"] = rule.on_failure
     return workflow
+
+
+def _steps_behind(given: Any) -> list[Any]:
+    """By their ids or numbers, one or several; what is neither is left for the check of the workflow."""
+    listed = given if isinstance(given, list) else [] if given is None else [given]
+    return [_step_id(one) if isinstance(one, int) and not isinstance(one, bool) else one for one in listed]
 
 
 def _step_id(given: Any) -> str:

@@ -43,5 +43,6 @@ def revision_of(rules: Sequence[RoutingRule]) -> str:
 
 
 def normalised(goal: str) -> str:
-    """The same for requests that differ in nothing but spaces and ways to write a character."""
-    return " ".join(unicodedata.normalize("NFKC", goal).split())
+    """The same for requests that look the same: as written, but for what stands around it and for the ways to
+    encode a character. (NFKC would make 10² to 102, and layout can mean something.)"""
+    return unicodedata.normalize("NFC", goal).strip()

@@ -17,6 +17,7 @@ from coterie.node.config.goal_settings import RoutingRule
 from coterie.node.control import Control
 from coterie.node.errors import Violation, from_rejection, invalid
 from coterie.node.goals.calls import RUN_SUFFIX
+from coterie.node.goals.inputs import INPUTS_BYTES_MAX, strict_json
 from coterie.node.goals.rules import GOAL_CHARS_MAX, revision_of, route
 from coterie.node.optimist import Optimist
 from coterie.node.rpc import Context, Gate, propose_seconds, seconds_left, unary
@@ -156,7 +157,11 @@ def _payload(request: workflows_pb2.SubmitGoalRequest, wrong: list[Violation]) -
 
 def _json(name: str, text: str, wrong: list[Violation]) -> Any:
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        size = len(strict_json(value))
     except (ValueError, RecursionError) as error:
         wrong.append(Violation(name, f"is not JSON: {error}"))
         return None
+    if size > INPUTS_BYTES_MAX:
+        wrong.append(Violation(name, f"takes {size} bytes, the limit is {INPUTS_BYTES_MAX}; pass blobs"))
+    return value

@@ -1,0 +1,79 @@
+"""What is too large or no JSON is refused before anything is paid, and what was paid is not lost to its size."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from coterie.core.bidding import Selection
+from coterie.node.config.goal_settings import RoutingRule
+from coterie.node.goals.outcome import ANSWER_BYTES_MAX, _bounded
+from coterie.node.goals.plans import by_rule
+from coterie.node.goals.service import _faults, _payload
+from coterie.node.goals.staff import Staff
+from coterie.skills import CallRefused
+from coterie.skills.goal.planning import BadPlan
+from coterie.v1 import workflows_pb2
+from tests.node.goal_bench import GoalBench
+from tests.node.test_goal_flow import model, task, worker
+
+LARGE = "x" * 300_000
+
+
+@pytest.mark.parametrize("asked", [{"goal": "Report", "context": LARGE}])
+async def test_too_large_inputs_are_refused_before_a_model_is_asked(asked: dict[str, Any]) -> None:
+    bench = GoalBench(model({"tasks": [task("a")]}), worker)
+    with pytest.raises(CallRefused, match="the limit is 262144"):
+        await bench.goal(**asked)
+    assert not bench.model.asked
+    with pytest.raises(CallRefused, match="the limit is 262144"):
+        await bench.goal(workflow="nodes: [{id: a, skill: echo, depends_on: a}]", inputs={"text": LARGE})
+    assert not bench.model.asked
+
+
+@pytest.mark.parametrize("text", ["NaN", '{"a": 1e999}', '"\\ud800"', "[", json.dumps(LARGE)])
+def test_a_context_that_cannot_travel_is_a_fault_of_the_request(text: str) -> None:
+    request = workflows_pb2.SubmitGoalRequest(goal="Report", context=text)
+    wrong = _faults(request, ())
+    _payload(request, wrong)
+    assert [one.field for one in wrong] == ["context"]
+
+
+async def test_halves_of_characters_are_refused_and_not_tried_again() -> None:
+    bench = GoalBench(model({"tasks": [task("a")]}), worker)
+    with pytest.raises(CallRefused, match="cannot be written as JSON"):
+        await bench.goal(goal="Report", context="\ud800")
+
+
+@pytest.mark.parametrize("nodes", [3, "x", {"a": 1}, [3], None])
+async def test_a_workflow_whose_nodes_are_no_list_is_a_bad_plan(nodes: Any) -> None:
+    bench = GoalBench(model({"tasks": []}), worker)
+    with pytest.raises(BadPlan):
+        await bench.goal(workflow=json.dumps({"nodes": nodes}))
+    assert not bench.model.asked
+
+
+@pytest.mark.parametrize(("behind", "edges"), [(1, ["step-1"]), ([1], ["step-1"]), (None, []), ("a", ["a"])])
+def test_steps_of_a_rule_stand_on_steps_by_id_or_number(behind: Any, edges: list[str]) -> None:
+    steps = [{"step": 1, "skill": "llm"}, {"step": 2, "skill": "llm", "depends_on": behind}]
+    rule = RoutingRule("r", ".*", steps=json.dumps(steps))
+    draft = by_rule(rule, "g", None, Staff(("llm",), [], Selection.SCORE), lambda name: name)
+    assert draft.native["nodes"][1]["depends_on"] == edges
+
+
+@pytest.mark.parametrize("said", [LARGE, '\u00e9"\n' * 200_000, ["x" * 1_000] * 2_000])
+async def test_an_answer_that_is_too_large_is_cut_and_that_is_told(said: Any) -> None:
+    bench = GoalBench(model({"tasks": [task("a", skill="echo", input={"n": 1})]}), lambda kind, given: said)
+    result = await bench.goal(goal="Report", aggregate="concat" if isinstance(said, str) else "list")
+    assert result["complete"] and "the answer takes" in result["note"]
+    assert 1_000 < len(json.dumps(result["answer"], ensure_ascii=False).encode()) < ANSWER_BYTES_MAX + 100
+
+
+def test_many_rows_stay_within_their_bytes_and_failures_stay() -> None:
+    good = [{"task": f"t{n}", "state": "SUCCEEDED", "result": "x" * 8_000} for n in range(3_000)]
+    bad = {"task": "bad", "state": "FAILED", "message": "m" * 8_000}
+    rows, notes = _bounded([*good, bad])
+    assert len(rows) == 1_000 and rows[-1]["task"] == "bad" and "2001 of 3001 rows" in notes[0]
+    assert len(json.dumps(rows)) < 600_000
