@@ -1,4 +1,4 @@
-"""What is too large or no JSON is refused before anything is paid, and what was paid is not lost to its size."""
+"""What is too large or no JSON is refused before anything is paid; what was paid is not lost to its size."""
 
 from __future__ import annotations
 
