@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from coterie.v1 import tasks_pb2
 
 REASON_CHARS_MAX = 1_000
 CATCH_UP_RETRY_MS = 500
+SECURED_AT_ONCE = 16  # blobs of steps
 ELSEWHERE = frozenset({"STEPS_ELSEWHERE", "TASK_NOT_FOUND", "IS_A_RUN"})  # not from the state
 
 
@@ -123,6 +125,7 @@ class Control:
         digest = digest_of("run from", task_id, from_node)
         again = Again(task_id, TaskId(new_id), request_id or new_id, digest, True)
         steps = kept_steps(found.task, found.steps, from_node)
+        await self.secure_all(found.task.payload, steps)
         command = repeated(found.task, new_run(found.task, steps, again))
         return await self.answer(await self.proposer.one(command, timeout_s), timeout_s)
 
@@ -150,12 +153,12 @@ class Control:
             raise ApiError(
                 grpc.StatusCode.UNAVAILABLE, "CATCHING_UP", message, retry_after_ms=CATCH_UP_RETRY_MS
             )
+        if task.type == WORKFLOW:
+            steps = kept_steps(task, steps, "")
         refused = full(self.state(), task.tenant, len(task.payload.inline))
         if refused is not None:
             raise from_rejection(refused)
-        await self._secure(task.payload)
-        if task.type == WORKFLOW:
-            steps = kept_steps(task, steps, "")
+        await self.secure_all(task.payload, steps)
         submit = new_run(task, steps, again)
         command = repeated(task, submit) if task.type == WORKFLOW else submit
         return await self.proposer.one(command, timeout_s)
@@ -178,6 +181,23 @@ class Control:
         """Raises ApiError on a node whose disk is nearly full."""
         if not self.takes_new_work():
             raise disk_full("a disk is nearly full: running work goes on, new work has to wait for room")
+
+    async def secure_all(self, payload: Data, steps: Sequence[Step]) -> None:
+        """Before a new task takes them over: every blob is on a majority. Raises ApiError naming a step whose
+        result is gone: what ended long ago may have lost some."""
+        await self._secure(payload)
+        large = list({step.result.sha256: step for step in steps if step.result.sha256}.values())
+        for first in range(0, len(large), SECURED_AT_ONCE):
+            await asyncio.gather(*map(self._secure_step, large[first : first + SECURED_AT_ONCE]))
+
+    async def _secure_step(self, step: Step) -> None:
+        try:
+            await self.exchange.secure(step.result)
+        except ApiError as error:
+            if error.reason != "BLOB_NOT_FOUND":
+                raise
+            text = f"no node has its result any more, blob {step.result.sha256}; go on from an earlier point"
+            raise invalid([Violation(f"steps.{step.key}", text)]) from error
 
     async def _secure(self, payload: Data, ticket: str | None = None) -> None:
         """`ticket`: where the caller names the blob; None: what they see refers to it."""

@@ -16,7 +16,8 @@ from coterie.node.admission import Admission, AdmissionLimits
 from coterie.node.clock import Clock
 from coterie.node.control import Control
 from coterie.node.debugger.forking import Forks
-from coterie.node.errors import ApiError
+from coterie.node.errors import ApiError, not_found
+from coterie.node.ledger import Ledger
 from coterie.v1 import debugger_pb2, tasks_pb2
 from tests.core.builders import submit_command
 from tests.core.runs.world import RUN, echo
@@ -24,20 +25,30 @@ from tests.node.debugger.recorded import Recorded
 
 
 class Node(Recorded):
-    """A world with the part of a node that forks; `room`: whether its disk has some."""
+    """A world with the part of a node that forks. `room`: its disk has some; `gone`: blobs that are."""
 
     room = True
+    gone: frozenset[str] = frozenset()
+
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__(ledger)
+        self.secured: list[tuple[str, int]] = []  # blobs, and where the log was then
 
     async def fork(self, task_id: str, at: str, **more: Any) -> tasks_pb2.Task:
         async def one(command: Command, timeout_s: float) -> Outcome:
             return self.do(command)
 
         proposer: Any = SimpleNamespace(one=one)
-        nothing: Any = SimpleNamespace()
+        exchange: Any = SimpleNamespace(secure=self._secure)
         admission = Admission(AdmissionLimits(payload_inline_max=100))
-        control = Control(self._state, self.reader, proposer, nothing, admission, Clock(), lambda: self.room)
+        control = Control(self._state, self.reader, proposer, exchange, admission, Clock(), lambda: self.room)
         request = debugger_pb2.ForkRequest(name=task_id, at=at, **more)
         return await Forks(control, lambda: {}).fork(request, 5.0)
+
+    async def _secure(self, data: Data) -> None:
+        self.secured.append((data.sha256, self.index))
+        if data.sha256 in self.gone:
+            raise not_found("BLOB", data.sha256)
 
     async def refused(self, task_id: str, at: str, **more: Any) -> ApiError:
         before = self.index
@@ -94,7 +105,7 @@ async def test_what_is_wrong_is_said_before_anything_is_committed(node: Node) ->
     error = await node.refused(RUN, "b", request_id="not one", set={"who": "1", "z": "{"})
     assert sorted(one.field for one in error.violations) == ["at", "request_id", "set.who", "set.z"]
     large = await node.refused(RUN, "a", set={"who": json.dumps("x" * 200)})
-    assert [one.field for one in large.violations] == ["set.inline"]
+    assert [one.field for one in large.violations] == ["set.who.inline"]
     before = node.index
     assert (await node.fork(RUN, "a", validate_only=True)).task_id == RUN and node.index == before
     node.room = False
@@ -109,3 +120,35 @@ async def test_a_journal_that_is_not_here_yet_is_waited_for(node: Node) -> None:
     node.do(RecordStep(TaskId("t1"), 1, "one", Data(b"1")))
     node.state.steps.clear()
     assert (await node.refused("t1", "one")).reason == "CATCHING_UP"
+
+
+async def test_a_value_for_what_is_kept_is_no_larger_than_a_payload(node: Node) -> None:
+    node.run(echo("a"), echo("b", "a"))
+    node.give("a", "one")
+    error = await node.refused(RUN, "b", set={"a": json.dumps("x" * 200)})
+    assert [one.field for one in error.violations] == ["set.a.inline"]
+    node.with_node("n1")
+    node.do(submit_command("t1"))
+    node.start("t1")
+    for key in ("one", "two"):
+        node.do(RecordStep(TaskId("t1"), 1, key, Data(b'"1"')))
+    error = await node.refused("t1", "two", set={"one": json.dumps("x" * 200)})
+    assert [one.field for one in error.violations] == ["set.one.inline"]
+
+
+async def test_blobs_that_a_fork_takes_over_are_secured_before_it_is_committed(node: Node) -> None:
+    node.with_node("n1")
+    payload, result, later = (Data(sha256=letter * 64, size_bytes=999) for letter in "abc")
+    node.do(submit_command("t1", payload=payload))
+    node.start("t1")
+    for key, data in (("one", result), ("again", result), ("two", later)):
+        node.do(RecordStep(TaskId("t1"), 1, key, data))
+    before = node.index
+    await node.fork("t1", "two")
+    assert node.secured == [("a" * 64, before), ("b" * 64, before)]
+    node.gone = frozenset({"b" * 64})
+    error = await node.refused("t1", "two")
+    assert [one.field for one in error.violations] == ["steps.again"]
+    node.gone = frozenset({"a" * 64})
+    assert [one.field for one in (await node.refused("t1", "two")).violations] == ["payload.blob"]
+    await node.fork("t1", "two", validate_only=True)

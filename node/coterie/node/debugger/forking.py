@@ -11,14 +11,14 @@ import grpc
 from coterie.core.commands import Command, SubmitTask
 from coterie.core.graph.model import Graph
 from coterie.core.graph.reading import graph_bytes
-from coterie.core.graph.values import ValueFault
-from coterie.core.nouns import NO_PARENT, Task, TaskId
+from coterie.core.graph.values import ValueFault, write_json
+from coterie.core.nouns import NO_PARENT, Data, Task, TaskId
 from coterie.core.runs.book import whole_graph
 from coterie.core.runs.commands import RunWorkflow
 from coterie.core.runs.run import WORKFLOW, Run
 from coterie.node.admission import request_id_faults, task_id_of
 from coterie.node.control import CATCH_UP_RETRY_MS, Again, Control, new_run
-from coterie.node.debugger.fork import Fork, fork_run, fork_task, read_changes
+from coterie.node.debugger.fork import Changes, Fork, fork_run, fork_task, read_changes
 from coterie.node.errors import ApiError, Violation, invalid
 from coterie.node.reads import Found
 from coterie.node.skillhost.nouns import SkillInfo
@@ -49,13 +49,17 @@ class Forks:
             raise ApiError(
                 grpc.StatusCode.UNAVAILABLE, "CATCHING_UP", message, retry_after_ms=CATCH_UP_RETRY_MS
             )
-        command = self._command(found, request, wrong)
+        command, made = self._command(found, request, wrong)
         if request.validate_only:
             return control.reader.to_pb(found)
         control.refuse_without_room()
+        await control.secure_all(made.payload, made.steps)
         return await control.answer(await control.proposer.one(command, timeout_s), timeout_s)
 
-    def _command(self, found: Found, request: debugger_pb2.ForkRequest, wrong: list[Violation]) -> Command:
+    def _command(
+        self, found: Found, request: debugger_pb2.ForkRequest, wrong: list[Violation]
+    ) -> tuple[Command, Fork]:
+        """What is proposed. Raises ApiError with everything that is wrong."""
         task, changes = found.task, read_changes(request.set)
         graph = self._graph(task) if task.type == WORKFLOW else None
         try:
@@ -65,15 +69,25 @@ class Forks:
                 made = fork_task(task, found.steps, request.at, changes)
         except ValueFault as fault:
             raise invalid([*wrong, Violation("set", fault.text)]) from fault
-        if isinstance(made, Fork):
+        large = self._too_large(changes)
+        wrong += large
+        if isinstance(made, Fork) and not large:
             wrong += self.control.admission.data_faults("set", made.payload)
         if wrong or not isinstance(made, Fork):
             raise invalid([*wrong, *(made if not isinstance(made, Fork) else [])])
         submit = self._submit(task, made, request)
         if graph is not None:
-            return RunWorkflow(submit, graph_bytes(graph))
+            return RunWorkflow(submit, graph_bytes(graph)), made
         asked = tasks_pb2.Task(attempt_timeout_ms=1, max_attempts=1)  # nothing of these is to be filled in
-        return with_defaults(submit, asked, self.control.state(), self.local_skills())
+        return with_defaults(submit, asked, self.control.state(), self.local_skills()), made
+
+    def _too_large(self, changes: Changes) -> list[Violation]:
+        """A value is kept inline, as an input or as the result of a step."""
+        return [
+            fault
+            for name, value in changes.values.items()
+            for fault in self.control.admission.data_faults(f"set.{name}", Data(write_json(value)))
+        ]
 
     def _graph(self, task: Task) -> Graph:
         """As it stands, or as the run left it."""
