@@ -45,6 +45,7 @@ class Model:
     says: Says
     asked: list[tuple[str, list[dict[str, Any]]]] = field(default_factory=list)
     options: list[dict[str, Any]] = field(default_factory=list)
+    cached: set[str] = field(default_factory=set)  # the steps whose answers were kept from before
 
     async def call(self, run: Run, args: Any) -> dict[str, Any]:
         said = self.says(args["key"], args["messages"])
@@ -59,7 +60,7 @@ class Model:
             "model": "m",
             "provider": "p",
         }
-        record |= {"usage": usage}
+        record |= {"usage": usage, "cached": args["key"] in self.cached}
         await run.commit_own(
             RecordStep(run.task_id, run.attempt, args["key"], Data(json.dumps(record).encode()))
         )

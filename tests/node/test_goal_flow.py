@@ -323,3 +323,22 @@ def test_a_plan_that_nobody_can_be_shown_is_refused_with_its_size() -> None:
     draft = {"native": {"nodes": nodes}, "inputs": {}, "tasks": []}
     with pytest.raises(PlanTooLarge, match=r"takes \d+ bytes, and a person can be shown 65536"):
         to_be_approved("Report", draft)
+
+
+async def test_a_kept_plan_that_is_wrong_is_asked_for_anew_before_it_is_repaired() -> None:
+    answers = {"intent": WANTED, "decompose": {"tasks": cycle()}, "decompose-anew": {"tasks": [task("a")]}}
+    bench = GoalBench(lambda step, messages: answers[step], worker, cache_ttl_ms=86_400_000)
+    bench.model.cached.add("decompose")
+    result = await bench.goal(goal="Report")
+    assert result["complete"] and result["cached"] is False and "repair" not in result
+    assert [step for step, _ in bench.model.asked] == ["intent", "decompose", "decompose-anew"]
+    assert "cache_ttl_ms" not in bench.model.options[2]
+    assert bench.model.asked[2][1] == bench.model.asked[1][1], "the same question"
+
+
+async def test_an_answer_in_another_form_is_sent_back_past_the_cache() -> None:
+    answers = {"intent": "no JSON", "intent.repair1": WANTED, "decompose": {"tasks": [task("a")]}}
+    bench = GoalBench(lambda step, messages: answers[step], worker, cache_ttl_ms=86_400_000)
+    assert (await bench.goal(goal="Report"))["complete"]
+    kept = [options.get("cache_ttl_ms") for options in bench.model.options]
+    assert kept == [86_400_000, None, 86_400_000]

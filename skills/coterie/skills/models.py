@@ -99,7 +99,7 @@ class Models:
 
         `messages`: a prompt, or messages {role, content, tool_calls, tool_call_id}. `schema`: a JSON schema
         or a pydantic model; `answer.data` is then such a value, and an answer that is not is sent back
-        `repairs` times. `budget`: of this call: tokens (2000, "2k tokens") or money ("$0.05").
+        `repairs` times, past the cache. `budget`: of this call: tokens (2000, "2k tokens") or money ("$0.05").
         `options`: model ("provider", "provider/model" or "model"), tools [{name, description, parameters}],
         tool_choice, temperature, max_tokens, cache_ttl (seconds for which equal requests of the tenant get
         the same answer), on_unknown (retry, ask, fail), timeout (seconds), stream (False: watchers see no
@@ -127,6 +127,7 @@ class Models:
                 return _with_data(answer, data)
             again = f"That does not fit the schema: {fault}. Answer again, with nothing but the JSON."
             talk = [*talk, _message(answer.message), {"role": "user", "content": again}]
+            given = {name: value for name, value in given.items() if name != "cache_ttl_ms"}  # it may err too
         raise BadAnswer(f"the answer does not fit the schema: {fault}")
 
     async def _llm_step(self, key: str, args: dict[str, Any]) -> tuple[dict[str, Any], bool]:

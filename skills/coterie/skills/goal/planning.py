@@ -71,6 +71,10 @@ class Planner:
         said = await self.ask("decompose", talk, shape)
         plan, told = said.data, {"intent": wanted, "cached": said.cached}
         draft = await self._drafted("draft", plan, ask, counts=True, cached=said.cached)
+        if draft["problems"] and said.cached:  # what was kept is wrong for as long as it is kept
+            said = await self.ask("decompose-anew", talk, shape, keep=False)
+            plan, told["cached"] = said.data, False
+            draft = await self._drafted("draft", plan, ask, counts=True, cached=False)
         if draft["problems"]:
             again = prompts.repair(talk, said.text, draft["problems"])
             mended = (await self.ask("repair", again, shape, keep=False)).data
