@@ -77,3 +77,23 @@ def test_many_rows_stay_within_their_bytes_and_failures_stay() -> None:
     rows, notes = _bounded([*good, bad])
     assert len(rows) == 1_000 and rows[-1]["task"] == "bad" and "2001 of 3001 rows" in notes[0]
     assert len(json.dumps(rows)) < 600_000
+
+
+@pytest.mark.parametrize("wrong", [{"native": 3}, {"native": {}, "timeout_ms": "soon"}, {}])
+async def test_what_a_skill_orders_wrongly_is_refused_for_good(wrong: dict[str, Any]) -> None:
+    bench = GoalBench(model({"tasks": []}), worker)
+
+    async def order(ctx: Any) -> Any:
+        return await ctx._link.call("goals.run", wrong)
+
+    with pytest.raises(CallRefused, match="native: an object is expected"):
+        await bench.run(order)
+
+
+@pytest.mark.parametrize("text", ['{"tasks": [{"id": "a", "input": {"n": NaN}}]}', '{"tasks": ["\\ud800"]}'])
+async def test_a_plan_that_is_no_json_is_sent_back_to_the_model(text: str) -> None:
+    good = {"tasks": [task("a")]}
+    said = {"intent": {"intent": "x", "simple": False}, "decompose": text, "decompose.repair1": good}
+    bench = GoalBench(lambda step, messages: said[step], worker)
+    assert (await bench.goal(goal="Report"))["complete"]
+    assert [step for step, _ in bench.model.asked] == ["intent", "decompose", "decompose.repair1"]

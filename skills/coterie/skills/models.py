@@ -99,7 +99,7 @@ class Models:
 
         `messages`: a prompt, or messages {role, content, tool_calls, tool_call_id}. `schema`: a JSON schema
         or a pydantic model; `answer.data` is then such a value, and an answer that is not is sent back
-        `repairs` times, past the cache. `budget`: of this call: tokens (2000, "2k tokens") or money ("$0.05").
+        `repairs` times, past the cache. `budget`: of this call: tokens (2000, "2k") or money ("$0.05").
         `options`: model ("provider", "provider/model" or "model"), tools [{name, description, parameters}],
         tool_choice, temperature, max_tokens, cache_ttl (seconds for which equal requests of the tenant get
         the same answer), on_unknown (retry, ask, fail), timeout (seconds), stream (False: watchers see no
@@ -205,6 +205,7 @@ def _fitting(schema: Any, text: str) -> tuple[Any, str]:
     """The value, and what is wrong with it. Of a plain JSON schema only the JSON is checked."""
     try:
         data = json.loads(text)
+        json.dumps(data, ensure_ascii=False, allow_nan=False).encode()  # NaN, half a character: no JSON
         return (schema.model_validate(data) if hasattr(schema, "model_validate") else data), ""
     except (ValueError, RecursionError) as error:
         return None, str(error)[:1_000]

@@ -133,12 +133,14 @@ class GoalCalls:
         run_id = run_id_of(run.task_id)
         if await self._has_begun(run, run_id):
             return {"run": run_id}
-        loaded = await self._loaded(run, Draft(args.get("native") or {}, {}))
+        native, given_ms = args.get("native"), args.get("timeout_ms") or 0
+        if not isinstance(native, dict) or not isinstance(given_ms, int) or given_ms < 0:
+            raise refused("BAD_ARGUMENTS", "native: an object is expected; timeout_ms: a whole number")
+        loaded = await self._loaded(run, Draft(native, {}))
         if loaded.problems:
             raise refused("BAD_PLAN", "; ".join(f"{one.where}: {one.text}" for one in loaded.problems[:20]))
         inputs = inputs_json(args.get("inputs") or {})
-        timeout_ms = int(args.get("timeout_ms") or loaded.graph.timeout_ms)
-        command = _command(run, run_id, _graph(loaded), inputs, timeout_ms)
+        command = _command(run, run_id, _graph(loaded), inputs, given_ms or loaded.graph.timeout_ms)
         outcome = await run.commit(command)
         if not isinstance(outcome, Accepted):
             raise _refusal(outcome)
