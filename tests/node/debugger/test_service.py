@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,12 +12,15 @@ import pytest
 
 from coterie.client.debugger import Debugger
 from coterie.core.nouns import TaskId
+from coterie.node.debugger import service
 from coterie.node.debugger.machine import TimeMachine
+from coterie.node.debugger.model import History
 from coterie.node.debugger.service import DebuggerParts, DebuggerService
 from coterie.node.debugger.service_rows import history_to_pb
 from coterie.node.rpc import Gate
 from coterie.raft import codec
 from coterie.raft.past import NotKept, Past
+from coterie.v1 import debugger_pb2
 from tests.core.runs.world import RUN, echo
 from tests.node.debugger.mermaid import check
 from tests.node.debugger.recorded import Recorded
@@ -85,6 +89,18 @@ async def test_a_history_reaches_the_client_in_every_form(joined: Joined) -> Non
     assert "timeline" in (await joined.debugger.history(RUN, format="text")).drawing
     assert (await joined.debugger.story(RUN)).startswith("r is a run of workflow two")
     assert "after 2 of" in (await joined.debugger.history(RUN, format="replay", until=2)).drawing
+
+
+async def test_a_history_is_drawn_beside_the_loop(joined: Joined, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+
+    def draw(history: History) -> str:
+        drawn.append(threading.get_ident())
+        return "drawn"
+
+    monkeypatch.setattr(service, "DRAW", {debugger_pb2.TEXT: draw})
+    assert (await joined.debugger.history(RUN, format="text")).drawing == "drawn"
+    assert drawn and drawn[0] != threading.get_ident()
 
 
 async def test_what_cannot_be_asked_is_refused(joined: Joined) -> None:

@@ -40,7 +40,8 @@ class Refold:
         records = self.history.records
         self.runs = frozenset(one.task.task_id for one in records if one.task.type == WORKFLOW)
 
-    def take(self, event: Happening) -> None:
+    def take(self, event: Happening) -> list[str]:
+        """What it changed, in words; nothing else is looked at, a run may have thousands of nodes."""
         before = self.tasks.get(event.task_id)
         after = self._after(event, before)
         if before is not None and not is_legal(before, after):
@@ -50,7 +51,21 @@ class Refold:
         self.tasks[event.task_id] = after
         if event.type in ("step", "emitted", "step_resolved"):
             self.steps[event.task_id] = self.steps.get(event.task_id, 0) + 1
+        changed = [] if before is after else [f"{before.name if before else 'nothing'} -> {after.name}"]
+        node_id = self._node_of(event)
+        node_before = self.nodes.get(node_id)
         self._node(event)
+        if self.nodes.get(node_id) != node_before:
+            changed.append(f"node {node_id} {self.nodes[node_id]}")
+        return changed
+
+    def _node_of(self, event: Happening) -> str:
+        """The node of the root that an event may change; empty: none."""
+        root = self.history.root.task.task_id
+        if event.task_id == root:
+            return event.detail.partition(" ")[0] if event.type == "node" else event.detail
+        place = place_of(root, TaskId(event.task_id))
+        return place[0] if place is not None else ""
 
     def _after(self, event: Happening, before: TaskState | None) -> TaskState:
         """The state that an event leads to; most leave it as it is."""
@@ -109,11 +124,10 @@ def _lines(history: History, until: int) -> Iterator[str]:
     refold, events = Refold(history), history.timeline
     start = history.root.task.created_at_ms
     for number, event in enumerate(events[: until or None], 1):
-        before = (dict(refold.tasks), dict(refold.nodes))
-        refold.take(event)
+        changed = "; ".join(refold.take(event))
         who = history.short(event.task_id)
         at = relative(event.at_ms, start)
-        yield f"{number:>5}  @{event.index}  {at}  {who}: {said(event)}{_changed(refold, before, event)}"
+        yield f"{number:>5}  @{event.index}  {at}  {who}: {said(event)}{f'  [{changed}]' if changed else ''}"
     yield ""
     if until and until < len(events):
         yield f"after {until} of {count(len(events), 'event')}:"
@@ -127,16 +141,6 @@ def _lines(history: History, until: int) -> Iterator[str]:
         yield from (f"  also {one}" for one in found[1:20])
     else:
         yield f"{count(len(events), 'event')} replayed: every state follows from them, as it was recorded"
-
-
-def _changed(refold: Refold, before: tuple[dict[str, TaskState], dict[str, str]], event: Happening) -> str:
-    parts = []
-    was, now = before[0].get(event.task_id), refold.tasks[event.task_id]
-    if was is not now:
-        parts.append(f"{was.name if was else 'nothing'} -> {now.name}")
-    changed = {name: state for name, state in refold.nodes.items() if before[1].get(name) != state}
-    parts += [f"node {name} {state}" for name, state in changed.items()]
-    return f"  [{'; '.join(parts)}]" if parts else ""
 
 
 def _standing(refold: Refold) -> Iterator[str]:
