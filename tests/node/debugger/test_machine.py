@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +13,9 @@ import pytest
 from coterie.core.canonical import state_hash
 from coterie.core.commands import Accepted, AssignTask, Command, RecordStep
 from coterie.core.nouns import Data, NodeId, TaskId
+from coterie.node.debugger import machine as machine_module
+from coterie.node.debugger import then as then_module
+from coterie.node.debugger import turns
 from coterie.node.debugger.machine import TimeMachine
 from coterie.node.debugger.then import cluster_then, task_then
 from coterie.node.errors import ApiError
@@ -105,6 +109,35 @@ async def test_every_state_that_the_node_still_has_is_rebuilt_as_it_was(tmp_path
         assert await same(recorded, machine) == 16
 
 
+async def test_what_is_told_of_many_tasks_is_told_in_slices_and_thrown_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "SLICE_S", 0.0)
+    for module in (machine_module, then_module):
+        monkeypatch.setattr(module, "PART", 5)
+    recorded = Recorded(tmp_path)
+    async with recorded.running() as machine:
+        for number in range(40):
+            await recorded.apply(submit_command(f"t{number}"))
+        turn = 0
+
+        async def other() -> None:
+            nonlocal turn
+            while True:
+                turn += 1
+                await asyncio.sleep(0)
+
+        async with machine.visit(0) as then:
+            beside = asyncio.create_task(other())
+            told = await cluster_then(then, lambda tenant: True)
+            assert turn >= 8 and told.live_total == 40
+            assert [task.task_id for task in told.live] == [f"t{number}" for number in range(40)]
+            before = turn
+        beside.cancel()
+        assert turn >= before + 8 and not then.state.tasks and not then.state.requests
+        assert len(recorded.replica.state.tasks) == 40
+
+
 async def test_what_is_told_is_what_the_caller_may_see(tmp_path: Path) -> None:
     recorded = Recorded(tmp_path)
     async with recorded.running() as machine:
@@ -114,8 +147,8 @@ async def test_what_is_told_is_what_the_caller_may_see(tmp_path: Path) -> None:
         await recorded.apply(AssignTask(TaskId("theirs"), NodeId("n1"), 1, 1))
         await recorded.apply(RecordStep(TaskId("theirs"), 1, "one", Data(b"1")))
         then = await machine.at(0)
-    everything = cluster_then(then, lambda tenant: True)
-    acme = cluster_then(then, lambda tenant: tenant == "acme")
+    everything = await cluster_then(then, lambda tenant: True)
+    acme = await cluster_then(then, lambda tenant: tenant == "acme")
     assert [task.task_id for task in acme.live] == ["theirs", "waits"]
     assert (dict(acme.tasks_by_state), dict(everything.tasks_by_state)) == (
         {"RUNNING": 1, "PENDING": 1},

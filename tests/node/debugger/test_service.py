@@ -130,3 +130,11 @@ async def test_what_does_not_fit_is_cut_off_and_said(joined: Joined) -> None:
     first = history_to_pb(history).tasks[0].ByteSize()
     short = history_to_pb(history, room=first + 10)
     assert len(short.tasks) == 1 and short.truncated
+
+
+async def test_no_second_state_beside_one_that_is_too_large(
+    joined: Joined, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "STATE_TASKS_MAX", 2)
+    with pytest.raises(Refused, match="3 tasks; the limit is 2"):
+        await joined.debugger.state()

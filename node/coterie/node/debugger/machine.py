@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, fields
 
 import grpc
 
@@ -13,6 +14,8 @@ from coterie.node.debugger.turns import Turns
 from coterie.node.errors import ApiError
 from coterie.raft.past import NotKept, Past
 from coterie.raft.replica import Replica
+
+PART = 500  # records thrown away without a turn for the node's other duties
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,7 @@ class TimeMachine:
 
     past: Callable[[int], Past]
     _one: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _visited: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def at(self, index: int) -> Then:
         """The state right after the entry `index`; 0: the present one. Raises ApiError OUT_OF_RANGE."""
@@ -45,6 +49,26 @@ class TimeMachine:
             finally:
                 past.close()
         return Then(state, past.index, past.at_ms, past.oldest, past.newest)
+
+    @asynccontextmanager
+    async def visit(self, index: int) -> AsyncIterator[Then]:
+        """As `at`, for as long as it is looked at. Throwing a million records away at once would take as long
+        as making them: they go in portions."""
+        async with self._visited:
+            then = await self.at(index)
+            try:
+                yield then
+            finally:
+                await _thrown_away(then.state)
+
+
+async def _thrown_away(state: ClusterState) -> None:
+    turns = Turns()
+    for records in [one for name in fields(state) if isinstance(one := getattr(state, name.name), dict)]:
+        while records:
+            for _ in range(min(PART, len(records))):
+                records.popitem()
+            await turns.take()
 
 
 async def _rebuilt(past: Past) -> ClusterState:

@@ -24,6 +24,7 @@ from coterie.node.rpc import Context, Gate, propose_seconds, seconds_left, unary
 from coterie.node.security.principal import caller
 from coterie.v1 import debugger_pb2, debugger_pb2_grpc, tasks_pb2
 
+STATE_TASKS_MAX = 1_000_000  # of the present state: an earlier one takes as much memory again
 TASKS_DEFAULT, TASKS_MAX = 500, 2_000
 DRAW: Mapping[int, Callable[[History], str]] = {
     debugger_pb2.TEXT: text_of,
@@ -77,8 +78,15 @@ class DebuggerService(debugger_pb2_grpc.DebuggerServicer):
             raise invalid([Violation("index", f"{request.index} is no index of the log; give 0 for now")])
         task_id = task_id_of(request.name) if request.name else None
         await self._parts.historian.reader.barrier(tasks_pb2.LINEARIZABLE, seconds_left(context))
-        then, sees = await self._parts.times.at(request.index), caller().sees
-        answer = cluster_then(then, sees) if task_id is None else task_then(then, task_id, sees)
+        sees, state = caller().sees, self._parts.historian.state()
+        if (held := len(state.tasks) + len(state.finished)) > STATE_TASKS_MAX:
+            text = f"the present state holds {held} tasks; the limit is {STATE_TASKS_MAX}; ask for histories"
+            raise ApiError(grpc.StatusCode.FAILED_PRECONDITION, "TOO_LARGE", text)
+        async with self._parts.times.visit(request.index) as then:
+            if task_id is None:
+                answer = await cluster_then(then, sees)
+            else:
+                answer = task_then(then, task_id, sees)
         if answer.ByteSize() > ANSWER_BYTES_MAX:
             text = f"{answer.ByteSize()} bytes, the limit is {ANSWER_BYTES_MAX}; ask for its history"
             raise ApiError(grpc.StatusCode.FAILED_PRECONDITION, "TOO_LARGE", text)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 
 from coterie.core.nouns import Node, Task, TaskId
 from coterie.core.state import ClusterState
@@ -12,10 +14,12 @@ from coterie.node import convert
 from coterie.node.debugger.gather import nodes_of
 from coterie.node.debugger.machine import Then
 from coterie.node.debugger.service_rows import node_row_to_pb
+from coterie.node.debugger.turns import Turns
 from coterie.node.errors import not_found
 from coterie.v1 import debugger_pb2
 
 LIVE_SHOWN_MAX = 200
+PART = 500  # tasks looked at without a turn for the node's other duties
 Sees = Callable[[str], bool]
 
 
@@ -40,18 +44,31 @@ def _say_why(answer: debugger_pb2.StateAt, state: ClusterState, task: Task, at_m
     answer.task.wait_detail, answer.task.wait_limit = waits.detail, waits.limit
 
 
-def cluster_then(then: Then, sees: Sees) -> debugger_pb2.StateAt:
-    """How many tasks stood how, the nodes, and the oldest live tasks: those that the caller sees."""
-    state, answer = then.state, _frame(then)
-    live = [task for task in state.tasks.values() if sees(task.tenant)]
-    counts = Counter(task.state.name for task in live)
-    counts.update(task.state.name for task in state.finished.values() if sees(task.tenant))
+async def cluster_then(then: Then, sees: Sees) -> debugger_pb2.StateAt:
+    """How many tasks stood how, the nodes, and the oldest live tasks: those that the caller sees. There may
+    be a million tasks: they are looked at in slices."""
+    state, answer, turns = then.state, _frame(then), Turns()
+    counts: Counter[str] = Counter()
+    oldest: list[Task] = []
+    for part in _parts(state.tasks.values()):
+        live = [task for task in part if sees(task.tenant)]
+        counts.update(task.state.name for task in live)
+        answer.live_total += len(live)
+        oldest = heapq.nsmallest(LIVE_SHOWN_MAX, [*oldest, *live], key=lambda task: task.order)
+        await turns.take()
+    for part in _parts(state.finished.values()):
+        counts.update(task.state.name for task in part if sees(task.tenant))
+        await turns.take()
     answer.tasks_by_state.update(counts)
-    answer.live_total = len(live)
-    oldest = sorted(live, key=lambda task: task.order)[:LIVE_SHOWN_MAX]
     answer.live.extend(convert.task_to_pb(task) for task in oldest)
     answer.cluster.extend(_node(state, node) for node in state.nodes.values())
     return answer
+
+
+def _parts(tasks: Iterable[Task]) -> Iterator[list[Task]]:
+    left = iter(tasks)
+    while part := list(islice(left, PART)):
+        yield part
 
 
 def _node(state: ClusterState, node: Node) -> debugger_pb2.NodeAt:
