@@ -15,7 +15,7 @@ from tests.sim.cluster.run import Report
 from tests.sim.raft.processes import run_all
 
 FAILURES_SHOWN = 5
-CAP = 400  # seeds until a planted bug must be found
+CAP = 1500  # seeds until a planted bug must be found
 
 
 def main(arguments: list[str] | None = None) -> int:
