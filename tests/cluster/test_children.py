@@ -50,7 +50,11 @@ async def test_a_failed_child_fails_its_parent_and_ends_its_siblings(
         error = failed.value.task.error
         assert error is not None and error.code == "CHILD_FAILED" and "number 3 is broken" in error.message
         assert failed.value.task.failures == 1, "a later attempt would find the same"
-        assert {(await child(client, job.id, n)).state for n in (1, 2)} == {"CANCELLED"}
+
+        async def ended() -> bool:
+            return {(await child(client, job.id, n)).state for n in (1, 2)} == {"CANCELLED"}
+
+        await until(ended, "the siblings to be cancelled where they run")
 
 
 async def test_a_waiting_parent_holds_no_slot_and_takes_its_children_along_when_cancelled(

@@ -130,7 +130,7 @@ def _part_failed(walk: Walk, node: GraphNode, task: Task) -> None:
     error = error_of(task)
     record = walk.run.nodes[node.node_id]
     record = walk.put(evolve(record, failed=record.failed + 1))
-    if _cut_short(walk, task):  # a list without it would pass for the whole
+    if _cut_short(walk, node, task):  # a list without it would pass for the whole
         walk.fail(node, error.code, error.message, NodeState.CANCELLED)
     elif node.type is NodeType.MAP and node.on_item_failure == "skip":
         walk.book.hungry[node.node_id] = None
@@ -143,9 +143,10 @@ def _part_failed(walk: Walk, node: GraphNode, task: Task) -> None:
         walk.fail(node, error.code, error.message, ended)
 
 
-def _cut_short(walk: Walk, task: Task) -> bool:
-    """By the end of its run: cancelled with it, or out of the time that it has from it."""
-    if walk.out_of_time():
+def _cut_short(walk: Walk, node: GraphNode, task: Task) -> bool:
+    """By the end of its run: cancelled with it or, as one of several, out of its time."""
+    several = node.type is NodeType.MAP or walk.run.nodes[node.node_id].total > 1
+    if several and walk.out_of_time():
         return task.state in (TaskState.CANCELLED, TaskState.TIMED_OUT)
     return walk.is_ending and task.state is TaskState.CANCELLED
 
