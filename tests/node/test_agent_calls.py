@@ -16,6 +16,8 @@ from coterie.core.state import ClusterState
 from coterie.node.agents.calls import AgentCalls
 from coterie.node.agents.files import pack, revision_of
 from coterie.node.errors import ApiError
+from coterie.node.skillhost import SkillInfo
+from coterie.skills.agent.plan import GONE
 from tests.core.builders import CoreCluster, register_command, submit_command
 
 RUN, TOOL = TaskId("run"), TaskId(child_id("run", "t1.0"))
@@ -134,3 +136,21 @@ async def test_who_works_for_an_agent_that_is_gone_may_touch_nothing(core: CoreC
     core.do(RemoveAgent("a"))
     with pytest.raises(ApiError, match="no agent of the cluster has this name"):
         await may(core, TOOL)
+
+
+async def test_the_tools_of_a_run_stay_also_where_nobody_knows_them_any_more(core: CoreCluster) -> None:
+    bound = [{"skill_id": "shared/find", "timeout": "3s"}, {"skill_id": "new"}]
+    bundle = pack({"config.yaml": yaml.safe_dump({"id": "a", "skills": bound})})
+    revision = revision_of(bundle)
+    core.do(ApplyAgent("a", AgentRevision(revision, "", Data(bundle))))
+
+    async def tools(known: dict[str, SkillInfo], **args: Any) -> list[tuple[Any, ...]]:
+        calls = AgentCalls(lambda: known, CALLS.model, {})
+        told = await calls.load(Attempt(core, RUN), {"revision": revision, **args})  # type: ignore[arg-type]
+        return [(one["name"], one["skill"], one["options"], one["description"]) for one in told["tools"]]
+
+    find, new = (SkillInfo(name, "1", f"{name}s things", 0, "none") for name in ("find", "new"))
+    first = await tools({"find": find})
+    assert first == [("shared_find", "find", {"timeout": 3.0}, "finds things")]
+    elsewhere = await tools({"new": new, "shared/find": find}, tools=["find"])
+    assert elsewhere == [("shared_find", "find", {"timeout": 3.0}, GONE)]

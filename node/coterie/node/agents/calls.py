@@ -18,7 +18,7 @@ from coterie.node.agents.model import Retry, SkillBinding
 from coterie.node.agents.service import unknown_agent
 from coterie.node.skill_calls import Handlers, Run, refused
 from coterie.node.skillhost import SkillInfo
-from coterie.skills.agent.plan import tool_name
+from coterie.skills.agent.plan import GONE, tool_name
 
 ANY_INPUT: dict[str, Any] = {"type": "object", "additionalProperties": True}
 DEFINITIONS_KEPT = 64
@@ -113,23 +113,24 @@ class AgentCalls:
         return definition
 
     def _tools(self, run: Run, definition: Definition, pinned: list[str] | None) -> Iterator[dict[str, Any]]:
-        """The bound skills that may be called, as the model is told of them. `pinned`: no others."""
+        """The bound skills that may be called, as the model is told of them. `pinned`: these and no others,
+        also what is gone by now or not on this node: the run finds results of theirs by the skill."""
         for binding in definition.config.skills:
             if not allowed(binding.skill_id, definition):
                 continue
-            told = self._told(run, binding)
-            if told is not None and (pinned is None or told["skill"] in pinned):
-                yield {"name": tool_name(binding.skill_id), **told}
+            name = self._skill(run, binding, pinned)
+            told = self._told(run, binding, name) if pinned is None or name in pinned else None
+            if told is None and pinned is not None and name in pinned:
+                told = {"description": GONE, "parameters": ANY_INPUT, "manual": GONE}
+            if told is not None:
+                options = _options(binding)
+                yield {"name": tool_name(binding.skill_id), **told, "options": options, "skill": name}
 
-    def _told(self, run: Run, binding: SkillBinding) -> dict[str, Any] | None:
-        options: dict[str, Any] = {}
-        if binding.timeout:
-            options["timeout"] = binding.timeout / 1_000
-        if binding.retry_policy is not None:
-            options |= _retrying(binding.retry_policy)
-        if binding.version not in ("", "latest"):
-            options["constraints"] = {"skill_version": binding.version}
-        name = skill_name(binding.skill_id, {*run.state.skillbook, *self.skills()})
+    def _skill(self, run: Run, binding: SkillBinding, pinned: list[str] | None) -> str:
+        known = {*run.state.skillbook, *self.skills()} if pinned is None else pinned
+        return skill_name(binding.skill_id, known)
+
+    def _told(self, run: Run, binding: SkillBinding, name: str) -> dict[str, Any] | None:
         published, local = run.state.skillbook.get(name), self.skills().get(name)
         if published is not None and published.live:
             description, schema, manual = _published(published, binding.version)
@@ -137,13 +138,24 @@ class AgentCalls:
             description, schema, manual = local.description, json.loads(local.input or "null"), local.manual
         else:
             return None
-        told = {"description": description, "parameters": _of_tool(schema), "options": options}
-        return {**told, "manual": manual.strip(), "skill": name}
+        return {"description": description, "parameters": _of_tool(schema), "manual": manual.strip()}
 
     def _colleague(self, run: Run, name: str) -> dict[str, str]:
         entry = find_agent(run.state.agents, name)
         about = ", ".join(entry.domains) if entry else ""
         return {"id": name, "about": f"{entry.name}: {about}" if entry and about else name}
+
+
+def _options(binding: SkillBinding) -> dict[str, Any]:
+    """Those of the child task, by the agent's files alone: every attempt asks for the same child."""
+    options: dict[str, Any] = {}
+    if binding.timeout:
+        options["timeout"] = binding.timeout / 1_000
+    if binding.retry_policy is not None:
+        options |= _retrying(binding.retry_policy)
+    if binding.version not in ("", "latest"):
+        options["constraints"] = {"skill_version": binding.version}
+    return options
 
 
 def _retrying(policy: Retry) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class Builtins:
         return tools
 
     def has(self, name: str) -> bool:
-        return any(tool["name"] == name for tool in self.told())
+        return name == MANUAL or any(tool["name"] == name for tool in self.told())
 
     async def call(self, name: str, given: Mapping[str, Any], at: Place) -> str:
         """The result, as the model is told it. Raises BadCall."""
@@ -66,8 +66,8 @@ class Builtins:
             return "\n".join(f"- {line}" for line in found) or "Nothing that fits."
         if name == ASK:
             return await self._ask(_text(given, "question"))
-        manual = self._manual(_text(given, "tool"))
-        text: str = await self.ctx.step(f"manual{at}", lambda: manual)
+        wanted = _text(given, "tool")
+        text: str = await self.ctx.step(f"manual{at}", lambda: self._manual(wanted))
         return text
 
     def handoff(self, given: Mapping[str, Any], at: Place) -> Child:
@@ -97,9 +97,7 @@ class Builtins:
 
     def _manual(self, name: str) -> str:
         tool = self.agent.tools.get(name)
-        if tool is None or not tool.manual:
-            raise BadCall(f"tool: {name!r} has no manual")
-        return tool.manual
+        return tool.manual if tool and tool.manual else f"error: tool: {name!r} has no manual"
 
 
 def _handoff(colleagues: Mapping[str, str]) -> dict[str, Any]:

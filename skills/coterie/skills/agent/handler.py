@@ -42,7 +42,7 @@ async def _begin(ctx: SkillContext) -> dict[str, Any]:
     return {
         "revision": chosen["revision"],
         "tools": [tool["skill"] for tool in loaded["tools"]],
-        "servers": [tool.name for tool in await server_tools(ctx, loaded)],
+        "servers": [[tool.name, tool.server, tool.skill] for tool in await server_tools(ctx, loaded)],
     }
 
 

@@ -16,6 +16,7 @@ DEPTH_MAX = 8  # handoffs of handoffs
 ROLES = ("system", "user", "assistant", "tool")
 TURN_TOOLS_MAX = 64
 TOOL_NAME_CHARS_MAX = 64
+GONE = "Not there any more: a call of it may fail."  # a tool that the run began with
 _NOT_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
 
 
