@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from bench.figures import Section, WorkNotDone
 from bench.options import Options, run_alone
 from coterie.core.access import Origin
-from coterie.core.access_commands import Called
-from coterie.core.commands import AssignTask, Command, FinishTask, RegisterNode, SubmitTask
+from coterie.core.commands import AssignTask, Called, Command, FinishTask, RegisterNode, SubmitTask
 from coterie.core.nouns import Data, Event, NodeId, RetryPolicy, SkillRef, TaskId
 from coterie.raft import codec
 from coterie.raft.replica import Replica

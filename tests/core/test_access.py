@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from coterie.core.access import EVERY_TENANT, Origin, Token, User
-from coterie.core.access_commands import Called, CreateToken, DeleteUser, NoteCall, RevokeToken, SetUser
+from coterie.core.access_commands import CreateToken, DeleteUser, NoteCall, RevokeToken, SetUser
 from coterie.core.access_rules import TOKENS_MAX
 from coterie.core.commands import (
     Accepted,
+    Called,
     CancelTask,
     Command,
     PauseTask,

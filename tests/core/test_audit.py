@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coterie.core.access import Origin, User
-from coterie.core.access_commands import Called, NoteCall, SetUser
+from coterie.core.access_commands import NoteCall, SetUser
 from coterie.core.audit import START, AuditRecord, Check, seal
 from coterie.core.canonical import state_hash
-from coterie.core.commands import CancelTask, SetLimit, SignalTask
+from coterie.core.commands import Called, CancelTask, SetLimit, SignalTask
 from coterie.core.nouns import TaskId
 from coterie.core.quotas import Limit
 from coterie.raft import codec

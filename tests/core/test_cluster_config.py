@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from coterie.core.canonical import state_hash
-from coterie.core.cluster_config import DOCUMENT_CHARS_MAX, REVISIONS_MAX, ApplyConfig, newest
+from coterie.core.cluster_config import DOCUMENT_CHARS_MAX, REVISIONS_MAX, newest
 from coterie.core.commands import Accepted, ConfigureCluster, Rejected
+from coterie.core.config_commands import ApplyConfig
 from coterie.core.nouns import Policy
 from coterie.raft import codec
 from tests.core.builders import CoreCluster, submit_command

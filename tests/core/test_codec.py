@@ -30,8 +30,8 @@ from coterie.core.nouns import (
     Task,
 )
 from coterie.core.quotas import Bucket, Limit, Share, Tenant
-from coterie.core.runs.definitions import WorkflowText
 from coterie.core.runs.run import NodeRun, RunHead, Taken
+from coterie.core.runs.texts import WorkflowText
 from coterie.core.skillbook import SkillEntry, SkillPolicy, SkillRevision
 from coterie.core.state import FORMAT as STATE_FORMAT
 from coterie.core.state import ClusterState, Meta

@@ -12,8 +12,8 @@ from typing import Any
 import grpc
 import pytest
 
-from coterie.core.cluster_config import ApplyConfig
 from coterie.core.commands import Command, ConfigureCluster, Outcome
+from coterie.core.config_commands import ApplyConfig
 from coterie.node.config import ConfigError, NodeSettings, load_config, node_settings
 from coterie.node.config.document import KEYS, document_of
 from coterie.node.config.replicated import effective, in_full, merged, read, split

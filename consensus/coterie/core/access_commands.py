@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from coterie.core.access import Origin, Token, User
-
-if TYPE_CHECKING:
-    from coterie.core.commands import Command
+from coterie.core.access import Token, User
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +34,3 @@ class NoteCall:
 
     target: str
     code: str
-
-
-@dataclass(frozen=True, slots=True)
-class Called:
-    """A command that a caller asked for: refused when it touches what is not theirs, and recorded."""
-
-    command: Command
-    origin: Origin

@@ -7,48 +7,17 @@ it, so that every replica has the same policy, whatever its version makes of a k
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from coterie.core.nouns import Policy, evolve
-
-if TYPE_CHECKING:
-    from coterie.core.commands import Outcome
-    from coterie.core.state import ClusterState, Moment
+from coterie.core.command_outcome import Accepted, Outcome, Rejected
+from coterie.core.config_commands import ApplyConfig, ConfigRevision
+from coterie.core.coordination.answers import answered, remember
+from coterie.core.nouns import evolve
+from coterie.core.state import ClusterState, Moment
 
 REVISIONS_MAX: Final = 100
 DOCUMENT_CHARS_MAX: Final = 64 * 1024
 NOTE_CHARS_MAX: Final = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class ConfigRevision:
-    """What was in force from then on. `document`: a JSON object of what was set, by dotted keys."""
-
-    revision: int
-    document: str
-    policy: Policy
-    by: str
-    note: str = ""
-    at_ms: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class ApplyConfig:
-    """Put a configuration in force. `expected`: the revision it was made from, still the newest."""
-
-    document: str
-    policy: Policy
-    expected: int
-    by: str
-    note: str = ""
-    request_id: str = ""
-    digest: bytes = b""
-
-
-TABLES: tuple[tuple[str, type, Callable[[Any], str | int]], ...] = (
-    ("config", ConfigRevision, lambda one: one.revision),
-)
 
 
 def newest(state: ClusterState) -> ConfigRevision | None:
@@ -57,9 +26,6 @@ def newest(state: ClusterState) -> ConfigRevision | None:
 
 
 def apply_config(state: ClusterState, command: ApplyConfig, moment: Moment) -> Outcome:
-    from coterie.core.commands import Accepted, Rejected
-    from coterie.core.coordination.answers import answered, remember
-
     key = f"\0config/{command.request_id}"
     known = answered(state, key, command.digest) if command.request_id else None
     if known is not None:

@@ -5,12 +5,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from coterie.core.access_commands import Called, CreateToken, DeleteUser, NoteCall, RevokeToken, SetUser
+from coterie.core.access import Origin
+from coterie.core.access_commands import CreateToken, DeleteUser, NoteCall, RevokeToken, SetUser
 from coterie.core.agentbook import AgentCommand
 from coterie.core.breaker_commands import EndProbe, ResetBreaker, TakeProbe, TripBreaker
 from coterie.core.child_commands import CancelChildren as CancelChildren
 from coterie.core.child_commands import SpawnChild as SpawnChild
-from coterie.core.cluster_config import ApplyConfig
+from coterie.core.command_outcome import NO_TASK as NO_TASK
+from coterie.core.command_outcome import Accepted as Accepted
+from coterie.core.command_outcome import Outcome as Outcome
+from coterie.core.command_outcome import Rejected as Rejected
+from coterie.core.config_commands import ApplyConfig
 from coterie.core.control_commands import CancelTask as CancelTask
 from coterie.core.control_commands import PauseTask as PauseTask
 from coterie.core.control_commands import ResumeTask as ResumeTask
@@ -44,7 +49,7 @@ from coterie.core.nouns import (
 )
 from coterie.core.quotas import Limit, Tenant
 from coterie.core.runs.commands import AddNodes, RunWorkflow
-from coterie.core.runs.definitions import ApplyWorkflow, DeleteWorkflow
+from coterie.core.runs.texts import ApplyWorkflow, DeleteWorkflow
 from coterie.core.skill_commands import SkillCommand
 from coterie.core.submit_command import SubmitTask as SubmitTask
 
@@ -274,6 +279,14 @@ class ForgetNode:
     incarnation: int
 
 
+@dataclass(frozen=True, slots=True)
+class Called:
+    """A command that a caller asked for: refused when it touches what is not theirs, and recorded."""
+
+    command: Command
+    origin: Origin
+
+
 Command = (
     ConfigureCluster
     | SubmitTask
@@ -339,27 +352,3 @@ Command = (
     | SettleTokens
     | ApplyConfig
 )
-
-
-NO_TASK = TaskId("")
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """The command holds. `task_id` names the task it was about; `duplicate`: it already held before."""
-
-    task_id: TaskId = NO_TASK
-    duplicate: bool = False
-    number: int = 0  # a token, a version, a position, a count: whatever the command gives out
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """Refused, deterministically: every replica says the same. `code` is stable, `reason` is for people."""
-
-    code: str
-    reason: str
-    retry_at_ms: int = 0  # of the cluster's clock: when trying again may help; 0: unknown
-
-
-Outcome = Accepted | Rejected

@@ -17,7 +17,6 @@ from coterie.core import (
     submit_rules,
     task_rules,
 )
-from coterie.core.access_commands import Called
 from coterie.core.breaker_commands import EndProbe, ResetBreaker, TakeProbe, TripBreaker
 from coterie.core.cluster_config import RULES as CONFIG_RULES
 from coterie.core.commands import (
@@ -25,6 +24,7 @@ from coterie.core.commands import (
     AdvanceClock,
     AssignTask,
     BeginLeadership,
+    Called,
     CancelChildren,
     CancelTask,
     Command,

@@ -12,7 +12,7 @@ from coterie.core.agentbook import AgentEntry
 from coterie.core.agentstats import AgentLoad, AgentRun, AgentTally
 from coterie.core.audit import AuditRecord
 from coterie.core.breakers import Breaker
-from coterie.core.cluster_config import ConfigRevision
+from coterie.core.config_commands import ConfigRevision
 from coterie.core.coordination.look_ups import LookUps
 from coterie.core.coordination.nouns import (
     Answer,
@@ -45,8 +45,8 @@ from coterie.core.nouns import (
 )
 from coterie.core.outcomes import Outcomes
 from coterie.core.quotas import Bucket, Limit, Share, Tenant
-from coterie.core.runs.definitions import WorkflowText
 from coterie.core.runs.run import Run
+from coterie.core.runs.texts import WorkflowText
 from coterie.core.skillbook import SkillEntry
 from coterie.core.steplog import StepLog
 

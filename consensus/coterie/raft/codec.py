@@ -25,15 +25,15 @@ from coterie.core import meters as m
 from coterie.core import nouns as n
 from coterie.core import quotas as q
 from coterie.core import skillbook as k
-from coterie.core.access_commands import Called
 from coterie.core.agentbook import TABLES as AGENT_TABLES
-from coterie.core.cluster_config import TABLES as CONFIG_TABLES
+from coterie.core.commands import Called
+from coterie.core.config_commands import TABLES as CONFIG_TABLES
 from coterie.core.coordination.tables import TABLES
 from coterie.core.decisions import nouns as d
 from coterie.core.llm import nouns as l
 from coterie.core.llm.state import LlmState
-from coterie.core.runs.definitions import TABLES as WORKFLOW_TABLES
 from coterie.core.runs.run import NodeRun, Run, RunHead
+from coterie.core.runs.texts import TABLES as WORKFLOW_TABLES
 from coterie.core.state import FORMAT as STATE_FORMAT
 from coterie.core.state import ClusterState, Meta
 from coterie.core.steplog import StepLog

@@ -10,8 +10,9 @@ from typing import Any
 
 import grpc
 
-from coterie.core.cluster_config import NOTE_CHARS_MAX, ApplyConfig, ConfigRevision, newest
+from coterie.core.cluster_config import NOTE_CHARS_MAX, newest
 from coterie.core.commands import Rejected
+from coterie.core.config_commands import ApplyConfig, ConfigRevision
 from coterie.core.state import ClusterState
 from coterie.node.admission import request_id_faults
 from coterie.node.config import ConfigError

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from coterie.core.cluster_config import ApplyConfig, newest
+from coterie.core.cluster_config import newest
 from coterie.core.commands import (
     Accepted,
     BeginLeadership,
@@ -19,6 +19,7 @@ from coterie.core.commands import (
     Rejected,
     SetLimit,
 )
+from coterie.core.config_commands import ApplyConfig
 from coterie.core.nouns import NodeId, NodeStatus, Policy
 from coterie.core.ports import Engine, NotCommitted, Role
 from coterie.core.quotas import Limit

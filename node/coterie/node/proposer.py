@@ -7,10 +7,10 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from coterie.core.access_commands import Called
 from coterie.core.commands import (
     AdvanceClock,
     AssignTask,
+    Called,
     Command,
     Outcome,
     ReportProgress,

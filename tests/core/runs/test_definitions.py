@@ -7,7 +7,7 @@ import pytest
 from coterie.core.commands import Accepted, Command, Outcome, Rejected
 from coterie.core.machine import apply
 from coterie.core.runs import definitions
-from coterie.core.runs.definitions import ApplyWorkflow, DeleteWorkflow, WorkflowText
+from coterie.core.runs.texts import ApplyWorkflow, DeleteWorkflow, WorkflowText
 from coterie.core.state import ClusterState, Moment
 
 

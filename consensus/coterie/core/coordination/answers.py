@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coterie.core.commands import Accepted, Outcome, Rejected
+from coterie.core.command_outcome import Accepted, Outcome, Rejected
 from coterie.core.coordination.bounds import ANSWERS_MAX, ANSWERS_MS
 from coterie.core.coordination.nouns import Answer
 from coterie.core.state import ClusterState, Moment

@@ -2,56 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from coterie.core.commands import Outcome
-    from coterie.core.state import ClusterState, Moment
+from coterie.core.command_outcome import Accepted, Outcome, Rejected
+from coterie.core.runs.texts import ApplyWorkflow, DeleteWorkflow, WorkflowText, key_of
+from coterie.core.state import ClusterState, Moment
 
 WORKFLOWS_MAX = 1_000  # of the cluster
 WORKFLOW_CHARS_MAX = 256 * 1024
 ALL_CHARS_MAX = 16 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class WorkflowText:
-    """A run that names a workflow gets a copy of it: later changes are none of the run's."""
-
-    tenant: str
-    name: str
-    source: str
-    revision: int = 1
-    at_ms: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class ApplyWorkflow:
-    """Keep a text under a name. `revision`: the one that is replaced; 0: whichever there is."""
-
-    tenant: str
-    name: str
-    source: str
-    revision: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteWorkflow:
-    tenant: str
-    name: str
-
-
-def key_of(text: WorkflowText | ApplyWorkflow | DeleteWorkflow) -> str:
-    return f"{text.tenant}/{text.name}"
-
-
-TABLES: tuple[tuple[str, type, Callable[[Any], str]], ...] = (("workflows", WorkflowText, key_of),)
-
-
 def apply_workflow(state: ClusterState, command: ApplyWorkflow, moment: Moment) -> Outcome:
-    from coterie.core.commands import Accepted, Rejected
-
     known = state.workflows.get(key_of(command))
     if known is not None and known.source == command.source:
         return Accepted(duplicate=True)
@@ -70,8 +30,6 @@ def apply_workflow(state: ClusterState, command: ApplyWorkflow, moment: Moment) 
 
 
 def delete_workflow(state: ClusterState, command: DeleteWorkflow, moment: Moment) -> Outcome:
-    from coterie.core.commands import Accepted, Rejected
-
     if state.workflows.pop(key_of(command), None) is None:
         return Rejected("WORKFLOW_NOT_FOUND", f"no workflow {command.name}")
     return Accepted()

@@ -15,13 +15,9 @@ from coterie.core.lifecycle import change_task, no_task
 from coterie.core.nouns import evolve
 from coterie.core.runs.book import Book, missing_inputs, whole_graph
 from coterie.core.runs.commands import AddNodes, RunWorkflow
-from coterie.core.runs.definitions import (
-    ApplyWorkflow,
-    DeleteWorkflow,
-    apply_workflow,
-    delete_workflow,
-)
+from coterie.core.runs.definitions import apply_workflow, delete_workflow
 from coterie.core.runs.run import FOR_NODES, WORKFLOW, Phase, Run, RunHead
+from coterie.core.runs.texts import ApplyWorkflow, DeleteWorkflow
 from coterie.core.state import ClusterState, Moment
 from coterie.core.submit_rules import admit, create
 

@@ -17,8 +17,8 @@ from coterie.core.graph.values import ValueFault
 from coterie.core.nouns import Data
 from coterie.core.runs.book import inputs_of
 from coterie.core.runs.commands import AddNodes, RunWorkflow
-from coterie.core.runs.definitions import ApplyWorkflow, DeleteWorkflow, WorkflowText
 from coterie.core.runs.run import WORKFLOW
+from coterie.core.runs.texts import ApplyWorkflow, DeleteWorkflow, WorkflowText
 from coterie.core.state import ClusterState
 from coterie.core.submit_command import SubmitTask
 from coterie.node.admission import checked_tenant, request_id_faults, task_id_of
