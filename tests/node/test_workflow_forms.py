@@ -195,3 +195,39 @@ def test_a_workflow_that_contains_itself_is_refused() -> None:
     text = "nodes: {a: {workflow: me}}"
     found = load(text, Known(workflows={"me": text}))
     assert "TOO_LARGE" in [one.code for one in found.problems]
+
+
+@pytest.mark.parametrize(
+    ("node", "where", "says"),
+    [
+        ({"max_iterations": 0, "until": "true", "body": {"nodes": {"x": {"skill": "e"}}}}, "n", "1 to 10000"),
+        ({"switch": "1", "cases": []}, "n", "a switch node needs cases"),
+        ({"agents": []}, "n", "an agent node needs an agent"),
+        ({"duration": 0}, "n", "a timer node needs a duration"),
+        ({"over": "{{ xs }}", "skill": "e", "window": 0}, "n", "window: 0 is not a whole number from 1"),
+        ({"skill": "e", "retry": 0}, "n", "retry.max_attempts: 0 is not a whole number from 1"),
+        (
+            {"skill": "e", "retry": {"max_attempts": "x"}},
+            "n",
+            "retry.max_attempts: 'x' is not a whole number",
+        ),
+        ({"skill": "e", "retry": {"maxRetries": 2}}, "n", "known: max_attempts, backoff, max_backoff"),
+        ({"type": "tsak", "skill": "e"}, "n.type", "'tsak' is not one of"),
+        ({"body": {"nodes": {"x": {"skill": "e", "critical": 1}}}}, "n.x.critical", "1 is not true or false"),
+    ],
+)
+def test_nothing_that_was_written_is_passed_over(node: dict[str, Any], where: str, says: str) -> None:
+    """A zero is no default, an empty list no reason to be of another type."""
+    problems = load(json.dumps({"nodes": {"n": node}})).problems
+    assert [(one.where, says in one.text) for one in problems] == [(where, True)]
+
+
+def test_a_declaration_is_no_default() -> None:
+    nodes = {"n": {"skill": "e"}}
+    declared = load(json.dumps({"inputs": {"q": {"type": "string"}}, "nodes": nodes})).problems
+    assert [one.text.split(";")[0] for one in declared] == ["inputs.q: unknown key 'type'"]
+    inputs = {"q": {"a": 1}, "r": {"default": {"type": 2}}}
+    graph = good(json.dumps({"inputs": inputs, "nodes": nodes})).graph
+    assert [one.default for one in graph.inputs] == ['{"a":1}', '{"type":2}']
+    [problem] = load(json.dumps({"max_parallel": 0, "nodes": nodes})).problems
+    assert problem.text.startswith("max_parallel: 0")

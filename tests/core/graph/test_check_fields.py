@@ -86,4 +86,38 @@ def test_what_is_there_already_may_be_stood_on_and_not_be_named_again() -> None:
 
 
 def test_an_open_graph_may_read_what_nobody_here_provides() -> None:
-    assert found_in(NOTHING_KNOWN, A | {"input": "{{ x }}"}, open_inputs=True, outputs="{{ y }}") == []
+    node, outputs = A | {"input": "{{ x }}"}, "{{ x }} {{ y | 1 }}"
+    assert found_in(NOTHING_KNOWN, node, open_inputs=True, outputs=outputs) == []
+    [problem] = found_in(NOTHING_KNOWN, node, open_inputs=True, outputs="{{ aa }}")
+    assert problem.text == "outputs: there is no 'aa'; did you mean 'a'?"
+
+
+BODY = {"nodes": [B]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"agents": ["x"]}, "agents means nothing to a task node"),
+        ({"cases": ["x"]}, "cases means nothing to a task node"),
+        ({"body": BODY}, "body means nothing to a task node"),
+        ({"window": 3}, "window means nothing to a task node"),
+        ({"signal": "go"}, "signal means nothing to a task node"),
+        ({"type": "condition", "expr": "true"}, "skill means nothing to a condition node"),
+        ({"type": "timer", "duration_ms": 5}, "skill means nothing to a timer node"),
+        ({"type": "workflow", "body": BODY}, "skill means nothing to a workflow node"),
+        ({"type": "agent", "agents": ["x"], "over": "[1]"}, "over means nothing to an agent node"),
+        ({"type": "map", "over": 5}, "over: 5 is not a list"),
+        ({"type": "map", "over": "docs"}, 'over: "docs" is not a list, or a reference'),
+        ({"type": "map", "over": {"a": 1}}, "is not a list"),
+    ],
+)
+def test_what_a_type_has_no_use_for_is_not_ignored(fields: dict[str, Any], says: str) -> None:
+    assert any(says in one.text for one in found_in(NOTHING_KNOWN, A | fields))
+
+
+def test_a_case_stands_once_and_a_node_does_not_read_itself() -> None:
+    node = {"id": "a", "type": "switch", "expr": "a.x", "cases": ["b", "b"]}
+    texts = [one.text for one in found_in(NOTHING_KNOWN, node)]
+    assert texts[0] == "cases: b, b: one of them stands twice"
+    assert texts[1:] == ["expr reads 'a', what the node itself will give"]

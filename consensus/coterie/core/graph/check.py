@@ -23,7 +23,9 @@ from coterie.core.graph.near import near
 from coterie.core.graph.needs import (
     DURATION_MS_MAX,
     faults_of,
+    free_names,
     names_given,
+    needed_names,
     outcomes_of,
     own_name,
     reads_of,
@@ -121,7 +123,7 @@ class _Check:
         for node in self._graph.nodes:
             if not _ID.fullmatch(node.node_id):
                 self._add("BAD_FIELD", node.node_id[:64], f"{node.node_id[:80]!r} is not an id: {AN_ID}")
-            if node.node_id in seen:
+            if node.node_id and node.node_id in seen:
                 self._add("DUPLICATE_ID", node.node_id, "is the id of two nodes; rename one")
             seen.add(node.node_id)
             if node.output_var:
@@ -228,9 +230,11 @@ class _Check:
         except ValueFault as fault:
             self._add(fault.code, "", f"outputs: {fault.text}")
             return
+        if self._graph.open_inputs:  # what nodes read is an input too; what has a default may be missing
+            outputs &= set(needed_names(self._graph.outputs)) - set(free_names(self._graph))
         for name in sorted(outputs - given - flow.producers.keys()):
-            if not self._graph.open_inputs:
-                self._add("UNKNOWN_VARIABLE", "", f"outputs: there is no {name!r}")
+            hint = self._near(name, [*sorted(given), *flow.producers])
+            self._add("UNKNOWN_VARIABLE", "", f"outputs: there is no {name!r}{hint}")
 
     def _names(self) -> None:
         """Where nothing comes before anything: what no node gives is wrong all the same."""
@@ -257,6 +261,10 @@ class _Check:
             hint = self._near(name, [*sorted(given), *self._flow.producers]) or "; declare it under inputs"
             text = f"{where} reads {name!r}, which nothing provides{hint}"
             self._add("UNKNOWN_VARIABLE", node.node_id, text)
+        elif producer == node.node_id:
+            self._add(
+                "UNKNOWN_VARIABLE", node.node_id, f"{where} reads {name!r}, what the node itself will give"
+            )
         elif producer is not None and not self._flow.is_before(producer, node.node_id):
             text = f"{where} reads {name!r} of {producer}, on which it does not stand; add it to depends_on"
             self._add("UNKNOWN_VARIABLE", node.node_id, text)

@@ -15,6 +15,24 @@ DURATION_MS_MAX = 366 * 24 * 3_600_000
 TEMPLATE_MAX = 256 * 1024
 OF_A_LOOP = frozenset({"iteration", "last"})
 OF_A_MAP = frozenset({"item", "index"})
+# Fields, and the types of nodes to which they mean something.
+_MEANT: dict[str, frozenset[T]] = {
+    "skill": BY_SKILL | {T.MAP, T.REDUCE, T.COMPENSATE},
+    "agents": frozenset({T.AGENT}),
+    "requires": frozenset({T.AGENT}),
+    "judge": frozenset({T.AGENT}),
+    "expr": frozenset({T.CONDITION, T.SWITCH, T.LOOP}),
+    "cases": frozenset({T.SWITCH}),
+    "max_iterations": frozenset({T.LOOP}),
+    "body": frozenset({T.LOOP, T.MAP, T.WORKFLOW}),
+    "over": frozenset({T.MAP, T.REDUCE}),
+    "window": frozenset({T.MAP}),
+    "reducer": frozenset({T.REDUCE}),
+    "signal": frozenset({T.WAIT}),
+    "duration_ms": frozenset({T.TIMER}),
+    "compensates": frozenset({T.COMPENSATE}),
+}
+_WRITTEN = {"expr": "condition, switch or until", "reducer": "reduce", "duration_ms": "duration"}
 _Fault = Callable[[GraphNode], bool]
 # Types, what is wrong with a node of them, and the words for it.
 _NEEDS: tuple[tuple[frozenset[T], _Fault, str], ...] = (
@@ -53,11 +71,28 @@ def faults_of(node: GraphNode, code_enabled: bool) -> Iterator[str]:
     """What its type needs and it lacks, and what is out of bounds."""
     for kinds, is_wrong, text in _NEEDS:
         if node.type in kinds and is_wrong(node):
-            yield f"a {node.type.value} node {text}"
+            yield f"{_a(node)} node {text}"
     if node.type is T.CODE and not code_enabled:
         yield "code nodes are not enabled here; make it a skill, or enable them"
+    yield from _useless(node)
     yield from _bounds(node)
     yield from _joins(node)
+
+
+def _useless(node: GraphNode) -> Iterator[str]:
+    """What somebody wrote and nothing would come of."""
+    for name, kinds in _MEANT.items():
+        if node.type not in kinds and getattr(node, name):
+            written = _WRITTEN.get(name, name)
+            yield f"{written} means nothing to {_a(node)} node; take it out, or name the type"
+    if len(set(node.cases)) < len(node.cases):
+        yield f"cases: {', '.join(node.cases)}: one of them stands twice"
+    if node.over and not node.over.startswith("[") and "{{" not in node.over:
+        yield f"over: {node.over[:80]} is not a list, or a reference to one"
+
+
+def _a(node: GraphNode) -> str:
+    return f"{'an' if node.type.value[0] in 'aeiou' else 'a'} {node.type.value}"
 
 
 def _bounds(node: GraphNode) -> Iterator[str]:

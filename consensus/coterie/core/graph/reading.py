@@ -94,6 +94,7 @@ class _Reader:
         for number, one in enumerate(value):
             place = f"{at}[{number}]"
             if isinstance(one, dict):
+                place = _place(one, at) or place
                 found.append(self._node(one, place, depth))
             else:
                 self._wrong(place, "a node is a mapping")
@@ -213,6 +214,13 @@ class _Reader:
             default = self.json(one.get("default"), f"{at}[{number}].default") or "null"
             inputs.append(Input(one["name"], one.get("required") is not False, default))
         return tuple(inputs)
+
+
+def _place(node: Mapping[str, Any], at: str) -> str:
+    """A node is named by its id, after those of the nodes it is inside of; empty: it has none."""
+    name = node.get("id")
+    inside = at.removesuffix("nodes").removesuffix("body.")
+    return f"{inside}{name}" if isinstance(name, str) and name else ""
 
 
 _TYPES = {kind.value: kind for kind in NodeType}

@@ -45,6 +45,9 @@ _KNOWN = sorted(
 )
 _READ = {*_KNOWN, *_TIMES.values(), *_OTHER_NAMES.values()}
 _BACKOFFS = {"max_attempts": "attempts_max", "backoff": "backoff_initial_ms", "max_backoff": "backoff_max_ms"}
+_DECLARED = frozenset({"required", "default"})
+_DECLARING = _DECLARED | {"type", "description"}
+_FROM_ONE = ("max_parallel", "window", "max_attempts", "attempts_max")  # 0 would be the default
 _PRIORITIES = {"low": 1, "normal": 2, "high": 3, "critical": 4}
 
 
@@ -71,6 +74,7 @@ class _Writer:
         if isinstance(nodes, list):
             found["nodes"] = [self.node(one, at, depth) if isinstance(one, dict) else one for one in nodes]
         self._times(found, at)
+        self._from_one(found, at, "")
         found.update(self._inputs(found, at) if depth == 1 or "inputs" in found else {})
         if isinstance(found.get("on_failure"), str):
             found["on_failure"] = found["on_failure"].replace("_", "-")
@@ -86,6 +90,7 @@ class _Writer:
             self._wrong(where, f"unknown key {str(key)[:80]!r}; {hint}")
             del found[key]
         self._times(found, where)
+        self._from_one(found, where, "")
         self._singles(found, where)
         if "depends_on" in found:
             found["depends_on"] = self._edges(found["depends_on"], where)
@@ -94,7 +99,7 @@ class _Writer:
         self._texts(found, where)
         self._body(found, where, depth)
         if not found.get("type"):
-            found["type"] = next((kind for key, kind in _BY_KEY if found.get(key)), "task")
+            found["type"] = next((kind for key, kind in _BY_KEY if found.get(key) not in (None, "")), "task")
         return found
 
     # --- values
@@ -106,6 +111,11 @@ class _Writer:
                     found[written] = parse_duration_ms(found.pop(name))
                 except ValueError as error:
                     self._wrong(where, f"{name}: {error}")
+
+    def _from_one(self, found: Raw, where: str, prefix: str) -> None:
+        for name in _FROM_ONE:
+            if name in found and found[name] in (0, False):
+                self._wrong(where, f"{prefix}{name}: {found.pop(name)} is not a whole number from 1")
 
     def _singles(self, found: Raw, where: str) -> None:
         """Where a list is meant, one value may stand."""
@@ -134,13 +144,23 @@ class _Writer:
 
     def _retry(self, value: Any, where: str) -> Any:
         if isinstance(value, int) and not isinstance(value, bool):
-            return {"attempts_max": value}
+            value = {"max_attempts": value}
         if not isinstance(value, dict):
             self._wrong(where, f"retry: {value!r} is not a number of attempts or a mapping")
             return {}
-        found = {}
+        found: Raw = {}
+        value = dict(value)
+        self._from_one(value, where, "retry.")
         for key, inner in value.items():
             name = _BACKOFFS.get(key, key)
+            if name not in _BACKOFFS.values():
+                self._wrong(where, f"retry: unknown key {key!r}; known: {', '.join(_BACKOFFS)}")
+                continue
+            if name == "attempts_max" and (
+                isinstance(inner, bool) or not isinstance(inner, int) or inner < 1
+            ):
+                self._wrong(where, f"retry.{key}: {inner!r} is not a whole number from 1")
+                continue
             try:
                 found[name] = parse_duration_ms(inner) if key in ("backoff", "max_backoff") else inner
             except ValueError as error:
@@ -170,11 +190,20 @@ class _Writer:
         if inputs is None:
             return {"open_inputs": True}
         if isinstance(inputs, dict):
+            for name, given in inputs.items():
+                self._declaration(str(name), given, at)
             return {"inputs": [{"name": name, **_declared(given)} for name, given in inputs.items()]}
         if not isinstance(inputs, list):
             self._wrong(at, "inputs: is a list of names, or a mapping of names to defaults")
             return {"inputs": []}
         return {"inputs": [one if isinstance(one, dict) else {"name": str(one)} for one in inputs]}
+
+    def _declaration(self, name: str, given: Any, at: str) -> None:
+        """A mapping that looks like a declaration, and is none, would be a default that nobody meant."""
+        if isinstance(given, dict) and given.keys() & _DECLARING and not given.keys() <= _DECLARED:
+            unknown = sorted(str(key) for key in given.keys() - _DECLARED)
+            hint = "known: required, default (a default that is an object stands under default)"
+            self._wrong(at, f"inputs.{name}: unknown key {unknown[0]!r}; {hint}")
 
     # --- graphs inside
 
@@ -208,6 +237,6 @@ def _outcome(value: Any) -> Any:
 
 
 def _declared(given: Any) -> Raw:
-    if isinstance(given, dict) and given.keys() <= {"required", "default"}:
+    if isinstance(given, dict) and given.keys() <= _DECLARED:
         return {"required": "default" not in given, **given}
     return {"required": given is None, "default": given}
