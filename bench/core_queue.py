@@ -27,7 +27,8 @@ from coterie.core.commands import (
 from coterie.core.nouns import NO_DATA, Data, NodeId, Policy, RetryPolicy, SkillRef, TaskId
 from coterie.core.quotas import Limit, Tenant
 from coterie.core.routing import NodeLoad
-from coterie.core.scheduler import PlanPolicy, View, plan
+from coterie.core.scheduler import plan
+from coterie.core.view import PlanPolicy, View
 from coterie.raft import codec
 from coterie.raft.replica import Replica
 

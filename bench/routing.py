@@ -19,8 +19,9 @@ from coterie.core.commands import AssignTask, RegisterNode, SubmitTask
 from coterie.core.machine import apply
 from coterie.core.nouns import NO_DATA, NodeId, RetryPolicy, SkillRef, TaskId
 from coterie.core.routing import STRATEGIES, NodeLoad, RoutingRules, SkillLoad
-from coterie.core.scheduler import PlanPolicy, View, plan
+from coterie.core.scheduler import plan
 from coterie.core.state import ClusterState, Moment
+from coterie.core.view import PlanPolicy, View
 
 NAME = "routing"
 SLOW, GRAY = 3.0, 20.0  # times longer than on a usual node

@@ -15,8 +15,9 @@ from coterie.core.commands import AssignTask, Command, FinishTask, RegisterNode,
 from coterie.core.machine import apply
 from coterie.core.nouns import NO_DATA, NodeId, RetryPolicy, SkillRef, TaskId
 from coterie.core.routing import NodeLoad, RoutingRules
-from coterie.core.scheduler import PlanPolicy, View, plan
+from coterie.core.scheduler import plan
 from coterie.core.state import ClusterState, Moment
+from coterie.core.view import PlanPolicy, View
 from coterie.node.clock import Clock
 from coterie.node.service_times import ServiceTimes
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from coterie import client
-from coterie.node.cli.submit import read_payload
+from coterie.node.cli.payloads import read_payload
 from coterie.node.cli.tasks import join_filters
 from coterie.v1 import tasks_pb2
 from tests.cli.fakes import FakeCluster, document, event, node_info, run, status_info, task_info

@@ -15,7 +15,8 @@ from typing import Protocol
 from coterie.core.commands import Accepted, AssignTask, ConfigureCluster, FinishTask, Rejected, StartTask
 from coterie.core.nouns import NO_DATA, Constraints, NodeId, NodeStatus, Policy, TaskId, TaskState
 from coterie.core.routing import NodeLoad
-from coterie.core.scheduler import PlanPolicy, View, plan
+from coterie.core.scheduler import plan
+from coterie.core.view import PlanPolicy, View
 from tests.core.builders import CoreCluster, register_command, submit_command
 
 AGENTS = {"k8s-1": "k8s", "k8s-2": "k8s", "general": "general"}  # and their zones

@@ -30,7 +30,8 @@ from coterie.core.commands import (
 )
 from coterie.core.nouns import NO_DATA, NodeId, NodeStatus, Policy, RetryPolicy, TaskError, TaskId, WaitReason
 from coterie.core.outcomes import NOT_STARTED, WINDOW_MS
-from coterie.core.scheduler import PlanPolicy, View, plan
+from coterie.core.scheduler import plan
+from coterie.core.view import PlanPolicy, View
 from coterie.core.waiting import wait_reason
 from tests.core.builders import CoreCluster, submit_command
 

@@ -37,7 +37,8 @@ from coterie.core.nouns import (
     Wait,
     WaitReason,
 )
-from coterie.core.scheduler import PlanPolicy, View, plan
+from coterie.core.scheduler import plan
+from coterie.core.view import PlanPolicy, View
 from coterie.core.waiting import Waiting, wait_reason
 from tests.core.builders import CoreCluster, submit_command
 

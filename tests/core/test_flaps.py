@@ -8,7 +8,8 @@ from coterie.core.commands import BeginLeadership, ConfigureCluster, MarkNode, S
 from coterie.core.flaps import reports_wanted
 from coterie.core.nouns import STOPPING, Node, NodeId, NodeStatus, Policy
 from coterie.core.routing import NodeLoad
-from coterie.core.scheduler import PlanPolicy, View, plan
+from coterie.core.scheduler import plan
+from coterie.core.view import PlanPolicy, View
 from tests.core.builders import CoreCluster, register_command
 
 N1 = NodeId("n1")

@@ -7,7 +7,8 @@ import pytest
 from coterie.core.canonical import state_hash
 from coterie.core.commands import Accepted, BeginLeadership, ForgetNode, MarkNode, SetDrain
 from coterie.core.nouns import STOPPING, NodeStatus, TaskState, evolve
-from coterie.core.scheduler import PlanPolicy, View, plan
+from coterie.core.scheduler import plan
+from coterie.core.view import PlanPolicy, View
 from tests.core.builders import CoreCluster, register_command
 from tests.core.test_nodes import N1, N2, code, loads
 

@@ -21,7 +21,8 @@ from coterie.core.llm.commands import (
 )
 from coterie.core.llm.nouns import COUNT_MAX, Amount, LlmBudget, LlmCall, LlmVerdict, OnExhausted
 from coterie.core.nouns import NO_DATA, Constraints, Data, TaskId, TaskState, WaitReason
-from coterie.core.scheduler import PlanPolicy, View, plan
+from coterie.core.scheduler import plan
+from coterie.core.view import PlanPolicy, View
 from coterie.raft.codec import encode_state
 from tests.core.builders import CoreCluster
 from tests.core.llm_calls import ANSWER, begin, lose, settle

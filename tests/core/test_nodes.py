@@ -32,8 +32,9 @@ from coterie.core.nouns import (
     WaitReason,
 )
 from coterie.core.routing import STRATEGIES, NodeLoad, Pool, RoutingRules, SkillLoad, choose, refusal
-from coterie.core.scheduler import PlanPolicy, View, next_clock_ms, plan
+from coterie.core.scheduler import next_clock_ms, plan
 from coterie.core.transitions import HELD, TERMINAL, TRANSITIONS, is_legal, mermaid
+from coterie.core.view import PlanPolicy, View
 from coterie.core.waiting import wait_reason
 from tests.core.builders import CoreCluster, register_command, submit_command
 

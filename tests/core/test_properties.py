@@ -12,9 +12,10 @@ from coterie.core.commands import Command
 from coterie.core.machine import apply
 from coterie.core.nouns import Event, TaskId, WaitReason
 from coterie.core.routing import NodeLoad
-from coterie.core.scheduler import PlanPolicy, View, plan
+from coterie.core.scheduler import plan
 from coterie.core.state import ClusterState, Moment
 from coterie.core.transitions import HELD, TERMINAL, TRANSITIONS
+from coterie.core.view import PlanPolicy, View
 from coterie.core.waiting import wait_reason
 from coterie.raft import codec
 from tests.core.builders import CoreCluster, RandomLog

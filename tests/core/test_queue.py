@@ -25,7 +25,8 @@ from coterie.core.commands import (
 from coterie.core.nouns import NO_DATA, NodeId, Policy, SkillRef, TaskId, WaitReason
 from coterie.core.ordered import CHUNK, Ordered
 from coterie.core.quotas import Limit, Tenant
-from coterie.core.scheduler import PlanPolicy, View, next_clock_ms, plan
+from coterie.core.scheduler import next_clock_ms, plan
+from coterie.core.view import PlanPolicy, View
 from coterie.core.waiting import Waiting, wait_reason
 from tests.core.builders import CoreCluster, submit_command
 

@@ -19,7 +19,8 @@ from coterie.core.commands import (
 )
 from coterie.core.nouns import NO_DATA, Constraints, NodeId, TaskId, TaskState
 from coterie.core.routing import RoutingRules
-from coterie.core.scheduler import PlanPolicy, View, plan
+from coterie.core.scheduler import plan
+from coterie.core.view import PlanPolicy, View
 from tests.core.builders import CoreCluster, submit_command
 
 N1, N2 = NodeId("n1"), NodeId("n2")

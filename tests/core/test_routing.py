@@ -34,7 +34,7 @@ from coterie.core.nouns import (
 )
 from coterie.core.routing import Decision, NodeLoad, Pool, Round, RoutingRules, SkillLoad, choose
 from coterie.core.routing.loads import PROBE_AFTER_MS, Measures
-from coterie.core.scheduler import View
+from coterie.core.view import View
 from tests.core.builders import CoreCluster, submit_command
 
 N1, N2, N3 = NodeId("n1"), NodeId("n2"), NodeId("n3")

@@ -13,7 +13,7 @@ from coterie.core.breaker_commands import TripBreaker
 from coterie.core.commands import ConfigureCluster, MarkNode, SetDrain, SubmitTask
 from coterie.core.nouns import Companion, Constraints, Label, NodeId, NodeStatus, Policy, SkillRef, TaskId
 from coterie.core.routing import STRATEGIES, Decision, NodeLoad, Pool, RoutingRules, SkillLoad, choose
-from coterie.core.scheduler import View
+from coterie.core.view import View
 from tests.core.builders import CoreCluster, submit_command
 
 SEEDS = range(40)

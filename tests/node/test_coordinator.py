@@ -21,8 +21,8 @@ from coterie.core.commands import (
 from coterie.core.machine import apply
 from coterie.core.nouns import NodeId, NodeStatus, Policy
 from coterie.core.ports import Member, NotCommitted, Role
-from coterie.core.scheduler import PlanPolicy
 from coterie.core.state import Moment
+from coterie.core.view import PlanPolicy
 from coterie.node.coordinator import ClusterNaming, Coordinator, CoordinatorParts
 from coterie.node.hub import Bell
 from coterie.node.loads import LoadBook

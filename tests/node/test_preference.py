@@ -10,7 +10,7 @@ import pytest
 
 from coterie.core.commands import MarkNode, SetDrain
 from coterie.core.nouns import NodeId, NodeStatus
-from coterie.core.scheduler import PlanPolicy
+from coterie.core.view import PlanPolicy
 from coterie.node.coordinator import RUNNING_LIMIT, ClusterNaming, Coordinator
 from coterie.node.hub import Bell
 from coterie.node.loads import LoadBook

@@ -10,7 +10,8 @@ import pytest
 from coterie.core.commands import FinishTask
 from coterie.core.nouns import Constraints, Data, NodeId, TaskId
 from coterie.core.routing import RoutingRules
-from coterie.core.scheduler import PlanPolicy, View, plan
+from coterie.core.scheduler import plan
+from coterie.core.view import PlanPolicy, View
 from coterie.node.errors import ApiError
 from coterie.node.loads import LoadBook
 from coterie.node.reads import Found

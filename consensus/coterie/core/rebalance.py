@@ -8,16 +8,13 @@ the target is emptier than the source was before it, by the gain: nothing is wan
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from coterie.core.commands import MoveTask
 from coterie.core.nouns import Task, TaskState
 from coterie.core.routing.choice import choose
 from coterie.core.routing.pool import Candidate, Pool, takes_work
 from coterie.core.state import ClusterState
-
-if TYPE_CHECKING:
-    from coterie.core.scheduler import PlanPolicy, View
+from coterie.core.view import PlanPolicy, View
 
 MOVES_MAX = 8  # of one look
 LOOKED_AT_MAX = 64  # tasks of one node

@@ -63,10 +63,11 @@ from coterie.client.job import Job
 from coterie.client.map_reduce import FailedMap, MapReduceResult, map_reduce, skip, start_map_reduce
 from coterie.client.models import Event, NodeInfo, Progress, Status, StepInfo, TaskFailure, TaskInfo
 from coterie.client.queueing import Limit, Tenant
-from coterie.client.routes import Route, RouteCandidate, RouteTerm, TaskRouter
+from coterie.client.routes import Route, RouteCandidate, RouteTerm
 from coterie.client.settings import TLS, Timeouts
 from coterie.client.skills import PublishedSkill, SkillPolicy, SkillRevision
 from coterie.client.spec import TaskSpec
+from coterie.client.task_router import TaskRouter
 from coterie.client.tokens import TokenChunk, TokenText
 from coterie.client.usage import Budget, DoubtfulCall, UsageRow
 from coterie.client.workflow import Workflow

@@ -13,7 +13,7 @@ from coterie.client.sync_queueing import Run
 from coterie.client.units import Duration
 
 if TYPE_CHECKING:
-    from coterie.client.sync import Job
+    from coterie.client.sync_job import Job
 
 Item = TypeVar("Item")
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from coterie.client.map_reduce import MapReduceResult, skip
 from coterie.client.map_reduce import start_map_reduce as begin
+from coterie.client.sync_cluster import Cluster
+from coterie.client.sync_job import Job
 from coterie.client.units import Duration
-
-if TYPE_CHECKING:
-    from coterie.client.sync import Cluster, Job
 
 __all__ = ["MapReduceResult", "map_reduce", "skip", "start_map_reduce"]
 

@@ -12,7 +12,7 @@ from coterie.client.models import TaskInfo
 from coterie.client.units import Duration
 
 if TYPE_CHECKING:
-    from coterie.client.sync import Job
+    from coterie.client.sync_job import Job
 
 Result = TypeVar("Result")
 

@@ -21,7 +21,7 @@ from coterie.client.sync_usage import Usage
 from coterie.client.sync_workflows import Workflows
 
 if TYPE_CHECKING:
-    from coterie.client.sync import Job
+    from coterie.client.sync_job import Job
 
 
 class Services:

@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack
 
 from coterie.core.audit import AuditRecord
 from coterie.core.nouns import Event, NodeId
-from coterie.core.state import ClusterState
 from coterie.node.agents.watch import AgentWatch
 from coterie.node.blob_exchange import BlobExchange
 from coterie.node.blob_keeper import BlobKeeper
@@ -38,6 +37,7 @@ from coterie.node.meters import Meters
 from coterie.node.metrics import NodeMetrics
 from coterie.node.observability import get_logger
 from coterie.node.outside import Outside
+from coterie.node.parts import NodeParts
 from coterie.node.proposer import Proposer
 from coterie.node.reads import BARRIER_S, Reader
 from coterie.node.resync import RAFT_DIR, is_resynced, resync_hint
@@ -86,7 +86,7 @@ class NodeRefused(Exception):
     """The cluster does not let this node in, or has removed it; the message says why and what to do."""
 
 
-class NodeApp:
+class NodeApp(NodeParts):
     """Builds a node from its settings, runs it until a signal or a fatal error."""
 
     def __init__(self, settings: NodeSettings, tls: TlsMaterial | None, host: SkillHost) -> None:
@@ -102,10 +102,7 @@ class NodeApp:
         self.fatal: FatalRaftError | NodeRefused | None = None
         self._stop = asyncio.Event()
         self._noted: list[AuditRecord] = []  # by the entry that is being applied
-        self._leaving = False
-
-    def state(self) -> ClusterState:
-        return self.replica.state
+        self.leaving = False
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT. Raises NodeFailed when the engine could not go on, and NodeRefused."""
@@ -313,15 +310,9 @@ class NodeApp:
 
     # --- running
 
-    def takes_clients(self) -> bool:
-        """Whether new calls belong here: not while it leaves or drains, nor without a majority."""
-        node = self.state().nodes.get(self.me)
-        draining = node is not None and node.draining
-        return not draining and not self._leaving and self.engine.has_quorum
-
     def _start_http(self) -> None:
         settings = self.settings
-        self.http: HttpServer | None = None
+        self.http = None
         if settings.http_port is not None:
             self.http = HttpServer(settings.http_host, settings.http_port, self.metrics, lambda: ready(self))
             self.http.start()
@@ -337,7 +328,7 @@ class NodeApp:
     # --- stopping
 
     async def _shut_down(self, loops: list[asyncio.Task[None]]) -> None:
-        self._leaving = True
+        self.leaving = True
         if self.fatal is None:
             await self._leave()
         grace_s = STOP_GRACE_S if self.fatal is None else 0.0

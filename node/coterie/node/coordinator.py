@@ -23,8 +23,9 @@ from coterie.core.config_commands import ApplyConfig
 from coterie.core.nouns import NodeId, NodeStatus, Policy
 from coterie.core.ports import Engine, NotCommitted, Role
 from coterie.core.quotas import Limit
-from coterie.core.scheduler import PlanPolicy, View, next_clock_ms, plan
+from coterie.core.scheduler import next_clock_ms, plan
 from coterie.core.state import ClusterState
+from coterie.core.view import PlanPolicy, View
 from coterie.node.breakers import BreakerLog
 from coterie.node.clock import Clock, LogTime
 from coterie.node.coordination.firing import Firing

@@ -12,7 +12,7 @@ from coterie.node.vitals import load_report
 from coterie.node.wiring import dialer, introducer, membership_keeper
 
 if TYPE_CHECKING:
-    from coterie.node.app import NodeApp
+    from coterie.node.parts import NodeParts
 
 
 class Loop(Protocol):
@@ -21,12 +21,12 @@ class Loop(Protocol):
     def run(self) -> Coroutine[None, None, None]: ...
 
 
-def loops(app: NodeApp) -> list[Coroutine[None, None, None]]:
+def loops(app: NodeParts) -> list[Coroutine[None, None, None]]:
     """The loops of a node whose parts are built, not begun yet."""
     return [loop.run() for loop in (*_watchers(app), *_workers(app))]
 
 
-def _watchers(app: NodeApp) -> list[Loop]:
+def _watchers(app: NodeParts) -> list[Loop]:
     """Who sees how the others are, and says how this node is."""
     keeper = HealthKeeper(
         app.listener,
@@ -46,7 +46,7 @@ def _watchers(app: NodeApp) -> list[Loop]:
     return [dialer(app), reporter, keeper, app.latency, introducer(app)]
 
 
-def _workers(app: NodeApp) -> list[Loop]:
+def _workers(app: NodeParts) -> list[Loop]:
     """Who does something about it."""
     preferred = app.settings.preferred_leaders
     preference = LeaderPreference(app.me, preferred, app.engine, app.state, app.clock)

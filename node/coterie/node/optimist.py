@@ -16,8 +16,8 @@ from coterie.core.nouns import NodeId
 from coterie.core.routing import Pool, RoutingRules, choose
 from coterie.core.runs.commands import RunWorkflow
 from coterie.core.runs.foresee import Foreseen, after_success, at_the_beginning
-from coterie.core.scheduler import View
 from coterie.core.state import ClusterState
+from coterie.core.view import View
 from coterie.node.clock import Clock
 from coterie.node.loads import LoadBook
 

@@ -12,9 +12,9 @@ from coterie.core.commands import SubmitTask
 from coterie.core.nouns import NodeId, Task, WaitReason
 from coterie.core.ports import Engine
 from coterie.core.routing import STRATEGIES, Decision, Pool, Ranked, RoutingRules, choose
-from coterie.core.scheduler import View
 from coterie.core.state import ClusterState
 from coterie.core.transitions import HELD, TERMINAL
+from coterie.core.view import View
 from coterie.core.waiting import wait_reason
 from coterie.node.clock import Clock
 from coterie.node.errors import Violation, invalid

@@ -10,13 +10,13 @@ from coterie.core.state import ClusterState
 from coterie.v1 import peer_pb2
 
 if TYPE_CHECKING:
-    from coterie.node.app import NodeApp
+    from coterie.node.parts import NodeParts
 
 BREAKERS_SHOWN_MAX = 50
 BEHIND_MAX = 10_000  # entries not applied yet
 
 
-def load_report(app: NodeApp) -> peer_pb2.LoadReport:
+def load_report(app: NodeParts) -> peer_pb2.LoadReport:
     """The report that is sent to the leader."""
     report = peer_pb2.LoadReport(
         node_id=app.me,
@@ -42,7 +42,7 @@ def load_report(app: NodeApp) -> peer_pb2.LoadReport:
     return report
 
 
-def ready(app: NodeApp) -> tuple[bool, str]:
+def ready(app: NodeParts) -> tuple[bool, str]:
     """Whether this node can answer clients, and why not."""
     if not app.engine.has_quorum:
         return False, "no leader with a majority is known"
@@ -50,7 +50,7 @@ def ready(app: NodeApp) -> tuple[bool, str]:
     return behind < BEHIND_MAX, f"{behind} entries behind"
 
 
-def gauges(app: NodeApp) -> dict[str, float]:
+def gauges(app: NodeParts) -> dict[str, float]:
     """What metrics show as of now."""
     state, engine = app.state(), app.engine
     waiters, watchers = app.hub.counts()

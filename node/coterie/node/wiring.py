@@ -58,10 +58,10 @@ from coterie.node.watch import Watcher
 from coterie.node.workflows.service import WorkflowParts, WorkflowsService
 
 if TYPE_CHECKING:
-    from coterie.node.app import NodeApp
+    from coterie.node.parts import NodeParts
 
 
-def registration(app: NodeApp) -> RegisterNode:
+def registration(app: NodeParts) -> RegisterNode:
     """What the node tells the cluster about itself at its start."""
     settings = app.settings
     return RegisterNode(
@@ -80,7 +80,7 @@ def registration(app: NodeApp) -> RegisterNode:
     )
 
 
-def services(app: NodeApp) -> Services:
+def services(app: NodeParts) -> Services:
     """Everything the gRPC listener serves."""
     admission = _admission(app)
     gate, decisions = Gate(CLIENT_CALLS_MAX), Decisions(app.state, app.reader, app.proposer)
@@ -115,7 +115,7 @@ def services(app: NodeApp) -> Services:
     )
 
 
-def _gateway(app: NodeApp, admission: Admission) -> GatewayParts:
+def _gateway(app: NodeParts, admission: Admission) -> GatewayParts:
     watcher = Watcher(app.hub, app.reader, app.ledger, lambda: app.engine.has_quorum)
     return GatewayParts(
         state=app.state,
@@ -142,31 +142,31 @@ def _gateway(app: NodeApp, admission: Admission) -> GatewayParts:
     )
 
 
-def workflow_parts(app: NodeApp, control: Control) -> WorkflowParts:
+def workflow_parts(app: NodeParts, control: Control) -> WorkflowParts:
     """What the Workflows service works on."""
     goals = GoalParts(app.state, app.live, control, app.optimist)
     return WorkflowParts(app.state, control, app.optimist, lambda: frozenset(app.host.skills), goals)
 
 
-def goal_calls(app: NodeApp) -> GoalCalls:
+def goal_calls(app: NodeParts) -> GoalCalls:
     """What goals ask for."""
     return GoalCalls(app.live, lambda: app.host.skills, app.reader)
 
 
-def debugger_parts(app: NodeApp, control: Control) -> DebuggerParts:
+def debugger_parts(app: NodeParts, control: Control) -> DebuggerParts:
     """What the Debugger service works on."""
     historian = Historian(app.state, app.reader, app.ledger, app.exchange.read)
     forks = Forks(control, lambda: app.host.skills)
     return DebuggerParts(historian, forks, TimeMachine(app.engine.past))
 
 
-def optimist(app: NodeApp) -> Optimist:
+def optimist(app: NodeParts) -> Optimist:
     """What proposes assignments together with what makes the tasks."""
     leader, rules = lambda: app.engine.leader, lambda: app.live().routing
     return Optimist(app.me, app.state, app.book, app.clock, leader, rules)
 
 
-def _admission(app: NodeApp) -> Admission:
+def _admission(app: NodeParts) -> Admission:
     def limits() -> AdmissionLimits:
         settings = app.live()
         return AdmissionLimits(
@@ -179,13 +179,13 @@ def _admission(app: NodeApp) -> Admission:
     return Admission(limits(), limits)
 
 
-def naming(app: NodeApp) -> ClusterNaming:
+def naming(app: NodeParts) -> ClusterNaming:
     """What a new cluster begins with, and what the present one has agreed on."""
     settings = app.live()
     return ClusterNaming(settings.cluster_name, settings.policy, settings.max_running, settings.replicated)
 
 
-def skill_calls(app: NodeApp) -> Handlers:
+def skill_calls(app: NodeParts) -> Handlers:
     """What running skills may ask for."""
     return {
         **ChildCalls(_admission(app)).handlers(),
@@ -198,7 +198,7 @@ def skill_calls(app: NodeApp) -> Handlers:
     }
 
 
-def agents_parts(app: NodeApp) -> AgentsParts:
+def agents_parts(app: NodeParts) -> AgentsParts:
     """What the Agents service works on."""
     return AgentsParts(
         app.state,
@@ -213,7 +213,7 @@ def agents_parts(app: NodeApp) -> AgentsParts:
     )
 
 
-def agent_calls(app: NodeApp) -> AgentCalls:
+def agent_calls(app: NodeParts) -> AgentCalls:
     """What the agent loop asks for."""
     llm = app.settings.llm
 
@@ -223,7 +223,7 @@ def agent_calls(app: NodeApp) -> AgentCalls:
     return AgentCalls(lambda: app.host.skills, model, {})
 
 
-def guard(app: NodeApp) -> Guard | None:
+def guard(app: NodeParts) -> Guard | None:
     """What looks at every call first; None where nobody is asked who they are."""
     if not app.settings.security.auth:
         return None
@@ -232,13 +232,13 @@ def guard(app: NodeApp) -> Guard | None:
     return Guard(authenticator, app.proposer.one, app.engine.read_barrier)
 
 
-def clients_address(app: NodeApp) -> str:
+def clients_address(app: NodeParts) -> str:
     """Where callers without certificates are listened to; empty: nowhere."""
     port = app.settings.security.clients_port
     return _bound(app.settings.host, port) if port else ""
 
 
-def coordination_services(app: NodeApp, admission: Admission, gate: Gate) -> Coordination:
+def coordination_services(app: NodeParts, admission: Admission, gate: Gate) -> Coordination:
     """Schedules, locks, keys and topics."""
     desk = coordination_desk(app)
     return Coordination(
@@ -249,13 +249,13 @@ def coordination_services(app: NodeApp, admission: Admission, gate: Gate) -> Coo
     )
 
 
-def coordination_desk(app: NodeApp) -> Desk:
+def coordination_desk(app: NodeParts) -> Desk:
     """What locks, keys, topics and schedules are worked on with."""
     time = LogTime(app.clock, lambda: app.state().meta.clock_ms)
     return Desk(app.state, app.reader, app.proposer, app.tide, app.clock, time)
 
 
-def cluster_parts(app: NodeApp) -> ClusterParts:
+def cluster_parts(app: NodeParts) -> ClusterParts:
     """What the Cluster service works on."""
     return ClusterParts(
         me=app.me,
@@ -270,7 +270,7 @@ def cluster_parts(app: NodeApp) -> ClusterParts:
     )
 
 
-def peer_parts(app: NodeApp) -> PeerParts:
+def peer_parts(app: NodeParts) -> PeerParts:
     """What the Peer service works on."""
     return PeerParts(
         roster=app.roster,
@@ -288,7 +288,7 @@ def peer_parts(app: NodeApp) -> PeerParts:
     )
 
 
-def dialer(app: NodeApp) -> RaftDialer:
+def dialer(app: NodeParts) -> RaftDialer:
     """What keeps the links to the peers up."""
     return RaftDialer(
         DialerParts(
@@ -304,14 +304,14 @@ def dialer(app: NodeApp) -> RaftDialer:
     )
 
 
-def membership_keeper(app: NodeApp) -> MembershipKeeper:
+def membership_keeper(app: NodeParts) -> MembershipKeeper:
     """What carries out, on the leader, who shall belong to the cluster."""
     return MembershipKeeper(
         KeeperParts(app.me, app.engine, app.state, app.proposer, app.book, app.clock, voter_policy(app))
     )
 
 
-def introducer(app: NodeApp) -> Introducer:
+def introducer(app: NodeParts) -> Introducer:
     """What asks the others to take this node in, where it is to join."""
     settings = app.settings
     return Introducer(
@@ -323,13 +323,13 @@ def introducer(app: NodeApp) -> Introducer:
     )
 
 
-def voter_policy(app: NodeApp) -> VoterPolicy:
+def voter_policy(app: NodeParts) -> VoterPolicy:
     """Who shall vote, by the settings of this node."""
     membership = app.settings.membership
     return VoterPolicy(membership.max_voters, membership.replace_voter_after_ms / 1000)
 
 
-def listen_address(app: NodeApp) -> str:
+def listen_address(app: NodeParts) -> str:
     """Where the gRPC listener is bound."""
     return _bound(app.settings.host, app.settings.grpc_port)
 

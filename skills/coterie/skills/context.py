@@ -167,6 +167,8 @@ class SyncSkillContext(SyncCoordination):
     Once the task is cancelled each call raises Cancelled.
     """
 
+    _context: SkillContext
+
     def __init__(self, context: SkillContext, loop: asyncio.AbstractEventLoop) -> None:
         self._context = context
         self._loop = loop

@@ -8,13 +8,10 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from coterie.skills.errors import CallFailed, CallRefused, LockHeld, LockLost, VersionMismatch
 from coterie.skills.link import Link
-
-if TYPE_CHECKING:
-    from coterie.skills.context import SkillContext
 
 TTL_S = 30.0
 TTL_S_MAX = 24 * 3_600.0
@@ -213,7 +210,7 @@ def _milliseconds(what: str, seconds: float) -> int:
 class SyncCoordination:
     """The same for a skill that is a plain function."""
 
-    _context: SkillContext
+    _context: Coordination
 
     def _wait(self, work: Coroutine[Any, Any, Any]) -> Any:
         raise NotImplementedError

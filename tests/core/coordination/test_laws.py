@@ -13,8 +13,9 @@ from coterie.core.coordination.commands import AcquireLock, PutKey
 from coterie.core.coordination.look_ups import name_key
 from coterie.core.coordination.tables import look_ups_of
 from coterie.core.machine import apply
-from coterie.core.scheduler import PlanPolicy, View, next_clock_ms, plan
+from coterie.core.scheduler import next_clock_ms, plan
 from coterie.core.state import ClusterState, Moment
+from coterie.core.view import PlanPolicy, View
 from coterie.raft import codec
 from tests.core.coordination.random_log import CoordinationLog
 

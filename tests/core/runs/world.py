@@ -16,7 +16,8 @@ from coterie.core.graph.reading import graph_bytes, read_graph
 from coterie.core.nouns import Data, RetryPolicy, Task, TaskError, TaskId, TaskState
 from coterie.core.runs.commands import RunWorkflow
 from coterie.core.runs.run import WORKFLOW
-from coterie.core.scheduler import PlanPolicy, View, plan
+from coterie.core.scheduler import plan
+from coterie.core.view import PlanPolicy, View
 from tests.core.builders import CoreCluster, submit_command
 
 RUN = TaskId("r")

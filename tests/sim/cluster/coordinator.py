@@ -13,7 +13,8 @@ from coterie.core.commands import (
     Outcome,
 )
 from coterie.core.nouns import NodeId, NodeStatus
-from coterie.core.scheduler import View, plan
+from coterie.core.scheduler import plan
+from coterie.core.view import View
 from coterie.node.clock import LogTime
 from tests.sim.cluster.settings import PLAN_POLICY, POLICY
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coterie.core.nouns import Policy
-from coterie.core.scheduler import PlanPolicy
+from coterie.core.view import PlanPolicy
 
 MILLISECOND = 1_000
 SECOND = 1_000_000

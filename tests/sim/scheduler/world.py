@@ -11,8 +11,9 @@ from coterie.core.commands import Command, MoveTask, Outcome
 from coterie.core.machine import apply
 from coterie.core.nouns import NodeId
 from coterie.core.routing import NodeLoad, RoutingRules
-from coterie.core.scheduler import PlanPolicy, View, plan
+from coterie.core.scheduler import plan
 from coterie.core.state import ClusterState, Moment
+from coterie.core.view import PlanPolicy, View
 from tests.sim.scheduler.checks import REBALANCE_MS, Checks
 
 Answer = Callable[[Outcome], None]

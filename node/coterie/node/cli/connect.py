@@ -13,7 +13,7 @@ from coterie.node.cli.failures import EXIT_USAGE, CommandFailed, Failure, bad_in
 
 if TYPE_CHECKING:
     from coterie.client.cluster import Cluster
-    from coterie.node.cli.session import Session
+    from coterie.node.cli.options import GlobalOptions
 
 ENDPOINT: Final = "COTERIE_ENDPOINT"
 TLS_DIR: Final = "COTERIE_TLS_DIR"
@@ -57,7 +57,7 @@ class Target:
     discover: bool = True  # call other nodes of the cluster too
 
 
-def resolve_target(options: Session, environ: Mapping[str, str], directory: Path) -> Target:
+def resolve_target(options: GlobalOptions, environ: Mapping[str, str], directory: Path) -> Target:
     """The target for these global options. Raises CommandFailed naming what is missing or contradicts."""
     if options.timeout is not None and options.timeout <= 0:
         raise bad_input("--timeout", f"{options.timeout:g} leaves no time; give more than 0, such as 30s")
@@ -78,7 +78,7 @@ def resolve_target(options: Session, environ: Mapping[str, str], directory: Path
     return Target(endpoints, tls, options.insecure, options.timeout or CALL_S, options.timeout, token, tenant)
 
 
-def _token(options: Session, environ: Mapping[str, str], *, secure: bool) -> str:
+def _token(options: GlobalOptions, environ: Mapping[str, str], *, secure: bool) -> str:
     """The token to send; one from the environment is meant for calls over TLS only."""
     given, inherited = options.token, environ.get(TOKEN, "")
     if given and not secure:
@@ -165,7 +165,7 @@ def _check_plain_text(target: Target) -> None:
         raise bad_input("--endpoint", f"plain text to {', '.join(far)} is refused; {remedy}")
 
 
-def _tls(options: Session, environ: Mapping[str, str]) -> TlsFiles | None:
+def _tls(options: GlobalOptions, environ: Mapping[str, str]) -> TlsFiles | None:
     given = {name: str(getattr(options, name)) for name in TLS_FILES if getattr(options, name)}
     if options.insecure:
         if given or options.tls_dir:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from coterie.node.cli.framework import LeafCommand
+from coterie.node.cli.payloads import read_payload
 from coterie.node.cli.session import Session
-from coterie.node.cli.submit import read_payload
 
 if TYPE_CHECKING:
     from coterie.client.cluster import Cluster

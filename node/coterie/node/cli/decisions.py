@@ -9,8 +9,8 @@ import click
 
 from coterie.node.cli.failures import bad_input
 from coterie.node.cli.framework import LeafCommand
+from coterie.node.cli.payloads import read_payload
 from coterie.node.cli.session import Session
-from coterie.node.cli.submit import read_payload
 
 if TYPE_CHECKING:
     from rich.console import Console

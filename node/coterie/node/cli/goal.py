@@ -12,8 +12,8 @@ import click
 from coterie.node.cli.failures import bad_input
 from coterie.node.cli.following import follow, print_end, progress_line
 from coterie.node.cli.framework import LeafCommand
+from coterie.node.cli.payloads import read_payload, read_text
 from coterie.node.cli.session import Session
-from coterie.node.cli.submit import read_payload, read_text
 
 if TYPE_CHECKING:
     from rich.console import Console

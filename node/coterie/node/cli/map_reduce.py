@@ -11,8 +11,8 @@ import click
 from coterie.node.cli.failures import bad_input
 from coterie.node.cli.following import follow, progress_line
 from coterie.node.cli.framework import LeafCommand
+from coterie.node.cli.payloads import read_payload, read_text
 from coterie.node.cli.session import Session
-from coterie.node.cli.submit import read_payload, read_text
 from coterie.node.cli.text import one_line
 
 if TYPE_CHECKING:

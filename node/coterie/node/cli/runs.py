@@ -12,8 +12,9 @@ import click
 
 from coterie.node.cli.failures import EXIT_TIMEOUT, EXIT_USAGE, CommandFailed, Failure, bad_input
 from coterie.node.cli.framework import DURATION, LeafCommand
+from coterie.node.cli.payloads import read_payload
 from coterie.node.cli.session import Session
-from coterie.node.cli.submit import LabelType, read_payload
+from coterie.node.cli.submit import LabelType
 from coterie.node.cli.tasks import LIST_MAX, PAGE_MAX, STATES, join_filters
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ import click
 
 from coterie.node.cli.failures import bad_input
 from coterie.node.cli.framework import DURATION, LeafCommand
+from coterie.node.cli.payloads import read_payload
 from coterie.node.cli.session import Session
-from coterie.node.cli.submit import PRIORITIES, LabelType, read_payload
+from coterie.node.cli.submit import PRIORITIES, LabelType
 
 if TYPE_CHECKING:
     from rich.console import Console

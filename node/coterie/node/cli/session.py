@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from coterie.node.cli.options import GlobalOptions
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -34,20 +36,11 @@ def open_cluster(target: Target) -> AbstractAsyncContextManager[Cluster]:
 
 
 @dataclass(slots=True)
-class Session:
+class Session(GlobalOptions):
     """The global options by their names, and what the commands do with them."""
 
     connect: Connect = open_cluster
-    endpoint: str = ""
-    tls_dir: str = ""
-    tls_ca: str = ""
-    tls_cert: str = ""
-    tls_key: str = ""
-    token: str = ""
-    tenant: str = ""
-    insecure: bool = False
     json: bool = False
-    timeout: float | None = None
     debug: bool = False
     emitted: bool = False
 

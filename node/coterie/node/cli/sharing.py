@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from coterie.node.cli.framework import DURATION, LeafCommand
+from coterie.node.cli.payloads import read_payload
 from coterie.node.cli.session import Session
-from coterie.node.cli.submit import LabelType, read_payload
+from coterie.node.cli.submit import LabelType
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -13,8 +10,8 @@ import click
 from coterie.node.cli.failures import bad_input
 from coterie.node.cli.following import follow, print_end, progress_line, watch_events
 from coterie.node.cli.framework import DURATION, LeafCommand
+from coterie.node.cli.payloads import read_payload
 from coterie.node.cli.session import Session
-from coterie.node.cli.text import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,7 +20,6 @@ if TYPE_CHECKING:
     from coterie.client.job import Job
     from coterie.client.models import TaskInfo
 
-PAYLOAD_BYTES_MAX: Final = 64 * 1024 * 1024
 PRIORITIES: Final = ("low", "normal", "high", "critical")
 
 
@@ -144,39 +140,3 @@ def _task(type_: str, options: dict[str, Any]) -> dict[str, Any]:
         "retry": {"dead_letter": True} if options.pop("dead_letter") else None,
         **options,
     }
-
-
-def read_payload(text: str | None) -> Any:
-    """The JSON value in the text, in the file after an `@`, or in standard input for `-`."""
-    if text is None:
-        return None
-    data = read_text(text) if text == "-" or text.startswith("@") else text
-    try:
-        return json.loads(data, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        remedy = 'write JSON such as \'{"text": "hello"}\' or \'"hello"\'; @FILE reads a file'
-        raise bad_input("--payload", f"{one_line(text, 60)!r} is not JSON ({error}); {remedy}") from error
-
-
-def read_text(source: str) -> str:
-    """The text of the file after an `@`, or of standard input for `-`."""
-    try:
-        if source == "-":
-            data = sys.stdin.buffer.read(PAYLOAD_BYTES_MAX + 1)
-        else:
-            with Path(source[1:]).open("rb") as file:
-                data = file.read(PAYLOAD_BYTES_MAX + 1)
-    except OSError as error:
-        text = f"{source} cannot be read: {error.strerror}; name a file of JSON"
-        raise bad_input("--payload", text) from error
-    if len(data) > PAYLOAD_BYTES_MAX:
-        text = f"{source} is larger than {PAYLOAD_BYTES_MAX >> 20} MiB; pass a reference to it"
-        raise bad_input("--payload", text)
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise bad_input("--payload", f"{source} is not UTF-8 text ({error.reason}); give JSON") from error
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not part of JSON")

@@ -11,7 +11,7 @@ from typing import Any
 
 from coterie.core.nouns import Policy, RetryPolicy
 from coterie.core.routing import RoutingRules
-from coterie.core.scheduler import PlanPolicy
+from coterie.core.view import PlanPolicy
 from coterie.node.config.goal_settings import GoalSettings
 from coterie.node.config.llm_settings import LlmSettings
 from coterie.node.config.mcp_settings import McpServerSettings

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 from coterie.node.config.settings import TlsPaths
-from coterie.node.tls import NODE_URI, USER_URI, TlsError, TlsMaterial
+from coterie.node.tls.files import NODE_URI, USER_URI, TlsError, TlsMaterial
 
 _FILE_BYTES_MAX: Final = 1024 * 1024
 _CHAIN_MAX: Final = 5

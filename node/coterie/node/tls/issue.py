@@ -19,7 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from coterie.node.config.address import check_host, is_loopback
 from coterie.node.config.kinds import check_node_id
 from coterie.node.config.settings import TlsPaths
-from coterie.node.tls import CA_CERT, CA_KEY, NODE_URI, USER_URI, TlsError, node_paths, user_paths
+from coterie.node.tls.files import CA_CERT, CA_KEY, NODE_URI, USER_URI, TlsError, node_paths, user_paths
 
 AUTHORITY_DAYS: Final = 3_650
 CERTIFICATE_DAYS: Final = 730
