@@ -33,7 +33,7 @@ from coterie.core.transitions import HELD
 SUSPENSIONS = frozenset(
     {
         *(WaitReason.SIGNAL, WaitReason.APPROVAL, WaitReason.TIMER, WaitReason.CHILD, WaitReason.BUDGET),
-        WaitReason.IN_DOUBT,
+        *(WaitReason.IN_DOUBT, WaitReason.CIRCUIT_OPEN),
     }
 )
 
@@ -152,7 +152,8 @@ def suspend(state: ClusterState, command: SuspendTask, moment: Moment) -> Outcom
     """The attempt ends here. `WAIT_OVER` says that what it wants to wait for is there already."""
     if command.reason not in SUSPENSIONS or not (command.name or command.reason is WaitReason.CHILD):
         return Rejected(
-            "BAD_WAIT", "a task waits for a named SIGNAL, APPROVAL, TIMER or BUDGET, or for a CHILD"
+            "BAD_WAIT",
+            "a task waits for a named SIGNAL, APPROVAL, TIMER, BUDGET or CIRCUIT_OPEN, or for a CHILD",
         )
     task = heard(state, command.task_id, command.attempt, moment)
     if isinstance(task, Rejected):

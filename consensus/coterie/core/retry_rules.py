@@ -203,7 +203,7 @@ def _expire_wait(state: ClusterState, task: Task, moment: Moment) -> Outcome:
     if task.task_id in state.runs:
         state.note_run(task.task_id, "tick")
         return Accepted(task.task_id)
-    if wait.reason is WaitReason.BUDGET:  # nobody told it anything: it asks the budget again
+    if wait.reason in (WaitReason.BUDGET, WaitReason.CIRCUIT_OPEN):  # nobody told it anything: it asks again
         change_task(state, task, to_queue(state, task, wait=None), moment, "woken")
         return Accepted(task.task_id)
     signal = Signal(wait.name or CHILDREN, NO_DATA, moment.at_ms, timed_out=True)

@@ -25,7 +25,7 @@ from coterie.node.llm.completion import CallFault, Completion, Gone, OnText, Usa
 from coterie.node.llm.provider import Provider
 from coterie.node.llm.request import LlmRequest, cost
 from coterie.node.llm.retrying import RetryBudget, pause_s
-from coterie.node.llm.waiting import wait_for_flight, wait_for_room
+from coterie.node.llm.waiting import wait_for_flight, wait_for_provider, wait_for_room
 from coterie.node.skill_calls import Run
 from coterie.node.skillhost.nouns import SkillWait
 from coterie.skills import CallFailed, CallRefused
@@ -220,7 +220,9 @@ class OneCall:
             return await self._desk.breakers.allow(f"provider:{provider.name}", provider.timeout_ms)
         except (CircuitOpen, NotCommitted) as error:
             text = f"provider {provider.name}: {error}"
-            raise CallFault(text, LlmVerdict.UNSENT, code="CIRCUIT_OPEN") from error
+            left_ms = error.retry_after_ms if isinstance(error, CircuitOpen) else None
+            after_s = left_ms / 1000 if left_ms else None
+            raise CallFault(text, LlmVerdict.UNSENT, code="CIRCUIT_OPEN", retry_after_s=after_s) from error
 
     async def _ask_client(self, client: Provider, number: int) -> Completion:
         request = self._request
@@ -310,9 +312,14 @@ class OneCall:
             raise CallRefused(str(fault), code=fault.code)
 
     async def _pause(self, fault: CallFault) -> None:
-        """Before the next try. Raises CallFailed where there shall be none: the task's own retries follow."""
-        self._failures += 1
+        """Before the next try. Raises CallFailed where there shall be none: the task's own retries follow.
+        Behind a breaker that others opened it sleeps: failing would use up attempts while nobody asks."""
         provider = self._request.provider
+        if fault.code == "CIRCUIT_OPEN" and fault.retry_after_s and not self._failures:
+            name = f"provider:{provider.name}"
+            await wait_for_provider(self._run, name, round(fault.retry_after_s * 1000))
+            return
+        self._failures += 1
         if (
             fault.code == "CIRCUIT_OPEN"
             or self._failures >= provider.tries_max

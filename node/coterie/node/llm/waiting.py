@@ -1,4 +1,4 @@
-"""Waiting for others: for room in a budget, or for the answer to an equal request."""
+"""Waiting for others: for room in a budget, for a provider, or for the answer to an equal request."""
 
 from __future__ import annotations
 
@@ -36,12 +36,24 @@ async def wait_for_room(run: Run, refused: Rejected, clock: Clock) -> None:
     if refused.retry_at_ms and left_ms <= HERE_MS:
         await asyncio.sleep(max(left_ms, 20) / 1000 * (0.5 + clock.dice() / 2**33))
         return
+    await _suspend(
+        run, WaitReason.BUDGET, refused.reason, max(left_ms, AGAIN_MS) if refused.retry_at_ms else 0
+    )
+
+
+async def wait_for_provider(run: Run, breaker: str, left_ms: int) -> None:
+    """Until its breaker lets somebody ask again, or is closed. As `wait_for_room`."""
+    if left_ms <= HERE_MS:
+        await asyncio.sleep(max(left_ms, 20) / 1000)
+    else:
+        await _suspend(run, WaitReason.CIRCUIT_OPEN, breaker, left_ms)
+
+
+async def _suspend(run: Run, reason: WaitReason, name: str, timeout_ms: int) -> None:
     if any(call.open for call in run.state.llm.calls.get(run.task_id, ())):
         await asyncio.sleep(HERE_MS / 1000)
         return
-    timeout_ms = max(left_ms, AGAIN_MS) if refused.retry_at_ms else 0
-    name = refused.reason[:NAME_CHARS_MAX]
-    suspend = SuspendTask(run.task_id, run.attempt, WaitReason.BUDGET, name, 0, timeout_ms)
+    suspend = SuspendTask(run.task_id, run.attempt, reason, name[:NAME_CHARS_MAX], 0, timeout_ms)
     outcome = await run.commit_own(suspend)
     if isinstance(outcome, Accepted):
         raise Suspended
