@@ -46,6 +46,16 @@ async def test_one_child_may_be_awaited_alone_and_children_have_names() -> None:
     assert bench.began == ["p~first", "p~2"]
 
 
+async def test_a_skill_is_called_as_a_tool() -> None:
+    bench = FamilyBench(lambda kind, payload: {kind: payload})
+
+    async def program(ctx: SkillContext) -> Any:
+        return [await ctx.tool("map", {"x": 1}, name="look", timeout="5s"), await ctx.tool("map")]
+
+    assert await bench.run(program) == [{"map": {"x": 1}}, {"map": {}}]
+    assert bench.began == ["p~look", "p~2"]
+
+
 async def test_a_failed_child_is_told_typed_and_its_siblings_are_cancelled() -> None:
     bench = FamilyBench(double)
     bench.core.assign = _all_but(bench, "p~1")  # type: ignore[method-assign]

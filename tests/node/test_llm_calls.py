@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -12,8 +13,8 @@ from pydantic import BaseModel
 
 from coterie.core.breaker_commands import ResetBreaker
 from coterie.core.breakers import BreakerState
-from coterie.core.commands import ConfigureCluster, ExpireTask, ExpiryKind
-from coterie.core.nouns import TaskId, TaskState, WaitReason
+from coterie.core.commands import ConfigureCluster, ExpireTask
+from coterie.core.nouns import ExpiryKind, TaskId, TaskState, WaitReason
 from coterie.node.breakers import Breakers
 from coterie.node.config import LlmSettings, ProviderSettings
 from coterie.node.demo.llmserver.http import Exchange, Request
@@ -108,6 +109,9 @@ async def world() -> AsyncIterator[World]:
     server = Listening()
     listener = await server.start("127.0.0.1", 0)
     made = World(server, f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v1", **BREAKER)
+    for node in made.nodes:  # the library takes its time to be imported on a busy machine
+        node.prepare()
+        await asyncio.gather(*node._preparing)
     yield made
     for node in made.nodes:
         await node.close()

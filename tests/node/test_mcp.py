@@ -21,7 +21,7 @@ from coterie.node.config import McpServerSettings
 from coterie.node.mcp import calls
 from coterie.node.mcp.calls import McpCaller
 from coterie.node.skillhost.nouns import Suspended
-from coterie.skills import CallFailed, CallRefused, InDoubt, McpAnswer, SkillContext
+from coterie.skills import CallFailed, CallRefused, InDoubt, McpAnswer, SkillContext, ToolFailed
 from tests.node.family_bench import PARENT, FamilyBench
 
 SERVER = str(Path(__file__).parent / "mcp_server.py")
@@ -91,6 +91,27 @@ async def test_an_answer_is_recorded_and_never_asked_for_again(make: Make, effec
     assert again == first and again.replayed
     assert [one["key"] for one in world.done] == ["p/mcp:s.send"]
     assert not world.bench.core.state.doubts
+
+
+async def test_a_tool_is_called_by_its_name_too(make: Make) -> None:
+    world = make()
+
+    async def run(ctx: SkillContext) -> Any:
+        return await ctx.tool("s__add", {"a": 1, "b": 2})
+
+    async def fails(ctx: SkillContext) -> Any:
+        return await ctx.tool("s__fail", {"text": "no luck"}, name="f")
+
+    async def strange(ctx: SkillContext) -> Any:
+        return await ctx.tool("s__add", {"a": 1, "b": 2}, priority="high")
+
+    assert await world.bench.attempt(run) in (3, {"result": 3})
+    assert await world.bench.attempt(run) in (3, {"result": 3}), "recorded"
+    assert len(world.done) == 1
+    with pytest.raises(ToolFailed, match=r"s__fail: .*no luck"):
+        await world.bench.attempt(fails)
+    with pytest.raises(ValueError, match="'priority' is an option of tasks"):
+        await world.bench.attempt(strange)
 
 
 async def test_equal_calls_are_steps_of_their_own_and_may_run_together(make: Make) -> None:

@@ -36,6 +36,7 @@ from coterie.skills.errors import (
 )
 from coterie.skills.mcp import McpAnswer, McpTool
 from coterie.skills.models import BadAnswer, LlmAnswer, LlmUsage, ToolCall
+from coterie.skills.tools import ToolFailed
 
 __all__ = [
     "BadAnswer",
@@ -63,6 +64,7 @@ __all__ = [
     "SyncSkillContext",
     "TaskFailed",
     "ToolCall",
+    "ToolFailed",
     "VersionMismatch",
     "WaitTimedOut",
     "skill",

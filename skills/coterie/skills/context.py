@@ -22,6 +22,7 @@ from coterie.skills.mcp import McpAnswer, McpTool, McpTools
 from coterie.skills.metered import WAIT_S, Metered
 from coterie.skills.models import LlmAnswer, Models
 from coterie.skills.replay import Replay
+from coterie.skills.tools import Tools
 
 STEP_NAME_CHARS_MAX = 128
 STEPS_MAX = 10_000
@@ -30,7 +31,7 @@ WAIT_S_MAX = 366 * 24 * 3_600
 _SIGNAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 
 
-class SkillContext(Children, Checkpoints, Coordination, Decisions, McpTools, Models, Metered):
+class SkillContext(Children, Checkpoints, Coordination, Decisions, McpTools, Models, Metered, Tools):
     """One run of one task, as its skill sees it. Made by the child process, valid until the run ends."""
 
     def __init__(self, facts: RunFacts, link: Link, log: logging.Logger) -> None:
@@ -256,6 +257,10 @@ class SyncSkillContext(SyncCoordination):
         """As SkillContext.mcp_tools."""
         tools: list[McpTool] = self._wait(self._context.mcp_tools(server))
         return tools
+
+    def tool(self, tool: str, arguments: Mapping[str, Any] | None = None, **options: Any) -> Any:
+        """As SkillContext.tool."""
+        return self._wait(self._context.tool(tool, arguments, **options))
 
     def limit(self, name: str, cost: int = 1, *, timeout: float = WAIT_S) -> None:
         """As SkillContext.limit."""
