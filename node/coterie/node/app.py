@@ -61,6 +61,7 @@ from coterie.node.wiring import (
     skill_calls,
 )
 from coterie.node.worker import Worker, WorkerParts
+from coterie.node.workflows.ahead import Ahead
 from coterie.raft.engine import RaftEngine
 from coterie.raft.errors import FatalRaftError, RemovedFromCluster
 from coterie.raft.options import RaftOptions
@@ -95,7 +96,7 @@ class NodeApp(NodeParts):
         self.clock = Clock()
         self.metrics = NodeMetrics()
         self.bell, self.hub = Bell(), Hub()
-        self.tide = Tide(self.state)
+        self.tide, self.ahead = Tide(self.state), Ahead(self.state)
         self.gauge, self.live = SelfGauge(self.clock), LiveSettings(settings, self.state)
         self.incarnation = next_incarnation(settings.data_dir, self.clock.now_ms())
         self.last_resort: Callable[[Exception], None] = _wait_for_the_end
@@ -286,11 +287,13 @@ class NodeApp(NodeParts):
         feed(self.ledger, index, events, noted)
         self.hub.publish(events)
         self.tide.look()
+        self.ahead.look(events)
         self.metrics.applied(events)
 
     def _restored(self, index: int) -> None:
         self.ledger.note_snapshot(index)
         self.tide.rise()
+        self.ahead.look_at_all()
         self.bell.ring()
 
     def _fatal(self, error: FatalRaftError) -> None:

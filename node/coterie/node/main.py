@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ EXIT_BAD_CONFIG = 2
 def run(config_paths: Sequence[Path], node_id: str, insecure: bool = False, join: bool = False) -> int:
     """Run a node until it is told to stop. Returns the exit code: 0 stopped, 1 failed after it had started,
     2 cannot start, 4 the cluster refuses this node."""
+    gc.disable()  # next to nothing of what is imported is garbage: see start.calm_the_collector
     from coterie.node.config import ConfigError, load_config, node_settings
     from coterie.node.observability import configure, get_logger
 

@@ -16,6 +16,7 @@ from coterie.core.nouns import NodeId
 from coterie.core.routing import Pool, RoutingRules, choose
 from coterie.core.runs.commands import RunWorkflow
 from coterie.core.runs.foresee import Foreseen, after_success, at_the_beginning
+from coterie.core.runs.outline import is_large
 from coterie.core.state import ClusterState
 from coterie.core.view import View
 from coterie.node.clock import Clock
@@ -100,7 +101,7 @@ class Optimist:
         if isinstance(command, FinishTask):
             task = state.tasks.get(command.task_id)
             return after_success(state, task) if task is not None and task.parent_id in state.runs else []
-        if isinstance(command, RunWorkflow):
+        if isinstance(command, RunWorkflow) and not is_large(command.graph):
             submit = command.submit
             return at_the_beginning(state, submit.task_id, graph_of(command.graph), submit.constraints)
         return []

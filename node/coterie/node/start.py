@@ -80,6 +80,7 @@ def calm_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 3, 10_000)
+    gc.enable()
 
 
 async def _serve(settings: NodeSettings, tls: TlsMaterial | None, host: SkillHost) -> None:

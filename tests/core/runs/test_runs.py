@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from typing import Any
+
+import pytest
 
 from coterie.core.canonical import state_hash
 from coterie.core.commands import (
@@ -17,9 +20,11 @@ from coterie.core.commands import (
     ResumeTask,
     SignalTask,
 )
-from coterie.core.nouns import Data, ExpiryKind, Step, TaskId, TaskState
+from coterie.core.graph.values import written
+from coterie.core.nouns import Data, ExpiryKind, Step, TaskId, TaskState, evolve
 from coterie.core.runs.commands import AddNodes, RunWorkflow
-from coterie.core.runs.run import child_id, place_of
+from coterie.core.runs.run import NodeRun, NodeState, child_id, place_of
+from coterie.core.runs.table import row_of, row_text
 from coterie.raft import codec
 from tests.core.builders import submit_command
 from tests.core.runs.world import RUN, World, echo, raw
@@ -261,3 +266,19 @@ def test_a_lost_assignment_does_not_disturb_a_run() -> None:
     assert isinstance(world.do(ExpireTask(RUN, 0, ExpiryKind.WAIT)), Rejected)
     world.give("a", 1)
     assert world.result() == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"node_id": 'a"\u00e9\\\n'},
+        {"since_ms": 0},
+        {"issued": 0},
+        {"outcome": "true"},
+        {"message": "it broke"},
+    ],
+)
+def test_a_row_is_written_the_same_whichever_way(changes: dict[str, Any]) -> None:
+    record = evolve(NodeRun(RUN, "a", NodeState.SUCCEEDED, issued=1, since_ms=5, ended_at_ms=9), **changes)
+    assert row_text(record) == written(row_of(record))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from json.encoder import encode_basestring
 from typing import Any
 
 VALUE_BYTES_MAX = 1 << 20  # of a value that is computed from others
@@ -58,24 +59,26 @@ def _finite(digits: str) -> float:
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
 _ENCODER = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+_BRACKETS = re.compile(r'[][{}]|"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z|\\\Z)', re.DOTALL)
 _LONG_NUMBER = re.compile(rf"[0-9]{{{INT_DIGITS_MAX + 1}}}")
 
 
 def _depth(text: str) -> int:
+    """How deep brackets are nested outside of texts; of a text that does not end all is inside."""
     deepest = depth = 0
-    quoted = escaped = False
-    for char in text:
-        if quoted:
-            quoted = escaped or char != '"'
-            escaped = char == "\\" and not escaped
-        elif char == '"':
-            quoted = True
-        elif char in "[{":
+    for token in _BRACKETS.finditer(text):
+        bracket = token[0]
+        if bracket in ("[", "{"):
             depth += 1
             deepest = max(deepest, depth)
-        elif char in "]}":
+        elif bracket in ("]", "}"):
             depth -= 1
     return deepest
+
+
+def quoted(text: str) -> str:
+    """The JSON of a text, as `written` gives it."""
+    return encode_basestring(text)
 
 
 def written(value: Any) -> str:

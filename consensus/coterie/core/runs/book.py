@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from heapq import heappush
 from typing import Any
 
 from coterie.core.graph import expr
-from coterie.core.graph.model import Graph, GraphNode, NodeType
+from coterie.core.graph.model import Graph, GraphError, GraphNode, NodeType
 from coterie.core.graph.reading import graph_bytes, graph_of
 from coterie.core.graph.values import ValueFault, read_json
 from coterie.core.nouns import Data, Task
 from coterie.core.runs.joins import Tally, count
+from coterie.core.runs.outline import outline_of
 from coterie.core.runs.run import ENDED, NodeState, Run
 from coterie.core.steplog import StepLog
 
@@ -21,31 +23,21 @@ class Book:
     """Who stands on whom, what is ready, which values there are."""
 
     def __init__(self, run: Run, task: Task) -> None:
-        self.graph = whole_graph(run)
-        self.nodes = {node.node_id: node for node in self.graph.nodes}
-        self.order = {node.node_id: place for place, node in enumerate(self.graph.nodes)}
-        self.producers = {node_id: node_id for node_id in self.nodes}
-        self.producers |= {node.output_var: node.node_id for node in self.graph.nodes if node.output_var}
-        self.dependents: dict[str, list[tuple[str, str]]] = {}
-        self.tallies: dict[str, Tally] = {}
+        outline = outline_of(run)
+        self.graph, self.nodes, self.order = outline.graph, outline.nodes, outline.order
+        self.producers, self.dependents = outline.producers, outline.dependents
+        self.undo_of, self.first = outline.undo_of, outline.first
+        self.tallies = Tallies(self.nodes)
         self.ready: list[tuple[int, str]] = []  # a heap, in the order of the graph
         self.hungry: dict[str, None] = {}  # nodes that could begin more tasks
         self.timers: dict[str, int] = {}  # when a waiting node goes on by itself
         self.waiting: dict[str, None] = {}
         self.live = 0
-        self.undo_of = {node.compensates: node.node_id for node in self.graph.nodes if node.compensates}
         self.values: dict[str, Any] = {}  # read from the steps
         self.bodies: dict[str, bytes] = {}
         self.inputs = inputs_of(self.graph, task.payload)
-        for node in self.graph.nodes:
-            self._link(node)
-        self.unsettled = sum(node.type is not NodeType.COMPENSATE for node in self.graph.nodes)
+        self.unsettled = outline.settling
         self._replay(run)
-
-    def _link(self, node: GraphNode) -> None:
-        self.tallies[node.node_id] = Tally(open=len(node.depends_on))
-        for edge in node.depends_on:
-            self.dependents.setdefault(edge.node, []).append((node.node_id, edge.when))
 
     def _replay(self, run: Run) -> None:
         for node_id, record in run.nodes.items():
@@ -87,17 +79,16 @@ class Book:
         ]
 
 
-def whole_graph(run: Run) -> Graph:
-    """The graph of a run with what was added to it."""
-    graph = graph_of(run.head.graph)
-    if not run.head.grown:
-        return graph
-    added = [node for raw in run.head.grown for node in graph_of(raw).nodes]
-    return Graph(**{**_fields(graph), "nodes": (*graph.nodes, *added)})
+class Tallies(dict[str, Tally]):
+    """How the dependencies of each node stand; of most nothing is known for a long time."""
 
+    def __init__(self, nodes: Mapping[str, GraphNode]) -> None:
+        super().__init__()
+        self._nodes = nodes
 
-def _fields(graph: Graph) -> dict[str, Any]:
-    return {name: getattr(graph, name) for name in Graph.__dataclass_fields__}
+    def __missing__(self, node_id: str) -> Tally:
+        tally = self[node_id] = Tally(open=len(self._nodes[node_id].depends_on))
+        return tally
 
 
 def inputs_of(graph: Graph, payload: Data) -> dict[str, Any]:
@@ -110,7 +101,12 @@ def inputs_of(graph: Graph, payload: Data) -> dict[str, Any]:
     return {**defaults, **given} if isinstance(given, dict) else {**defaults, "input": given}
 
 
-def missing_inputs(graph: Graph, payload: Data) -> list[str]:
-    """Required inputs that a run was not given."""
+def unreadable(raw: bytes, payload: Data) -> str:
+    """Why no run of that graph can begin with these inputs; empty when one can."""
+    try:
+        graph = graph_of(raw)
+    except GraphError as error:
+        return str(error)[:1_000]
     given = inputs_of(graph, payload)
-    return [one.name for one in graph.inputs if one.required and one.name not in given]
+    missing = [one.name for one in graph.inputs if one.required and one.name not in given]
+    return f"the run was not given {', '.join(missing)[:500]}" if missing else ""

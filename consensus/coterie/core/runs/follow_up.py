@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from coterie.core.lifecycle import settle
-from coterie.core.nouns import Task, TaskState
+from coterie.core.lifecycle import change_task, settle
+from coterie.core.nouns import Task, TaskError, TaskId, TaskState, evolve
 from coterie.core.runs import endings
+from coterie.core.runs.book import unreadable
+from coterie.core.runs.outline import is_large
 from coterie.core.runs.run import Phase, place_of
 from coterie.core.runs.walk import Walk
 from coterie.core.state import ClusterState, Moment
@@ -18,8 +20,25 @@ def follow_up(state: ClusterState, moment: Moment) -> None:
             settle(state, moment)
             continue
         run_id, what, child = state.run_news.popleft()
-        if run_id in state.runs and run_id in state.tasks:
+        if run_id not in state.runs or run_id not in state.tasks:
+            continue
+        wrong = _unreadable(state, run_id)
+        if wrong:
+            _give_up(state, run_id, moment, wrong)
+        else:
             _visit(Walk(state, run_id, moment), what, child)
+
+
+def _unreadable(state: ClusterState, run_id: TaskId) -> str:
+    """What is wrong with a large graph, at which nobody has looked yet; what is inside of one was read."""
+    head, task = state.runs[run_id].head, state.tasks[run_id]
+    unread = head.phase is Phase.NEW and is_large(head.graph) and task.parent_id not in state.runs
+    return unreadable(head.graph, task.payload) if unread else ""
+
+
+def _give_up(state: ClusterState, run_id: TaskId, moment: Moment, wrong: str) -> None:
+    task, error = state.tasks[run_id], TaskError("BAD_WORKFLOW", wrong, retryable=False)
+    change_task(state, task, evolve(task, state=TaskState.FAILED, error=error), moment, "failed", wrong)
 
 
 def _visit(walk: Walk, what: str, child: Task | None) -> None:

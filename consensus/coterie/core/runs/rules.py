@@ -13,9 +13,10 @@ from coterie.core.graph.needs import size
 from coterie.core.graph.reading import graph_of
 from coterie.core.lifecycle import change_task, no_task
 from coterie.core.nouns import evolve
-from coterie.core.runs.book import Book, missing_inputs, whole_graph
+from coterie.core.runs.book import Book, unreadable
 from coterie.core.runs.commands import AddNodes, RunWorkflow
 from coterie.core.runs.definitions import apply_workflow, delete_workflow
+from coterie.core.runs.outline import is_large, reading_ms, whole_graph
 from coterie.core.runs.run import FOR_NODES, WORKFLOW, Phase, Run, RunHead
 from coterie.core.runs.texts import ApplyWorkflow, DeleteWorkflow
 from coterie.core.state import ClusterState, Moment
@@ -25,22 +26,21 @@ ADDITIONS_MAX = 1_000  # to one run
 
 
 def run_workflow(state: ClusterState, command: RunWorkflow, moment: Moment) -> Outcome:
-    submit = replace(command.submit, type=WORKFLOW)
-    try:
-        graph = graph_of(command.graph)
-    except GraphError as error:
-        return Rejected("BAD_WORKFLOW", str(error)[:1_000])
-    missing = missing_inputs(graph, submit.payload)
-    if missing:
-        return Rejected("BAD_WORKFLOW", f"the run was not given {', '.join(missing)[:500]}")
+    submit, size = replace(command.submit, type=WORKFLOW), len(command.graph)
+    large = is_large(command.graph)
+    wrong = unreadable(command.graph, submit.payload) if not large else ""
+    if wrong:
+        return Rejected("BAD_WORKFLOW", wrong)
     if submit.start_delay_ms:
         return Rejected("BAD_WORKFLOW", "a run begins at once; put a timer at its beginning")
-    answer = admit(state, submit, moment, len(command.graph))
+    answer = admit(state, submit, moment, size)
     if answer is not None:
         return answer
-    task = create(state, submit, moment, wait=FOR_NODES, more_bytes=len(command.graph))
+    wait = replace(FOR_NODES, until_ms=moment.at_ms + reading_ms(size)) if large else FOR_NODES
+    task = create(state, submit, moment, wait=wait, more_bytes=size)
     state.runs[task.task_id] = Run(RunHead(task.task_id, command.graph))
-    state.note_run(task.task_id, "begin")
+    if not large:
+        state.note_run(task.task_id, "begin")
     return Accepted(task.task_id)
 
 
@@ -75,10 +75,9 @@ def _growth_refused(state: ClusterState, run: Run, command: AddNodes) -> Rejecte
     if task.bytes_held + len(command.nodes) > state.meta.policy.task_bytes_max:
         return Rejected("TASK_TOO_LARGE", f"a task keeps at most {state.meta.policy.task_bytes_max} bytes")
     try:
-        more = graph_of(command.nodes)
+        more, there = graph_of(command.nodes), whole_graph(run)
     except GraphError as error:
         return Rejected("BAD_WORKFLOW", str(error)[:1_000])
-    there = whole_graph(run)
     if size(there) + size(more) > NODES_MAX:
         return Rejected("TOO_LARGE", f"{size(there) + size(more)} nodes, the limit is {NODES_MAX}")
     book = run.book or Book(run, task)

@@ -10,7 +10,7 @@ from heapq import heappop, heappush
 from typing import Any
 
 from coterie.core.graph.evaluate import holds
-from coterie.core.graph.model import GraphNode, Join, JoinKind, NodeType, OnFailure
+from coterie.core.graph.model import GraphNode, Join, NodeType, OnFailure
 from coterie.core.graph.values import ValueFault
 from coterie.core.lifecycle import cancel_task, change_task
 from coterie.core.nouns import NO_DATA, Data, Step, Task, TaskId, TaskState, Wait, evolve
@@ -74,18 +74,20 @@ class Walk:
     def begin(self) -> None:
         """The first visit. Nodes that an earlier run completed have ended already."""
         self.head(phase=Phase.GOING)
+        if self.steps:
+            self._take_over_all()
+        else:
+            self._todo.extend(self.book.first)
+        self.go_on()
+
+    def _take_over_all(self) -> None:
+        """What has ended already; then those may be decided of which not everything they stand on is open."""
         for node_id in self.book.nodes:
             step = self.steps.find(node_id)
             if step is not None:
                 self._take_over(node_id, step.result)
-        self._todo.extend(node_id for node_id in self.book.nodes if self._may_be_decided(node_id))
-        self.go_on()
-
-    def _may_be_decided(self, node_id: str) -> bool:
-        """Not while everything it stands on is open: a workflow may have thousands of such nodes."""
-        node = self.book.nodes[node_id]
-        hopeless = node.join.kind is JoinKind.QUORUM  # one that wants more than there are
-        return hopeless or not node.depends_on or self.book.tallies[node_id].open < len(node.depends_on)
+        first, tallies = set(self.book.first), self.book.tallies
+        self._todo.extend(node_id for node_id in self.book.nodes if node_id in first or node_id in tallies)
 
     def _take_over(self, node_id: str, result: Data) -> None:
         node = self.book.nodes[node_id]
@@ -130,6 +132,8 @@ class Walk:
 
     def decide_all(self) -> None:
         """After nodes were added."""
+        if self.run.head.phase is Phase.NEW:
+            return
         self._todo.extend(name for name in self.book.nodes if name not in self.run.nodes)
         self.go_on()
 

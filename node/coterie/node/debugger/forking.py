@@ -13,8 +13,8 @@ from coterie.core.graph.model import Graph
 from coterie.core.graph.reading import graph_bytes
 from coterie.core.graph.values import ValueFault, write_json
 from coterie.core.nouns import NO_PARENT, Data, Task, TaskId
-from coterie.core.runs.book import whole_graph
 from coterie.core.runs.commands import RunWorkflow
+from coterie.core.runs.outline import whole_graph
 from coterie.core.runs.run import WORKFLOW, Run
 from coterie.node.admission import request_id_faults, task_id_of
 from coterie.node.control import CATCH_UP_RETRY_MS, Again, Control, new_run

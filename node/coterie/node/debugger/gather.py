@@ -13,7 +13,7 @@ from coterie.core.decisions.nouns import Doubt, Resolution, state_of
 from coterie.core.graph.model import Graph, GraphNode
 from coterie.core.llm.nouns import DoubtfulCall
 from coterie.core.nouns import Data, Step, Task, TaskId
-from coterie.core.runs.book import whole_graph
+from coterie.core.runs.outline import whole_graph
 from coterie.core.runs.run import RUN_ID_MAX, WORKFLOW, Run, child_id
 from coterie.core.runs.table import row_of
 from coterie.core.state import ClusterState

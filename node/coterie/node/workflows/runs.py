@@ -13,8 +13,8 @@ from coterie.core.graph.plan import mermaid_of
 from coterie.core.graph.reading import graph_bytes, graph_of
 from coterie.core.graph.values import ValueFault, read_json, written
 from coterie.core.nouns import Step, Task
-from coterie.core.runs.book import whole_graph
 from coterie.core.runs.commands import RunWorkflow
+from coterie.core.runs.outline import whole_graph
 from coterie.core.runs.run import Phase, Run, part_key
 from coterie.core.runs.table import row_of
 from coterie.core.submit_command import SubmitTask
