@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from coterie.core.commands import (
     Accepted,
     AdvanceClock,
     AssignTask,
+    CancelTask,
     Command,
     ConfigureCluster,
     DeleteLimit,
@@ -22,12 +24,14 @@ from coterie.core.commands import (
     SetTenant,
     TakeTokens,
 )
+from coterie.core.indexes import RELEASED_MAX
 from coterie.core.nouns import NO_DATA, NodeId, Policy, SkillRef, TaskId, WaitReason
 from coterie.core.ordered import CHUNK, Ordered
 from coterie.core.quotas import Limit, Tenant
 from coterie.core.scheduler import next_clock_ms, plan
 from coterie.core.view import PlanPolicy, View
 from coterie.core.waiting import Waiting, wait_reason
+from coterie.raft import codec
 from tests.core.builders import CoreCluster, submit_command
 
 T1 = TaskId("t1")
@@ -108,6 +112,29 @@ def test_a_delayed_task_ages_from_its_start_time(cluster: CoreCluster) -> None:
     cluster.now_ms += 10_000_000
     cluster.do(submit_command("high", priority=3))
     assert chosen(cluster) == ["high", "delayed"]
+
+
+def test_very_many_that_come_due_at_once_are_queued_in_portions(cluster: CoreCluster) -> None:
+    """No step of the clock costs more than so many, nobody waits for the last, and none is forgotten."""
+    count, indexes = 4 * RELEASED_MAX, cluster.state.indexes
+    for number in range(count):
+        cluster.do(submit_command(f"t{number}", start_delay_ms=1_000_000 - cluster.now_ms))
+    cluster.now_ms = 1_000_010
+    late, early = TaskId(f"t{count - 1}"), TaskId("t0")
+    sizes = [0]
+    for command in (AdvanceClock(cluster.now_ms), CancelTask(late), CancelTask(early)):
+        assert isinstance(cluster.do(command), Accepted)
+        sizes.append(len(indexes.queue))
+    assert indexes.is_behind
+    advance, *others = planned(cluster)
+    assert (type(advance), {type(other) for other in others}) == (AdvanceClock, {AssignTask})
+    while indexes.is_behind:
+        cluster.do(AdvanceClock(cluster.now_ms))
+        sizes.append(len(indexes.queue))
+    assert max(after - before for before, after in pairwise(sizes)) == RELEASED_MAX
+    assert (len(indexes.queue), len(indexes.delayed)) == (count - 2, 0)
+    fresh = codec.decode_state(codec.encode_state(cluster.state.copy())).indexes
+    assert fresh.image() == indexes.image()
 
 
 # --- tenants

@@ -92,6 +92,14 @@ async def test_many_commands_are_spread_over_entries(engine: FakeEngine, propose
     assert [len(entry) for entry in engine.entries] == [COMMANDS_MAX, 1]
 
 
+async def test_many_commands_of_one_caller_are_spread_too(engine: FakeEngine, proposer: Proposer) -> None:
+    """An entry is applied in one go: a long one would hold up every node."""
+    batch = [cancel(f"t{n}") for n in range(2 * COMMANDS_MAX)]
+    assert await proposer.propose(batch, 5) == [Accepted(command.task_id) for command in batch]
+    assert [command for entry in engine.entries for command in entry] == batch
+    assert max(map(len, engine.entries)) == COMMANDS_MAX
+
+
 async def test_a_command_that_is_too_large_fails_alone(engine: FakeEngine, proposer: Proposer) -> None:
     answers = await asyncio.gather(
         proposer.one(cancel("before"), 5),

@@ -12,7 +12,7 @@ import pytest
 from coterie.core.commands import CancelTask, SubmitTask
 from coterie.core.nouns import TaskId
 from coterie.core.ports import NoQuorum
-from coterie.node import waits, watch
+from coterie.node import reads, turns, waits, watch
 from coterie.node.errors import ApiError
 from coterie.node.ledger import LedgerQuery
 from coterie.node.waits import wait_many
@@ -187,3 +187,30 @@ async def test_a_task_that_ends_while_a_page_is_read_is_on_it(
     monkeypatch.setattr(node.ledger, "tasks", ends_meanwhile)
     page = await node.reader.page(LedgerQuery(), None, 10)
     assert [found.task.task_id for found in page] == ["t1"]
+
+
+async def test_a_long_queue_is_looked_through_in_turns_with_others(
+    node: QuietNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list that matches nothing looks at every live task: the event loop has other duties meanwhile."""
+    monkeypatch.setattr(turns, "SLICE_S", 0.0)
+    count, others = 5 * reads.PORTION, 0
+    for number in range(count):
+        node.do(submit_command(f"t{number}"))
+
+    async def other() -> None:
+        nonlocal others
+        while True:
+            others += 1
+            if others == 2:  # what ends meanwhile is in the ledger, and no place in the list is lost
+                run(node, "first")
+                node.finish("first")
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(other())
+    assert not await node.reader.page(LedgerQuery(types=frozenset({"none"})), None, 10)
+    beside.cancel()
+    assert others >= count // reads.PORTION
+    for before, first in ((None, count - 1), (node.core.task("t700").order, 699)):
+        page = await node.reader.page(LedgerQuery(states=frozenset({"PENDING"})), before, 3)
+        assert [found.task.task_id for found in page] == [f"t{first - down}" for down in range(3)]

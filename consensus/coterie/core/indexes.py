@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping
+from itertools import islice
 from typing import TypeVar
 
 from coterie.core.limits import Gauges
@@ -17,6 +18,7 @@ K = TypeVar("K")
 
 POOL_MAX = 4_096
 MORE_THAN_EVER = 1 << 100  # a key above all times
+RELEASED_MAX = 500  # delayed tasks that one step of the clock puts into the queue
 
 
 class TaskIndexes:
@@ -27,7 +29,9 @@ class TaskIndexes:
         "_dead",
         "_pool",
         "_queued",
+        "_released",
         "assigned",
+        "by_order",
         "by_state",
         "clock_ms",
         "deadlines",
@@ -44,11 +48,13 @@ class TaskIndexes:
 
     def __init__(self, limits: Mapping[str, Limit], buckets: Mapping[str, Bucket]) -> None:
         self.clock_ms = 0
+        self._released = 1 << ORDER_BITS  # what is delayed under a smaller time_key is in the queue
         self.gauges = Gauges(limits, buckets)
         self.queue = WorkQueue(self.gauges)  # PENDING, and their time has come
         self.delayed: Ordered[TaskId] = Ordered()  # PENDING, but not yet; these three by time_key
         self.deadlines: Ordered[TaskId] = Ordered()
         self.waits: Ordered[TaskId] = Ordered()  # WAITING, but not for ever
+        self.by_order: Ordered[TaskId] = Ordered()  # all live tasks
         self.assigned: dict[NodeId, dict[TaskId, int]] = {}  # node -> task -> attempt
         self.held_types: dict[tuple[NodeId, str], int] = {}  # how many of a type a node holds; never 0
         self.reserved: dict[NodeId, tuple[int, int]] = {}  # memory in bytes and GPUs set aside; never both 0
@@ -70,6 +76,11 @@ class TaskIndexes:
     # --- tasks come, change and go
 
     def add(self, task: Task) -> None:
+        """A live task that was not there."""
+        self.by_order.add(task.order, task.task_id)
+        self._place(task)
+
+    def _place(self, task: Task) -> None:
         self.by_state[task.state] += 1
         if task.state in TERMINAL:
             return
@@ -83,14 +94,14 @@ class TaskIndexes:
             return
         self._count(task.tenant, 1)
         if task.state is TaskState.PENDING:
-            if task.start_at_ms > self.clock_ms:
+            if self._is_delayed(task):
                 self.delayed.add(time_key(task.start_at_ms, task), task.task_id)
             else:
                 self.queue.add(task)
         elif _until_ms(task):
             self.waits.add(time_key(_until_ms(task), task), task.task_id)
 
-    def remove(self, task: Task) -> None:
+    def _displace(self, task: Task) -> None:
         self.by_state[task.state] -= 1
         if task.state in TERMINAL:
             return
@@ -104,7 +115,7 @@ class TaskIndexes:
             return
         self._count(task.tenant, -1)
         if task.state is TaskState.PENDING:
-            if task.start_at_ms > self.clock_ms:
+            if self._is_delayed(task):
                 self.delayed.remove(time_key(task.start_at_ms, task))
             else:
                 self.queue.remove(task)
@@ -120,17 +131,33 @@ class TaskIndexes:
         elif before.state is after.state and _same_place(before, after):
             self.live_bytes += after.bytes_held - before.bytes_held
         else:
-            self.remove(before)
-            self.add(after)
+            self._displace(before)
+            if after.state in TERMINAL:
+                self.by_order.remove(after.order)
+            self._place(after)
 
     def advance(self, clock_ms: int, tasks: Mapping[TaskId, Task]) -> None:
-        """The clock has moved: what was delayed until now is queued, rate limits let go."""
+        """The clock has moved: what was delayed until now is queued, rate limits let go.
+
+        When very many were delayed until the same time, the earliest of them are queued: a million at once
+        would hold up every node for seconds. The rest follows with the next steps of the clock."""
         self.clock_ms = clock_ms
         self.queue.advance(clock_ms)
-        if self.delayed.first_key(MORE_THAN_EVER) < clock_ms + 1 << ORDER_BITS:
-            for key, task_id in list(self.delayed.below(clock_ms + 1 << ORDER_BITS)):
+        self._released = clock_ms + 1 << ORDER_BITS
+        if self.is_behind:
+            for key, task_id in list(islice(self.delayed.below(self._released), RELEASED_MAX)):
                 self.delayed.remove(key)
                 self.queue.add(tasks[task_id])
+            self._released = min(self._released, self.delayed.first_key(MORE_THAN_EVER))
+
+    @property
+    def is_behind(self) -> bool:
+        """Tasks whose time has come are not in the queue yet."""
+        return self.delayed.first_key(MORE_THAN_EVER) < self.clock_ms + 1 << ORDER_BITS
+
+    def _is_delayed(self, task: Task) -> bool:
+        """A PENDING one that is not in the queue yet."""
+        return task.start_at_ms > 0 and time_key(task.start_at_ms, task) >= self._released
 
     # --- what nodes hold
 
@@ -218,12 +245,13 @@ class TaskIndexes:
 
     def image(self) -> object:
         """Everything that counts, to compare with one built anew."""
-        by_time = [list(keys.items()) for keys in (self.delayed, self.deadlines, self.waits)]
+        ordered = (self.by_order, self.delayed, self.deadlines, self.waits)
+        by_key = [list(keys.items()) for keys in ordered]
         held = {node: tasks for node, tasks in self.assigned.items() if tasks}
         sums = self.held_types, self.reserved, self.usage, self.gauges.running, self.by_state
         counts = self.live_bytes, self.queued, self._queued, self.clock_ms
         families = self._children, {tenant: list(dead) for tenant, dead in self._dead.items()}
-        return by_time, held, sums, counts, families, self.queue.image()
+        return by_key, held, sums, counts, families, self.queue.image()
 
 
 def time_key(at_ms: int, task: Task) -> int:

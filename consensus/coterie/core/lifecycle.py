@@ -51,6 +51,8 @@ def change_task(
     if after.state in TERMINAL:
         after = _finish(state, before, after, moment, event, detail)
     else:
+        for image in state.images:
+            image.keep(before)
         state.tasks[after.task_id] = after
         state.indexes.replace(before, after)
         state.outbox.append(Event(event, after, moment.index, moment.at_ms, detail))
@@ -61,6 +63,8 @@ def _finish(state: ClusterState, before: Task, after: Task, moment: Moment, even
     after = evolve(after, finished_at_ms=moment.at_ms)
     if after.task_id in state.runs:
         after = closed(state.runs.pop(after.task_id), after)
+    for image in state.images:
+        image.keep(before)
     del state.tasks[after.task_id]
     if after.task_id in state.llm.calls:
         close_task(state.llm, after.task_id, moment.at_ms)

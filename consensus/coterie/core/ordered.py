@@ -3,7 +3,7 @@ the first few costs nothing, and an entry takes two pointers beside its key."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
@@ -82,6 +82,30 @@ class Ordered(Generic[V]):
         """All values in the order of their keys."""
         for values in self._values:
             yield from values
+
+    def after(self, key: int, count: int) -> list[tuple[int, V]]:
+        """The first entries with a greater key, at most so many; the cost is that of these."""
+        found: list[tuple[int, V]] = []
+        at = bisect_right(self._tops, key)
+        place = bisect_right(self._keys[at], key) if at < len(self._keys) else 0
+        while at < len(self._keys) and len(found) < count:
+            end = place + count - len(found)
+            found += zip(self._keys[at][place:end], self._values[at][place:end], strict=True)
+            at, place = at + 1, 0
+        return found
+
+    def before(self, key: int, count: int) -> list[tuple[int, V]]:
+        """The last entries with a smaller key, greatest first, at most so many."""
+        found: list[tuple[int, V]] = []
+        at = min(bisect_left(self._tops, key), len(self._keys) - 1)
+        place = bisect_left(self._keys[at], key) if at >= 0 else 0
+        while at >= 0 and len(found) < count:
+            start = max(0, place - count + len(found))
+            part = zip(self._keys[at][start:place], self._values[at][start:place], strict=True)
+            found += reversed(list(part))
+            at -= 1
+            place = len(self._keys[at]) if at >= 0 else 0
+        return found
 
     def below(self, limit: int) -> Iterator[tuple[int, V]]:
         """Entries with a key smaller than `limit`, in order."""

@@ -119,6 +119,8 @@ def _correction(task: Task, node: Node | None, view: View, policy: PlanPolicy) -
 def _clock(state: ClusterState, view: View) -> Iterator[Command]:
     """What has come due while nothing was committed enters the queue by an entry that says so."""
     indexes = state.indexes
+    if indexes.is_behind and indexes.queue.tenants:
+        return  # nobody waits until the last of very many is queued: see _assignments
     delayed = indexes.delayed.first_key(0) >> ORDER_BITS or view.now_ms + 1
     wakes = indexes.queue.wakes_at_ms() or view.now_ms + 1
     if min(delayed, wakes, state.coordination.alarms.next_ms) <= view.now_ms:
@@ -128,6 +130,8 @@ def _clock(state: ClusterState, view: View) -> Iterator[Command]:
 def _assignments(state: ClusterState, view: View, policy: PlanPolicy) -> Iterator[Command]:
     if not state.indexes.queue.tenants:
         return
+    if state.indexes.is_behind:
+        yield AdvanceClock(view.now_ms)
     placing = Round(state, view, policy.routing)
     if placing.over:
         return

@@ -27,6 +27,7 @@ from coterie.core.coordination.nouns import (
 from coterie.core.coordination.tables import look_ups_of
 from coterie.core.decisions.nouns import Approvals, Doubt, OpenSteps
 from coterie.core.families import Family
+from coterie.core.image import TaskImage
 from coterie.core.indexes import TaskIndexes
 from coterie.core.llm.state import LlmState
 from coterie.core.meters import Meter
@@ -141,6 +142,7 @@ class ClusterState:
     run_news: deque[tuple[TaskId, str, Task | None]] = field(default_factory=deque, compare=False)
     run_work: int = field(default=0, compare=False)  # done for runs in this entry: see runs.walk
     coordination: LookUps = field(init=False, compare=False)
+    images: list[TaskImage] = field(default_factory=list, compare=False)  # open ones: they hear of changes
     outcomes: Outcomes = field(default_factory=Outcomes, compare=False)  # what this replica saw fail lately
 
     def __post_init__(self) -> None:
@@ -187,11 +189,20 @@ class ClusterState:
         yield
         self.coordination = look_ups_of(self)
 
+    def image_of_tasks(self) -> TaskImage:
+        """The live tasks as they are now, to be read while the state goes on. To be closed."""
+        return TaskImage(self.tasks, self.indexes.by_order, self.meta.order, self.images)
+
     def copy(self) -> ClusterState:
         """An image that stays as it is: records are frozen, only the dicts are copied."""
+        image = self.copy_of_the_rest()
+        image.tasks = dict(self.tasks)
+        return image
+
+    def copy_of_the_rest(self) -> ClusterState:
+        """A copy without the live tasks: of these there may be very many."""
         return ClusterState(
             meta=self.meta,
-            tasks=dict(self.tasks),
             steps={task_id: log.view() for task_id, log in self.steps.items()},
             finished=_image(self.finished),
             nodes=dict(self.nodes),

@@ -256,8 +256,9 @@ def _slices(
         yield piece.SerializeToString()
 
 
-def encode_state(state: ClusterState) -> Iterator[bytes]:
-    """The state as slices of a bounded number of records. `state` must not change meanwhile: pass a copy."""
+def encode_state(state: ClusterState, tasks: Iterable[n.Task] | None = None) -> Iterator[bytes]:
+    """The state as slices of a bounded number of records. `state` must not change meanwhile: pass a copy.
+    `tasks` are those of the state, if they do not come from it."""
     head = pb.StateSlice()
     codec_for(Meta).fill(state.meta, head.meta)
     head.meta.SetInParent()
@@ -268,7 +269,7 @@ def encode_state(state: ClusterState) -> Iterator[bytes]:
 
     node, task, request, anchor = (codec_for(kind) for kind in (n.Node, n.Task, n.Request, n.Anchor))
     yield from _slices(iter(state.nodes.values()), lambda s, x: node.fill(x, s.nodes.add()))
-    yield from _slices(iter(state.tasks.values()), add_task)
+    yield from _slices(iter(state.tasks.values() if tasks is None else tasks), add_task)
     yield from _slices(iter(state.finished.values()), lambda s, x: task.fill(x, s.finished.add()))
     yield from _slices(iter(state.requests.values()), lambda s, x: request.fill(x, s.requests.add()))
     yield from _slices(iter(state.anchors.values()), lambda s, x: anchor.fill(x, s.anchors.add()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 from coterie.core.audit import AuditRecord
@@ -65,7 +66,9 @@ class Replica:
         return UNDECODABLE if command is None else apply(self.state, command, moment)
 
     def freeze(self) -> Iterator[bytes]:
-        return codec.encode_state(self.state.copy())
+        """See coterie.core.ports.Machine. Tasks are not copied: see TaskImage."""
+        pieces = _image(self.state)
+        return chain([next(pieces)], pieces)  # it has begun, so that it is closed when it is dropped
 
     def begin_restore(self) -> Reconstruction:
         return Reconstruction(self)
@@ -78,6 +81,14 @@ class Replica:
 
     def restore(self, chunks: Iterable[bytes], index: int) -> None:
         self.adopt(codec.decode_state(chunks), index)
+
+
+def _image(state: ClusterState) -> Iterator[bytes]:
+    tasks = state.image_of_tasks()
+    try:
+        yield from codec.encode_state(state.copy_of_the_rest(), tasks)
+    finally:
+        tasks.close()
 
 
 class Reconstruction:
@@ -96,7 +107,8 @@ class Reconstruction:
 
     def adopt(self, index: int) -> None:
         old = self._replica.adopt(self._state, index)
-        self._old = [old.tasks, old.steps, old.requests, old.finished]
+        if not old.images:  # else somebody still reads the tasks
+            self._old = [old.tasks, old.steps, old.requests, old.finished]
 
     def tidy(self) -> bool:
         while self._old and not self._old[-1]:

@@ -45,6 +45,7 @@ from coterie.node.security.tickets import Tickets
 from coterie.node.skillhost.nouns import SkillInfo
 from coterie.node.skillset import known_skills, with_defaults
 from coterie.node.token_watch import TokenWatcher
+from coterie.node.turns import Turns
 from coterie.node.waits import RECHECK_S, wait_many
 from coterie.node.watch import Watcher
 from coterie.v1 import tasks_pb2, tasks_pb2_grpc
@@ -98,12 +99,16 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
         if len(request.requests) > BATCH_MAX:
             text = f"{len(request.requests)} requests, the limit is {BATCH_MAX}; send them in parts"
             raise invalid([Violation("requests", text)])
-        admitted = [await self._try_admit(one) for one in request.requests]
+        turns, admitted = Turns(), []
+        for one in request.requests:
+            admitted.append(await self._try_admit(one))
+            await turns.take()
         accepted = [one for one in admitted if isinstance(one, commands.SubmitTask)]
         outcomes = iter(await self._submit(accepted, context))
         response = tasks_pb2.BatchSubmitTasksResponse()
-        for one in admitted:
-            await self._add_result(response, one if isinstance(one, ApiError) else next(outcomes))
+        for result in admitted:
+            await self._add_result(response, result if isinstance(result, ApiError) else next(outcomes))
+            await turns.take()
         return response
 
     async def _submit(self, submits: Sequence[commands.SubmitTask], context: Context) -> list[Outcome]:

@@ -32,7 +32,7 @@ from coterie.node.security.principal import caller
 from coterie.raft import codec
 from coterie.raft.errors import NoSpace
 
-COMMANDS_MAX = 512  # per entry, unless one caller brings more at once
+COMMANDS_MAX = 256  # per entry, which every node applies without a turn for its event loop
 BYTES_MAX = 1 << 20  # per entry, unless a single command is larger
 IN_FLIGHT_MAX = 2  # entries not yet answered
 TRY_S = 5.0  # one try; the same commands are proposed again until the caller's deadline
@@ -200,10 +200,11 @@ def _called(commands: Sequence[Command]) -> Sequence[Command]:
 
 
 def _batches(commands: Sequence[Command]) -> list[tuple[bytes, int]]:
-    """The commands as batches of at most BYTES_MAX, or of one command, each with its count."""
-    batch = codec.encode_batch(commands)
-    if len(batch) <= BYTES_MAX or len(commands) == 1:
-        return [(batch, len(commands))]
+    """The commands in batches of at most COMMANDS_MAX and BYTES_MAX, or of one command, with their counts."""
+    if len(commands) <= COMMANDS_MAX:
+        batch = codec.encode_batch(commands)
+        if len(batch) <= BYTES_MAX or len(commands) == 1:
+            return [(batch, len(commands))]
     middle = len(commands) // 2
     return _batches(commands[:middle]) + _batches(commands[middle:])
 

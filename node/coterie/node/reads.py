@@ -20,9 +20,11 @@ from coterie.node.clock import Clock
 from coterie.node.errors import ApiError, not_found
 from coterie.node.ledger import Ledger, LedgerQuery
 from coterie.node.security.principal import caller
+from coterie.node.turns import Turns
 from coterie.v1 import tasks_pb2
 
 BARRIER_S = 10.0
+PORTION = 200  # live tasks looked at between two looks at the clock
 LOOK_S = 0.02  # how often a call looks whether there is a leader again
 
 
@@ -147,21 +149,28 @@ class Reader:
     async def page(self, query: LedgerQuery, before: int | None, limit: int) -> list[Found]:
         """Tasks newest first, live and finished merged. The live ones are taken first: what ends meanwhile is
         in the ledger then, and would be in neither the other way round."""
-        live = self._live(query, before, limit)
+        live = await self._live(query, before, limit)
         rows = await self._ledger.tasks(query, before, limit)
         finished = [Found(*convert.read_finished(row.record)) for row in rows]
         known = {found.task.task_id for found in finished}
         unfinished = [found for found in live if found.task.task_id not in known]
         return heapq.nlargest(limit, [*unfinished, *finished], key=lambda found: found.task.order)
 
-    def _live(self, query: LedgerQuery, before: int | None, limit: int) -> list[Found]:
-        state = self._state()
+    async def _live(self, query: LedgerQuery, before: int | None, limit: int) -> list[Found]:
+        """There may be a million, of which none matches."""
         matching: list[Found] = []
-        for task in reversed(state.tasks.values()):
-            if len(matching) >= limit:
+        turns, key = Turns(), self._state().meta.order + 1 if before is None else before
+        while len(matching) < limit:
+            state = self._state()
+            portion = state.indexes.by_order.before(key, PORTION)
+            if not portion:
                 break
-            if (before is None or task.order < before) and _matches(query, task):
-                matching.append(Found(task, state.steps.get(task.task_id, ())))
+            key = portion[-1][0]
+            for _, task_id in portion:
+                task = state.tasks[task_id]
+                if len(matching) < limit and _matches(query, task):
+                    matching.append(Found(task, state.steps.get(task_id, ())))
+            await turns.take()
         return matching
 
 

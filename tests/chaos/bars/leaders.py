@@ -28,12 +28,11 @@ async def run(setting: Setting, report: Report) -> None:
         async with Lookout(field) as lookout, field.client() as client:
             busy = is_busy()
             async with Load(client, witness, submitters=10) as record:
-                gaps = [await _kill(field, lookout, record) for _ in range(kills)]
+                found = await _gaps(field, lookout, record, kills)
                 well = time.monotonic()
             await judge(field, record, witness, report, since=well)
         field.stop()
         judge_journals(field, report)
-    found = [gap for gap in gaps if gap is not None]
     report.figures |= {"gaps_s": [round(gap, 2) for gap in found], "busy": busy}
     report.require("kills", len(found), kills)
     report.require("acked", len(record.acks), acked)
@@ -51,6 +50,15 @@ def _limit(report: Report, gaps: list[float], factor: float) -> None:
         p50, longest = median(gaps), max(gaps)
         report.demand(p50 <= GAP_P50_S * factor, f"half of the gaps were longer than {p50:.1f} s")
         report.demand(longest <= GAP_MAX_S * factor, f"a gap of {longest:.1f} s")
+
+
+async def _gaps(field: Field, lookout: Lookout, record: Record, kills: int) -> list[float]:
+    """Of so many kills. A leader that is deposed before it can be killed is none, and another try is made."""
+    gaps: list[float] = []
+    for _ in range(2 * kills):
+        if len(gaps) < kills and (gap := await _kill(field, lookout, record)) is not None:
+            gaps.append(gap)
+    return gaps
 
 
 async def _kill(field: Field, lookout: Lookout, record: Record) -> float | None:

@@ -15,7 +15,7 @@ import pytest
 from coterie.core.commands import FailAttempt, FinishTask, RecordStep, SignalTask, SuspendTask
 from coterie.core.nouns import Data, TaskError, TaskId, WaitReason
 from coterie.core.runs.run import RUN_ID_MAX
-from coterie.node.debugger import turns
+from coterie.node import turns
 from coterie.node.debugger.model import Happening
 from coterie.node.debugger.pictures import bare, gantt_of, label, mermaid_of_history
 from coterie.node.debugger.refold import replay_of

@@ -13,9 +13,9 @@ import pytest
 from coterie.core.canonical import state_hash
 from coterie.core.commands import Accepted, AssignTask, Command, RecordStep
 from coterie.core.nouns import Data, NodeId, TaskId
+from coterie.node import turns
 from coterie.node.debugger import machine as machine_module
 from coterie.node.debugger import then as then_module
-from coterie.node.debugger import turns
 from coterie.node.debugger.machine import TimeMachine
 from coterie.node.debugger.then import cluster_then, task_then
 from coterie.node.errors import ApiError

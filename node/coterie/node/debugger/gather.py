@@ -33,12 +33,12 @@ from coterie.node.debugger.model import (
     NodeRow,
     TaskRecord,
 )
-from coterie.node.debugger.turns import Turns
 from coterie.node.errors import ApiError
 from coterie.node.ledger import Ledger, LedgerEvent
 from coterie.node.ledger.family import FamilyLimits
 from coterie.node.llm.completion import OBJECT
 from coterie.node.reads import Found, Reader
+from coterie.node.turns import Turns
 from coterie.node.workflows.runs import graph_left_by
 from coterie.v1 import log_pb2
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, fields
 import grpc
 
 from coterie.core.state import ClusterState
-from coterie.node.debugger.turns import Turns
 from coterie.node.errors import ApiError
+from coterie.node.turns import Turns
 from coterie.raft.past import NotKept, Past
 from coterie.raft.replica import Replica
 

@@ -14,8 +14,8 @@ from coterie.node import convert
 from coterie.node.debugger.gather import nodes_of
 from coterie.node.debugger.machine import Then
 from coterie.node.debugger.service_rows import node_row_to_pb
-from coterie.node.debugger.turns import Turns
 from coterie.node.errors import not_found
+from coterie.node.turns import Turns
 from coterie.v1 import debugger_pb2
 
 LIVE_SHOWN_MAX = 200
