@@ -35,7 +35,10 @@ def test_submit_passes_every_option() -> None:
         *["submit", "map", "--payload", '{"n": [1, 2.5, null]}', "--priority", "HIGH", "--timeout", "1m30s"],
         *["--deadline", "2h", "--label", "a=1", "--label", "b=x=y", "--require-gpu", "--node", "node-2"],
         *["--request-id", "r1", "--max-attempts", "4", "--no-checkpoint"],
-        *["--key", "k", "--agent", "a", "--parent", "p", "--dead-letter"],
+        *["--key", "k", "--agent", "a", "--parent", "p", "--dead-letter", "--delay", "10m"],
+        *["--constraint", "memory=2GiB", "--constraint", 'zones=["a"]', "--constraint", "session=17"],
+        *["--constraint", "gpus=1", "--constraint", "prefer_same_zone=true"],
+        *["--initial-backoff", "1s", "--max-backoff", "1m", "--non-retryable", "X", "--non-retryable", "Y"],
     )
     assert result.exit_code == 0, result.stderr
     assert submitted(cluster) == {
@@ -45,7 +48,15 @@ def test_submit_passes_every_option() -> None:
         "timeout": 90.0,
         "deadline": 7200.0,
         "labels": {"a": "1", "b": "x=y"},
-        "constraints": {"require_gpu": True},
+        "constraints": {
+            "memory": "2GiB",
+            "zones": ["a"],
+            "session": "17",
+            "gpus": 1,
+            "prefer_same_zone": True,
+            "require_gpu": True,
+        },
+        "start_delay": 600.0,
         "target_node": "node-2",
         "request_id": "r1",
         "max_attempts": 4,
@@ -53,9 +64,28 @@ def test_submit_passes_every_option() -> None:
         "key": "k",
         "agent": "a",
         "parent": "p",
-        "retry": {"dead_letter": True},
+        "retry": {
+            "initial_backoff": 1.0,
+            "max_backoff": 60.0,
+            "dead_letter": True,
+            "non_retryable": ["X", "Y"],
+        },
     }
     assert cluster.target is not None and cluster.target.call_s == 30.0  # --timeout was the task's own
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["memory"], "write key=value"),
+        (["memory="], "write key=value"),
+        (["zones=[a]"], "zones, '[a]', is not JSON"),
+        (["zone=a", "zone=b"], "give it once"),
+    ],
+)
+def test_a_constraint_that_is_none_is_refused(given: list[str], said: str) -> None:
+    result = run(FakeCluster(), "submit", "echo", *[w for one in given for w in ("--constraint", one)])
+    assert result.exit_code == 2 and said in result.stderr
 
 
 def test_options_of_submit_are_those_of_the_client() -> None:
