@@ -37,6 +37,22 @@ def load(directory: Path, *texts: str, env: dict[str, str] | None = None) -> Loa
     return load_config(paths, env or {})
 
 
+def test_the_first_published_file_loads_alone_and_says_when_nodes_are_given_up() -> None:
+    loaded = load_config(SEED_FILES[:1], {})
+    assert loaded.config.fault_tolerance.health_check.unhealthy_threshold == 17
+    said = "\n".join(loaded.warnings)
+    assert "unhealthyThreshold is 17 in effect" in said and "a lease may end" not in said
+
+
+def test_a_threshold_that_is_written_is_never_changed(tmp_path: Path) -> None:
+    timers = "cluster: {consensus: {electionTimeout: 5s, heartbeatInterval: 1s}}"
+    written = "faultTolerance: {healthCheck: {unhealthyThreshold: 4}}"
+    with pytest.raises(ConfigError, match="raise unhealthyThreshold to 7"):
+        load(tmp_path, ONE_NODE, INSECURE, timers, written)
+    quick = load(tmp_path, ONE_NODE, INSECURE)
+    assert node_settings(quick.config).health.unhealthy_threshold == 4 and not quick.warnings
+
+
 @pytest.mark.parametrize(
     "paths", [SEED_FILES, [SEED], list(reversed(SEED_FILES))], ids=["files", "dir", "reversed"]
 )

@@ -16,6 +16,7 @@ from coterie.node.config.findings import ConfigError, Finding, KeyPath
 from coterie.node.config.model import ClusterConfig
 from coterie.node.config.multi_agent import contradictions, fold
 from coterie.node.config.read import Tree, read_tree
+from coterie.node.config.threshold import fitted
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +37,14 @@ def load_config(paths: Sequence[Path], env: Mapping[str, str]) -> LoadedConfig:
     config, broken = validated(tree, problems)
     refused = refused_values(tree)
     clashes = list(contradictions(config)) if config else []
-    config = fold(config) if config else None
+    config, remarked = fitted(fold(config)) if config else (None, [])
     findings = [*refused, *clashes, *(errors(config) if config and tree.complete else ())]
     problems += [said(tree, finding) for finding in findings if not _rests_on(finding, broken)]
     if config is None or problems:
         raise ConfigError(dict.fromkeys(problems))
     remarks = [
         tuple(said(tree, finding) for finding in findings)
-        for findings in (warnings(config), notes(tree), not_yet(tree))
+        for findings in ([*remarked, *warnings(config)], notes(tree), not_yet(tree))
     ]
     return LoadedConfig(config, *remarks)
 
