@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from coterie.client import InvalidRequest, TaskSpec
+from coterie.client.order import ordered
 from coterie.client.spec import prepare
 from coterie.v1 import tasks_pb2
 
@@ -114,3 +115,27 @@ def test_deep_nesting_is_an_error_and_no_crash() -> None:
     for _ in range(100_000):
         deep = [deep]
     assert "JSON" in problems({"type": "a", "payload": deep})["payload"]
+
+
+def test_a_task_may_be_a_dict_as_the_published_examples_write_it() -> None:
+    task = {"id": "reduce-0", "type": "reduce", "payload": [1], "priority": "high", "maxAttempts": 2}
+    spec = TaskSpec.of({**task, "requireNode": "coordinator", "constraints": {"zones": ["a"]}})
+    assert (spec.task_id, spec.max_attempts, spec.priority) == ("reduce-0", 2, "high")
+    assert spec.constraints == {"zones": ["a"], "require_node": "coordinator"}
+    with pytest.raises(InvalidRequest, match=r"task_id: is another spelling of task_id"):
+        TaskSpec.of({"type": "x", "id": "a", "task_id": "b"})
+
+
+def test_words_beside_a_dict_come_first() -> None:
+    task = {"type": "map", "payload": 1, "priority": "low"}
+    assert ordered(task, None, {}) == TaskSpec(type="map", payload=1, priority="low")
+    assert ordered("n1", task, {"priority": "high"}) == TaskSpec(
+        type="map", payload=1, priority="high", target_node="n1"
+    )
+    assert ordered(None, TaskSpec(type="map", key="k"), {"payload": 2}).key == "k"
+    with pytest.raises(InvalidRequest, match="given twice"):
+        ordered(task, task, {})
+    with pytest.raises(InvalidRequest, match="type: is missing"):
+        ordered("n1", None, {"payload": 1})
+    with pytest.raises(InvalidRequest, match="pririty: unknown key; did you mean 'priority'"):
+        ordered(None, {"type": "map", "pririty": "low"}, {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 
 from coterie.client import Cluster, Progress, TaskRouter
 from coterie.node.localcluster import LocalCluster
-from tests.cluster.conftest import READY_S
+from tests.cluster.conftest import READY_S, client_of, new_cluster
 
 pytestmark = pytest.mark.cluster
 
@@ -35,15 +35,43 @@ async def distribute_task(config_path: Path, task: Mapping[str, Any]) -> tuple[A
 
         job = await cluster.submit_task(
             target_node,
-            type=task["type"],
-            payload=task["payload"],
-            priority=task.get("priority", "normal"),
-            timeout=task.get("timeout", "10m"),
-            checkpoint=True,
+            {
+                "type": task["type"],
+                "payload": task["payload"],
+                "priority": task.get("priority", "normal"),
+                "timeout": task.get("timeout", "10m"),
+                "checkpoint": True,
+            },
             on_progress=on_progress,
         )
         result = await job.wait(failover=True, timeout=task.get("timeout", "10m"))
         return result, said
+
+
+async def map_reduce(cluster: Cluster, documents: Sequence[Any], map_skill: str, reduce_skill: str) -> Any:
+    """mapReduce: submit the maps, keep what succeeded, reduce it where the coordinator is. The functions are
+    skills; and the results are waited for, which the original forgets."""
+    map_tasks = [
+        {"id": f"map-{i}", "type": map_skill, "payload": document, "priority": "normal"}
+        for i, document in enumerate(documents)
+    ]
+
+    async def run(task: Mapping[str, Any]) -> Any:
+        return await (await cluster.submit_task(task)).wait(timeout=60)
+
+    map_results = await asyncio.gather(*(run(task) for task in map_tasks), return_exceptions=True)
+    successful_maps = [result["sum"] for result in map_results if not isinstance(result, BaseException)]
+    failed = [str(result) for result in map_results if isinstance(result, BaseException)]
+    reduce_task = await cluster.submit_task(
+        {
+            "id": "reduce-0",
+            "type": reduce_skill,
+            "payload": {"results": successful_maps, "failed": failed},
+            "priority": "high",
+            "requireNode": "coordinator",
+        }
+    )
+    return await reduce_task.wait(timeout=60)
 
 
 async def test_the_published_example_runs_and_survives_the_death_of_its_node() -> None:
@@ -61,6 +89,17 @@ async def test_the_published_example_runs_and_survives_the_death_of_its_node() -
         assert said[0] == "3/3 nodes, 0 tasks"
         assert len(said) > 3 and int(said[-1].partition("%")[0]) > 50  # the last may come after the result
         assert ended.losses == 1 and ended.node != running.node
+
+
+async def test_the_published_map_reduce_runs_and_reduces_on_the_coordinator() -> None:
+    with new_cluster() as nodes:
+        await nodes.wait_ready(READY_S)
+        async with client_of(nodes) as cluster:
+            documents = [{"results": numbers} for numbers in ([1, 2], [3], ["no number"], [4, 5])]
+            result = await map_reduce(cluster, documents, "add-up", "add-up")
+            assert result == {"sum": 15, "of": 3, "failed": 1}
+            reduced = await cluster.job("reduce-0").get()
+            assert reduced.node == (await cluster.get_status()).leader
 
 
 async def test_the_gpu_that_no_node_has_is_said_so_for_every_node() -> None:

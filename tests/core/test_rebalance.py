@@ -69,6 +69,15 @@ def test_nothing_moves_below_the_threshold_or_for_a_small_gain(cluster: CoreClus
     assert moves(cluster) == []
 
 
+def test_a_move_gains_a_fifth_of_a_nodes_slots_or_is_not_made() -> None:
+    for on_the_other, moved in ((8, []), (7, ["t9"])):
+        cluster = CoreCluster(now_ms=1_000_000).with_node("n1", capacity=10)
+        fill(cluster, 10)
+        cluster.with_node("n2", capacity=10)
+        fill(cluster, on_the_other, "n2")
+        assert moves(cluster) == moved
+
+
 def test_only_the_adaptive_strategy_moves_work(cluster: CoreCluster) -> None:
     fill(cluster, 4)
     cluster.with_node("n2", capacity=4)

@@ -70,5 +70,5 @@ def _better(task: Task, source: Candidate, pool: Pool) -> Candidate | None:
     source.held += 1
     if target is None or target is source:
         return None
-    gain = before - (target.held + 1) / max(1, target.node.capacity)
+    gain = round(before - (target.held + 1) / max(1, target.node.capacity), 6)  # 1 - 0.8 is less than 0.2
     return target if gain >= GAIN_MIN else None

@@ -13,14 +13,15 @@ from coterie.client.connection import Connection
 from coterie.client.errors import ClusterClosed, CoterieError, SubmitErrors
 from coterie.client.job import Job, ProgressCallback
 from coterie.client.models import NodeInfo, Status, TaskInfo
-from coterie.client.operations import Operations, given_node_id
+from coterie.client.operations import Operations
+from coterie.client.order import Target, Task, TaskWords, ordered
 from coterie.client.record import Recorder, recorded
 from coterie.client.routes import Route
 from coterie.client.rpc_errors import invalid
 from coterie.client.services import Services
 from coterie.client.settings import TLS, Timeouts, resolve
 from coterie.client.sizes import send_sized
-from coterie.client.spec import TaskOptions, TaskSpec, prepare
+from coterie.client.spec import TaskSpec, prepare
 from coterie.client.units import Duration, optional_seconds
 from coterie.client.workflow import Workflow
 from coterie.v1 import cluster_pb2, tasks_pb2
@@ -101,18 +102,18 @@ class Cluster(Services, Operations):
 
     async def submit_task(
         self,
-        target_node: str | NodeInfo | Route | None = None,
+        target_node: Target | Task | None = None,
+        task: Task | None = None,
         *,
-        type: str,
-        payload: Any = None,
         on_progress: ProgressCallback | None = None,
         wait_when_full: bool = False,
-        **options: Unpack[TaskOptions],
+        **options: Unpack[TaskWords],
     ) -> Job:
         """Submits one task and returns its Job once a majority of nodes has it on disk.
 
-        `type` names the skill, `payload` is any JSON value or bytes. `target_node` pins the task to a node;
-        the Route of a dry run only advises one, and the task goes elsewhere when that is lost or far busier.
+        `type` names the skill, `payload` is any JSON value or bytes. A dict or TaskSpec may say all this,
+        alone or after the node: `submit_task({"type": …})`. `target_node` pins the task to a node; the
+        Route of a dry run only advises one, and the task goes elsewhere when that is lost or far busier.
         `options` are priority, timeout, deadline, checkpoint, request_id, task_id, max_attempts, labels,
         constraints, start_delay, key, agent, parent and retry; `TaskSpec` explains each.
         `on_progress(p)` is called with `p.percent` and `p.message` while the task runs.
@@ -123,8 +124,7 @@ class Cluster(Services, Operations):
 
         Raises InvalidRequest (all violations at once), QueueFull, AlreadyExists.
         """
-        entry = {"type": type, "payload": payload, **options, **_placed(target_node, options)}
-        job = await self._submit(TaskSpec.of(entry), wait_when_full)
+        job = await self._submit(ordered(target_node, task, options), wait_when_full)
         if on_progress is not None:
             job.follow(on_progress)
         return job
@@ -248,12 +248,3 @@ class Cluster(Services, Operations):
         job = Job(connection, raw.name or connection.task_name(raw.task_id), raw)
         job.request_id = request.request_id
         return job
-
-
-def _placed(node: str | NodeInfo | Route | None, options: TaskOptions) -> dict[str, Any]:
-    """A node pins the task; a route advises, so that the task goes on elsewhere when the node is lost."""
-    if not isinstance(node, Route):
-        return {"target_node": given_node_id(node)}
-    return (
-        {"constraints": {**(options.get("constraints") or {}), "prefer_node": node.node}} if node.node else {}
-    )

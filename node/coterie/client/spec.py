@@ -91,21 +91,44 @@ class TaskSpec:
 
     @classmethod
     def of(cls, entry: TaskSpec | Mapping[str, Any]) -> TaskSpec:
-        """A spec from a dict with the same keys. InvalidRequest for unknown keys and a missing type."""
+        """A spec from a dict with the same keys, in camelCase too; `id` is the task_id, `requireNode` the
+        constraint of that name. InvalidRequest for unknown keys and a missing type."""
         if isinstance(entry, TaskSpec):
             return entry
         if not isinstance(entry, Mapping):
             raise invalid([("task", f"a dict or TaskSpec is expected, not {type(entry).__name__}")])
-        problems = [(str(key), unknown_key(str(key), SPEC_KEYS)) for key in entry if key not in SPEC_KEYS]
-        if "type" not in entry:
+        problems: Problems = []
+        known = _known(entry, problems)
+        if "type" not in known:
             problems.append(("type", "is missing: name the skill that runs the task"))
         if problems:
             raise invalid(problems)
-        return cls(**entry)
+        return cls(**known)
 
 
 SPEC_KEYS = tuple(field.name for field in fields(TaskSpec))
 """The keys of a task given as a dict."""
+
+
+_SPELLINGS = {key.replace("_", ""): key for key in SPEC_KEYS} | {"id": "task_id"}
+
+
+def _known(entry: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
+    """The entry under the names of TaskSpec's fields."""
+    found: dict[str, Any] = {}
+    for raw_key, value in entry.items():
+        flat = str(raw_key).replace("_", "").lower()
+        key = _SPELLINGS.get(flat)
+        if flat == "requirenode":
+            given = found.get("constraints", entry.get("constraints")) or {}
+            found["constraints"] = {**given, "require_node": value} if isinstance(given, Mapping) else given
+        elif key is None:
+            problems.append((str(raw_key), unknown_key(str(raw_key), SPEC_KEYS)))
+        elif key in found and key != "constraints":
+            problems.append((str(raw_key), f"is another spelling of {key}, which is there too: give one"))
+        else:
+            found.setdefault(key, value)
+    return found
 
 
 @dataclass(slots=True)

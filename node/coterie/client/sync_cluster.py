@@ -12,9 +12,10 @@ from coterie.client import job as asynchronous_job
 from coterie.client.errors import ClusterClosed, SubmitErrors
 from coterie.client.job import ProgressCallback
 from coterie.client.models import NodeInfo, Status, TaskInfo
+from coterie.client.order import Target, Task, TaskWords
 from coterie.client.routes import Route
 from coterie.client.settings import TLS, Timeouts
-from coterie.client.spec import TaskOptions, TaskSpec
+from coterie.client.spec import TaskSpec
 from coterie.client.sync_job import Job, LoopThread, iterate
 from coterie.client.sync_services import Services
 from coterie.client.units import Duration
@@ -89,19 +90,17 @@ class Cluster(Services):
 
     def submit_task(
         self,
-        target_node: str | NodeInfo | Route | None = None,
+        target_node: Target | Task | None = None,
+        task: Task | None = None,
         *,
-        type: str,
-        payload: Any = None,
         on_progress: ProgressCallback | None = None,
         wait_when_full: bool = False,
-        **options: Unpack[TaskOptions],
+        **options: Unpack[TaskWords],
     ) -> Job:
         """See `coterie.client.Cluster.submit_task`."""
         work = self._cluster.submit_task(
             target_node,
-            type=type,
-            payload=payload,
+            task,
             on_progress=on_progress,
             wait_when_full=wait_when_full,
             **options,
