@@ -161,6 +161,17 @@ def test_a_task_whose_nodes_die_again_and_again_is_put_aside(cluster: CoreCluste
     assert task.error.message == "2 times in a row its node was lost: n1, n2"
 
 
+def test_a_process_that_died_is_no_lost_node(cluster: CoreCluster) -> None:
+    cluster.do(ConfigureCluster("c", "c", Policy(node_losses_max=2, crash_nodes_max=3)))
+    cluster.do(submit_command(retry=PATIENT))
+    fail_on(cluster, "n1")
+    fail_on(cluster, "n1")
+    cluster.now_ms += 10
+    cluster.assign("t1", "n1")
+    cluster.do(MarkNode(NodeId("n1"), 1, NodeStatus.DOWN))
+    assert cluster.task().state is TaskState.PENDING, "two crashes of one process, and no node lost twice"
+
+
 # --- dead letters
 
 
