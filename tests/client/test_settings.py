@@ -27,8 +27,8 @@ security: {tls: {ca: certs/ca.pem, cert: certs/me.pem, key: /keys/me.key}}
 
 @pytest.fixture(autouse=True)
 def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("COTERIE_ENDPOINT", "COTERIE_TLS_CA", "COTERIE_TLS_CERT", "COTERIE_TLS_KEY"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("ENDPOINT", "TLS_CA", "TLS_CERT", "TLS_KEY", "TLS_DIR"):
+        monkeypatch.delenv(f"COTERIE_{name}", raising=False)
 
 
 def settings_of(
@@ -65,6 +65,17 @@ def test_the_environment_is_the_last_resort(monkeypatch: pytest.MonkeyPatch, tmp
     assert settings_of("10.0.0.4:1", file).endpoints == ("10.0.0.4:1",)
     own = TLS(ca="mine.pem")
     assert settings_of("10.0.0.4:1", file, own).tls == own
+
+
+def test_the_environment_of_a_dev_cluster_is_enough(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("ca.crt", "user.admin.crt", "user.admin.key"):
+        (tmp_path / name).write_text("")
+    monkeypatch.setenv("COTERIE_ENDPOINT", "127.0.0.1:1")
+    monkeypatch.setenv("COTERIE_TLS_DIR", str(tmp_path))
+    admin = tmp_path / "user.admin.crt"
+    assert settings_of().tls == TLS(tmp_path / "ca.crt", admin, admin.with_suffix(".key")) == TLS.of(tmp_path)
+    monkeypatch.setenv("COTERIE_TLS_CA", "ca.pem")
+    assert settings_of().tls == TLS(ca="ca.pem")
 
 
 def test_plain_text_beyond_this_machine_needs_a_word(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,8 +37,9 @@ class Cluster(Services, Operations):
       discovered. "srv:_coterie._tcp.example.org" looks service records up (needs dnspython). Left out: the
       config file, then the environment variable COTERIE_ENDPOINT.
     - `config_path`: a JSON or YAML file, the client's own or the cluster's (YAML needs PyYAML).
-    - `tls`: `TLS(ca=..., cert=..., key=...)`; else from the config file, else from COTERIE_TLS_CA,
-      COTERIE_TLS_CERT and COTERIE_TLS_KEY.
+    - `tls`: `TLS(ca=..., cert=..., key=...)`, or `TLS.of("tls")` for what `coterie tls init` has made; else
+      from the config file, else from COTERIE_TLS_CA, COTERIE_TLS_CERT and COTERIE_TLS_KEY, else from the
+      directory COTERIE_TLS_DIR.
     - `insecure`: allow plain text to other machines, and ignore the environment's TLS files. Plain text
       to loopback needs no permission.
     - `auto_discovery`: ask the cluster for its members now and then, and after failures.

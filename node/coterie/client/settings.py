@@ -19,6 +19,7 @@ from coterie.client.names import DnsName
 
 ENDPOINT_ENV = "COTERIE_ENDPOINT"
 CA_ENV, CERT_ENV, KEY_ENV = "COTERIE_TLS_CA", "COTERIE_TLS_CERT", "COTERIE_TLS_KEY"
+DIR_ENV = "COTERIE_TLS_DIR"
 _DEFAULT_PORT = 8080
 _ENDPOINTS_MAX = 256
 _CONFIG_BYTES_MAX = 1024 * 1024
@@ -39,6 +40,11 @@ class TLS:
     cert: str | Path | None = None
     key: str | Path | None = None
     server_name: str | None = None
+
+    @classmethod
+    def of(cls, directory: str | Path) -> TLS:
+        """The files of a directory that `coterie tls init` or `coterie dev` has made."""
+        return tls_in(Path(directory))
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,9 +301,9 @@ def tls_in(directory: Path) -> TLS:
 
 
 def _tls_from_env() -> TLS | None:
-    ca = os.environ.get(CA_ENV)
+    ca, directory = os.environ.get(CA_ENV), os.environ.get(DIR_ENV)
     if not ca:
-        return None
+        return TLS.of(directory) if directory else None
     return TLS(ca=ca, cert=os.environ.get(CERT_ENV) or None, key=os.environ.get(KEY_ENV) or None)
 
 
