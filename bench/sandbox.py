@@ -21,6 +21,7 @@ from tests.skills.attack_range import SECRET, SECRET_NAME, Finding, attack_range
 from tests.skills.support import RecordingPort
 
 WARM_UP = 10
+PAUSE_S = 0.05  # a process is made ahead within it
 HANDLER = "def run(ctx, given):\n    return given\n"
 MANIFEST = """---
 name: plain
@@ -42,7 +43,7 @@ def percentiles(taken: list[float]) -> dict[str, float]:
     }
 
 
-async def timed(run: Callable[[int], Awaitable[None]], runs: int) -> dict[str, float]:
+async def timed(run: Callable[[int], Awaitable[None]], runs: int, pause_s: float) -> dict[str, float]:
     """One run at a time."""
     taken = []
     for number in range(-WARM_UP, runs):
@@ -50,6 +51,7 @@ async def timed(run: Callable[[int], Awaitable[None]], runs: int) -> dict[str, f
         await run(number)
         if number >= 0:
             taken.append((time.perf_counter() - began) * 1_000)
+        await asyncio.sleep(pause_s)
     return percentiles(taken)
 
 
@@ -64,16 +66,19 @@ def write_skill(place: Path) -> Path:
 
 
 async def start_costs(place: Path, runs: int) -> dict[str, dict[str, float]]:
-    """The same skill: in a process that is there, in one forked for it, and confined."""
+    """The same skill: in a process that is there, in one forked for it, and confined; that on a node that has
+    time to make processes ahead, and on one where each run follows the one before at once."""
     folder = write_skill(place)
     plain = ConfinedSkill(folder=folder, handler="handler.py:run", name="plain")
     networked = ConfinedSkill(folder=folder, handler="handler.py:run", name="plain", network=("example.org",))
     found = {}
-    for name, runs_max, skill in (
-        ("trusted, process used again", 1_000_000, None),
-        ("trusted, process forked for the run", 1, None),
-        ("confined", 1, plain),
-        ("confined, with a network", 1, networked),
+    for name, runs_max, skill, pause_s in (
+        ("trusted, process used again", 1_000_000, None, 0.0),
+        ("trusted, process forked for the run", 1, None, 0.0),
+        ("confined", 1, plain, PAUSE_S),
+        ("confined, with a network", 1, networked, PAUSE_S),
+        ("confined, without a pause", 1, plain, 0.0),
+        ("confined, with a network, no pause", 1, networked, 0.0),
     ):
         limits = Limits(runs_max=runs_max)
         host = SkillHost.spawn(
@@ -86,7 +91,7 @@ async def start_costs(place: Path, runs: int) -> dict[str, dict[str, float]]:
             outcome = await host.run(job, RecordingPort())
             assert outcome.kind == "succeeded", outcome
 
-        found[name] = await timed(run, runs)
+        found[name] = await timed(run, runs, pause_s)
         await host.stop()
     return found
 
@@ -132,14 +137,18 @@ def main() -> None:
     costs, layers, findings = asyncio.run(measure(options.runs))
     won = [finding.attack for finding in findings if finding.won]
     idle = [finding.attack for finding in findings if not finding.made]  # these prove nothing
-    extra = costs["confined"]["p95_ms"] - costs["trusted, process forked for the run"]["p95_ms"]
+    forked = costs["trusted, process forked for the run"]["p95_ms"]
+    extra = costs["confined, without a pause"]["p95_ms"] - forked
+    start = max(costs[name]["p95_ms"] for name in ("confined", "confined, with a network"))
     if options.json:
         told = {"attacks": len(findings), "won": won, "never_made": idle}
         print(json.dumps({"costs": costs, "layers": layers} | told))
     else:
         show(costs, layers, findings)
         print(f"\nattacks {len(findings)}, won {len(won)} {won or ''}, never made {len(idle)} {idle or ''}")
-        print(f"the walls cost {extra:.2f} ms (p95)")
+        print(
+            f"p95 of a start {start:.2f} ms (aim: <= 10); made only when due, the walls cost {extra:.2f} ms"
+        )
     raise SystemExit(1 if won or idle else 0)
 
 

@@ -1,6 +1,7 @@
 """A process that owns a skill host, for tests that stop or kill it. Talks JSON lines on stdout.
 
-argv: a JSON object {"busy": [skill names], "idle": int, "lease_ms": int or 0, "uvloop": bool}
+argv: a JSON object {"busy": [skill names], "idle": int, "lease_ms": int or 0, "uvloop": bool,
+"confined": folder of a skill or ""}
 First line: the pids, once all busy skills run. Then one line per outcome of a busy run.
 """
 
@@ -9,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 from coterie.node.skillhost import SkillHost, SkillJob
-from tests.skills.support import RecordingPort, options
+from coterie.node.skillhost.nouns import ConfinedSkill
+from tests.skills.support import RecordingPort, options, until
 
 
 def say(value: Any) -> None:
@@ -32,6 +35,20 @@ async def extend(host: SkillHost, lease_ms: int) -> None:
         await asyncio.sleep(lease_ms / 5_000)
 
 
+async def waiting_children(host: SkillHost, folder: Path) -> list[int]:
+    """The processes that are made ahead once a confined skill has run."""
+    skill = ConfinedSkill(folder=folder, handler="handler.py:run", name=folder.name)
+    before = set(host.child_pids)
+    asked = SkillJob("confined", 1, folder.name, b"1", {}, None, 0, confined=skill)
+    ran = json.loads((await host.run(asked, RecordingPort())).result)
+
+    def made() -> set[int]:
+        return set(host.child_pids) - before - {ran}
+
+    await until(lambda: bool(made()), "a process waits")
+    return sorted(made())
+
+
 async def own(host: SkillHost, wanted: dict[str, Any]) -> None:
     """Make some children idle and others busy, say who they are, and wait."""
     await host.start()
@@ -49,6 +66,8 @@ async def own(host: SkillHost, wanted: dict[str, Any]) -> None:
     ]
     await asyncio.gather(*(port.reported.wait() for port in ports))
     family = [pid for port in ports for state in port.checkpoints for pid in state]
+    if wanted["confined"]:
+        family += await waiting_children(host, Path(wanted["confined"]))
     say({"zygote": host.zygote_pid, "children": sorted(before), "family": family})
     for run in asyncio.as_completed(runs):
         outcome = await run

@@ -54,8 +54,11 @@ async def start_owner() -> AsyncIterator[StartOwner]:
     """Starts owners; kills them at the end."""
     processes: list[asyncio.subprocess.Process] = []
 
-    async def start(*, busy: list[str], idle: int = 0, lease_ms: int = 0, use_uvloop: bool = False) -> Owner:
+    async def start(
+        *, busy: list[str], idle: int = 0, lease_ms: int = 0, use_uvloop: bool = False, confined: str = ""
+    ) -> Owner:
         wanted = {"busy": busy, "idle": idle, "lease_ms": lease_ms, "uvloop": use_uvloop}
+        wanted["confined"] = confined
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             str(Path(__file__).with_name("host_process.py")),

@@ -1,6 +1,7 @@
 """The child process: takes one run at a time from the node, runs the skill, sends the outcome.
 
-Frames from the node: `run` (see runframe), `cancel`, `save`, `reply` (to a step, checkpoint, wait or call).
+Frames from the node: `run` (see runframe), `cancel`, `save`, `reply` (to a step, checkpoint, wait or call);
+to a confined child `grant`, which comes before its one run and closes its walls.
 Frames to the node: `step`, `checkpoint`, `wait`, `call`, `progress`, `log`, and `done` (body: the result).
 End of stream means that the node is gone, or done with this child: exit.
 """
@@ -31,6 +32,7 @@ from coterie.skills.output import Budget, capture
 from coterie.skills.registry import LoadError, Skill, load_one
 from coterie.skills.runframe import RUN_BODY_BYTES_MAX, RUN_HEADER_BYTES_MAX, unpack_run
 from coterie.skills.runner import Outcome, failure, run_skill
+from coterie.skills.sandbox import Walls, grant_from
 
 PROGRESS_INTERVAL_S = 0.1
 LEFTOVER_TASKS_WAIT_S = 0.1
@@ -51,8 +53,10 @@ class Child:
         limits: Limits,
         find_skill: FindSkill,
         place: Place,
+        walls: Walls | None = None,
     ) -> None:
         self._loop = loop
+        self._open_walls = walls
         self._limits = limits
         self._find_skill = find_skill
         self._place = place
@@ -109,7 +113,9 @@ class Child:
 
     def _on_frame(self, frame: Frame) -> None:
         op = frame.header["op"]
-        if op == "run":
+        if self._open_walls is not None:
+            self._close_walls(self._open_walls, frame)
+        elif op == "run":
             self._run_task = self._loop.create_task(self._run(frame))
         elif op == "reply":
             self._on_reply(frame)
@@ -119,6 +125,15 @@ class Child:
             self._context.request_cancel()
             if self._in_async_handler and self._run_task is not None:
                 self._run_task.cancel()
+
+    def _close_walls(self, walls: Walls, frame: Frame) -> None:
+        """Nothing is done before that, and nothing after it has failed."""
+        try:
+            walls.close(grant_from(frame.header["grant"]))
+        except BaseException:
+            traceback.print_exc()
+            os._exit(70)
+        self._open_walls = None
 
     def _on_reply(self, frame: Frame) -> None:
         waiting = self._waiting.pop(frame.header["id"], None)
@@ -240,13 +255,15 @@ def child_main(
     limits: Limits,
     find_skill: FindSkill,
     place: Place,
+    walls: Walls | None = None,
 ) -> None:
-    """Serve runs until the stream ends; the process then exits. Called in a freshly forked process."""
+    """Serve runs until the stream ends; the process then exits. Called in a freshly forked process; `walls`
+    are those of one that is confined, and not closed yet."""
     # A segmentation fault leaves a traceback in the output, which the node keeps.
     faulthandler.enable(file=2)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    Child(loop, sock, limits, find_skill, place)
+    Child(loop, sock, limits, find_skill, place, walls)
     try:
         loop.run_forever()
     except BaseException:

@@ -212,11 +212,12 @@ class Zygote:
             confine.take_over_stdio(output_fd)
             confine.limit_resources(self._limits)
             place: Place = Slot(self._board, slot)
+            walls = None
             if box is not None:
                 self._board.leave()
                 place = NO_SLOT
-                _wall_in(box, sock_fd, fds[2:], parent)
-            child_main(socket.socket(fileno=sock_fd), self._limits, self._catalogue.find, place)
+                walls = _wall_in(box, sock_fd, fds[2:], parent)
+            child_main(socket.socket(fileno=sock_fd), self._limits, self._catalogue.find, place, walls)
         except BaseException:
             traceback.print_exc()
         finally:
@@ -300,13 +301,14 @@ def _import_ahead(modules: list[str]) -> None:
             continue
 
 
-def _wall_in(fields: Header, sock_fd: int, gate_fds: list[int], parent: int) -> None:
-    """Put up the walls, and hand the door to the node, if there is one."""
-    door = sandbox.enter(sandbox.from_header(fields), frozenset({sock_fd, *gate_fds}), parent)
-    if door is not None:
+def _wall_in(fields: Header, sock_fd: int, gate_fds: list[int], parent: int) -> sandbox.Walls:
+    """Put up the walls that no skill has a say in, and hand the door to the node, if there is one."""
+    walls = sandbox.Walls(sandbox.Box(**fields), frozenset({sock_fd, *gate_fds}), parent)
+    if walls.door is not None:
         with socket.socket(fileno=gate_fds[0]) as gate:
-            socket.send_fds(gate, [b"door"], [door.fileno()])
-        door.close()
+            socket.send_fds(gate, [b"door"], [walls.door.fileno()])
+        walls.door.close()
+    return walls
 
 
 def _kill(child: ForkedChild, reason: str) -> None:

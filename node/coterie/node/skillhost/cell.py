@@ -1,4 +1,4 @@
-"""What the node keeps for one confined run: its working folder, its box, and its way to the proxy."""
+"""What the node keeps for one confined process: its working folder, its box, and its way to the proxy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from coterie.node.skillhost.egress import Egress
 from coterie.node.skillhost.nouns import ConfinedSkill, SandboxOptions
 from coterie.node.skillhost.proxy import Proxy
-from coterie.skills.sandbox import Box
+from coterie.skills.sandbox import Box, Grant
 from coterie.skills.targets import parse_target
 
 ENTRIES_SEEN_MAX = 100_000
@@ -20,50 +20,55 @@ DOOR_BYTES = 16
 
 
 class Cell:
-    """One run's. Made before its process, closed after that is dead."""
+    """One process's. Made before it, given to one run, closed after it is dead."""
 
-    def __init__(
-        self, folder: Path, skill: ConfinedSkill, options: SandboxOptions, task_id: str, own_user: bool
-    ) -> None:
+    def __init__(self, folder: Path, options: SandboxOptions, own_user: bool, network: bool) -> None:
         folder.mkdir(mode=0o700)
         self.folder = folder
         self.box = Box(
             work_dir=str(folder),
-            code_dirs=(str(skill.folder),),
-            memory_bytes_max=skill.memory_bytes or options.memory_bytes,
             file_bytes_max=options.disk_bytes_max,
-            cpus=skill.cpus,
             own_user=own_user,
-            network=bool(skill.network),
+            network=network,
         )
         self.gate_fds: tuple[int, ...] = ()
+        self._options = options
+        self._given = False
         self._gate: socket.socket | None = None
         self._proxy: Proxy | None = None
         self._opening: asyncio.Task[None] | None = None
-        if skill.network:
-            self._open_gate(skill, options, task_id)
+        if network:
+            self._gate, theirs = socket.socketpair()
+            self._gate.setblocking(False)
+            self.gate_fds = (theirs.detach(),)
 
-    def _open_gate(self, skill: ConfinedSkill, options: SandboxOptions, task_id: str) -> None:
-        targets = tuple(parse_target(text) for text in skill.network)
-        inside = tuple(ipaddress.ip_network(text) for text in options.inside_networks)
-        self._proxy = Proxy(Egress(targets, inside), task_id)
-        self._gate, theirs = socket.socketpair()
-        self._gate.setblocking(False)
-        self.gate_fds = (theirs.detach(),)
-        self._opening = asyncio.get_running_loop().create_task(self._take_door(), name="door of a skill")
+    def give_to(self, skill: ConfinedSkill, task_id: str) -> Grant:
+        """Let this skill's run have it, and no other ever; what its process is to be granted for that."""
+        assert not self._given and bool(skill.network) == self.box.network
+        self._given = True
+        if self._gate is not None:
+            targets = tuple(parse_target(text) for text in skill.network)
+            inside = tuple(ipaddress.ip_network(text) for text in self._options.inside_networks)
+            self._proxy = Proxy(Egress(targets, inside), task_id)
+            opening = self._take_door(self._gate, self._proxy)
+            self._opening = asyncio.get_running_loop().create_task(opening, name="door of a skill")
+        return Grant(
+            code_dirs=(str(skill.folder),),
+            memory_bytes_max=skill.memory_bytes or self._options.memory_bytes,
+            cpus=skill.cpus,
+        )
 
-    async def _take_door(self) -> None:
+    async def _take_door(self, gate: socket.socket, proxy: Proxy) -> None:
         """Wait for the listening socket that the process makes in its own network, and serve it."""
-        assert self._gate is not None and self._proxy is not None
         loop, came = asyncio.get_running_loop(), asyncio.Event()
-        loop.add_reader(self._gate.fileno(), came.set)
+        loop.add_reader(gate.fileno(), came.set)
         try:
             await came.wait()
         finally:
-            loop.remove_reader(self._gate.fileno())
-        _, fds, _, _ = socket.recv_fds(self._gate, DOOR_BYTES, 1)
+            loop.remove_reader(gate.fileno())
+        _, fds, _, _ = socket.recv_fds(gate, DOOR_BYTES, 1)
         if fds:
-            await self._proxy.serve(socket.socket(fileno=fds[0]))
+            await proxy.serve(socket.socket(fileno=fds[0]))
 
     async def close(self) -> None:
         """Cut the network off and remove the folder. The process is dead."""

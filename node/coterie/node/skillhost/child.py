@@ -8,6 +8,7 @@ import math
 import os
 import socket
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import asdict
 from typing import Any, Protocol
 
 from coterie.node.skillhost.cell import Cell
@@ -135,6 +136,9 @@ class Child:
         self.run, run.child = run, self
         self._output.reset()
         job = run.job
+        if self.cell is not None and job.confined is not None:
+            grant = self.cell.give_to(job.confined, job.task_id)
+            self._frames.send({"op": "grant", "grant": asdict(grant)})
         facts = {"skill": job.skill, "task_id": job.task_id, "attempt": job.attempt, "node_id": node_id}
         facts["revision"] = job.revision
         if job.confined is not None:

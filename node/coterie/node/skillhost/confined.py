@@ -1,10 +1,16 @@
-"""The pool of confined children: one process for each run, walled in before it reads the skill."""
+"""The pool of confined children: one process for each run, walled in before it reads the skill.
+
+Making one takes longer than most runs, so a few are made ahead of need: they wait behind all walls that no
+skill has a say in, knowing nothing of any skill, task or tenant, until a run takes one and ends with it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +22,16 @@ from coterie.node.skillhost.pool import ChildPool
 from coterie.node.skillhost.zygote import Zygote
 from coterie.skills.sandbox import NETWORK, OWN_USER, REQUIRED, Layer
 
+log = logging.getLogger(__name__)
+
+REFILL_AFTER_S = 0.02
+"""Without a run that starts: children are made ahead when nobody waits for one, one after the other. Under
+steady load there is no such time, and each run's is made when it is due."""
+
 
 class ConfinedPool(ChildPool):
-    """Runs skills that nobody here vouches for. Its children are never used twice."""
+    """Runs skills that nobody here vouches for. Its children are never used twice; the idle ones are those
+    that were made ahead of need and have run nothing."""
 
     def __init__(
         self, options: SkillHostOptions, zygote: Zygote, stats: SkillHostStats, layers: Sequence[Layer]
@@ -31,6 +44,9 @@ class ConfinedPool(ChildPool):
         self._cells = 0
         self._closing: set[asyncio.Task[None]] = set()
         self._watcher: asyncio.Task[None] | None = None
+        self._refilling: asyncio.TimerHandle | None = None
+        self._wanted: set[bool] = set()
+        """Whether with a network or not: of which kinds children are kept waiting."""
 
     async def start(self) -> None:
         """See ChildPool.start. Raises SkillHostError, OSError."""
@@ -44,6 +60,8 @@ class ConfinedPool(ChildPool):
 
     async def stop(self) -> None:
         """See ChildPool.stop."""
+        if self._refilling is not None:
+            self._refilling.cancel()
         await super().stop()
         if self._watcher is not None:
             self._watcher.cancel()
@@ -74,18 +92,66 @@ class ConfinedPool(ChildPool):
     def _may_run_again(self, child: Child) -> bool:
         return False
 
-    def _cell(self, run: Run | None) -> Cell | None:
-        assert run is not None and run.job.confined is not None and self._scratch is not None
+    def _child_for(self, run: Run) -> Child | None:
+        """One that waits, or a new one. Those that wait come on top of those that run."""
+        assert run.job.confined is not None
+        if len(self._children) - len(self._idle) >= self._options.max_children:
+            return None
+        network = bool(run.job.confined.network)
+        self._wanted.add(network)
+        self._refill_later()
+        child = next(self._idle_ones(network), None)
+        if child is None:
+            return self._confined_child(network)
+        self._idle.remove(child)
+        return child
+
+    def _idle_ones(self, network: bool) -> Iterator[Child]:
+        """The oldest first: it is the one most surely there."""
+        return (child for child in self._idle if child.cell is not None and child.cell.box.network == network)
+
+    def _confined_child(self, network: bool) -> Child:
+        assert self._scratch is not None
         self._cells += 1
-        job, options = run.job, self._options.sandbox
+        options = self._options.sandbox
         own_user = options.own_user and OWN_USER in self._standing
-        return Cell(self._scratch / str(self._cells), run.job.confined, options, job.task_id, own_user)
+        cell = Cell(self._scratch / str(self._cells), options, own_user, network)
+        try:
+            return self._new_child(cell)
+        except OSError:
+            self._close_later(cell)
+            raise
+
+    def _refill_later(self) -> None:
+        if self._refilling is not None:
+            self._refilling.cancel()
+        self._refilling = asyncio.get_running_loop().call_later(REFILL_AFTER_S, self._refill)
+
+    def _refill(self) -> None:
+        """Make one child, if one is missing and may be made; the others in their turn."""
+        self._refilling = None
+        if self._stopping or not self._keeper.zygote.is_ready:
+            return
+        if time.monotonic() >= self._keeper.lease_until:
+            return  # it would be killed at once
+        for network in sorted(self._wanted):
+            if sum(1 for _ in self._idle_ones(network)) < self._options.sandbox.waiting_children:
+                try:
+                    self._idle.append(self._confined_child(network))
+                except OSError as error:
+                    log.warning("no process could be made ahead of need: %s", error)
+                    return
+                self._refill_later()
+                return
 
     def _let_go(self, child: Child) -> None:
         if child.cell is not None:
-            task = asyncio.get_running_loop().create_task(child.cell.close(), name="cell of a skill")
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self._close_later(child.cell)
+
+    def _close_later(self, cell: Cell) -> None:
+        task = asyncio.get_running_loop().create_task(cell.close(), name="cell of a skill")
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
     async def _watch(self) -> None:
         """End runs that fill the disk. The kernel limits single files, not their number."""

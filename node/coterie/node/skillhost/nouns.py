@@ -44,6 +44,8 @@ class SandboxOptions:
     """Private networks (CIDR) that skills may reach when their list names a host there."""
     watch_interval_s: float = 0.5
     """How often working folders are measured."""
+    waiting_children: int = 4
+    """Processes made ahead of need, as many with a network as without; of the kinds that were asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -70,7 +70,7 @@ class ChildPool:
         for problem in self.problems:
             kind = "skipped" if problem.skipped else "note"
             log.warning("skill %s: %s: %s", kind, problem.path, problem.message)
-        self._idle = [self._new_child(None) for _ in range(self._options.warm_children)]
+        self._idle = [self._new_child() for _ in range(self._options.warm_children)]
 
     @property
     def skills(self) -> Mapping[str, SkillInfo]:
@@ -176,9 +176,11 @@ class ChildPool:
         """Whether a child that says it is clean gets another run."""
         return child.runs < self._options.limits.runs_max
 
-    def _cell(self, run: Run | None) -> Cell | None:
-        """Where a new child is confined. Raises OSError."""
-        return None
+    def _child_for(self, run: Run) -> Child | None:
+        """An idle child, or a new one while there may be more. Raises OSError."""
+        if self._idle:
+            return self._idle.pop()
+        return self._new_child() if len(self._children) < self._options.max_children else None
 
     def _let_go(self, child: Child) -> None:
         """The child is dead: what was its own can go."""
@@ -210,15 +212,12 @@ class ChildPool:
             if self._waiting[0].done.done():
                 self._waiting.popleft()
                 continue
-            if self._idle:
-                child = self._idle.pop()
-            elif len(self._children) < self._options.max_children:
-                try:
-                    child = self._new_child(self._waiting[0])
-                except OSError as error:
-                    self._waiting.popleft().finish(verdicts.start_failed(str(error)))
-                    continue
-            else:
+            try:
+                child = self._child_for(self._waiting[0])
+            except OSError as error:
+                self._waiting.popleft().finish(verdicts.start_failed(str(error)))
+                continue
+            if child is None:
                 return
             self.stats.runs += 1
             run = self._waiting.popleft()
@@ -242,11 +241,12 @@ class ChildPool:
 
     # --- children
 
-    def _new_child(self, run: Run | None) -> Child:
+    def _new_child(self, cell: Cell | None = None) -> Child:
+        """In `cell`, if it is to be confined. Raises OSError."""
         number = self._next_number
         self._next_number += 1
         limits, on_log = self._options.limits, lambda: self.on_skill_log
-        child = Child(number, self._keeper.zygote, self, limits, on_log, self._cell(run))
+        child = Child(number, self._keeper.zygote, self, limits, on_log, cell)
         self._children[number] = child
         return child
 

@@ -8,7 +8,18 @@ working folder. The node, outside, adds wall time, output size and the proxy. No
 
 from __future__ import annotations
 
-from coterie.skills.sandbox.box import Box, enter, from_header, prepare
+from coterie.skills.sandbox.box import Box, Grant, Walls, grant_from, prepare
 from coterie.skills.sandbox.probe import NETWORK, OWN_USER, REQUIRED, Layer, probe
 
-__all__ = ["NETWORK", "OWN_USER", "REQUIRED", "Box", "Layer", "enter", "from_header", "prepare", "probe"]
+__all__ = [
+    "NETWORK",
+    "OWN_USER",
+    "REQUIRED",
+    "Box",
+    "Grant",
+    "Layer",
+    "Walls",
+    "grant_from",
+    "prepare",
+    "probe",
+]

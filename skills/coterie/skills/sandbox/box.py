@@ -1,4 +1,9 @@
-"""The walls around one run of an untrusted skill, put up by its own process before it reads the skill."""
+"""The walls around one run of an untrusted skill, put up by its own process before it reads the skill.
+
+They go up in two parts. What is the same for every skill stands as soon as the process is there, which may be
+long before anybody wants a run; what depends on the skill, and the filter that forbids to change any of it,
+follows when its run has come, before a byte of that is looked at.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,6 @@ import itertools
 import os
 import resource
 import signal
-import socket
 import sys
 import sysconfig
 from collections.abc import Mapping
@@ -29,60 +33,75 @@ DEVICES = ("/dev/null",)  # that may be written
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Box:
-    """What one confined process gets. JSON-encodable by `asdict`."""
+    """What a confined process gets whatever it will run. JSON-encodable by `asdict`."""
 
     work_dir: str
     """Its own; the current directory, HOME and TMPDIR. Empty at the start, removed afterwards."""
-    code_dirs: tuple[str, ...] = ()
-    """Read-only: the folders of its skill."""
-    memory_bytes_max: int = 1024 * MIB
-    """Address space: allocations beyond it raise MemoryError."""
     cpu_s_max: int = 3_600
     file_bytes_max: int = 64 * MIB
     open_files_max: int = 256
     threads_max: int = 64
-    cpus: int = 0
-    """Processors it may use at once; 0: all."""
     own_user: bool = True
     """Run as a user of its own where the node is root."""
     network: bool = False
     """Reach the node's proxy, and nothing else."""
 
 
-def from_header(fields: Mapping[str, Any]) -> Box:
-    """The box that was sent as JSON."""
-    return Box(**{**fields, "code_dirs": tuple(fields["code_dirs"])})
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """What its skill adds to that. JSON-encodable by `asdict`."""
+
+    code_dirs: tuple[str, ...] = ()
+    """Read-only: the folders of the skill."""
+    memory_bytes_max: int = 1024 * MIB
+    """Address space: allocations beyond it raise MemoryError."""
+    cpus: int = 0
+    """Processors it may use at once; 0: all."""
 
 
-def enter(box: Box, keep_fds: frozenset[int], parent: int) -> socket.socket | None:
-    """Put up all walls around this process, which must have one thread and be fresh from its fork. Returns
-    the door to be handed to the node's proxy, if there is a network. Raises OSError: then run nothing.
+def grant_from(fields: Mapping[str, Any]) -> Grant:
+    """The grant that was sent as JSON."""
+    return Grant(**{**fields, "code_dirs": tuple(fields["code_dirs"])})
+
+
+class Walls:
+    """The walls of this process, which must have one thread and be fresh from its fork. Made: all stand but
+    what depends on the skill. Raises OSError: then run nothing.
 
     The order matters: what needs rights comes before the rights go; the filter comes last, because it
-    forbids the others.
+    forbids the others. Nothing of another's may run here before `close`.
     """
-    _close_all_but(keep_fds)
-    os.chown(box.work_dir, *_owner(box))
-    os.chdir(box.work_dir)
-    counted_alone = _leave_namespaces(box)
-    door = loopback.open_door() if box.network else None
-    _limit_cpus(box.cpus)
-    keep_reading = False
-    if os.geteuid() == 0 and box.own_user:
-        keep_reading = not others_read_python()
-        identity.become(identity.own_uid())
-        counted_alone = True
-    identity.drop_capabilities(keep_reading)
-    # A change of user takes this back; and nobody may look into a process that cannot be dumped.
-    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
-    confine.die_with_parent(parent, signal.SIGKILL)
-    confine.renounce_privileges()
-    _limit(box, counted_alone)
-    _set_environment(box)
-    ports = (loopback.PROXY_PORT,) if box.network else ()
-    landlock.restrict(readable(box), (Path(box.work_dir), *map(Path, DEVICES)), ports)
-    seccomp.restrict(box.network)
-    return door
+
+    def __init__(self, box: Box, keep_fds: frozenset[int], parent: int) -> None:
+        _close_all_but(keep_fds)
+        os.chown(box.work_dir, *_owner(box))
+        os.chdir(box.work_dir)
+        counted_alone = _leave_namespaces(box)
+        self.door = loopback.open_door() if box.network else None
+        """To be handed to the node's proxy, if there is a network."""
+        keep_reading = False
+        if os.geteuid() == 0 and box.own_user:
+            keep_reading = not others_read_python()
+            identity.become(identity.own_uid())
+            counted_alone = True
+        identity.drop_capabilities(keep_reading)
+        # A change of user takes this back; and nobody may look into a process that cannot be dumped.
+        kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+        confine.die_with_parent(parent, signal.SIGKILL)
+        confine.renounce_privileges()
+        _limit(box, counted_alone)
+        _set_environment(box)
+        self._network = box.network
+        self._files = landlock.Ruleset((loopback.PROXY_PORT,) if box.network else ())
+        self._files.allow(readable=libraries(box.network), writable=map(Path, (box.work_dir, *DEVICES)))
+
+    def close(self, grant: Grant) -> None:
+        """Put up the rest, for good. Raises OSError: then run nothing."""
+        _limit_cpus(grant.cpus)
+        self._files.allow(readable=map(Path, grant.code_dirs))
+        self._files.restrict()
+        confine.set_limit(resource.RLIMIT_AS, grant.memory_bytes_max)
+        seccomp.restrict(self._network)
 
 
 def prepare() -> None:
@@ -91,11 +110,6 @@ def prepare() -> None:
         seccomp.prepared(network)
         libraries(network)
     others_read_python()
-
-
-def readable(box: Box) -> list[Path]:
-    """What may be read: Python, its libraries, the system's, and the skill itself."""
-    return [*libraries(box.network), *map(Path, box.code_dirs)]
 
 
 @cache
@@ -158,7 +172,6 @@ def _limit_cpus(count: int) -> None:
 
 def _limit(box: Box, counted_alone: bool) -> None:
     limits = {
-        resource.RLIMIT_AS: box.memory_bytes_max,
         resource.RLIMIT_CPU: box.cpu_s_max,
         resource.RLIMIT_FSIZE: box.file_bytes_max,
         resource.RLIMIT_NOFILE: box.open_files_max,

@@ -33,25 +33,33 @@ def abi() -> int:
         return 0
 
 
-def restrict(readable: Iterable[Path], writable: Iterable[Path], tcp_ports: Iterable[int] = ()) -> None:
-    """From here on: read beneath `readable`, write beneath `writable` too, nothing else; no TCP but to
-    these ports, no signals to others, no abstract sockets of others, as far as the kernel knows how.
-    Needs no_new_privs. Raises OSError."""
-    version = abi()
-    files = _FILE_RIGHTS[max(known for known in _FILE_RIGHTS if known <= max(version, 1))]
-    ruleset = _create(version, files)
-    try:
-        for path in readable:
-            _allow(ruleset, path, (READ_FILE | READ_DIR) & files)
-        for path in writable:
-            _allow(ruleset, path, files & ~(EXECUTE | IOCTL_DEV))
+class Ruleset:
+    """What a process may still do once it has restricted itself: nothing yet but TCP to these ports, as far
+    as the kernel knows how. Raises OSError, as its methods do."""
+
+    def __init__(self, tcp_ports: Iterable[int] = ()) -> None:
+        version = abi()
+        self._rights = _FILE_RIGHTS[max(known for known in _FILE_RIGHTS if known <= max(version, 1))]
+        self._fd = _create(version, self._rights)
         if version >= 4:
             for port in tcp_ports:
                 rule = struct.pack("=QQ", _CONNECT_TCP, port)
-                kernel.call("landlock_add_rule", ruleset, _RULE_PORT, rule, 0)
-        kernel.call("landlock_restrict_self", ruleset, 0)
-    finally:
-        os.close(ruleset)
+                kernel.call("landlock_add_rule", self._fd, _RULE_PORT, rule, 0)
+
+    def allow(self, readable: Iterable[Path] = (), writable: Iterable[Path] = ()) -> None:
+        """Reading beneath the first, writing too beneath the others."""
+        for path in readable:
+            _allow(self._fd, path, (READ_FILE | READ_DIR) & self._rights)
+        for path in writable:
+            _allow(self._fd, path, self._rights & ~(EXECUTE | IOCTL_DEV))
+
+    def restrict(self) -> None:
+        """From here on nothing else, no signals to others and no abstract sockets of others either; for good,
+        and once. Needs no_new_privs."""
+        try:
+            kernel.call("landlock_restrict_self", self._fd, 0)
+        finally:
+            os.close(self._fd)
 
 
 def _create(version: int, files: int) -> int:

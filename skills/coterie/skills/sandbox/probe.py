@@ -110,7 +110,9 @@ def _limits() -> str:
 
 def _landlock() -> str:
     version = landlock.abi()
-    landlock.restrict([Path("/usr/lib")], [])
+    files = landlock.Ruleset()
+    files.allow(readable=[Path("/usr/lib")])
+    files.restrict()
     try:
         os.listdir("/etc")
     except PermissionError:
