@@ -86,6 +86,33 @@ async def test_what_nothing_refers_to_goes_after_its_time(node: Node) -> None:
     assert node.world.store.total_bytes == 3
 
 
+async def test_a_clock_that_jumps_makes_nothing_old_that_was_put_just_now(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forward by two days, then back by four."""
+    new = await node.world.store.put_bytes(b"about to be submitted")
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 2 * DAY_MS / 1000)
+    assert await node.left() == {new}
+    monkeypatch.setattr(time, "time", lambda: real() - 2 * DAY_MS / 1000)
+    later = await node.world.store.put_bytes(b"put by a clock that is late")
+    long_ago = real() - 2 * DAY_MS / 1000
+    os.utime(node.root / "n1" / later[:2] / later[2:], (long_ago, long_ago))
+    assert await node.left() == {new, later}
+
+
+async def test_what_only_a_blob_of_another_node_names_stays(node: Node) -> None:
+    """The state names the first, which is here; it names the second, which is not; that names the third."""
+    third = await node.old_blob(b"third")
+    second = await node.world.peers["n2"].store.put_bytes(b'{"next": "%s"}' % third.encode())
+    first = await node.old_blob(b'["%s", "%s"]' % (second.encode(), b"ab" * 32))
+    node.state = [reference(first)]
+    for _ in range(2):  # also when what they hold is known already
+        assert await node.left() == {first, third}
+    node.state = []
+    assert await node.left() == set()
+
+
 async def test_what_the_state_or_the_ledger_refers_to_stays(node: Node) -> None:
     in_state, of_task, of_event, queued = [await node.old_blob(b"%d" % number) for number in range(4)]
     node.state = [b"", reference(in_state)]

@@ -36,6 +36,22 @@ async def test_an_error_is_told_and_the_next_job_runs() -> None:
     assert isinstance(told[0], ZeroDivisionError) and told[1:] == [2]
 
 
+async def test_what_is_no_exception_is_told_too_and_the_thread_lives() -> None:
+    """An extension that panics raises a BaseException of its own."""
+    thread: DiskThread[int] = DiskThread(asyncio.get_running_loop(), "disk")
+    told: list[object] = []
+
+    def panic() -> int:
+        raise SystemExit("panicked")
+
+    thread.submit(panic, told.append)
+    thread.submit(lambda: 2, told.append)
+    await asyncio.to_thread(thread.shutdown)
+    await asyncio.sleep(0)
+    assert isinstance(told[0], RuntimeError) and "SystemExit: panicked" in str(told[0])
+    assert told[1:] == [2]
+
+
 def test_a_loop_that_is_closed_is_not_told() -> None:
     """The process is ending; what the thread was given is done all the same."""
     loop = asyncio.new_event_loop()

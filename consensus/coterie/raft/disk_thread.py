@@ -25,7 +25,8 @@ class DiskThread(Generic[T]):
         self._thread.start()
 
     def submit(self, work: Callable[[], T], ended: Callable[[T | Exception], None]) -> None:
-        """Do `work` in the thread, then call `ended` on the loop with what it returned or raised."""
+        """Do `work` in the thread, then call `ended` on the loop with what it returned or raised. What is no
+        Exception, such as SystemExit, comes as a RuntimeError: whoever waits for the disk must hear of it."""
         self._jobs.put((work, ended))
 
     def shutdown(self) -> None:
@@ -41,6 +42,9 @@ class DiskThread(Generic[T]):
                 answer = work()
             except Exception as error:
                 answer = error
+            except BaseException as error:  # else the thread ends, and with it every write
+                answer = RuntimeError(f"{type(error).__name__}: {error}")
+                answer.__cause__ = error
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
                 self._loop.call_soon_threadsafe(ended, answer)
             del job, work, ended, answer  # an idle thread keeps nothing alive

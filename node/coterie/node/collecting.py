@@ -23,9 +23,14 @@ log = get_logger(__name__)
 HASH_BYTES: Final = 64
 PIECE_BYTES: Final = 32 << 10  # looked through without a turn for the event loop
 KEPT_MAX: Final = 64  # hashes remembered of one blob; one that mentions more is read again each time
+ELSEWHERE_MAX: Final = 10_000  # names that may be those of blobs elsewhere, looked for in one round
 _RUN = re.compile(rb"[0-9a-f]{64,}")
 # coterie.v1.Data on the wire: field 2, 64 bytes long. Only these are looked for on other nodes.
 _REFERENCE = re.compile(rb"\x12\x40([0-9a-f]{64})")
+
+
+def _wall_ahead_s() -> float:
+    return time.time() - time.monotonic()
 
 
 def mentions(text: bytes) -> Iterator[bytes]:
@@ -65,6 +70,7 @@ class Collector:
         self._store, self._ledger, self._read, self._image = store, ledger, read, image
         self._barrier, self._log_time_ms = barrier, log_time_ms
         self._incomplete, self._settings = incomplete, settings
+        self._ahead_s = _wall_ahead_s()  # of the monotonic clock
         self._inside: dict[bytes, frozenset[bytes]] = {}  # what blobs mention; their content never changes
 
     async def run(self) -> None:
@@ -91,7 +97,10 @@ class Collector:
 
     async def collect(self) -> int:
         """Remove the blobs that nothing refers to; how many bytes."""
-        since_s = time.time() - self._settings.unused_blob_ms / 1000
+        # A clock that is set forward must not make what was put just now old: time goes on with the monotonic
+        # one. Set back, it goes on from there.
+        self._ahead_s = min(self._ahead_s, _wall_ahead_s())
+        since_s = time.monotonic() + self._ahead_s - self._settings.unused_blob_ms / 1000
         entries = {entry.sha256.encode(): entry for entry in await self._store.entries()}
         old = {name for name, entry in entries.items() if entry.stored_at_s < since_s}
         damaged = len(self._ledger.damaged_files)
@@ -120,21 +129,26 @@ class Collector:
             used |= await _found(part, stored)
         async for page in self._ledger.records():
             used |= await _found(b"\n".join(page), stored)
-        ahead = list(used)
+        ahead, elsewhere = list(used), 0
         while ahead:
             inner = await self._mentioned_in(ahead.pop(), stored) - used
+            foreign = inner - stored
+            elsewhere += len(foreign)
+            if elsewhere > ELSEWHERE_MAX:
+                inner -= foreign
             used |= inner
             ahead += inner
         return used
 
     async def _mentioned_in(self, name: bytes, stored: set[bytes]) -> set[bytes]:
-        """Which of the stored blobs the content of one mentions; none where no node has it."""
+        """Which of the stored blobs the content of one mentions; none where no node has it. Of a blob that
+        mentions few, all: what is stored elsewhere may mention what is stored here."""
         if name in self._inside:
-            return stored & self._inside[name]
+            return set(self._inside[name])
         found, every, end = set[bytes](), set[bytes](), b""
         try:
             async for chunk in self._read(name.decode()):
-                for text in _pieces(end + chunk):
+                for text in pieces(end + chunk):
                     for one in mentions(text):
                         if one in stored:
                             found.add(one)
@@ -148,20 +162,21 @@ class Collector:
             return set()
         if len(every) <= KEPT_MAX:
             self._inside[name] = frozenset(every)
+            return every
         return found
 
 
 async def _found(text: bytes, stored: set[bytes]) -> set[bytes]:
     """What encoded records refer to, and what they mention of the stored blobs."""
     found: set[bytes] = set()
-    for piece in _pieces(text):
+    for piece in pieces(text):
         found |= references(piece)
         found.update(one for one in mentions(piece) if one in stored)
         await asyncio.sleep(0)
     return found
 
 
-def _pieces(text: bytes) -> Iterator[bytes]:
+def pieces(text: bytes) -> Iterator[bytes]:
     """The text in pieces that overlap, so that no reference is cut in two."""
     for start in range(0, len(text), PIECE_BYTES):
         yield text[start : start + PIECE_BYTES + HASH_BYTES + 1]
