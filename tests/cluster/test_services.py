@@ -11,9 +11,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
+from coterie.client.usage import Budget
 from coterie.node.config import free_ports
 from coterie.node.localcluster import LocalCluster
 from tests.cluster.conftest import READY_S, client_of, new_cluster, until
+from tests.node.test_alerts import every_metric
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
@@ -95,6 +97,7 @@ async def test_metrics_and_probes_over_http() -> None:
         async with client_of(cluster) as client:
             job = await client.submit_task(type="echo", payload=1)
             await job.wait(timeout=30)
+            await client.usage.set_budget(Budget("all", usd=1.0))
 
         def get(path: str) -> tuple[int, str]:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
@@ -108,6 +111,8 @@ async def test_metrics_and_probes_over_http() -> None:
             s.labels["state"]: s.value for s in families["tasks_finished"].samples if "state" in s.labels
         }
         assert finished["SUCCEEDED"] == 1
+        exported = {sample.name for family in families.values() for sample in family.samples}
+        assert every_metric() <= exported, "the alerts look at something that no node says"
 
 
 async def test_a_node_that_was_away_for_a_snapshot_knows_all_history() -> None:

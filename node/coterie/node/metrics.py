@@ -51,6 +51,9 @@ GAUGES = {
     "breakers": "Circuit breakers by state.",
     "breaker_open": "1 for each circuit breaker that is not closed.",
     "breakers_opened_total": "How often any circuit breaker of the cluster opened.",
+    "dead_letters": "Tasks that were given up and stand in the list of dead letters.",
+    "dead_letters_dropped_total": "Dead letters that left the list because it was full.",
+    "budget_used_ratio": "Billed and set aside of each budget's limit, in its fullest account.",
     "watching_calls": "Open calls that follow the events of a task.",
 }
 

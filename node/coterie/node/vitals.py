@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from coterie.core.breakers import BreakerState, phase
+from coterie.core.llm.accounts import DIMENSIONS, window_of
 from coterie.core.ports import Role
 from coterie.core.state import ClusterState
 from coterie.v1 import peer_pb2
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from coterie.node.parts import NodeParts
 
 BREAKERS_SHOWN_MAX = 50
+BUDGETS_SHOWN_MAX, ACCOUNTS_LOOKED_AT_MAX = 50, 5_000
 BEHIND_MAX = 10_000  # entries not applied yet
 
 
@@ -76,8 +78,28 @@ def gauges(app: NodeParts) -> dict[str, float]:
         "waiting_calls": waiters,
         "watching_calls": watchers,
         "breakers_opened_total": state.meta.breakers_opened,
+        "dead_letters": len(state.dead_letters),
+        "dead_letters_dropped_total": state.meta.dead_letters_dropped,
         **_breakers(state, app.clock.now_ms()),
+        **_budgets(state),
     }
+
+
+def _budgets(state: ClusterState) -> dict[str, float]:
+    """How far each budget is used: billed and set aside, of the limit that is nearest, in the account that is
+    fullest. Of as many budgets and accounts as are looked at quickly."""
+    budgets = {budget.budget_id: budget for budget in list(state.llm.budgets.values())[:BUDGETS_SHOWN_MAX]}
+    found = {name: 0.0 for name in budgets if '"' not in name}
+    for account in list(state.llm.accounts.values())[:ACCOUNTS_LOOKED_AT_MAX]:
+        name = account.name.partition("\0")[0]
+        budget = budgets.get(name)
+        if budget is None or name not in found or account.window != window_of(budget, state.meta.clock_ms):
+            continue
+        for dimension in DIMENSIONS:
+            if limit := getattr(budget, dimension):
+                used = getattr(account.billed, dimension) + getattr(account.reserved, dimension)
+                found[name] = max(found[name], used / limit)
+    return {f'budget_used_ratio{{budget="{name}"}}': ratio for name, ratio in found.items()}
 
 
 def _breakers(state: ClusterState, now_ms: int) -> dict[str, float]:
