@@ -91,7 +91,7 @@ chaos-agents: $(STAMP)  ## 500 agents at work while nodes are killed and stopped
 	$(BIN)/python -m tests.chaos.agents $(ARGS)
 
 chaos-work: $(STAMP)  ## bars of failover, overload, poison and sizes; ARGS=--full likewise
-	$(BIN)/python -m tests.chaos.bars 4 5 6 7 14 15 20 21 $(ARGS)
+	$(BIN)/python -m tests.chaos.bars 4 5 6 7 14 15 20 21 24 $(ARGS)
 
 chaos-budget: $(STAMP)  ## 500 callers race for one budget while leaders die and are cut off, on 3 and 5 nodes: overshoot 0
 	$(BIN)/python -m tests.chaos.budget --nodes 3 --kills 8 --cuts 8 $(ARGS)

@@ -160,6 +160,7 @@ class FakeNode(
         self.says_not_found = False
         self.heartbeat_s = 0.05
         self.advertised: list[cluster_pb2.Node] | None = None
+        self.backup: list[cluster_pb2.BackupPart] = []
         self._server: grpc.aio.Server | None = None
 
     @property
@@ -371,6 +372,11 @@ class FakeNode(
     async def MoveNode(self, request: Any, context: Any) -> Any:
         await self._enter("MoveNode", request, context)
         return cluster_pb2.Node(node_id=request.node_id, address=request.address)
+
+    async def CreateBackup(self, request: Any, context: Any) -> Any:
+        await self._enter("CreateBackup", request, context)
+        for piece in self.backup:
+            yield piece
 
     async def TransferLeadership(self, request: Any, context: Any) -> Any:
         await self._enter("TransferLeadership", request, context)

@@ -87,6 +87,7 @@ class Meta:
     audit_head: bytes = b""  # the newest hash of their chain
     config_revision: int = 0  # of the configuration that holds; 0: there is none yet
     seal: bytes = field(default=b"", repr=False)  # the secret under which tickets for blobs are made
+    epoch: str = ""  # of the restore that this state came from; empty: it was never restored
 
 
 @dataclass(slots=True)

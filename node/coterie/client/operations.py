@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from pathlib import Path
 
+from coterie.client.backup import BackupFile, create_backup
 from coterie.client.connection import Connection
 from coterie.client.errors import InvalidRequest, NotFound, WaitTimeout
 from coterie.client.models import NodeInfo
@@ -107,6 +109,13 @@ class Operations:
         request = cluster_pb2.TransferLeadershipRequest(node_id=given_node_id(node) or "")
         answer = await self._open.caller.unary(lambda endpoint: endpoint.cluster.TransferLeadership, request)
         return answer.leader
+
+    async def create_backup(self, path: str | Path, *, history: bool = True) -> BackupFile:
+        """Writes everything that was acknowledged before this call into one new file, while the cluster goes
+        on. `history`: with the tasks that have ended, and all events. Needs the role admin.
+        `coterie backup verify` and `restore` read it. Raises InvalidRequest when something is at `path`;
+        Unavailable when the node went away: then call again."""
+        return await create_backup(lambda: self._open, Path(path), history=history)
 
 
 def given_node_id(node: str | NodeInfo | None) -> str | None:

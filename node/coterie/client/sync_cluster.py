@@ -9,6 +9,7 @@ from typing import Any, Self, TypeVar, Unpack
 
 from coterie.client import cluster as asynchronous
 from coterie.client import job as asynchronous_job
+from coterie.client.backup import BackupFile
 from coterie.client.errors import ClusterClosed, SubmitErrors
 from coterie.client.job import ProgressCallback
 from coterie.client.models import NodeInfo, Status, TaskInfo
@@ -183,6 +184,10 @@ class Cluster(Services):
     def move_node(self, node: str | NodeInfo, address: str) -> NodeInfo:
         """See `coterie.client.Cluster.move_node`."""
         return self._run(self._cluster.move_node(node, address))
+
+    def create_backup(self, path: str | Path, *, history: bool = True) -> BackupFile:
+        """See `coterie.client.Cluster.create_backup`."""
+        return self._run(self._cluster.create_backup(path, history=history))
 
     def transfer_leadership(self, node: str | NodeInfo | None = None) -> str:
         """See `coterie.client.Cluster.transfer_leadership`."""

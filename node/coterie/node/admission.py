@@ -335,5 +335,12 @@ def _wishes(constraints: tasks_pb2.Constraints) -> list[Violation]:
 
 
 def _digest(request: tasks_pb2.SubmitTaskRequest) -> bytes:
-    raw = request.task.SerializeToString(deterministic=True) + b"\0" + request.parent.encode()
+    task = request.task
+    if task.payload.HasField("blob") and task.payload.blob.ticket:
+        # A ticket proves what the caller has shown; it is no part of what is asked for, and may be another
+        # one next time.
+        task = tasks_pb2.Task()
+        task.CopyFrom(request.task)
+        task.payload.blob.ticket = ""
+    raw = task.SerializeToString(deterministic=True) + b"\0" + request.parent.encode()
     return hashlib.sha256(raw).digest()[:16]

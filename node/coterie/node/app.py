@@ -237,7 +237,9 @@ class NodeApp(NodeParts):
             settings.data_dir / "blobs", BlobOptions(limits.blob_max, limits.blob_quota)
         )
         credentials = channel_credentials(self.tls) if self.tls else None
-        self.channels = PeerChannels(self.me, settings.peers, credentials, lambda: self.engine.disk_id)
+        self.channels = PeerChannels(
+            self.me, settings.peers, credentials, lambda: self.engine.disk_id, settings.cluster_name
+        )
 
     def _build_engine(self) -> None:
         settings = self.settings

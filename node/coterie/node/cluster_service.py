@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from coterie.core.transitions import TERMINAL
 from coterie.core.voters import VoterPolicy
 from coterie.node import convert
 from coterie.node.admission import DURATION_MS_MAX
+from coterie.node.backup.making import Backups
 from coterie.node.clock import Clock
 from coterie.node.errors import Violation, invalid, not_found
 from coterie.node.links import PeerChannels, outliving
@@ -22,7 +24,7 @@ from coterie.node.loads import LoadBook
 from coterie.node.member_calls import MemberCalls
 from coterie.node.members import membership_warnings
 from coterie.node.proposer import Proposer
-from coterie.node.rpc import Context, seconds_left, unary
+from coterie.node.rpc import Context, seconds_left, streaming, unary
 from coterie.node.version import VERSION
 from coterie.v1 import cluster_pb2, cluster_pb2_grpc, peer_pb2, tasks_pb2
 
@@ -45,6 +47,7 @@ class ClusterParts:
     policy: VoterPolicy
     clock: Clock
     suspect_ms: int  # a report older than this is late
+    backups: Backups
 
 
 class ClusterService(cluster_pb2_grpc.ClusterServicer):
@@ -162,6 +165,15 @@ class ClusterService(cluster_pb2_grpc.ClusterServicer):
             request, timeout=timeout
         )
         return answer
+
+    @streaming
+    async def CreateBackup(
+        self, request: cluster_pb2.CreateBackupRequest, context: Context
+    ) -> AsyncIterator[cluster_pb2.BackupPart]:
+        making = self._parts.backups.make(not request.without_history, _patience(context))
+        async with aclosing(making) as pieces:
+            async for piece in pieces:
+                yield piece
 
     async def _nodes(self) -> list[cluster_pb2.Node]:
         """Registered nodes by id, then members that never registered. A registered node without a role was

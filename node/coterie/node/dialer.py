@@ -13,7 +13,7 @@ import grpc
 
 from coterie.node.errors import from_exception
 from coterie.node.hub import Bell, wait_for_bell
-from coterie.node.links import CLAIM_KEY, DISK_KEY, Links, PeerChannels, outliving, run_stream
+from coterie.node.links import CLAIM_KEY, CLUSTER_KEY, DISK_KEY, Links, PeerChannels, outliving, run_stream
 from coterie.node.observability import get_logger
 from coterie.node.roster import Roster
 from coterie.raft.errors import BadFrame, LinkRefused, Why
@@ -141,6 +141,8 @@ class RaftDialer:
             name = str(told.get(CLAIM_KEY, peer))
             if name != peer:
                 raise BadFrame(f"node {name} answers at the address of {peer}")
+            if told.get(CLUSTER_KEY, self._channels.cluster) != self._channels.cluster:
+                raise BadFrame(f"a node of another cluster answers at the address of {peer}")
             self._refusals.pop(peer, None)
             await run_stream(self._links, peer, call, call.write, str(told.get(DISK_KEY, "")))
         finally:

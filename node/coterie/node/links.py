@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ log = get_logger(__name__)
 
 CLAIM_KEY = "coterie-node"
 DISK_KEY = "coterie-disk"
+CLUSTER_KEY = "coterie-cluster"
 FRAME_BYTES_MAX = 16 << 20
 ROW_BYTES_MAX = 64 << 20  # of a message that answers a peer: one finished task with all its steps
 COALESCE_BYTES = 1 << 20  # frames that wait together travel in one message up to here
@@ -99,8 +101,11 @@ class PeerChannels:
         peers: Mapping[str, str],
         credentials: grpc.ChannelCredentials | None,
         disk_id: Callable[[], str] = _no_disk,
+        cluster: str = "",
     ) -> None:
-        self.me = me
+        """`cluster`: its name, by which nodes of another one are told apart: one that was restored from a
+        backup has the same nodes, and may have their addresses."""
+        self.me, self.cluster = me, cluster_mark(cluster)
         self._credentials, self._disk_id = credentials, disk_id
         self._known: dict[str, tuple[str, ...]] = {peer: (address,) for peer, address in peers.items()}
         self.peers = dict(peers)  # a new dict at every change: who iterates over it keeps what it began with
@@ -146,7 +151,7 @@ class PeerChannels:
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """What this node says of itself at the beginning of a call, and of an answer."""
-        return ((CLAIM_KEY, self.me), (DISK_KEY, self._disk_id()))
+        return ((CLAIM_KEY, self.me), (DISK_KEY, self._disk_id()), (CLUSTER_KEY, self.cluster))
 
     async def close(self) -> None:
         for channel in self._channels.values():
@@ -162,6 +167,11 @@ class PeerChannels:
             return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
         options = [*CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", peer)]
         return grpc.aio.secure_channel(address, self._credentials, options=options)
+
+
+def cluster_mark(name: str) -> str:
+    """A cluster's name as metadata of a call, which takes no text but ASCII."""
+    return hashlib.sha256(name.encode()).hexdigest()[:16]
 
 
 def _gone(peer: str) -> grpc.aio.AioRpcError:

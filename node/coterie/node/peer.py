@@ -18,7 +18,7 @@ from coterie.node.errors import ApiError, not_found
 from coterie.node.identity import require_node
 from coterie.node.ledger import Ledger
 from coterie.node.ledger.feed import pages
-from coterie.node.links import CLAIM_KEY, DISK_KEY, Links, run_stream
+from coterie.node.links import CLAIM_KEY, CLUSTER_KEY, DISK_KEY, Links, run_stream
 from coterie.node.llm.tokens import TokenHub
 from coterie.node.loads import LoadBook
 from coterie.node.roster import Roster
@@ -31,6 +31,7 @@ from coterie.v1 import peer_pb2, peer_pb2_grpc, tasks_pb2
 class PeerParts:
     """What the Peer service works on."""
 
+    cluster: str  # as its nodes say it in their calls: see PeerChannels
     roster: Roster
     links: Links
     check_link: Callable[[str, str], None]  # the engine's: raises LinkRefused for a node and its disk
@@ -52,10 +53,19 @@ class PeerService(peer_pb2_grpc.PeerServicer):
         self._parts = parts
 
     def _peer(self, context: Context) -> str:
+        self._require_ours(context)
         return require_node(context, self._parts.roster.admits, _said(context, CLAIM_KEY))
+
+    def _require_ours(self, context: Context) -> None:
+        """A node of the cluster that this one was restored from may come under the id of one of ours."""
+        said = _said(context, CLUSTER_KEY)
+        if said and said != self._parts.cluster:
+            text = "the call is from a node of another cluster. Remedy: `cluster.name` is to be equal on all"
+            raise ApiError(grpc.StatusCode.PERMISSION_DENIED, "OTHER_CLUSTER", text)
 
     def _knock(self, context: Context) -> str:
         """The node that wants a link. Raises ApiError with the name of the reason why it gets none."""
+        self._require_ours(context)
         peer = require_node(context, self._parts.roster.__contains__, _said(context, CLAIM_KEY))
         try:
             self._parts.check_link(peer, _said(context, DISK_KEY))

@@ -25,13 +25,22 @@ END_TYPES = {state.name.lower() for state in TERMINAL}
 class Watcher:
     """Serves WatchTask."""
 
-    def __init__(self, hub: Hub, reader: Reader, ledger: Ledger, has_quorum: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        reader: Reader,
+        ledger: Ledger,
+        has_quorum: Callable[[], bool],
+        epoch: Callable[[], str] = str,
+    ) -> None:
+        """`epoch`: of the state. The number of an event says nothing about another epoch's events."""
         self._hub, self._reader, self._ledger = hub, reader, ledger
-        self._has_quorum = has_quorum
+        self._has_quorum, self._epoch = has_quorum, epoch
 
     async def events(self, task_id: TaskId, token: str) -> AsyncGenerator[tasks_pb2.TaskEvent, None]:
         """From the event after the token to the last one. Sequence numbers are dense; a hole is a Gap."""
-        seen = _sequence(task_id, token)
+        epoch = self._epoch()
+        seen = _sequence(task_id, token, epoch)
         now = await self._reader.get(task_id, BARRIER_S)
         if seen > now.task.sequence:  # this node lags behind the one that gave out the token, or nobody did
             await self._reader.barrier(tasks_pb2.LINEARIZABLE, BARRIER_S)
@@ -46,7 +55,7 @@ class Watcher:
                 if event.WhichOneof("live") is None and (first or event.type in END_TYPES):
                     event.task.CopyFrom(self._reader.to_pb(await self._found(task_id)))
                     first = False
-                yield event
+                yield _stamped(event, task_id, epoch)
 
     async def _all(
         self, task_id: TaskId, seen: int, live: Subscription
@@ -114,12 +123,22 @@ async def _next(live: Subscription) -> Event | None:
         return None
 
 
-def _sequence(task_id: TaskId, token: str) -> int:
-    """The sequence number in a token. Raises ApiError for a token of another task or of nobody."""
+def _stamped(event: tasks_pb2.TaskEvent, task_id: TaskId, epoch: str) -> tasks_pb2.TaskEvent:
+    if epoch and event.resume_token:
+        event.resume_token = f"{task_id}@{epoch}.{event.sequence}"
+    return event
+
+
+def _sequence(task_id: TaskId, token: str, epoch: str) -> int:
+    """The sequence number in a token. Raises ApiError for one of another task, another epoch, or nobody."""
     if not token:
         return 0
     owner, _, number = token.rpartition(".")
-    if owner != task_id or not number.isdecimal() or len(number) > 18:
+    expected = f"{task_id}@{epoch}" if epoch else task_id
+    if owner != expected and (owner == task_id or owner.startswith(f"{task_id}@")):
+        text = f"{token[:200]!r} is of the cluster before it was restored from a backup: watch without it"
+        raise invalid([Violation("resume_token", text)])
+    if owner != expected or not number.isdecimal() or len(number) > 18:
         raise _bad_token(task_id, token)
     return int(number)
 

@@ -11,6 +11,7 @@ from coterie.node import decision_calls
 from coterie.node.admission import Admission, AdmissionLimits
 from coterie.node.agents.calls import AgentCalls
 from coterie.node.agents.service import AgentsParts, AgentsService
+from coterie.node.backup.making import BackupParts, Backups, Frozen
 from coterie.node.breakers_service import BreakersService
 from coterie.node.child_calls import ChildCalls
 from coterie.node.clock import LogTime
@@ -116,7 +117,13 @@ def services(app: NodeParts) -> Services:
 
 
 def _gateway(app: NodeParts, admission: Admission) -> GatewayParts:
-    watcher = Watcher(app.hub, app.reader, app.ledger, lambda: app.engine.has_quorum)
+    watcher = Watcher(
+        app.hub,
+        app.reader,
+        app.ledger,
+        lambda: app.engine.has_quorum,
+        lambda: app.state().meta.epoch,
+    )
     return GatewayParts(
         state=app.state,
         proposer=app.proposer,
@@ -267,12 +274,34 @@ def cluster_parts(app: NodeParts) -> ClusterParts:
         policy=voter_policy(app),
         clock=app.clock,
         suspect_ms=app.settings.health.down_after_ms // 2,
+        backups=backups(app),
+    )
+
+
+def backups(app: NodeParts) -> Backups:
+    """What backups of the cluster are made with."""
+
+    def frozen() -> Frozen:
+        return Frozen(app.engine.applied_index, app.engine.term, app.state().copy())
+
+    return Backups(
+        BackupParts(
+            app.settings.node_id,
+            frozen,
+            app.engine.read_barrier,
+            app.proposer,
+            app.ledger,
+            app.exchange,
+            app.blobs.has,
+            app.clock,
+        )
     )
 
 
 def peer_parts(app: NodeParts) -> PeerParts:
     """What the Peer service works on."""
     return PeerParts(
+        cluster=app.channels.cluster,
         roster=app.roster,
         links=app.links,
         check_link=app.engine.check_link,

@@ -80,6 +80,11 @@ class ClusterStub(object):
                 request_serializer=coterie_dot_v1_dot_cluster__pb2.TransferLeadershipRequest.SerializeToString,
                 response_deserializer=coterie_dot_v1_dot_cluster__pb2.TransferLeadershipResponse.FromString,
                 _registered_method=True)
+        self.CreateBackup = channel.unary_stream(
+                '/coterie.v1.Cluster/CreateBackup',
+                request_serializer=coterie_dot_v1_dot_cluster__pb2.CreateBackupRequest.SerializeToString,
+                response_deserializer=coterie_dot_v1_dot_cluster__pb2.BackupPart.FromString,
+                _registered_method=True)
 
 
 class ClusterServicer(object):
@@ -146,6 +151,14 @@ class ClusterServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateBackup(self, request, context):
+        """Everything that was acknowledged before the call, as the members of an archive, in order. The last one is
+        `manifest.sha256`: a stream that ends before it is no backup.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClusterServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -193,6 +206,11 @@ def add_ClusterServicer_to_server(servicer, server):
                     servicer.TransferLeadership,
                     request_deserializer=coterie_dot_v1_dot_cluster__pb2.TransferLeadershipRequest.FromString,
                     response_serializer=coterie_dot_v1_dot_cluster__pb2.TransferLeadershipResponse.SerializeToString,
+            ),
+            'CreateBackup': grpc.unary_stream_rpc_method_handler(
+                    servicer.CreateBackup,
+                    request_deserializer=coterie_dot_v1_dot_cluster__pb2.CreateBackupRequest.FromString,
+                    response_serializer=coterie_dot_v1_dot_cluster__pb2.BackupPart.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -439,6 +457,33 @@ class Cluster(object):
             '/coterie.v1.Cluster/TransferLeadership',
             coterie_dot_v1_dot_cluster__pb2.TransferLeadershipRequest.SerializeToString,
             coterie_dot_v1_dot_cluster__pb2.TransferLeadershipResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateBackup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/coterie.v1.Cluster/CreateBackup',
+            coterie_dot_v1_dot_cluster__pb2.CreateBackupRequest.SerializeToString,
+            coterie_dot_v1_dot_cluster__pb2.BackupPart.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,10 @@ class ClusterStub:
     MoveNode: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.MoveNodeRequest, _cluster_pb2.Node]
     """The node is reached at another address. A node that starts at another one says so itself."""
     TransferLeadership: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.TransferLeadershipRequest, _cluster_pb2.TransferLeadershipResponse]
+    CreateBackup: _grpc.UnaryStreamMultiCallable[_cluster_pb2.CreateBackupRequest, _cluster_pb2.BackupPart]
+    """Everything that was acknowledged before the call, as the members of an archive, in order. The last one is
+    `manifest.sha256`: a stream that ends before it is no backup.
+    """
 
 @_typing.type_check_only
 class ClusterAsyncStub(ClusterStub):
@@ -71,6 +75,10 @@ class ClusterAsyncStub(ClusterStub):
     MoveNode: _aio.UnaryUnaryMultiCallable[_cluster_pb2.MoveNodeRequest, _cluster_pb2.Node]  # type: ignore[assignment]
     """The node is reached at another address. A node that starts at another one says so itself."""
     TransferLeadership: _aio.UnaryUnaryMultiCallable[_cluster_pb2.TransferLeadershipRequest, _cluster_pb2.TransferLeadershipResponse]  # type: ignore[assignment]
+    CreateBackup: _aio.UnaryStreamMultiCallable[_cluster_pb2.CreateBackupRequest, _cluster_pb2.BackupPart]  # type: ignore[assignment]
+    """Everything that was acknowledged before the call, as the members of an archive, in order. The last one is
+    `manifest.sha256`: a stream that ends before it is no backup.
+    """
 
 class ClusterServicer(metaclass=_abc_1.ABCMeta):
     """Cluster: what the nodes are and do, and what an operator tells them."""
@@ -144,5 +152,15 @@ class ClusterServicer(metaclass=_abc_1.ABCMeta):
         request: _cluster_pb2.TransferLeadershipRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_cluster_pb2.TransferLeadershipResponse, _abc.Awaitable[_cluster_pb2.TransferLeadershipResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def CreateBackup(
+        self,
+        request: _cluster_pb2.CreateBackupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_cluster_pb2.BackupPart], _abc.AsyncIterator[_cluster_pb2.BackupPart]]:
+        """Everything that was acknowledged before the call, as the members of an archive, in order. The last one is
+        `manifest.sha256`: a stream that ends before it is no backup.
+        """
 
 def add_ClusterServicer_to_server(servicer: ClusterServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -4936,6 +4936,7 @@ class Meta(_message.Message):
     SEAL_FIELD_NUMBER: _builtins.int
     CONFIG_REVISION_FIELD_NUMBER: _builtins.int
     DOUBTS_TOTAL_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     cluster_name: _builtins.str
     clock_ms: _builtins.int
@@ -4959,6 +4960,7 @@ class Meta(_message.Message):
     seal: _builtins.bytes
     config_revision: _builtins.int
     doubts_total: _builtins.int
+    epoch: _builtins.str
     @_builtins.property
     def policy(self) -> Global___Policy: ...
     def __init__(
@@ -4988,10 +4990,11 @@ class Meta(_message.Message):
         seal: _builtins.bytes = ...,
         config_revision: _builtins.int = ...,
         doubts_total: _builtins.int = ...,
+        epoch: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_count", b"audit_count", "audit_head", b"audit_head", "breakers_opened", b"breakers_opened", "clock_ms", b"clock_ms", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "config_revision", b"config_revision", "dead_letter_bytes", b"dead_letter_bytes", "dead_letters_dropped", b"dead_letters_dropped", "doubts_total", b"doubts_total", "fair_time", b"fair_time", "fencing_token", b"fencing_token", "finished_bytes", b"finished_bytes", "finished_total", b"finished_total", "format", b"format", "kv_forgotten", b"kv_forgotten", "kv_version", b"kv_version", "lead_term", b"lead_term", "message_position", b"message_position", "order", b"order", "policy", b"policy", "schedules_version", b"schedules_version", "seal", b"seal", "steps_total", b"steps_total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_count", b"audit_count", "audit_head", b"audit_head", "breakers_opened", b"breakers_opened", "clock_ms", b"clock_ms", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "config_revision", b"config_revision", "dead_letter_bytes", b"dead_letter_bytes", "dead_letters_dropped", b"dead_letters_dropped", "doubts_total", b"doubts_total", "epoch", b"epoch", "fair_time", b"fair_time", "fencing_token", b"fencing_token", "finished_bytes", b"finished_bytes", "finished_total", b"finished_total", "format", b"format", "kv_forgotten", b"kv_forgotten", "kv_version", b"kv_version", "lead_term", b"lead_term", "message_position", b"message_position", "order", b"order", "policy", b"policy", "schedules_version", b"schedules_version", "seal", b"seal", "steps_total", b"steps_total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

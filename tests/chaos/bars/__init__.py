@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from tests.chaos.bars import (
     asymmetric,
+    backups,
     clocks,
     damage,
     fsyncs,
@@ -39,5 +40,6 @@ _MODULES = (
     overload,
     poison,
     sizes,
+    backups,
 )
 BARS: dict[int, Bar] = {module.BAR.number: module.BAR for module in _MODULES}

@@ -142,6 +142,15 @@ _AGENTS = LazyGroup(
         "rm": Entry(f"{_AT}.agents:remove", "Forget an agent."),
     },
 )
+_BACKUP = LazyGroup(
+    "backup",
+    help="Backups: the whole cluster in one file, and a new cluster made of it.",
+    entries={
+        "create": Entry(f"{_AT}.backup:create", "Write a backup, while everything goes on."),
+        "verify": Entry(f"{_AT}.backup:verify", "Check every byte of one; needs no cluster."),
+        "restore": Entry(f"{_AT}.backup:restore", "Make the data directories of a new cluster of one."),
+    },
+)
 _BREAKERS = LazyGroup(
     "breakers",
     help="Circuit breakers: what keeps work away from what fails.",
@@ -270,6 +279,7 @@ cli = RootGroup(
         "token": Entry(f"{_AT}.main:_TOKEN", "Make, list and revoke tokens.", _RUN),
         "user": Entry(f"{_AT}.main:_USER", "What the holders of certificates may do.", _RUN),
         "audit": Entry(f"{_AT}.main:_AUDIT", "Who changed what: export, verify.", _RUN),
+        "backup": Entry(f"{_AT}.main:_BACKUP", "Backups: create, verify, restore.", _RUN),
         "whoami": Entry(f"{_AT}.security:whoami", "Whom the cluster takes you for.", _RUN),
         "why": Entry(f"{_AT}.why:why", "Why a task does not run.", _WORK),
         "history": Entry(f"{_AT}.history:history", "What happened to a task or a run.", _WORK),

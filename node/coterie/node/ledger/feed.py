@@ -80,6 +80,24 @@ def _messages(page: LedgerPage, after_index: int) -> Iterator[peer_pb2.LedgerRow
     yield rows
 
 
+async def adopt_rows(
+    ledger: Ledger, rows: peer_pb2.LedgerRows, up_to_index: int | None = None, fills: Gap | None = None
+) -> None:
+    """Keep rows of another ledger: up to that log index, where one is given. See Ledger.adopt. Raises
+    DecodeError or ValueError for what are none."""
+    tasks = []
+    for raw in rows.tasks:
+        index = log_pb2.LedgerRecord.FromString(raw).index
+        if up_to_index is None or index <= up_to_index:
+            tasks.append(_row(convert.read_finished(raw)[0], index, raw))
+    events = []
+    for raw in rows.events:
+        kept = log_pb2.LedgerEvent.FromString(raw)
+        if up_to_index is None or kept.index <= up_to_index:
+            events.append(LedgerEvent(kept.task_id, kept.sequence, kept.index, raw))
+    await ledger.adopt(tasks, events, fills)
+
+
 class GapFiller:
     """Copies missing rows from whichever peer has them."""
 
@@ -134,21 +152,9 @@ class GapFiller:
         try:
             async for rows in call:
                 through = max(after, min(rows.through_index, gap.up_to_index))
-                await self._adopt(rows, Gap(after, through))
+                await adopt_rows(self._ledger, rows, fills=Gap(after, through))
                 after = through
         finally:
             call.cancel()
         if after > gap.after_index:
             log.info("ledger gap filled", extra={"peer": peer, "after": gap.after_index, "through": after})
-
-    async def _adopt(self, rows: peer_pb2.LedgerRows, filled: Gap) -> None:
-        tasks = []
-        for raw in rows.tasks:
-            record = log_pb2.LedgerRecord.FromString(raw)
-            task, _ = convert.read_finished(raw)
-            tasks.append(_row(task, record.index, raw))
-        events = []
-        for raw in rows.events:
-            kept = log_pb2.LedgerEvent.FromString(raw)
-            events.append(LedgerEvent(kept.task_id, kept.sequence, kept.index, raw))
-        await self._ledger.adopt(tasks, events, filled)

@@ -75,7 +75,7 @@ _TABLE: Mapping[str, Mapping[str, str]] = {
     "coterie.v1.Cluster": {
         VIEWER: "GetStatus ListNodes",
         OPERATOR: "DrainNode UndrainNode TransferLeadership!",
-        ADMIN: "AddNode!^ RemoveNode! PromoteNode! MoveNode!",
+        ADMIN: "AddNode!^ RemoveNode! PromoteNode! MoveNode! CreateBackup",
     },
     "coterie.v1.Config": {
         OPERATOR: "GetConfig ListConfigRevisions",
