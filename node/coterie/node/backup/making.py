@@ -17,13 +17,13 @@ from coterie.node.backup.manifest import BLOBS, HEAD, HISTORY, MANIFEST, SEAL, S
 from coterie.node.blob_exchange import BlobExchange
 from coterie.node.clock import Clock
 from coterie.node.collecting import mentions, pieces, references
-from coterie.node.debugger.turns import Turns
 from coterie.node.errors import ApiError
 from coterie.node.ledger import Ledger
 from coterie.node.ledger.feed import pages
 from coterie.node.observability import get_logger
 from coterie.node.proposer import Proposer
 from coterie.node.security.principal import caller
+from coterie.node.turns import Turns
 from coterie.node.version import VERSION
 from coterie.raft import codec
 from coterie.v1 import cluster_pb2
