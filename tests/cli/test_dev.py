@@ -184,3 +184,10 @@ def test_a_model_for_agents_is_an_option_and_its_key_stays_in_the_environment(
     main = {"baseUrl": "http://127.0.0.1:9/v1", "model": "small", "apiKey": {"env": "OPENAI_API_KEY"}}
     assert options["llm"] == {"default": "main", "providers": {"main": main}}
     assert "sk-secret" not in repr(options)
+
+
+def test_auth_is_for_clusters_with_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, made, _ = run_dev(monkeypatch, [KeyboardInterrupt()], "--auth")
+    assert made.given[-1]["options"] == {"security": {"auth": "required"}}
+    refused = run(FakeCluster(), "dev", "--auth", "--insecure")
+    assert refused.exit_code == 2 and "leave --insecure out" in refused.stderr

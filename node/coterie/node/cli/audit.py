@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from coterie.node.cli.connect import Target
 
 
+NO_RECORDS = "there are no records: who calls is recorded where security.auth is required, and nowhere else"
+
+
 @click.command(cls=LeafCommand)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="New file, a JSON object a line.")
 @click.option("--after", type=click.IntRange(min=0), default=0, help="Leave out those up to this sequence.")
@@ -44,6 +47,8 @@ def export(session: Session, out: Path, after: int) -> None:
         return written, head
 
     written, head = session.call(work, patient=True)
+    if not head.count:
+        session.say(NO_RECORDS)
     document = {"file": out, "records": written, "head": asdict(head)}
     session.emit(document, lambda console: console.print(f"{out}: {written} records", soft_wrap=True))
 
@@ -66,11 +71,13 @@ def verify(session: Session, file: Path | None, head: str) -> None:
             Failure(EXIT_TASK_FAILED, "DATA_LOSS", text, "AUDIT_BROKEN", facts={"checked": found})
         )
 
+    if not any(one["records"] for one in found):
+        session.say(NO_RECORDS)
+
     def human(out: Any) -> None:
         for one in found:
-            out.print(
-                f"{one['where']}: {one['records']} records, all in place; {one['head']}", soft_wrap=True
-            )
+            ends = f"; {one['head']}" if one["head"] else ""
+            out.print(f"{one['where']}: {one['records']} records, all in place{ends}", soft_wrap=True)
 
     session.emit({"checked": found}, human)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from coterie.node.cli.connect import CALL_S, DEV_DIR, Target, TlsFiles
-from coterie.node.cli.failures import EXIT_UNAVAILABLE, CommandFailed, Failure
+from coterie.node.cli.failures import EXIT_UNAVAILABLE, CommandFailed, Failure, bad_input
 from coterie.node.cli.framework import LeafCommand
 from coterie.node.cli.session import Session
 
@@ -39,6 +39,7 @@ class Plan:
     capacity: int
     first_port: int | None
     insecure: bool
+    auth: bool
     skill_dirs: tuple[Path, ...]
     fresh: bool
     restart: bool
@@ -52,6 +53,8 @@ class Plan:
         found: dict[str, Any] = {}
         if self.skill_dirs:
             found["skills"] = {"dirs": [str(path.resolve()) for path in self.skill_dirs]}
+        if self.auth:
+            found["security"] = {"auth": "required"}
         if self.model_url:
             key = {"apiKey": {"env": _KEY}} if self.model_key else {}
             main = {"baseUrl": self.model_url, "model": self.model, **key}
@@ -71,6 +74,7 @@ class Plan:
     "--port", "first_port", type=click.IntRange(1, 65_535), help="Of the first node. Default: free ports."
 )
 @click.option("--insecure", is_flag=True, help="Plain text instead of TLS.")
+@click.option("--auth", is_flag=True, help="Tokens, roles and the audit log, as on a real network.")
 @click.option(
     "--skills",
     "skill_dirs",
@@ -96,6 +100,8 @@ def dev(session: Session, /, **options: Any) -> None:
     from coterie.node.cli import devdir
 
     plan = Plan(**options)
+    if plan.auth and plan.insecure:
+        raise bad_input("--auth", "needs certificates: leave --insecure out")
     with devdir.only_one(plan.directory), _ends_like_ctrl_c():
         if plan.fresh:
             devdir.forget(plan.directory)

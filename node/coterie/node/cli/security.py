@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from coterie.client.cluster import Cluster
     from coterie.client.security import TokenInfo, UserInfo, WhoAmI
 
+ANONYMOUS = "anonymous"
+OPEN_ACCESS = (
+    "security.auth is off here: nobody is asked who they are, everybody is an admin, and no audit log is "
+    "written; set security.auth: required (or run `coterie dev --auth`)"
+)
 ROLES = click.Choice(["admin", "operator", "submitter", "viewer"])
 TENANT_HELP = "Whose things; '*': every tenant's. Default: '*' for admin and operator, else default."
 
@@ -46,11 +51,14 @@ def create(
     if out is not None and out.exists():
         raise bad_input("--out", f"{out}: is there already; choose another file")
 
-    async def work(cluster: Cluster) -> TokenInfo:
-        return await cluster.security.create_token(roles, tenant=tenant, valid_for=valid_for, note=note)
+    async def work(cluster: Cluster) -> tuple[TokenInfo, WhoAmI]:
+        made = await cluster.security.create_token(roles, tenant=tenant, valid_for=valid_for, note=note)
+        return made, await cluster.security.whoami()
 
-    made = session.call(work)
+    made, who = session.call(work)
     secret = made.secret
+    if who.principal == ANONYMOUS:
+        session.say(OPEN_ACCESS)
     if out is not None:
         from coterie.node.config.secret_files import write_secret
 
@@ -134,6 +142,8 @@ def whoami(session: Session) -> None:
 
     who = session.call(work)
     text = f"{who.principal}: {', '.join(who.roles) or 'no role'}, tenant {who.tenant or '-'}"
+    if who.principal == ANONYMOUS:
+        session.say(OPEN_ACCESS)
     session.emit({"whoami": who}, lambda out: out.print(text))
 
 
