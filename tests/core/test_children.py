@@ -22,6 +22,7 @@ from coterie.core.commands import (
 )
 from coterie.core.families import child_id
 from coterie.core.nouns import Data, Policy, TaskError, TaskId, TaskState, Wait, WaitReason
+from coterie.core.waiting import wait_reason
 from tests.core.builders import CoreCluster, submit_command
 
 T1 = TaskId("t1")
@@ -93,6 +94,9 @@ def test_the_parent_sleeps_until_few_enough_are_open_and_is_woken_once(cluster: 
     spawn(cluster, "other", group="h")
     assert isinstance(suspended(cluster, seen=1), Accepted)
     assert cluster.task().wait == Wait(CHILD, "g", 1)
+    assert (
+        wait_reason(cluster.state, cluster.task(), cluster.now_ms).detail == "4 of its children are not over"
+    )
     assert not cluster.state.indexes.held_by(cluster.task().node_id), "it holds no slot"
     end(cluster, "a")
     assert cluster.task().state is TaskState.WAITING

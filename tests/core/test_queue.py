@@ -218,7 +218,7 @@ def test_a_concurrency_limit_holds_for_each_key_and_frees_the_others(cluster: Co
         cluster.do(submit_command(f"k{number}", key="k"))
     cluster.do(submit_command("other", key="other"))
     assert carry_out(cluster) == ["k0", "other"]
-    assert waits(cluster, "k1") == Waiting(WaitReason.CONCURRENCY, "1 run, and no more may", "l")
+    assert waits(cluster, "k1") == Waiting(WaitReason.CONCURRENCY, "limit l: 1 run, and no more may", "l")
     assert code(cluster.assign("k1")) == "LIMIT_REACHED"
     finish(cluster, "k0")
     assert carry_out(cluster) == ["k1"]
@@ -248,6 +248,7 @@ def test_a_rate_limit_is_never_exceeded_in_any_period(scope: dict[str, str]) -> 
         due = next_clock_ms(cluster.state, cluster.now_ms)
         assert due > cluster.now_ms
         assert waits(cluster, "t89").reason is WaitReason.RATE_LIMIT
+        assert waits(cluster, "t89").detail.startswith("limit ")
         assert waits(cluster, "t89").until_ms == due
         cluster.now_ms = due
     assert max(sum(at <= other < at + 1_000 for other in starts) for at in starts) == 20

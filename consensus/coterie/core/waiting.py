@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from coterie.core.breakers import BreakerState, keys_of, phase, why
 from coterie.core.fairness import standing
-from coterie.core.nouns import NodeId, NodeStatus, Task, TaskState, WaitReason
+from coterie.core.nouns import NodeId, NodeStatus, Task, TaskId, TaskState, Wait, WaitReason
 from coterie.core.routing import refusal
 from coterie.core.state import ClusterState
 from coterie.core.workqueue import profile_of
@@ -30,7 +30,9 @@ def wait_reason(state: ClusterState, task: Task, now_ms: int) -> Waiting:
     if task.state is TaskState.PAUSED:
         return Waiting(WaitReason.PAUSE, task.pause_reason or "somebody paused it")
     if task.state is TaskState.WAITING and task.wait is not None:
-        return Waiting(task.wait.reason, task.wait.name, until_ms=task.wait.until_ms)
+        return Waiting(
+            task.wait.reason, _awaited(state, task.task_id, task.wait), until_ms=task.wait.until_ms
+        )
     if task.state is not TaskState.PENDING:
         return RUNS
     if task.start_at_ms > now_ms:
@@ -41,6 +43,13 @@ def wait_reason(state: ClusterState, task: Task, now_ms: int) -> Waiting:
         or _broken(state, task, now_ms)
         or _behind(state, task, now_ms)
     )
+
+
+def _awaited(state: ClusterState, task_id: TaskId, wait: Wait) -> str:
+    if wait.reason is not WaitReason.CHILD:
+        return wait.name
+    live = len(state.indexes.children_of(task_id))
+    return f"{live} of its children {'is' if live == 1 else 'are'} not over"
 
 
 def _not_due(task: Task, now_ms: int) -> Waiting:
@@ -57,10 +66,11 @@ def _limited(state: ClusterState, task: Task, now_ms: int) -> Waiting | None:
         return None
     limit = blocker.limit
     if blocker.until_ms:
-        detail = f"{limit.rate_count} per {limit.rate_period_ms} ms may start, the next in "
-        detail += f"{blocker.until_ms - now_ms} ms"
+        detail = f"limit {limit.limit_id}: {limit.rate_count} per {limit.rate_period_ms} ms may start, "
+        detail += f"the next in {blocker.until_ms - now_ms} ms"
         return Waiting(WaitReason.RATE_LIMIT, detail, limit.limit_id, blocker.until_ms)
-    return Waiting(WaitReason.CONCURRENCY, f"{limit.concurrent} run, and no more may", limit.limit_id)
+    detail = f"limit {limit.limit_id}: {limit.concurrent} run, and no more may"
+    return Waiting(WaitReason.CONCURRENCY, detail, limit.limit_id)
 
 
 def _nowhere(state: ClusterState, task: Task) -> Waiting | None:
