@@ -24,6 +24,14 @@ def test_a_token_that_nobody_asks_for_is_told_apart(principal: str, open_access:
         assert ("coterie dev --auth" in done.stderr) is open_access
 
 
+def test_a_token_in_a_file_is_told_with_its_tenant(tmp_path: Path) -> None:
+    answers = {"create_token": MADE, "whoami": WhoAmI("user:admin", "*", ("admin",))}
+    done, _ = call(
+        "security", answers, "token", "create", "--role", "submitter", "--out", str(tmp_path / "t")
+    )
+    assert done.stdout.rstrip().endswith("--tenant shop")
+
+
 def test_an_audit_log_without_records_says_why(tmp_path: Path) -> None:
     done, _ = call(
         "audit", {"head": AuditHead(0, ""), "entries": ()}, "audit", "export", "--out", str(tmp_path / "a")

@@ -296,6 +296,7 @@ def test_requests_are_confined_to_the_callers_tenant() -> None:
     with pytest.raises(ApiError) as caught:
         confine(shop, request)
     assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.PERMISSION_DENIED, "TENANT_DENIED")
+    assert "write coterie --tenant" in str(caught.value)
     untouched = tasks_pb2.ListTasksRequest(parent="tenants/bank")
     confine(Principal("x", "*", frozenset({VIEWER})), untouched)
     confine(Principal("x", "shop", frozenset({OPERATOR})), untouched)

@@ -155,7 +155,8 @@ def _document(token: TokenInfo) -> dict[str, object]:
 def _print_made(out: Console, token: TokenInfo, file: Path | None) -> None:
     out.print(f"token {token.id}: {', '.join(token.roles)}, tenant {token.tenant}")
     if file is not None:
-        out.print(f"written to {file}; use it with --token {file}", soft_wrap=True)
+        tenant = "" if token.tenant in ("*", "default") else f" --tenant {token.tenant}"
+        out.print(f"written to {file}; use it with --token {file}{tenant}", soft_wrap=True)
     else:
         out.print(token.secret, soft_wrap=True)
         out.print("it is not shown again")

@@ -53,7 +53,11 @@ def _confine(principal: Principal, message: Any, descriptor: Any) -> None:
         if not said:
             setattr(message, name, own)
         elif said not in (own, principal.tenant):
-            text = f"{name}: {said!r} is not the caller's tenant, {principal.tenant}"
+            mine = principal.tenant
+            text = (
+                f"{name}: {said!r} is not the caller's tenant, {mine}; write coterie --tenant {mine}, "
+                f"COTERIE_TENANT={mine} or Cluster(tenant={mine!r})"
+            )
             raise ApiError(grpc.StatusCode.PERMISSION_DENIED, "TENANT_DENIED", text)
 
 
