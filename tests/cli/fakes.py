@@ -139,7 +139,9 @@ class FakeCluster:
     def job(self, task_id: str) -> FakeJob:
         return FakeJob(self, task_id)
 
-    async def list_tasks(self, *, filter: str, limit: int, page_size: int) -> AsyncGenerator[TaskInfo, None]:
+    async def list_tasks(
+        self, *, filter: str, limit: int | None = None, page_size: int
+    ) -> AsyncGenerator[TaskInfo, None]:
         self.answer("list", filter, limit, page_size)
         for task in list(self.tasks.values())[:limit]:
             yield task

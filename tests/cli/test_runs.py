@@ -110,7 +110,10 @@ def test_with_json_a_run_is_one_document_and_without_waiting_its_id(tmp_path: Pa
 def test_runs_are_listed_shown_and_repeated() -> None:
     cluster = Fake(info("SUCCEEDED", "FAILED", "SKIPPED", task="FAILED"))
     assert "r1" in run(cluster, "workflow", "list", "--state", "failed").stdout
-    assert cluster.calls[0] == ("list", 'type="workflow" AND state=FAILED', 50, 50)
+    assert cluster.calls[0] == ("list", 'type="workflow" AND state=FAILED', None, 50)
+    cluster.tasks["r1~each~0"] = task_info("r1~each~0", type="workflow", parent_task="r1")
+    assert "r1~each~0" not in run(cluster, "workflow", "list").stdout, "what is inside of another is its part"
+    assert "r1~each~0" in run(cluster, "workflow", "list", "--all").stdout
     shown = run(cluster, "workflow", "show", "r1").stdout
     assert "✓ a" in shown and "✗ ok" in shown and "- b" in shown and "3 of 3 nodes done" in shown
     assert document(run(cluster, "workflow", "show", "r1", "--json"))["run"]["nodes"][1]["state"] == "FAILED"

@@ -159,6 +159,8 @@ async def test_nodes_are_added_to_a_run_that_is_live(client: Cluster) -> None:
     )
     with pytest.raises(InvalidRequest, match="nobody"):
         await client.workflows.add_nodes(job.id, "nodes: {x: {skill: echo, depends_on: nobody}}")
+    with pytest.raises(InvalidRequest, match=r"no node has a skill 'ecko'.*'nobody', which no node is"):
+        await client.workflows.add_nodes(job.id, "nodes: {x: {skill: ecko, depends_on: nobody}}")
     await job.signal("go", "on")
     assert await job.wait(timeout="30s") == {"hold": "on", "more": 2}
 
@@ -212,3 +214,17 @@ async def test_code_runs_only_where_it_was_published_and_behind_walls(client: Cl
     wrong = json.dumps({"nodes": {"count": {"type": "code", "input": {"code": "1/0"}}}})
     with pytest.raises(TaskFailed, match="ZeroDivisionError"):
         await (await client.run_workflow(wrong)).wait(timeout="60s")
+
+
+async def test_what_a_run_is_given_and_the_agents_it_names_are_looked_at_before_it_begins(
+    client: Cluster,
+) -> None:
+    flow = "inputs: {topic: rafts, size: 3}\nnodes: {a: {skill: echo, input: '{{ topic }}'}}"
+    with pytest.raises(InvalidRequest, match="topik: is no input of the workflow; did you mean 'topic'"):
+        await client.run_workflow(flow, topik="boats")
+    await client.agents.apply({"config.yaml": "agent: {id: clerk, aliases: [scribe]}"})
+    known = "nodes: {a: {agent: scribe, input: go}, b: {skill: echo, depends_on: a}}"
+    assert not (await client.workflows.plan(known)).problems
+    found = (await client.workflows.plan(known.replace("scribe", "clark"))).problems
+    assert [(one.code, one.where) for one in found] == [("UNKNOWN_AGENT", "a")]
+    assert "did you mean 'clerk'" in found[0].text

@@ -47,6 +47,7 @@ class Surroundings:
     """What the graph is checked against."""
 
     skills: Collection[str] | None = None  # of the cluster; None: not known here
+    agents: Collection[str] | None = None  # ids and aliases; None: not known here
     code_enabled: bool = False
     names: frozenset[str] = frozenset()  # given from outside
     nodes: frozenset[str] = frozenset()  # that are there already
@@ -147,6 +148,7 @@ class _Check:
         for code, text in text_faults(node):
             self._add(code, node.node_id, text)
         self._skills(node)
+        self._agents(node)
         if node.body is not None:
             self._found += problems_of(node.body, self._inside(node))
 
@@ -156,11 +158,19 @@ class _Check:
         given = read_json(node.input) if node.input.startswith("{") else {}
         return Surroundings(
             skills=around.skills,
+            agents=around.agents,
             code_enabled=around.code_enabled,
             names=names_given(node) | frozenset(given),
             at=f"{self._dot}{node.node_id}",
             depth=around.depth + 1,
         )
+
+    def _agents(self, node: GraphNode) -> None:
+        agents = self._around.agents
+        for agent in node.agents if agents is not None else ():
+            if agents is not None and agent not in agents:
+                hint = self._near(agent, agents) or f"; known: {', '.join(sorted(agents)[:20])}"
+                self._add("UNKNOWN_AGENT", node.node_id, f"there is no agent {agent!r}{hint}")
 
     def _skills(self, node: GraphNode) -> None:
         skills = self._around.skills

@@ -206,7 +206,16 @@ def value_of(ref: Ref, scope: Scope) -> Any:
                 raise
             missing = fault
     assert missing is not None
-    raise missing
+    raise ValueFault(MISSING, f"{{{{ {_shown(ref)} }}}}: {missing.text}")
+
+
+def _shown(ref: Ref) -> str:
+    paths = [option for option in ref.options if isinstance(option, Path)]
+    return " | ".join(path.name + "".join(_shown_part(part) for part in path.parts) for path in paths)
+
+
+def _shown_part(part: str | int) -> str:
+    return f"[{part}]" if isinstance(part, int) else f".{part}"
 
 
 def _written(value: Any) -> str:

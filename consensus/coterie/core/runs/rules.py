@@ -12,7 +12,7 @@ from coterie.core.graph.model import NODES_MAX, Graph, GraphError
 from coterie.core.graph.needs import size
 from coterie.core.graph.reading import graph_of
 from coterie.core.lifecycle import change_task, no_task
-from coterie.core.nouns import evolve
+from coterie.core.nouns import Task, evolve
 from coterie.core.runs.book import Book, unreadable
 from coterie.core.runs.commands import AddNodes, RunWorkflow
 from coterie.core.runs.definitions import apply_workflow, delete_workflow
@@ -65,6 +65,13 @@ def _no_run(command: AddNodes) -> Rejected:
     return Rejected("NOT_A_RUN", f"task {command.task_id} is not a run of a workflow")
 
 
+def surroundings(run: Run, task: Task) -> Surroundings:
+    """What nodes that are added to it are checked against."""
+    book = run.book or Book(run, task)
+    names = frozenset(book.producers) | frozenset(book.inputs)
+    return Surroundings(names=names, nodes=frozenset(book.nodes))
+
+
 def _growth_refused(state: ClusterState, run: Run, command: AddNodes) -> Rejected | None:
     """The same checks as for the first plan, beside what is there."""
     task = state.tasks[command.task_id]
@@ -80,12 +87,7 @@ def _growth_refused(state: ClusterState, run: Run, command: AddNodes) -> Rejecte
         return Rejected("BAD_WORKFLOW", str(error)[:1_000])
     if size(there) + size(more) > NODES_MAX:
         return Rejected("TOO_LARGE", f"{size(there) + size(more)} nodes, the limit is {NODES_MAX}")
-    book = run.book or Book(run, task)
-    around = Surroundings(
-        names=frozenset(book.producers) | frozenset(book.inputs),
-        nodes=frozenset(book.nodes),
-    )
-    problems = problems_of(Graph(nodes=more.nodes), around)
+    problems = problems_of(Graph(nodes=more.nodes), surroundings(run, task))
     if problems:
         said = "; ".join(f"{one.where}: {one.text}" for one in problems[:10])
         return Rejected("BAD_WORKFLOW", said[:2_000])

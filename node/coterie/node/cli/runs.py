@@ -111,14 +111,21 @@ def show(session: Session, run_id: str, graph: bool) -> None:
 @click.option("--state", "states", type=click.Choice(STATES, case_sensitive=False), multiple=True)
 @click.option("--filter", "filter_", default="", help="E.g. 'labels.team=\"x\"'.")
 @click.option("--limit", type=click.IntRange(1, LIST_MAX), default=50, show_default=True)
+@click.option("--all", "inner", is_flag=True, help="Also those inside of others: of loops, maps, goals.")
 @click.pass_obj
-def list_runs(session: Session, states: tuple[str, ...], filter_: str, limit: int) -> None:
+def list_runs(session: Session, states: tuple[str, ...], filter_: str, limit: int, inner: bool) -> None:
     """List runs, newest first."""
     wanted = " AND ".join(part for part in (WORKFLOW_FILTER, join_filters(states, filter_)) if part)
 
     async def work(cluster: Cluster) -> list[TaskInfo]:
-        listing = cluster.list_tasks(filter=wanted, limit=limit, page_size=min(limit, PAGE_MAX))
-        return [task async for task in listing]
+        listing = cluster.list_tasks(filter=wanted, page_size=min(limit, PAGE_MAX))
+        runs: list[TaskInfo] = []
+        async for task in listing:
+            if inner or not task.parent_task:
+                runs.append(task)
+            if len(runs) == limit:
+                break
+        return runs
 
     found = session.call(work)
     session.emit({"runs": found}, lambda out: _print_runs(out, found))

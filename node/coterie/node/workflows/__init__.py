@@ -21,6 +21,7 @@ class Known:
     skills: Collection[str] | None = None  # None: not asked
     workflows: Mapping[str, str] | None = None  # sources of the applied ones, by name
     code_enabled: bool = False
+    agents: Collection[str] | None = None  # ids and aliases
 
 
 NOTHING = Known()
@@ -53,7 +54,7 @@ def load_native(
     raw = canonical(native, problems, known.workflows or {})
     graph, unread = read_graph(raw)
     problems += unread
-    around = Surroundings(skills=known.skills, code_enabled=known.code_enabled)
+    around = Surroundings(known.skills, known.agents, known.code_enabled)
     if not (problems and not graph.nodes):
         problems += problems_of(graph, around)
     required = [one.name for one in graph.inputs if one.required]

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
 import grpc
 
 from coterie.core.commands import Accepted, Command, Outcome
+from coterie.core.graph.check import NOTHING_KNOWN, problems_of
 from coterie.core.graph.model import SKILL_OF, Graph, NodeType, Problem
+from coterie.core.graph.near import near
 from coterie.core.graph.plan import mermaid_of, plan_of, text_of
 from coterie.core.graph.reading import graph_bytes, graph_of
 from coterie.core.graph.values import ValueFault
-from coterie.core.nouns import Data
+from coterie.core.nouns import Data, TaskId
 from coterie.core.runs.book import inputs_of
 from coterie.core.runs.commands import AddNodes, RunWorkflow
+from coterie.core.runs.rules import surroundings
 from coterie.core.runs.run import WORKFLOW
 from coterie.core.runs.texts import ApplyWorkflow, DeleteWorkflow, WorkflowText
 from coterie.core.state import ClusterState
@@ -120,11 +123,20 @@ class WorkflowsService(GoalsPart):
         if form:
             raise _refused(tuple(form))
         nodes = replace(loaded.graph, name="", open_inputs=False)
-        unknown = sorted({node.task_type for node in nodes.nodes if node.task_type} - self._skills())
-        if unknown:
-            text = f"no node has the skills {', '.join(unknown)}"
-            raise invalid([Violation("text", text)], "UNKNOWN_SKILL")
+        wrong = self._wrong_beside(task_id, nodes)
+        if wrong:
+            raise _refused(tuple(wrong))
         return await self._commit(AddNodes(task_id, _bytes_of(nodes)), context)
+
+    def _wrong_beside(self, task_id: TaskId, more: Graph) -> list[Problem]:
+        """What is wrong with nodes that are to be added, all at once; the log looks at them again."""
+        state = self._parts.state()
+        run, task = state.runs.get(task_id), state.tasks.get(task_id)
+        around = surroundings(run, task) if run is not None and task is not None else NOTHING_KNOWN
+        around = replace(
+            around, skills=self._skills(), agents=self._agents(), code_enabled=self._code_enabled()
+        )
+        return problems_of(Graph(nodes=more.nodes), around) if run is not None else []
 
     # --- kept workflows
 
@@ -193,7 +205,12 @@ class WorkflowsService(GoalsPart):
 
     def _known(self, tenant: str) -> Known:
         texts = {name: one.source for name, one in self._workflows(tenant).items()}
-        return Known(self._skills(), texts, self._code_enabled())
+        return Known(self._skills(), texts, self._code_enabled(), self._agents())
+
+    def _agents(self) -> frozenset[str] | None:
+        """None where there are none at all: then a skill of the name may stand in for them."""
+        entries = self._parts.state().agents.values()
+        return frozenset({name for one in entries for name in (one.agent_id, *one.aliases)}) or None
 
     async def _read(self, source: workflows_pb2.WorkflowSource, tenant: str, context: Context) -> Loaded:
         """What is wrong by the replica of this node is looked at again when the replica is known to be fresh:
@@ -279,13 +296,22 @@ def _check_inputs(loaded: Loaded, payload: Data) -> None:
     if payload.inline[:1] not in (b"", b"{"):
         raise invalid([Violation("task.payload", "the inputs of a run are a JSON object")])
     given = inputs_of(loaded.graph, payload)
-    wrong = [
+    known = [one.name for one in loaded.graph.inputs]
+    strange = sorted(given.keys() - {*known, "input"}) if not loaded.graph.open_inputs else []
+    wrong = [Violation(f"task.payload.{name}", _no_input(name, known)) for name in strange]
+    wrong += [
         Violation(f"task.payload.{name}", "is missing; the workflow needs it")
         for name in loaded.needs
         if name not in given
     ]
     if wrong:
         raise invalid(wrong)
+
+
+def _no_input(name: str, known: Collection[str]) -> str:
+    meant = near(name, known)
+    hint = f"did you mean {meant!r}?" if meant else f"it has {', '.join(known) or 'none'}"
+    return f"is no input of the workflow; {hint}"
 
 
 def _plan_to_pb(loaded: Loaded) -> workflows_pb2.WorkflowPlan:
