@@ -343,15 +343,17 @@ async def test_bad_requests_are_refused(client: Cluster) -> None:
     with pytest.raises(InvalidRequest) as refused:
         await applied(client, "wrong", model={"temperature": 9}, loop={"max_steps": 0})
     assert "temperature" in str(refused.value) and "max_steps" in str(refused.value)
-    for agent, payload, code in (
-        ("nobody", {"prompt": "x"}, "AGENT_NOT_FOUND"),
-        ("", {"prompt": "x"}, "NO_AGENT"),
-        ("adder", {"promt": "x"}, "BAD_INPUT"),
+    await applied(client, "adder", "shared/add-up")
+    for agent, payload, says in (
+        ("nobody", {"prompt": "x"}, "task.agent: no agent 'nobody'; known: .*adder"),
+        ("", {"prompt": "x"}, "task.agent: is missing: name one, agent=ID; known: .*adder"),
+        ("adder", {"promt": "x"}, "'promt' is not a field; did you mean 'prompt'"),
     ):
-        job = await client.submit_task(type="agent", agent=agent, payload=payload)
-        with pytest.raises(TaskFailed) as failed:
-            await job.wait(timeout=60)
-        assert failed.value.task.error is not None and failed.value.task.error.code == code
+        with pytest.raises(InvalidRequest, match=says):
+            await client.submit_task(type="agent", agent=agent, payload=payload)
+    job = await client.submit_task(type="agent", agent="adder", payload={"context": 1})
+    with pytest.raises(TaskFailed, match="BAD_INPUT: prompt, messages: give one of them"):
+        await job.wait(timeout=60)
 
 
 async def test_every_node_tells_the_same_of_an_agent(

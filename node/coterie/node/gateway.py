@@ -43,7 +43,7 @@ from coterie.node.rpc import (
 from coterie.node.security.principal import caller
 from coterie.node.security.tickets import Tickets
 from coterie.node.skillhost.nouns import SkillInfo
-from coterie.node.skillset import known_skills, with_defaults
+from coterie.node.skillset import known_skills, refuse_unknown_agent, with_defaults
 from coterie.node.token_watch import TokenWatcher
 from coterie.node.turns import Turns
 from coterie.node.waits import RECHECK_S, wait_many
@@ -144,7 +144,7 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
         try:
             command = self._checked(request)
         except ApiError as error:
-            if error.reason != "UNKNOWN_SKILL":
+            if error.reason not in ("UNKNOWN_SKILL", "UNKNOWN_AGENT"):
                 raise
             # It may have been published on another node a moment ago.
             await parts.reader.barrier(tasks_pb2.LINEARIZABLE, PROPOSE_MAX_S)
@@ -162,6 +162,7 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
         state = parts.state()
         skills = known_skills(state) | parts.local_skills().keys()
         command = parts.admission.command(request, parts.clock.new_id(), skills, nodes.keys())
+        refuse_unknown_agent(state, command)
         command = with_defaults(command, request.task, state, parts.local_skills())
         same_zone = request.task.constraints.prefer_same_zone
         return parts.router.stamped(command, same_zone=same_zone, origin=origin)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from coterie.core.agent_counts import AGENT_TYPE
+from coterie.core.agentbook import find_agent
 from coterie.core.commands import SubmitTask
 from coterie.core.nouns import RetryPolicy
 from coterie.core.skillbook import SkillEntry, choose
@@ -20,6 +22,16 @@ def known_skills(state: ClusterState) -> set[str]:
     """By name."""
     names = {skill.name for node in state.nodes.values() for skill in node.skills}
     return names | {name for name, entry in state.skillbook.items() if entry.live}
+
+
+def refuse_unknown_agent(state: ClusterState, command: SubmitTask) -> None:
+    """A run of an agent names one that there is. Where there are none at all, a skill of the operator's own
+    may stand in for the shipped one. Raises ApiError."""
+    if command.type != AGENT_TYPE or not state.agents or find_agent(state.agents, command.agent):
+        return
+    known = ", ".join(sorted(state.agents)[:20])
+    said = f"no agent {command.agent!r}" if command.agent else "is missing: name one, agent=ID"
+    raise invalid([Violation("task.agent", f"{said}; known: {known}")], "UNKNOWN_AGENT")
 
 
 def with_defaults(
