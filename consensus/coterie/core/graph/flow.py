@@ -44,7 +44,9 @@ class Flow:
     def cycles(self) -> list[tuple[str, ...]]:
         """Each cycle as a path that says who stands on whom: a, b, a is "a stands on b, b stands on a". Short
         ones are all found (Johnson, SIAM J. Comput. 1975), of a knot of longer ones at least one."""
-        import networkx
+        if self.is_acyclic:
+            return []
+        import networkx  # takes longer than to check most workflows, and on most it is not needed
 
         knots = [knot for knot in networkx.strongly_connected_components(self.digraph) if self._is_knot(knot)]
         found: list[tuple[str, ...]] = []
@@ -74,6 +76,8 @@ class Flow:
 
     def behind_cycles(self) -> list[str]:
         """Nodes that stand on a cycle without being part of one."""
+        if self.is_acyclic:
+            return []
         import networkx
 
         inside: set[str] = set()
@@ -93,13 +97,30 @@ class Flow:
 
     @cached_property
     def generations(self) -> list[list[str]]:
-        """Nodes that could run side by side. The graph must be free of cycles."""
-        import networkx
+        """Nodes that could run side by side, each in the order of the file (Kahn, CACM 1962). What is on a
+        cycle, or behind one, is in none."""
+        stands_on: dict[str, set[str]] = {name: set() for name in self.nodes}
+        for node in self._graph.nodes:
+            stands_on[node.node_id].update(edge.node for edge in node.depends_on if edge.node in self.nodes)
+        left = {name: len(before) for name, before in stands_on.items()}
+        after: dict[str, list[str]] = {}
+        for name, before in stands_on.items():
+            for one in before:
+                after.setdefault(one, []).append(name)
+        found, level = [], [name for name, count in left.items() if not count]
+        while level:
+            found.append(sorted(level, key=self.order.__getitem__))
+            level = []
+            for name in (follower for one in found[-1] for follower in after.get(one, ())):
+                left[name] -= 1
+                if not left[name]:
+                    level.append(name)
+        return found
 
-        return [
-            sorted(generation, key=self.order.__getitem__)
-            for generation in networkx.topological_generations(self.digraph)
-        ]
+    @property
+    def is_acyclic(self) -> bool:
+        """Whether each node can have its turn."""
+        return sum(map(len, self.generations)) == len(self.nodes)
 
     # --- before and after
 

@@ -25,6 +25,7 @@ from coterie.node.skillhost.nouns import (
     SkillOutcome,
     SkillProblem,
 )
+from coterie.node.skillhost.ramp import Ramp
 from coterie.node.skillhost.zygote import Zygote, kill_group
 from coterie.skills.runframe import RUN_BODY_BYTES_MAX
 from coterie.skills.status import describe_status
@@ -63,6 +64,8 @@ class ChildPool:
         self._runs: dict[tuple[str, int], Run] = {}
         self._next_number = 1
         self._stopping = False
+        self._ramp = Ramp()
+        self._again: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
         """Attach to the running loop and wait until the skills are loaded. Raises SkillHostError."""
@@ -177,7 +180,10 @@ class ChildPool:
         return child.runs < self._options.limits.runs_max
 
     def _child_for(self, run: Run) -> Child | None:
-        """An idle child, or a new one while there may be more. Raises OSError."""
+        """An idle child, or a new one while there may be more; None also when many have begun just before.
+        Raises OSError."""
+        if not self._may_begin():
+            return None
         if self._idle:
             return self._idle.pop()
         return self._new_child() if len(self._children) < self._options.max_children else None
@@ -221,7 +227,20 @@ class ChildPool:
                 return
             self.stats.runs += 1
             run = self._waiting.popleft()
+            self._ramp.begun(child.number, asyncio.get_running_loop().time())
             child.start(run, self._options.node_id, self._settings_of(run.job))
+
+    def _may_begin(self) -> bool:
+        """Whether one more run may; if not now, a moment later."""
+        loop = asyncio.get_running_loop()
+        may = self._ramp.may_begin(loop.time())
+        if not may and self._again is None:
+            self._again = loop.call_later(self._ramp.pause_s(loop.time()), self._dispatch_again)
+        return may
+
+    def _dispatch_again(self) -> None:
+        self._again = None
+        self._dispatch()
 
     def kill_run(self, run: Run, verdict: SkillOutcome) -> None:
         """See Owner. The run ends once its process is dead."""
@@ -269,6 +288,7 @@ class ChildPool:
     def on_child_done(self, child: Child, outcome: SkillOutcome, reuse: bool) -> None:
         """See Owner."""
         run, child.run = child.run, None
+        self._ramp.ended(child.number)
         if run is not None:
             run.finish(run.verdict or outcome)
         if child.dying:
@@ -322,6 +342,7 @@ class ChildPool:
         if self._children.pop(child.number, None) is None:
             return
         child.dying = True
+        self._ramp.ended(child.number)
         tail = child.last_words()
         run, child.run = child.run, None
         child.close()
