@@ -115,6 +115,9 @@ def test_permissions_may_be_a_plain_map() -> None:
         ({"rate_limits": {"tokens_per_day": 0}}, "agent.rate_limits.tokens_per_day"),
         ({"loop": {"max_steps": 0}}, "agent.loop.max_steps"),
         ({"loop": {"window": 5_000}}, "agent.loop.window: 5000 tokens leave no room beside an answer"),
+        ({"loop": {"handoff": "writer"}}, "agent.loop.handoff: a list is expected (it is 'writer')"),
+        ({"memory": 5}, "agent.memory: a mapping is expected (it is 5)"),
+        ({"permissions": {"gpu_access": "maybe"}}, "gpu_access: true or false is expected (it is 'maybe')"),
     ],
 )
 def test_what_is_wrong_is_named(changes: dict[str, Any], said: str) -> None:

@@ -146,6 +146,18 @@ def _sep(name: str, path: str) -> str:
     return ": " if name.endswith((".yaml", ".json")) else "."
 
 
+_PLAIN = {
+    "tuple_type": "a list is expected",
+    "dict_type": "a mapping is expected",
+    "model_type": "a mapping is expected",
+    "bool_type": "true or false is expected",
+    "bool_parsing": "true or false is expected",
+    "int_type": "a whole number is expected",
+    "int_parsing": "a whole number is expected",
+    "string_type": "a text is expected",
+}
+
+
 def _said(kind: type[BaseModel], detail: Any) -> str:
     if detail["type"] == "extra_forbidden":
         known = _keys_at(kind, detail["loc"][:-1])
@@ -153,7 +165,7 @@ def _said(kind: type[BaseModel], detail: Any) -> str:
         return f"unknown key; did you mean {near[0]}?" if near else f"unknown key; known: {', '.join(known)}"
     if detail["type"] == "missing":
         return "missing"
-    message = detail["msg"].removeprefix("Value error, ")
+    message = _PLAIN.get(detail["type"]) or detail["msg"].removeprefix("Value error, ")
     return f"{message[0].lower()}{message[1:]} (it is {detail['input']!r})"
 
 

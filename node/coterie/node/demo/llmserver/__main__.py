@@ -1,4 +1,4 @@
-"""Run the server until it is told to stop; prints {"port": …} when it listens."""
+"""Run the server until its standard input ends; prints {"port": …} when it listens."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ async def play(stage: Stage) -> Sequence[Check]:
     for agent_id in (COLLECTOR, ANALYST, VISUALIZER, WRITER):
         await stage.cluster.agents.apply(agent_files(agent_id, "main", props.report.parent))
     stage.say(f"four agents are applied; the data: {props.table.rows} rows in {props.table.path}")
-    stage.journal.total = THOUGHTS
+    stage.journal.total, stage.journal.phase = THOUGHTS, "thinking"
     prompt = f"Analyse the table {props.table.path} and write a report with charts into {props.report}."
     job = await stage.cluster.submit_task(
         type="agent", agent=WRITER, payload={"prompt": prompt}, max_attempts=20
