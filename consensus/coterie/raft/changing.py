@@ -72,6 +72,7 @@ class SyncObj(storing.SyncObj):
             change = replace(change, disk_id=self._configuration.disk_of(change.node_id))
         wish = ChangeWish(next(self._wish_ids), change, self._now() + timeout_s, done)
         self._change_wishes.append(wish)
+        self._asked = True
 
         def give_up() -> None:
             if wish in self._change_wishes:

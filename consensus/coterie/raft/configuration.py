@@ -33,32 +33,30 @@ REMOVED_MAX = 256  # removed disks that are remembered
 @dataclass(frozen=True, slots=True)
 class Configuration:
     """`members` are sorted by id; `promote` names the learners that are to become voters; `removed` holds the
-    (node id, disk id) of who may never come back, oldest first."""
+    (node id, disk id) of who may never come back, oldest first.
+
+    `is_bound`: some leader has bound members to disks, the group has begun to work. `is_complete`: every member
+    is bound to a disk, and no learner is to become a voter."""
 
     members: tuple[Member, ...] = ()
     promote: frozenset[str] = frozenset()
     removed: tuple[tuple[str, str], ...] = ()
+    # What follows from these. A member asks it in every step.
+    voters: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    majority: int = field(init=False, repr=False, compare=False)
+    is_bound: bool = field(init=False, repr=False, compare=False)
+    is_complete: bool = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        voters = tuple(member.node_id for member in self.members if member.role is Role.VOTER)
+        bound = [bool(member.disk_id) for member in self.members]
+        object.__setattr__(self, "voters", voters)
+        object.__setattr__(self, "majority", len(voters) // 2 + 1)
+        object.__setattr__(self, "is_bound", any(bound))
+        object.__setattr__(self, "is_complete", not self.promote and all(bound))
 
     def member(self, node_id: str) -> Member | None:
         return next((member for member in self.members if member.node_id == node_id), None)
-
-    @property
-    def voters(self) -> tuple[str, ...]:
-        return tuple(member.node_id for member in self.members if member.role is Role.VOTER)
-
-    @property
-    def majority(self) -> int:
-        return len(self.voters) // 2 + 1
-
-    @property
-    def is_bound(self) -> bool:
-        """Some leader has bound members to disks: the group has begun to work."""
-        return any(member.disk_id for member in self.members)
-
-    @property
-    def is_complete(self) -> bool:
-        """Every member is bound to a disk, and no learner is to become a voter."""
-        return not self.promote and all(member.disk_id for member in self.members)
 
     def disk_of(self, node_id: str) -> str:
         """The disk a member is bound to; empty: to none, or it is no member."""

@@ -329,7 +329,7 @@ class RaftEngine(EngineStatus):
             self.on_sync(ended)
         if self._running:
             self._send(member)
-            self._kick()
+            self._arm(member.next_step_at())
 
     def _arm(self, due: float) -> None:
         """A step that comes too early is harmless, so an armed timer is only ever moved forward in time by
@@ -351,11 +351,11 @@ class RaftEngine(EngineStatus):
     def _fire(self) -> None:
         self._timer = None
         member = self._member
-        if member is not None and self._running and member.is_blocked:
+        if member is None or not self._running:
+            return
+        if member.is_blocked:
             member.expire()
-            self._arm(member.next_step_at())
-        else:
-            self._kick()
+        self._arm(member.next_step_at())
 
     async def _compact(self, index: int) -> None:
         while True:

@@ -111,10 +111,6 @@ class Journal(LibraryJournal):  # type: ignore[misc]
         return self._identity.disk_id
 
     @property
-    def last_index(self) -> int:
-        return self._log[-1][1]
-
-    @property
     def last_at_ms(self) -> int:
         """No entry here, and none before the base, is later."""
         return self._last_at_ms
@@ -124,7 +120,7 @@ class Journal(LibraryJournal):  # type: ignore[misc]
         return self._log[index - self.base.index][2]
 
     def holds(self, index: int) -> bool:
-        return self.base.index <= index <= self._log[-1][1]
+        return self.base.index <= index <= self.last_index
 
     def bytes_between(self, low: int, high: int) -> int:
         """The size of the commands of the entries above `low`, up to `high`."""
@@ -210,6 +206,7 @@ class Journal(LibraryJournal):  # type: ignore[misc]
         self._reset_log(base)
         if passes:
             self._log += kept
+            self.last_index += len(kept)
             self._ends = [end - ends[0] for end in ends]
             self._last_at_ms = max(last_at_ms, base.at_ms)
             self.configurations = configurations
@@ -280,6 +277,7 @@ class Journal(LibraryJournal):  # type: ignore[misc]
 
     _file: DiskFile = None  # type: ignore[assignment]
     _mark: DiskFile | None = None
+    last_index: int  # of the log in memory
     _ends: list[int]  # cumulated sizes of the commands
     _last_at_ms: int
     configurations: list[tuple[int, bytes]]  # (index, bytes) of those behind the base
@@ -331,18 +329,22 @@ class Journal(LibraryJournal):  # type: ignore[misc]
         self._ends = [0]
         self.configurations = []
         self._last_at_ms = base.at_ms
-        self.durable_index = self._taken_index = base.index
+        self.last_index = self.durable_index = self._taken_index = base.index
 
     def _remember(self, command: bytes, index: int, term: int) -> None:
         self._log.append((command, index, term))
         self._ends.append(self._ends[-1] + len(command))
-        self._last_at_ms = max(self._last_at_ms, at_ms_of(command))
+        self.last_index = index
+        at_ms = at_ms_of(command)
+        if at_ms > self._last_at_ms:
+            self._last_at_ms = at_ms
         if command[0] == CONFIGURATION:
             self.configurations.append((index, command[1:]))
 
     def _forget_from(self, position: int) -> None:
         del self._log[position:]
         del self._ends[position:]
+        self.last_index = self._log[-1][1]
         while self.configurations and self.configurations[-1][0] > self.last_index:
             self.configurations.pop()
         self.durable_index = min(self.durable_index, self.last_index)

@@ -112,6 +112,7 @@ class SyncObj(writing.SyncObj):
     def step(self) -> None:
         """Take in everything that has happened. Raises FatalRaftError: then never step again."""
         use_clock(self._clock)
+        self._asked = False
         was_leader = self.__raftState == LEADER
         self._finish_jobs()
         if self._needs_rest:
@@ -186,8 +187,8 @@ class SyncObj(writing.SyncObj):
         `expire`. Monotonic clock, seconds."""
         if self.is_blocked:
             return min([self._unblocked_at(), *self._deadlines()]) + TIMER_SLACK_S
-        busy = self._finished or self._inbox or self.has_more_to_apply or self._cut_wanted
-        if busy or self._installs_now:
+        busy = self._asked or self._finished or self._inbox or self.has_more_to_apply or self._cut_wanted
+        if busy or self._installs_now or (self._log.is_dirty and not self._is_writing):
             return -math.inf
         now = self._now()
         leads = self.__raftState == LEADER

@@ -47,7 +47,12 @@ class RaftOptions:
     disk_reserve_bytes: int = 8 * MIB  # allocated ahead for that, and for votes (at most 1/20 of the disk)
     slow_disk_ms: int = 100  # a leader whose syncs stay above this hands over to a node with a faster disk
 
+    election_timeout_s: float = field(init=False, repr=False)  # the same as above, as clocks count
+    heartbeat_s: float = field(init=False, repr=False)
+
     def __post_init__(self) -> None:
+        object.__setattr__(self, "election_timeout_s", self.election_timeout_ms / 1000)
+        object.__setattr__(self, "heartbeat_s", self.heartbeat_ms / 1000)
         problems = list(self._problems())
         if problems:
             raise ValueError("raft options: " + "; ".join(problems))
@@ -79,14 +84,6 @@ class RaftOptions:
                 f"{self.election_timeout_ms}: lower the one or raise the other"
             )
         return found
-
-    @property
-    def election_timeout_s(self) -> float:
-        return self.election_timeout_ms / 1000
-
-    @property
-    def heartbeat_s(self) -> float:
-        return self.heartbeat_ms / 1000
 
     @property
     def frame_bytes_max(self) -> int:

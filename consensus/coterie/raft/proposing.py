@@ -59,6 +59,7 @@ class SyncObj(snapshots.SyncObj):
                 "put large data beside the log and refer to it"
             )
         proposal = self._proposals.add(body, self._now() + timeout_s, done, vital=vital)
+        self._asked = True
         return lambda: self._proposals.drop(proposal)
 
     def _checkCommandsToApply(self) -> None:

@@ -48,6 +48,7 @@ class SyncObj(proposing.SyncObj):
     def read(self, timeout_s: float, done: Done) -> Callable[[], None]:
         """`done` is called once, with the applied index or NoQuorum. The function returned gives up."""
         read = self._reads.add(self._now() + timeout_s, done)
+        self._asked = True
 
         def give_up() -> None:
             read.open = False
@@ -124,6 +125,7 @@ class SyncObj(proposing.SyncObj):
             done(TransferFailed("this cluster has one voter: there is nobody to hand over to"))
         else:
             self._wishes.append(wish)
+            self._asked = True
 
         def give_up() -> None:
             if wish in self._wishes:

@@ -146,6 +146,7 @@ class SyncObj(library.SyncObj):  # type: ignore[misc]
     _others: list[Node]  # those that vote
     _majority: int
     _is_voter: bool
+    _asked = False  # for something, or told of something, since the last step: the next one is due
 
     def __init__(self, options: RaftOptions, journal: Journal, clock: Clock, rng: random.Random) -> None:
         self._options, self._clock, self._rng = options, clock, rng

@@ -82,7 +82,7 @@ class SyncObj(replication.SyncObj):
 
     def want_snapshot(self) -> None:
         """Make a snapshot at the next step, whatever the size of the log."""
-        self._snapshot_wanted = True
+        self._snapshot_wanted = self._asked = True
 
     def _maybe_make_snapshot(self) -> None:
         index, options = self.__raftLastApplied, self._options

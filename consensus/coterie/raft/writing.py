@@ -72,10 +72,13 @@ class SyncObj(changing.SyncObj):
     def job_done(self, job: Job, took_s: float = 0.0) -> None:
         """A job's work has ended well. One that raises DiskFull waits for room (`job_waits`) and is run
         again; any other failure is fatal, and there is no next step."""
+        was_stuck = self._is_stuck
         self._job_took(job, took_s)
         self._blocked -= job.blocking
         if job.name == WRITE_LOG:
             job.done()  # at once: messages that wait for it need no step
+            counts_now = self.__raftState == LEADER and self._log.durable_index > self.__raftCommitIndex
+            self._asked |= counts_now or was_stuck or self._needs_rest
         else:
             self._finished.append(job)
 

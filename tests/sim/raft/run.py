@@ -69,7 +69,7 @@ def simulate(
     counts = _counts(world, machine)
     if operator is not None:
         nemesis.struck.update(operator.done)
-    digest = world.book.digest.hexdigest()
+    digest = world.book.digest()
     world.dismantle()
     return Report(seed, count, violation, digest, tuple(nemesis.kinds), dict(nemesis.struck), counts)
 

@@ -271,9 +271,7 @@ class World(Links):
         """A blocked member answers those whose time is over, and goes on when its write takes long."""
         if node.member.is_blocked:
             node.member.expire()
-            self._arm(node)
-        else:
-            self._kick(node)
+        self._arm(node)
 
     def _look_at_leader(self, node: SimNode) -> None:
         member, term = node.member, node.member.term
@@ -330,7 +328,7 @@ class World(Links):
         node.job_running = False
         node.member.job_done(job, took_us * node.clock.rate / SECOND)
         self._send(node)
-        self._kick(node)
+        self._arm(node)
         self._run_job(node)
 
     def _wait_for_room(self, node: SimNode, job: Job) -> None:
