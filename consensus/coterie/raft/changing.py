@@ -86,10 +86,12 @@ class SyncObj(storing.SyncObj):
 
     def _tick_changes(self) -> None:
         if self.__raftState == LEADER:
-            for wish in list(self._change_wishes):
+            for wish in list(self._change_wishes) if self._change_wishes else ():
                 self._make(wish)
-            self._answer_waiters()
-            self._bind_and_promote()
+            if self._waiters:
+                self._answer_waiters()
+            if not self._configuration.is_complete:
+                self._bind_and_promote()
             self._leave_the_lead()
         else:
             self._waiters.clear()
@@ -135,18 +137,21 @@ class SyncObj(storing.SyncObj):
                 kind = NotCommitted if wish.is_begun else NoQuorum
                 self._end(wish, kind(f"the cluster did not change its members in time: {wish.change}"))
 
-    def _deadlines(self) -> list[float]:
-        due = super()._deadlines()
-        if self._change_wishes:
-            due += [wish.deadline for wish in self._change_wishes]
+    def _next_deadline(self) -> float:
+        due = super()._next_deadline()
+        for wish in self._change_wishes:
+            due = min(due, wish.deadline)
         return due
 
-    def _due_dates(self, now: float) -> list[float]:
-        due = super()._due_dates(now)
-        if self._change_wishes:
-            due += [wish.retry_at for wish in self._change_wishes if wish.retry_at > now]
-        if self._gone_at < math.inf:
-            due.append(self._gone_at + self._options.election_timeout_s)
+    @property
+    def _has_plans(self) -> bool:
+        return bool(self._change_wishes) or self._gone_at < math.inf or super()._has_plans
+
+    def _next_due(self, now: float) -> float:
+        due = min(super()._next_due(now), self._gone_at + self._options.election_timeout_s)
+        for wish in self._change_wishes:
+            if wish.retry_at > now:
+                due = min(due, wish.retry_at)
         return due
 
     def __onNodeDisconnected(self, node: Node) -> None:
@@ -237,8 +242,7 @@ class SyncObj(storing.SyncObj):
 
     def _bind_and_promote(self) -> None:
         if (
-            self._configuration.is_complete
-            or self._configuration_index > self.__raftCommitIndex
+            self._configuration_index > self.__raftCommitIndex
             or not self._is_settled()
             or not self._has_room()
         ):
@@ -273,7 +277,9 @@ class SyncObj(storing.SyncObj):
     def _notice_removal(self) -> None:
         """Raises RemovedFromCluster, a while after the log has said so: what waits here can be answered."""
         me = self._options.node_id
-        if self.__raftState == LEADER or not self._committed_configuration().has_removed(me, self.disk_id):
+        configuration = self._committed_configuration()
+        is_removed = configuration.removed and configuration.has_removed(me, self.disk_id)
+        if self.__raftState == LEADER or not is_removed:
             self._gone_at = math.inf
             return
         if self._gone_at == math.inf:

@@ -12,7 +12,6 @@ import math
 import random
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from coterie.core.ports import Machine, NotCommitted
@@ -42,10 +41,10 @@ class SyncObj(writing.SyncObj):
         self, options: RaftOptions, machine: Machine, disk: Disk, clock: Clock, rng: random.Random
     ) -> None:
         """Reads the node's files, without starting anything. Raises WrongDataDir or DamagedFile."""
-        self._inbox: deque[Callable[[], None]] = deque()
+        self._inbox: deque[tuple[Callable[[Node, Any], None], Node, Any]] = deque()
         self._up: set[str] = set()
         self._wire = Wire(options.cluster_id, options.frame_bytes_max)
-        self._seen: tuple[str, int] = ("", 0)
+        self._seen: tuple[Node | None, int] = (None, 0)  # the leader and the term
         for name in (SNAPSHOT_NAME, MARK_NAME):
             if disk.exists(name) and not disk.exists(JOURNAL_NAME):
                 # Its term and vote are gone with it: this node could vote twice.
@@ -83,29 +82,36 @@ class SyncObj(writing.SyncObj):
             self.link_down(peer)
         self._up.add(peer)
         self._note_disk(peer, disk_id)
-        self._inbox.append(lambda: self.__onNodeConnected(node))
+        self._inbox.append((self._greet, node, None))
 
     def link_down(self, peer: str) -> None:
         if peer in self._up:
             node = self._nodes[peer]
             self._up.discard(peer)
             self._outbox.drop(peer)
-            self._inbox.append(lambda: self.__onNodeDisconnected(node))
+            self._inbox.append((self._part, node, None))
+
+    def _greet(self, node: Node, _: None) -> None:
+        self.__onNodeConnected(node)
+
+    def _part(self, node: Node, _: None) -> None:
+        self.__onNodeDisconnected(node)
 
     def receive(self, peer: str, frame: bytes) -> None:
         """Queue a frame's messages for the next step. Raises BadFrame, and then nothing was taken."""
         if peer not in self._nodes:
             raise LinkRefused(Why.STRANGER, f"{peer!r} has no link to this node")
         node = self._nodes[peer]
-        messages = self._wire.decode(frame)
-        term, limit = max(map(_highest_term, messages)), self.term + TERM_JUMP_MAX
-        if term > limit:
-            raise BadFrame(
-                f"term {term}, and {self.term} is the highest known here: no election was in between"
-            )
+        messages, limit = self._wire.decode(frame), self.__raftCurrentTerm + TERM_JUMP_MAX
+        for message in messages:
+            if _highest_term(message) > limit:
+                raise BadFrame(
+                    f"term {_highest_term(message)}, and {self.term} is the highest known here: "
+                    "no election was in between"
+                )
         if peer in self._up:
             for message in messages:
-                self._inbox.append(partial(self._handlers[type(message)], node, message))
+                self._inbox.append((self._handlers[type(message)], node, message))
 
     # --- the step ---
 
@@ -114,10 +120,11 @@ class SyncObj(writing.SyncObj):
         use_clock(self._clock)
         self._asked = False
         was_leader = self.__raftState == LEADER
-        self._finish_jobs()
+        if self._finished:
+            self._finish_jobs()
         if self._needs_rest:
             self._replace_files()
-        if not self._blocked and (not self._needs_rest or self._is_settled_on_disk):
+        if not self._blocked and (self._is_settled_on_disk or not self._needs_rest):
             self._take_in()
         else:
             self._check_quorum()  # steps without a tick may follow each other for long
@@ -134,8 +141,10 @@ class SyncObj(writing.SyncObj):
             self._tick_install()
 
     def _take_in(self) -> None:
-        while self._inbox:
-            self._inbox.popleft()()
+        inbox = self._inbox
+        while inbox:
+            handle, node, message = inbox.popleft()
+            handle(node, message)
         self.expire()
         self._tick_disk()
         self._tick_election()
@@ -147,11 +156,11 @@ class SyncObj(writing.SyncObj):
         self._maybe_make_snapshot()
 
     def _note_changes(self) -> None:
-        seen = (self.leader, self.__raftCurrentTerm)
-        if seen != self._seen:
-            if seen[0] != self._seen[0] or self.__raftState == LEADER:
-                logger.info("leader changed", extra={"leader": seen[0], "term": seen[1]})
-            self._seen = seen
+        leader, term = self.__raftLeader, self.__raftCurrentTerm
+        if (leader, term) != self._seen:
+            if leader != self._seen[0] or self.__raftState == LEADER:
+                logger.info("leader changed", extra={"leader": self.leader, "term": term})
+            self._seen = (leader, term)
             self._proposals.retry_at = self._reads.retry_at = 0.0
             self.changed = True
         if self.applied_some:
@@ -164,15 +173,15 @@ class SyncObj(writing.SyncObj):
         """Frames to send, in order: what does not wait for a write, or for the end of a blocking job."""
         if self._outbox.is_empty:
             return []
-        return [
-            (peer, frame)
-            for peer, messages in self._take_messages().items()
-            for frame in self._frames(messages)
-        ]
+        leaving: list[tuple[str, bytes]] = []
+        for peer, messages in self._take_messages().items():
+            if len(messages) == 1:
+                leaving.append((peer, self._wire.encode(messages)))
+            else:
+                leaving += [(peer, frame) for frame in self._frames(messages)]
+        return leaving
 
     def _frames(self, messages: list[m.Message]) -> list[bytes]:
-        if len(messages) == 1:
-            return [self._wire.encode(messages)]
         frames, start, size = [], 0, 0
         for at, message in enumerate(messages):
             if at > start and size + _size_of(message) > self._options.append_bytes_max:
@@ -186,17 +195,26 @@ class SyncObj(writing.SyncObj):
         """When the next step is due, if nothing happens before; while blocked, the end of that or the next
         `expire`. Monotonic clock, seconds."""
         if self.is_blocked:
-            return min([self._unblocked_at(), *self._deadlines()]) + TIMER_SLACK_S
-        busy = self._asked or self._finished or self._inbox or self.has_more_to_apply or self._cut_wanted
-        if busy or self._installs_now or (self._log.is_dirty and not self._is_writing):
+            return min(self._unblocked_at(), self._next_deadline()) + TIMER_SLACK_S
+        if self._is_busy:
             return -math.inf
-        now = self._now()
-        leads = self.__raftState == LEADER
-        due = [self.__newAppendEntriesTime if leads else self.__raftElectionDeadline]
-        if self._proposals.has_to_send and self._proposals.retry_at > now:
-            due.append(self._proposals.retry_at)
-        due += [self._news_at, *self._due_dates(now), *self._deadlines()]
-        return min(due) + TIMER_SLACK_S
+        due = self.__newAppendEntriesTime if self.__raftState == LEADER else self.__raftElectionDeadline
+        due = min(due, self._news_at, self._look_at, self._next_deadline())
+        proposals = self._proposals
+        if proposals.has_to_send and proposals.retry_at > self._now():
+            due = min(due, proposals.retry_at)
+        if self._has_plans:
+            due = min(due, self._next_due(self._now()))
+        return due + TIMER_SLACK_S
+
+    @property
+    def _is_busy(self) -> bool:
+        """There is something to do that waits for nothing."""
+        if self._asked or self._inbox or self._finished or self._cut_wanted:
+            return True
+        if self.__raftCommitIndex > self.__raftLastApplied or self._installs_now:
+            return True
+        return self._log.is_dirty and not self._is_writing
 
     # --- what the engine reports ---
 

@@ -29,6 +29,7 @@ class SyncObj(seam.SyncObj):
     changed = False  # the driver rings the bell, and sets it back
     _configuration = Configuration()
     _configuration_index = -1
+    _known: tuple[int, bytes] | None = None  # where the configuration was appended, and its bytes
 
     def __init__(self, *args: Any) -> None:
         self._told_disks: dict[str, str] = {}  # what each peer last said its disk is
@@ -70,7 +71,10 @@ class SyncObj(seam.SyncObj):
 
     def _update_members(self) -> None:
         """The log's end has changed, or what lies behind its base."""
-        index, raw = self._configuration_at(self._log.last_index)
+        index, raw = known = self._configuration_at(self._log.last_index)
+        if known == self._known:
+            return
+        self._known = known
         configuration = self._read_configuration(raw)
         if (index, configuration) == (self._configuration_index, self._configuration):
             return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -92,6 +93,10 @@ class Proposals:
         """Still to be sent, before the others."""
         self._to_send.appendleft(proposal)
 
+    def awaits(self, entry_id: bytes) -> bool:
+        """Somebody here waits for this entry."""
+        return entry_id in self._open
+
     def applied(self, entry_id: bytes, committed: Committed) -> None:
         proposal = self._close(entry_id)
         if proposal is not None:
@@ -144,23 +149,22 @@ class Proposals:
             if proposal.stage is not Stage.WAITING:
                 proposal.stage = Stage.LOST_SIGHT
 
-    def next_deadline(self) -> float | None:
-        while self._deadlines and self._deadlines[0][1] not in self._open:
-            heapq.heappop(self._deadlines)
-        return self._deadlines[0][0] if self._deadlines else None
+    def next_deadline(self) -> float:
+        """Infinite: nobody waits."""
+        deadlines = self._deadlines
+        while deadlines and deadlines[0][1] not in self._open:
+            heapq.heappop(deadlines)
+        return deadlines[0][0] if deadlines else math.inf
 
-    def is_late(self, now: float) -> bool:
-        """Somebody's time is over."""
-        deadline = self.next_deadline()
-        return deadline is not None and deadline <= now
+    def may_be_late(self, now: float) -> bool:
+        """The time of somebody is over who was still waiting when it was last looked."""
+        return bool(self._deadlines) and self._deadlines[0][0] <= now
 
     def expire(self, now: float, *, quorum: bool) -> None:
-        deadline = self.next_deadline()
-        while deadline is not None and deadline <= now:
+        while self.next_deadline() <= now:
             proposal = self._close(heapq.heappop(self._deadlines)[1])
             if proposal is not None:
                 proposal.done(_late(proposal, quorum=quorum))
-            deadline = self.next_deadline()
 
     def fail_all(self, reason: str) -> None:
         for entry_id in list(self._open):

@@ -223,11 +223,11 @@ class SyncObj(snapshots.SyncObj):
 
     def __applyLogEntries(self) -> bool:
         self._count_majority()
-        if self.has_more_to_apply and not self._proposals.has_to_send and self._announce():
+        if self.__raftCommitIndex <= self.__raftLastApplied:
+            return False
+        if not self._proposals.has_to_send and self._announce():
             self.send_now()
         count = min(self.__raftCommitIndex - self.__raftLastApplied, self._options.apply_max)
-        if count <= 0:
-            return False
         first = self.__raftLastApplied + 1 - self._log.base.index
         entries = self._log[first : first + count]
         if len(entries) != count:
@@ -251,7 +251,9 @@ class SyncObj(snapshots.SyncObj):
                 raise FatalRaftError(
                     f"applying entry {index} raised {error!r}: apply must be total"
                 ) from error
-            self._proposals.applied(id_of(command), Committed(index, term, at_ms, result))
+            entry_id = id_of(command)
+            if self._proposals.awaits(entry_id):
+                self._proposals.applied(entry_id, Committed(index, term, at_ms, result))
         self.__raftLastApplied = index
         self._bytes_since_snapshot += len(command)
         self.applied_some = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -58,7 +59,8 @@ class SyncObj(proposing.SyncObj):
     def _tick_reads(self) -> None:
         reads = self._reads
         if self.__raftState == LEADER:
-            reads.start_over()
+            if reads.asked:
+                reads.start_over()
             self._tick_rounds()
         else:
             self._refuse_questions()
@@ -134,8 +136,10 @@ class SyncObj(proposing.SyncObj):
         return give_up
 
     def _tick_transfers(self) -> None:
+        if not self._wishes and self._hand_over is None:
+            return
         now = self._now()
-        for wish in list(self._wishes) if self._wishes else ():
+        for wish in list(self._wishes):
             if self._is_fulfilled(wish):
                 self._wishes.remove(wish)
                 wish.done(self.leader)
@@ -147,22 +151,22 @@ class SyncObj(proposing.SyncObj):
     def expire(self) -> None:
         """Answer those whose time is over. Also while the disk works and no step may be taken."""
         now = self._now()
-        if self._proposals.is_late(now):
+        if self._proposals.may_be_late(now):
             self._proposals.expire(now, quorum=self._leader_is_alive())
-        self._reads.expire(now)
+        if self._reads.may_be_late(now):
+            self._reads.expire(now)
         for wish in list(self._wishes) if self._wishes else ():
             if wish.deadline <= now:
                 self._wishes.remove(wish)
                 wish.done(TransferFailed(f"leadership did not move in time from {self.leader or 'nobody'}"))
 
-    def _deadlines(self) -> list[float]:
-        """When `expire` has something to do."""
-        due = [wish.deadline for wish in self._wishes] if self._wishes else []
-        proposal, read = self._proposals.next_deadline(), self._reads.next_deadline()
-        if proposal is not None:
-            due.append(proposal)
-        if read is not None:
-            due.append(read)
+    def _next_deadline(self) -> float:
+        """When `expire` has something to do; infinite: never."""
+        proposal, due = self._proposals.next_deadline(), self._reads.next_deadline()
+        if proposal < due:
+            due = proposal
+        for wish in self._wishes:
+            due = min(due, wish.deadline)
         return due
 
     def _is_fulfilled(self, wish: TransferWish) -> bool:
@@ -206,11 +210,17 @@ class SyncObj(proposing.SyncObj):
         """While leadership is handed over nothing new is appended, so that the target can catch up."""
         return self._hand_over is None and super()._has_room()
 
-    def _due_dates(self, now: float) -> list[float]:
-        """Moments at which a step has something to do here."""
-        due = [wish.retry_at for wish in self._wishes if wish.retry_at > now] if self._wishes else []
-        if self._hand_over is not None:
-            due.append(self._hand_over.until)
+    @property
+    def _has_plans(self) -> bool:
+        """Only then `_next_due` is worth a question."""
+        return bool(self._wishes or self._reads.fresh) or self._hand_over is not None
+
+    def _next_due(self, now: float) -> float:
+        """The moment at which a step has something to do here; infinite: there is none."""
+        due = math.inf if self._hand_over is None else self._hand_over.until
+        for wish in self._wishes:
+            if wish.retry_at > now:
+                due = min(due, wish.retry_at)
         if self._reads.fresh and self._reads.retry_at > now:
-            due.append(self._reads.retry_at)
+            due = min(due, self._reads.retry_at)
         return due

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -121,19 +122,23 @@ class Reads:
         while self._known and self._known[0][0] <= index:
             heapq.heappop(self._known)[2].finish(index)
 
-    def next_deadline(self) -> float | None:
-        while self._deadlines and not self._deadlines[0][2].open:
-            heapq.heappop(self._deadlines)
-        return self._deadlines[0][0] if self._deadlines else None
+    def next_deadline(self) -> float:
+        """Infinite: nobody waits."""
+        deadlines = self._deadlines
+        while deadlines and not deadlines[0][2].open:
+            heapq.heappop(deadlines)
+        return deadlines[0][0] if deadlines else math.inf
+
+    def may_be_late(self, now: float) -> bool:
+        """The time of somebody is over who was still waiting when it was last looked."""
+        return bool(self._deadlines) and self._deadlines[0][0] <= now
 
     def expire(self, now: float) -> None:
-        deadline = self.next_deadline()
-        while deadline is not None and deadline <= now:
+        while self.next_deadline() <= now:
             error = NoQuorum(
                 "no majority confirmed in time who leads; the read may be stale, so it is refused"
             )
             heapq.heappop(self._deadlines)[2].finish(error)
-            deadline = self.next_deadline()
 
     def fail_all(self, reason: str) -> None:
         for _, _, read in self._deadlines:

@@ -96,9 +96,12 @@ class SyncObj(elections.SyncObj):
     def _replicate(self) -> None:
         """Send what is new: entries, and the commit index when nothing else carries it soon."""
         self._news_at = math.inf
+        last, commit = self._log.last_index, self.__raftCommitIndex
         for node, progress in self._progress.items():
-            self._send_entries(node, progress)
-            known = min(self.__raftCommitIndex, progress.match_index)
+            if progress.next_index <= last or progress.probing:
+                self._send_entries(node, progress)
+            match = progress.match_index
+            known = match if match < commit else commit
             if known > progress.told_commit and self._is_up(node) and self._log.holds(known):
                 self._tell_commit(node, progress, known)
         if len(self._progress) > len(self._peers):
@@ -276,12 +279,20 @@ class SyncObj(elections.SyncObj):
         return reached[self._majority - 1] if len(reached) >= self._majority else -math.inf
 
     def _onTick(self, timeToWait: float) -> None:
+        """The library's tick when an election is to start. Else only what it would get to, in its order: its own
+        counting is not used, and there is nothing to poll."""
         self._commit_before = self.__raftCommitIndex
-        super()._onTick(timeToWait)
+        if self._campaigns:
+            super()._onTick(timeToWait)
+            return
+        self.__applyLogEntries()
+        if self.__raftState == LEADER and self._now() > self.__newAppendEntriesTime:
+            self.__sendAppendEntries()
+        self._checkCommandsToApply()
 
     def _count_majority(self) -> None:
-        """In the middle of the library's tick, in place of its own counting: it knows of no learners, no
-        disks, no leader that leaves, and not that our own copy counts when it is durable."""
+        """In the middle of a tick, in place of the library's counting: it knows of no learners, no disks, no
+        leader that leaves, and not that our own copy counts when it is durable."""
         if self.__raftState != LEADER:
             return
         index = self._agreed(self._log.durable_index, MATCH_INDEX)

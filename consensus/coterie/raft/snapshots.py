@@ -85,13 +85,15 @@ class SyncObj(replication.SyncObj):
         self._snapshot_wanted = self._asked = True
 
     def _maybe_make_snapshot(self) -> None:
+        if self._making is not None:
+            return
         index, options = self.__raftLastApplied, self._options
         is_due = (
             self._snapshot_wanted
             or self._bytes_since_snapshot >= options.snapshot_every_bytes
             or index - max(self._store.index, 1) >= options.snapshot_every_entries
         )
-        if not is_due or self._making is not None:
+        if not is_due:
             return
         if self._now() < self._make_again_at or not self._has_space_for(self._store.size_bytes):
             return

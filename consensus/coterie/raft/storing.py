@@ -29,7 +29,7 @@ class SyncObj(reading.SyncObj):
         self._room, self._is_stuck, self._is_short = Room.OK, False, False
         self._free_bytes = math.inf
         self._pace = Pace()
-        self._looking, self._look_at, self._give_way_at = False, -math.inf, -math.inf
+        self._look_at, self._give_way_at = -math.inf, -math.inf
         self._tried: set[str] = set()  # to whom this node gave way, since another one has led
         super().__init__(*args)
 
@@ -68,8 +68,8 @@ class SyncObj(reading.SyncObj):
 
     def _tick_disk(self) -> None:
         now = self._now()
-        if not self._looking and now >= self._look_at:
-            self._looking = True
+        if now >= self._look_at:
+            self._look_at = math.inf  # until this look has ended
             seen: list[Reading] = []
             self._job(
                 "look at disk",
@@ -78,13 +78,16 @@ class SyncObj(reading.SyncObj):
             )
         if self._tried and self.leader not in ("", self._options.node_id):
             self._tried.clear()
-        self._is_short = self.__raftState == LEADER and self._lacks_room(now)
-        if self.__raftState == LEADER and self._hand_over is None and now >= self._give_way_at:
+        if self.__raftState != LEADER:
+            self._is_short = False
+            return
+        self._is_short = self._lacks_room(now)
+        if self._hand_over is None and now >= self._give_way_at:
             self._give_way(now)
 
     def _looked(self, reading: Reading) -> None:
         before, self._room = self._room, judge(reading, self._options, self._room)
-        self._looking, self._free_bytes = False, reading.free_bytes
+        self._free_bytes = reading.free_bytes
         self._look_at = self._now() + (LOOK_S if self._room is Room.OK else LOOK_AGAIN_S)
         if self._room is not before:
             level = logging.INFO if self._room is Room.OK else logging.ERROR
@@ -92,17 +95,16 @@ class SyncObj(reading.SyncObj):
             logger.log(level, "room on disk changed", extra=fields)
             self.changed = True
 
-    def _due_dates(self, now: float) -> list[float]:
-        due = super()._due_dates(now)
-        return due if self._looking else [*due, self._look_at]
-
     # --- too little room ---
 
     def _lacks_room(self, now: float) -> bool:
         """Here, or on so many of the others that no majority is left."""
         if self._room is not Room.OK:
             return True
-        if all(progress.room is Room.OK for progress in self._progress.values()):
+        for progress in self._progress.values():
+            if progress.room is not Room.OK:
+                break
+        else:
             return False
         since = now - self._options.election_timeout_s
         others = [self._progress[node] for node in self._counted]

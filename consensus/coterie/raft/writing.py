@@ -39,7 +39,7 @@ GATHER_S = 0.003  # a write that is done within this time is waited for
 FREE = frozenset(
     (m.PreVote, m.PreVoteReply, m.Forward, m.ForwardReply, m.ReadRequest, m.ReadReply, m.TransferRequest)
 )
-OF_A_LEADER = frozenset((m.Append, m.SnapshotChunk, m.TimeoutNow))
+FREE_FOR_A_LEADER = FREE | {m.Append, m.SnapshotChunk, m.TimeoutNow}
 
 
 class SyncObj(changing.SyncObj):
@@ -65,6 +65,8 @@ class SyncObj(changing.SyncObj):
 
     def take_jobs(self) -> list[Job]:
         """New jobs, to be run one after the other in this order."""
+        if not self._jobs:
+            return []
         jobs = list(self._jobs)
         self._jobs.clear()
         return jobs
@@ -157,7 +159,7 @@ class SyncObj(changing.SyncObj):
             return {}
         needed = self._writes_begun + self._log.is_dirty
         return self._outbox.take(
-            self._writes_done, needed, FREE | OF_A_LEADER if self._leads_for_good else FREE
+            self._writes_done, needed, FREE_FOR_A_LEADER if self._leads_for_good else FREE
         )
 
     @property

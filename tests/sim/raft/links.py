@@ -35,7 +35,7 @@ class Links(Timeline):
 
     def _link_down(self, node: SimNode, there: str) -> None:
         node.member.link_down(there)
-        self._kick(node)
+        self._arm(node)  # when it never knew of that link nothing has happened
 
     def _link_up(self, node: SimNode, there: SimNode) -> bool:
         try:
@@ -79,15 +79,17 @@ class Links(Timeline):
         node = self.nodes[receiver]
         if self.trace is not None:
             self.say(f"{sender} > {receiver}", *summary(frame))
+        if node.paused:
+            self._to(node, lambda: self._receive(node, sender, frame))
+        elif node.member is not None:
+            self._receive(node, sender, frame)
 
-        def arrive() -> None:
-            try:
-                node.member.receive(sender, frame)
-            except LinkRefused:
-                self.break_link(sender, receiver)
-            self._kick(node)
-
-        self._to(node, arrive)
+    def _receive(self, node: SimNode, sender: str, frame: bytes) -> None:
+        try:
+            node.member.receive(sender, frame)
+        except LinkRefused:
+            self.break_link(sender, node.node_id)
+        self._kick(node)
 
     # --- what the rest of the world does ---
 
@@ -99,6 +101,9 @@ class Links(Timeline):
         raise NotImplementedError
 
     def _kick(self, node: SimNode, delay_us: int | None = None) -> None:
+        raise NotImplementedError
+
+    def _arm(self, node: SimNode) -> None:
         raise NotImplementedError
 
     def _to(self, node: SimNode, what: Callable[[], Any]) -> None:

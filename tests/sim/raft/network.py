@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from tests.sim.raft.timeline import Timeline
+
 Deliver = Callable[[str, str, bytes], None]
-Later = Callable[[int, Callable[[], None]], None]
 
 
 @dataclass(slots=True)
@@ -32,20 +32,24 @@ class Link:
 class Network:
     """Every frame gets a delay; none overtakes another of the same link."""
 
-    def __init__(self, ids: list[str], rng: random.Random, now: Callable[[], int], later: Later) -> None:
-        self._rng, self._now, self._later = rng, now, later
-        self.links = {frozenset((a, b)): Link() for a in ids for b in ids if a < b}
+    def __init__(self, ids: list[str], timeline: Timeline) -> None:
+        self._timeline, self._random = timeline, timeline.rng.random
+        self.links: dict[tuple[str, str], Link] = {}  # each under both orders of its ends
         self.blocked: set[frozenset[str]] = set()
         self.deaf: set[tuple[str, str]] = set()  # (sender, receiver): nothing arrives, and nobody is told
         self.deliver: Deliver = lambda sender, receiver, frame: None
         self.slow_us = 0
+        self._ids: list[str] = []
+        for node_id in ids:
+            self.add(node_id)
 
     def add(self, node_id: str) -> None:
-        for other in {node for pair in self.links for node in pair}:
-            self.links[frozenset((node_id, other))] = Link()
+        for other in self._ids:
+            self.links[node_id, other] = self.links[other, node_id] = Link()
+        self._ids.append(node_id)
 
     def link(self, a: str, b: str) -> Link:
-        return self.links[frozenset((a, b))]
+        return self.links[a, b]
 
     def connect(self, a: str, b: str) -> None:
         link = self.link(a, b)
@@ -59,8 +63,8 @@ class Network:
         link.generation += 1
 
     def send(self, sender: str, receiver: str, frame: bytes) -> None:
-        link = self.link(sender, receiver)
-        if not link.up or (sender, receiver) in self.deaf:
+        link = self.links[sender, receiver]
+        if not link.up or (self.deaf and (sender, receiver) in self.deaf):
             return
         way = link.ways[receiver]
         if way.stalled:
@@ -69,9 +73,11 @@ class Network:
             self._dispatch(link, way, sender, receiver, frame)
 
     def _dispatch(self, link: Link, way: Direction, sender: str, receiver: str, frame: bytes) -> None:
-        generation = link.generation
-        delay = 100 + int(self._rng.random() * (1_400 + self.slow_us))
-        way.last_at = max(way.last_at + 1, self._now() + delay)
+        generation, now_us = link.generation, self._timeline.now_us
+        at_us = now_us + 100 + int(self._random() * (1_400 + self.slow_us))
+        if at_us <= way.last_at:
+            at_us = way.last_at + 1
+        way.last_at = at_us
 
         def arrive() -> None:
             if link.generation != generation:
@@ -81,16 +87,16 @@ class Network:
             else:
                 self.deliver(sender, receiver, frame)
 
-        self._later(way.last_at - self._now(), arrive)
+        self._timeline.later(at_us - now_us, arrive)
 
     def stall(self, sender: str, receiver: str) -> None:
-        link = self.link(sender, receiver)
+        link = self.links[sender, receiver]
         if link.up:
             link.ways[receiver].stalled = True
 
     def release(self, sender: str, receiver: str) -> None:
         """What was held back arrives now, late and in order."""
-        link = self.link(sender, receiver)
+        link = self.links[sender, receiver]
         if link.up and link.ways[receiver].stalled:
             way = link.ways[receiver]
             way.stalled = False

@@ -66,6 +66,9 @@ class SimNode:
     jobs: deque[Job] = field(default_factory=deque)
     job_running: bool = False
     step_due_us: int | None = None
+    alarms: list[int] = field(
+        default_factory=list
+    )  # moments at which the world looks at it, the next one last
     starts: int = 0
     disk_us: int = 0
     fuse_at: str = ""  # die inside the next job of this name
@@ -104,7 +107,7 @@ def summary(frame: Any) -> list[str]:
 
 def _short(message: m.Message) -> str:
     values = []
-    for name in message.__slots__:
+    for name in type(message).__match_args__:
         value = getattr(message, name)
         values.append(f"{name}={len(value) if isinstance(value, list | bytes) else value}")
     return f"{type(message).__name__}({', '.join(values)})"

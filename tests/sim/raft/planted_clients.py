@@ -35,7 +35,7 @@ def _hasty_retry() -> type[Member]:
         """Takes a change of leader as proof that the old one's entries are dead."""
 
         def _note_changes(self) -> None:
-            if (self.leader, self.term) != self._seen:
+            if (self.__raftLeader, self.term) != self._seen:
                 for proposal in self._proposals._open.values():
                     if proposal.stage is Stage.SENT:
                         self._proposals._send_anew(proposal)

@@ -39,7 +39,7 @@ class World(Links):
         self.step_us = self.rng.choice([60, 500, 2_000])  # what comes in meanwhile is taken in together
         self.real_wire = self.rng.random() < REAL_WIRE_SHARE
         self.ids = [f"n{number}" for number in range(1, count + 1)]
-        self.network = Network(self.ids, self.rng, lambda: self.now_us, self.later)
+        self.network = Network(self.ids, self)
         self.network.deliver = self._deliver
         self.steps = 0
         self._dead: list[Member] = []
@@ -79,7 +79,7 @@ class World(Links):
             member._wire = ObjectWire()  # type: ignore[assignment]
         node.member = member
         member.send_now = lambda: self._send(node)
-        node.paused, node.job_running, node.step_due_us = False, False, None
+        node.paused, node.job_running, node.step_due_us, node.alarms = False, False, None, []
         node.seen = Seen()
         self.say(node_id, f"starts, log {member._log.base.index}..{member._log.last_index} t{member.term}")
         self._kick(node)
@@ -133,7 +133,7 @@ class World(Links):
         self.say(node_id, "loses power" if power else "is killed")
         if node.member is not None:
             self._dead.append(node.member)
-        node.member = None
+        node.member, node.alarms = None, []
         node.jobs.clear()
         node.backlog.clear()
         node.fuse_at = ""
@@ -192,22 +192,38 @@ class World(Links):
             self._step_later(node, delay_us)
 
     def _step_later(self, node: SimNode, delay_us: int | None) -> None:
-        if delay_us is None:
-            delay_us = 5 + int(self.rng.random() * self.step_us)
-        due, set_for = self.now_us + delay_us, node.step_due_us
-        if set_for is not None and self.now_us <= set_for <= due:
+        now_us, set_for = self.now_us, node.step_due_us
+        due = now_us + (5 + int(self.rng.random() * self.step_us) if delay_us is None else delay_us)
+        if set_for is not None and now_us <= set_for <= due:
             return
         node.step_due_us = due
-        process = node.member
-        self.later(due - self.now_us, lambda: self._step(node, process, due))
+        # Most steps are put off before they are due. An alarm that comes too early sets the next one.
+        if not node.alarms or node.alarms[-1] > due:
+            self._set_alarm(node, due)
 
-    def _step(self, node: SimNode, process: Any, due: int) -> None:
+    def _set_alarm(self, node: SimNode, at_us: int) -> None:
+        alarms = node.alarms
+        alarms.append(at_us)
+        self.later(at_us - self.now_us, lambda: self._alarm(node, alarms))
+
+    def _alarm(self, node: SimNode, alarms: list[int]) -> None:
+        if node.alarms is not alarms:
+            return  # of a former process
+        alarms.pop()
+        due = node.step_due_us
+        if due is None:
+            return
+        if due > self.now_us:
+            if not alarms or alarms[-1] > due:
+                self._set_alarm(node, due)
+        elif due == self.now_us:
+            if node.paused:
+                self._to(node, lambda: self._step(node) if node.step_due_us == due else None)
+            else:
+                self._step(node)
+
+    def _step(self, node: SimNode) -> None:
         member = node.member
-        if member is not process or node.step_due_us != due:
-            return
-        if node.paused:
-            node.backlog.append(lambda: self._step(node, process, due))
-            return
         node.step_due_us = None
         if member.is_blocked:
             self._arm(node)
