@@ -35,8 +35,8 @@ class Configuration:
     """`members` are sorted by id; `promote` names the learners that are to become voters; `removed` holds the
     (node id, disk id) of who may never come back, oldest first.
 
-    `is_bound`: some leader has bound members to disks, the group has begun to work. `is_complete`: every member
-    is bound to a disk, and no learner is to become a voter."""
+    `is_bound`: some leader has bound members to disks, the group has begun to work. `is_complete`: every
+    member is bound to a disk, and no learner is to become a voter."""
 
     members: tuple[Member, ...] = ()
     promote: frozenset[str] = frozenset()

@@ -11,8 +11,9 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def record(cls: type[T]) -> type[T]:
-    """A frozen dataclass to the type checker, which sees to it that nobody changes one. To Python a plain one: a
-    frozen object sets its fields in a way that takes three times as long, and every step makes some."""
+    """A frozen dataclass to the type checker, which sees to it that nobody changes one. To Python a plain
+    one: a frozen object sets its fields in a way that takes three times as long, and every step makes some.
+    """
     return dataclass(slots=True)(cls)
 
 

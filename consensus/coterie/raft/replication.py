@@ -279,8 +279,8 @@ class SyncObj(elections.SyncObj):
         return reached[self._majority - 1] if len(reached) >= self._majority else -math.inf
 
     def _onTick(self, timeToWait: float) -> None:
-        """The library's tick when an election is to start. Else only what it would get to, in its order: its own
-        counting is not used, and there is nothing to poll."""
+        """The library's tick when an election is to start. Else only what it would get to, in its order: its
+        own counting is not used, and there is nothing to poll."""
         self._commit_before = self.__raftCommitIndex
         if self._campaigns:
             super()._onTick(timeToWait)

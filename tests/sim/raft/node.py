@@ -15,12 +15,13 @@ from coterie.raft.jobs import Job
 from coterie.raft.member import Member
 from coterie.raft.options import RaftOptions
 from coterie.raft.wire import Wire
-from tests.sim.raft.checks import Asked, SimMachine
+from tests.sim.raft.checks import Asked, SimMachine, Violation
 from tests.sim.raft.disk import SimDisk
 from tests.sim.raft.logs import Seen
-from tests.sim.raft.timeline import NodeClock
+from tests.sim.raft.timeline import MILLISECOND, NodeClock
 
 ELECTION_MS = 150
+STEPS_PER_100_MS_MAX = 800
 WIRE = Wire("coterie", 1 << 30)
 
 
@@ -78,6 +79,15 @@ class SimNode:
     asked: list[Asked] = field(default_factory=list)
     seen: Seen = field(default_factory=Seen)
     jobs_done: Counter[str] = field(default_factory=Counter)
+
+    def count_step(self, now_us: int) -> None:
+        """A member that asks for step after step without end would burn a core."""
+        window = now_us // (100 * MILLISECOND)
+        if self.step_window != window:
+            self.step_window, self.steps_in_window = window, 0
+        self.steps_in_window += 1
+        if self.steps_in_window > STEPS_PER_100_MS_MAX:
+            raise Violation(f"{self.node_id} spins: {self.steps_in_window} steps in 100 ms")
 
     @property
     def is_up(self) -> bool:

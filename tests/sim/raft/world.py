@@ -6,7 +6,6 @@ import contextlib
 import math
 import random
 from collections.abc import Callable
-from typing import Any
 
 from coterie.core.ports import Committed, NotCommitted
 from coterie.raft.errors import DiskFull, FatalRaftError, RemovedFromCluster
@@ -20,7 +19,6 @@ from tests.sim.raft.network import Network
 from tests.sim.raft.node import ELECTION_MS, ObjectWire, SimNode, options
 from tests.sim.raft.timeline import MILLISECOND, SECOND, NodeClock
 
-STEPS_PER_100_MS_MAX = 800
 ALONE_MS_MAX = 2 * ELECTION_MS + 250  # that a leader may lead unheard: one timeout, and a slow disk job
 REAL_WIRE_SHARE = 0.25  # of the runs encode and decode every frame
 
@@ -229,7 +227,7 @@ class World(Links):
             self._arm(node)
             return
         self.steps += 1
-        self._count_step(node)
+        node.count_step(self.now_us)
         try:
             member.step()
         except Died:
@@ -241,15 +239,6 @@ class World(Links):
         except FatalRaftError as error:
             raise Violation(f"{node.node_id} stopped itself: {error}") from error
         self._hand_out(node)
-
-    def _count_step(self, node: SimNode) -> None:
-        """A member that asks for step after step without end would burn a core."""
-        window = self.now_us // (100 * MILLISECOND)
-        if node.step_window != window:
-            node.step_window, node.steps_in_window = window, 0
-        node.steps_in_window += 1
-        if node.steps_in_window > STEPS_PER_100_MS_MAX:
-            raise Violation(f"{node.node_id} spins: {node.steps_in_window} steps in 100 ms")
 
     def _hand_out(self, node: SimNode) -> None:
         member = node.member
