@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from coterie.core.ports import AddMember, DemoteMember, RemoveMember, Role
 from coterie.raft import messages as m
 from coterie.raft.errors import LinkRefused, RemovedFromCluster, Why
+from coterie.raft.member import Member
+from coterie.raft.options import RaftOptions
 from tests.raft.group import ELECTION_MS, Group, until
 
 VOTER, LEARNER = Role.VOTER, Role.LEARNER
@@ -22,6 +26,53 @@ def fresh(group: Group, node: str) -> None:
 def run_for(group: Group, rounds: int) -> None:
     for _ in range(rounds):
         group.pass_ms(20)
+
+
+class Late(Group):
+    """Five voters, of which n4 and n5 have not been started yet. Who was wiped comes back by joining."""
+
+    late = ("n4", "n5")
+
+    def start(self, node: str) -> Member | None:  # type: ignore[override]
+        return None if node in self.late else super().start(node)
+
+    def options(self, node: str) -> RaftOptions:
+        options = super().options(node)
+        return replace(options, peers=(), join=True) if node in self.wipes else options
+
+
+# --- the first moments of a group ---
+
+
+def test_without_a_majority_of_bound_disks_nobody_leads_and_the_lost_disk_heals_it() -> None:
+    """Three of five are bound, and the disk of one of them is lost. For all that the others know, the two
+    that were never bound have been bound since, have acknowledged more, and were wiped: their votes could
+    elect a leader that lacks it (seed 1600787 of the simulator)."""
+    group = Late(5)
+    group.elect("n1")
+    group.committed("n1", b"acked")
+    assert group.members["n1"]._configuration.disk_of("n4") == ""
+    lost = group.disks["n3"]
+    group.crash("n3")
+    run_for(group, 30)
+    group.late = ()
+    group.wipe("n3")
+    for node in ("n3", "n4", "n5"):
+        group.start(node)
+    group.connect_all()
+    for _ in range(60):
+        run_for(group, 1)
+        assert group.leaders() == []
+    assert group.machines["n1"].entries == group.machines["n2"].entries == [b"acked"]
+    group.crash("n3")
+    group.disks["n3"] = lost
+    group.wipes.clear()
+    group.start("n3")
+    group.connect_all()
+    run_for(group, 30)
+    assert len(group.leaders()) == 1
+    assert {tuple(machine.entries) for machine in group.machines.values()} == {(b"acked",)}
+    assert group.members["n5"]._configuration.is_complete, "now the loss of one disk is nothing"
 
 
 # --- a wiped voter ---

@@ -143,9 +143,8 @@ class SyncObj(storing.SyncObj):
             due = min(due, wish.deadline)
         return due
 
-    @property
     def _has_plans(self) -> bool:
-        return bool(self._change_wishes) or self._gone_at < math.inf or super()._has_plans
+        return bool(self._change_wishes) or self._gone_at < math.inf or super()._has_plans()
 
     def _next_due(self, now: float) -> float:
         due = min(super()._next_due(now), self._gone_at + self._options.election_timeout_s)

@@ -196,18 +196,17 @@ class SyncObj(writing.SyncObj):
         `expire`. Monotonic clock, seconds."""
         if self.is_blocked:
             return min(self._unblocked_at(), self._next_deadline()) + TIMER_SLACK_S
-        if self._is_busy:
+        if self._is_busy():
             return -math.inf
         due = self.__newAppendEntriesTime if self.__raftState == LEADER else self.__raftElectionDeadline
         due = min(due, self._news_at, self._look_at, self._next_deadline())
         proposals = self._proposals
         if proposals.has_to_send and proposals.retry_at > self._now():
             due = min(due, proposals.retry_at)
-        if self._has_plans:
+        if self._has_plans():
             due = min(due, self._next_due(self._now()))
         return due + TIMER_SLACK_S
 
-    @property
     def _is_busy(self) -> bool:
         """There is something to do that waits for nothing."""
         if self._asked or self._inbox or self._finished or self._cut_wanted:

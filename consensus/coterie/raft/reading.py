@@ -210,7 +210,6 @@ class SyncObj(proposing.SyncObj):
         """While leadership is handed over nothing new is appended, so that the target can catch up."""
         return self._hand_over is None and super()._has_room()
 
-    @property
     def _has_plans(self) -> bool:
         """Only then `_next_due` is worth a question."""
         return bool(self._wishes or self._reads.fresh) or self._hand_over is not None
