@@ -48,6 +48,7 @@ class Journal(LibraryJournal):  # type: ignore[misc]
         self._term = 0
         self._voted_for: str | None = None
         self._pending: list[bytes] = []
+        self.is_dirty = False  # something is not written yet
         self._reset_log(Base(FIRST_INDEX, 0, 0))
         disk.remove(NEW_NAME)
         if disk.exists(NAME):
@@ -71,17 +72,17 @@ class Journal(LibraryJournal):  # type: ignore[misc]
 
     def add(self, command: bytes, idx: int, term: int) -> None:
         self._remember(command, idx, term)
-        self._pending.append(form.entry_record(command, idx, term))
+        self._note(form.entry_record(command, idx, term))
 
     def deleteEntriesFrom(self, entryFrom: int) -> None:
         """Drop the entries from this position on: only ever at a real conflict."""
-        self._pending.append(form.truncate_record(self._log[entryFrom][1]))
+        self._note(form.truncate_record(self._log[entryFrom][1]))
         self._forget_from(entryFrom)
 
     def setCurrentTerm(self, currentTerm: int, votedForNodeId: str | None) -> None:
         if (currentTerm, votedForNodeId) != (self._term, self._voted_for):
             self._term, self._voted_for = currentTerm, votedForNodeId
-            self._pending.append(form.vote_record(currentTerm, votedForNodeId))
+            self._note(form.vote_record(currentTerm, votedForNodeId))
 
     def getCurrentTerm(self) -> int:
         return self._term
@@ -124,8 +125,8 @@ class Journal(LibraryJournal):  # type: ignore[misc]
 
     def bytes_between(self, low: int, high: int) -> int:
         """The size of the commands of the entries above `low`, up to `high`."""
-        first = self.base.index
-        return self._ends[max(high, first) - first] - self._ends[max(low, first) - first]
+        first, ends = self.base.index, self._ends
+        return ends[high - first if high > first else 0] - ends[low - first if low > first else 0]
 
     def index_with_bytes_behind(self, index: int, size: int) -> int:
         """The lowest index such that the entries above it, up to `index`, have at most `size` bytes."""
@@ -134,15 +135,15 @@ class Journal(LibraryJournal):  # type: ignore[misc]
 
     # --- becoming durable ---
 
-    @property
-    def is_dirty(self) -> bool:
-        return bool(self._pending)
+    def _note(self, record: bytes) -> None:
+        self._pending.append(record)
+        self.is_dirty = True
 
     def take_block(self) -> bytes:
         """Everything not yet written, as one block; append it at the end of the file, then sync. One block at
         a time: the next is taken when `block_written` has been told of this one."""
         block = form.block(self._pending, self._salt, self._offset)
-        self._pending = []
+        self._pending, self.is_dirty = [], False
         self._offset += len(block)
         self._taken_index = self.last_index
         return block
@@ -211,7 +212,7 @@ class Journal(LibraryJournal):  # type: ignore[misc]
             self._last_at_ms = max(last_at_ms, base.at_ms)
             self.configurations = configurations
             self.durable_index = max(base.index, durable)
-        self._pending = []
+        self._pending, self.is_dirty = [], False
 
         def work() -> None:
             try:
@@ -221,6 +222,7 @@ class Journal(LibraryJournal):  # type: ignore[misc]
                 self._salt, self._offset = old
                 restart = [] if passes else [form.base_record(base.index, base.term, base.at_ms)]
                 self._pending = unwritten + restart
+                self.is_dirty = bool(self._pending)
             _free(gone)
 
         return work

@@ -199,7 +199,9 @@ class SyncObj(writing.SyncObj):
         if self._is_busy():
             return -math.inf
         due = self.__newAppendEntriesTime if self.__raftState == LEADER else self.__raftElectionDeadline
-        due = min(due, self._news_at, self._look_at, self._next_deadline())
+        for moment in (self._news_at, self._look_at, self._next_deadline()):
+            if moment < due:
+                due = moment
         proposals = self._proposals
         if proposals.has_to_send and proposals.retry_at > self._now():
             due = min(due, proposals.retry_at)

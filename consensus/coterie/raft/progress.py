@@ -76,12 +76,16 @@ class Progress:
 
     def heard(self, sequence: int, sent_at: float) -> None:
         """That message has arrived there, and its sender is followed."""
-        self.acked_sequence = max(self.acked_sequence, sequence)
-        self.contact_at = max(self.contact_at, sent_at)
+        if sequence > self.acked_sequence:
+            self.acked_sequence = sequence
+        if sent_at > self.contact_at:
+            self.contact_at = sent_at
 
     def matched(self, index: int) -> None:
-        self.match_index = max(self.match_index, index)
-        self.next_index = max(self.next_index, self.match_index + 1)
+        if index > self.match_index:
+            self.match_index = index
+        if self.next_index <= self.match_index:
+            self.next_index = self.match_index + 1
 
     def hold(self) -> None:
         """It has no room: what was sent ahead was not stored."""

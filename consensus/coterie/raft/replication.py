@@ -395,4 +395,5 @@ class SyncObj(elections.SyncObj):
         raise NotImplementedError
 
     def _commit_to(self, index: int) -> None:
-        self.__raftCommitIndex = max(self.__raftCommitIndex, index)
+        if index > self.__raftCommitIndex:
+            self.__raftCommitIndex = index

@@ -87,18 +87,18 @@ class SyncObj(replication.SyncObj):
     def _maybe_make_snapshot(self) -> None:
         if self._making is not None:
             return
-        index, options = self.__raftLastApplied, self._options
+        index, options, last = self.__raftLastApplied, self._options, self._store.index or 1
         is_due = (
             self._snapshot_wanted
             or self._bytes_since_snapshot >= options.snapshot_every_bytes
-            or index - max(self._store.index, 1) >= options.snapshot_every_entries
+            or index - last >= options.snapshot_every_entries
         )
         if not is_due:
             return
         if self._now() < self._make_again_at or not self._has_space_for(self._store.size_bytes):
             return
         self._snapshot_wanted = False
-        if index <= max(self._store.index, 1):
+        if index <= last:
             return
         self._bytes_since_snapshot = 0
         configuration = self._configuration_at(index)

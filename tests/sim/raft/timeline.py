@@ -43,6 +43,8 @@ class Timeline:
 class NodeClock:
     """Virtual time with an origin and a rate of its own, and a wall clock that is wrong and jumps."""
 
+    __slots__ = ("_base_s", "_history", "_rate_s", "_timeline", "rate", "wall_offset_ms")
+
     def __init__(self, timeline: Timeline, offset_us: int, wall_ms: int) -> None:
         self._timeline, self.wall_offset_ms = timeline, wall_ms
         self.rate = 1.0
@@ -65,8 +67,9 @@ class NodeClock:
             self._base_s = here - now_us * self._rate_s
 
     def delay_us(self, due_s: float) -> int:
-        """How far in the world's time a moment of this clock is away."""
-        return int((due_s - self.monotonic()) / self._rate_s)
+        """How far in the world's time a moment of this clock is away; 0 when it is past."""
+        far = (due_s - self._base_s) / self._rate_s - self._timeline.now_us
+        return int(far) if far > 0 else 0
 
     def world_us(self, at_s: float) -> float:
         """When in the world's time this clock showed that; minus infinity stays what it is."""

@@ -264,7 +264,7 @@ class World(Links):
     def _arm(self, node: SimNode) -> None:
         wake = node.member.next_step_at()
         if not node.member.is_blocked:
-            self._step_later(node, max(1, node.clock.delay_us(wake)) if wake > 0 else None)
+            self._step_later(node, (node.clock.delay_us(wake) or 1) if wake > 0 else None)
         elif wake < math.inf:
             process = node.member
             self.later(
