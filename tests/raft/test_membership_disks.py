@@ -31,7 +31,7 @@ def run_for(group: Group, rounds: int) -> None:
 class Late(Group):
     """Five voters, of which n4 and n5 have not been started yet. Who was wiped comes back by joining."""
 
-    late = ("n4", "n5")
+    late: tuple[str, ...] = ("n4", "n5")
 
     def start(self, node: str) -> Member | None:  # type: ignore[override]
         return None if node in self.late else super().start(node)
