@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -21,6 +22,8 @@ from coterie.core.commands import (
     SignalTask,
 )
 from coterie.core.nouns import NO_DATA, Policy, RetryPolicy, TaskError, TaskId, TaskState
+from coterie.core.request_ids import CONTROLS_SHARE
+from coterie.raft.codec import decode_state, encode_state
 from tests.core.builders import CoreCluster, submit_command
 
 T1, NEW = TaskId("t1"), TaskId("new")
@@ -119,3 +122,28 @@ def test_without_an_id_every_call_counts(cluster: CoreCluster) -> None:
     cluster.do(PauseTask(T1))
     assert cluster.task().state is TaskState.PAUSED and dict(cluster.state.requests) == before
     cluster.do(FinishTask(T1, 1, NO_DATA))
+
+
+def test_a_flood_of_controls_makes_no_submit_be_forgotten() -> None:
+    """Nor the newest of themselves; also in a replica that was restored meanwhile."""
+    cluster = CoreCluster().with_node("n1")
+    cluster.do(ConfigureCluster("id", "name", Policy(requests_kept_max=8)))
+    command = submit_command("t1", request_id="first")
+    cluster.do(command)
+
+    def flood(name: str) -> None:
+        for number in range(20):
+            cluster.do(PauseTask(T1, "", f"{name}p{number}", b"p"))
+            cluster.do(ResumeTask(T1, f"{name}r{number}", b"r"))
+
+    flood("a")
+    cluster.state = decode_state(encode_state(cluster.state))
+    flood("b")
+    assert len(cluster.state.requests) == 1 + 8 // CONTROLS_SHARE
+    again = cluster.do(replace(command, task_id=TaskId("t2")))
+    assert again == Accepted(T1, duplicate=True)
+    assert cluster.do(ResumeTask(T1, "br19", b"r")) == AGAIN
+    for number in range(8):
+        cluster.do(submit_command(f"s{number}", request_id=f"s{number}"))
+    assert cluster.do(replace(command, task_id=TaskId("t2"))) == Accepted(TaskId("t2"))
+    assert len(cluster.state.indexes.controls) == 0, "they were older than the submit that left"

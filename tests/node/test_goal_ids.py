@@ -108,6 +108,27 @@ async def test_the_id_of_a_goal_or_a_run_is_good_once_also_when_the_state_has_fo
         assert await refusal(service.RunWorkflow, run) is code
 
 
+async def test_a_goal_whose_run_would_have_the_id_of_another_task_is_refused_at_the_door(
+    node: QuietNode, service: Any
+) -> None:
+    """Not after it was accepted and its plan was paid for. Asked again, a goal that has its run is known."""
+
+    def goal(task_id: str) -> Any:
+        asked = tasks_pb2.Task(task_id=task_id)
+        return workflows_pb2.SubmitGoalRequest(
+            parent="tenants/t", goal="Report", task=asked, request_id=f"r-{task_id}"
+        )
+
+    ended(node, "done.run")
+    node.do(submit_command("live.run"))
+    for task_id in ("done", "live"):
+        assert await refusal(service.SubmitGoal, goal(task_id)) is grpc.StatusCode.ALREADY_EXISTS
+        assert node.state().task(TaskId(task_id)) is None
+    assert await refusal(service.SubmitGoal, goal("mine")) is None
+    node.do(submit_command("mine.run"))
+    assert await refusal(service.SubmitGoal, goal("mine")) is None
+
+
 @pytest.mark.parametrize("changes", [{"tenant": "b"}, {"parent_id": TaskId("q")}, {"type": "echo"}])
 async def test_a_goal_takes_no_run_that_is_not_its_own(changes: dict[str, Any]) -> None:
     bench = GoalBench(model({"tasks": [task("a")]}), worker)

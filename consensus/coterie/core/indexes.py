@@ -34,6 +34,7 @@ class TaskIndexes:
         "by_order",
         "by_state",
         "clock_ms",
+        "controls",
         "deadlines",
         "delayed",
         "gauges",
@@ -65,6 +66,7 @@ class TaskIndexes:
         self._queued: dict[str, int] = {}  # of each tenant
         self._children: dict[TaskId, dict[TaskId, None]] = {}  # live ones, of each parent
         self._pool: dict[object, object] = {}
+        self.controls: OrderedDict[str, None] = OrderedDict()  # request ids of controls, oldest first
         self._dead: dict[str, OrderedDict[TaskId, None]] = {}  # dead letters of each tenant, oldest first
 
     def shared(self, task: Task) -> Task:

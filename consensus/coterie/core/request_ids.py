@@ -9,6 +9,8 @@ from coterie.core.commands import Accepted, Outcome, Rejected
 from coterie.core.nouns import Request, TaskId
 from coterie.core.state import ClusterState, Moment
 
+CONTROL = "\0"  # how the keys begin of what is done to tasks
+CONTROLS_SHARE = 4  # of as many as there may be submits, a quarter more
 Rule = Callable[[ClusterState, Any, Moment], Outcome]
 
 
@@ -26,24 +28,31 @@ def answered(state: ClusterState, key: str, digest: bytes) -> Outcome | None:
 def remember(state: ClusterState, key: str, digest: bytes, task_id: TaskId, moment: Moment) -> None:
     """Keep the answer as long as the policy says."""
     state.requests[key] = Request(key, task_id, digest, moment.at_ms)
+    if key.startswith(CONTROL):
+        state.indexes.controls[key] = None
     forget_old(state, moment)
 
 
 def forget_old(state: ClusterState, moment: Moment) -> None:
-    """Drop what is older than the policy says, or too many."""
-    policy = state.meta.policy
+    """Drop what is older than the policy says, or too many. What is done to tasks has a share of its own
+    beside that of submits: a client that pauses and resumes all day makes nobody's submit be forgotten."""
+    policy, controls = state.meta.policy, state.indexes.controls
+    while len(controls) > max(1, policy.requests_kept_max // CONTROLS_SHARE):
+        key, _ = controls.popitem(last=False)
+        del state.requests[key]
     while state.requests:
         oldest = next(iter(state.requests.values()))
         expired = oldest.at_ms + policy.requests_kept_ms < moment.at_ms
-        if not expired and len(state.requests) <= policy.requests_kept_max:
+        if not expired and len(state.requests) - len(controls) <= policy.requests_kept_max:
             return
         del state.requests[oldest.key]
+        controls.pop(oldest.key, None)
 
 
 def key_of_control(task_id: TaskId, request_id: str) -> str:
     """Of what is done to a task that exists. The task may be gone when the request comes again, and
     with it the tenant it belonged to; no tenant's name has a zero byte in it."""
-    return f"\0{task_id}/{request_id}"
+    return f"{CONTROL}{task_id}/{request_id}"
 
 
 def once(rule: Rule) -> Rule:

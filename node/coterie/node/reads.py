@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from coterie.core.nouns import Label, Step, Task, TaskId
+from coterie.core.nouns import NO_PARENT, Label, Step, Task, TaskId
 from coterie.core.ports import Engine, NoQuorum
 from coterie.core.state import ClusterState
 from coterie.core.submit_command import SubmitTask
@@ -105,15 +105,17 @@ class Reader:
             )
         return found is not None and found.task.state in TERMINAL
 
-    async def refuse_known_id(self, command: SubmitTask) -> None:
+    async def refuse_known_id(self, command: SubmitTask, later: TaskId = NO_PARENT) -> None:
         """The state forgets finished tasks, the ledger does not: an id that a client chose is good once.
-        Raises ApiError ALREADY_EXISTS, or UNAVAILABLE."""
+        `later`: of a task that this one is going to begin under an id made of its own. Raises ApiError
+        ALREADY_EXISTS, or UNAVAILABLE."""
         state = self._state()
         retried = f"{command.tenant}/{command.request_id}" in state.requests
         if retried or state.task(command.task_id) is not None:
             return  # the state machine knows the answer
-        if await self.in_history(command.task_id):
-            message = f"task {command.task_id} exists already, and has ended; choose another task_id"
+        wanted = later or command.task_id
+        if state.task(wanted) is not None or await self.in_history(wanted):
+            message = f"task {wanted} exists already; choose another task_id"
             raise ApiError(grpc.StatusCode.ALREADY_EXISTS, "TASK_EXISTS", message)
 
     async def get(self, task_id: TaskId, timeout_s: float) -> Found:

@@ -16,7 +16,7 @@ from coterie.node.config import NodeSettings
 from coterie.node.config.goal_settings import RoutingRule
 from coterie.node.control import Control
 from coterie.node.errors import Violation, from_rejection, invalid
-from coterie.node.goals.calls import RUN_SUFFIX
+from coterie.node.goals.calls import RUN_SUFFIX, run_id_of
 from coterie.node.goals.inputs import INPUTS_BYTES_MAX, strict_json
 from coterie.node.goals.rules import GOAL_CHARS_MAX, revision_of, route
 from coterie.node.optimist import Optimist
@@ -58,6 +58,7 @@ class GoalsPart(workflows_pb2_grpc.WorkflowsServicer):
         await control.reader.connected()
         if request.task.task_id:
             await control.reader.refuse_known_id(command)
+            await control.reader.refuse_known_id(command, run_id_of(command.task_id))
         with self._goals.optimist.with_assignments([command]) as (commands, places):
             outcome = (await control.proposer.propose(commands, propose_seconds(context)))[places[0]]
         if not isinstance(outcome, Accepted):
