@@ -83,9 +83,12 @@ def test_what_is_done_to_one() -> None:
     assert done.stdout == "t1\nt2\n"
     [(_, _, begin, end, _)] = schedules.calls
     assert end - begin == timedelta(days=2)
-    assert call("schedules", {"backfill": []}, "schedule", "backfill", "daily", *times)[0].stdout == (
-        "no times\n"
+    empty, _ = call("schedules", {"backfill": []}, "schedule", "backfill", "daily", *times)
+    assert empty.stdout.startswith("no times: ") and "--begins" in empty.stdout
+    turned, schedules = call(
+        "schedules", {}, "schedule", "backfill", "daily", *times[:2], "--to", "2026-02-01"
     )
+    assert turned.exit_code == 2 and "is not after --from 2026-03-01" in turned.stderr and not schedules.calls
     done, schedules = call("schedules", {"remove": None}, "schedule", "rm", "daily", "--json")
     assert document(done)["removed"] == "daily" and schedules.calls == [("remove", "daily", {})]
 

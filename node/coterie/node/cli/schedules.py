@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from coterie.client.cluster import Cluster
     from coterie.client.schedules import ScheduleInfo
 
+_NO_TIMES = (
+    "no times: none lie there; those of --every count from --begins, else from when the schedule was made"
+)
 _TASK_OPTIONS = ("priority", "timeout", "deadline", "key", "agent")
 
 
@@ -172,6 +175,10 @@ def trigger(session: Session, schedule_id: str, request_id: str) -> None:
 @click.pass_obj
 def backfill(session: Session, schedule_id: str, begin: datetime, end: datetime, request_id: str) -> None:
     """Run the schedule ID for times of the past. Prints the ids of the tasks."""
+    if end <= begin:
+        raise bad_input(
+            "--to", f"{end.isoformat()} is not after --from {begin.isoformat()}; give a later time"
+        )
 
     async def work(cluster: Cluster) -> list[str]:
         jobs = await cluster.schedules.backfill(schedule_id, begin, end, request_id=request_id)
@@ -194,7 +201,7 @@ def remove(session: Session, schedule_id: str) -> None:
 
 
 def _tasks(session: Session, ids: list[str]) -> None:
-    session.emit({"tasks": ids}, lambda out: click.echo("\n".join(ids)) if ids else out.print("no times"))
+    session.emit({"tasks": ids}, lambda out: click.echo("\n".join(ids) or _NO_TIMES))
 
 
 def _show(session: Session, found: ScheduleInfo) -> None:
