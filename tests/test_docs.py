@@ -47,7 +47,7 @@ def test_what_a_document_names_as_its_proof_exists(path: Path) -> None:
 def event_types() -> set[str]:
     """Every type of event that the state machine writes as it stands, and those it makes of names."""
     found = {state.name.lower() for state in (*TERMINAL, TaskState.WAITING, TaskState.PAUSED)}
-    found |= {"call_approved", "call_rejected", "released", "emitted"}
+    found |= {"call_approved", "call_rejected", "released", "emitted", "restored"}
     for path in sorted((ROOT / "consensus/coterie/core").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
