@@ -16,7 +16,7 @@ from coterie.core.commands import (
     SuspendTask,
 )
 from coterie.core.coordination.commands import AcquireLock, PutKey
-from coterie.core.epochs import ATTEMPTS_JUMP, EVENT, NUMBERS_JUMP, Epoch, begin_epoch
+from coterie.core.epochs import ATTEMPTS_JUMP, NUMBERS_JUMP, Epoch, begin_epoch
 from coterie.core.machine import apply
 from coterie.core.nouns import Data, NodeId, TaskId, TaskState, WaitReason
 from coterie.core.state import ClusterState, Moment
@@ -65,7 +65,7 @@ def test_every_live_task_says_that_it_was_restored_and_a_cancelled_one_ends() ->
     cluster.do(SuspendTask(sleeper.task_id, sleeper.attempt, WaitReason.SIGNAL, "go"))
     after = restored(cluster)
     told = {event.task.task_id: event.type for event in after.events}
-    assert told == {"waits": EVENT, "dying": "cancelled", "sleeper": EVENT}
+    assert told == {"waits": "restored", "dying": "cancelled", "sleeper": "restored"}
     assert after.task("sleeper").state is TaskState.WAITING
     assert [event.task.sequence for event in after.events if event.task.task_id == "waits"] == [2]
 
@@ -123,7 +123,7 @@ def test_whatever_has_happened_nothing_that_lives_is_lost(seed: int) -> None:
     last = {event.task.task_id: event for event in state.outbox}
     gone = live - set(state.tasks)
     assert {last[name].task.state for name in gone} <= {TaskState.CANCELLED}
-    assert all(last[name].type == EVENT for name in state.tasks)
+    assert all(last[name].type == "restored" for name in state.tasks)
     assert all(task.state not in HELD and task.attempt >= ATTEMPTS_JUMP for task in state.tasks.values())
     assert all(len(tuple(state.steps[name])) == steps[name] for name in steps if kept(state, name))
     counted = {kind: count for kind, count in state.indexes.by_state.items() if count}

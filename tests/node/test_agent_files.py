@@ -145,6 +145,13 @@ def test_servers_are_set_up_by_operators() -> None:
         read(**{"tools-config__json": json.dumps(tools)})
     agent = read(**{"tools-config__json": '{"mcpServers": {"files": {"allow": ["read_*"]}}}'})
     assert agent.tools.mcp_servers["files"].allow == ("read_*",)
+    agent = read(**{"tools-config__json": '{"mcpServers": ["files", "tickets"]}'})
+    assert {name: one.allow for name, one in agent.tools.mcp_servers.items()} == {
+        "files": ("*",),
+        "tickets": ("*",),
+    }
+    with pytest.raises(AgentProblems, match="mcpServers"):
+        read(**{"tools-config__json": '{"mcpServers": "files"}'})
 
 
 def test_deny_wins_over_allow() -> None:

@@ -20,7 +20,6 @@ from coterie.core.transitions import HELD
 
 ATTEMPTS_JUMP = 1_000_000
 NUMBERS_JUMP = 1 << 32
-EVENT = "restored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,7 @@ def begin_epoch(state: ClusterState, epoch: Epoch, index: int) -> None:
         apply(state, ForgetNode(node.node_id, node.incarnation), moment)
     for task in sorted(state.tasks.values(), key=lambda task: task.order):
         raised = evolve(task, attempt=task.attempt + ATTEMPTS_JUMP)
-        change_task(state, task, raised, moment, EVENT, epoch.origin)
+        change_task(state, task, raised, moment, "restored", epoch.origin)
     meta = state.meta
     state.meta = evolve(
         meta,

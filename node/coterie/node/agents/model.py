@@ -214,6 +214,12 @@ class ToolsConfig(Section):
     approve: tuple[ToolName, ...] = ()
     mcp_servers: dict[ToolName, McpServer] = Field(default_factory=dict)
 
+    @field_validator("mcp_servers", mode="before")
+    @classmethod
+    def _names_alone(cls, given: object) -> object:
+        """A list of names means all that each server allows."""
+        return {str(name): {} for name in given} if isinstance(given, list) else given
+
 
 class Slo(Section):
     """What is promised of the runs that end within any `window`."""
