@@ -131,6 +131,14 @@ class DiscerningMachine(Machine, Protocol):
 
 
 @runtime_checkable
+class ReticentMachine(Machine, Protocol):
+    """A machine that knows which entries concern nobody but who proposed them."""
+
+    def take_news(self) -> bool:
+        """Whether there was anything else since the last call."""
+
+
+@runtime_checkable
 class SlicedMachine(Machine, Protocol):
     """A machine whose state is so large that restoring it at once would stop the event loop for long."""
 

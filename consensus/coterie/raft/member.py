@@ -165,7 +165,7 @@ class SyncObj(writing.SyncObj):
             self.changed = True
         if self.applied_some:
             self.applied_some = False
-            self.changed = True
+            self.changed |= self._reticent is None or self._reticent.take_news()
 
     # --- what comes out ---
 

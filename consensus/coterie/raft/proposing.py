@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from coterie.core.ports import Committed, DiscerningMachine
+from coterie.core.ports import Committed, DiscerningMachine, ReticentMachine
 from coterie.raft import messages as m
 from coterie.raft import snapshots
 from coterie.raft.entry import HEADER_BYTES, REGULAR, Logged, at_ms_of, body_of, id_of, seal
@@ -42,6 +42,7 @@ class SyncObj(snapshots.SyncObj):
         super().__init__(*args)
         # Looked up once: to ask whether an object fits a protocol costs more than to decode an entry.
         self._discerning = self._machine if isinstance(self._machine, DiscerningMachine) else None
+        self._reticent = self._machine if isinstance(self._machine, ReticentMachine) else None
         self._proposals = Proposals(
             self._rng.getrandbits(64), self._options.outstanding_max, self._options.outstanding_bytes_max
         )

@@ -7,7 +7,7 @@ from itertools import chain
 from typing import Any
 
 from coterie.core.audit import AuditRecord
-from coterie.core.commands import Command, Outcome, Rejected
+from coterie.core.commands import Command, Outcome, RecordStep, Rejected
 from coterie.core.machine import apply
 from coterie.core.nouns import Event
 from coterie.core.state import ClusterState, Moment
@@ -31,6 +31,7 @@ class Replica:
         self._on_events = on_events
         self._on_restore = on_restore
         self.on_noted: OnNoted = lambda noted: None  # called before on_events, with what the entry brought
+        self._news = True
         self._ahead: dict[bytes, Decoded] = {}  # entries that were looked at before they were applied
 
     def understands(self, entry: bytes) -> bool:
@@ -60,7 +61,14 @@ class Replica:
             noted, self.state.noted = self.state.noted, []
             self.on_noted(noted)
         self._on_events(index, events)
+        self._news = self._news or not _are_steps(commands, events)
         return outcomes
+
+    def take_news(self) -> bool:
+        """See coterie.core.ports.ReticentMachine: the completed steps of running tasks are no news. They come
+        by the hundred, and whoever compares the whole state with reality would find nothing to do."""
+        news, self._news = self._news, False
+        return news
 
     def _apply(self, command: Command | None, moment: Moment) -> Outcome:
         return UNDECODABLE if command is None else apply(self.state, command, moment)
@@ -76,6 +84,7 @@ class Replica:
     def adopt(self, state: ClusterState, index: int) -> ClusterState:
         """Another state from now on; returns the one that was in use."""
         before, self.state = self.state, state
+        self._news = True
         self._on_restore(index)
         return before
 
@@ -89,6 +98,14 @@ def _image(state: ClusterState) -> Iterator[bytes]:
         yield from codec.encode_state(state.copy_of_the_rest(), tasks)
     finally:
         tasks.close()
+
+
+def _are_steps(commands: Sequence[Command | None], events: Sequence[Event]) -> bool:
+    """Each command recorded a step, and brought nothing about beside that: no start, no end."""
+    return 0 < len(commands) == len(events) and all(
+        type(command) is RecordStep and event.type == "step"
+        for command, event in zip(commands, events, strict=True)
+    )
 
 
 class Reconstruction:

@@ -51,6 +51,8 @@ class ClusterMachine(SimMachine):
         self.index = index
         outcomes = self.replica.apply(index, at_ms, entry)
         self._applied.note(self._node, index, at_ms, entry, outcomes)
+        if self.replica.take_news():
+            self.on_change()
         return outcomes
 
     def freeze(self) -> Iterator[bytes]:
@@ -63,7 +65,7 @@ class ClusterMachine(SimMachine):
         self.replica.restore(chunks, index)
 
     def _on_events(self, index: int, events: Sequence[Event]) -> None:
-        self.on_change()
+        """Looked at when the entry is applied."""
 
     def _on_restore(self, index: int) -> None:
         self.on_change()
