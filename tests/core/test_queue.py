@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from collections import Counter
 from itertools import pairwise
 from typing import Any
@@ -25,13 +26,14 @@ from coterie.core.commands import (
     TakeTokens,
 )
 from coterie.core.indexes import RELEASED_MAX
-from coterie.core.nouns import NO_DATA, NodeId, Policy, SkillRef, TaskId, WaitReason
+from coterie.core.nouns import NO_DATA, Data, NodeId, Policy, SkillRef, TaskId, WaitReason
 from coterie.core.ordered import CHUNK, Ordered
 from coterie.core.quotas import Limit, Tenant
 from coterie.core.scheduler import next_clock_ms, plan
 from coterie.core.view import PlanPolicy, View
 from coterie.core.waiting import Waiting, wait_reason
 from coterie.raft import codec
+from coterie.raft.replica import Replica
 from tests.core.builders import CoreCluster, submit_command
 
 T1 = TaskId("t1")
@@ -338,3 +340,30 @@ def test_a_sorted_map_does_what_a_sorted_list_does(seed: int) -> None:
     for key in list(model):
         ordered.remove(key)
     assert ordered.first() is None
+
+
+# --- memory
+
+
+def test_a_queued_task_takes_so_many_bytes_and_no_more() -> None:
+    """A million of them must fit into a node: what one takes with everything that leads to it, without its
+    request id, which is forgotten earlier."""
+    cluster, count = CoreCluster(), 2_000
+    cluster.do(ConfigureCluster("c", "c", Policy(requests_kept_max=1)))
+    commands = [
+        submit_command(f"{number:032}", payload=Data(b"%d" % number)) for number in range(count + 100)
+    ]
+    batches = [codec.encode_batch([command]) for command in commands]
+    replica = Replica(lambda index, events: None, lambda index: None)
+    replica.adopt(cluster.state, 0)
+    for number, batch in enumerate(batches[:100]):
+        replica.apply(number, 2_000 + number, batch)
+    tracemalloc.start()
+    try:
+        for number, batch in enumerate(batches[100:]):
+            replica.apply(100 + number, 2_100 + number, batch)
+        each = tracemalloc.get_traced_memory()[0] / count
+    finally:
+        tracemalloc.stop()
+    assert len(replica.state.indexes.queue) == count + 100
+    assert each < 740, f"{each:.0f} bytes"

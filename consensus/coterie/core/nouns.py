@@ -210,14 +210,17 @@ def evolve(record: Record, **changes: object) -> Record:
     return new
 
 
+_set = object.__setattr__
+
+
 def make(record: type[Record], **values: object) -> Record:
     """A record without slots that holds only what differs from its defaults, which it reads from its class:
     a queued task takes a third of the memory. Every field without a default must be among `values`."""
     new = object.__new__(record)
-    held, plain = new.__dict__, record.__dict__  # a class makes a view of its dict each time it is asked
+    plain = record.__dict__  # a class makes a view of its dict each time it is asked
     for name, value in values.items():
         if name not in plain or value != plain[name]:
-            held[name] = value
+            _set(new, name, value)  # an instance has no dict of its own before it is asked for it
     return new
 
 
@@ -281,10 +284,11 @@ ALIKE = ("tenant", "type", "retry", "agent", "labels", "constraints")  # in most
 def share(task: Task, pool: dict[object, object]) -> Task:
     """The task, whose fields that many tasks have alike are the very same objects. Only for one that nobody
     else has seen yet."""
-    fields = task.__dict__
     for name in ALIKE:
-        if name in fields:
-            fields[name] = pool.setdefault(fields[name], fields[name])
+        value = getattr(task, name)
+        alike = pool.setdefault(value, value)
+        if alike is not value:
+            _set(task, name, alike)
     return task
 
 

@@ -18,6 +18,7 @@ from coterie.raft.errors import DamagedFile, WrongDataDir
 from coterie.raft.installing import Installing
 from coterie.raft.jobs import nothing
 from coterie.raft.journal import Base
+from coterie.raft.keeping import base_to_keep, large_part
 from coterie.raft.messages import SnapshotStatus
 from coterie.raft.progress import Progress, SnapshotSend
 from coterie.raft.seam import Node
@@ -87,13 +88,8 @@ class SyncObj(replication.SyncObj):
     def _maybe_make_snapshot(self) -> None:
         if self._making is not None:
             return
-        index, options, last = self.__raftLastApplied, self._options, self._store.index or 1
-        is_due = (
-            self._snapshot_wanted
-            or self._bytes_since_snapshot >= options.snapshot_every_bytes
-            or index - last >= options.snapshot_every_entries
-        )
-        if not is_due:
+        index, last = self.__raftLastApplied, self._store.index or 1
+        if not self._is_snapshot_due(index - last):
             return
         if self._now() < self._make_again_at or not self._has_space_for(self._store.size_bytes):
             return
@@ -106,6 +102,15 @@ class SyncObj(replication.SyncObj):
         goes_on = self._for(SLICE_S_MAX)  # to freeze a large state may be work enough for this turn
         self._making = Making(self._disk, meta, self._options.cluster_id, self._machine.freeze())
         self._make_slice(self._making, goes_on)
+
+    def _is_snapshot_due(self, entries: int) -> bool:
+        """Entries alone, small ones, are no reason to write a large state again and again."""
+        options, size = self._options, self._bytes_since_snapshot
+        if self._snapshot_wanted or size >= options.snapshot_every_bytes:
+            return True
+        return entries >= options.snapshot_every_entries and size >= large_part(
+            self._store.size_bytes, options
+        )
 
     def _make_slice(self, making: Making, goes_on: Callable[[], bool] | None = None) -> None:
         if self._making is not making:
@@ -175,20 +180,8 @@ class SyncObj(replication.SyncObj):
         self._job("switch snapshot", work, adopt, blocking=True)
 
     def _base_to_keep(self, index: int) -> Base:
-        """Keep some entries behind the snapshot, so that followers a little late need no snapshot."""
-        log, options = self._log, self._options
-        lowest = max(
-            log.base.index,
-            index - options.snapshot_keep_entries,
-            log.index_with_bytes_behind(index, options.snapshot_keep_bytes),
-        )
-        # Whoever gets a snapshot now needs the entries behind it next.
-        for progress in self._progress.values():
-            if progress.snapshot is not None and log.holds(progress.snapshot.meta.index):
-                sent = progress.snapshot.meta.index
-                if log.bytes_between(sent, index) <= options.snapshot_every_bytes:
-                    lowest = min(lowest, sent)
-        return Base(lowest, log.term_at(lowest), log.last_at_ms)
+        since, size = self._now() - self._options.election_timeout_s, self._store.size_bytes
+        return base_to_keep(self._log, index, size, self._progress.values(), since, self._options)
 
     # --- sending one ---
 
