@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -109,9 +110,8 @@ async def world() -> AsyncIterator[World]:
     server = Listening()
     listener = await server.start("127.0.0.1", 0)
     made = World(server, f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v1", **BREAKER)
-    for node in made.nodes:  # the library takes its time to be imported on a busy machine
-        node.prepare()
-        await asyncio.gather(*node._preparing)
+    for name in ("chat", "responses"):  # takes its time on a busy machine, and calls have little
+        await asyncio.to_thread(importlib.import_module, f"openai.resources.{name}")
     yield made
     for node in made.nodes:
         await node.close()

@@ -97,22 +97,17 @@ async def test_a_tool_is_called_by_its_name_too(make: Make) -> None:
     world = make()
 
     async def run(ctx: SkillContext) -> Any:
-        return [await ctx.tool("s__add", {"a": 1, "b": 2}), await ctx.tool("s__send", {"text": "a"})]
-
-    async def fails(ctx: SkillContext) -> Any:
-        return await ctx.tool("s__fail", {"text": "no luck"}, name="f")
-
-    async def strange(ctx: SkillContext) -> Any:
-        return await ctx.tool("s__add", {"a": 1, "b": 2}, priority="high")
+        results = [await ctx.tool("s__add", {"a": 1, "b": 2}), await ctx.tool("s__send", {"text": "a"})]
+        with pytest.raises(ToolFailed, match=r"s__fail: .*no luck"):
+            await ctx.tool("s__fail", {"text": "no luck"}, name="f")
+        with pytest.raises(ValueError, match="'priority' is an option of tasks"):
+            await ctx.tool("s__add", {"a": 1, "b": 2}, priority="high")
+        return results
 
     first = await world.bench.attempt(run)
     assert first == [{"result": 3}, {"result": "sent a"}], "structured, where there is such a result"
     world.bench.lose()
     assert await world.bench.attempt(run) == first and len(world.done) == 1
-    with pytest.raises(ToolFailed, match=r"s__fail: .*no luck"):
-        await make().bench.attempt(fails)
-    with pytest.raises(ValueError, match="'priority' is an option of tasks"):
-        await make().bench.attempt(strange)
 
 
 async def test_equal_calls_are_steps_of_their_own_and_may_run_together(make: Make) -> None:
