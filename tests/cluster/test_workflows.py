@@ -225,6 +225,10 @@ async def test_what_a_run_is_given_and_the_agents_it_names_are_looked_at_before_
     await client.agents.apply({"config.yaml": "agent: {id: clerk, aliases: [scribe]}"})
     known = "nodes: {a: {agent: scribe, input: go}, b: {skill: echo, depends_on: a}}"
     assert not (await client.workflows.plan(known)).problems
-    found = (await client.workflows.plan(known.replace("scribe", "clark"))).problems
+
+    async def wrong() -> Any:  # a node that has heard of no agent yet finds none unknown
+        return (await client.workflows.plan(known.replace("scribe", "clark"))).problems
+
+    found = await until(wrong, "the node that is asked knows the agent")
     assert [(one.code, one.where) for one in found] == [("UNKNOWN_AGENT", "a")]
     assert "did you mean 'clerk'" in found[0].text
