@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from coterie.core.commands import FailAttempt, FinishTask, RecordStep, SignalTask, SuspendTask
+from coterie.core.epochs import Epoch, begin_epoch
 from coterie.core.nouns import Data, TaskError, TaskId, WaitReason
 from coterie.core.runs.run import RUN_ID_MAX
 from coterie.node import turns
@@ -23,6 +24,7 @@ from coterie.node.debugger.story import story_of
 from coterie.node.debugger.timeline import text_of
 from coterie.node.debugger.words import PHRASES, said
 from coterie.node.ledger.family import FamilyLimits, FamilyRows
+from coterie.node.ledger.feed import feed
 from tests.core.builders import submit_command
 from tests.core.runs.world import RUN, echo
 from tests.node.debugger.mermaid import check
@@ -238,6 +240,27 @@ def test_no_label_ends_its_line_or_begins_markup() -> None:
         text = "".join(dice.choice(nasty) for _ in range(40))
         check(f"sequenceDiagram\n    participant p0 as {label(text)}\n    p0->>p0: {label(text)}")
         check(f"gantt\n    title {bare(text)}\n    section {bare(text)}\n    {bare(text)} :done, b1, 1, 2")
+
+
+async def test_a_task_that_was_restored_from_a_backup_reads_as_one_story(world: Recorded) -> None:
+    world.with_node("n1")
+    world.do(submit_command("t1", type="echo"))
+    world.start("t1", "n1")
+    begin_epoch(
+        world.state, Epoch("e", "new", "prod-2", "restored from the backup of prod at 9"), world.index
+    )
+    feed(world.ledger, world.index, world.state.outbox)
+    world.state.outbox.clear()
+    world.with_node("n1", 2)
+    world.start("t1", "n1")
+    attempt = world.task("t1").attempt
+    world.do(FinishTask(T1, attempt, Data(b"1")))
+    history = await world.history("t1")
+    assert "restored from the backup of prod at 9; further attempts have numbers above" in text_of(history)
+    assert story_of(history).count(f"Attempt {attempt} started on n1") == 1
+    assert "as it was recorded" in replay_of(history)
+    check(mermaid_of_history(history))
+    check(gantt_of(history))
 
 
 def test_every_type_of_event_has_its_words() -> None:

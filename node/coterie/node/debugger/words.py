@@ -76,6 +76,7 @@ PHRASES = {
     "emitted": "said {detail}",
     "checkpoint": "checkpoint saved",
     "released": "attempt {attempt} taken back from {node}: {detail}",
+    "restored": "{detail}; further attempts have numbers above {attempt}",
     "retry": "attempt {attempt} failed, and is tried again: {detail}",
     "move_requested": "asked to move away from {node}: {detail}",
     "pause_requested": "asked to pause: {detail}",
