@@ -202,3 +202,13 @@ def test_a_cluster_is_ready_when_all_agree(
     found = disagreement({"a": first, "b": second})
     assert why in found
     assert bool(found) == bool(why)
+
+
+def test_nodes_keep_their_byte_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setenv("SOMETHING_ELSE", "2")
+    env = LocalCluster(1, tmp_path / "a", tls=False).node_env("node-1")
+    assert "PYTHONDONTWRITEBYTECODE" not in env
+    assert env["SOMETHING_ELSE"] == "2"
+    asked = LocalCluster(1, tmp_path / "b", tls=False, env={"PYTHONDONTWRITEBYTECODE": "1"})
+    assert asked.node_env("node-1")["PYTHONDONTWRITEBYTECODE"] == "1"
