@@ -54,6 +54,19 @@ def found_in(around: Surroundings, *nodes: dict[str, Any], **more: Any) -> list[
         ([A], {"outputs": "{{ a | }}"}, "BAD_REFERENCE", "workflow", "outputs: "),
         ([A | {"input": "{{ nobody }}"}], {}, "UNKNOWN_VARIABLE", "a", "which nothing provides"),
         ([A], {"execution_order": ["a", "c"]}, "UNKNOWN_DEPENDENCY", "workflow", "execution_order names 'c'"),
+        (
+            [A, B | {"depends_on": ["a"]}],
+            {"entry_points": ["a", "b"]},
+            "BAD_FIELD",
+            "b",
+            "is an entry point, and has dependencies",
+        ),
+        ([A | {"when": "failed('nobody')"}], {}, "UNKNOWN_DEPENDENCY", "a", "asks how 'nobody' ended"),
+        ([A, B | {"when": "failed('a')"}], {}, "BAD_FIELD", "b", "asks how a ended; add it to depends_on"),
+        ([A | {"when": "1 +"}], {}, "BAD_EXPRESSION", "a", "when: "),
+        ([A | {"input": "{{ x | }}"}], {}, "BAD_REFERENCE", "a", "input: "),
+        ([A | {"timeout_ms": DURATION_MS_MAX + 1}], {}, "BAD_FIELD", "a", "has a time that is not in 0.."),
+        ([A | {"priority": 5}], {}, "BAD_FIELD", "a", "priority 5 is not in 0..4"),
     ],
 )
 def test_one_mistake_one_problem(
@@ -62,6 +75,14 @@ def test_one_mistake_one_problem(
     [problem] = found_in(NOTHING_KNOWN, *nodes, **more)
     assert (problem.code, problem.where) == (code, where), problem
     assert why in problem.text
+
+
+def test_an_agent_that_nobody_knows_is_named_with_the_nearest() -> None:
+    node = {"id": "a", "type": "agent", "agents": ["writter"], "input": "write"}
+    for known, hint in (("writer", "did you mean"), ("somebody", "known: somebody")):
+        [problem] = found_in(Surroundings(agents=frozenset({known})), node)
+        assert (problem.code, problem.where) == ("UNKNOWN_AGENT", "a")
+        assert "'writter'" in problem.text and hint in problem.text
 
 
 @pytest.mark.parametrize(("limit", "why"), [("NODES_MAX", "2 nodes"), ("EDGES_MAX", "1 dependencies")])

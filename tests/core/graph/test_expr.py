@@ -51,6 +51,10 @@ SCOPE = Values(
         ("startsWith(s, 'te') && endsWith(s, 'xt') && contains(s, 'ex')", True),
         ("false && missing", False),
         ("'\\n\\'' == \"\\n'\"", True),
+        ("{'k': [n]} == {'k': [3]}", True),
+        ("{'k': 1} == {'k': true}", False),
+        ("{'k': 1} == {'j': 1}", False),
+        ("double(n)", 3.0),
     ],
 )
 def test_an_expression_has_its_value(text: str, value: Any) -> None:
@@ -90,6 +94,21 @@ def test_an_expression_has_its_value(text: str, value: Any) -> None:
         ("size()", "BAD_EXPRESSION"),
         ("(" * 60 + "1" + ")" * 60, "BAD_EXPRESSION"),
         ("1" + "+1" * 3_000, "BAD_EXPRESSION"),
+        ("1" + "+1" * 60, "BAD_EXPRESSION"),
+        ("a" + ".b" * 60, "BAD_EXPRESSION"),
+        ("1 in 'text'", "TYPE_ERROR"),
+        ("1 in {'k': 1}", "TYPE_ERROR"),
+        ("has(n.x)", "TYPE_ERROR"),
+        ("default(1 / 0, 2)", "DIVIDE_BY_ZERO"),
+        ("l['0']", "TYPE_ERROR"),
+        ("l[true]", "TYPE_ERROR"),
+        ("1.5 % 2", "TYPE_ERROR"),
+        ("size(n)", "TYPE_ERROR"),
+        ("int('four')", "TYPE_ERROR"),
+        ("int(l)", "TYPE_ERROR"),
+        ("double('four')", "TYPE_ERROR"),
+        ("double(none)", "TYPE_ERROR"),
+        ("string(l)", "TYPE_ERROR"),
     ],
 )
 def test_what_is_wrong_has_a_code(text: str, code: str) -> None:

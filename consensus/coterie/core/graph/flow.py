@@ -172,14 +172,6 @@ class Flow:
         except ValueFault:
             return set()
 
-    def sinks(self) -> list[str]:
-        """Nodes nobody stands on."""
-        return [
-            name
-            for name, node in self.nodes.items()
-            if not self.digraph.out_degree(name) and node.type is not NodeType.COMPENSATE
-        ]
-
     # --- branches
 
     def impossible(self) -> dict[str, str]:
