@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -339,11 +340,18 @@ async def test_a_run_keeps_its_revision_while_another_goes_live(
     assert back.live == first.live
 
 
-async def test_bad_requests_are_refused(client: Cluster) -> None:
+async def _knows(client: Cluster, agent: str) -> bool:
+    return agent in [one.id for one in await client.agents.list()]
+
+
+async def test_bad_requests_are_refused(nodes: LocalCluster, client: Cluster) -> None:
     with pytest.raises(InvalidRequest) as refused:
         await applied(client, "wrong", model={"temperature": 9}, loop={"max_steps": 0})
     assert "temperature" in str(refused.value) and "max_steps" in str(refused.value)
     await applied(client, "adder", "shared/add-up")
+    for node in nodes.node_ids:  # one that has heard of no agent yet finds none unknown
+        async with client_of(nodes, node) as one:
+            await until(partial(_knows, one, "adder"), f"{node} knows the agent")
     for agent, payload, says in (
         ("nobody", {"prompt": "x"}, "task.agent: no agent 'nobody'; known: .*adder"),
         ("", {"prompt": "x"}, "task.agent: is missing: name one, agent=ID; known: .*adder"),
