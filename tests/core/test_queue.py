@@ -25,6 +25,7 @@ from coterie.core.commands import (
     SetTenant,
     TakeTokens,
 )
+from coterie.core.fairness import SCALE
 from coterie.core.indexes import RELEASED_MAX
 from coterie.core.nouns import NO_DATA, Data, NodeId, Policy, SkillRef, TaskId, WaitReason
 from coterie.core.ordered import CHUNK, Ordered
@@ -298,6 +299,22 @@ def test_a_limit_that_means_nothing_is_refused(limit: Limit, cluster: CoreCluste
 
 
 # --- why
+
+
+@pytest.mark.parametrize(
+    ("least_ms", "took_ms", "counted_ms"), [(5, 39, 40), (5, 2, 5), (5, 0, 5), (0, 39, 45)]
+)
+def test_an_attempt_counts_for_the_time_it_had_a_slot(
+    cluster: CoreCluster, least_ms: int, took_ms: int, counted_ms: int
+) -> None:
+    """Without the policy, as in clusters of early versions: 5 ms on top. A command takes a millisecond."""
+    cluster.do(ConfigureCluster("c", "c", Policy(attempt_ms_min=least_ms)))
+    cluster.with_node("n1")
+    cluster.do(submit_command("t1", tenant="b"))
+    cluster.assign("t1")
+    cluster.now_ms += took_ms
+    finish(cluster, "t1")
+    assert cluster.state.shares["b"].used == counted_ms * SCALE
 
 
 def test_why_a_task_waits(cluster: CoreCluster) -> None:

@@ -11,7 +11,10 @@ from tests.sim.scheduler.run import simulate
 HUNT_MAX = 120  # seeds within which every planted bug shows
 
 
-@pytest.mark.parametrize("seed", range(60))
+SHORT_TASKS_GOT_LESS = 6150  # a tenant of tasks of 40 ms had 11 % less than its share
+
+
+@pytest.mark.parametrize("seed", [*range(60), SHORT_TASKS_GOT_LESS])
 def test_a_run_keeps_every_promise(seed: int) -> None:
     assert simulate(seed).violation == ""
 

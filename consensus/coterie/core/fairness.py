@@ -14,7 +14,7 @@ from coterie.core.state import ClusterState
 
 SCALE = 1_000  # standings are in thousandths of a millisecond of a slot, by weight
 RUNNING_MS = 1_000  # what an attempt that runs counts for, beside the time it has had
-ATTEMPT_MS = 5  # what an attempt that has ended counts for, beside its time
+ATTEMPT_MS = 5  # what an attempt that has ended counts for at least: who ran for no time at all had a slot
 WINDOW_MS = 10_000
 SHARES_MAX = 1_000  # beyond, those that say nothing any more are swept out
 
@@ -61,8 +61,15 @@ def note_let_go(state: ClusterState, task: Task, now_ms: int) -> None:
     tenant = task.tenant
     held, since_ms = state.indexes.usage[tenant]
     rest = _running(state, tenant, held - 1, since_ms - task.assigned_at_ms, now_ms)
-    expected = (RUNNING_MS - ATTEMPT_MS) * SCALE // weight_of(state, tenant)
+    expected = (RUNNING_MS - _on_top(state, now_ms - task.assigned_at_ms)) * SCALE // weight_of(state, tenant)
     _keep(state, tenant, standing(state, tenant, now_ms) - rest - expected)
+
+
+def _on_top(state: ClusterState, took_ms: int) -> int:
+    """What an attempt counts for beside its time. Clusters made by early versions add ATTEMPT_MS to each, by
+    which tenants of short tasks got less than their share."""
+    least_ms = state.meta.policy.attempt_ms_min
+    return max(0, least_ms - took_ms) if least_ms else ATTEMPT_MS
 
 
 def _keep(state: ClusterState, tenant: str, used: int) -> None:

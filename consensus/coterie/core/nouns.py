@@ -376,6 +376,7 @@ class Policy:
     breaker_recovery_ms: int = 0  # until an open one lets probes through
     breaker_probes: int = 0  # that must succeed before it closes
     flap_memory_ms: int = 0  # for which a node that was lost has to prove itself longer; 0: never longer
+    attempt_ms_min: int = 0  # what an attempt counts for at least in shares; 0: as fairness.ATTEMPT_MS says
 
 
 @dataclass(frozen=True, slots=True)

@@ -272,6 +272,7 @@ class Policy(_message.Message):
     BREAKER_RECOVERY_MS_FIELD_NUMBER: _builtins.int
     BREAKER_PROBES_FIELD_NUMBER: _builtins.int
     FLAP_MEMORY_MS_FIELD_NUMBER: _builtins.int
+    ATTEMPT_MS_MIN_FIELD_NUMBER: _builtins.int
     pending_tasks_max: _builtins.int
     live_bytes_max: _builtins.int
     finished_tasks_kept_max: _builtins.int
@@ -293,6 +294,7 @@ class Policy(_message.Message):
     breaker_recovery_ms: _builtins.int
     breaker_probes: _builtins.int
     flap_memory_ms: _builtins.int
+    attempt_ms_min: _builtins.int
     def __init__(
         self,
         *,
@@ -317,10 +319,11 @@ class Policy(_message.Message):
         breaker_recovery_ms: _builtins.int = ...,
         breaker_probes: _builtins.int = ...,
         flap_memory_ms: _builtins.int = ...,
+        attempt_ms_min: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ageing_ms", b"ageing_ms", "breaker_failures", b"breaker_failures", "breaker_probes", b"breaker_probes", "breaker_recovery_ms", b"breaker_recovery_ms", "crash_nodes_max", b"crash_nodes_max", "dead_letter_bytes_max", b"dead_letter_bytes_max", "dead_letters_max", b"dead_letters_max", "finished_bytes_kept_max", b"finished_bytes_kept_max", "finished_tasks_kept_max", b"finished_tasks_kept_max", "flap_memory_ms", b"flap_memory_ms", "limits_max", b"limits_max", "live_bytes_max", b"live_bytes_max", "losses_max", b"losses_max", "node_losses_max", b"node_losses_max", "pending_tasks_max", b"pending_tasks_max", "requests_kept_max", b"requests_kept_max", "requests_kept_ms", b"requests_kept_ms", "signals_per_task_max", b"signals_per_task_max", "steps_per_task_max", b"steps_per_task_max", "task_bytes_max", b"task_bytes_max", "tenant_pending_percent", b"tenant_pending_percent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ageing_ms", b"ageing_ms", "attempt_ms_min", b"attempt_ms_min", "breaker_failures", b"breaker_failures", "breaker_probes", b"breaker_probes", "breaker_recovery_ms", b"breaker_recovery_ms", "crash_nodes_max", b"crash_nodes_max", "dead_letter_bytes_max", b"dead_letter_bytes_max", "dead_letters_max", b"dead_letters_max", "finished_bytes_kept_max", b"finished_bytes_kept_max", "finished_tasks_kept_max", b"finished_tasks_kept_max", "flap_memory_ms", b"flap_memory_ms", "limits_max", b"limits_max", "live_bytes_max", b"live_bytes_max", "losses_max", b"losses_max", "node_losses_max", b"node_losses_max", "pending_tasks_max", b"pending_tasks_max", "requests_kept_max", b"requests_kept_max", "requests_kept_ms", b"requests_kept_ms", "signals_per_task_max", b"signals_per_task_max", "steps_per_task_max", b"steps_per_task_max", "task_bytes_max", b"task_bytes_max", "tenant_pending_percent", b"tenant_pending_percent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -20,6 +20,7 @@ from coterie.core.commands import (
     SubmitTask,
     TakeTokens,
 )
+from coterie.core.fairness import ATTEMPT_MS
 from coterie.core.nouns import NO_DATA, Data, Policy, RetryPolicy, TaskId, TaskState, WaitReason
 from coterie.core.quotas import Limit, Tenant
 from coterie.core.state import ClusterState
@@ -90,6 +91,7 @@ class Storm:
             breaker_recovery_ms=self.dice.choice([200, 1_000, 3_000]),
             breaker_probes=self.dice.randint(1, 3),
             flap_memory_ms=self.dice.choice([0, 5_000, 60_000]),
+            attempt_ms_min=ATTEMPT_MS,
         )
         world.commit([ConfigureCluster("c", "sim", policy)])
         self.tenants = [f"tenant{number}" for number in range(self.dice.randint(1, 3))]
@@ -234,6 +236,7 @@ class FullQueues:
         names = [f"tenant{number}" for number in range(self.dice.randint(2, 4))]
         self.weights = {name: self.dice.randint(1, 5) for name in names}
         self.lengths_ms = {name: self.dice.choice([40, 200, 1_000]) for name in names}
+        world.commit([ConfigureCluster("c", "sim", Policy(attempt_ms_min=ATTEMPT_MS))])
         world.commit([SetTenant(Tenant(name, weight)) for name, weight in self.weights.items()])
         self.nodes = [SimNode(world, f"n{n}", self.dice.randint(2, 3), TYPES) for n in range(2)]
         self.used: Counter[str] = Counter()

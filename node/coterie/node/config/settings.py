@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from coterie.core.fairness import ATTEMPT_MS
 from coterie.core.nouns import Policy, RetryPolicy
 from coterie.core.routing import RoutingRules
 from coterie.core.view import PlanPolicy
@@ -242,6 +243,7 @@ class NodeSettings:
             breaker_recovery_ms=self.breaker.breaker_recovery_ms,
             breaker_probes=self.breaker.breaker_probes,
             flap_memory_ms=self.health.flap_memory_ms,
+            attempt_ms_min=ATTEMPT_MS,
         )
 
     @property
