@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from coterie.raft.entry import HEADER_BYTES
 from coterie.raft.keeping import LARGE_STATE
-from coterie.raft.snapshot import NAME
 from tests.raft.group import Group
 from tests.raft.test_snapshots import SMALL, body, filled, snapshot
 
@@ -28,19 +27,6 @@ def test_a_follower_that_is_slow_but_in_touch_gets_entries_and_no_snapshot() -> 
     filled(group, "n1", 30, first=33)
     index = snapshot(group, "n1")
     assert group.members["n1"]._log.base.index == index - 2
-
-
-def test_behind_a_large_snapshot_more_of_the_log_is_kept() -> None:
-    group = Group(1, snapshot_keep_entries=2, snapshot_keep_bytes=1)
-    group.pass_ms(300)
-    filled(group, "n1", 200)
-    index = snapshot(group, "n1")
-    assert group.members["n1"]._log.base.index >= index - 1
-    filled(group, "n1", 100, first=200)
-    member, size = group.members["n1"], group.disks["n1"].size(NAME)
-    index = snapshot(group, "n1")
-    kept = member._log.bytes_between(member._log.base.index, index)
-    assert size // LARGE_STATE - (HEADER_BYTES + 10) <= kept <= size // LARGE_STATE
 
 
 def test_a_large_snapshot_is_made_again_when_the_log_is_a_part_of_it() -> None:

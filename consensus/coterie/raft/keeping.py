@@ -1,4 +1,4 @@
-"""How much of the log stays beside a snapshot, so that followers a little late need no snapshot."""
+"""How much of the log stays behind a snapshot, and how much of it makes a large snapshot due."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from coterie.raft.journal import Base, Journal
 from coterie.raft.options import RaftOptions
 from coterie.raft.progress import Progress
 
-LARGE_STATE = 8  # the log beside a large snapshot may have this part of its size
+LARGE_STATE = 8  # a large snapshot is made anew when the log has this part of its size
 
 
 def large_part(snapshot_bytes: int, options: RaftOptions) -> int:
-    """What the log may have in bytes beside a large snapshot; 0: it is not large."""
+    """What the log shall have in bytes before a large snapshot is made anew; 0: it is not large."""
     part = snapshot_bytes // LARGE_STATE
     return part if part > options.snapshot_keep_bytes else 0
 
@@ -20,17 +20,15 @@ def large_part(snapshot_bytes: int, options: RaftOptions) -> int:
 def base_to_keep(
     log: Journal,
     index: int,
-    snapshot_bytes: int,
     followers: Iterable[Progress],
     in_touch_since: float,
     options: RaftOptions,
 ) -> Base:
-    """Where the log shall begin when a snapshot of `index` is there; `snapshot_bytes` are those of the one
-    before. What a follower needs that has been in touch since then is cheaper than a snapshot."""
+    """Where the log shall begin when a snapshot of `index` is there. What a follower needs that has been in
+    touch since then is cheaper than a snapshot; more is not kept, as the member stands still while the file
+    with it is written."""
     lowest = log.index_with_bytes_behind(index, options.snapshot_keep_bytes)
     lowest = max(lowest, index - options.snapshot_keep_entries)
-    if part := large_part(snapshot_bytes, options):
-        lowest = log.index_with_bytes_behind(index, part)
     lowest = max(lowest, log.base.index)
     for progress in followers:
         at = _has_through(progress, in_touch_since)

@@ -180,8 +180,8 @@ class SyncObj(replication.SyncObj):
         self._job("switch snapshot", work, adopt, blocking=True)
 
     def _base_to_keep(self, index: int) -> Base:
-        since, size = self._now() - self._options.election_timeout_s, self._store.size_bytes
-        return base_to_keep(self._log, index, size, self._progress.values(), since, self._options)
+        since = self._now() - self._options.election_timeout_s
+        return base_to_keep(self._log, index, self._progress.values(), since, self._options)
 
     # --- sending one ---
 
