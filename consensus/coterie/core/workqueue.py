@@ -212,8 +212,10 @@ class WorkQueue:
             yield from order.values()
 
     def rank(self, task: Task) -> int:
-        """The rank of a queued task among its tenant's."""
-        return age_key(task) + self.penalty(self._groups[_identity(task)])
+        """The rank of a queued task among its tenant's; of one that has left the queue, what it was there."""
+        identity = _identity(task)
+        group = self._groups.get(identity) or Group(identity, profile_of(task), class_of(task))
+        return age_key(task) + self.penalty(group)
 
     def image(self) -> object:
         """Everything that counts, to compare with one built anew."""
