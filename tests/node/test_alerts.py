@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-RULES = ROOT / "cluster-config" / "alerts.yaml"
+RULES = ROOT / "cluster-config" / "monitoring" / "alerts.yaml"
 _WORDS = {"and", "or", "unless", "by", "without", "on", "ignoring", "for", "bool", "offset"}
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _DURATION = re.compile(r"\d+[smhd]")
