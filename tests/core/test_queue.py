@@ -383,4 +383,5 @@ def test_a_queued_task_takes_so_many_bytes_and_no_more() -> None:
     finally:
         tracemalloc.stop()
     assert len(replica.state.indexes.queue) == count + 100
-    assert each < 740, f"{each:.0f} bytes"
+    # 34 more where the process has made tasks of other shapes before: their dicts share their keys no longer.
+    assert each < 780, f"{each:.0f} bytes"
