@@ -26,6 +26,7 @@ import yaml
 from coterie.client import Cluster, Job, TaskError, Unavailable
 from coterie.node.demo.llmserver.process import LlmServerProcess
 from coterie.node.localcluster import LocalCluster
+from tests.chaos.field import KILLED_BY_US
 from tests.cluster.conftest import READY_S, client_of, new_cluster
 
 T = TypeVar("T")
@@ -231,8 +232,7 @@ async def trial(runs: int, seed: int, kill_every_s: float = 2.0) -> Figures:
         }
         options = {
             "llm": {"default": "plain", "providers": providers},
-            # Nodes die by our hand: on a busy machine also ten times before a run records anything.
-            "distribution": {"taskQueue": {"nodeLossesMax": 0}},
+            **KILLED_BY_US,
         }
         with new_cluster(options=options, capacity=16) as nodes:
             await nodes.wait_ready(READY_S)

@@ -16,6 +16,7 @@ from typing import Any
 
 from coterie.client import Cluster, Job
 from coterie.node.localcluster import LocalCluster
+from tests.chaos.field import KILLED_BY_US
 from tests.cluster.conftest import READY_S, client_of, new_cluster
 from tests.cluster.guest import REVISION_A, REVISION_B, A, B, make_live
 
@@ -92,7 +93,7 @@ async def _said(jobs: list[Job], steps: int, figures: Figures) -> dict[str, int]
 
 async def run(runs: int, steps: int, pause_s: float) -> Figures:
     """On a cluster of its own."""
-    with new_cluster() as nodes:
+    with new_cluster(options=KILLED_BY_US) as nodes:
         await nodes.wait_ready(READY_S)
         async with client_of(nodes) as client:
             return await keep_revisions(nodes, client, runs=runs, steps=steps, pause_s=pause_s)

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from coterie.client import Cluster, Job, TokenText
 from coterie.node.demo.llmserver.process import LlmServerProcess
 from coterie.node.localcluster import LocalCluster
+from tests.chaos.field import KILLED_BY_US
 from tests.cluster.conftest import READY_S, client_of, new_cluster
 
 WORDS = "Ein Käfig voller Wörter, 一 二 三, und noch eines: "
@@ -129,7 +130,8 @@ async def streams(
         server.script(chunk_ms=40)
         common = {"baseUrl": server.url, "model": "m", "maxTries": 20}
         providers = {"plain": common, "background": {**common, "api": "responses"}}
-        with new_cluster(options={"llm": {"default": "plain", "providers": providers}}) as nodes:
+        options = {"llm": {"default": "plain", "providers": providers}, **KILLED_BY_US}
+        with new_cluster(options=options) as nodes:
             await nodes.wait_ready(READY_S)
             async with client_of(nodes) as client:
                 stop = asyncio.Event()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -86,9 +87,10 @@ class ClusterService(cluster_pb2_grpc.ClusterServicer):
             nodes=nodes,
             tasks_finished_total=state.meta.finished_total,
             steps_recorded_total=state.meta.steps_total,
-            state_hash=state_hash(state) if request.include_state_hash else "",
         )
         status.time.FromMilliseconds(parts.clock.now_ms())
+        if request.include_state_hash:
+            status.state_hash = await hash_of(state)
         return status
 
     @unary
@@ -238,6 +240,11 @@ def _unregistered(member: Member) -> cluster_pb2.Node:
         reason="has not registered yet",
         report_age_ms=-1,
     )
+
+
+async def hash_of(state: ClusterState) -> str:
+    """Of this very moment, whatever changes meanwhile. In a thread: of a large state it takes seconds."""
+    return await asyncio.to_thread(state_hash, state.copy())
 
 
 def _by_state(state: ClusterState) -> dict[str, int]:

@@ -11,6 +11,7 @@ from typing import Any
 from coterie.client import Cluster, Job, TaskError, Workflow
 from coterie.node.demo.llmserver.process import LlmServerProcess
 from coterie.node.localcluster import LocalCluster
+from tests.chaos.field import KILLED_BY_US
 from tests.chaos.workflows.cases import AGENTS, SCRIPT, Case
 from tests.cluster.conftest import new_cluster
 
@@ -39,6 +40,7 @@ def field(directory: Path, nodes: int = 3) -> Iterator[tuple[LocalCluster, Path]
         options = {
             "llm": {"default": "scripted", "providers": {"scripted": provider}},
             "skills": {"dirs": [str(SKILLS)], "settings": settings},
+            **KILLED_BY_US,
         }
         with new_cluster(options=options, nodes=nodes) as cluster:
             yield cluster, witness
