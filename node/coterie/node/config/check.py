@@ -249,8 +249,12 @@ def _affinity(config: ClusterConfig) -> Iterator[Finding]:
 
 def _plain_http(config: ClusterConfig) -> Iterator[Finding]:
     http = config.listen.http
-    if http is not None and http.host and not is_loopback(http.host):
-        text = f"{http}: metrics and health are plain HTTP and stay on this machine; listen on 127.0.0.1"
+    allowed = config.security.allow_plain_metrics
+    if http is not None and http.host and not is_loopback(http.host) and not allowed:
+        text = (
+            f"{http}: metrics and health are plain HTTP and stay on this machine; listen on 127.0.0.1, or set"
+        )
+        text = f"{text} security.allowPlainMetrics: true where scrapers and probes alone reach that port"
         yield Finding(("listen", "http"), text)
 
 

@@ -236,6 +236,7 @@ class Security(Section):
     auth: Literal["required", "off"] | None = None
     allow_open_access: StrictBool = False  # auth: off also where the node can be reached from outside
     allow_insecure_loopback: StrictBool = False
+    allow_plain_metrics: StrictBool = False  # metrics and health beyond this machine too, in plain HTTP
 
 
 class LimitsSection(Section):
