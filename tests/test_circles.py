@@ -14,7 +14,7 @@ RECURSION = frozenset(
     f"coterie.core.runs.{name}" for name in ("endings", "instant", "parts", "rounds", "tasks", "walk")
 )
 # A run keeps look-ups about itself, made from itself when they are first needed.
-LOOK_UPS = frozenset(f"coterie.core.runs.{name}" for name in ("book", "joins", "run"))
+LOOK_UPS = frozenset(f"coterie.core.runs.{name}" for name in ("book", "joins", "outline", "run"))
 
 
 def circles(sources: Mapping[str, str]) -> list[frozenset[str]]:
