@@ -4,7 +4,7 @@ this file only: each replaces one function of the product, or of the shells, for
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -136,15 +136,42 @@ def _ack_at_once(gateway: SimGateway, command: SubmitTask, reply: Reply) -> None
     gateway._process.later(10, lambda: reply(Told.OK, command.task_id))
 
 
-def _forgetful_image(state: ClusterState) -> Iterator[bytes]:
+def _forgetful_image(state: ClusterState, tasks: Iterable[Task] | None = None) -> Iterator[bytes]:
     copy = state.copy()
     copy.requests.clear()
-    return _encode_state(copy)
+    return _encode_state(copy, tasks)
 
 
-def _image_of_now(state: ClusterState) -> ClusterState:
-    """Not a copy: what is applied while it is encoded is in it, or half in it."""
-    return state
+class _StateOfNow:
+    """Not a copy: what is applied until the turn of a family comes is in it, or half in it."""
+
+    def __init__(self, state: ClusterState) -> None:
+        self._state = state
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._state, name)
+        return value.copy() if isinstance(value, dict) else value
+
+
+class _TasksOfNow:
+    """The same for the live tasks."""
+
+    def __init__(self, state: ClusterState) -> None:
+        self._state = state
+
+    def __iter__(self) -> Iterator[Task]:
+        return iter(list(self._state.tasks.values()))
+
+    def close(self) -> None:
+        """Nobody told it of changes."""
+
+
+def _image_of_now(state: ClusterState) -> _TasksOfNow:
+    return _TasksOfNow(state)
+
+
+def _rest_of_now(state: ClusterState) -> _StateOfNow:
+    return _StateOfNow(state)
 
 
 def _own_dice(retry: RetryPolicy, failures: int, dice: int) -> int:
@@ -183,7 +210,13 @@ PLANTED: dict[str, Plant] = {
         ((lifecycle, "fenced", _unfenced), (task_rules, "fenced", _unfenced)),
     ),
     "own-dice": Plant("replicas throw their own dice", ((retry_rules, "backoff_ms", _own_dice),)),
-    "running-image": Plant("a snapshot of a state that moves on", ((ClusterState, "copy", _image_of_now),)),
+    "running-image": Plant(
+        "a snapshot of a state that moves on",
+        (
+            (ClusterState, "image_of_tasks", _image_of_now),
+            (ClusterState, "copy_of_the_rest", _rest_of_now),
+        ),
+    ),
     "stale-assign": Plant("assignments are not compared", ((RULES, AssignTask, _assign_anyway),)),
     "stale-start": Plant(
         "a worker back from a cut starts by an old replica",
