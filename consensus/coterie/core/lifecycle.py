@@ -51,14 +51,14 @@ def change_task(
     if after.state in TERMINAL:
         after = _finish(state, before, after, moment, event, detail)
     else:
-        keep_for_images(state, before.task_id)
+        _keep_for_images(state, before.task_id)
         state.tasks[after.task_id] = after
         state.indexes.replace(before, after)
         state.outbox.append(Event(event, after, moment.index, moment.at_ms, detail))
     return after
 
 
-def keep_for_images(state: ClusterState, task_id: TaskId) -> None:
+def _keep_for_images(state: ClusterState, task_id: TaskId) -> None:
     """What stands in the state, whatever the rule that changes it has worked out already."""
     for image in state.images:
         image.keep(state.tasks[task_id])
@@ -68,7 +68,7 @@ def _finish(state: ClusterState, before: Task, after: Task, moment: Moment, even
     after = evolve(after, finished_at_ms=moment.at_ms)
     if after.task_id in state.runs:
         after = closed(state.runs.pop(after.task_id), after)
-    keep_for_images(state, after.task_id)
+    _keep_for_images(state, after.task_id)
     del state.tasks[after.task_id]
     if after.task_id in state.llm.calls:
         close_task(state.llm, after.task_id, moment.at_ms)
