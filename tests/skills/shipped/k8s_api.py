@@ -43,6 +43,7 @@ class State:
     page_max: int = 500
     watches_end: bool = False
     fail_next: list[int] = field(default_factory=list)
+    fail_applies: int = 0
     objects: dict[tuple[str, str, str], Found] = field(default_factory=dict)
     owners: dict[tuple[str, str, str], dict[tuple[str, ...], str]] = field(default_factory=dict)
     events: list[tuple[int, str, str, Found]] = field(default_factory=list)
@@ -75,6 +76,9 @@ class State:
         plural, namespace, _ = place
         _validate(given)
         manager, was = query["fieldManager"], self.objects.get(place)
+        version = given["metadata"].get("resourceVersion")
+        if version is not None and (was is None or was["metadata"]["resourceVersion"] != version):
+            raise Fault(409, "Conflict", "the object has been modified")
         owners = dict(self.owners.get(place, {}))
         wanted, now = leaves(given), leaves(was or {})
         clashes = [
@@ -93,6 +97,9 @@ class State:
         owners |= dict.fromkeys(wanted, manager)
         if "dryRun" in query:
             return result
+        if self.fail_applies:
+            self.fail_applies -= 1
+            raise Fault(503, "Trouble", "not now")
         self.owners[place] = owners
         return self._settled(plural, was, result)
 

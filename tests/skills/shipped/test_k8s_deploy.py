@@ -185,7 +185,52 @@ async def test_an_apply_that_crashed_is_finished_and_recorded_once(cluster: Clus
     task.crash_before_record = False
     found = await value(SKILL, given, settings(cluster), journal=task)
     assert [one["change"] for one in found["objects"]] == ["new", "new"]
-    assert changes(cluster[1]) == ["conf", "conf", "web"] and set(task.begun) == {"apply0", "apply1"}
+    assert changes(cluster[1]) == ["conf", "web"] and set(task.begun) == {"apply0", "apply1"}
+
+
+async def crashed(cluster: Cluster, **given: Any) -> tuple[Journal, dict[str, Any]]:
+    """A task that has changed something and died before that was recorded: its journal and payload."""
+    task, payload = journal(), {"namespace": "apps", **given}
+    task.crash_before_record = True
+    assert (await attempt(SKILL, payload, settings(cluster), task)).kind == "fenced"
+    task.crash_before_record = False
+    return task, payload
+
+
+@pytest.mark.parametrize("between", ["web:2", "web:0"], ids=["another", "back to what was there"])
+@pytest.mark.parametrize("force", [False, True])
+async def test_a_repeat_does_not_win_over_a_newer_apply(cluster: Cluster, between: str, force: bool) -> None:
+    await do(cluster, "apply", manifests=[with_image("web:0")])
+    task, given = await crashed(cluster, operation="apply", manifests=[WEB], force=force)
+    assert image_of(cluster[1]) == "web:1"
+    await do(cluster, "apply", manifests=[with_image(between)])
+    outcome = await refusal(SKILL, given, settings(cluster), journal=task)
+    assert outcome.code == "CONFLICT" and "somebody else has changed it since" in outcome.message
+    assert image_of(cluster[1]) == between
+
+
+async def test_a_repeat_of_what_never_arrived_is_made(cluster: Cluster) -> None:
+    """Its status has changed since, which is no change of what is wanted."""
+    state = cluster[1]
+    await do(cluster, "apply", manifests=[with_image("web:0")])
+    task = journal()
+    given = {"operation": "apply", "namespace": "apps", "manifests": [WEB]}
+    state.fail_applies = 1
+    outcome = await attempt(SKILL, given, settings(cluster), task)
+    assert (outcome.code, image_of(state)) == ("CLUSTER_FAILED", "web:0")
+    state.finish(state.get("deployments", "apps", "web"))
+    await value(SKILL, given, settings(cluster), journal=task)
+    assert image_of(state) == "web:1"
+
+
+async def test_a_repeated_rollback_does_not_win_over_a_newer_apply(cluster: Cluster) -> None:
+    for image in ("web:1", "web:2"):
+        await do(cluster, "apply", manifests=[with_image(image)])
+    task, given = await crashed(cluster, operation="rollback", name="web")
+    assert image_of(cluster[1]) == "web:1"
+    await do(cluster, "apply", manifests=[with_image("web:3")], force=True)
+    outcome = await refusal(SKILL, given, settings(cluster), journal=task)
+    assert outcome.code == "CONFLICT" and image_of(cluster[1]) == "web:3"
 
 
 async def test_a_delete_is_of_that_very_object(cluster: Cluster) -> None:

@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
+from coterie.node.schemas import faults_by_text
 from coterie.skills.registry import MANIFEST_FILE, SHIPPED_DIR, discover, load
 from coterie.skills.shipped_settings import NAMES, model_of
 from coterie.skills.validation import validate
 from tests.cli.fakes import FakeCluster, run
+from tests.skills.shipped.support import refusal
 
 FOLDERS = sorted(path.parent for path in SHIPPED_DIR.glob(f"*/{MANIFEST_FILE}"))
 TOOLS = {
@@ -153,3 +155,12 @@ def test_every_setting_is_in_the_section_of_its_skill(name: str) -> None:
     schema = model.model_json_schema()
     keys = {key for part in (schema, *schema.get("$defs", {}).values()) for key in part.get("properties", {})}
     assert {key for key in keys if not re.search(rf"\b{key}\b", section)} == set()
+
+
+@pytest.mark.parametrize("name", sorted(SOURCES.keys() - {"echo"}))
+async def test_a_field_that_the_skill_does_not_know_is_refused_by_its_name(name: str) -> None:
+    [skill] = load(SOURCES[name])
+    given = {"no_such_field": 1}
+    wrong = faults_by_text(skill.input, json.dumps(given).encode())
+    said = [text for _, text in wrong] if skill.input else [(await refusal(name, given)).message]
+    assert any("no_such_field" in text for text in said), said

@@ -111,12 +111,16 @@ class Api:
         template["metadata"].get("labels", {}).pop("pod-template-hash", None)
         return wanted, template
 
-    def replace_template(self, ref: Ref, uid: str, template: Found, *, dry_run: bool) -> Found:
-        """Of the Deployment with this uid."""
+    def replace_template(
+        self, ref: Ref, uid: str, template: Found, *, dry_run: bool, version: str = ""
+    ) -> Found:
+        """Of the Deployment with this uid, and only of this version where one is given."""
         patch = [
             {"op": "test", "path": "/metadata/uid", "value": uid},
             {"op": "replace", "path": "/spec/template", "value": template},
         ]
+        if version:
+            patch.insert(1, {"op": "test", "path": "/metadata/resourceVersion", "value": version})
         manager = self._target.field_manager
         return self._ask("patch", ref, patch, content_type=JSON_PATCH, field_manager=manager, **_dry(dry_run))
 

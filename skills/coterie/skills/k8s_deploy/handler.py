@@ -7,9 +7,10 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from coterie.skills import SkillContext
+from coterie.skills import Effect, SkillContext
 from coterie.skills.errors import BadInput, NonRetryable
 from coterie.skills.k8s_deploy.kinds import Ref, Standing, standing_of
+from coterie.skills.k8s_deploy.repeat import apply_again, content, roll_back_again, seen
 from coterie.skills.k8s_deploy.request import DeployRequest, DeploySettings, Target, manifests_of
 from coterie.skills.outbound import NotAllowed
 from coterie.skills.shipped import needs_extra, permissions_of, settings_of
@@ -51,25 +52,26 @@ def _target(settings: DeploySettings, request: DeployRequest) -> Target:
 
 async def _apply(ctx: SkillContext, api: Api, target: Target, request: DeployRequest) -> Found:
     manifests = manifests_of(request, target)
-    tried: list[Found] = await ctx.step("try", _tried, api, manifests, request.force)
+    tried: list[list[Found]] = await ctx.step("try", _tried, api, manifests, request.force)
     if request.dry_run:
-        return {"dry_run": True, "objects": tried}
+        return {"dry_run": True, "objects": [would for would, _ in tried]}
     objects = []
-    for place, ((ref, manifest), would) in enumerate(zip(manifests, tried, strict=True)):
-        work = functools.partial(api.apply, ref, manifest, force=request.force, dry_run=False)
-        done = await _effect(ctx, f"apply{place}", functools.partial(_kept_of, work))
-        objects.append({**would, **done})
+    for place, ((ref, manifest), (would, was)) in enumerate(zip(manifests, tried, strict=True)):
+        first = functools.partial(api.apply, ref, manifest, force=request.force, dry_run=False)
+        again = functools.partial(apply_again, api, ref, manifest, was, force=request.force)
+        objects.append({**would, **await _effect(ctx, f"apply{place}", _kept_of(first), _kept_of(again))})
     return {"objects": objects, **await _ready(ctx, api, [ref for ref, _ in manifests], request)}
 
 
-def _tried(api: Api, manifests: Sequence[tuple[Ref, Found]], force: bool) -> list[Found]:
+def _tried(api: Api, manifests: Sequence[tuple[Ref, Found]], force: bool) -> list[tuple[Found, Found | None]]:
     """What the API would make of all of it, and what is there now."""
-    tried = []
+    tried: list[tuple[Found, Found | None]] = []
     for ref, manifest in manifests:
         was = api.get(ref)
         would = api.apply(ref, manifest, force=force, dry_run=True)
-        change = "new" if was is None else "same" if _same(was, would) else "changed"
-        tried.append({"kind": ref.kind.kind, "name": ref.name, "change": change, **_kept(would)})
+        change = "new" if was is None else "same" if content(was) == content(would) else "changed"
+        told = {"kind": ref.kind.kind, "name": ref.name, "change": change, **_kept(would)}
+        tried.append((told, seen(was)))
     return tried
 
 
@@ -94,8 +96,9 @@ async def _rollback(ctx: SkillContext, api: Api, target: Target, request: Deploy
     ref = Ref(target.kind("Deployment"), request.namespace, request.name)
     chosen: Found = await ctx.step("choose", _chosen, api, ref, request.revision)
     replace = functools.partial(api.replace_template, ref, chosen["uid"], chosen["template"])
-    work = functools.partial(replace, dry_run=request.dry_run)
-    done = await _effect(ctx, "rollback", functools.partial(_kept_of, work))
+    first = functools.partial(replace, dry_run=request.dry_run)
+    again = first if request.dry_run else functools.partial(roll_back_again, api, ref, chosen)
+    done = await _effect(ctx, "rollback", _kept_of(first), _kept_of(again))
     if request.dry_run:
         return {"dry_run": True, "revision": chosen["revision"], **done}
     return {"revision": chosen["revision"], **done, **await _ready(ctx, api, [ref], request)}
@@ -106,7 +109,8 @@ def _chosen(api: Api, ref: Ref, revision: int | None) -> Found:
     if deployment is None:
         raise _no(ref)
     number, template = api.template_of(deployment, revision)
-    return {"revision": number, "uid": deployment["metadata"]["uid"], "template": template}
+    uid = deployment["metadata"]["uid"]
+    return {"revision": number, "uid": uid, "template": template, "seen": seen(deployment)}
 
 
 async def _delete(ctx: SkillContext, api: Api, target: Target, request: DeployRequest) -> Found:
@@ -120,13 +124,15 @@ async def _delete(ctx: SkillContext, api: Api, target: Target, request: DeployRe
     return {"kind": request.kind, "name": request.name, "deleted": bool(uid), **told}
 
 
-async def _effect(ctx: SkillContext, name: str, work: Callable[[], Found]) -> Found:
-    """A refusal is an answer, and recorded."""
+async def _effect(
+    ctx: SkillContext, name: str, work: Callable[[], Found], again: Callable[[], Found] | None = None
+) -> Found:
+    """A refusal is an answer, and recorded. `again` is done where an earlier try is in doubt."""
     from coterie.skills.k8s_deploy.cluster import Refused
 
-    def settled() -> Found:
+    def settled(effect: Effect) -> Found:
         try:
-            return work()
+            return again() if again is not None and effect.tries > 1 else work()
         except Refused as error:
             return {"refused": str(error), "code": error.code}
 
@@ -166,19 +172,8 @@ def _kept(found: Found) -> Found:
     return {"version": metadata.get("resourceVersion"), **{k: v for k, v in told.items() if v is not None}}
 
 
-def _kept_of(work: Callable[[], Found]) -> Found:
-    return _kept(work())
-
-
-def _same(was: Found, would: Found) -> bool:
-    return _content(was) == _content(would)
-
-
-def _content(found: Found) -> Found:
-    """Without what the API counts and notes."""
-    own = ("resourceVersion", "generation", "managedFields")
-    metadata = {name: value for name, value in found["metadata"].items() if name not in own}
-    return {**{name: value for name, value in found.items() if name != "status"}, "metadata": metadata}
+def _kept_of(work: Callable[[], Found]) -> Callable[[], Found]:
+    return lambda: _kept(work())
 
 
 def _no(ref: Ref) -> NonRetryable:
