@@ -14,7 +14,7 @@ from click.testing import Result
 from coterie.node import localcluster
 from coterie.node.cli import dev
 from coterie.node.cli.connect import Target, TlsFiles
-from coterie.node.config import TlsPaths
+from coterie.node.config import TlsPaths, dev_config, dump_config
 from coterie.node.localcluster import ClusterFailed
 from tests.cli.fakes import FakeCluster, document, run
 
@@ -37,6 +37,9 @@ class FakeLocal:
         self.config_path = self.base_dir / "cluster.yaml"
         ca = self.base_dir / "tls" / "ca.crt"
         self.client_tls = TlsPaths(ca, ca.with_name("c.crt"), ca.with_name("c.key")) if tls else None
+        self.base_dir.mkdir(parents=True, exist_ok=True)
+        self.config_path.write_text(dump_config(dev_config(nodes, self.base_dir)), encoding="utf-8")
+        self.files: tuple[Path, ...] = ()
         self.started: list[str] = []
         self.stopped = False
         self.env_seen = ""
@@ -191,3 +194,31 @@ def test_auth_is_for_clusters_with_certificates(monkeypatch: pytest.MonkeyPatch)
     assert made.given[-1]["options"] == {"security": {"auth": "required"}}
     refused = run(FakeCluster(), "dev", "--auth", "--insecure")
     assert refused.exit_code == 2 and "leave --insecure out" in refused.stderr
+
+
+def test_files_say_what_has_no_option(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("mcp: {servers: {notes: {command: [notes], allow: ['*']}}}\n")
+    _, made, _ = run_dev(monkeypatch, [KeyboardInterrupt()], "--config", "own.yaml", "--skills", ".")
+    assert made.files == (Path("own.yaml"),) and made.started == IDS
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("cluster: {nodes: []}", "cluster.nodes: is not for `coterie dev`: --nodes and --port"),
+        ("security: {tls: {dir: x}}", "security.tls: is not for `coterie dev`"),
+        ("storage:\n  dir: x", "(own.yaml:2)"),
+        ("skills: {dirs: [x]}", "skills.dirs: --skills says it too; give one of them"),
+        ("llm: {}", "llm: --model-url (or $OPENAI_BASE_URL) says it too"),
+        ("mcp: {servrs: {}}", "mcp.servrs: unknown key; did you mean servers?"),
+        ("mcp: {servers: {notes: {command: [notes]}}}", "mcp.servers.notes.allow: is missing"),
+    ],
+)
+def test_what_a_file_cannot_say_is_refused_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, said: str
+) -> None:
+    (tmp_path / "own.yaml").write_text(text)
+    flags = ("--skills", ".", "--model-url", "http://127.0.0.1:9/v1")
+    result = run(FakeCluster(), "dev", "--config", "own.yaml", *flags)
+    assert result.exit_code == 2 and said in result.stderr
+    assert [made.started for made in FakeLocal.made] in ([], [[]])

@@ -41,6 +41,7 @@ class Plan:
     insecure: bool
     auth: bool
     skill_dirs: tuple[Path, ...]
+    files: tuple[Path, ...]
     fresh: bool
     restart: bool
     model_url: str
@@ -60,6 +61,14 @@ class Plan:
             main = {"baseUrl": self.model_url, "model": self.model, **key}
             found["llm"] = {"default": "main", "providers": {"main": main}}
         return found
+
+    @property
+    def flags(self) -> dict[tuple[str | int, ...], str]:
+        """Keys that options say, and which; files must not say them too."""
+        model = ("llm",), "--model-url (or $OPENAI_BASE_URL)"
+        said = ((("skills", "dirs"), "--skills"), (("security", "auth"), "--auth"), model)
+        options = self.options
+        return {path: flag for path, flag in said if str(path[0]) in options}
 
 
 @click.command(cls=LeafCommand)
@@ -82,6 +91,13 @@ class Plan:
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Directory of your own skills. Repeatable.",
 )
+@click.option(
+    "--config",
+    "files",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True),
+    help="Further keys of a cluster file, such as mcp, llm or skills.settings. Repeatable.",
+)
 @click.option("--fresh", is_flag=True, help="Forget the tasks of an earlier run in this directory.")
 @click.option("--restart", is_flag=True, help="Start a node that died again, 3 seconds later.")
 @click.option(
@@ -97,11 +113,12 @@ def dev(session: Session, /, **options: Any) -> None:
     """Run a cluster of real processes on loopback, with TLS made on the fly, until Ctrl-C.
 
     In a second terminal in this directory, `coterie status` and all other commands find it by themselves."""
-    from coterie.node.cli import devdir
+    from coterie.node.cli import devdir, devfiles
 
     plan = Plan(**options)
     if plan.auth and plan.insecure:
         raise bad_input("--auth", "needs certificates: leave --insecure out")
+    devfiles.check_before(plan.files, plan.flags)
     with devdir.only_one(plan.directory), _ends_like_ctrl_c():
         if plan.fresh:
             devdir.forget(plan.directory)
@@ -110,13 +127,15 @@ def dev(session: Session, /, **options: Any) -> None:
 
 
 def _run(session: Session, plan: Plan, ports: list[int]) -> None:
-    from coterie.node.cli import devdir
+    from coterie.node.cli import devdir, devfiles
     from coterie.node.localcluster import ClusterFailed, LocalCluster
 
     cluster = LocalCluster(
         plan.nodes, plan.directory, not plan.insecure, plan.capacity, options=plan.options, ports=ports
     )
+    cluster.files = plan.files
     try:
+        devfiles.check_together(cluster.config_path, plan.files)
         cluster.start()
         asyncio.run(_attend(session, plan, cluster))
     except ClusterFailed as error:

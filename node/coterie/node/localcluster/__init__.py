@@ -111,6 +111,8 @@ class LocalCluster:
     ports: one for each node; none: free ones are chosen.
     hosts: one address of this machine for each node; none: loopback. They need not be reachable from here
         when a subclass starts the nodes elsewhere (see `node_command`).
+
+    `files`, to be set before the start: further files of the cluster, laid upon the one that is written here.
     """
 
     def __init__(
@@ -132,6 +134,7 @@ class LocalCluster:
         self.node_ids = [f"node-{number}" for number in range(1, nodes + 1)]
         self.addresses = dict(zip(self.node_ids, _addresses(nodes, ports, hosts), strict=True))
         self._env = {**_environment(), **(env or {})}
+        self.files: Sequence[Path] = ()
         self._processes: dict[str, NodeProcess] = {}
         self._expected: set[str] = set()
         self._reaper: subprocess.Popen[bytes] | None = None
@@ -166,8 +169,9 @@ class LocalCluster:
 
     def node_command(self, node_id: str) -> list[str]:
         """The command line of a node."""
-        config = str(self.config_path)
-        return [sys.executable, "-m", "coterie.node.main", "--config", config, "--id", node_id]
+        files = [str(path.resolve()) for path in (self.config_path, *self.files)]
+        configs = [word for file in files for word in ("--config", file)]
+        return [sys.executable, "-m", "coterie.node.main", *configs, "--id", node_id]
 
     def node_env(self, node_id: str) -> Mapping[str, str]:
         """The environment of a node."""
