@@ -71,6 +71,7 @@ class AssignTask:
     incarnation: int
     attempt: int  # the attempt this assignment begins: one more than the task's
     turn: int = 0  # in the rotation of round-robin; 0: no turn is taken
+    if_first: bool = False  # refused when an older task of its kind and class waits: no plan stands behind it
 
 
 @dataclass(frozen=True, slots=True)

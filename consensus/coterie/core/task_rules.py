@@ -36,6 +36,8 @@ def assign(state: ClusterState, command: AssignTask, moment: Moment) -> Outcome:
     waits = _not_yet(state, task, moment)
     if waits is not None:
         return waits
+    if command.if_first and not state.indexes.queue.is_first(task):
+        return Rejected("NOT_FIRST", "an older task of its kind and class waits")
     node = state.nodes.get(command.node_id)
     if node is None or node.incarnation != command.incarnation or node.status is not NodeStatus.UP:
         return Rejected("NODE_GONE", f"node {command.node_id} is not up in that incarnation")

@@ -211,6 +211,15 @@ class WorkQueue:
         for order in self.tenants.values():
             yield from order.values()
 
+    def is_first(self, task: Task) -> bool:
+        """Whether no older one of its kind, class and tenant may start now, nor one of its key waits."""
+        group = self._groups.get(_identity(task))
+        lane = group.lanes.get(task.key) if group is not None else None
+        if group is None or lane is None:
+            return True
+        age = age_key(task)
+        return lane.tasks.first_key(age) >= age and group.ready.first_key(age) >= age
+
     def rank(self, task: Task) -> int:
         """The rank of a queued task among its tenant's; of one that has left the queue, what it was there."""
         identity = _identity(task)

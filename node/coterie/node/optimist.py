@@ -1,7 +1,8 @@
 """Optimistic assignment: the node that takes a task proposes its assignment together with the submission.
 
 One commit less on the way of a task. The state machine checks the assignment like any other and refuses it
-when the node is full, draining or gone by then; then, and while work is queued, the coordinator assigns.
+when the node is full, draining or gone by then, or an older task of the kind waits; then, and while work is
+queued, the coordinator assigns.
 The same for the tasks that a run of a workflow makes when it begins, or when one of its tasks succeeds."""
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ class Optimist:
             if decision.chosen is None:
                 break
             pool.give(task, decision.chosen)
-            assignments.append(decision.assignment(task.task_id, 1))
+            assignments.append(decision.assignment(task.task_id, 1, if_first=True))
         return assignments
 
     def _foreseen(self, command: Command) -> list[Foreseen]:
@@ -124,4 +125,4 @@ class Optimist:
         if decision.chosen is None:
             return None
         pool.give(submit, decision.chosen)
-        return decision.assignment(submit.task_id, 1)
+        return decision.assignment(submit.task_id, 1, if_first=True)

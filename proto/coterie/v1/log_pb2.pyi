@@ -519,11 +519,13 @@ class AssignTask(_message.Message):
     INCARNATION_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     TURN_FIELD_NUMBER: _builtins.int
+    IF_FIRST_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     node_id: _builtins.str
     incarnation: _builtins.int
     attempt: _builtins.int
     turn: _builtins.int
+    if_first: _builtins.bool
     def __init__(
         self,
         *,
@@ -532,10 +534,11 @@ class AssignTask(_message.Message):
         incarnation: _builtins.int = ...,
         attempt: _builtins.int = ...,
         turn: _builtins.int = ...,
+        if_first: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "incarnation", b"incarnation", "node_id", b"node_id", "task_id", b"task_id", "turn", b"turn"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "if_first", b"if_first", "incarnation", b"incarnation", "node_id", b"node_id", "task_id", b"task_id", "turn", b"turn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

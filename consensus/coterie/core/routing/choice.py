@@ -44,11 +44,11 @@ class Decision:
     turn: int = 0
     better_off: int = 0  # tasks of this kind, this one included, that should rather wait for a busy node
 
-    def assignment(self, task_id: TaskId, attempt: int) -> AssignTask:
+    def assignment(self, task_id: TaskId, attempt: int, *, if_first: bool = False) -> AssignTask:
         """The command that carries it out, as that attempt."""
         assert self.chosen is not None
         node = self.chosen.node
-        return AssignTask(task_id, node.node_id, node.incarnation, attempt, self.turn)
+        return AssignTask(task_id, node.node_id, node.incarnation, attempt, self.turn, if_first)
 
 
 def choose(task: Placeable, pool: Pool, near: NodeId = NO_NODE) -> Decision:
