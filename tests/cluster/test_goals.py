@@ -181,6 +181,20 @@ async def test_a_plan_that_is_known_is_not_paid_again(server: LlmServerProcess, 
     assert {"/intent", "/decompose"}.isdisjoint(billed(server, again))
 
 
+async def test_a_plan_whose_run_failed_is_not_given_again(server: LlmServerProcess, client: Cluster) -> None:
+    bad = [
+        {"id": "a", "description": "sum", "skill": "add-up", "input": {"results": "x"}, "dependencies": []}
+    ]
+    planned(server, plan={"tasks": bad})
+    with pytest.raises(TaskFailed, match="GOAL_FAILED"):
+        await (await client.goals.submit("Sum it up")).wait(timeout=60)
+    planned(server)
+    job = await client.goals.submit("Sum it up")
+    result = await job.wait(timeout=60)
+    assert result["complete"] and result["cached"] is False
+    assert billed(server, job)["/intent"] == billed(server, job)["/decompose"] == 1
+
+
 async def test_one_repair_and_what_it_changed(server: LlmServerProcess, client: Cluster) -> None:
     cycle = {
         "tasks": [

@@ -16,6 +16,7 @@ from coterie.core.commands import (
 )
 from coterie.core.llm.commands import (
     DeleteLlmBudget,
+    ForgetLlmAnswers,
     NoteLlmHandle,
     SetLlmBudget,
 )
@@ -326,6 +327,17 @@ def test_kept_answers_leave_with_time(cluster: CoreCluster) -> None:
     assert list(cluster.state.llm.cache) == ["k1", "k2"]
     kept = sum(len(answer.result.inline) for answer in cluster.state.llm.cache.values())
     assert cluster.state.llm.cache_bytes == kept
+
+
+def test_a_kept_answer_that_proved_to_be_bad_is_forgotten_by_who_got_it(cluster: CoreCluster) -> None:
+    attempt = cluster.running().attempt
+    for name in ("a", "b"):
+        begin(cluster, key=name, cache_key=name)
+        settle(cluster, key=name, cache_ttl_ms=1_000)
+    assert code(cluster.do(ForgetLlmAnswers(T1, attempt - 1, ("a",)))) == "FENCED"
+    for _ in range(2):
+        assert cluster.do(ForgetLlmAnswers(T1, attempt, ("a", "unknown"))) == Accepted(T1)
+    assert list(cluster.state.llm.cache) == ["b"] and cluster.state.llm.cache_bytes == len(ANSWER.inline)
 
 
 def test_the_copy_of_a_state_stays_as_it_is(cluster: CoreCluster) -> None:

@@ -12,6 +12,7 @@ import yaml
 
 from coterie.core.agentbook import AgentRevision, ApplyAgent
 from coterie.core.commands import RecordStep
+from coterie.core.llm.nouns import CachedAnswer
 from coterie.core.nouns import Data, TaskId, TaskState
 from coterie.core.transitions import TERMINAL
 from coterie.node.agents.definition import read_definition
@@ -61,6 +62,10 @@ class Model:
             "provider": "p",
         }
         record |= {"usage": usage, "cached": args["key"] in self.cached}
+        if args.get("cache_ttl_ms"):
+            kept = CachedAnswer(f"key of {args['key']}", Data(b"{}"), 1 << 50)
+            run.state.llm.cache[kept.key] = kept
+            record["kept_as"] = kept.key
         await run.commit_own(
             RecordStep(run.task_id, run.attempt, args["key"], Data(json.dumps(record).encode()))
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -342,3 +343,43 @@ async def test_an_answer_in_another_form_is_sent_back_past_the_cache() -> None:
     assert (await bench.goal(goal="Report"))["complete"]
     kept = [options.get("cache_ttl_ms") for options in bench.model.options]
     assert kept == [86_400_000, None, 86_400_000]
+
+
+PLANS: dict[str, Any] = {
+    "good": {"tasks": [task("a")]},
+    "one task fails": {"tasks": [task("a"), task("b", description="fail")], "aggregate": "list"},
+    "all fail": {"tasks": [task("a", description="fail")]},
+    "cycle": {"tasks": cycle()},
+}
+
+
+@pytest.mark.parametrize(
+    ("plan", "repaired", "kept"),
+    [
+        ("good", None, True),
+        ("one task fails", None, False),
+        ("all fail", None, False),
+        ("cycle", "good", False),
+        ("cycle", "cycle", False),
+    ],
+)
+async def test_a_plan_stays_known_only_where_it_led_to_a_whole_answer(
+    plan: str, repaired: str | None, kept: bool
+) -> None:
+    says = model(PLANS[plan], repaired and PLANS[repaired])
+    bench = GoalBench(says, worker, cache_ttl_ms=86_400_000)
+    with contextlib.suppress(GoalFailed, BadPlan):
+        await bench.goal(goal="Report")
+    assert sorted(bench.core.state.llm.cache) == (["key of decompose", "key of intent"] if kept else [])
+
+
+async def test_a_plan_that_a_person_refused_is_not_shown_to_them_again() -> None:
+    bench = GoalBench(model({"tasks": [task("a")]}), worker, approve=True, cache_ttl_ms=86_400_000)
+
+    async def ask(run: Any, args: Any) -> dict[str, Any]:
+        return {"verdict": "REJECTED", "by": ["ann"], "comments": ["no"]}
+
+    bench.handlers = {**bench.handlers, "approvals.ask": ask}
+    with pytest.raises(BadPlan, match="said no"):
+        await bench.goal(goal="Report")
+    assert not bench.core.state.llm.cache

@@ -30,6 +30,7 @@ from coterie.core.decisions.commands import WithdrawStep as WithdrawStep
 from coterie.core.llm.commands import (
     BeginLlmCall,
     DeleteLlmBudget,
+    ForgetLlmAnswers,
     NoteLlmHandle,
     SetLlmBudget,
     SettleLlmCall,
@@ -329,6 +330,7 @@ Command = (
     | BeginLlmCall
     | NoteLlmHandle
     | SettleLlmCall
+    | ForgetLlmAnswers
     | SetLlmBudget
     | DeleteLlmBudget
     | CoordinationCommand

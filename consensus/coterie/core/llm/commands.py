@@ -56,6 +56,15 @@ class SettleLlmCall:
 
 
 @dataclass(frozen=True, slots=True)
+class ForgetLlmAnswers:
+    """Kept answers that proved to be bad: equal requests are made anew."""
+
+    task_id: TaskId
+    attempt: int
+    keys: tuple[str, ...]  # of the cache
+
+
+@dataclass(frozen=True, slots=True)
 class SetLlmBudget:
     budget: LlmBudget
 

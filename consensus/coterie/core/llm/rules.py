@@ -16,6 +16,7 @@ from coterie.core.llm import accounts
 from coterie.core.llm.commands import (
     BeginLlmCall,
     DeleteLlmBudget,
+    ForgetLlmAnswers,
     NoteLlmHandle,
     SetLlmBudget,
     SettleLlmCall,
@@ -210,6 +211,15 @@ def _uncache(llm: LlmState, key: str) -> None:
         llm.cache_bytes -= len(gone.result.inline)
 
 
+def forget(state: ClusterState, command: ForgetLlmAnswers, moment: Moment) -> Outcome:
+    task = fenced(state, command.task_id, command.attempt)
+    if isinstance(task, Rejected):
+        return task
+    for key in command.keys:
+        _uncache(state.llm, key)
+    return Accepted(task.task_id)
+
+
 # --- budgets
 
 
@@ -268,6 +278,7 @@ RULES: dict[type, Callable[[ClusterState, Any, Moment], Outcome]] = {
     BeginLlmCall: begin,
     NoteLlmHandle: note_handle,
     SettleLlmCall: settle,
+    ForgetLlmAnswers: forget,
     SetLlmBudget: set_budget,
     DeleteLlmBudget: delete_budget,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -15,6 +16,7 @@ from coterie.core.commands import Accepted, Rejected, SuspendTask
 from coterie.core.graph.model import SKILL_OF, NodeType, Problem
 from coterie.core.graph.reading import graph_bytes
 from coterie.core.graph.values import ValueFault
+from coterie.core.llm.commands import ForgetLlmAnswers
 from coterie.core.nouns import Data, Priority, TaskId, WaitReason
 from coterie.core.runs.commands import RunWorkflow
 from coterie.core.runs.run import WORKFLOW
@@ -43,6 +45,7 @@ from coterie.skills import Fenced
 RUN_SUFFIX = ".run"
 LOOK_S, LOOKS = 0.02, 50  # a goal whose run is short stays: ending and starting it costs more
 CODE = SKILL_OF[NodeType.CODE]
+KEPT_QUESTIONS = ("intent", "decompose")  # steps of a goal whose answers are kept for equal requests
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,7 @@ class GoalCalls:
             "goals.run": self.run,
             "goals.wait": self.wait,
             "goals.ended": self.ended,
+            "goals.forget": self.forget,
         }
 
     def gauges(self) -> Mapping[str, float]:
@@ -164,6 +168,15 @@ class GoalCalls:
     async def ended(self, run: Run, args: Any) -> dict[str, Any]:
         """How the run and each of its nodes ended, what they gave, and what becomes of it."""
         return await ended_run(self.reader, run, run_id_of(run.task_id), str(args.get("aggregate") or ""))
+
+    async def forget(self, run: Run, args: Any) -> None:
+        """What models answered to the kept questions of this task proved to be bad: it is kept no longer."""
+        steps = run.state.steps.get(run.task_id)
+        recorded = [steps.find(name) for name in KEPT_QUESTIONS] if steps is not None else []
+        records = [json.loads(await run.load(step.result)) for step in recorded if step is not None]
+        keys = [one["kept_as"] for one in records if isinstance(one, dict) and one.get("kept_as")]
+        if keys:
+            await run.commit_own(ForgetLlmAnswers(run.task_id, run.attempt, tuple(map(str, keys))))
 
     # --- help
 

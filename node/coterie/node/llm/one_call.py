@@ -275,6 +275,8 @@ class OneCall:
                 "estimated": completion.usage is None,
             },
         }
+        if request.cache_key:
+            facts["kept_as"] = request.cache_key
         record = completion.record(facts)
         settled = SettleLlmCall(
             run.task_id,

@@ -12,7 +12,7 @@ from typing import Any
 from coterie.skills import NonRetryable, SkillContext
 from coterie.skills.goal import prompts
 from coterie.skills.goal.approval import to_be_approved
-from coterie.skills.goal.planning import BadPlan, Planned, Planner, check
+from coterie.skills.goal.planning import BadPlan, Planned, Planner, check, forget
 from coterie.skills.goal.request import Ask
 
 FAILURES_SHOWN_MAX = 10
@@ -29,6 +29,17 @@ class GoalFailed(NonRetryable):
 
 async def run(ctx: SkillContext, input: Ask) -> dict[str, Any]:
     """See SKILL.md. Raises BadInput, BadPlan, GoalFailed, and what ctx.llm raises."""
+    try:
+        result = await _carried_out(ctx, input)
+    except NonRetryable:
+        await forget(ctx)
+        raise
+    if result.get("failures"):
+        await forget(ctx)
+    return result
+
+
+async def _carried_out(ctx: SkillContext, input: Ask) -> dict[str, Any]:
     ask, call = input, ctx._link.call
     wanted = {
         "goal": ask.goal or "mend",

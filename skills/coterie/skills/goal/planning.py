@@ -71,7 +71,9 @@ class Planner:
         said = await self.ask("decompose", talk, shape)
         plan, told = said.data, {"intent": wanted, "cached": said.cached}
         draft = await self._drafted("draft", plan, ask, counts=True, cached=said.cached)
-        if draft["problems"] and said.cached:  # what was kept is wrong for as long as it is kept
+        if draft["problems"]:
+            await forget(self.ctx)
+        if draft["problems"] and said.cached:
             said = await self.ask("decompose-anew", talk, shape, keep=False)
             plan, told["cached"] = said.data, False
             draft = await self._drafted("draft", plan, ask, counts=True, cached=False)
@@ -116,6 +118,12 @@ class Planner:
     async def _drafted(self, name: str, plan: Any, ask: Ask, **more: Any) -> Any:
         args = {"plan": plan, "goal": ask.goal, "context": ask.context, **more}
         return await self.ctx.step(name, self.ctx._link.call, "goals.draft", args)
+
+
+async def forget(ctx: SkillContext) -> None:
+    """The plan proved to be bad: no equal request gets it again. No step, since a goal that is run anew from
+    these steps may fare better; done twice, it is the same."""
+    await ctx._link.call("goals.forget", {})
 
 
 def check(draft: Mapping[str, Any]) -> None:
