@@ -30,6 +30,7 @@ def test_the_runs_do_some_work() -> None:
     for seed in range(1_000, 1_040):
         totals.add(simulate(seed, SIZES[seed % 2]))
     least = {"committed": 3_000, "reads": 1_000, "terms": 100, "switch snapshot": 400, "check snapshot": 20}
+    least |= {"copy log": 1_000, "replace log": 400, "tidy log": 400}
     least |= {"runs with the core machine": 1, "runs with encoded frames": 4, "starts": 500}
     assert {name: totals.counts[name] for name in least if totals.counts[name] < least[name]} == {}
     assert set(totals.faults) >= {*KINDS, "cut_for_good", "members: replace", "members: changes committed"}

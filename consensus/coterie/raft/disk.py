@@ -22,11 +22,13 @@ class DiskFile(Protocol):
     """An open file. Appends go to its end, whole or, with DiskFull, not at all; `sync` makes everything
     appended so far durable. `reserve` asks for room behind the end that nobody else can take, and returns how
     much there is: less than was asked for when the disk is full, None when the file system cannot do it.
+    `give_back` takes so many bytes off the end of a file that nobody reads any more; false: nothing is left.
     `overwrite` puts `data` in the place of the whole content, which has the same size."""
 
     def append(self, data: bytes) -> None: ...
     def sync(self) -> None: ...
     def reserve(self, size: int) -> int | None: ...
+    def give_back(self, size: int) -> bool: ...
     def overwrite(self, data: bytes) -> None: ...
     def read_at(self, offset: int, size: int) -> bytes: ...
     def close(self) -> None: ...
@@ -90,6 +92,14 @@ class RealFile:
             return None
         self._reserved_end = self._size + size
         return size
+
+    def give_back(self, size: int) -> bool:
+        self._size = self._reserved_end = max(0, self._size - size)
+        try:
+            os.ftruncate(self._fd, self._size)
+        except OSError as error:
+            raise DiskFailed(f"cutting {self._path} failed: {error}") from error
+        return self._size > 0
 
     def overwrite(self, data: bytes) -> None:
         try:

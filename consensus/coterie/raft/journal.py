@@ -19,15 +19,16 @@ from coterie.raft.disk import Disk, DiskFile
 from coterie.raft.entry import CONFIGURATION, NO_OP_ENTRY, Logged, at_ms_of
 from coterie.raft.errors import DamagedFile, DiskFailed, DiskFull
 from coterie.raft.journal_format import BaseRecord, EntryRecord, Identity, TruncateRecord, VoteRecord
+from coterie.raft.journal_next import NAME as NAME
+from coterie.raft.journal_next import NEW_NAME as NEW_NAME
+from coterie.raft.journal_next import NextFile
 from coterie.raft.options import RaftOptions
 from coterie.raft.room import Reading, reserve_wanted
 
-NAME = "raft.journal"
-NEW_NAME = "raft.journal.new"
 MARK_NAME = "raft.synced"
 FIRST_INDEX = 1  # PySyncObj's logs begin with an entry of their own at index 1
-FREE_ENTRIES = 200
-BLOCK_BYTES = 1 << 20  # of records per block while the file is rewritten
+FREE_ENTRIES, FREE_AT_ONCE = 20_000, 200
+GIVE_BACK_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,8 @@ class Journal(LibraryJournal):  # type: ignore[misc]
         self._term = 0
         self._voted_for: str | None = None
         self._pending: list[bytes] = []
+        self._dropped: list[list[Logged]] = []
+        self._old_files: list[DiskFile] = []
         self.is_dirty = False  # something is not written yet
         self._reset_log(Base(FIRST_INDEX, 0, 0))
         disk.remove(NEW_NAME)
@@ -100,7 +103,8 @@ class Journal(LibraryJournal):  # type: ignore[misc]
         """Nothing here goes by the clock."""
 
     def _destroy(self) -> None:
-        self._file.close()
+        for file in (self._file, *self._old_files):
+            file.close()
         if self._mark is not None:
             self._mark.close()
 
@@ -191,96 +195,120 @@ class Journal(LibraryJournal):  # type: ignore[misc]
             return None
         return file
 
+    # --- a shorter file ---
+
+    def begin_copy(self, base: Base) -> None:
+        """The log shall begin behind `base`, through which it passes: its next file is written in slices."""
+        self.next_file = self._new_file(base)
+
+    def next_slice(self, size_min: int) -> Callable[[], None]:
+        """A job's work: copy about so many bytes more of the log to the next file."""
+        assert self.next_file is not None
+        first, ends = self.next_file.copied + 1 - self.base.index, self._ends
+        after = max(bisect.bisect_left(ends, ends[first - 1] + size_min, first) + 1, first + 1)
+        return self.next_file.take_slice(self._log[first:after])
+
+    @property
+    def uncopied_bytes(self) -> int:
+        """What the next file does not have yet."""
+        assert self.next_file is not None
+        return self._ends[-1] - self._ends[self.next_file.copied - self.base.index]
+
+    def end_copy(self) -> Callable[[], None]:
+        """As `rewrite`, with the next file that was begun. All that the log has must be on the disk."""
+        assert self.next_file is not None
+        return self._replace(self.next_file)
+
+    def drop_copy(self) -> Callable[[], None]:
+        """A job's work: stay with the old file."""
+        next_file, self.next_file = self.next_file, None
+        return next_file.discard if next_file is not None else lambda: None
+
     def rewrite(self, base: Base) -> Callable[[], None]:
         """Let the log begin behind `base` from now on, keeping what follows it (nothing, when the log does
         not pass through it). The function returned makes the new file; until it is done, nothing may be
-        taken from here: it runs off the event loop, while the node takes no step.
+        taken from here: it runs off the event loop, while the node takes no step. Then `tidy`.
 
         When there is no room for a new file, the old one, longer than needed, stays in use."""
+        return self._replace(self._new_file(base))
+
+    def _new_file(self, base: Base) -> NextFile:
+        # Each file has its own salt, so that a mark is about one file only.
+        record = BaseRecord(base.index, base.term, base.at_ms)
+        return NextFile(self._disk, self._identity, self._rng.getrandbits(32), record)
+
+    def _replace(self, next_file: NextFile) -> Callable[[], None]:
+        record, self.next_file = next_file.base, None
+        base = Base(record.index, record.term, record.at_ms)
         passes = self.holds(base.index) and self.term_at(base.index) == base.term
-        cut = base.index - self.base.index if passes else len(self._log)
-        kept, ends, last_at_ms = self._log[cut + 1 :], self._ends[cut:], self._last_at_ms
-        configurations = [item for item in self.configurations if item[0] > base.index]
-        old, unwritten, durable = (self._salt, self._offset), self._pending, self.durable_index
-        gone = self._log
-        self._salt = self._rng.getrandbits(32)  # so that a mark is about one file only
-        self._reset_log(base)
-        if passes:
-            self._log += kept
-            self.last_index += len(kept)
-            self._ends = [end - ends[0] for end in ends]
-            self._last_at_ms = max(last_at_ms, base.at_ms)
-            self.configurations = configurations
-            self.durable_index = max(base.index, durable)
+        rest = self._log[next_file.copied + 1 - self.base.index :] if passes else []
+        restart = [] if passes else [form.base_record(base.index, base.term, base.at_ms)]
+        unwritten = self._pending + restart
+        take_name = next_file.take_rest(rest, form.vote_record(self._term, self._voted_for))
+        self._cut_memory(base, passes=passes)
         self._pending, self.is_dirty = [], False
 
         def work() -> None:
             try:
-                self._replace_file(self._whole_file(kept))
+                file = take_name()
             except DiskFull:
-                self._disk.remove(NEW_NAME)
-                self._salt, self._offset = old
-                restart = [] if passes else [form.base_record(base.index, base.term, base.at_ms)]
-                self._pending = unwritten + restart
-                self.is_dirty = bool(self._pending)
-            _free(gone)
+                next_file.discard()
+                self._pending, self.is_dirty = unwritten, bool(unwritten)
+                return
+            self._adopt_file(file, next_file)
 
         return work
 
+    def _adopt_file(self, file: DiskFile, next_file: NextFile) -> None:
+        if self._file is not None:
+            self._old_files.append(self._file)
+        self._file, self._salt = file, next_file.salt
+        self._offset = self._synced = next_file.offset
+        self._set_mark()
+
+    def _cut_memory(self, base: Base, *, passes: bool) -> None:
+        cut = base.index - self.base.index if passes else len(self._log)
+        kept, ends, last_at_ms = self._log[cut + 1 :], self._ends[cut:], self._last_at_ms
+        configurations, durable = self.configurations, self.durable_index
+        self._dropped.append(self._log)
+        self._reset_log(base)
+        if passes:
+            self._log += kept
+            self.last_index += len(kept)
+            self._ends = ends
+            self._last_at_ms = max(last_at_ms, base.at_ms)
+            self.configurations = [item for item in configurations if item[0] > base.index]
+            self.durable_index = max(base.index, durable)
+
+    def tidy(self) -> bool:
+        """A job's work: give back a little of what was cut off, memory or blocks; whether there is more. All
+        at once would hold up the interpreter, or the next sync."""
+        if self._dropped:
+            _free(self._dropped[0])
+            if not self._dropped[0]:
+                del self._dropped[0]
+        elif self._old_files and not self._old_files[0].give_back(GIVE_BACK_BYTES):
+            self._old_files.pop(0).close()
+        return bool(self._dropped or self._old_files)
+
     def _begin(self) -> None:
         """The first file of a new node."""
-        self._salt = self._rng.getrandbits(32)
+        first = self._new_file(self.base)
+        take_name = first.take_rest([], form.vote_record(self._term, self._voted_for))
         try:
-            self._replace_file(self._whole_file([]))
+            file = take_name()
         except DiskFull as error:
+            first.discard()
             raise DiskFailed(f"{error}. Remedy: a new node needs room on its disk") from error
-
-    def _whole_file(self, entries: list[Logged]) -> list[bytes]:
-        parts = [form.header(self._identity, self._salt)]
-        self._offset = len(parts[0])
-        base = self.base
-        records = [
-            form.base_record(base.index, base.term, base.at_ms),
-            form.vote_record(self._term, self._voted_for),
-        ]
-        size = 0
-        for command, index, term in entries:
-            records.append(form.entry_record(command, index, term))
-            size += len(command)
-            if size >= BLOCK_BYTES:
-                self._close_block(parts, records)
-                records, size = [], 0
-        if records:
-            self._close_block(parts, records)
-        return parts
-
-    def _close_block(self, parts: list[bytes], records: list[bytes]) -> None:
-        parts.append(form.block(records, self._salt, self._offset))
-        self._offset += len(parts[-1])
-
-    def _replace_file(self, parts: list[bytes]) -> None:
-        file = self._disk.create(NEW_NAME)
-        try:
-            for part in parts:
-                file.append(part)
-            file.sync()
-            self._disk.rename(NEW_NAME, NAME)
-        except DiskFull:
-            file.close()  # an open file keeps its blocks, even when its name is removed
-            raise
-        self._disk.sync_dir()
-        old, self._file = self._file, file
-        if old is not None:
-            old.close()
-        self._synced = self._offset
-        self._set_mark()
+        self._adopt_file(file, first)
 
     # --- loading ---
 
     _file: DiskFile = None  # type: ignore[assignment]
     _mark: DiskFile | None = None
+    next_file: NextFile | None = None  # being written
     last_index: int  # of the log in memory
-    _ends: list[int]  # cumulated sizes of the commands
+    _ends: list[int]  # cumulated sizes of the commands, of those too that were cut off in front
     _last_at_ms: int
     configurations: list[tuple[int, bytes]]  # (index, bytes) of those behind the base
     durable_index: int  # up to here the log in memory is on the disk
@@ -344,6 +372,8 @@ class Journal(LibraryJournal):  # type: ignore[misc]
             self.configurations.append((index, command[1:]))
 
     def _forget_from(self, position: int) -> None:
+        if self.next_file is not None:
+            self.next_file.forget_from(self.base.index + position)
         del self._log[position:]
         del self._ends[position:]
         self.last_index = self._log[-1][1]
@@ -354,6 +384,6 @@ class Journal(LibraryJournal):  # type: ignore[misc]
 
 
 def _free(entries: list[Logged]) -> None:
-    """Bit by bit: memory is given back under the interpreter's lock, and 100 MB at once would be a pause."""
-    while entries:
-        del entries[-FREE_ENTRIES:]
+    """Bit by bit: memory is given back under the interpreter's lock."""
+    for _ in range(FREE_ENTRIES // FREE_AT_ONCE):
+        del entries[-FREE_AT_ONCE:]

@@ -137,6 +137,7 @@ class SyncObj(writing.SyncObj):
     def _replace_files(self) -> None:
         if self._is_settled_on_disk and not self._blocked:
             self._maybe_cut()
+            self._maybe_replace_log()
         if self._is_settled_on_disk and not self._blocked:
             self._tick_install()
 
@@ -211,7 +212,7 @@ class SyncObj(writing.SyncObj):
 
     def _is_busy(self) -> bool:
         """There is something to do that waits for nothing."""
-        if self._asked or self._inbox or self._finished or self._cut_wanted:
+        if self._asked or self._inbox or self._finished or self._replaces_now:
             return True
         if self.__raftCommitIndex > self.__raftLastApplied or self._installs_now:
             return True

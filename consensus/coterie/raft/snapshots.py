@@ -10,15 +10,15 @@ from functools import partial
 from typing import Any
 
 from coterie.core.ports import Machine, Restoring
+from coterie.raft import cutting
 from coterie.raft import messages as m
-from coterie.raft import replication
 from coterie.raft import snapshot as form
 from coterie.raft.disk import Disk
 from coterie.raft.errors import DamagedFile, WrongDataDir
 from coterie.raft.installing import Installing
 from coterie.raft.jobs import nothing
 from coterie.raft.journal import Base
-from coterie.raft.keeping import base_to_keep, large_part
+from coterie.raft.keeping import large_part
 from coterie.raft.messages import SnapshotStatus
 from coterie.raft.progress import Progress, SnapshotSend
 from coterie.raft.seam import Node
@@ -30,7 +30,7 @@ NO_ROOM_RETRY_S = 2.0
 SLICE_S_MAX = 0.004  # of work on a large state without a turn for the event loop
 
 
-class SyncObj(replication.SyncObj):
+class SyncObj(cutting.SyncObj):
     """Adds snapshots. A snapshot never replaces a newer one, and never takes the state back."""
 
     _making: Making | None = None
@@ -62,6 +62,7 @@ class SyncObj(replication.SyncObj):
             return
         if not (log.holds(meta.index) and log.term_at(meta.index) == meta.term):
             log.rewrite(Base(meta.index, meta.term, meta.at_ms))()
+            log.tidy()
         self._restore(meta)
 
     def _restore(self, meta: Meta) -> None:
@@ -86,7 +87,7 @@ class SyncObj(replication.SyncObj):
         self._snapshot_wanted = self._asked = True
 
     def _maybe_make_snapshot(self) -> None:
-        if self._making is not None:
+        if self._making is not None or self._is_cutting:
             return
         index, last = self.__raftLastApplied, self._store.index or 1
         if not self._is_snapshot_due(index - last):
@@ -154,7 +155,7 @@ class SyncObj(replication.SyncObj):
         making = self._drop_making()
         if making is None or making.meta.index <= self._store.index:
             return
-        self._switch(form.MAKING_NAME, making.meta, self._base_to_keep(making.meta.index), nothing)
+        self._switch_and_cut(form.MAKING_NAME, making.meta, self._base_to_keep(making.meta.index))
 
     def _drop_making(self) -> Making | None:
         making = self._making
@@ -162,26 +163,6 @@ class SyncObj(replication.SyncObj):
             self._job("close snapshot", making.spool.close, nothing)
         self._making, self._ready_to_cut, self._cut_wanted = None, False, False
         return making
-
-    def _switch(self, name: str, meta: Meta, base: Base, done: Callable[[], None]) -> None:
-        """The snapshot first, then the log: a crash in between leaves a log longer than needed."""
-        rewrite = self._log.rewrite(base)
-        self._base_configuration = (meta.configuration_index, meta.configuration)
-        logger.info("log cut", extra={"snapshot_index": meta.index, "log_base": base.index})
-
-        def work() -> None:
-            self._store.switch(name)
-            rewrite()
-
-        def adopt() -> None:
-            self._store.adopt(meta)
-            done()
-
-        self._job("switch snapshot", work, adopt, blocking=True)
-
-    def _base_to_keep(self, index: int) -> Base:
-        since = self._now() - self._options.election_timeout_s
-        return base_to_keep(self._log, index, self._progress.values(), since, self._options)
 
     # --- sending one ---
 
@@ -328,15 +309,24 @@ class SyncObj(replication.SyncObj):
             self._job("read snapshot", installing.read, lambda: setattr(installing, "reading", False))
 
     def _adopt_snapshot(self, installing: Installing) -> None:
+        """The snapshot first, then the log: a crash in between leaves a log longer than needed."""
         meta = installing.meta
+        self._drop_cut()
+        rewrite = self._log.rewrite(Base(meta.index, meta.term, meta.at_ms))
+        self._base_configuration = (meta.configuration_index, meta.configuration)
 
-        def done() -> None:
+        def work() -> None:
+            self._store.switch(form.RECEIVING_NAME)
+            rewrite()
+
+        def adopt() -> None:
+            self._store.adopt(meta)
             installing.restoring.adopt(meta.index)
             self._tidying = installing.restoring
             self._restored(meta)
             self._answer_chunk(*installing.asked, SnapshotStatus.DONE, meta.index)
 
-        self._switch(form.RECEIVING_NAME, meta, Base(meta.index, meta.term, meta.at_ms), done)
+        self._replace_log(work, adopt)
 
     def _tidy(self) -> None:
         """The state that was replaced goes bit by bit too."""
@@ -348,7 +338,13 @@ class SyncObj(replication.SyncObj):
     @property
     def _needs_rest(self) -> bool:
         """The journal's file is about to be replaced: all that is in memory must be in it first."""
-        return self._cut_wanted or self._installing is not None or self._tidying is not None
+        installs = self._installing is not None or self._tidying is not None
+        return self._replaces_now or installs
+
+    @property
+    def _replaces_now(self) -> bool:
+        """A step at rest has a job of a cut to begin."""
+        return self._cut_wanted or self._copy_ends
 
     @property
     def _installs_now(self) -> bool:
@@ -377,10 +373,4 @@ class SyncObj(replication.SyncObj):
         )
 
     def _has_space_for(self, size_bytes: int) -> bool:
-        raise NotImplementedError
-
-    def _job(
-        self, name: str, work: Callable[[], object], done: Callable[[], None], *, blocking: bool = False
-    ) -> None:
-        """Give work to the disk thread; see jobs.Job."""
         raise NotImplementedError

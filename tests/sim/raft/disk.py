@@ -51,6 +51,14 @@ class SimFile:
             inode.reserved = size
         return inode.reserved
 
+    def give_back(self, size: int) -> bool:
+        self._check()
+        self._disk.operate()
+        inode = self._inode
+        del inode.data[max(0, len(inode.data) - size) :]
+        inode.durable, inode.reserved = bytes(inode.data), 0
+        return bool(inode.data)
+
     def overwrite(self, data: bytes) -> None:
         self._check()
         if self._disk.burn():

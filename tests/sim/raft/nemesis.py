@@ -16,6 +16,10 @@ JOBS = (
     "write snapshot",
     "close snapshot",
     "switch snapshot",
+    "copy log",
+    "replace log",
+    "drop copy",
+    "tidy log",
     "store chunk",
     "check snapshot",
     "read snapshot",
@@ -202,6 +206,18 @@ class Nemesis:
                 self.world.block(a, other)
                 self._after(300, 500, lambda other=other: self.snapshot(other, a))  # type: ignore[misc]
         self._after(500, 900, self.world.unblock_all)
+
+    def cut_loose_end(self, a: str, b: str) -> None:
+        """`a` has been alone for a while, and hears what the others have in the place of the end of its log
+        while it cuts its beginning."""
+        for other in self.world.ids:
+            if other != a:
+                self.world.block(a, other)
+        self._after(100, 500, lambda: self._cut_and_meet(a, b))
+
+    def _cut_and_meet(self, a: str, b: str) -> None:
+        self.snapshot(a, b)
+        self._after(1, 100, self.world.unblock_all)
 
     def transfer(self, a: str, b: str) -> None:
         node = self.world.nodes[a]

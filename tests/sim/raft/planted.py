@@ -46,6 +46,8 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "unchecked-transfer",
         "no-flow-control",
         "compaction-in-place",
+        "copy-forgets-what-came",
+        "copy-keeps-what-was-cut",
         "cut-before-switch",
         "cut-without-hook",
         "journal-cleared-by-snapshot",

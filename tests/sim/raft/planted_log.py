@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from coterie.raft import messages as m
+from coterie.raft.disk import DiskFile
+from coterie.raft.entry import Logged
 from coterie.raft.journal import NAME as JOURNAL_NAME
 from coterie.raft.journal import Journal
+from coterie.raft.journal_next import NEW_NAME, NextFile
 from coterie.raft.member import Member
 from coterie.raft.progress import Progress
 from coterie.raft.seam import LEADER, Node
 from tests.sim.raft.disk import SimDisk
 from tests.sim.raft.plant import Plant
+
+TakeRest = Callable[[NextFile, Sequence[Logged], bytes], Callable[[], DiskFile]]
 
 
 def _hasty_sender() -> type[Member]:
@@ -141,18 +147,40 @@ def _optimist() -> type[Member]:
     return SyncObj
 
 
-def _rewrite_in_place(journal: Journal, parts: list[bytes]) -> None:
+def _take_rest_in_place(
+    next_file: NextFile, entries: Sequence[Logged], vote: bytes
+) -> Callable[[], DiskFile]:
     """Compaction as the library does it: clear, and add again."""
-    if journal._file is None:
-        journal._file = journal._disk.create(JOURNAL_NAME)
-    else:
-        journal._disk.truncate(JOURNAL_NAME, 0)
-    for part in parts:
-        journal._file.append(part)
-    journal._file.sync()
-    journal._disk.sync_dir()
-    journal._synced = journal._offset
-    journal._set_mark()
+    records = next_file._taken(entries)
+
+    def work() -> DiskFile:
+        disk = next_file._disk
+        next_file._write([*records, vote], entries)
+        data = disk.read(NEW_NAME)
+        if disk.exists(JOURNAL_NAME):
+            disk.truncate(JOURNAL_NAME, 0)
+            file = disk.open(JOURNAL_NAME)
+        else:
+            file = disk.create(JOURNAL_NAME)
+        file.append(data)
+        file.sync()
+        disk.sync_dir()
+        return file
+
+    return work
+
+
+def _forgetful_end(
+    next_file: NextFile, entries: Sequence[Logged], vote: bytes, take_rest: TakeRest = NextFile.take_rest
+) -> Callable[[], DiskFile]:
+    """Takes a log that was copied in slices for one that stood still meanwhile."""
+    was_copied = next_file.copied > next_file.base.index
+    return take_rest(next_file, [] if was_copied else entries, vote)
+
+
+def _copy_keeps_all(next_file: NextFile, index: int) -> None:
+    """What the log has cut off since it was copied stays in the copy."""
+    next_file.copied = min(next_file.copied, index - 1)
 
 
 def _no_checksum(*args: Any) -> int:
@@ -175,7 +203,14 @@ PLANTS: dict[str, Plant] = {
         found_by="test_replication.py::test_entries_of_an_older_term_are_not_committed_by_counting",
     ),
     "compaction-in-place": Plant(
-        patches=(("coterie.raft.journal:Journal", "_replace_file", _rewrite_in_place),)
+        patches=(("coterie.raft.journal_next:NextFile", "take_rest", _take_rest_in_place),)
+    ),
+    "copy-forgets-what-came": Plant(
+        patches=(("coterie.raft.journal_next:NextFile", "take_rest", _forgetful_end),)
+    ),
+    "copy-keeps-what-was-cut": Plant(
+        patches=(("coterie.raft.journal_next:NextFile", "forget_from", _copy_keeps_all),),
+        found_by="test_cutting.py::test_a_copy_follows_the_log_where_it_is_cut_off_and_grows_again",
     ),
     "cut-while-writing": Plant(
         _cut_while_writing(),

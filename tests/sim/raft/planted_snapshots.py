@@ -22,18 +22,15 @@ def _cut_before_switch() -> type[Member]:
     class SyncObj(Member):
         """Cuts the log before the snapshot that replaces it has its name."""
 
-        def _switch(self, name: str, meta: Meta, base: Base, done: Callable[[], None]) -> None:
+        def _switch_and_cut(self, name: str, meta: Meta, base: Base) -> None:
+            self._base_configuration = (meta.configuration_index, meta.configuration)
             rewrite = self._log.rewrite(base)
 
             def work() -> None:
                 rewrite()
                 self._store.switch(name)
 
-            def adopt() -> None:
-                self._store.adopt(meta)
-                done()
-
-            self._job("switch snapshot", work, adopt, blocking=True)
+            self._job("switch snapshot", work, lambda: self._store.adopt(meta), blocking=True)
 
     return SyncObj
 
