@@ -288,6 +288,8 @@ async def test_what_does_not_exist_is_not_found(shared: LocalCluster) -> None:
         with pytest.raises(NotFound):
             await client.job("nothing").get()
         with pytest.raises(NotFound):
+            await client.job("nothing").wait(timeout=30)
+        with pytest.raises(NotFound):
             await client.drain_node("node-9")
         with pytest.raises(InvalidRequest):
             await client.job("no spaces in names").get()

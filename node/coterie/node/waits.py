@@ -30,7 +30,7 @@ class Waits:
     def __init__(self, hub: Hub, reader: Reader) -> None:
         self._hub, self._reader = hub, reader
         self._caller = caller()  # ends are heard of outside the call
-        self._names: set[TaskId] = set()
+        self._names: dict[TaskId, str] = {}  # as they were asked for
         self._ready: list[Task] = []
         self._ready_bytes = 0
         self._missing: list[str] = []
@@ -39,11 +39,12 @@ class Waits:
 
     async def add(self, names: Iterable[str]) -> None:
         """Wait for these too; what has ended already is ready at once."""
-        fresh = [task_id for task_id in map(task_id_of, names) if task_id not in self._names]
+        asked = {task_id_of(name): name for name in names}
+        fresh = {task_id: name for task_id, name in asked.items() if task_id not in self._names}
         if len(self._names) + len(self._ready) + len(fresh) > NAMES_MAX:
             raise invalid([Violation("names", f"more than {NAMES_MAX} on one stream; open another")])
+        self._names |= fresh
         for task_id in fresh:
-            self._names.add(task_id)
             self._hub.on_finished(task_id, self._finished)
         for task_id in fresh:
             await self._look(task_id)
@@ -58,9 +59,8 @@ class Waits:
         except ApiError as error:
             if error.code is not grpc.StatusCode.NOT_FOUND:
                 raise
-            if task_id in self._names:
-                self._drop(task_id)
-                self._missing.append(task_id)
+            if name := self._drop(task_id):
+                self._missing.append(name)
                 self._bell.set()
             return
         self._take_if_ended(found.task)
@@ -72,14 +72,15 @@ class Waits:
 
     def _finished(self, task: Task) -> None:
         if task.task_id in self._names and self._caller.sees(task.tenant):
-            self._names.discard(task.task_id)
+            del self._names[task.task_id]
             self._ready.append(task)
             self._ready_bytes += len(task.result.inline)
             self._bell.set()
 
-    def _drop(self, task_id: TaskId) -> None:
-        self._names.discard(task_id)
+    def _drop(self, task_id: TaskId) -> str:
+        """Its name; empty: nobody waits for it any more."""
         self._hub.forget(task_id, self._finished)
+        return self._names.pop(task_id, "")
 
     async def next(self) -> tasks_pb2.WaitTasksResponse:
         """The next message, as full as what is ready."""

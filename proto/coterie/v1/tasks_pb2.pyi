@@ -994,7 +994,9 @@ class WaitTasksResponse(_message.Message):
         """terminal"""
 
     @_builtins.property
-    def not_found(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def not_found(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """names, as they were asked for"""
+
     def __init__(
         self,
         *,
