@@ -19,6 +19,7 @@ from coterie.core.breakers import (
 from coterie.core.commands import (
     Accepted,
     AssignTask,
+    CancelTask,
     ConfigureCluster,
     FailAttempt,
     FinishTask,
@@ -28,7 +29,17 @@ from coterie.core.commands import (
     Rejected,
     ReleaseTask,
 )
-from coterie.core.nouns import NO_DATA, NodeId, NodeStatus, Policy, RetryPolicy, TaskError, TaskId, WaitReason
+from coterie.core.nouns import (
+    NO_DATA,
+    NodeId,
+    NodeStatus,
+    Policy,
+    RetryPolicy,
+    TaskError,
+    TaskId,
+    TaskState,
+    WaitReason,
+)
 from coterie.core.outcomes import NOT_STARTED, WINDOW_MS
 from coterie.core.scheduler import plan
 from coterie.core.view import PlanPolicy, View
@@ -151,6 +162,20 @@ def test_a_node_that_starts_nothing_is_blamed_for_each_a_lost_one_once(cluster: 
         attempt(cluster, f"t{number}", "n3")
     cluster.do(MarkNode(NodeId("n3"), 1, NodeStatus.DOWN, "no report"))
     assert len(cluster.state.outcomes.windows["node:n3"].failures) == 1
+
+
+def test_a_cancelled_attempt_that_is_lost_is_a_loss_all_the_same(cluster: CoreCluster) -> None:
+    for number in range(4):
+        task_id = TaskId(f"t{number}")
+        held = attempt(cluster, task_id, "n2")
+        cluster.do(CancelTask(task_id, "enough"))
+        cluster.do(ReleaseTask(task_id, held, NOT_STARTED, lost=True))
+        assert cluster.task(task_id).state is TaskState.CANCELLED
+    assert tripped(cluster) == ["node:n2"]
+    window = cluster.state.outcomes.windows["node:n2"]
+    assert (len(window.failures), len(window.passes)) == (4, 0)
+    assert [loss.task_id for loss in cluster.state.outcomes.lost_tasks] == ["t0", "t1", "t2", "t3"]
+    assert {event.detail for event in cluster.events if event.type == "cancelled"} == {"enough"}
 
 
 def test_nothing_opens_while_breakers_are_off(cluster: CoreCluster) -> None:
@@ -284,15 +309,19 @@ def test_attempts_are_the_probes_of_a_node(cluster: CoreCluster) -> None:
     assert isinstance(cluster.assign("t3", "n1"), Accepted)
 
 
-@pytest.mark.parametrize("how", ["crash", "lost"])
+@pytest.mark.parametrize("how", ["crash", "lost", "cancelled and lost"])
 def test_an_attempt_that_dies_opens_it_again(cluster: CoreCluster, how: str) -> None:
     half_opened(cluster, "skill:echo@n1")
     number = attempt(cluster, "t1", "n1")
+    if how.startswith("cancelled"):
+        cluster.do(CancelTask(TaskId("t1"), "enough"))
     if how == "crash":
         cluster.do(FailAttempt(TaskId("t1"), number, CRASH))
     else:
         cluster.do(MarkNode(N1, 1, NodeStatus.DOWN, "no report"))
-    assert cluster.state.breakers["skill:echo@n1"].opened == 2
+    breaker = cluster.state.breakers["skill:echo@n1"]
+    assert breaker.opened == 2
+    assert breaker.reason == f"its probe failed: {'its process died' if how == 'crash' else 'no report'}"
 
 
 def test_an_attempt_that_says_nothing_gives_its_permit_back(cluster: CoreCluster) -> None:

@@ -38,16 +38,23 @@ def add_task(state: ClusterState, task: Task) -> None:
 
 
 def change_task(
-    state: ClusterState, before: Task, after: Task, moment: Moment, event: str, detail: str = ""
+    state: ClusterState,
+    before: Task,
+    after: Task,
+    moment: Moment,
+    event: str,
+    detail: str = "",
+    let_go: str = "",
 ) -> Task:
-    """Put `after` in the place of `before`, as one numbered event. The transition must be legal."""
+    """Put `after` in the place of `before`, as one numbered event. The transition must be legal. `let_go`: why
+    its node has it no more, if that is not the detail of the event."""
     assert is_legal(before.state, after.state), f"{before.state.name} -> {after.state.name}"
     after = evolve(after, version=before.version + 1, sequence=before.sequence + 1)
     if before.state in HELD and after.state not in HELD:
         note_let_go(state, before, moment.at_ms)
         if before.task_id in state.agent_runs:
             note_agent_let_go(state, before, moment.at_ms)
-        attempt_ended(state, before, after, detail, moment)
+        attempt_ended(state, before, after, let_go or detail, moment)
     if after.state in TERMINAL:
         after = _finish(state, before, after, moment, event, detail)
     else:
@@ -211,10 +218,13 @@ def cancel_task(state: ClusterState, task: Task, reason: str, moment: Moment) ->
         change_task(state, task, evolve(after, state=TaskState.CANCELLED), moment, "cancelled", reason)
 
 
-def end_cancelled(state: ClusterState, task: Task, moment: Moment) -> None:
-    """A held task whose cancellation was requested lets go."""
-    after = evolve(task, state=TaskState.CANCELLED)
-    change_task(state, task, after, moment, "cancelled", task.cancel_reason)
+def end_cancelled(
+    state: ClusterState, before: Task, moment: Moment, after: Task | None = None, let_go: str = ""
+) -> None:
+    """A held task whose cancellation was requested lets go. `after`: what has become of it by then, such as
+    its loss; `let_go`: why, for whoever counts how attempts end."""
+    ended = evolve(after if after is not None else before, state=TaskState.CANCELLED)
+    change_task(state, before, ended, moment, "cancelled", before.cancel_reason, let_go)
 
 
 # --- waiting

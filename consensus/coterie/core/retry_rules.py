@@ -125,7 +125,7 @@ def release_held(state: ClusterState, task: Task, reason: str, lost: bool, momen
     before, task = task, _lost(task, moment) if lost else task
     poison = _too_often_lost(state, task) if lost else None
     if task.cancel_requested:
-        end_cancelled(state, task, moment)
+        end_cancelled(state, before, moment, task, reason)
     elif poison is not None:
         _give_up(state, before, task, poison, moment)
     else:
