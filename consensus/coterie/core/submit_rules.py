@@ -20,7 +20,7 @@ from coterie.core.nouns import (
     make,
 )
 from coterie.core.request_ids import answered, forget_old, key_of_control, remember
-from coterie.core.runs.run import WORKFLOW
+from coterie.core.runs.run import WORKFLOW, place_of
 from coterie.core.skillbook import pinned, refusal
 from coterie.core.state import ClusterState, Moment, held
 from coterie.core.steplog import StepLog
@@ -102,6 +102,9 @@ def _orphan(state: ClusterState, command: SubmitTask) -> Rejected | None:
         return Rejected("PARENT_ENDED", f"no live task {command.parent_id} of this tenant to be the parent")
     if parent.cancel_requested:
         return Rejected("PARENT_ENDED", f"task {command.parent_id}, the parent, is being cancelled")
+    if parent.task_id in state.runs and place_of(parent.task_id, command.task_id) is not None:
+        # Its end would be taken for the answer of the node.
+        return Rejected("TASK_EXISTS", f"{command.task_id} is the id of a task that the run itself may make")
     return None
 
 

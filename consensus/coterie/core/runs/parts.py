@@ -29,6 +29,7 @@ def begin(walk: Walk, node: GraphNode) -> None:
     try:
         _BEGIN.get(node.type, _begin_tasks)(walk, node)
     except ValueFault as fault:
+        walk.cancel_live(node.node_id, "another part of its node failed")
         walk.fail(node, fault.code, fault.text)
 
 
@@ -66,13 +67,26 @@ def part_ended(walk: Walk, node: GraphNode, task: Task, place: int) -> None:
 
 
 def _begin_tasks(walk: Walk, node: GraphNode) -> None:
+    """One task, or one of each agent whose answer an earlier run has not left."""
     voices = node.agents or ("",)
-    walk.put(evolve(walk.run.nodes[node.node_id], total=len(voices)))
+    record = walk.put(evolve(walk.run.nodes[node.node_id], total=len(voices)))
+    known = _left(walk, node) if len(voices) > 1 else set()
+    if known:
+        walk.put(evolve(record, issued=len(voices), succeeded=len(known)))
+        if _weigh(walk, node):
+            return
     payload = input_of(walk, node)
     if node.type is NodeType.AGENT:
         payload = asked(node, payload)
     for place, agent in enumerate(voices):
-        begin_task(walk, node, place, payload, agent)
+        if place not in known:
+            begin_task(walk, node, place, payload, agent)
+
+
+def _left(walk: Walk, node: GraphNode) -> set[int]:
+    """Places of the agents that answered in an earlier run."""
+    keys = enumerate(part_key(node.node_id, place) for place in range(len(node.agents)))
+    return {place for place, key in keys if walk.steps.find(key) is not None}
 
 
 def _answer(walk: Walk, node: GraphNode, task: Task, place: int) -> None:
@@ -89,8 +103,8 @@ def _answer(walk: Walk, node: GraphNode, task: Task, place: int) -> None:
         _weigh(walk, node)
 
 
-def _weigh(walk: Walk, node: GraphNode) -> None:
-    """Are the answers there are enough?"""
+def _weigh(walk: Walk, node: GraphNode) -> bool:
+    """Whether the answers there are decide the node; then they have."""
     record = walk.run.nodes[node.node_id]
     verdict = answered(node.join, record.total, record.succeeded, record.failed)
     if verdict is Verdict.SKIP:
@@ -106,6 +120,7 @@ def _weigh(walk: Walk, node: GraphNode) -> None:
             walk.succeed(node, found[0])
         else:
             walk.succeed(node, inline([described(one) for one in found]))
+    return verdict is not Verdict.WAIT
 
 
 def _answers(walk: Walk, node: GraphNode) -> list[Data]:

@@ -97,8 +97,8 @@ class Walk:
 
     def child_ended(self, task: Task, node_id: str, place: int) -> None:
         record = self.run.nodes.get(node_id)
-        if record is None or node_id not in self.book.nodes or place >= record.issued:
-            return
+        if record is None or place >= record.issued:
+            return  # it is none of this run's own: see submit_rules
         self.book.live -= 1
         record = self.put(evolve(record, live=record.live - 1))
         if record.state is NodeState.RUNNING:
@@ -131,9 +131,13 @@ class Walk:
         self.go_on()
 
     def decide_all(self) -> None:
-        """After nodes were added."""
+        """After nodes were added, some of which an earlier run may have completed."""
         if self.run.head.phase is Phase.NEW:
             return
+        for name in self.book.nodes:
+            step = self.steps.find(name) if name not in self.run.nodes else None
+            if step is not None:
+                self._take_over(name, step.result)
         self._todo.extend(name for name in self.book.nodes if name not in self.run.nodes)
         self.go_on()
 
@@ -192,7 +196,7 @@ class Walk:
         """As a step of the run's task; False when the run had to be given up because it holds too much."""
         task, policy = self.task, self.state.meta.policy
         if self.steps.find(key) is not None:
-            return True
+            return True  # of an undo, which is made anew: what it gave before stays
         more = held(result) + STEP_OVERHEAD_BYTES
         if task.step_count >= policy.steps_per_task_max or task.bytes_held + more > policy.task_bytes_max:
             text = f"it holds {task.step_count} results and {task.bytes_held} bytes, and no more is allowed"
