@@ -300,6 +300,7 @@ def test_advice_counts_what_is_pledged_and_the_memory_of_a_node() -> None:
     assert found.nodes_more == 4, "14 of the 20 find no free slot; a node has 4"
     heavy = replace(pledged, memory_bytes=4, memory_percent=75)
     assert advice(heavy, load, Live(), replace(ROOM, memory_bytes=16), NOW).nodes_more == 5, "3 fit on a node"
+    assert advice(pledged, load, Live(), Room(0, 0, 0), NOW).nodes_more == 0, "like which node?"
 
 
 def test_without_a_run_there_is_nothing_to_reckon_with() -> None:

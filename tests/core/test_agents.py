@@ -9,6 +9,7 @@ from coterie.core.agentbook import (
     AgentEntry,
     AgentRevision,
     ApplyAgent,
+    PinAgentRun,
     RemoveAgent,
     RollBackAgent,
     choose,
@@ -16,9 +17,9 @@ from coterie.core.agentbook import (
 )
 from coterie.core.canonical import state_hash
 from coterie.core.commands import Accepted, Rejected
-from coterie.core.nouns import Data
+from coterie.core.nouns import Data, RetryPolicy, TaskId
 from coterie.raft.codec import decode_state, encode_state
-from tests.core.builders import CoreCluster
+from tests.core.builders import CoreCluster, submit_command
 
 
 def revision(number: int, version: str = "") -> AgentRevision:
@@ -96,6 +97,39 @@ def test_an_agent_answers_to_its_other_ids_until_it_is_removed() -> None:
     assert core.do(RemoveAgent("a")) == Accepted()
     assert find_agent(core.state.agents, "agent-ai-001") is None
     assert isinstance(core.do(RemoveAgent("a")), Rejected)
+
+
+def run(core: CoreCluster, name: str, agent: str = "a", type_: str = "agent") -> TaskId:
+    core.with_node("n1", capacity=9)
+    core.do(submit_command(name, type=type_, agent=agent, retry=RetryPolicy(1)))
+    assert isinstance(core.assign(name), Accepted)
+    return TaskId(name)
+
+
+def test_the_first_revision_that_a_run_chooses_is_the_one_it_has() -> None:
+    core = applied(1, 2)
+    one = run(core, "r1")
+    assert core.do(PinAgentRun(one, 1, revision(1).revision)) == Accepted(one)
+    assert core.do(PinAgentRun(one, 1, revision(2).revision)) == Accepted(one, duplicate=True)
+    assert core.state.agent_runs[one].revision == revision(1).revision
+
+
+@pytest.mark.parametrize(
+    ("agent", "type_", "number", "attempt", "code"),
+    [
+        ("a", "echo", 1, 1, "NO_AGENT"),
+        ("nobody", "agent", 1, 1, "NO_AGENT"),
+        ("a", "agent", 9, 1, "REVISION_GONE"),
+        ("a", "agent", 1, 2, "FENCED"),
+    ],
+)
+def test_only_a_run_of_a_known_agent_is_bound_to_a_revision_that_is_there(
+    agent: str, type_: str, number: int, attempt: int, code: str
+) -> None:
+    core = applied(1)
+    refused = core.do(PinAgentRun(run(core, "r1", agent, type_), attempt, revision(number).revision))
+    assert isinstance(refused, Rejected) and refused.code == code
+    assert not core.state.agent_runs
 
 
 def test_old_revisions_go_but_never_those_that_runs_still_get() -> None:

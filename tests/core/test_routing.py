@@ -34,7 +34,8 @@ from coterie.core.nouns import (
 )
 from coterie.core.routing import Decision, NodeLoad, Pool, Round, RoutingRules, SkillLoad, choose
 from coterie.core.routing.loads import PROBE_AFTER_MS, Measures
-from coterie.core.view import View
+from coterie.core.scheduler import plan
+from coterie.core.view import PlanPolicy, View
 from tests.core.builders import CoreCluster, submit_command
 
 N1, N2, N3 = NodeId("n1"), NodeId("n2"), NodeId("n3")
@@ -141,6 +142,30 @@ def test_a_round_gives_a_half_open_node_no_more_than_its_probes(cluster: CoreClu
     placing = Round(cluster.state, view, RoutingRules("least-loaded"))
     found = [placing.place(submit_command(f"t{number}")) for number in range(4)]
     assert [one and one.chosen and one.chosen.node.node_id for one in found] == ["n1", "n2", "n3", None]
+
+
+def test_a_round_sets_aside_what_it_has_given_away() -> None:
+    cluster = CoreCluster().with_node("n1", capacity=9, memory_bytes=100, gpus=2)
+    placing = Round(cluster.state, View(cluster.now_ms), RoutingRules("least-loaded"))
+    tasks = [
+        submit_command("t1", constraints=Constraints(memory_bytes=60)),
+        submit_command("t2", constraints=Constraints(memory_bytes=60)),
+        submit_command("t3", constraints=Constraints(memory_bytes=40, gpus=1)),
+        submit_command("t4", constraints=Constraints(gpus=2)),
+        submit_command("t5", constraints=Constraints(gpus=1)),
+    ]
+    assert [placing.place(task) is not None for task in tasks] == [True, False, True, False, True]
+
+
+def test_a_companion_is_recognised_by_all_that_is_said_of_it(cluster: CoreCluster) -> None:
+    cluster.running("t1", "n2", labels=(Label("job", "7"),))
+    for wanted, where in (
+        (Companion(type="echo", label_key="job", required=True), {"n2"}),
+        (Companion(type="other", label_key="job", required=True), set()),
+        (Companion(task_id=TaskId("t1"), required=True), {"n2"}),
+        (Companion(task_id=TaskId("t9"), type="echo", required=True), set()),
+    ):
+        assert {"n1", "n2", "n3"} - set(reasons(decide(cluster, companions=(wanted,)))) == where
 
 
 def test_standby_nodes_stand_in_for_as_many_as_are_missing() -> None:
@@ -257,6 +282,12 @@ def test_a_stuck_node_is_found_though_it_finishes_nothing() -> None:
     assert not Measures(loads(n1=busy, n2=SkillLoad(100.0), n3=SkillLoad(100.0))).is_gray(N1)
 
 
+def test_only_a_gray_node_is_tried_to_see_how_it_is() -> None:
+    gray, usual = SkillLoad(1_000.0, 9, idle_ms=PROBE_AFTER_MS), SkillLoad(100.0, 9, idle_ms=PROBE_AFTER_MS)
+    measures = Measures(loads(n1=gray, n2=usual, n3=usual))
+    assert [measures.wants_probe(one) for one in (N1, N2, NodeId("unheard"))] == [True, False, False]
+
+
 def test_what_is_not_measured_again_fades() -> None:
     def expected(idle_ms: int) -> float:
         known = loads(n1=SkillLoad(200.0, 9, idle_ms), n2=SkillLoad(100.0), n3=SkillLoad(100.0))
@@ -300,6 +331,12 @@ def test_a_long_queue_reaches_the_slow_node_too() -> None:
     first = next(place for place, decision in enumerate(placed) if decision is not None)
     found = placed[first]
     assert 3 <= first <= 100 and found is not None and chosen(found) == "slow"
+    for number in range(first):
+        cluster.do(submit_command(f"q{number}"))
+    cluster.do(submit_command("only-there", constraints=Constraints(target_node="slow")))
+    policy = PlanPolicy(routing=RoutingRules("adaptive"))
+    given = [c for c in plan(cluster.state, view, policy) if isinstance(c, AssignTask)]
+    assert [(c.task_id, c.node_id) for c in given] == [("only-there", "slow")], "none is held up by those"
 
 
 def test_an_assignment_carries_its_turn(cluster: CoreCluster) -> None:

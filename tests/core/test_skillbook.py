@@ -29,6 +29,7 @@ from coterie.core.skillbook import (
     SkillEntry,
     SkillPolicy,
     SkillRevision,
+    pin_of,
     share_of,
 )
 from coterie.core.state import ClusterState, Moment
@@ -239,3 +240,8 @@ def test_a_canary_that_becomes_live_by_a_revocation_is_no_canary(book: Book) -> 
     book.do(RouteSkill(SKILL, "b", 5))
     book.do(DecideSkill(SKILL, "a", False))
     assert (book.entry.live, book.entry.canary, book.entry.canary_percent) == ("b", "", 0)
+
+
+def test_a_pin_is_told_from_a_version() -> None:
+    assert pin_of(Constraints(skill_version=PIN + "a" * 64)) == "a" * 64
+    assert pin_of(Constraints(skill_version="1.0")) == pin_of(Constraints()) == ""

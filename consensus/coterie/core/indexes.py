@@ -104,9 +104,8 @@ class TaskIndexes:
             self.waits.add(time_key(_until_ms(task), task), task.task_id)
 
     def _displace(self, task: Task) -> None:
+        """A live one: nothing follows the end of a task."""
         self.by_state[task.state] -= 1
-        if task.state in TERMINAL:
-            return
         self.live_bytes -= task.bytes_held
         if task.deadline_at_ms:
             self.deadlines.remove(time_key(task.deadline_at_ms, task))
@@ -275,7 +274,6 @@ def _same_place(before: Task, after: Task) -> bool:
         before.start_at_ms == after.start_at_ms
         and before.not_before_ms == after.not_before_ms
         and before.wait is after.wait
-        and after.state not in TERMINAL
     )
 
 

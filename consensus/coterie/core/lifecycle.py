@@ -46,8 +46,8 @@ def change_task(
     detail: str = "",
     let_go: str = "",
 ) -> Task:
-    """Put `after` in the place of `before`, as one numbered event. The transition must be legal. `let_go`: why
-    its node has it no more, if that is not the detail of the event."""
+    """Put `after` in the place of `before`, as one numbered event. The transition must be legal. `let_go`:
+    why its node has it no more, if that is not the detail of the event."""
     assert is_legal(before.state, after.state), f"{before.state.name} -> {after.state.name}"
     after = evolve(after, version=before.version + 1, sequence=before.sequence + 1)
     if before.state in HELD and after.state not in HELD:

@@ -9,7 +9,7 @@ import pytest
 from coterie.core.graph import check
 from coterie.core.graph.check import NOTHING_KNOWN, Surroundings, problems_of
 from coterie.core.graph.model import DEPTH_MAX, PARALLEL_MAX, Problem
-from coterie.core.graph.needs import DURATION_MS_MAX
+from coterie.core.graph.needs import DURATION_MS_MAX, TEMPLATE_MAX
 from coterie.core.graph.reading import read_graph
 
 A, B = {"id": "a", "skill": "echo"}, {"id": "b", "skill": "echo"}
@@ -67,6 +67,21 @@ def found_in(around: Surroundings, *nodes: dict[str, Any], **more: Any) -> list[
         ([A | {"input": "{{ x | }}"}], {}, "BAD_REFERENCE", "a", "input: "),
         ([A | {"timeout_ms": DURATION_MS_MAX + 1}], {}, "BAD_FIELD", "a", "has a time that is not in 0.."),
         ([A | {"priority": 5}], {}, "BAD_FIELD", "a", "priority 5 is not in 0..4"),
+        ([A | {"retry": {"attempts_max": 101}}], {}, "BAD_FIELD", "a", "retry.attempts_max 101 is not in"),
+        (
+            [{"id": "m", "type": "map", "over": [1], "skill": "echo", "window": PARALLEL_MAX + 1}],
+            {},
+            "BAD_FIELD",
+            "m",
+            f"window {PARALLEL_MAX + 1} is not in 0..{PARALLEL_MAX}",
+        ),
+        (
+            [A | {"input": "x" * (TEMPLATE_MAX + 1)}],
+            {},
+            "BAD_FIELD",
+            "a",
+            f"more than {TEMPLATE_MAX} characters",
+        ),
     ],
 )
 def test_one_mistake_one_problem(

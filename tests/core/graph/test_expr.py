@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from coterie.core.graph.evaluate import Values, evaluate, holds
 from coterie.core.graph.expr import all_names_in, looks_at_ends, names_in, nodes_asked_for, parse
-from coterie.core.graph.refs import fill, references, whole
+from coterie.core.graph.refs import PARTS_MAX, fill, references, whole
 from coterie.core.graph.values import ValueFault, read_json, weight, write_json
 
 SCOPE = Values(
@@ -226,6 +226,8 @@ def test_references_are_filled_in_and_keep_their_type(template: str, value: Any)
         ('"{{ f() }}"', "BAD_REFERENCE"),
         ('"{{ 1 | n }}"', "BAD_REFERENCE"),
         ('{"{{ n }}": 1}', "BAD_REFERENCE"),
+        ('["{{ n"]', "BAD_REFERENCE"),
+        (f'"{{{{ n{".x" * (PARTS_MAX + 1)} }}}}"', "BAD_REFERENCE"),
     ],
 )
 def test_a_bad_reference_has_a_code(template: str, code: str) -> None:
@@ -248,7 +250,31 @@ def test_what_a_template_reads() -> None:
     template = '{"x": "{{ a.b }} and {{ c | 1 }}", "y": "{{ d | e }}"}'
     assert [[path.name for path in ref.paths] for ref in references(template)] == [["a"], ["c"], ["d", "e"]]
     assert [ref.needed for ref in references(template)] == [True, False, True]
+    in_lists = references('[["{{ a }}"], {"x": ["{{ b }}", 1]}]')
+    assert [path.name for ref in in_lists for path in ref.paths] == ["a", "b"]
     assert whole('"{{ a }}"') is not None and whole('"{{ a }}!"') is None and whole('{"x": 1}') is None
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("a ? b : c", {"a", "b", "c"}),
+        ("[a, 1, [b]]", {"a", "b"}),
+        ("{'k': a, 'l': {'m': b}}.k", {"a", "b"}),
+        ("{b: -a}", {"a", "b"}),
+    ],
+)
+def test_names_are_found_wherever_they_stand(text: str, names: set[str]) -> None:
+    assert names_in(parse(text)) == all_names_in(parse(text)) == names
+
+
+@pytest.mark.parametrize("text", ["[failed('a')]", "{'x': failed('a')}", "t ? failed('a') : t"])
+def test_who_asks_how_nodes_ended_is_found_wherever_that_stands(text: str) -> None:
+    assert looks_at_ends(parse(text)) and set(nodes_asked_for(parse(text))) == {"a"}
+
+
+def test_plain_values_know_of_no_node_that_has_ended() -> None:
+    assert evaluate("failed('a')", SCOPE) is False and evaluate("[failed('a')]", SCOPE) == [False]
 
 
 # --- JSON

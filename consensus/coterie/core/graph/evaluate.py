@@ -232,8 +232,6 @@ def _arithmetic(symbol: str, compute: Callable[[Any, Any], Any]) -> Callable[[An
             return _bounded(compute(one, other))
         except ZeroDivisionError as error:
             raise ValueFault("DIVIDE_BY_ZERO", f"`{symbol}` by 0") from error
-        except OverflowError as error:
-            raise ValueFault("OVERFLOW", "the number is beyond all limits") from error
 
     return computed
 

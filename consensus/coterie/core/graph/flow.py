@@ -76,8 +76,6 @@ class Flow:
 
     def behind_cycles(self) -> list[str]:
         """Nodes that stand on a cycle without being part of one."""
-        if self.is_acyclic:
-            return []
         import networkx
 
         inside: set[str] = set()
