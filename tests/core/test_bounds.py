@@ -193,7 +193,7 @@ def test_an_image_of_another_kind_of_record_is_refused() -> None:
 
 
 def test_no_image_has_an_end_without_a_beginning() -> None:
-    begun = (Child(child_id(T1, "a"), "g", b""),)
+    begun = (Child(TaskId(child_id(T1, "a")), "g", b""),)
     for place in (-1, 1):
         with pytest.raises(ValueError, match=f"t1: child {place} ended, 1 began"):
             Family().add(FamilyPart(T1, begun, (ChildEnd(place, TaskState.SUCCEEDED),)))

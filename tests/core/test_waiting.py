@@ -30,6 +30,10 @@ def test_a_task_that_has_come_due_since_the_last_entry_waits_for_the_next_plan()
     assert wait_reason(cluster.state, later, later.start_at_ms - 1).reason is WaitReason.DELAYED
     waiting = wait_reason(cluster.state, later, later.start_at_ms)
     assert (waiting.reason, waiting.detail) == (WaitReason.QUEUED, "its turn comes with the next plan")
+    due = [cluster.state.indexes.anything_due(later.start_at_ms + more) for more in (-1, 0)]
+    assert due == [False, True]
+    cluster.do(submit_command("now"))
+    assert cluster.state.indexes.anything_due(cluster.now_ms)
 
 
 @pytest.mark.parametrize("how", ["reset", "probe"])

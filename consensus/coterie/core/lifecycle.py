@@ -231,10 +231,9 @@ def end_cancelled(
 
 
 def wait_is_over(state: ClusterState, task: Task) -> bool:
-    """What a suspended task waits for has come."""
+    """What a task waits for, running or suspended, has come. It must wait for something."""
     wait = task.wait
-    if wait is None:
-        return True
+    assert wait is not None
     if wait.reason is WaitReason.IN_DOUBT:
         return _is_decided(state, task, wait.name)
     if wait.reason is WaitReason.APPROVAL and task.task_id in state.approvals:
