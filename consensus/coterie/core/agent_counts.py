@@ -9,7 +9,6 @@ from coterie.core.agentstats import AgentLoad, AgentRun, AgentTally, counted, no
 from coterie.core.nouns import NO_PARENT, Task, TaskId, TaskState
 from coterie.core.state import ClusterState
 
-AGENT_TYPE = "agent"  # the task type of the agent loop
 DEPTH_MAX = 64  # of a family that is looked through
 # Errors that the caller made: no answer was owed.
 CALLERS_FAULT = frozenset({"BAD_INPUT", "AGENT_PAUSED"})

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from coterie.core.agent_counts import AGENT_TYPE, forget
+from coterie.core.agent_counts import forget
 from coterie.core.agentbook import (
+    AGENT_TYPE,
     AGENTS_MAX,
     ALIASES_MAX,
     PERCENT,

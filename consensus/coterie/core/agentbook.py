@@ -18,6 +18,7 @@ from typing import Any
 from coterie.core import agentstats
 from coterie.core.nouns import NO_DATA, Data, TaskId
 
+AGENT_TYPE = "agent"  # the task type of the agent loop
 AGENTS_MAX = 1_000
 REVISIONS_MAX = 32  # of one agent; the oldest that nobody gets any more goes first
 ALIASES_MAX = 16

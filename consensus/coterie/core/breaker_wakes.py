@@ -6,8 +6,8 @@ from coterie.core import breaker_rules
 from coterie.core.breaker_commands import EndProbe, ResetBreaker
 from coterie.core.breakers import BreakerState
 from coterie.core.commands import Outcome
-from coterie.core.lifecycle import change_task, to_queue
-from coterie.core.nouns import Task, TaskState, WaitReason
+from coterie.core.lifecycle import wake_all
+from coterie.core.nouns import WaitReason
 from coterie.core.state import ClusterState, Moment
 
 
@@ -33,12 +33,4 @@ def _is_open(state: ClusterState, key: str) -> bool:
 
 
 def _wake(state: ClusterState, key: str, moment: Moment) -> None:
-    for task in [task for task in state.tasks.values() if _waits_for(task, key)]:
-        change_task(state, task, to_queue(state, task, wait=None), moment, "woken")
-
-
-def _waits_for(task: Task, key: str) -> bool:
-    wait = task.wait
-    if task.state is not TaskState.WAITING or wait is None:
-        return False
-    return wait.reason is WaitReason.CIRCUIT_OPEN and wait.name == key
+    wake_all(state, state.indexes.sleepers.of(WaitReason.CIRCUIT_OPEN, key), moment)

@@ -7,7 +7,9 @@ from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
 from typing import TypeVar
 
+from coterie.core.agentbook import AGENT_TYPE
 from coterie.core.limits import Gauges
+from coterie.core.live_look_ups import AgentRuns, Pins, Sleepers
 from coterie.core.nouns import NodeId, Task, TaskId, TaskState, share
 from coterie.core.ordered import Ordered
 from coterie.core.quotas import Bucket, Limit
@@ -30,6 +32,7 @@ class TaskIndexes:
         "_pool",
         "_queued",
         "_released",
+        "agent_runs",
         "assigned",
         "by_order",
         "by_state",
@@ -40,9 +43,11 @@ class TaskIndexes:
         "gauges",
         "held_types",
         "live_bytes",
+        "pins",
         "queue",
         "queued",
         "reserved",
+        "sleepers",
         "usage",
         "waits",
     )
@@ -67,6 +72,7 @@ class TaskIndexes:
         self._children: dict[TaskId, dict[TaskId, None]] = {}  # live ones, of each parent
         self._pool: dict[object, object] = {}
         self.controls: OrderedDict[str, None] = OrderedDict()  # request ids of controls, oldest first
+        self.sleepers, self.pins, self.agent_runs = Sleepers(), Pins(), AgentRuns()
         self._dead: dict[str, OrderedDict[TaskId, None]] = {}  # dead letters of each tenant, oldest first
 
     def shared(self, task: Task) -> Task:
@@ -80,6 +86,8 @@ class TaskIndexes:
     def add(self, task: Task) -> None:
         """A live task that was not there."""
         self.by_order.add(task.order, task.task_id)
+        if task.constraints.skill_version:
+            self.pins.count(task.constraints.skill_version, 1)
         self._place(task)
 
     def _place(self, task: Task) -> None:
@@ -91,6 +99,8 @@ class TaskIndexes:
             self.deadlines.add(time_key(task.deadline_at_ms, task), task.task_id)
         if task.parent_id:
             self._children.setdefault(task.parent_id, {})[task.task_id] = None
+        if task.type == AGENT_TYPE and task.agent:
+            self.agent_runs.count(task, 1)
         if task.state in HELD:
             self._hold(task)
             return
@@ -100,8 +110,10 @@ class TaskIndexes:
                 self.delayed.add(time_key(task.start_at_ms, task), task.task_id)
             else:
                 self.queue.add(task)
-        elif _until_ms(task):
-            self.waits.add(time_key(_until_ms(task), task), task.task_id)
+        elif task.state is TaskState.WAITING:
+            self.sleepers.add(task)
+            if _until_ms(task):
+                self.waits.add(time_key(_until_ms(task), task), task.task_id)
 
     def _displace(self, task: Task) -> None:
         """A live one: nothing follows the end of a task."""
@@ -111,6 +123,8 @@ class TaskIndexes:
             self.deadlines.remove(time_key(task.deadline_at_ms, task))
         if task.parent_id:
             self._drop_child(task)
+        if task.type == AGENT_TYPE and task.agent:
+            self.agent_runs.count(task, -1)
         if task.state in HELD:
             self._let_go(task)
             return
@@ -120,8 +134,10 @@ class TaskIndexes:
                 self.delayed.remove(time_key(task.start_at_ms, task))
             else:
                 self.queue.remove(task)
-        elif _until_ms(task):
-            self.waits.remove(time_key(_until_ms(task), task))
+        elif task.state is TaskState.WAITING:
+            self.sleepers.remove(task)
+            if _until_ms(task):
+                self.waits.remove(time_key(_until_ms(task), task))
 
     def replace(self, before: Task, after: Task) -> None:
         """Move a task; cheap when nothing that is indexed changed."""
@@ -135,6 +151,8 @@ class TaskIndexes:
             self._displace(before)
             if after.state in TERMINAL:
                 self.by_order.remove(after.order)
+                if before.constraints.skill_version:
+                    self.pins.count(before.constraints.skill_version, -1)
             self._place(after)
 
     def advance(self, clock_ms: int, tasks: Mapping[TaskId, Task]) -> None:
@@ -252,7 +270,8 @@ class TaskIndexes:
         sums = self.held_types, self.reserved, self.usage, self.gauges.running, self.by_state
         counts = self.live_bytes, self.queued, self._queued, self.clock_ms
         families = self._children, {tenant: list(dead) for tenant, dead in self._dead.items()}
-        return by_key, held, sums, counts, families, self.queue.image()
+        used = self.sleepers.image(), self.pins.image(), self.agent_runs.image()
+        return by_key, held, sums, counts, families, used, self.queue.image()
 
 
 def time_key(at_ms: int, task: Task) -> int:
@@ -266,7 +285,8 @@ def due(keys: Ordered[TaskId], now_ms: int) -> Iterator[TaskId]:
 
 
 def _until_ms(task: Task) -> int:
-    return task.wait.until_ms if task.state is TaskState.WAITING and task.wait is not None else 0
+    """Of one that is WAITING."""
+    return task.wait.until_ms if task.wait is not None else 0
 
 
 def _same_place(before: Task, after: Task) -> bool:

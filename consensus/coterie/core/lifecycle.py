@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from coterie.core.agent_counts import AGENT_TYPE
 from coterie.core.agent_counts import note_end as note_agent_end
 from coterie.core.agent_counts import note_let_go as note_agent_let_go
+from coterie.core.agentbook import AGENT_TYPE
 from coterie.core.breaker_rules import attempt_ended
 from coterie.core.commands import Rejected
 from coterie.core.decisions.nouns import Verdict
@@ -270,6 +270,12 @@ def wake_if_over(state: ClusterState, task: Task, moment: Moment) -> None:
         change_task(state, task, to_queue(state, task, wait=None), moment, "woken")
     else:
         change_task(state, task, evolve(task, wait=None), moment, "woken")
+
+
+def wake_all(state: ClusterState, task_ids: list[TaskId], moment: Moment) -> None:
+    """What these tasks sleep for may be there: they ask again, the oldest first."""
+    for task in sorted((state.tasks[task_id] for task_id in task_ids), key=lambda task: task.order):
+        change_task(state, task, to_queue(state, task, wait=None), moment, "woken")
 
 
 def to_queue(state: ClusterState, task: Task, **changes: object) -> Task:

@@ -18,7 +18,6 @@ from coterie.core.skill_commands import (
 from coterie.core.skillbook import (
     MANIFEST_CHARS_MAX,
     PERCENT,
-    PIN,
     REVISIONS_MAX,
     SKILLS_MAX,
     RevisionState,
@@ -126,8 +125,7 @@ def remove(state: ClusterState, command: RemoveSkill, moment: Moment) -> Outcome
     if command.revision and entry.find(command.revision) is None:
         return Rejected("REVISION_NOT_FOUND", f"{command.skill_id} has no revision {command.revision}")
     wanted = {one.revision for one in entry.revisions if command.revision in ("", one.revision)}
-    pins = {PIN + revision for revision in wanted}
-    bound = sum(task.constraints.skill_version in pins for task in state.tasks.values())
+    bound = state.indexes.pins.bound(wanted)
     if bound:
         return Rejected("SKILL_IN_USE", f"{bound} tasks are bound to it; wait for them, or cancel them")
     if not command.revision:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from coterie.core.agent_counts import AGENT_TYPE, pledge_for
+from coterie.core.agent_counts import pledge_for
+from coterie.core.agentbook import AGENT_TYPE
 from coterie.core.commands import Accepted, Outcome, PurgeDeadLetters, Rejected, ReplayTask, SubmitTask
 from coterie.core.lifecycle import add_task, unbury
 from coterie.core.nouns import (

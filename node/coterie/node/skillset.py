@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from coterie.core.agent_counts import AGENT_TYPE
-from coterie.core.agentbook import find_agent
+from coterie.core.agentbook import AGENT_TYPE, find_agent
 from coterie.core.commands import SubmitTask
 from coterie.core.nouns import RetryPolicy
 from coterie.core.skillbook import SkillEntry, choose

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from coterie.core.agent_counts import note_spent
 from coterie.core.commands import Accepted, Outcome, RecordStep, Rejected
-from coterie.core.lifecycle import change_task, fenced, heard, to_queue
+from coterie.core.lifecycle import fenced, heard, wake_all
 from coterie.core.llm import accounts
 from coterie.core.llm.commands import (
     BeginLlmCall,
@@ -24,7 +24,7 @@ from coterie.core.llm.commands import (
 from coterie.core.llm.doubts import close, drop, keep, spent
 from coterie.core.llm.nouns import COUNT_MAX, Amount, CachedAnswer, Hold, LlmBudget, LlmCall, LlmVerdict
 from coterie.core.llm.state import LlmState
-from coterie.core.nouns import NO_PARENT, Task, TaskState, WaitReason
+from coterie.core.nouns import NO_PARENT, Task, WaitReason
 from coterie.core.state import ClusterState, Moment
 from coterie.core.task_rules import record_step
 
@@ -265,13 +265,7 @@ def delete_budget(state: ClusterState, command: DeleteLlmBudget, moment: Moment)
 
 def _wake(state: ClusterState, moment: Moment) -> None:
     """Budgets have changed: whoever waits for one asks again."""
-    waiting = [
-        task
-        for task in state.tasks.values()
-        if task.state is TaskState.WAITING and task.wait is not None and task.wait.reason is WaitReason.BUDGET
-    ]
-    for task in waiting:
-        change_task(state, task, to_queue(state, task, wait=None), moment, "woken")
+    wake_all(state, state.indexes.sleepers.of(WaitReason.BUDGET), moment)
 
 
 RULES: dict[type, Callable[[ClusterState, Any, Moment], Outcome]] = {

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from coterie.core.agent_counts import AGENT_TYPE, pledge_of
+from coterie.core.agent_counts import pledge_of
 from coterie.core.agent_slo import LATELY_MS, Advice, Live, Room, Standing, advice, standings
 from coterie.core.agentbook import NO_PLEDGE, AgentEntry, Pledge, find_agent
 from coterie.core.agentstats import AgentLoad, AgentRun, AgentTally, tally_name
 from coterie.core.llm.nouns import LlmUsage
-from coterie.core.nouns import NodeStatus, Task, TaskState
+from coterie.core.nouns import NodeStatus
 from coterie.core.state import ClusterState
-from coterie.core.transitions import HELD
 
 SPENT = ("llm_calls", "llm_failed", "tokens_in", "tokens_out", "micro_usd")
 
@@ -85,22 +84,18 @@ def _figures(state: ClusterState, entry: AgentEntry, runs: list[AgentRun]) -> It
 
 def _live(state: ClusterState, now_ms: int) -> dict[str, Live]:
     """The runs that have not ended, by the id of their agent."""
-    counts: dict[str, list[int]] = {}
-    for task in state.tasks.values():
-        if task.type == AGENT_TYPE and task.agent:
-            entry = find_agent(state.agents, task.agent)
-            if entry is not None:
-                count = counts.setdefault(entry.agent_id, [0, 0, 0, 0])
-                count[_kind(task)] += 1
-                count[3] += max(task.created_at_ms, task.not_before_ms) > now_ms - LATELY_MS
-    return {name: Live(*count) for name, count in counts.items()}
-
-
-def _kind(task: Task) -> int:
-    """0: waits for a slot; 1: has one; 2: sleeps."""
-    if task.state in HELD:
-        return 1
-    return 0 if task.state is TaskState.PENDING else 2
+    runs, found = state.indexes.agent_runs, dict[str, Live]()
+    for name in runs.names():
+        entry = find_agent(state.agents, name)
+        if entry is not None:
+            known, more = found.get(entry.agent_id, Live()), runs.stand(name)
+            found[entry.agent_id] = Live(
+                known.waiting + more.queued,
+                known.running + more.with_slot,
+                known.sleeping + more.asleep,
+                known.arrived + runs.arrived(name, now_ms - LATELY_MS),
+            )
+    return found
 
 
 def _room(state: ClusterState) -> Room:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Any
 
-from coterie.core.agentbook import AgentEntry, find_agent
+from coterie.core.agentbook import AGENT_TYPE, AgentEntry, find_agent
 from coterie.core.bidding import Bid, Candidate
 from coterie.core.nouns import Data, Task, TaskState
 from coterie.core.state import ClusterState
-from coterie.core.transitions import HELD
 from coterie.node.agents.definition import Definition, read_definition
 from coterie.node.agents.files import AgentProblems, unpack
 from coterie.node.errors import ApiError
 
-AGENT = "agent"  # the type of their runs
 NEEDED = ("agent_id", "score", "fit", "load", "success")
 Load = Callable[[Data], Awaitable[bytes]]
 Definitions = dict[str, Definition]  # by revision
@@ -78,17 +76,20 @@ async def _definition(entry: AgentEntry, load: Load, known: Definitions) -> Defi
 def _counted(state: ClusterState) -> Counts:
     """Runs by agent: live ones, and the recently finished ones that the state remembers."""
     counts: Counts = {}
-    live = (("running" if task.state in HELD else "queued", task) for task in _runs(state.tasks.values()))
-    ended = ((_end(task), task) for task in _runs(state.finished.values()))
-    for what, task in (*live, *ended):
-        entry = find_agent(state.agents, task.agent)
+
+    def add(agent: str, what: str, count: int) -> None:
+        entry = find_agent(state.agents, agent)
         if entry is not None:
-            counts.setdefault(entry.agent_id, Counter())[what] += 1
+            counts.setdefault(entry.agent_id, Counter())[what] += count
+
+    for agent in state.indexes.agent_runs.names():
+        stand = state.indexes.agent_runs.stand(agent)
+        add(agent, "running", stand.with_slot)
+        add(agent, "queued", stand.queued + stand.asleep)
+    for task in state.finished.values():
+        if task.type == AGENT_TYPE and task.agent:
+            add(task.agent, _end(task), 1)
     return counts
-
-
-def _runs(tasks: Iterable[Task]) -> Iterable[Task]:
-    return (task for task in tasks if task.type == AGENT and task.agent)
 
 
 def _end(task: Task) -> str:
