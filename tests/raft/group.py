@@ -145,6 +145,9 @@ class Group:
                 return
         for here in (a, b):
             self.run(here)
+        for here, there in ((a, b), (b, a)):  # greetings are no test's matter
+            while self.waiting(here, there, m.Greeting):
+                self.deliver(here, there)
 
     def connect_all(self) -> None:
         """New links between all that are up, as after a cut of the whole network."""

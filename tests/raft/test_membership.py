@@ -15,6 +15,7 @@ from coterie.core.ports import (
     Role,
 )
 from coterie.raft import messages as m
+from coterie.raft.beginning import WAIT_TIMEOUTS
 from coterie.raft.errors import TransferFailed
 from coterie.raft.member import Member
 from coterie.raft.progress import CatchUp
@@ -61,6 +62,7 @@ def test_a_voter_that_comes_later_is_bound_when_it_comes() -> None:
         group.crash(node)
     group.start("n1")
     group.start("n2")
+    group.pass_silently(WAIT_TIMEOUTS * ELECTION_MS)  # n3 had its time to be heard of
     leader = group.elect("n1")
     assert leader.members[2].disk_id == ""
     group.start("n3")

@@ -8,6 +8,7 @@ import pytest
 
 from coterie.core.ports import AddMember, DemoteMember, RemoveMember, Role
 from coterie.raft import messages as m
+from coterie.raft.beginning import WAIT_TIMEOUTS
 from coterie.raft.errors import LinkRefused, RemovedFromCluster, Why
 from coterie.raft.member import Member
 from coterie.raft.options import RaftOptions
@@ -49,6 +50,7 @@ def test_without_a_majority_of_bound_disks_nobody_leads_and_the_lost_disk_heals_
     that were never bound have been bound since, have acknowledged more, and were wiped: their votes could
     elect a leader that lacks it (seed 1600787 of the simulator)."""
     group = Late(5)
+    group.pass_silently(WAIT_TIMEOUTS * ELECTION_MS)
     group.elect("n1")
     group.committed("n1", b"acked")
     assert group.members["n1"]._configuration.disk_of("n4") == ""
@@ -181,7 +183,7 @@ def test_a_wiped_voter_neither_campaigns_nor_helps_an_empty_candidate_against_a_
     group.wipe("n2")
     group.wipe("n1")
     group.start("n1")
-    run_for(group, 50)
+    run_for(group, 80)
     assert group.leaders() == ["n1"] or group.leaders() == ["n3"], "two empty disks begin a new group"
 
 

@@ -18,6 +18,7 @@ ID = bytes(16)
 WIRE = Wire("blue", 100_000)
 
 MESSAGES: list[m.Message] = [
+    m.Greeting(0, True),
     m.PreVote(7, 3, 2),
     m.PreVoteReply(7, True, 6),
     m.VoteRequest(7, 3, 2, True),

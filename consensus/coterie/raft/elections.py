@@ -7,13 +7,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from coterie.raft import membership
+from coterie.raft import beginning
 from coterie.raft import messages as m
 from coterie.raft.journal import Journal
 from coterie.raft.seam import CANDIDATE, FOLLOWER, LEADER, Node
 
 
-class SyncObj(membership.SyncObj):
+class SyncObj(beginning.SyncObj):
     """Adds: nobody's term rises unless a majority would vote; a live leader is not disturbed."""
 
     _leader_heard_at = -math.inf  # last message of the current leader
@@ -61,6 +61,7 @@ class SyncObj(membership.SyncObj):
             self._post(node, m.PreVote(self.__raftCurrentTerm + 1, last[1], last[2], disk_id))
 
     def _on_pre_vote(self, node: Node, message: m.PreVote) -> None:
+        self._note_log_of(node, message.last_index)
         granted = (
             message.term > self.__raftCurrentTerm
             and (message.last_term, message.last_index) >= (self._log[-1][2], self._log[-1][1])
@@ -88,6 +89,7 @@ class SyncObj(membership.SyncObj):
             self.__raftElectionDeadline = -math.inf
 
     def _on_vote_request(self, node: Node, message: m.VoteRequest) -> None:
+        self._note_log_of(node, message.last_index)
         if not message.transfer and message.term > self.__raftCurrentTerm and self._is_loyal():
             return  # whoever cannot hear the leader must not depose it
         if not self._may_grant(message):
@@ -178,8 +180,4 @@ class SyncObj(membership.SyncObj):
 
     def _contact_at(self) -> float:
         """See Engine.quorum_contact_at."""
-        raise NotImplementedError
-
-    def _post(self, node: Node, message: m.Message) -> None:
-        """Queue a message; it leaves when everything it depends on is durable."""
         raise NotImplementedError

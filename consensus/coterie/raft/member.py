@@ -52,6 +52,7 @@ class SyncObj(writing.SyncObj):
         journal = Journal(disk, Identity(options.cluster_id, options.node_id), rng)
         store = SnapshotStore(disk, options.cluster_id)
         self._handlers: dict[type, Callable[[Node, Any], None]] = {
+            m.Greeting: self._on_greeting,
             m.PreVote: self._on_pre_vote,
             m.PreVoteReply: self._on_pre_vote_reply,
             m.VoteRequest: self._on_vote_request,
@@ -92,6 +93,7 @@ class SyncObj(writing.SyncObj):
             self._inbox.append((self._part, node, None))
 
     def _greet(self, node: Node, _: None) -> None:
+        self._say_what_it_holds(node)
         self.__onNodeConnected(node)
 
     def _part(self, node: Node, _: None) -> None:

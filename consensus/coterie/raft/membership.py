@@ -6,8 +6,9 @@ counts when its sender is a voter and has the disk that the configuration binds 
 **A fresh disk never helps to lose data.** A node with a new disk knows nothing of what an older one promised
 under the same id. It grants a vote only when its disk is bound: by its own log, or by the candidate's, whose
 leader had everything that was committed when it bound this very disk. The group begins with logs that are all
-empty, so a blank node grants votes to blank candidates too; the first leader's first entry binds the majority
-that elected it, before anything else is in the log."""
+empty, so a blank node grants votes to blank candidates too, as long as it knows of nobody who holds anything
+(beginning.py); the first leader's first entry binds the majority that elected it, before anything else is in
+the log."""
 
 from __future__ import annotations
 
@@ -135,7 +136,7 @@ class SyncObj(seam.SyncObj):
         if not self._is_voter:
             return self._was_a_voter()
         disk_id = self._configuration.disk_of(self._options.node_id)
-        return disk_id == self.disk_id or (not disk_id and self._is_blank())
+        return disk_id == self.disk_id or (not disk_id and self._is_blank() and self._may_begin())
 
     def _was_a_voter(self) -> bool:
         """Before a change that may not be committed yet. Without it in their logs the others may be too few
@@ -154,7 +155,17 @@ class SyncObj(seam.SyncObj):
         bound = (self._configuration.disk_of(self._options.node_id), message.disk_id)
         if self.disk_id in bound:
             return True
-        return self._is_voter and self._is_blank() and message.last_index == FIRST_INDEX
+        are_blank = self._is_blank() and message.last_index == FIRST_INDEX
+        return self._is_voter and are_blank and not self._holders
+
+    @property
+    def _holders(self) -> list[str]:
+        """Of whom this node knows that they hold something."""
+        raise NotImplementedError
+
+    def _may_begin(self) -> bool:
+        """This node, which is blank, may stand in the group's first election."""
+        raise NotImplementedError
 
     # --- whom to talk to ---
 

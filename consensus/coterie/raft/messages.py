@@ -18,6 +18,14 @@ def record(cls: type[T]) -> type[T]:
 
 
 @record
+class Greeting:
+    """The first word over a link. `term` is 0: it belongs to none."""
+
+    term: int
+    holds: bool  # something was appended to the log here
+
+
+@record
 class PreVote:
     """Would you vote for me in `term`? Nobody's term changes by asking (Raft thesis, section 9.6)."""
 
@@ -191,7 +199,8 @@ class ChangeReply:
 
 
 Message = (
-    PreVote
+    Greeting
+    | PreVote
     | PreVoteReply
     | VoteRequest
     | VoteReply

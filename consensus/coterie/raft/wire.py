@@ -21,6 +21,7 @@ ID_BYTES = 16
 
 # Records whose fields are exactly those of their protobuf message.
 _PLAIN: dict[type, str] = {
+    m.Greeting: "greeting",
     m.PreVote: "pre_vote",
     m.PreVoteReply: "pre_vote_reply",
     m.VoteRequest: "vote_request",

@@ -37,7 +37,16 @@ from coterie.raft.storing import WRITE_LOG
 GATHER_S = 0.003  # a write that is done within this time is waited for
 # They promise nothing that a crash could take back.
 FREE = frozenset(
-    (m.PreVote, m.PreVoteReply, m.Forward, m.ForwardReply, m.ReadRequest, m.ReadReply, m.TransferRequest)
+    (
+        m.Greeting,
+        m.PreVote,
+        m.PreVoteReply,
+        m.Forward,
+        m.ForwardReply,
+        m.ReadRequest,
+        m.ReadReply,
+        m.TransferRequest,
+    )
 )
 FREE_FOR_A_LEADER = FREE | {m.Append, m.SnapshotChunk, m.TimeoutNow}
 

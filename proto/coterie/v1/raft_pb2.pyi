@@ -55,6 +55,26 @@ class RaftMessage(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
+    class Greeting(_message.Message):
+        """the first word over a link"""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        HOLDS_FIELD_NUMBER: _builtins.int
+        holds: _builtins.bool
+        """something was appended to the sender's log"""
+        def __init__(
+            self,
+            *,
+            holds: _builtins.bool = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["holds", b"holds"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
     class PreVote(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -584,6 +604,7 @@ class RaftMessage(_message.Message):
     TRANSFER_REQUEST_FIELD_NUMBER: _builtins.int
     CHANGE_REQUEST_FIELD_NUMBER: _builtins.int
     CHANGE_REPLY_FIELD_NUMBER: _builtins.int
+    GREETING_FIELD_NUMBER: _builtins.int
     term: _builtins.int
     """Of the sender, except in PreVote and PreVoteReply: there it is the term the candidate would start."""
     @_builtins.property
@@ -618,6 +639,8 @@ class RaftMessage(_message.Message):
     def change_request(self) -> Global___RaftMessage.ChangeRequest: ...
     @_builtins.property
     def change_reply(self) -> Global___RaftMessage.ChangeReply: ...
+    @_builtins.property
+    def greeting(self) -> Global___RaftMessage.Greeting: ...
     def __init__(
         self,
         *,
@@ -638,12 +661,13 @@ class RaftMessage(_message.Message):
         transfer_request: Global___RaftMessage.TransferRequest | None = ...,
         change_request: Global___RaftMessage.ChangeRequest | None = ...,
         change_reply: Global___RaftMessage.ChangeReply | None = ...,
+        greeting: Global___RaftMessage.Greeting | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "append_reply", b"append_reply", "body", b"body", "change_reply", b"change_reply", "change_request", b"change_request", "forward", b"forward", "forward_reply", b"forward_reply", "pre_vote", b"pre_vote", "pre_vote_reply", b"pre_vote_reply", "read_reply", b"read_reply", "read_request", b"read_request", "snapshot_chunk", b"snapshot_chunk", "snapshot_reply", b"snapshot_reply", "timeout_now", b"timeout_now", "transfer_request", b"transfer_request", "vote_reply", b"vote_reply", "vote_request", b"vote_request"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "append_reply", b"append_reply", "body", b"body", "change_reply", b"change_reply", "change_request", b"change_request", "forward", b"forward", "forward_reply", b"forward_reply", "greeting", b"greeting", "pre_vote", b"pre_vote", "pre_vote_reply", b"pre_vote_reply", "read_reply", b"read_reply", "read_request", b"read_request", "snapshot_chunk", b"snapshot_chunk", "snapshot_reply", b"snapshot_reply", "timeout_now", b"timeout_now", "transfer_request", b"transfer_request", "vote_reply", b"vote_reply", "vote_request", b"vote_request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "append_reply", b"append_reply", "body", b"body", "change_reply", b"change_reply", "change_request", b"change_request", "forward", b"forward", "forward_reply", b"forward_reply", "pre_vote", b"pre_vote", "pre_vote_reply", b"pre_vote_reply", "read_reply", b"read_reply", "read_request", b"read_request", "snapshot_chunk", b"snapshot_chunk", "snapshot_reply", b"snapshot_reply", "term", b"term", "timeout_now", b"timeout_now", "transfer_request", b"transfer_request", "vote_reply", b"vote_reply", "vote_request", b"vote_request"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "append_reply", b"append_reply", "body", b"body", "change_reply", b"change_reply", "change_request", b"change_request", "forward", b"forward", "forward_reply", b"forward_reply", "greeting", b"greeting", "pre_vote", b"pre_vote", "pre_vote_reply", b"pre_vote_reply", "read_reply", b"read_reply", "read_request", b"read_request", "snapshot_chunk", b"snapshot_chunk", "snapshot_reply", b"snapshot_reply", "term", b"term", "timeout_now", b"timeout_now", "transfer_request", b"transfer_request", "vote_reply", b"vote_reply", "vote_request", b"vote_request"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["pre_vote", "pre_vote_reply", "vote_request", "vote_reply", "append", "append_reply", "snapshot_chunk", "snapshot_reply", "forward", "forward_reply", "read_request", "read_reply", "timeout_now", "transfer_request", "change_request", "change_reply"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["pre_vote", "pre_vote_reply", "vote_request", "vote_reply", "append", "append_reply", "snapshot_chunk", "snapshot_reply", "forward", "forward_reply", "read_request", "read_reply", "timeout_now", "transfer_request", "change_request", "change_reply", "greeting"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 

@@ -83,6 +83,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "learner-counts",
         "snapshot-without-members",
         "wiped-disk-votes",
+        "begun-again",
     ),
 }
 

@@ -56,6 +56,17 @@ def _wiped_disk_votes() -> type[Member]:
     return SyncObj
 
 
+def _begins_again() -> type[Member]:
+    class SyncObj(Member):
+        """A blank node stands, and votes for blank nodes, whatever the others hold."""
+
+        @property
+        def _holders(self) -> list[str]:
+            return []
+
+    return SyncObj
+
+
 _header = snapshot.header
 
 
@@ -65,6 +76,7 @@ def _header_without_members(meta: snapshot.Meta, cluster_id: str) -> bytes:
 
 MEMBERS, DISKS = "test_membership.py::", "test_membership_disks.py::"
 PLANTS: dict[str, Plant] = {
+    "begun-again": Plant(_begins_again()),
     "change-before-commit": Plant(
         _hasty_change(),
         found_by=MEMBERS + "test_a_leader_changes_nothing_before_an_entry_of_its_term_is_committed",

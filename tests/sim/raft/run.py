@@ -23,6 +23,8 @@ PEACE_S = 6  # 40 election timeouts
 CORE_SHARE = 0.1  # of the runs replicate the product's own machine
 CHANGES_SHARE = 0.3  # of the runs have an operator, who changes the members
 CUTS_SHARE = 0.35  # of the others have cuts that do not heal when the faults end
+LOST_SHARE = 0.15  # lose, at the end, the disks of most founders
+LOST_S = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,9 @@ def simulate(
             nemesis.struck["cut_for_good"] += 1
             _live_with_cuts(world, clients, nemesis.struck["slow_disk"] > 0)
         _expect_progress(world, clients)
+        if world.rng.random() < LOST_SHARE:
+            nemesis.struck["majority_lost"] += 1
+            _lose_a_majority(world)
         world.book.close()
     except Violation as broken:
         violation = f"at {world.now_us / SECOND:.3f} s: {broken}"
@@ -93,6 +98,15 @@ def _live_with_cuts(world: World, clients: Clients, disks_were_slow: bool) -> No
     cuts.make()
     cuts.expect_progress(disks_were_slow)
     cuts.heal()
+
+
+def _lose_a_majority(world: World) -> None:
+    """The disks of most of the founders are gone, and they are started as founders again. Together they could
+    begin a new group, with a leader that lacks what was acknowledged."""
+    founders = [node_id for node_id in world.ids if world.options[node_id].peers]
+    for node_id in world.rng.sample(founders, len(founders) // 2 + 1):
+        world.wipe(node_id, as_new=False)
+    world.run_until(world.now_us + LOST_S * SECOND)
 
 
 def _expect_progress(world: World, clients: Clients) -> None:
