@@ -321,4 +321,6 @@ async def test_the_command_line_does_the_same(nodes: LocalCluster) -> None:
     assert len((await coterie("schedule", "backfill", "cli", *times))["tasks"]) == 3
     assert (await coterie("schedule", "show", "cli"))["schedule"]["fired"] == 4
     assert (await coterie("schedule", "rm", "cli"))["removed"] == "cli"
-    assert (await coterie("schedule", "show", "cli", code=4))["error"]["reason"] == "SCHEDULE_NOT_FOUND"
+    for command in ("show", "rm"):
+        error = (await coterie("schedule", command, "cli", code=4))["error"]
+        assert error["reason"] == "SCHEDULE_NOT_FOUND" and "cli" in error["message"]

@@ -13,6 +13,7 @@ from coterie.core.commands import (
     Accepted,
     BeginStep,
     ConfigureCluster,
+    DeleteLimit,
     FailAttempt,
     FinishTask,
     Rejected,
@@ -20,6 +21,7 @@ from coterie.core.commands import (
     ResolveStep,
     SetLimit,
     SuspendTask,
+    TakeTokens,
 )
 from coterie.core.coordination import bounds
 from coterie.core.coordination.commands import DeleteTopic, FetchMessages, PublishMessage, SetGroup, SetTopic
@@ -120,6 +122,50 @@ def test_there_are_so_many_limits(cluster: CoreCluster) -> None:
     refused = cluster.do(SetLimit(Limit("two", concurrent=1)))
     assert isinstance(refused, Rejected) and refused.code == "TOO_MANY_LIMITS"
     assert cluster.do(SetLimit(Limit("one", concurrent=2))) == Accepted(), "what is known may change"
+
+
+TOKEN = TakeTokens("l", 1, "default", "", "echo", "")
+
+
+def test_a_limit_that_was_lifted_begins_afresh(cluster: CoreCluster) -> None:
+    slow = Limit("l", rate_count=1, rate_period_ms=3_600_000)
+    cluster.do(SetLimit(slow))
+    assert [isinstance(cluster.do(TOKEN), Accepted) for _ in range(2)] == [True, False]
+    cluster.do(DeleteLimit("l"))
+    cluster.do(SetLimit(slow))
+    assert [isinstance(cluster.do(TOKEN), Accepted) for _ in range(2)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "free"),
+    [
+        ((1, 3_600_000, 0), (10, 1_000, 10), 9),  # one is used, of ten now
+        ((10, 1_000, 10), (10, 3_600_000, 10), 9),
+        ((10, 3_600_000, 10), (2, 3_600_000, 2), 1),
+        ((4, 3_600_000, 4), (4, 3_600_000, 8), 7),
+    ],
+)
+def test_a_limit_that_changes_keeps_what_was_used_and_not_its_old_pace(
+    cluster: CoreCluster, before: tuple[int, int, int], after: tuple[int, int, int], free: int
+) -> None:
+    def rate(count: int, period_ms: int, burst: int) -> Limit:
+        return Limit("l", rate_count=count, rate_period_ms=period_ms, burst=burst)
+
+    cluster.do(SetLimit(rate(*before)))
+    assert isinstance(cluster.do(TOKEN), Accepted)
+    cluster.do(SetLimit(rate(*after)))
+    cluster.now_ms -= 1  # the time of the next entry is that of the last
+    given = 0
+    while isinstance(cluster.do(TOKEN), Accepted):
+        given, cluster.now_ms = given + 1, cluster.now_ms - 1
+    assert given == free
+
+
+def test_a_limit_on_something_else_begins_afresh(cluster: CoreCluster) -> None:
+    cluster.do(SetLimit(Limit("l", rate_count=1, rate_period_ms=3_600_000)))
+    assert isinstance(cluster.do(TOKEN), Accepted)
+    cluster.do(SetLimit(Limit("l", type="echo", rate_count=1, rate_period_ms=3_600_000)))
+    assert [isinstance(cluster.do(TOKEN), Accepted) for _ in range(2)] == [True, False]
 
 
 # --- of windows of failures

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from coterie.core.commands import (
     Accepted,
     AdvanceClock,
@@ -12,7 +14,7 @@ from coterie.core.commands import (
     SetTenant,
     TakeTokens,
 )
-from coterie.core.limits import Profile, counter_name, take, tokens_at_ms
+from coterie.core.limits import Profile, counter_name, repaced, take, tokens_at_ms
 from coterie.core.meters import (
     METERS_MAX,
     SHARES,
@@ -40,11 +42,39 @@ def set_limit(state: ClusterState, command: SetLimit, moment: Moment) -> Outcome
         return Rejected("BAD_LIMIT", wrong)
     if limit.limit_id not in state.limits and len(state.limits) >= state.meta.policy.limits_max:
         return Rejected("TOO_MANY_LIMITS", f"there are at most {state.meta.policy.limits_max} limits")
-    duplicate = state.limits.get(limit.limit_id) == limit
+    known = state.limits.get(limit.limit_id)
     state.limits[limit.limit_id] = limit
-    if not duplicate:
+    if known != limit:
+        if known is not None:
+            _carry_over(state, known, limit, moment)
         state.indexes.relimit(state.tasks)
-    return Accepted(duplicate=duplicate)
+    return Accepted(duplicate=known == limit)
+
+
+def _carry_over(state: ClusterState, before: Limit, after: Limit, moment: Moment) -> None:
+    """Tokens that are used stay used, and come back at the new pace; what limits something else, or no rate
+    any more, begins afresh."""
+    if _scope(before) != _scope(after) or not (before.rate_count and after.rate_count):
+        _forget(state, before.limit_id)
+        return
+    for name in _names(state.buckets, before.limit_id):
+        state.buckets[name] = repaced(state.buckets[name], before, after, moment.at_ms)
+
+
+def _scope(limit: Limit) -> tuple[str, str, str, str, bool]:
+    return limit.tenant, limit.agent, limit.type, limit.key, limit.calls
+
+
+def _names(table: Iterable[str], limit_id: str) -> list[str]:
+    """What a limit counts under in that table."""
+    return [name for name in table if name.startswith(f"{limit_id}\0")]
+
+
+def _forget(state: ClusterState, limit_id: str) -> None:
+    for name in _names(state.buckets, limit_id):
+        del state.buckets[name]
+    for name in _names(state.meters, limit_id):
+        del state.meters[name]
 
 
 def _limit_fault(limit: Limit) -> str:
@@ -66,11 +96,7 @@ def _limit_fault(limit: Limit) -> str:
 def delete_limit(state: ClusterState, command: DeleteLimit, moment: Moment) -> Outcome:
     if state.limits.pop(command.limit_id, None) is None:
         return Rejected("LIMIT_NOT_FOUND", f"no limit {command.limit_id}")
-    prefix = f"{command.limit_id}\0"
-    for name in [name for name in state.buckets if name.startswith(prefix)]:
-        del state.buckets[name]
-    for name in [name for name in state.meters if name.startswith(prefix)]:
-        del state.meters[name]
+    _forget(state, command.limit_id)
     state.indexes.relimit(state.tasks)
     return Accepted()
 

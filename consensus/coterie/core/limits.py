@@ -72,6 +72,13 @@ def take(buckets: OrderedDict[str, Bucket], limit: Limit, name: str, now_ms: int
     buckets.move_to_end(name)
 
 
+def repaced(bucket: Bucket, before: Limit, after: Limit, now_ms: int) -> Bucket:
+    """The bucket of a limit whose rate or burst has changed: as many tokens are used as were, up to all."""
+    now_ns, pace_ns = now_ms * NS_PER_MS, interval_ns(after)
+    used_ns = -(-max(0, bucket.full_at_ns - now_ns) * pace_ns // interval_ns(before))
+    return Bucket(bucket.name, now_ns + min(used_ns, burst_of(after) * pace_ns))
+
+
 def _sweep(buckets: OrderedDict[str, Bucket], now_ns: int) -> None:
     for _ in range(SWEEP):
         name = next(iter(buckets), None)

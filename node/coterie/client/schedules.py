@@ -161,7 +161,7 @@ class Schedules:
         return [ScheduleInfo.of(raw) for raw in answer.schedules]
 
     async def remove(self, schedule_id: str) -> None:
-        """Runs that have begun go on."""
+        """Runs that have begun go on. NotFound: there is no such schedule."""
         request = schedules_pb2.DeleteScheduleRequest(parent=self._parent, schedule_id=schedule_id)
         await self._opened().caller.unary(lambda e: e.schedules.DeleteSchedule, request)
 

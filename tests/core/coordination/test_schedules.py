@@ -152,7 +152,7 @@ def test_a_schedule_made_anew_is_another_one() -> None:
     cluster = scheduled()
     fire(cluster, 5_000)
     cluster.do(DeleteSchedule("t", "s"))
-    assert cluster.do(DeleteSchedule("t", "s")) == Accepted(duplicate=True)
+    assert refused(cluster.do(DeleteSchedule("t", "s"))) == "SCHEDULE_NOT_FOUND"
     assert cluster.task("s.1.5000"), "its runs go on"
     cluster.do(ApplySchedule("t", "s", SchedulePlan(interval_ms=10), TEMPLATE))
     assert known(cluster).number > 1 and known(cluster).fired == 0

@@ -82,11 +82,11 @@ def _fault(state: ClusterState, command: ApplySchedule, before: Schedule | None)
 
 def delete_schedule(state: ClusterState, command: DeleteSchedule, moment: Moment) -> Outcome:
     """Its runs go on."""
-    known = state.schedules.pop(name_key(command.tenant, command.schedule_id), None)
-    if known is not None:
-        state.meta = evolve(state.meta, schedules_version=state.meta.schedules_version + 1)
-        state.coordination.changed.add("schedule")
-    return Accepted(duplicate=known is None)
+    if state.schedules.pop(name_key(command.tenant, command.schedule_id), None) is None:
+        return _not_found(command.schedule_id)
+    state.meta = evolve(state.meta, schedules_version=state.meta.schedules_version + 1)
+    state.coordination.changed.add("schedule")
+    return Accepted()
 
 
 def pause_schedule(state: ClusterState, command: PauseSchedule, moment: Moment) -> Outcome:
