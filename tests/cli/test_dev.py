@@ -198,7 +198,8 @@ def test_auth_is_for_clusters_with_certificates(monkeypatch: pytest.MonkeyPatch)
 
 def test_files_say_what_has_no_option(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text("mcp: {servers: {notes: {command: [notes], allow: ['*']}}}\n")
-    _, made, _ = run_dev(monkeypatch, [KeyboardInterrupt()], "--config", "own.yaml", "--skills", ".")
+    done, made, _ = run_dev(monkeypatch, [KeyboardInterrupt()], "--config", "own.yaml", "--skills", ".")
+    assert f"config    {made.config_path} own.yaml\n" in done.stdout
     assert made.files == (Path("own.yaml"),) and made.started == IDS
 
 

@@ -109,16 +109,29 @@ def parse_resources(given: object) -> dict[str, int]:
     if not isinstance(given, Mapping):
         raise ValueError(f"{given!r} is not a map of cpu, memory and gpu")
     values: dict[str, int] = {}
+    wrong: list[str] = []
     for key, value in given.items():
-        if key == "cpu":
-            values["cpus"] = _cpus(value)
-        elif key == "memory":
-            values["memory_bytes"] = _within("memory", parse_bytes(value), MEMORY_BYTES_MIN, MEMORY_BYTES_MAX)
-        elif key == "gpu":
-            values["gpus"] = _gpus(value)
-        else:
-            raise ValueError(f"{key!r}: unknown key; known: cpu, memory, gpu")
+        try:
+            values |= _resource(key, value)
+        except ValueError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise ValueError("; ".join(wrong))
     return values
+
+
+def _resource(key: object, value: object) -> dict[str, int]:
+    if key == "cpu":
+        return {"cpus": _cpus(value)}
+    if key == "memory":
+        try:
+            size = parse_bytes(value)
+        except ValueError as error:
+            raise ValueError(f"memory: {error}") from error
+        return {"memory_bytes": _within("memory", size, MEMORY_BYTES_MIN, MEMORY_BYTES_MAX)}
+    if key == "gpu":
+        return {"gpus": _gpus(value)}
+    raise ValueError(f"{key!r}: unknown key; known: cpu, memory, gpu")
 
 
 def parse_retry(given: object) -> dict[str, int]:

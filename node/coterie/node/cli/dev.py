@@ -155,7 +155,7 @@ async def _attend(session: Session, plan: Plan, cluster: LocalCluster) -> None:
     await cluster.wait_ready(READY_S)
     tls_dir = cluster.client_tls.ca.parent if cluster.client_tls else None
     env_path = devdir.write_env(cluster.base_dir, cluster.endpoints, tls_dir)
-    document = _document(cluster, env_path)
+    document = _document(cluster, env_path, plan.files)
     session.emit(document, lambda out: _banner(document))
     async with session.connect(_target(cluster)) as client:
         view = StatusView(client)
@@ -192,14 +192,16 @@ def _target(cluster: LocalCluster) -> Target:
     return Target(cluster.endpoints, tls, paths is None, CALL_S)
 
 
-def _document(cluster: LocalCluster, env_path: Path) -> dict[str, Any]:
+def _document(cluster: LocalCluster, env_path: Path, further: tuple[Path, ...]) -> dict[str, Any]:
     paths = cluster.client_tls
     tls = {"ca": paths.ca, "cert": paths.cert, "key": paths.key} if paths else None
     nodes = [
         {"id": node_id, "address": address, "pid": cluster.pid(node_id), "log": cluster.log_path(node_id)}
         for node_id, address in cluster.addresses.items()
     ]
-    files = {"directory": cluster.base_dir, "config": cluster.config_path, "env": env_path}
+    files: dict[str, Any] = {"directory": cluster.base_dir, "config": cluster.config_path, "env": env_path}
+    if further:
+        files["further"] = list(further)
     return {"endpoint": cluster.endpoints, "tls": tls, "nodes": nodes, **files}
 
 
@@ -208,7 +210,7 @@ def _banner(document: dict[str, Any]) -> None:
     click.echo(f"endpoint  {document['endpoint']}")
     if tls:
         click.echo(f"tls       --tls-ca {tls['ca']} --tls-cert {tls['cert']} --tls-key {tls['key']}")
-    click.echo(f"config    {document['config']}")
+    click.echo(f"config    {' '.join(map(str, (document['config'], *document.get('further', ()))))}")
     click.echo(f"try       coterie {_EXAMPLE}")
     click.echo(f"          (in this directory, or after: source {document['env']})")
     click.echo("Ctrl-C stops all nodes; their data stays for the next run.\n")

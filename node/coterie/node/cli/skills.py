@@ -111,13 +111,25 @@ def show(session: Session, skill_id: str) -> None:
 @click.option("--only", is_flag=True, help="Approve it, but leave live what is.")
 @click.pass_obj
 def approve(session: Session, skill_id: str, revision: str, only: bool) -> None:
-    """Approve REVISION of the skill ID: new tasks get it."""
+    """Approve REVISION of the skill ID: new tasks get it. A canary keeps its share of them."""
 
     async def work(cluster: Cluster) -> PublishedSkill:
         skill = await cluster.skills.approve(skill_id, revision)
-        return skill if only else await cluster.skills.route(skill_id, revision, 100)
+        if only or _is_canary(skill, revision):
+            return skill
+        return await cluster.skills.route(skill_id, revision, 100)
 
-    _show(session, session.call(work))
+    skill = session.call(work)
+    if not only and _is_canary(skill, revision):
+        more = f"coterie skills canary {skill_id} {revision} 100"
+        session.say(f"{revision} keeps its {skill.canary_percent}% of the new tasks; `{more}` makes it live")
+    _show(session, skill)
+
+
+def _is_canary(skill: PublishedSkill, revision: str) -> bool:
+    """By its hash or the beginning of it, or by its version."""
+    names = {one.revision: one.version for one in skill.revisions}
+    return bool(skill.canary) and (skill.canary.startswith(revision) or names.get(skill.canary) == revision)
 
 
 @click.command(cls=LeafCommand)
