@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from coterie.core.commands import AssignTask, FinishTask, Rejected, SetLimit
+from coterie.core.commands import Accepted, AssignTask, FinishTask, Rejected, SetLimit
+from coterie.core.indexes import RELEASED_MAX
 from coterie.core.nouns import NO_DATA, NodeId, TaskId
 from coterie.core.quotas import Limit
 from coterie.core.scheduler import plan
@@ -46,6 +47,18 @@ def test_but_it_need_not_wait_for_other_kinds_classes_and_tenants(cluster: CoreC
     cluster.do(submit_command("w2", priority=1))
     cluster.do(submit_command("w3", tenant="other"))
     assert not hasty(cluster, "one")
+
+
+def test_nor_for_those_that_come_due_with_it_and_are_not_queued_yet(cluster: CoreCluster) -> None:
+    """When very many come due at once they are queued in portions: see TaskIndexes.advance."""
+    delay_ms, name = 1_000, TaskId(f"t{RELEASED_MAX}")
+    for number in range(RELEASED_MAX + 1):
+        type_ = "other" if number < RELEASED_MAX else "echo"
+        cluster.do(submit_command(f"t{number}", type=type_, start_delay_ms=delay_ms))
+    cluster.now_ms += delay_ms
+    node, queue = cluster.state.nodes[NodeId("n1")], cluster.state.indexes.queue
+    outcome = cluster.do(AssignTask(name, node.node_id, node.incarnation, 1, if_first=True))
+    assert outcome == Accepted(name) and len(queue) == RELEASED_MAX
 
 
 def hasty(cluster: CoreCluster, task_id: str, **fields: Any) -> str:
