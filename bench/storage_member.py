@@ -121,7 +121,8 @@ class StorageMember(EngineMember):
         """Make one now; until the log is cut behind it."""
         wanted, began = self._engine.applied_index, time.monotonic()
         self._engine.request_snapshot()
-        while self._store().index < wanted:  # noqa: ASYNC110 - the engine has no bell for it
+        member: Any = self._engine._member
+        while self._store().index < wanted or member._is_cutting or member._blocked:  # noqa: ASYNC110
             await asyncio.sleep(LOOK_S)
         return self._stand() | {"seconds": time.monotonic() - began}
 
