@@ -115,6 +115,21 @@ async def test_a_node_killed_in_mid_call_costs_nothing_where_the_provider_can_be
     assert billed(server, job) == {"llm": 1, "llm#2": 1, "llm#3": 1}
 
 
+async def test_a_call_in_the_background_that_has_no_name_yet_stands_in_the_ledger(
+    nodes: LocalCluster, server: LlmServerProcess, client: Cluster
+) -> None:
+    server.script({"times": 1, "first_ms": 15_000})  # the provider has the request, and has not said its id
+    job = await think(client, {"prompt": "no name yet", "model": "background"})
+    await arrived(server, job)
+    killed = await kill_its_node(nodes, job)
+    result = await job.wait(timeout=60)
+    nodes.start_node(killed)
+    assert (result["attempt"], result["answers"][0]["text"]) == (2, "You said: no name yet")
+    assert billed(server, job) == {"llm": 2}
+    [doubtful] = [one for one in await client.usage.in_doubt() if one.task_id == job.id]
+    assert (doubtful.step, doubtful.call, doubtful.provider) == ("llm", 1, "background")
+
+
 async def test_else_the_call_is_in_doubt_and_made_again(
     nodes: LocalCluster, server: LlmServerProcess, client: Cluster
 ) -> None:
