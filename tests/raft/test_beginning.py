@@ -63,10 +63,18 @@ def test_one_blank_node_that_knows_better_is_enough() -> None:
         assert group.leaders() == []
 
 
-def test_whoever_refuses_another_disk_of_this_name_holds_something() -> None:
+@pytest.mark.parametrize("why", [Why.WRONG_DISK, Why.STRANGER])
+def test_whoever_refuses_this_node_holds_something(why: Why) -> None:
+    """A stranger is one to a group that has members, and a leader: the founders may all have been replaced."""
     group = Group(3)
-    group.members["n2"].link_refused("n1", Why.WRONG_DISK)
+    group.members["n2"].link_refused("n1", why)
     assert group.members["n2"]._holders == ["n1"]
+
+
+def test_but_not_one_that_was_given_the_same_id() -> None:
+    group = Group(3)
+    group.members["n2"].link_refused("n2", Why.STRANGER)
+    assert group.members["n2"]._holders == []
 
 
 def test_whoever_asks_with_a_log_holds_something() -> None:

@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SIZES = [3, 5]
 
 
-@pytest.mark.parametrize("seed", [*range(60), 3366])  # 3366: a slow disk hands over late
+# 484: founders that were removed come back with empty disks; 3366: a slow disk hands over late
+@pytest.mark.parametrize("seed", [*range(60), 484, 3366])
 def test_a_run_keeps_every_promise(seed: int) -> None:
     report = simulate(seed, SIZES[seed % 2])
     assert report.violation == ""

@@ -17,7 +17,6 @@ from typing import Any
 
 from coterie.raft import membership
 from coterie.raft import messages as m
-from coterie.raft.errors import Why
 from coterie.raft.journal import FIRST_INDEX
 from coterie.raft.seam import Node
 
@@ -44,8 +43,10 @@ class SyncObj(membership.SyncObj):
         if last_index > FIRST_INDEX:
             self._holds[str(node.id)] = True
 
-    def _note_refusal(self, peer: str, why: Why) -> None:
-        if why in (Why.WRONG_DISK, Why.REMOVED):  # it goes by a configuration that is in its log
+    def _note_refusal(self, peer: str) -> None:
+        """Whatever the reason: it goes by a configuration that is in its log, or follows a leader. Only a node
+        that was given the id of this one refuses without either."""
+        if peer != self._options.node_id:
             self._holds[peer] = True
 
     @property

@@ -291,7 +291,7 @@ class SyncObj(storing.SyncObj):
         """Raises RemovedFromCluster when a member says that this node is none any more. A node that has not
         joined yet knows no members, and believes everybody: its disk was removed before it heard of them."""
         logger.warning("a peer refuses this node", extra={"peer": peer, "why": str(why)})
-        self._note_refusal(peer, why)
+        self._note_refusal(peer)
         known = self._configuration
         if why is Why.REMOVED and (not known.members or known.member(peer) is not None):
             raise self._removed(f"{peer} says")
