@@ -65,7 +65,7 @@ def test_one_blank_node_that_knows_better_is_enough() -> None:
 
 @pytest.mark.parametrize("why", [Why.WRONG_DISK, Why.STRANGER])
 def test_whoever_refuses_this_node_holds_something(why: Why) -> None:
-    """A stranger is one to a group that has members, and a leader: the founders may all have been replaced."""
+    """A stranger is one to a group that has a leader: the founders may all have been replaced."""
     group = Group(3)
     group.members["n2"].link_refused("n1", why)
     assert group.members["n2"]._holders == ["n1"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ import pytest
 from tests.sim.raft.__main__ import main
 from tests.sim.raft.nemesis import KINDS
 from tests.sim.raft.planted import simulate_planted
-from tests.sim.raft.run import simulate
+from tests.sim.raft.run import _lose_a_majority, simulate
 from tests.sim.raft.totals import Totals
+from tests.sim.raft.world import World
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = [3, 5]
@@ -81,3 +83,10 @@ def test_a_long_run_goes_on_where_it_was_stopped(tmp_path: Path, capsys: pytest.
     assert "No promise was broken." in half.with_suffix(".md").read_text()
     assert main(["--seeds", "6", "--nodes", "3", "--jobs", "1", "--summary", str(half)]) == 2
     assert "would mix two things" in capsys.readouterr().err
+
+
+def test_where_all_founders_were_replaced_none_is_lost() -> None:
+    world = World(1, 3)
+    world.options = {node_id: replace(one, peers=()) for node_id, one in world.options.items()}
+    _lose_a_majority(world)
+    assert world.now_us > 0

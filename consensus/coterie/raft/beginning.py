@@ -44,8 +44,8 @@ class SyncObj(membership.SyncObj):
             self._holds[str(node.id)] = True
 
     def _note_refusal(self, peer: str) -> None:
-        """Whatever the reason: it goes by a configuration that is in its log, or follows a leader. Only a node
-        that was given the id of this one refuses without either."""
+        """Whatever the reason: it goes by a configuration in its log, or follows a leader. Only a node that
+        was given the id of this one refuses without either."""
         if peer != self._options.node_id:
             self._holds[peer] = True
 

@@ -104,7 +104,8 @@ def _lose_a_majority(world: World) -> None:
     """The disks of most of the founders are gone, and they are started as founders again. Together they could
     begin a new group, with a leader that lacks what was acknowledged."""
     founders = [node_id for node_id in world.ids if world.options[node_id].peers]
-    for node_id in world.rng.sample(founders, len(founders) // 2 + 1):
+    most = len(founders) // 2 + 1 if founders else 0  # all may have been replaced by nodes that are none
+    for node_id in world.rng.sample(founders, most):
         world.wipe(node_id, as_new=False)
     world.run_until(world.now_us + LOST_S * SECOND)
 
