@@ -87,6 +87,6 @@ def test_a_long_run_goes_on_where_it_was_stopped(tmp_path: Path, capsys: pytest.
 
 def test_where_all_founders_were_replaced_none_is_lost() -> None:
     world = World(1, 3)
-    world.options = {node_id: replace(one, peers=()) for node_id, one in world.options.items()}
+    world.options = {node_id: replace(one, peers=(), join=True) for node_id, one in world.options.items()}
     _lose_a_majority(world)
     assert world.now_us > 0
