@@ -7,6 +7,7 @@ from dataclasses import replace
 from coterie.core.agent_counts import pledge_for
 from coterie.core.agentbook import AGENT_TYPE
 from coterie.core.commands import Accepted, Outcome, PurgeDeadLetters, Rejected, ReplayTask, SubmitTask
+from coterie.core.layout import QUEUED, give_places
 from coterie.core.lifecycle import add_task, unbury
 from coterie.core.nouns import (
     NO_PARENT,
@@ -29,6 +30,7 @@ from coterie.core.task_rules import STEP_OVERHEAD_BYTES
 from coterie.core.transitions import TERMINAL
 
 PERCENT = 100
+give_places(Task, QUEUED)
 
 
 def submit(state: ClusterState, command: SubmitTask, moment: Moment) -> Outcome:
