@@ -366,8 +366,8 @@ def test_a_sorted_map_does_what_a_sorted_list_does(seed: int) -> None:
 
 
 def test_a_queued_task_takes_so_many_bytes_and_no_more() -> None:
-    """A million of them must fit into a node. Weighed in a process of its own: where one has made tasks of
-    other shapes before, their dicts share their keys no longer."""
+    """A million of them must fit into a node. Weighed in a process of its own; what shapes tasks had before
+    changes nothing (test_layout.py)."""
     weighed = subprocess.run(
         [sys.executable, "-m", "tests.core.weigh_queued"],
         capture_output=True,
@@ -375,4 +375,4 @@ def test_a_queued_task_takes_so_many_bytes_and_no_more() -> None:
         check=True,
         cwd=ROOT,
     )
-    assert 100 < float(weighed.stdout) < 740, weighed.stdout
+    assert 100 < float(weighed.stdout) < 820, weighed.stdout
