@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -211,6 +212,36 @@ async def test_many_strangers_do_not_keep_a_peer_out(monkeypatch: pytest.MonkeyP
         await until(lambda: "b" in a.sink.up)
         for _, writer in silent:
             writer.close()
+
+
+async def test_strangers_without_a_handshake_are_let_go(
+    certificates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They end by themselves, and count for nothing: who proves himself comes in beside them."""
+    monkeypatch.setattr(direct, "HELLO_S", 1.0)
+    a, b = (Side(me, {peer}, load_tls(node_paths(certificates, me), me)) for me, peer in ("ab", "ba"))
+    async with running(a, b):
+        count = direct.STRANGERS_MAX + 1
+        silent = [await asyncio.open_connection(HOST, a.direct.port) for _ in range(count)]
+        b.dial(a)
+        await until(lambda: "b" in a.sink.up)
+        async with asyncio.timeout(PATIENCE_S):
+            assert {await reader.read() for reader, _ in silent} == {b""}
+        for _, writer in silent:
+            writer.close()
+        assert "b" in a.sink.up
+
+
+async def test_who_ends_the_session_ends_the_link(certificates: Path) -> None:
+    a = Side("a", {"b"}, load_tls(node_paths(certificates, "a"), "a"))
+    context = direct.tls_context(load_tls(node_paths(certificates, "b"), "b"), ssl.PROTOCOL_TLS_CLIENT)
+    async with running(a):
+        _, writer = await asyncio.open_connection(HOST, a.direct.port, ssl=context, server_hostname="a")
+        writer.write(framed(HELLO) + framed(b"first"))
+        await until(lambda: a.sink.frames == [("b", b"first")])
+        assert "b" in a.sink.up
+        writer.close()  # says so in TLS before the socket is closed
+        await until(lambda: not a.sink.up)
 
 
 async def test_a_silent_peer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,18 +1,14 @@
 """Commands and state as bytes. What is on disk is our own protobuf and never names a Python class.
 
-The converters are built once, by reflection over the frozen records of coterie.core, whose field names are
-those of log.proto; a test proves that the two agree."""
+How a record becomes a message is the business of `records`."""
 
 from __future__ import annotations
 
-import types
 import typing
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import fields, is_dataclass
-from enum import IntEnum
 from functools import partial
 from itertools import islice
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args
 
 from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
@@ -38,6 +34,7 @@ from coterie.core.state import FORMAT as STATE_FORMAT
 from coterie.core.state import ClusterState, Meta
 from coterie.core.steplog import StepLog
 from coterie.raft.errors import NewerVersion
+from coterie.raft.records import Codec, codec_for, fill_repeated, register
 from coterie.v1 import log_pb2 as pb
 
 T = TypeVar("T")
@@ -45,87 +42,6 @@ VERSION = 1  # an entry that older versions must not skip or read by half says s
 FAMILY_RECORDS = 200  # children in one slice
 ORIGINS_MAX = 1_000
 SLICE_RECORDS = 50  # a slice is made, and read, without a turn for the event loop
-
-
-class Codec:
-    """Converts one kind of record to its message and back."""
-
-    def __init__(self, record: type, message: type) -> None:
-        hints = get_type_hints(record)
-        self.record, self.message = record, message
-        self.slots = hasattr(record, "__slots__")  # else it need not hold what equals its defaults
-        self.plain: list[str] = []
-        self.enums: list[tuple[str, type[IntEnum]]] = []
-        self.nested: list[tuple[str, Codec, Any]] = []
-        self.required: set[str] = set()  # nested, and never absent: read from an empty message then
-        self.repeated: list[tuple[str, Codec | None]] = []
-        for field in fields(record):
-            self._add(field.name, hints[field.name])
-
-    def _add(self, name: str, hint: Any) -> None:
-        hint = getattr(hint, "__supertype__", hint)  # NewType
-        optional = get_origin(hint) in (typing.Union, types.UnionType)
-        if optional:
-            hint = next(arg for arg in get_args(hint) if arg is not type(None))
-        if get_origin(hint) is tuple:
-            item = get_args(hint)[0]
-            self.repeated.append((name, codec_for(typing.cast(Any, item)) if is_dataclass(item) else None))
-        elif is_dataclass(hint):
-            codec = codec_for(typing.cast(Any, hint))
-            self.nested.append((name, codec, _absent(codec.record)))
-            if not optional and codec.record not in _ABSENT:
-                self.required.add(name)
-        elif isinstance(hint, type) and issubclass(hint, IntEnum):
-            self.enums.append((name, hint))
-        else:
-            self.plain.append(name)
-
-    def fill(self, record: Any, message: Any) -> None:
-        """Copy a record into a message. Values equal to protobuf's defaults cost nothing on disk."""
-        for name in self.plain:
-            value = getattr(record, name)
-            if value:
-                setattr(message, name, value)
-        for name, _ in self.enums:
-            setattr(message, name, int(getattr(record, name)))
-        for name, codec, absent in self.nested:
-            value = getattr(record, name)
-            if value is not None and value != absent:
-                sub = getattr(message, name)
-                sub.SetInParent()
-                codec.fill(value, sub)
-        for name, item in self.repeated:
-            values = getattr(record, name)
-            if values:
-                _fill_repeated(getattr(message, name), values, item)
-
-    def read(self, message: Any) -> Any:
-        """A record from a message."""
-        values: dict[str, Any] = {name: getattr(message, name) for name in self.plain}
-        for name, enum in self.enums:
-            values[name] = enum(getattr(message, name))
-        for name, codec, absent in self.nested:
-            present = name in self.required or message.HasField(name)
-            values[name] = codec.read(getattr(message, name)) if present else absent
-        for name, item in self.repeated:
-            found = getattr(message, name)
-            values[name] = tuple(item.read(m) for m in found) if item else tuple(found)
-        return self.record(**values) if self.slots else n.make(self.record, **values)
-
-
-def _fill_repeated(target: Any, values: Iterable[Any], item: Codec | None) -> None:
-    if item is None:
-        target.extend(values)
-        return
-    for value in values:
-        item.fill(value, target.add())
-
-
-_ABSENT: dict[type, Any] = {n.Data: n.NO_DATA, n.Constraints: n.NO_CONSTRAINTS}
-
-
-def _absent(record: type) -> Any:
-    return _ABSENT.get(record)
 
 
 class CalledCodec(Codec):
@@ -158,22 +74,11 @@ class CalledCodec(Codec):
         return known
 
 
-_CODECS: dict[type, Codec] = {}
-
-
-def codec_for(record: type) -> Codec:
-    """The converter of a record type, made at first use."""
-    codec = _CODECS.get(record)
-    if codec is None:
-        codec = _CODECS[record] = Codec(record, getattr(pb, record.__name__))
-    return codec
-
-
 def _snake(name: str) -> str:
     return "".join("_" + ch.lower() if ch.isupper() else ch for ch in name).lstrip("_")
 
 
-_CODECS[Called] = CalledCodec()
+register(Called, CalledCodec())
 _FIELD_OF: dict[type, tuple[str, Codec]] = {
     command: (_snake(command.__name__), codec_for(command)) for command in get_args(c.Command)
 }
@@ -331,7 +236,7 @@ def _family_parts(state: ClusterState) -> Iterator[f.FamilyPart]:
 
 def fill_task(message: pb.TaskWithSteps, task: n.Task, steps: Iterable[n.Step]) -> None:
     codec_for(n.Task).fill(task, message.task)
-    _fill_repeated(message.steps, steps, codec_for(n.Step))
+    fill_repeated(message.steps, steps, codec_for(n.Step))
 
 
 def read_task(message: pb.TaskWithSteps) -> tuple[n.Task, tuple[n.Step, ...]]:

@@ -11,7 +11,7 @@ import logging
 import math
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from coterie.core.ports import Machine, NotCommitted
@@ -172,17 +172,18 @@ class SyncObj(writing.SyncObj):
 
     # --- what comes out ---
 
-    def take_frames(self) -> list[tuple[str, bytes]]:
-        """Frames to send, in order: what does not wait for a write, or for the end of a blocking job."""
-        if self._outbox.is_empty:
-            return []
-        leaving: list[tuple[str, bytes]] = []
-        for peer, messages in self._take_messages().items():
+    def take_frames(self) -> Iterable[tuple[str, bytes]]:
+        """Frames to send, in order: what does not wait for a write, or for the end of a blocking job. The
+        call takes them all; each is encoded when it is asked for, so that the first has left by then."""
+        return () if self._outbox.is_empty else self._encoded(self._take_messages())
+
+    def _encoded(self, leaving: dict[str, list[m.Message]]) -> Iterator[tuple[str, bytes]]:
+        for peer, messages in leaving.items():
             if len(messages) == 1:
-                leaving.append((peer, self._wire.encode(messages)))
+                yield peer, self._wire.encode(messages)
             else:
-                leaving += [(peer, frame) for frame in self._frames(messages)]
-        return leaving
+                for frame in self._frames(messages):
+                    yield peer, frame
 
     def _frames(self, messages: list[m.Message]) -> list[bytes]:
         frames, start, size = [], 0, 0

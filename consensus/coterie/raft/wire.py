@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from operator import attrgetter
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -50,9 +50,10 @@ class Wire:
 
     def encode(self, messages: Sequence[m.Message]) -> bytes:
         """One frame with all the messages, in order."""
-        return RaftEnvelope(
-            format=FORMAT, cluster=self._cluster, messages=[_to_pb(message) for message in messages]
-        ).SerializeToString()
+        envelope = RaftEnvelope(format=FORMAT, cluster=self._cluster)
+        for message in messages:
+            _fill(envelope.messages.add(term=message.term), message)
+        return envelope.SerializeToString()
 
     def decode(self, frame: bytes) -> list[m.Message]:
         """Raises BadFrame for anything that this engine would not have sent."""
@@ -71,17 +72,18 @@ class Wire:
         return [_from_pb(message) for message in envelope.messages]
 
 
-def _to_pb(message: m.Message) -> RaftMessage:
-    pb = RaftMessage(term=message.term)
-    body: Any = getattr(pb, _PLAIN[type(message)])
+def _fill(pb: RaftMessage, message: m.Message) -> None:
+    kind = type(message)
+    body: Any = getattr(pb, _PLAIN[kind])
     body.SetInParent()
-    for name in _FIELDS[type(message)]:
+    for name in _FIELDS[kind]:
         value = getattr(message, name)
+        if not value:
+            continue  # what is not set reads the same, and a call less is made
         if isinstance(value, list):
             getattr(body, name).extend(value)
         else:
             setattr(body, name, value)
-    return pb
 
 
 def _from_pb(pb: RaftMessage) -> m.Message:
@@ -93,9 +95,10 @@ def _from_pb(pb: RaftMessage) -> m.Message:
 
 def _reader(record: type) -> Callable[[int, Any], m.Message]:
     names = _FIELDS[record]
+    fields = attrgetter(*names) if len(names) > 1 else lambda body: [getattr(body, name) for name in names]
 
     def read(term: int, body: Any) -> m.Message:
-        made: m.Message = record(term, *[getattr(body, name) for name in names])
+        made: m.Message = record(term, *fields(body))
         return made
 
     return read
@@ -108,7 +111,7 @@ def _append(term: int, body: Any) -> m.Append:
     if not all(map(is_valid, entries)):
         raise BadFrame("an entry of a kind this engine does not apply")
     bounds = [body.prev_term, *terms, term]
-    if any(low > high for low, high in pairwise(bounds)):
+    if bounds != sorted(bounds):
         raise BadFrame(f"entry terms {bounds} go back")
     return m.Append(
         term,

@@ -22,6 +22,7 @@ from google.protobuf.message import DecodeError
 
 from coterie.node.links import Link
 from coterie.node.observability import get_logger
+from coterie.node.sealed import Sealed
 from coterie.node.server import PortInUse
 from coterie.node.tls import NODE_URI, TlsMaterial
 from coterie.v1.peer_pb2 import RaftHello
@@ -234,9 +235,8 @@ class DirectRaft:
         loop = asyncio.get_running_loop()
         if self._taking is None:
             return await loop.create_server(self._taken, host, port)
-        return await loop.create_server(
-            self._taken, host, port, ssl=self._taking, ssl_handshake_timeout=HELLO_S
-        )
+        taking = self._taking
+        return await loop.create_server(lambda: Sealed(self._taken, taking, HELLO_S), host, port)
 
     async def stop(self) -> None:
         """Stop listening and end all links."""
@@ -276,9 +276,8 @@ class DirectRaft:
             link.on_made, link.on_settled = self._keep, on_settled
             return link
 
-        name = peer if self._dialling else None
         async with asyncio.timeout(HELLO_S):
-            _, link = await loop.create_connection(make, *address, ssl=self._dialling, server_hostname=name)
+            link = await self._connect(make, peer, address)
             try:
                 await settled
             except asyncio.CancelledError:
@@ -287,6 +286,20 @@ class DirectRaft:
         if not link.peer:
             raise Refused(await link.closed)
         return link
+
+    async def _connect(
+        self, make: Callable[[], DirectLink], peer: str, address: tuple[str, int]
+    ) -> DirectLink:
+        """A link that has not said hello yet. Raises OSError."""
+        loop, context = asyncio.get_running_loop(), self._dialling
+        if context is None:
+            return (await loop.create_connection(make, *address))[1]
+        _, sealed = await loop.create_connection(lambda: Sealed(make, context, HELLO_S, peer), *address)
+        try:
+            return await sealed.opened
+        except asyncio.CancelledError:
+            sealed.abort()
+            raise
 
     def _keep(self, link: DirectLink) -> bool:
         self._links.add(link)
@@ -315,8 +328,10 @@ class DirectRaft:
             log.warning("a connection for raft frames was refused", extra={"reason": reason})
 
 
-def _set_options(transport: asyncio.BaseTransport) -> None:
-    """A peer that vanished is noticed by its silence, but the kernel shall not keep its bytes for minutes."""
+def _set_options(transport: Any) -> None:
+    """A peer that vanished is noticed by its silence, but the kernel shall not keep its bytes for minutes.
+    A frame goes to the kernel at once: uvloop would keep it to the end of the loop's turn."""
+    transport.set_write_buffer_limits(high=0)
     sock = transport.get_extra_info("socket")
     if sock is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(SILENCE_S * 1000))
