@@ -195,6 +195,9 @@ class _Transport:
     def is_closing(self) -> bool:
         return self.aborted
 
+    def set_write_buffer_limits(self, high: int) -> None:
+        pass
+
     def write(self, data: bytes) -> None:
         assert data
 

@@ -41,6 +41,8 @@ def hunt(plant: str) -> Hunt:
         return Hunt(plant, _fails(plant, test), test)
     for seed in range(CAP):
         violation = simulate_planted(SIZES, plant, seed).violation
+        if any(f" raised {mistake.__name__}: " in violation for mistake in MISTAKES):
+            raise RuntimeError(f"{plant} is planted wrongly: seed {seed}: {violation}")
         if violation:
             return Hunt(plant, True, f"random runs, {seed + 1}: {violation.split(':')[-1].strip()[:60]}")
     return Hunt(plant, False, f"not by {CAP} random runs")

@@ -13,7 +13,7 @@ class Clients:
 
     def __init__(self, world: World, body: Callable[[], bytes]) -> None:
         self.world, self.rng, self.body = world, world.rng, body
-        self.rate = self.rng.choice([3, 15, 30, 60])
+        self.rate = self.rng.choice([2, 8, 15, 30])  # per second; with more, bugs are found later
         self._at_the_door = self.rng.choice([0, 0, 1, 4])  # calls on a node that has been started
         self._starts: dict[str, int] = {}
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from coterie.core.ports import Committed
 from coterie.raft.member import Member
@@ -70,6 +72,12 @@ def simulate(
         world.book.close()
     except Violation as broken:
         violation = f"at {world.now_us / SECOND:.3f} s: {broken}"
+    except Exception as error:  # no promise says that it may; and whoever reads of it needs the seed
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(frame.filename).name} line {frame.lineno}"
+        violation = f"at {world.now_us / SECOND:.3f} s: {place} raised {type(error).__name__}: {error}"
+        world.say(traceback.format_exc())
+    if violation:
         world.say("VIOLATION", violation)
     counts = _counts(world, machine)
     if operator is not None:
@@ -84,13 +92,19 @@ def _work(world: World, nemesis: Nemesis, clients: Clients) -> None:
     world.run_until(2 * SECOND, stop=lambda: bool(world.leader()))
     end = world.now_us + FAULTS_S * SECOND
     fault_every_ms = rng.choice([60, 150, 400, 700])
-    next_fault = world.now_us + rng.randint(0, 2 * fault_every_ms) * MILLISECOND
+
+    def some_time(average_us: int) -> int:
+        return world.now_us + rng.randint(1, 2 * average_us)
+
+    next_act, next_fault = some_time(SECOND // clients.rate), some_time(fault_every_ms * MILLISECOND)
     while world.now_us < end:
-        world.run_until(world.now_us + rng.randint(0, 2 * SECOND // clients.rate))
-        clients.act()
+        world.run_until(min(next_act, next_fault, end))
+        if world.now_us >= next_act:
+            clients.act()
+            next_act = some_time(SECOND // clients.rate)
         if world.now_us >= next_fault:
             nemesis.strike()
-            next_fault = world.now_us + rng.randint(0, 2 * fault_every_ms) * MILLISECOND
+            next_fault = some_time(fault_every_ms * MILLISECOND)
 
 
 def _live_with_cuts(world: World, clients: Clients, disks_were_slow: bool) -> None:
