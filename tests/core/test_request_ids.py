@@ -21,8 +21,9 @@ from coterie.core.commands import (
     RetryTask,
     SignalTask,
 )
-from coterie.core.nouns import NO_DATA, Policy, RetryPolicy, TaskError, TaskId, TaskState
+from coterie.core.nouns import NO_DATA, Policy, Request, RetryPolicy, TaskError, TaskId, TaskState
 from coterie.core.request_ids import CONTROLS_SHARE
+from coterie.core.state import REBUILD_TASKS, ClusterState
 from coterie.raft.codec import decode_state, encode_state
 from tests.core.builders import CoreCluster, submit_command
 
@@ -147,3 +148,12 @@ def test_a_flood_of_controls_makes_no_submit_be_forgotten() -> None:
         cluster.do(submit_command(f"s{number}", request_id=f"s{number}"))
     assert cluster.do(replace(command, task_id=TaskId("t2"))) == Accepted(TaskId("t2"))
     assert len(cluster.state.indexes.controls) == 0, "they were older than the submit that left"
+
+
+def test_a_state_is_rebuilt_in_portions_however_few_of_its_requests_matter() -> None:
+    """A node that installs a snapshot takes a turn of its loop for each."""
+    state = ClusterState()
+    for number in range(10 * REBUILD_TASKS):
+        key = f"default/r{number}"
+        state.requests[key] = Request(key, T1, b"", 0)
+    assert sum(1 for _ in state.rebuilding()) >= 10

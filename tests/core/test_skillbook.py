@@ -245,3 +245,11 @@ def test_a_canary_that_becomes_live_by_a_revocation_is_no_canary(book: Book) -> 
 def test_a_pin_is_told_from_a_version() -> None:
     assert pin_of(Constraints(skill_version=PIN + "a" * 64)) == "a" * 64
     assert pin_of(Constraints(skill_version="1.0")) == pin_of(Constraints()) == ""
+
+
+@pytest.mark.parametrize("policy", [SkillPolicy(), SkillPolicy(owner="ann")])
+def test_only_a_policy_that_was_set_before_is_a_duplicate(policy: SkillPolicy) -> None:
+    book = Book()
+    for duplicate in (False, True):
+        outcome = book.do(SetSkillPolicy("fresh", policy))
+        assert isinstance(outcome, Accepted) and outcome.duplicate is duplicate

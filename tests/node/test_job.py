@@ -101,6 +101,9 @@ class FakeHost:
         self.killed = 0
         self.cancelled: list[int] = []
 
+    def is_waiting(self, task_id: str, attempt: int) -> bool:
+        return False  # it has a process at once
+
     async def run(self, job: SkillJob, port: Job) -> SkillOutcome:
         self.started.set()
         try:
@@ -120,8 +123,8 @@ class FakeHost:
 class Bench:
     """A job with everything around it pretended."""
 
-    def __init__(self) -> None:
-        self.proposer, self.blobs, self.host = FakeProposer(), FakeBlobs(), FakeHost()
+    def __init__(self, proposer: FakeProposer | None = None, host: FakeHost | None = None) -> None:
+        self.proposer, self.blobs, self.host = proposer or FakeProposer(), FakeBlobs(), host or FakeHost()
         self.state = ClusterState()
         parts: Any = (lambda: self.state, self.proposer, self.blobs, self.host, Clock(), NodeMetrics(), CALLS)
         self.job = JobFactory(*parts).make(task(), [])

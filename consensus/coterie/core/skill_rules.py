@@ -146,9 +146,10 @@ def set_policy(state: ClusterState, command: SetSkillPolicy, moment: Moment) -> 
         return Rejected("BAD_SKILL", "cpus, memory_bytes, gpus and timeout_ms are not negative")
     if refused := _full(state, command.skill_id):
         return refused
-    entry = state.skillbook.get(command.skill_id) or SkillEntry(command.skill_id)
+    known = state.skillbook.get(command.skill_id)
+    entry = known or SkillEntry(command.skill_id)
     state.skillbook[command.skill_id] = replace(entry, policy=policy)
-    return Accepted(duplicate=entry.policy == policy and command.skill_id in state.skillbook)
+    return Accepted(duplicate=known is not None and known.policy == policy)
 
 
 def _full(state: ClusterState, skill_id: str) -> Rejected | None:

@@ -183,8 +183,9 @@ class ClusterState:
             self.indexes.by_state[task.state] += 1
             if number % REBUILD_TASKS == 0:
                 yield
-        for number, key in enumerate(key for key in self.requests if key.startswith("\0")):
-            indexes.controls[key] = None
+        for number, key in enumerate(self.requests):
+            if key.startswith("\0"):
+                indexes.controls[key] = None
             if number % REBUILD_TASKS == 0:
                 yield
         indexes.live_bytes += sum(family.bytes_held for family in self.families.values())

@@ -269,6 +269,11 @@ class Job:
                 await asyncio.sleep(RETRY_PAUSE_S)
 
     def _report_start(self) -> None:
+        """Not before a process has it: in a heap of short ones each would be told to run while it waits."""
+        if self._shared.host.is_waiting(self.task_id, self.attempt):
+            loop = asyncio.get_running_loop()
+            self._start_timer = loop.call_later(START_DELAY_S, self._report_start)
+            return
         self._report(StartTask(self.task_id, self.attempt))
 
     def _send_progress(self) -> None:

@@ -31,6 +31,19 @@ def test_the_last_dependency_brings_the_next_task() -> None:
     assert {"r~ab~0", "r~asked~0", "r~after~0"} == set(world.open())
 
 
+def test_of_many_dependencies_each_of_the_last_few_may_be_the_last() -> None:
+    world, many = World(), [f"n{at}" for at in range(30)]
+    world.run(*(echo(name) for name in many), echo("all", *many))
+    for name in many[:26]:
+        world.give(name)
+    assert names(world, "n26") == names(world, "n29") == ["r~all~0"]
+    early = World()
+    early.run(*(echo(name) for name in many), echo("all", *many))
+    for name in many[:25]:
+        early.give(name)
+    assert names(early, "n26") == []
+
+
 def test_nothing_is_foreseen_of_a_run_that_is_paused_or_full() -> None:
     world = World()
     world.run(echo("a"), echo("wide-1", "a"), echo("wide-2", "a"), max_parallel=1)

@@ -14,7 +14,7 @@ class LedgerClosed(LedgerError):
     """The ledger was closed before it could answer."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, nor is the next: one is made for every event, in a third of the time
 class LedgerTask:
     """A task in its terminal state. `record` is the caller's own encoding and is never looked into."""
 
@@ -31,7 +31,7 @@ class LedgerTask:
     record: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class LedgerEvent:
     """One durable event of a task; `sequence` is dense per task."""
 

@@ -109,6 +109,12 @@ class SkillHost(ChildPool):
         if self._confined is not None:
             self._confined.cancel(task_id, attempt, grace_ms)
 
+    def is_waiting(self, task_id: str, attempt: int) -> bool:
+        """See ChildPool.is_waiting."""
+        confined = self._confined
+        waits = confined is not None and confined.is_waiting(task_id, attempt)
+        return waits or super().is_waiting(task_id, attempt)
+
     def ask_to_save(self, task_id: str, attempt: int, leaving: bool) -> None:
         """See ChildPool.ask_to_save."""
         super().ask_to_save(task_id, attempt, leaving)

@@ -137,6 +137,11 @@ class ChildPool:
         loop = asyncio.get_running_loop()
         run.timers.append(loop.call_later(max(0, grace_ms) / 1_000, self.kill_run, run, verdicts.CANCELLED))
 
+    def is_waiting(self, task_id: str, attempt: int) -> bool:
+        """Whether the run has no process yet. Unknown runs wait for nothing."""
+        run = self._runs.get((task_id, attempt))
+        return run is not None and run.child is None
+
     def ask_to_save(self, task_id: str, attempt: int, leaving: bool) -> None:
         """Ask the run where it is; `leaving`: because it is about to go. Unknown runs are ignored."""
         run = self._runs.get((task_id, attempt))
