@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -45,6 +46,21 @@ def test_a_vote_is_for_the_call_that_was_seen() -> None:
     assert [name for name, *_ in approvals.calls] == ["list"], "no vote was cast"
 
 
+def test_a_person_is_told_that_a_vote_counts_once_and_who_is_missing() -> None:
+    by_ann = replace(ASKED, votes=(Vote("user:ann", True, AT),))
+    words = ("approvals", "approve", "t1~approval-1")
+    asked = replace(ASKED, id="t1~approval-1")
+    done, approvals = call("approvals", {"list": [asked], "approve": replace(by_ann, id=asked.id)}, *words)
+    assert done.stderr == "coterie: 1 more must approve it\n" and "1/2" in done.stdout
+    assert approvals.calls[0] == ("list", {"decided": True, "limit": 1_000, "task": "t1"})
+    again = replace(by_ann, id=asked.id)
+    done, _ = call("approvals", {"list": [again], "approve": again}, *words)
+    assert done.stderr == "coterie: you had voted so before, which counts once; 1 more must approve it\n"
+    full = replace(again, verdict="APPROVED", votes=(*again.votes, Vote("user:bob", True, AT)))
+    done, _ = call("approvals", {"list": [again], "approve": full}, *words)
+    assert done.stderr == "" and "2/2" in done.stdout
+
+
 def test_a_rejection_and_what_cannot_be_voted_on() -> None:
     done, approvals = call(
         "approvals", {"list": [ASKED], "reject": VOTED}, "approvals", "reject", "a1", "--comment", "no"
@@ -52,7 +68,7 @@ def test_a_rejection_and_what_cannot_be_voted_on() -> None:
     assert done.exit_code == 0
     assert approvals.calls[1] == ("reject", ASKED, "no", {"principal": ""})
     done, _ = call("approvals", {"list": [ASKED]}, "approvals", "reject", "a9")
-    assert done.exit_code == 2 and "no approval a9" in done.stderr
+    assert done.exit_code == 2 and "no live task asks for a9" in done.stderr
     over = FailedPrecondition("approval a1 is decided", reason="ALREADY_DECIDED")
     done, _ = call("approvals", {"list": [ASKED], "approve": over}, "approvals", "approve", "a1", "--json")
     assert done.exit_code == 4 and document(done)["error"]["reason"] == "ALREADY_DECIDED"

@@ -46,3 +46,36 @@ metadata:
         "'gpus': unknown key; known: cpu",
     ):
         assert said in result.stderr, result.stderr
+
+
+def validated(folder: Path, front_matter: str) -> str:
+    """What `validate` says is wrong with a skill of that front matter."""
+    folder.mkdir()
+    (folder / "run.py").write_text("async def run(ctx, input):\n    return 1\n")
+    (folder / "SKILL.md").write_text(f"---\n{front_matter}---\n# It\n")
+    result = run(FakeCluster(), "skills", "validate", str(folder))
+    assert result.exit_code == 2, result.stdout
+    return result.stderr
+
+
+def test_schemas_that_are_none_are_found_before_a_cluster_is_asked(tmp_path: Path) -> None:
+    said = validated(
+        tmp_path / "wc",
+        """name: wc
+description: Counts words.
+metadata:
+  coterie: '{"handler": "run.py:run", "input": {"type": "objekt"}, "output": {"pattern": "x"}}'
+""",
+    )
+    assert "metadata.coterie.input: is no JSON schema: 'objekt' is not valid" in said
+    assert "metadata.coterie.output: uses pattern, which only the skill itself can check" in said
+
+
+def test_what_only_lenient_readers_understand_is_a_fault(tmp_path: Path) -> None:
+    said = validated(tmp_path / "wc", "name: wc\ndescription: Use when: words are counted\n")
+    assert "SKILL.md: the front matter is not YAML" in said and "put quotes around the value" in said
+
+
+def test_a_version_that_is_a_number_is_a_fault_because_its_last_zero_goes(tmp_path: Path) -> None:
+    said = validated(tmp_path / "wc", "name: wc\ndescription: Counts.\nmetadata:\n  version: 1.10\n")
+    assert """metadata.version: is read as the number 1.1; write it in quotes, as in "1.1.0\"""" in said

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from coterie.client.workflows import Plan, Problem
 from tests.cli.fakes import FakeCluster, document, run
+from tests.cli.services import call
 
 STEPS = Path(__file__).parents[1] / "node" / "fixtures" / "workflows" / "steps.yaml"
 
@@ -35,3 +37,20 @@ def test_all_problems_of_a_file_are_said_and_cycles_with_their_path(tmp_path: Pa
     error = document(run(FakeCluster(), "workflow", "plan", str(file), "--json"))["error"]
     assert error["cycles"] == [["task_1", "task_3", "task_2", "task_1"]]
     assert len(error["violations"]) == 2
+
+
+def test_the_cluster_is_asked_where_it_is_wanted(tmp_path: Path) -> None:
+    file = tmp_path / "plan.yaml"
+    file.write_text("nodes: {sub: {workflow: report}}", encoding="utf-8")
+    alone = run(FakeCluster(), "workflow", "plan", str(file))
+    assert alone.exit_code == 2 and "1 problem" in alone.stderr
+    assert "the workflow 'report' is looked up in a cluster, and none was asked: --check" in alone.stderr
+    sound = Plan((), (("sub",),), ("sub",), 0, ("topic",), "one stage", "flowchart TD", {"name": "plan"})
+    done, asked = call("workflows", {"plan": sound}, "workflow", "plan", str(file), "--check")
+    assert done.exit_code == 0 and done.stdout == "one stage\nneeds inputs: topic\n"
+    assert "report" in asked.calls[0][1].text()
+    done, _ = call("workflows", {"plan": sound}, "workflow", "plan", str(file), "--check", "--json")
+    assert document(done)["stages"] == [["sub"]] and document(done)["workflow"] == {"name": "plan"}
+    wrong = Plan((Problem("UNKNOWN_SKILL", "a", "no node has a skill 'x'"),), (), (), 0, (), "", "")
+    done, _ = call("workflows", {"plan": wrong}, "workflow", "plan", str(file), "--check")
+    assert done.exit_code == 2 and "a: no node has a skill 'x'" in done.stderr

@@ -82,8 +82,11 @@ class FakeQueue(tasks_pb2_grpc.DeadLettersServicer, tasks_pb2_grpc.LimitsService
         return tasks_pb2.ListLimitsResponse(limits=self.cluster.limits.values())
 
     async def DeleteLimit(self, request: Any, context: Any) -> Any:
-        await self._enter("DeleteLimit", request, context)
-        del self.cluster.limits[request.limit_id]
+        fault = await self._enter("DeleteLimit", request, context)
+        if self.cluster.limits.pop(request.limit_id, None) is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"no limit {request.limit_id}")
+        if fault is not None:
+            await fault.strike(context)
         return tasks_pb2.DeleteLimitResponse()
 
     async def TakeTokens(self, request: Any, context: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
-from coterie.client import InvalidRequest, Limit, QueueFull, Tenant, sync, sync_queueing
+from coterie.client import InvalidRequest, Limit, NotFound, QueueFull, Tenant, sync, sync_queueing
 from coterie.client.queueing import DeadLetters, Limits
 from coterie.client.spec import TaskSpec, prepare
 from coterie.v1 import tasks_pb2
@@ -118,6 +118,18 @@ async def test_dead_letters_are_listed_shown_replayed_and_purged(fake: FakeClust
     by_name, by_time = fake.methods("PurgeDeadLetters")
     assert list(by_name.names) == [f"tenants/default/tasks/{one}" for one in ids[:2]]
     assert by_time.before.ToDatetime(UTC) == moment and not by_time.names
+
+
+async def test_what_a_lost_answer_hid_is_no_error_of_the_next_try(fake: FakeCluster) -> None:
+    async with client_of(fake) as client:
+        await client.limits.set(Limit(id="search", concurrent=2))
+        planned = [Fault(after=True)]
+        for node in fake.nodes:
+            node.faults["DeleteLimit"] = planned
+        await client.limits.remove("search")
+        assert len(fake.methods("DeleteLimit")) == 2 and not fake.limits
+        with pytest.raises(NotFound):
+            await client.limits.remove("search")
 
 
 async def test_limits_and_tenants(fake: FakeCluster) -> None:

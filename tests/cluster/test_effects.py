@@ -98,4 +98,5 @@ async def test_people_approve_one_call(shared: LocalCluster, tmp_path: Path) -> 
 
 
 async def question(client: Cluster, job: Job) -> Approval:
-    return next(one for one in await client.approvals.list() if one.task == job.id)
+    [asked] = await client.approvals.list(task=job.id)
+    return asked

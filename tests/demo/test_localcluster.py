@@ -146,7 +146,7 @@ async def test_a_node_that_does_not_start_is_reported_with_its_log(tmp_path: Pat
 
 
 async def test_nodes_that_do_not_answer_are_named_when_time_is_up(stand_ins: StandIns) -> None:
-    with pytest.raises(ClusterFailed, match=r"after 0\.2 s: node-1 does not answer"):
+    with pytest.raises(ClusterFailed, match=r"after \d+\.\d s: node-1 does not answer"):
         await stand_ins.wait_ready(0.2)
 
 

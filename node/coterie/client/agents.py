@@ -266,7 +266,7 @@ class Agents:
     async def remove(self, agent_id: str) -> None:
         """Forgets it. Raises NotFound."""
         request = agents_pb2.RemoveAgentRequest(agent_id=agent_id)
-        await self._opened().caller.unary(lambda e: e.agents.RemoveAgent, request)
+        await self._opened().caller.delete(lambda e: e.agents.RemoveAgent, request)
 
 
 def read_agent_files(directory: Path) -> dict[str, str]:

@@ -170,7 +170,7 @@ class Bus:
     async def remove_topic(self, name: str) -> None:
         """Forgets the topic and its messages."""
         request = bus_pb2.DeleteTopicRequest(parent=self._parent, name=name)
-        await self._opened().caller.unary(lambda e: e.bus.DeleteTopic, request)
+        await self._opened().caller.delete(lambda e: e.bus.DeleteTopic, request)
 
     # --- groups
 
@@ -206,7 +206,7 @@ class Bus:
     async def remove_group(self, name: str) -> None:
         """Forgets the group; the messages stay."""
         request = bus_pb2.DeleteGroupRequest(parent=self._parent, name=name)
-        await self._opened().caller.unary(lambda e: e.bus.DeleteGroup, request)
+        await self._opened().caller.delete(lambda e: e.bus.DeleteGroup, request)
 
     async def fetch(self, group: str, *, count: int = 10, wait: Duration = "5s") -> list[Message]:
         """Up to `count` messages, which are this caller's until the group's `ack_wait` is over. Waits for the

@@ -14,7 +14,7 @@ import grpc.aio
 
 from coterie.client.endpoints import Endpoint, Pool
 from coterie.client.errors import ClusterClosed, ClusterError, CoterieError, Unavailable
-from coterie.client.rpc_errors import Verdict, decode_rpc_error, verdict_of
+from coterie.client.rpc_errors import Verdict, decode_rpc_error, is_refused, verdict_of
 from coterie.client.settings import Timeouts
 
 Answer = TypeVar("Answer")
@@ -100,6 +100,25 @@ class Caller:
             return await rpc(endpoint)(request, timeout=seconds)
 
         return await self.run(attempt, request_id=request_id, timeout=timeout)
+
+    async def delete(
+        self, rpc: Callable[[Endpoint], grpc.aio.UnaryUnaryMultiCallable[Request, Answer]], request: Request
+    ) -> None:
+        """A unary RPC that takes something away. After a try of which nobody knows what became of it, not to
+        be found is to be gone: else the caller would be told NotFound of what it has just deleted itself."""
+        doubtful = False
+
+        async def attempt(endpoint: Endpoint, seconds: float) -> None:
+            nonlocal doubtful
+            try:
+                await rpc(endpoint)(request, timeout=seconds)
+            except grpc.aio.AioRpcError as error:
+                if doubtful and error.code() is grpc.StatusCode.NOT_FOUND:
+                    return
+                doubtful = doubtful or not is_refused(error)
+                raise
+
+        await self.run(attempt)
 
     async def run(
         self,

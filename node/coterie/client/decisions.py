@@ -104,11 +104,12 @@ class Approvals:
     def __init__(self, opened: Callable[[], Connection]) -> None:
         self._opened = opened
 
-    async def list(self, *, decided: bool = False, limit: int = 50) -> ApprovalList:
-        """The tenant's, of live tasks, oldest first; also those that are decided if asked for."""
+    async def list(self, *, decided: bool = False, limit: int = 50, task: str = "") -> ApprovalList:
+        """The tenant's, of live tasks (of `task` alone where it is given), oldest first; also those that are
+        decided if asked for."""
         connection = self._opened()
         request = decisions_pb2.ListApprovalsRequest(
-            parent=f"tenants/{connection.tenant}", include_decided=decided, page_size=limit
+            parent=f"tenants/{connection.tenant}", include_decided=decided, page_size=limit, task_id=task
         )
         answer = await connection.caller.unary(lambda e: e.approvals.ListApprovals, request)
         return [Approval.of(raw) for raw in answer.approvals]

@@ -162,7 +162,7 @@ class Limits:
     async def remove(self, limit_id: str) -> None:
         """Lifts a limit. Raises NotFound."""
         request = tasks_pb2.DeleteLimitRequest(limit_id=limit_id)
-        await self._opened().caller.unary(lambda e: e.limits.DeleteLimit, request)
+        await self._opened().caller.delete(lambda e: e.limits.DeleteLimit, request)
 
     async def take(
         self,

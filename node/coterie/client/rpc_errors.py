@@ -120,6 +120,11 @@ def tls_problem(message: str) -> str:
     return ""
 
 
+def is_refused(error: grpc.aio.AioRpcError) -> bool:
+    """Whether the call certainly reached nobody."""
+    return "connection refused" in (error.details() or "").lower()
+
+
 def explain(failure: ClusterError, *, secure: bool) -> str:
     """One line for people about an endpoint's last error, with a hint where a mix-up is likely."""
     message = " ".join(failure.message.split()) or failure.code

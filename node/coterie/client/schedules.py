@@ -163,7 +163,7 @@ class Schedules:
     async def remove(self, schedule_id: str) -> None:
         """Runs that have begun go on. NotFound: there is no such schedule."""
         request = schedules_pb2.DeleteScheduleRequest(parent=self._parent, schedule_id=schedule_id)
-        await self._opened().caller.unary(lambda e: e.schedules.DeleteSchedule, request)
+        await self._opened().caller.delete(lambda e: e.schedules.DeleteSchedule, request)
 
     async def pause(self, schedule_id: str, reason: str = "") -> ScheduleInfo:
         """It fires no more until `resume`. Times in between are not made up for."""

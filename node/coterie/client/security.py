@@ -95,7 +95,7 @@ class Security:
     async def remove_user(self, name: str) -> None:
         """Raises NotFound."""
         request = security_pb2.DeleteUserRequest(name=name)
-        await self._opened().caller.unary(lambda e: e.security.DeleteUser, request)
+        await self._opened().caller.delete(lambda e: e.security.DeleteUser, request)
 
     async def whoami(self) -> WhoAmI:
         """Whom the cluster takes this client for."""

@@ -154,7 +154,7 @@ class Skills:
     async def remove(self, skill_id: str, revision: str = "") -> None:
         """Forgets a revision, or the whole skill. Refused while unfinished tasks are bound to it."""
         request = registry_pb2.SkillRevisionRequest(skill_id=skill_id, revision=revision)
-        await self._opened().caller.unary(lambda e: e.registry.RemoveSkill, request)
+        await self._opened().caller.delete(lambda e: e.registry.RemoveSkill, request)
 
     async def set_policy(self, skill_id: str, policy: SkillPolicy) -> PublishedSkill:
         """Says something of a skill, published or on the nodes' disks."""

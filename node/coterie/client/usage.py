@@ -135,7 +135,7 @@ class Usage:
     async def remove_budget(self, budget_id: str) -> None:
         """Lifts a budget. Raises NotFound."""
         request = usage_pb2.DeleteBudgetRequest(budget_id=budget_id)
-        await self._opened().caller.unary(lambda e: e.usage.DeleteBudget, request)
+        await self._opened().caller.delete(lambda e: e.usage.DeleteBudget, request)
 
     async def rows(self, by: By | None = None, *, tenant: str = "") -> list[UsageRow]:
         """What was used, by tenant, agent and model, or summed up by one of them."""

@@ -222,7 +222,7 @@ class Workflows:
         """Keeps it no longer; its runs go on. Raises NotFound."""
         connection = self._opened()
         request = workflows_pb2.DeleteWorkflowRequest(parent=f"tenants/{connection.tenant}", name=name)
-        await connection.caller.unary(lambda e: e.workflows.DeleteWorkflow, request)
+        await connection.caller.delete(lambda e: e.workflows.DeleteWorkflow, request)
 
 
 def _source(workflow: Workflow | str, kept: str) -> workflows_pb2.WorkflowSource:

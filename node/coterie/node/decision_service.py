@@ -61,7 +61,7 @@ class ApprovalsService(decisions_pb2_grpc.ApprovalsServicer):
     ) -> decisions_pb2.ListApprovalsResponse:
         tenant, limit = checked_tenant(request.parent), check_page_size(request.page_size)
         state = await self._decisions.settled(context)
-        found = (one for held in state.approvals.values() for one in held.approvals if one.tenant == tenant)
+        found = (one for one in _asked(state, request.task_id) if one.tenant == tenant)
         wanted = (one for one in found if request.include_decided or _told(one, state).verdict == 1)
         ordered = sorted(wanted, key=lambda one: (one.asked_at_ms, one.approval_id))
         return decisions_pb2.ListApprovalsResponse(approvals=[_told(one, state) for one in ordered[:limit]])
@@ -146,6 +146,13 @@ def _principal(claimed: str) -> str:
     """Who calls, as the cluster knows them; where it asks nobody, as they say."""
     known = caller().name
     return known if known != NOBODY.name else claimed or NOBODY.name
+
+
+def _asked(state: ClusterState, task_id: str) -> Iterator[Approval]:
+    """What one task asks; without one, what all ask."""
+    held = state.approvals.get(TaskId(task_id))
+    for one in (held,) if task_id else state.approvals.values():
+        yield from one.approvals if one is not None else ()
 
 
 def _find(state: ClusterState, task_id: TaskId, name: str) -> Approval:

@@ -20,7 +20,7 @@ from coterie.node.errors import ApiError, Violation, from_rejection, invalid, no
 from coterie.node.proposer import Proposer
 from coterie.node.reads import Reader
 from coterie.node.rpc import Context, Gate, propose_seconds, seconds_left, unary
-from coterie.node.schemas import schema_fault
+from coterie.node.schemas import schema_faults
 from coterie.node.security.principal import caller
 from coterie.node.security.tickets import Tickets
 from coterie.skills import bundle
@@ -266,9 +266,8 @@ def policy_from_pb(given: registry_pb2.SkillPolicyInfo) -> SkillPolicy:
 def _on_this_node(said: Described) -> Faults:
     """What only a node can say: schemas that its validator takes, modules that are installed."""
     wrong: Faults = []
-    for name, schema in (("input", said.input), ("output", said.output)):
-        if schema is not None and (fault := schema_fault(schema)):
-            wrong.append(Violation(f"bundle/SKILL.md metadata.coterie.{name}", fault))
+    for field, fault in schema_faults(said):
+        wrong.append(Violation(f"bundle/SKILL.md {field}", fault))
     for module in said.requires:
         if not module.isidentifier() or importlib.util.find_spec(module) is None:
             text = f"{module!r} is not installed on this node; install it on all, or leave it out"

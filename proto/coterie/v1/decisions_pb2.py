@@ -26,37 +26,37 @@ from coterie.v1 import tasks_pb2 as coterie_dot_v1_dot_tasks__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63oterie/v1/decisions.proto\x12\ncoterie.v1\x1a\x16\x63oterie/v1/tasks.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"m\n\x0c\x41pprovalVote\x12\x11\n\tprincipal\x18\x01 \x01(\t\x12\x0f\n\x07\x61pprove\x18\x02 \x01(\x08\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63omment\x18\x04 \x01(\t\"\xbb\x02\n\x08\x41pproval\x12\x13\n\x0b\x61pproval_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x10\n\x08question\x18\x04 \x01(\t\x12\x13\n\x0b\x63\x61ll_sha256\x18\x05 \x01(\t\x12\x0c\n\x04\x63\x61ll\x18\x06 \x01(\x0c\x12\x0e\n\x06needed\x18\x07 \x01(\x05\x12\'\n\x05votes\x18\x08 \x03(\x0b\x32\x18.coterie.v1.ApprovalVote\x12,\n\x07verdict\x18\t \x01(\x0e\x32\x1b.coterie.v1.ApprovalVerdict\x12,\n\x08\x61sk_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"R\n\x14ListApprovalsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x17\n\x0finclude_decided\x18\x02 \x01(\x08\x12\x11\n\tpage_size\x18\x03 \x01(\x05\"@\n\x15ListApprovalsResponse\x12\'\n\tapprovals\x18\x01 \x03(\x0b\x32\x14.coterie.v1.Approval\"w\n\x16ResolveApprovalRequest\x12\x13\n\x0b\x61pproval_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61pprove\x18\x02 \x01(\x08\x12\x13\n\x0b\x63\x61ll_sha256\x18\x03 \x01(\t\x12\x0f\n\x07\x63omment\x18\x04 \x01(\t\x12\x11\n\tprincipal\x18\x05 \x01(\t\"\x97\x02\n\x05\x44oubt\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x0e\n\x06tenant\x18\x04 \x01(\t\x12\x12\n\neffect_key\x18\x05 \x01(\t\x12.\n\nbegin_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0cresolve_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nresolution\x18\x08 \x01(\x0e\x32\x1a.coterie.v1.StepResolution\x12\n\n\x02\x62y\x18\t \x01(\t\x12\x0e\n\x06reason\x18\n \x01(\t\x12\x0c\n\x04open\x18\x0b \x01(\x08\"I\n\x11ListDoubtsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\topen_only\x18\x02 \x01(\x08\x12\x11\n\tpage_size\x18\x03 \x01(\x05\"F\n\x12ListDoubtsResponse\x12!\n\x06\x64oubts\x18\x01 \x03(\x0b\x32\x11.coterie.v1.Doubt\x12\r\n\x05total\x18\x02 \x01(\x03\"\xa5\x01\n\x12ResolveStepRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\t\x12.\n\nresolution\x18\x03 \x01(\x0e\x32\x1a.coterie.v1.StepResolution\x12 \n\x06result\x18\x04 \x01(\x0b\x32\x10.coterie.v1.Data\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x11\n\tprincipal\x18\x06 \x01(\t*\x8d\x01\n\x0f\x41pprovalVerdict\x12 \n\x1c\x41PPROVAL_VERDICT_UNSPECIFIED\x10\x00\x12\x14\n\x10\x41PPROVAL_PENDING\x10\x01\x12\x15\n\x11\x41PPROVAL_APPROVED\x10\x02\x12\x15\n\x11\x41PPROVAL_REJECTED\x10\x03\x12\x14\n\x10\x41PPROVAL_EXPIRED\x10\x04*w\n\x0eStepResolution\x12\x1f\n\x1bSTEP_RESOLUTION_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTEP_RETRIED\x10\x01\x12\r\n\tSTEP_DONE\x10\x02\x12\x0f\n\x0bSTEP_FAILED\x10\x03\x12\x12\n\x0eSTEP_ABANDONED\x10\x04\x32\xae\x01\n\tApprovals\x12T\n\rListApprovals\x12 .coterie.v1.ListApprovalsRequest\x1a!.coterie.v1.ListApprovalsResponse\x12K\n\x0fResolveApproval\x12\".coterie.v1.ResolveApprovalRequest\x1a\x14.coterie.v1.Approval2\x97\x01\n\x07\x45\x66\x66\x65\x63ts\x12K\n\nListDoubts\x12\x1d.coterie.v1.ListDoubtsRequest\x1a\x1e.coterie.v1.ListDoubtsResponse\x12?\n\x0bResolveStep\x12\x1e.coterie.v1.ResolveStepRequest\x1a\x10.coterie.v1.Taskb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63oterie/v1/decisions.proto\x12\ncoterie.v1\x1a\x16\x63oterie/v1/tasks.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"m\n\x0c\x41pprovalVote\x12\x11\n\tprincipal\x18\x01 \x01(\t\x12\x0f\n\x07\x61pprove\x18\x02 \x01(\x08\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63omment\x18\x04 \x01(\t\"\xbb\x02\n\x08\x41pproval\x12\x13\n\x0b\x61pproval_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x10\n\x08question\x18\x04 \x01(\t\x12\x13\n\x0b\x63\x61ll_sha256\x18\x05 \x01(\t\x12\x0c\n\x04\x63\x61ll\x18\x06 \x01(\x0c\x12\x0e\n\x06needed\x18\x07 \x01(\x05\x12\'\n\x05votes\x18\x08 \x03(\x0b\x32\x18.coterie.v1.ApprovalVote\x12,\n\x07verdict\x18\t \x01(\x0e\x32\x1b.coterie.v1.ApprovalVerdict\x12,\n\x08\x61sk_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"c\n\x14ListApprovalsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x17\n\x0finclude_decided\x18\x02 \x01(\x08\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x0f\n\x07task_id\x18\x04 \x01(\t\"@\n\x15ListApprovalsResponse\x12\'\n\tapprovals\x18\x01 \x03(\x0b\x32\x14.coterie.v1.Approval\"w\n\x16ResolveApprovalRequest\x12\x13\n\x0b\x61pproval_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61pprove\x18\x02 \x01(\x08\x12\x13\n\x0b\x63\x61ll_sha256\x18\x03 \x01(\t\x12\x0f\n\x07\x63omment\x18\x04 \x01(\t\x12\x11\n\tprincipal\x18\x05 \x01(\t\"\x97\x02\n\x05\x44oubt\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x0e\n\x06tenant\x18\x04 \x01(\t\x12\x12\n\neffect_key\x18\x05 \x01(\t\x12.\n\nbegin_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0cresolve_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nresolution\x18\x08 \x01(\x0e\x32\x1a.coterie.v1.StepResolution\x12\n\n\x02\x62y\x18\t \x01(\t\x12\x0e\n\x06reason\x18\n \x01(\t\x12\x0c\n\x04open\x18\x0b \x01(\x08\"I\n\x11ListDoubtsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\topen_only\x18\x02 \x01(\x08\x12\x11\n\tpage_size\x18\x03 \x01(\x05\"F\n\x12ListDoubtsResponse\x12!\n\x06\x64oubts\x18\x01 \x03(\x0b\x32\x11.coterie.v1.Doubt\x12\r\n\x05total\x18\x02 \x01(\x03\"\xa5\x01\n\x12ResolveStepRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\t\x12.\n\nresolution\x18\x03 \x01(\x0e\x32\x1a.coterie.v1.StepResolution\x12 \n\x06result\x18\x04 \x01(\x0b\x32\x10.coterie.v1.Data\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x11\n\tprincipal\x18\x06 \x01(\t*\x8d\x01\n\x0f\x41pprovalVerdict\x12 \n\x1c\x41PPROVAL_VERDICT_UNSPECIFIED\x10\x00\x12\x14\n\x10\x41PPROVAL_PENDING\x10\x01\x12\x15\n\x11\x41PPROVAL_APPROVED\x10\x02\x12\x15\n\x11\x41PPROVAL_REJECTED\x10\x03\x12\x14\n\x10\x41PPROVAL_EXPIRED\x10\x04*w\n\x0eStepResolution\x12\x1f\n\x1bSTEP_RESOLUTION_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTEP_RETRIED\x10\x01\x12\r\n\tSTEP_DONE\x10\x02\x12\x0f\n\x0bSTEP_FAILED\x10\x03\x12\x12\n\x0eSTEP_ABANDONED\x10\x04\x32\xae\x01\n\tApprovals\x12T\n\rListApprovals\x12 .coterie.v1.ListApprovalsRequest\x1a!.coterie.v1.ListApprovalsResponse\x12K\n\x0fResolveApproval\x12\".coterie.v1.ResolveApprovalRequest\x1a\x14.coterie.v1.Approval2\x97\x01\n\x07\x45\x66\x66\x65\x63ts\x12K\n\nListDoubts\x12\x1d.coterie.v1.ListDoubtsRequest\x1a\x1e.coterie.v1.ListDoubtsResponse\x12?\n\x0bResolveStep\x12\x1e.coterie.v1.ResolveStepRequest\x1a\x10.coterie.v1.Taskb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'coterie.v1.decisions_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_APPROVALVERDICT']._serialized_start=1397
-  _globals['_APPROVALVERDICT']._serialized_end=1538
-  _globals['_STEPRESOLUTION']._serialized_start=1540
-  _globals['_STEPRESOLUTION']._serialized_end=1659
+  _globals['_APPROVALVERDICT']._serialized_start=1414
+  _globals['_APPROVALVERDICT']._serialized_end=1555
+  _globals['_STEPRESOLUTION']._serialized_start=1557
+  _globals['_STEPRESOLUTION']._serialized_end=1676
   _globals['_APPROVALVOTE']._serialized_start=99
   _globals['_APPROVALVOTE']._serialized_end=208
   _globals['_APPROVAL']._serialized_start=211
   _globals['_APPROVAL']._serialized_end=526
   _globals['_LISTAPPROVALSREQUEST']._serialized_start=528
-  _globals['_LISTAPPROVALSREQUEST']._serialized_end=610
-  _globals['_LISTAPPROVALSRESPONSE']._serialized_start=612
-  _globals['_LISTAPPROVALSRESPONSE']._serialized_end=676
-  _globals['_RESOLVEAPPROVALREQUEST']._serialized_start=678
-  _globals['_RESOLVEAPPROVALREQUEST']._serialized_end=797
-  _globals['_DOUBT']._serialized_start=800
-  _globals['_DOUBT']._serialized_end=1079
-  _globals['_LISTDOUBTSREQUEST']._serialized_start=1081
-  _globals['_LISTDOUBTSREQUEST']._serialized_end=1154
-  _globals['_LISTDOUBTSRESPONSE']._serialized_start=1156
-  _globals['_LISTDOUBTSRESPONSE']._serialized_end=1226
-  _globals['_RESOLVESTEPREQUEST']._serialized_start=1229
-  _globals['_RESOLVESTEPREQUEST']._serialized_end=1394
-  _globals['_APPROVALS']._serialized_start=1662
-  _globals['_APPROVALS']._serialized_end=1836
-  _globals['_EFFECTS']._serialized_start=1839
-  _globals['_EFFECTS']._serialized_end=1990
+  _globals['_LISTAPPROVALSREQUEST']._serialized_end=627
+  _globals['_LISTAPPROVALSRESPONSE']._serialized_start=629
+  _globals['_LISTAPPROVALSRESPONSE']._serialized_end=693
+  _globals['_RESOLVEAPPROVALREQUEST']._serialized_start=695
+  _globals['_RESOLVEAPPROVALREQUEST']._serialized_end=814
+  _globals['_DOUBT']._serialized_start=817
+  _globals['_DOUBT']._serialized_end=1096
+  _globals['_LISTDOUBTSREQUEST']._serialized_start=1098
+  _globals['_LISTDOUBTSREQUEST']._serialized_end=1171
+  _globals['_LISTDOUBTSRESPONSE']._serialized_start=1173
+  _globals['_LISTDOUBTSRESPONSE']._serialized_end=1243
+  _globals['_RESOLVESTEPREQUEST']._serialized_start=1246
+  _globals['_RESOLVESTEPREQUEST']._serialized_end=1411
+  _globals['_APPROVALS']._serialized_start=1679
+  _globals['_APPROVALS']._serialized_end=1853
+  _globals['_EFFECTS']._serialized_start=1856
+  _globals['_EFFECTS']._serialized_end=2007
 # @@protoc_insertion_point(module_scope)

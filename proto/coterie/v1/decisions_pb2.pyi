@@ -158,20 +158,24 @@ class ListApprovalsRequest(_message.Message):
     PARENT_FIELD_NUMBER: _builtins.int
     INCLUDE_DECIDED_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """tenants/{tenant}"""
     include_decided: _builtins.bool
     page_size: _builtins.int
+    task_id: _builtins.str
+    """only what this task asks; empty: all"""
     def __init__(
         self,
         *,
         parent: _builtins.str = ...,
         include_decided: _builtins.bool = ...,
         page_size: _builtins.int = ...,
+        task_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_decided", b"include_decided", "page_size", b"page_size", "parent", b"parent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_decided", b"include_decided", "page_size", b"page_size", "parent", b"parent", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from coterie.node.cli.main import main
+from coterie.node.cli.command import main
 
 if __name__ == "__main__":
     sys.exit(main())

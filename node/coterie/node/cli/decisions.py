@@ -60,18 +60,31 @@ def reject(session: Session, approval_id: str, comment: str, principal: str) -> 
 def _vote(
     session: Session, approval_id: str, approves: bool, comment: str, principal: str, digest: str
 ) -> None:
-    async def work(cluster: Cluster) -> Approval:
-        listed = await cluster.approvals.list(decided=True, limit=LIST_MAX)
+    async def work(cluster: Cluster) -> tuple[Approval, Approval]:
+        task = approval_id.rpartition("~")[0]
+        listed = await cluster.approvals.list(decided=True, limit=LIST_MAX, task=task)
         known = next((one for one in listed if one.id == approval_id), None)
         if known is None:
-            raise bad_input("ID", f"no approval {approval_id}; see `coterie approvals list --decided`")
+            said = f"no live task asks for {approval_id}; see `coterie approvals list --decided`"
+            raise bad_input("ID", said)
         if not known.call_sha256.startswith(digest):
             raise bad_input("--call", f"{digest}: the call is {known.call_sha256}; look at it again")
         vote = cluster.approvals.approve if approves else cluster.approvals.reject
-        return await vote(known, comment, principal=principal)
+        return known, await vote(known, comment, principal=principal)
 
-    found = session.call(work)
+    before, found = session.call(work)
+    if said := _counted(before, found):
+        session.say(said)
     session.emit({"approval": found}, lambda out: _print(out, [found]))
+
+
+def _counted(before: Approval, after: Approval) -> str:
+    """What a person should know of their vote: whether it was there already, and how many are missing."""
+    missing = after.needed - sum(vote.approve for vote in after.votes)
+    more = f"{missing} more must approve it" if after.verdict == "PENDING" and missing > 0 else ""
+    if len(after.votes) == len(before.votes):
+        return f"you had voted so before, which counts once{'; ' + more if more else ''}"
+    return more
 
 
 @click.command(cls=LeafCommand)

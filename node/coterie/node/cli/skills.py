@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -186,7 +187,7 @@ def remove(session: Session, skill_id: str, revision: str) -> None:
 
     session.call(work)
     gone = {"skill": skill_id, "revision": revision}
-    session.emit({"removed": gone}, lambda out: out.print(f"{skill_id} {revision} is forgotten"))
+    session.emit({"removed": gone}, lambda out: out.print(f"{f'{skill_id} {revision}'.strip()} is forgotten"))
 
 
 @click.command("apply", cls=LeafCommand)
@@ -224,12 +225,14 @@ async def _apply(cluster: Cluster, entry: Registered, content: bytes | None, app
 
 
 def _report(folder: Path) -> tuple[Report, str]:
+    from coterie.node.schemas import schema_faults
     from coterie.skills.bundle import BundleError, collect, pack, revision_of
     from coterie.skills.validation import validate as checked
 
     try:
         files = collect(folder)
         report = checked(folder.resolve().name, {path: file.content for path, file in files.items()})
+        report = replace(report, faults=(*report.faults, *schema_faults(report.described)))
         return report, revision_of(pack(files)) if not report.faults else ""
     except BundleError as error:
         raise _faulty([(str(folder), str(error))]) from error

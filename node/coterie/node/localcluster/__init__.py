@@ -232,9 +232,11 @@ class LocalCluster:
         running = [node_id for node_id in self.node_ids if self.alive(node_id)]
         if not running:
             raise ClusterFailed(f"no node runs; start() first\n{self.log_tails()}")
+        began = time.monotonic()
         leader, why = await wait_agreed(self, running, timeout)
         if why:
-            raise ClusterFailed(f"not ready after {timeout:g} s: {why}\n{self.log_tails()}")
+            waited = time.monotonic() - began
+            raise ClusterFailed(f"not ready after {waited:.1f} s: {why}\n{self.log_tails()}")
         return leader
 
     def failed_nodes(self) -> list[str]:

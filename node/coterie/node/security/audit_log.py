@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 
 from coterie.core.audit import AuditRecord
 from coterie.node.ledger import Ledger, LedgerEvent
-from coterie.raft import codec
+from coterie.raft.records import codec_for
 from coterie.v1 import log_pb2
 
 SUBJECT: Final = "@audit"  # no task id begins like this
@@ -26,7 +26,7 @@ def _encode(record: AuditRecord) -> bytes:
     kept = log_pb2.LedgerEvent(
         type=TYPE, task_id=SUBJECT, sequence=record.sequence, index=record.index, at_ms=record.at_ms
     )
-    codec.codec_for(AuditRecord).fill(record, kept.audit)
+    codec_for(AuditRecord).fill(record, kept.audit)
     return kept.SerializeToString()
 
 
@@ -41,5 +41,5 @@ def _decode(row: LedgerEvent) -> AuditRecord:
         kept = log_pb2.LedgerEvent.FromString(row.record)
     except (DecodeError, TypeError):
         return AuditRecord(row.sequence, row.index, 0, "", "", "", "", "", UNREADABLE)
-    record: AuditRecord = codec.codec_for(AuditRecord).read(kept.audit)
+    record: AuditRecord = codec_for(AuditRecord).read(kept.audit)
     return record
