@@ -1,12 +1,15 @@
 """Runs of the five shipped workflows while a node is killed every 2 s, each ending as it must:
 
-python -m tests.chaos.workflows --runs 100"""
+python -m tests.chaos.workflows --runs 100 --kills 40
+
+Where starting a node takes long, more runs are made until as many nodes have been killed."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import contextlib
+import itertools
 import sys
 import tempfile
 import time
@@ -53,16 +56,24 @@ async def chaos(
     every_s: float,
     sparing: bool = False,
     for_s: float = 1e9,
+    kills: int = 0,
 ) -> Figures:
-    """`runs` runs, `width` at a time, while nodes die: see Strikes."""
+    """`runs` runs or more, `width` at a time, until `kills` nodes have died: see Strikes."""
     began = time.monotonic()
     figures = Figures(until=began + for_s)
     strikes = Strikes(cluster, every_s, seed=runs, sparing=sparing)
     striking = asyncio.create_task(strikes.run())
-    gate = asyncio.Semaphore(width)
+    numbers = itertools.count()
+
+    async def one_after_the_other() -> None:
+        while (number := next(numbers)) < runs or strikes.kills < kills:
+            if time.monotonic() > figures.until:
+                return
+            await _one(client, number, figures)
+
     try:
         async with client_of(cluster) as client:
-            await asyncio.gather(*(_one(client, number, gate, figures) for number in range(runs)))
+            await asyncio.gather(*(one_after_the_other() for _ in range(width)))
             striking.cancel()
             figures.kills, figures.unsafe, figures.passed = strikes.kills, strikes.unsafe, strikes.passed
             figures.faults += strikes.faults
@@ -76,17 +87,14 @@ async def chaos(
     return figures
 
 
-async def _one(client: Cluster, number: int, gate: asyncio.Semaphore, figures: Figures) -> None:
+async def _one(client: Cluster, number: int, figures: Figures) -> None:
     case = CASES[number % len(CASES)]
-    async with gate:
-        if time.monotonic() > figures.until:
-            return
-        began = time.monotonic()
-        job = await place.begun(client, case)
-        found = await place.faults_of(client, job, case, RUN_S)
-        figures.slowest_s = max(figures.slowest_s, time.monotonic() - began)
-        figures.runs += 1
-        figures.faults += [f"{case.workflow} ({case.title}) {job.id}: {fault}" for fault in found]
+    began = time.monotonic()
+    job = await place.begun(client, case)
+    found = await place.faults_of(client, job, case, RUN_S)
+    figures.slowest_s = max(figures.slowest_s, time.monotonic() - began)
+    figures.runs += 1
+    figures.faults += [f"{case.workflow} ({case.title}) {job.id}: {fault}" for fault in found]
 
 
 async def _main(options: argparse.Namespace) -> Figures:
@@ -97,17 +105,23 @@ async def _main(options: argparse.Namespace) -> Figures:
         await cluster.wait_ready(READY_S)
         async with client_of(cluster) as client:
             await place.prepared(client)
-        width, every_s, for_s = options.width, options.every, options.seconds
-        sparing = not options.fierce
         return await chaos(
-            cluster, witness, options.runs, width=width, every_s=every_s, sparing=sparing, for_s=for_s
+            cluster,
+            witness,
+            options.runs,
+            width=options.width,
+            every_s=options.every,
+            sparing=not options.fierce,
+            for_s=options.seconds,
+            kills=options.kills,
         )
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.workflows", description=__doc__)
     parser.add_argument("--runs", type=int, default=100)
-    parser.add_argument("--width", type=int, default=4, help="runs at a time")
+    parser.add_argument("--kills", type=int, default=40, help="no end before so many")
+    parser.add_argument("--width", type=int, default=2, help="runs at a time")
     parser.add_argument("--every", type=float, default=2.0, help="seconds between two kills")
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--fierce", action="store_true", help="also while others are still starting")
@@ -117,7 +131,8 @@ def main() -> int:
     for fault in figures.faults:
         print(fault)
     print(figures.told())
-    return 1 if figures.faults or figures.runs < options.runs else 0
+    short = figures.runs < options.runs or figures.kills < options.kills
+    return 1 if figures.faults or short else 0
 
 
 if __name__ == "__main__":
