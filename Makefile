@@ -101,7 +101,7 @@ chaos-streams: $(STAMP)  ## the words of models are read while nodes are killed:
 	$(BIN)/python -m tests.chaos.streams $(ARGS)
 
 .PHONY: chaos-workflows
-chaos-workflows: $(STAMP)  ## the shipped workflows, 100 runs while a node is killed every 2 s: each ends as it must
+chaos-workflows: $(STAMP)  ## the shipped workflows, 100 runs or more until 40 nodes were killed, one every 2 s: each ends as it must
 	$(BIN)/python -m tests.chaos.workflows $(ARGS)
 
 chaos-skills: $(STAMP)  ## a revision becomes live under 100 runs of another, all nodes die in turn: runs keep theirs

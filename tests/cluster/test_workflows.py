@@ -172,6 +172,12 @@ async def test_workflows_are_kept_under_names_and_used_inside_others(client: Clu
     outer = "nodes: {sub: {workflow: inner, input: {n: 7}}}"
     job = await client.run_workflow(outer)
     assert await job.wait(timeout="30s") == {"sub": 7}
+    job = await client.run_workflow("nodes: {hold: {signal: go}}")
+    with pytest.raises(InvalidRequest, match=r"no workflow 'iner' is applied; known: inner$"):
+        await client.workflows.add_nodes(job.id, "nodes: {sub: {workflow: iner, input: {n: 7}}}")
+    await client.workflows.add_nodes(job.id, "nodes: {sub: {workflow: inner, input: {n: 7}}}")
+    await job.signal("go", "on")
+    assert await job.wait(timeout="30s") == {"hold": "on", "sub": 7}
     kept = await client.workflows.run(kept="inner", inputs={"n": 8})
     assert await kept.wait(timeout="30s") == 8
     assert [one.name for one in await client.workflows.list()] == ["inner"]

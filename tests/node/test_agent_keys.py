@@ -115,6 +115,7 @@ LOOP = {
     "result_chars": 200,
     "parallel": 2,
     "ask_human": True,
+    "add_nodes": True,
 }
 BINDING: dict[str, tuple[Any, str, object]] = {
     "skills.skill_id": (SKILL, "skill", "x"),

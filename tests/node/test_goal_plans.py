@@ -69,6 +69,16 @@ def test_a_plan_becomes_a_workflow() -> None:
     assert set(found.needs) <= set(draft.inputs)
 
 
+def test_a_key_that_is_not_understood_is_a_problem_and_no_lost_dependency() -> None:
+    draft = drafted(task("a"), task("b", depends_on=["a"], parallel=True), task("c", capabilites=["x"], zz=1))
+    known = "id, name, description, dependencies, capabilities, skill, agent, input, critical"
+    assert [(one.where, one.text) for one in loaded(draft).problems] == [
+        ("b", "unknown key 'depends_on'; did you mean 'dependencies'?"),
+        ("c", "unknown key 'capabilites'; did you mean 'capabilities'?"),
+        ("c", f"unknown key 'zz'; known: {known}"),
+    ]
+
+
 def test_results_of_dependencies_are_references_and_nothing_else_is() -> None:
     given_ = {"numbers": {"result_of": "a", "path": "rows.0.sum"}, "all": {"result_of": "a"}}
     node = loaded(

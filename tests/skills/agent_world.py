@@ -87,6 +87,7 @@ class World:
     paid: Counter[str] = field(default_factory=Counter)
     asked_of_people: Counter[str] = field(default_factory=Counter)
     kept: dict[str, str] = field(default_factory=dict)
+    added: dict[str, Any] = field(default_factory=dict)  # nodes of its run
     seen: list[Sequence[Message]] = field(default_factory=list)  # by each paid thought
     commits: int = 0
     dies_at: int = -1
@@ -188,6 +189,13 @@ class World:
 
     def _events_emit(self, args: Any) -> Any:
         self._commit(lambda: self._keep(args["key"], args["text"].encode(), args.get("beside", ())))
+
+    def _run_grow(self, args: Any) -> Any:
+        nodes = json.loads(args["nodes"])["nodes"]
+        if unknown := sorted({one["agent"] for one in nodes.values()} - set(args["agents"])):
+            raise CallRefused(f"agent {unknown[0]!r} is none of them", code="AGENT_FORBIDS")
+        self._commit(lambda: self.added.update(nodes))
+        return {"added": list(nodes)}
 
     def _kv_put(self, args: Any) -> Any:
         self._commit(lambda: self.kept.update({args["key"]: args["value"]}))

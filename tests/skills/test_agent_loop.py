@@ -122,7 +122,54 @@ async def check_handover() -> None:
     assert not list(differences(world, outcome, await deaths(handing_over)))
 
 
-CHECKS = [check_everything, check_bounds, check_stop, check_notes, check_handover]
+def deaf(thought: int, seen: Sequence[Message]) -> dict[str, Any]:
+    """Calls tools also when it may call no more."""
+    return {"tool_calls": [call("sum", rows=[thought])]}
+
+
+@pytest.mark.parametrize(
+    ("loop", "key"), [({"max_steps": 2}, "max_steps"), ({"budget_tokens": 50}, "budget_tokens")]
+)
+async def test_a_run_without_an_answer_is_no_success(loop: dict[str, Any], key: str) -> None:
+    _, outcome = await quiet(deaf, loop=loop)
+    assert (outcome.kind, outcome.code, outcome.retryable) == ("failed", "NO_ANSWER", False)
+    assert f"raise loop.{key}" in outcome.message
+
+
+async def test_what_a_tool_of_the_loop_does_not_take_is_told_and_not_passed_over() -> None:
+    def careless(thought: int, seen: Sequence[Message]) -> dict[str, Any]:
+        calls = [call("remember", text="x", importance=3), call("handoff", **PART, urgent=True)]
+        return {"tool_calls": calls} if thought == 1 else {"text": "so be it"}
+
+    world, _ = await quiet(careless)
+    assert results(world) == [
+        "error: importance: unknown argument; known: text",
+        "error: urgent: unknown argument; known: agent, task, context, final",
+    ]
+    assert not world.kept and not world.begun
+
+
+def planning(thought: int, seen: Sequence[Message]) -> dict[str, Any]:
+    """Adds nodes, some of which it may not add."""
+    turns = [
+        [call("add_nodes", nodes={"x": {"agent": "c"}}), call("add_nodes", nodes=["x"])],
+        [call("add_nodes", nodes={"x": {"agent": "b"}, "y": {"agent": "b"}})],
+    ]
+    return {"tool_calls": turns[thought - 1]} if thought <= len(turns) else {"text": digest(seen)}
+
+
+async def check_planning() -> None:
+    world, outcome = await quiet(planning, loop={"add_nodes": True})
+    assert results(world) == [
+        "error: AGENT_FORBIDS: agent 'c' is none of them",
+        "error: nodes: a map of nodes by their ids is expected, not ['x']",
+        "Added: x, y.",
+    ]
+    assert list(world.added) == ["x", "y"]
+    assert not list(differences(world, outcome, await deaths(planning, loop={"add_nodes": True})))
+
+
+CHECKS = [check_planning, check_everything, check_bounds, check_stop, check_notes, check_handover]
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from tests.skills.conftest import MakeBench
-from tests.skills.support import Bench, alive, children_of, open_fds, until
+from tests.skills.support import Bench, RecordingPort, alive, children_of, open_fds, until
 
 MINUTE_MS = 60_000
 
@@ -71,6 +71,18 @@ async def test_a_timeout_counts_the_wait_for_a_process(make_bench: MakeBench) ->
     assert (await bench.run("echo", timeout_ms=50)).kind == "timed_out"
     bench.host.cancel(job.task_id, job.attempt, MINUTE_MS)
     assert (await task).kind == "cancelled"
+
+
+async def test_a_run_without_a_process_is_known_to_wait(make_bench: MakeBench) -> None:
+    bench = await make_bench(max_children=1)
+    task, first = await bench.begin("wait")
+    second = bench.job("echo")
+    later = asyncio.create_task(bench.host.run(second, RecordingPort()))
+    await until(lambda: bench.host.is_waiting(second.task_id, 1), "it waits for the only process")
+    assert not bench.host.is_waiting(first.task_id, 1)
+    bench.host.cancel(first.task_id, 1, MINUTE_MS)
+    assert [(await task).kind, (await later).kind] == ["cancelled", "succeeded"]
+    assert not bench.host.is_waiting(second.task_id, 1)
 
 
 @pytest.mark.parametrize("skill", ["wait", "wait-plain"])

@@ -12,6 +12,8 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError, ValidationError
 from referencing import Registry
 
+from coterie.skills.described import Described
+
 FAULTS_SHOWN = 20
 VALUE_CHARS_MAX = 80
 SCHEMAS_KEPT = 512
@@ -35,6 +37,15 @@ def schema_fault(schema: Mapping[str, Any]) -> str:
     if any("$ref" in key and not str(value).startswith("#") for key, value in _keywords(schema)):
         return "refers to another document; put its parts under $defs"
     return ""
+
+
+def schema_faults(said: Described) -> Faults:
+    """The schemas of a SKILL.md that are none, or that we do not check, and why."""
+    named = (("input", said.input), ("output", said.output))
+    found = [
+        (f"metadata.coterie.{name}", schema_fault(schema)) for name, schema in named if schema is not None
+    ]
+    return [(field, fault) for field, fault in found if fault]
 
 
 def faults(schema: Mapping[str, Any], content: bytes) -> Faults:

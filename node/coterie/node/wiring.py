@@ -56,6 +56,7 @@ from coterie.node.token_watch import TokenParts, TokenWatcher
 from coterie.node.usage_service import UsageService
 from coterie.node.version import VERSION
 from coterie.node.watch import Watcher
+from coterie.node.workflows.growing import GrowCalls
 from coterie.node.workflows.service import WorkflowParts, WorkflowsService
 
 if TYPE_CHECKING:
@@ -202,6 +203,7 @@ def skill_calls(app: NodeParts) -> Handlers:
         **LimitCalls(app.meters).handlers(),
         **agent_calls(app).handlers(),
         **app.goals.handlers(),
+        **GrowCalls(lambda: app.host.skills).handlers(),
     }
 
 

@@ -17,6 +17,7 @@ from coterie.skills.children import WINDOW, Child, Children, OnError
 from coterie.skills.coordination import Coordination, SyncCoordination
 from coterie.skills.decisions import Decision, Decisions
 from coterie.skills.errors import Cancelled, NonRetryable, WaitTimedOut
+from coterie.skills.growing import Growing, Nodes
 from coterie.skills.link import Link, RunFacts
 from coterie.skills.mcp import McpAnswer, McpTool, McpTools
 from coterie.skills.metered import WAIT_S, Metered
@@ -31,7 +32,7 @@ WAIT_S_MAX = 366 * 24 * 3_600
 _SIGNAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 
 
-class SkillContext(Children, Checkpoints, Coordination, Decisions, McpTools, Models, Metered, Tools):
+class SkillContext(Children, Checkpoints, Coordination, Decisions, Growing, McpTools, Models, Metered, Tools):
     """One run of one task, as its skill sees it. Made by the child process, valid until the run ends."""
 
     def __init__(self, facts: RunFacts, link: Link, log: logging.Logger) -> None:
@@ -261,6 +262,11 @@ class SyncSkillContext(SyncCoordination):
     def tool(self, tool: str, arguments: Mapping[str, Any] | None = None, **options: Any) -> Any:
         """As SkillContext.tool."""
         return self._wait(self._context.tool(tool, arguments, **options))
+
+    def add_nodes(self, nodes: Nodes, *, name: str = "add_nodes") -> list[str]:
+        """As SkillContext.add_nodes."""
+        added: list[str] = self._wait(self._context.add_nodes(nodes, name=name))
+        return added
 
     def limit(self, name: str, cost: int = 1, *, timeout: float = WAIT_S) -> None:
         """As SkillContext.limit."""

@@ -20,6 +20,8 @@ LENGTHS = struct.Struct("!II")
 HEADER_BYTES_MAX = 64 * 1024
 RECEIVE_BYTES = 32 * 1024
 
+_write_json = json.JSONEncoder(separators=(",", ":")).encode  # made once: json.dumps makes one for each call
+
 Header = dict[str, Any]
 
 
@@ -36,7 +38,7 @@ class FrameError(Exception):
 
 def encode_frame(header: Header, body: bytes = b"") -> bytes:
     """The bytes of one frame."""
-    text = json.dumps(header, separators=(",", ":")).encode()
+    text = _write_json(header).encode()
     return b"".join((LENGTHS.pack(len(text), len(body)), text, body))
 
 

@@ -15,9 +15,7 @@ def encode(value: object, what: str, bytes_max: int) -> bytes:
     Raises NotJson or TooLarge; `what` names the value in their messages.
     """
     try:
-        text = json.dumps(
-            value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain
-        ).encode()
+        text = _writer.encode(value).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise NotJson(
             f"{what} cannot be written as JSON ({error}); use only dict with str keys, list, str, finite "
@@ -36,7 +34,7 @@ def decode(data: bytes) -> Any:
     if not data:
         return None
     try:
-        return json.loads(data, parse_constant=_refuse_constant)
+        return _reader.decode(data.decode(json.detect_encoding(data), "surrogatepass"))  # as json.loads does
     except RecursionError:
         raise ValueError("JSON is nested too deeply") from None
 
@@ -60,3 +58,8 @@ def _plain(value: object) -> object:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+# Made once: json.dumps and json.loads make one for each call that is not of the plainest kind.
+_writer = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
+_reader = json.JSONDecoder(parse_constant=_refuse_constant)

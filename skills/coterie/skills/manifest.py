@@ -118,18 +118,19 @@ def check_name(name: str) -> str | None:
     return None
 
 
-def split_front_matter(text: str) -> tuple[Mapping[str, Any], str]:
-    """The fields between the --- lines, and the body. Raises ManifestError."""
+def split_front_matter(text: str, strict: bool = False) -> tuple[Mapping[str, Any], str]:
+    """The fields between the --- lines, and the body. `strict`: as YAML has it, and no other way. Raises
+    ManifestError."""
     lines = text.splitlines(keepends=True)
     if not lines or lines[0].strip() != "---":
         raise ManifestError("no front matter; the first line must be ---")
     for index, line in enumerate(lines[1:], start=1):
         if line.rstrip() == "---":
-            return _parse_yaml("".join(lines[1:index])), "".join(lines[index + 1 :])
+            return _parse_yaml("".join(lines[1:index]), strict), "".join(lines[index + 1 :])
     raise ManifestError("the front matter has no closing --- line")
 
 
-def _parse_yaml(text: str) -> Mapping[str, Any]:
+def _parse_yaml(text: str, strict: bool) -> Mapping[str, Any]:
     # Imported here because only the node's extra brings it, and the skill API must work without.
     import yaml
 
@@ -139,7 +140,7 @@ def _parse_yaml(text: str) -> Mapping[str, Any]:
         # The format's guide asks readers to accept values with an unquoted colon.
         quoted = _COLON_IN_VALUE.sub(lambda match: match[1] + json.dumps(match[2].rstrip()), text)
         try:
-            fields = yaml.safe_load(quoted)
+            fields = yaml.safe_load(text if strict else quoted)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             first_line = " ".join(str(error).split())
             raise ManifestError(f"the front matter is not YAML: {first_line}") from error

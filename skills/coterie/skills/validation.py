@@ -54,7 +54,7 @@ def validate(folder_name: str, files: Mapping[str, bytes]) -> Report:
     except (KeyError, UnicodeDecodeError, ManifestError) as error:
         said = f"there is no {MANIFEST_FILE}" if isinstance(error, KeyError) else str(error)
         return Report("", Described(), ((MANIFEST_FILE, said),), ())
-    faults += _front_matter(fields, folder_name)
+    faults += _as_yaml(text) + _front_matter(fields, folder_name)
     if len(files[MANIFEST_FILE]) > FILE_BYTES_MAX:
         faults.append((MANIFEST_FILE, f"{len(files[MANIFEST_FILE])} bytes, the limit is {FILE_BYTES_MAX}"))
     found, ours_faults = _ours(fields, files)
@@ -67,6 +67,24 @@ def validate(folder_name: str, files: Mapping[str, bytes]) -> Report:
         found, version=version, description=str(fields.get("description", "")), folder_name=folder_name
     )
     return Report(str(fields.get("name", "")), found, tuple(faults), tuple(_advice(found, body, metadata)))
+
+
+def _as_yaml(text: str) -> list[Fault]:
+    """What only lenient readers understand, as we are where no skill is published."""
+    try:
+        split_front_matter(text, strict=True)
+    except ManifestError as error:
+        return [(MANIFEST_FILE, f"{error}; put quotes around the value")]
+    return []
+
+
+def _version(metadata: object) -> list[Fault]:
+    """YAML makes numbers of what looks like one, and 1.1 of 1.10."""
+    version = metadata.get("version", "") if isinstance(metadata, Mapping) else ""
+    if isinstance(version, str):
+        return []
+    said = f'is read as the number {version}; write it in quotes, as in "1.1.0"'
+    return [("metadata.version", said if isinstance(version, int | float) else f"{version!r} is not text")]
 
 
 def _front_matter(fields: Mapping[str, Any], folder_name: str) -> list[Fault]:
@@ -82,6 +100,7 @@ def _front_matter(fields: Mapping[str, Any], folder_name: str) -> list[Fault]:
     faults += _text(fields, "license", COMPATIBILITY_CHARS_MAX)
     faults += _text(fields, "compatibility", COMPATIBILITY_CHARS_MAX)
     faults += _text(fields, "allowed-tools", COMPATIBILITY_CHARS_MAX)
+    faults += _version(fields.get("metadata"))
     name = fields.get("name")
     if isinstance(name, str) and name:
         if problem := check_name(name):

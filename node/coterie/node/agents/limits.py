@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from coterie.core.agentbook import AGENT_TYPE
 from coterie.core.commands import Command, DeleteLimit, SetLimit
 from coterie.core.llm.commands import DeleteLlmBudget, SetLlmBudget
 from coterie.core.llm.nouns import LlmBudget
@@ -9,7 +10,6 @@ from coterie.core.quotas import Limit
 from coterie.core.state import ClusterState
 from coterie.node.agents.definition import Definition
 
-AGENT_TYPE = "agent"  # the task type of the agent loop
 MINUTE_MS, DAY_MS = 60_000, 86_400_000
 MICRO = 1_000_000
 

@@ -167,6 +167,7 @@ class Loop(Section):
     stop: tuple[ToolName, ...] = ()
     handoff: tuple[AgentId, ...] = ()
     ask_human: StrictBool = False
+    add_nodes: StrictBool = False
 
 
 class AgentConfig(Section):

@@ -14,6 +14,7 @@ from typing import Any
 
 from coterie.core.bidding import winner
 from coterie.core.graph.model import Problem
+from coterie.core.graph.near import near
 from coterie.core.graph.refs import OPEN
 from coterie.node.config.goal_settings import RoutingRule
 from coterie.node.goals.candidates import bid_to_json
@@ -23,6 +24,9 @@ TEXT_CHARS_MAX = 20_000
 DEPTH_MAX = 20
 GOAL, CONTEXT, GIVEN = "goal", "context", "given"  # inputs of the run
 LLM = "llm"
+KEYS = ("id", "name", "description", "dependencies", "capabilities", "skill", "agent", "input", "critical")
+HINTS = frozenset({"parallel", "estimated_time"})  # the dependencies say it, and nothing asks for it
+ALSO_CALLED = {"depends_on": "dependencies", "prompt": "description", "task": "description"}
 _PATH = re.compile(
     r"(?:[A-Za-z_][A-Za-z0-9_]{0,63}|[0-9]{1,6})(?:\.(?:[A-Za-z_][A-Za-z0-9_]{0,63}|[0-9]{1,6})){0,9}"
 )
@@ -122,6 +126,7 @@ class _Writer:
 
     def node(self, place: int, task: Mapping[str, Any]) -> Raw:
         where = str(task.get("id", "")) or f"tasks[{place}]"
+        self._keys(task, where)
         behind = self._behind(task, where)
         node: Raw = {"id": str(task.get("id", "")), "output_var": f"r{place}", "depends_on": behind}
         if task.get("critical") is True:
@@ -136,6 +141,14 @@ class _Writer:
 
     def _wrong(self, where: str, text: str, code: str = "BAD_FIELD") -> None:
         self._draft.problems.append(Problem(code, where, text))
+
+    def _keys(self, task: Mapping[str, Any], where: str) -> None:
+        """What is not understood may be what makes it wrong: the model writes it as it was told."""
+        for key in task:
+            if key not in KEYS and key not in HINTS:
+                meant = ALSO_CALLED.get(str(key)) or near(str(key), KEYS)
+                hint = f"did you mean {meant!r}?" if meant else f"known: {', '.join(KEYS)}"
+                self._wrong(where, f"unknown key {str(key)[:80]!r}; {hint}")
 
     def _behind(self, task: Mapping[str, Any], where: str) -> list[str]:
         given = task.get("dependencies", [])

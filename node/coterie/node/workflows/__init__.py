@@ -51,12 +51,14 @@ def load_native(
 ) -> Loaded:
     """The same for values in the native form. `problems`: what is known to be wrong already."""
     problems = list(problems)
-    raw = canonical(native, problems, known.workflows or {})
+    raw = canonical(native, problems, known.workflows)
     graph, unread = read_graph(raw)
     problems += unread
     around = Surroundings(known.skills, known.agents, known.code_enabled)
     if not (problems and not graph.nodes):
         problems += problems_of(graph, around)
+    nameless = {one.where for one in problems if one.code == "UNKNOWN_WORKFLOW"}
+    problems = [one for one in problems if one.code != "EMPTY" or one.where not in nameless]
     required = [one.name for one in graph.inputs if one.required]
     needs = [*required, *(free_names(graph) if graph.open_inputs else ())]
     return Loaded(replace(graph, name=graph.name or name), tuple(dict.fromkeys(problems)), tuple(needs))

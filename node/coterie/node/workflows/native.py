@@ -51,13 +51,14 @@ _FROM_ONE = ("max_parallel", "window", "max_attempts", "attempts_max")  # 0 woul
 _PRIORITIES = {"low": 1, "normal": 2, "high": 3, "critical": 4}
 
 
-def canonical(native: Raw, problems: list[Problem], workflows: Mapping[str, str]) -> Raw:
-    """What `coterie.core.graph.reading` reads. `workflows`: sources of those that can be named."""
+def canonical(native: Raw, problems: list[Problem], workflows: Mapping[str, str] | None) -> Raw:
+    """What `coterie.core.graph.reading` reads. `workflows`: sources of those that can be named; None: no
+    cluster was asked."""
     return _Writer(problems, workflows).graph(native, "", 1)
 
 
 class _Writer:
-    def __init__(self, problems: list[Problem], workflows: Mapping[str, str]) -> None:
+    def __init__(self, problems: list[Problem], workflows: Mapping[str, str] | None) -> None:
         self._problems, self._workflows = problems, workflows
 
     def _wrong(self, where: str, text: str, code: str = "BAD_FIELD") -> None:
@@ -218,15 +219,20 @@ class _Writer:
     def _named(self, name: str, where: str, depth: int) -> Any:
         from coterie.node.workflows.forms import to_native
 
-        if name not in self._workflows:
-            known = ", ".join(sorted(self._workflows)) or "none"
-            self._wrong(where, f"no workflow {name!r} is applied; known: {known}", "UNKNOWN_WORKFLOW")
+        if self._workflows is None or name not in self._workflows:
+            self._wrong(where, _unknown(name, self._workflows), "UNKNOWN_WORKFLOW")
             return {"nodes": []}
         if depth >= DEPTH_MAX:
             self._wrong(where, f"workflows inside workflows go {DEPTH_MAX} deep at most", "TOO_LARGE")
             return {"nodes": []}
         value = read_source(self._workflows[name], name, self._problems)
         return self.graph(to_native(value or {}, self._problems), where, depth + 1)
+
+
+def _unknown(name: str, workflows: Mapping[str, str] | None) -> str:
+    if workflows is None:
+        return f"the workflow {name!r} is looked up in a cluster, and none was asked: --check asks it"
+    return f"no workflow {name!r} is applied; known: {', '.join(sorted(workflows)) or 'none'}"
 
 
 def _outcome(value: Any) -> Any:

@@ -10,16 +10,13 @@ from dataclasses import dataclass, replace
 import grpc
 
 from coterie.core.commands import Accepted, Command, Outcome
-from coterie.core.graph.check import NOTHING_KNOWN, problems_of
-from coterie.core.graph.model import SKILL_OF, Graph, NodeType, Problem
+from coterie.core.graph.model import Graph
 from coterie.core.graph.near import near
 from coterie.core.graph.plan import mermaid_of, plan_of, text_of
-from coterie.core.graph.reading import graph_bytes, graph_of
-from coterie.core.graph.values import ValueFault
-from coterie.core.nouns import Data, TaskId
+from coterie.core.graph.reading import graph_of
+from coterie.core.nouns import Data
 from coterie.core.runs.book import inputs_of
 from coterie.core.runs.commands import AddNodes, RunWorkflow
-from coterie.core.runs.rules import surroundings
 from coterie.core.runs.run import WORKFLOW
 from coterie.core.runs.texts import ApplyWorkflow, DeleteWorkflow, WorkflowText
 from coterie.core.state import ClusterState
@@ -31,14 +28,13 @@ from coterie.node.goals.service import GoalParts, GoalsPart
 from coterie.node.optimist import Optimist
 from coterie.node.reads import Found
 from coterie.node.rpc import Context, Gate, propose_seconds, seconds_left, unary
-from coterie.node.skillset import known_skills
 from coterie.node.workflows import Known, Loaded, load
 from coterie.node.workflows.aside import aside, size_of
+from coterie.node.workflows.growing import bytes_of, known_to, more_nodes, refused_for
 from coterie.node.workflows.runs import shown
 from coterie.v1 import tasks_pb2, workflows_pb2
 
 RUN_ID_MAX = 56
-CODE = SKILL_OF[NodeType.CODE]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -74,7 +70,7 @@ class WorkflowsService(GoalsPart):
         tenant = checked_tenant(request.parent)
         loaded = await self._read(request.source, tenant, context)
         if loaded.problems:
-            raise _refused(loaded.problems)
+            raise refused_for(loaded.problems)
         graph = await aside(size_of(loaded), lambda: _ready_to_run(loaded.graph))
         submit = self._submit(request, graph, loaded.graph.timeout_ms)
         _check_inputs(loaded, submit.payload)
@@ -116,27 +112,11 @@ class WorkflowsService(GoalsPart):
     @unary
     async def AddNodes(self, request: workflows_pb2.AddNodesRequest, context: Context) -> tasks_pb2.Task:
         task_id = task_id_of(request.name)
-        await self._control.reader.get(task_id, seconds_left(context))  # whether the caller may see it
-        known = Known(code_enabled=self._code_enabled())
+        found = await self._control.reader.get(task_id, seconds_left(context))  # may the caller see it?
+        known = self._known(found.task.tenant)
         loaded = await aside(len(request.text), lambda: load(request.text, known, name="nodes"))
-        form = [one for one in loaded.problems if one.code in ("NOT_READABLE", "BAD_FIELD")]
-        if form:
-            raise _refused(tuple(form))
-        nodes = replace(loaded.graph, name="", open_inputs=False)
-        wrong = self._wrong_beside(task_id, nodes)
-        if wrong:
-            raise _refused(tuple(wrong))
-        return await self._commit(AddNodes(task_id, _bytes_of(nodes)), context)
-
-    def _wrong_beside(self, task_id: TaskId, more: Graph) -> list[Problem]:
-        """What is wrong with nodes that are to be added, all at once; the log looks at them again."""
-        state = self._parts.state()
-        run, task = state.runs.get(task_id), state.tasks.get(task_id)
-        around = surroundings(run, task) if run is not None and task is not None else NOTHING_KNOWN
-        around = replace(
-            around, skills=self._skills(), agents=self._agents(), code_enabled=self._code_enabled()
-        )
-        return problems_of(Graph(nodes=more.nodes), around) if run is not None else []
+        nodes = more_nodes(self._parts.state(), task_id, loaded, known)
+        return await self._commit(AddNodes(task_id, bytes_of(nodes)), context)
 
     # --- kept workflows
 
@@ -151,7 +131,7 @@ class WorkflowsService(GoalsPart):
         known = self._known(tenant)
         loaded = await aside(len(request.text), lambda: load(request.text, known, name=request.name))
         if loaded.problems:
-            raise _refused(loaded.problems)
+            raise refused_for(loaded.problems)
         command = ApplyWorkflow(tenant, request.name, request.text, request.revision)
         if request.validate_only:
             return workflows_pb2.Workflow(name=request.name, text=request.text)
@@ -185,14 +165,6 @@ class WorkflowsService(GoalsPart):
 
     # --- help
 
-    def _skills(self) -> frozenset[str]:
-        return frozenset(known_skills(self._parts.state()) | self._parts.local_skills())
-
-    def _code_enabled(self) -> bool:
-        """Code runs where somebody has published the skill for it, in the sandbox of published skills."""
-        entry = self._parts.state().skillbook.get(CODE)
-        return entry is not None and bool(entry.live)
-
     def _workflows(self, tenant: str) -> Mapping[str, WorkflowText]:
         kept = self._parts.state().workflows.values()
         return {one.name: one for one in kept if one.tenant == tenant}
@@ -204,13 +176,7 @@ class WorkflowsService(GoalsPart):
         return kept
 
     def _known(self, tenant: str) -> Known:
-        texts = {name: one.source for name, one in self._workflows(tenant).items()}
-        return Known(self._skills(), texts, self._code_enabled(), self._agents())
-
-    def _agents(self) -> frozenset[str] | None:
-        """None where there are none at all: then a skill of the name may stand in for them."""
-        entries = self._parts.state().agents.values()
-        return frozenset({name for one in entries for name in (one.agent_id, *one.aliases)}) or None
+        return known_to(self._parts.state(), tenant, self._parts.local_skills())
 
     async def _read(self, source: workflows_pb2.WorkflowSource, tenant: str, context: Context) -> Loaded:
         """What is wrong by the replica of this node is looked at again when the replica is known to be fresh:
@@ -265,24 +231,9 @@ class WorkflowsService(GoalsPart):
         return outcome
 
 
-def _refused(problems: tuple[Problem, ...]) -> ApiError:
-    """All of them as violations; the reason is that of the first cycle, or of the first problem."""
-    codes = [one.code for one in problems]
-    reason = "CYCLE" if "CYCLE" in codes else codes[0]
-    return invalid([Violation(one.where, one.text) for one in problems], reason)
-
-
-def _bytes_of(graph: Graph) -> bytes:
-    """Raises ApiError when it is too large."""
-    try:
-        return graph_bytes(graph)
-    except ValueFault as fault:
-        raise invalid([Violation("source", f"{fault.text}; use maps, or sub-workflows")]) from fault
-
-
 def _ready_to_run(graph: Graph) -> bytes:
     """As _bytes_of; what the state machine will read of them here is read already."""
-    raw = _bytes_of(graph)
+    raw = bytes_of(graph)
     graph_of(raw)
     return raw
 
@@ -329,7 +280,7 @@ def _plan_to_pb(loaded: Loaded) -> workflows_pb2.WorkflowPlan:
         needs=loaded.needs,
         text=text_of(loaded.graph, plan),
         mermaid=mermaid_of(loaded.graph),
-        graph=_bytes_of(loaded.graph).decode(),
+        graph=bytes_of(loaded.graph).decode(),
     )
 
 

@@ -11,6 +11,7 @@ from coterie.skills.agent.memory import Memory
 from coterie.skills.agent.plan import DEPTH_MAX, Agent, Request
 
 HANDOFF, REMEMBER, RECALL, ASK, MANUAL = "handoff", "remember", "recall", "ask_human", "read_manual"
+GROW = "add_nodes"
 ANSWER = "answer"  # the signal
 
 
@@ -48,6 +49,8 @@ class Builtins:
             tools.append(_text_tool(RECALL, "Look up what you kept.", "query", "What it is about."))
         if self.agent.asks_people:
             tools.append(_text_tool(ASK, "Ask a person, and wait for the answer.", "question", "It."))
+        if self.agent.grows:
+            tools.append(_grow(self.agent.handoff))
         manuals = [tool.name for tool in self.agent.tools.values() if tool.manual]
         if manuals:
             about = "Read how a tool is used, before you use it for the first time."
@@ -57,6 +60,13 @@ class Builtins:
     def has(self, name: str) -> bool:
         return name == MANUAL or any(tool["name"] == name for tool in self.told())
 
+    def check(self, name: str, given: Mapping[str, Any]) -> None:
+        """Raises BadCall for what the tool does not take: it would be passed over."""
+        for tool in self.told():
+            known = tool["parameters"]["properties"]
+            if tool["name"] == name and (unknown := sorted(set(given) - set(known))):
+                raise BadCall(f"{unknown[0]}: unknown argument; known: {', '.join(known)}")
+
     async def call(self, name: str, given: Mapping[str, Any], at: Place) -> str:
         """The result, as the model is told it. Raises BadCall."""
         if name == REMEMBER and self.memory is not None:
@@ -64,6 +74,8 @@ class Builtins:
         if name == RECALL and self.memory is not None:
             found = await self.memory.recall(f"recall{at}", _text(given, "query"))
             return "\n".join(f"- {line}" for line in found) or "Nothing that fits."
+        if name == GROW:
+            return await self._grow(given, at)
         if name == ASK:
             return await self._ask(_text(given, "question"))
         wanted = _text(given, "tool")
@@ -89,6 +101,15 @@ class Builtins:
             raise BadCall(str(error)) from error
         return "Kept."
 
+    async def _grow(self, given: Mapping[str, Any], at: Place) -> str:
+        nodes, colleagues = given.get("nodes"), list(self.agent.handoff)
+        if not isinstance(nodes, dict) or not nodes:
+            raise BadCall(f"nodes: a map of nodes by their ids is expected, not {nodes!r}")
+        answer = await self.ctx.offer_nodes(nodes, colleagues, name=f"grow{at}")
+        if "error" in answer:
+            raise BadCall(answer["error"])
+        return f"Added: {', '.join(answer['added'])}."
+
     async def _ask(self, question: str) -> str:
         how = f"coterie task signal {self.ctx.task_id} {ANSWER} --payload '\"…\"'"
         await self.ctx.emit("agent.question", {"question": question, "answer": how})
@@ -113,6 +134,20 @@ def _handoff(colleagues: Mapping[str, str]) -> dict[str, Any]:
     }
     about = f"Have a colleague do a part of the work, or all the rest of it.\n{known}"
     return _tool(HANDOFF, about, properties, ("agent", "task"))
+
+
+def _grow(colleagues: Mapping[str, str]) -> dict[str, Any]:
+    known = ", ".join(colleagues) or "none"
+    about = (
+        "Add nodes to the workflow that you are a node of: work that others do after you, side by side where "
+        f"nothing depends. Agents that nodes may name: {known}."
+    )
+    meaning = (
+        'Nodes by their ids: {"facts": {"agent": "NAME", "input": {"task": "what to do"}, '
+        '"depends_on": [ids]}}. '
+        'A later node sees what an earlier one gave as "{{ facts }}". No cycles.'
+    )
+    return _tool(GROW, about, {"nodes": {"type": "object", "description": meaning}})
 
 
 def _text_tool(name: str, about: str, key: str, meaning: str) -> dict[str, Any]:

@@ -12,18 +12,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from coterie.skills import CallRefused, Child, LlmAnswer, SkillContext, SkillError, TaskFailed, ToolCall
+from coterie.skills import (
+    CallRefused,
+    Child,
+    LlmAnswer,
+    NonRetryable,
+    SkillContext,
+    SkillError,
+    TaskFailed,
+    ToolCall,
+)
 from coterie.skills.agent.builtin import HANDOFF, BadCall, Builtins, Place
 from coterie.skills.agent.memory import memory_of
 from coterie.skills.agent.plan import TURN_TOOLS_MAX, Agent, Request, read_agent, read_request
 from coterie.skills.agent.servers import server_tools
 from coterie.skills.agent.talk import Talk, clipped
 
+BOUNDS = {"max_steps": "max_steps", "budget": "budget_tokens"}  # keys of the agent's files
 LOGGED = 300  # characters of a call, and of its result
 
 
 async def run(ctx: SkillContext, input: Any) -> dict[str, Any]:
-    """See SKILL.md. Raises BadInput, and what ctx.llm raises."""
+    """See SKILL.md. Raises BadInput, NonRetryable (NO_ANSWER), and what ctx.llm raises."""
     request = read_request(input)
     # The tools are those of the first attempt, whatever is published meanwhile.
     begun = await ctx.step("begin", _begin, ctx)
@@ -106,6 +116,9 @@ class Loop:
     def _ended(self, answer: LlmAnswer, last: str) -> Ending | None:
         if answer.tool_calls and not last:
             return None
+        if last and answer.data is None and not answer.text.strip():
+            text = f"{last}: the last thought, told to answer, says nothing; raise loop.{BOUNDS[last]}"
+            raise NonRetryable(text, code="NO_ANSWER")
         cut = "length" if answer.finish_reason == "length" else "answer"
         return Ending(last or cut, answer.text, answer.data)
 
@@ -150,6 +163,7 @@ class Loop:
         if not isinstance(call.arguments, dict):
             raise BadCall(f"the arguments are not a JSON object: {call.raw[:200]}")
         if self.builtins.has(call.name):
+            self.builtins.check(call.name, call.arguments)
             await self._approve(call, call.name)
             if call.name == HANDOFF:
                 return self.builtins.handoff(call.arguments, at)

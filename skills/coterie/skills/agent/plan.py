@@ -70,6 +70,7 @@ class Agent:
     handoff: Mapping[str, str]  # colleagues, and what they are good at
     asks_people: bool
     log_level: int = logging.INFO
+    grows: bool = False  # adds nodes to the run that it is a node of
 
 
 def tool_name(name: str) -> str:
@@ -140,4 +141,5 @@ def read_agent(revision: str, loaded: Mapping[str, Any], servers: Sequence[Tool]
         {one["id"]: one["about"] for one in loaded["handoff"]},
         loop["ask_human"],
         logging.getLevelNamesMapping()[loaded.get("log_level", "INFO")],
+        bool(loop.get("add_nodes")),
     )
