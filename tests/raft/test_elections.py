@@ -158,6 +158,26 @@ def test_a_follower_of_a_live_leader_ignores_candidates() -> None:
     assert group.members["n2"].term == term + 5
 
 
+def test_a_hand_over_that_comes_to_nothing_leaves_voters_loyal_to_the_old_leader() -> None:
+    """Who was told to take over may not stand again, unasked, while that leader still counts on answers."""
+    group = Group(3)
+    group.elect("n1")
+    group.pass_ms(20)
+    term = group.members["n3"].term
+    group.isolate("n3")
+    group.drop_all()
+    disk_id = group.members["n3"].disk_id
+    group.deliver("n2", "n3", vote_request(term + 1, transfer=True, disk_id=disk_id))
+    assert group.waiting("n3", "n2", m.VoteReply) == [m.VoteReply(term + 1)]
+    group.deliver("n2", "n3", m.PreVote(term + 2, 100, 100, disk_id))
+    group.deliver("n2", "n3", vote_request(term + 2, disk_id=disk_id))
+    assert group.waiting("n3", "n2", m.PreVoteReply)[-1].granted is False
+    assert group.members["n3"].term == term + 1
+    group.pass_silently(ELECTION_MS + 1)
+    group.deliver("n2", "n3", m.PreVote(term + 2, 100, 100, disk_id))
+    assert group.waiting("n3", "n2", m.PreVoteReply)[-1].granted is True
+
+
 def test_a_restarted_follower_stays_loyal_for_an_election_timeout() -> None:
     """A leader counts on the answers of the node's former life."""
     group = Group(3)

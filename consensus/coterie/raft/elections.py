@@ -168,8 +168,10 @@ class SyncObj(beginning.SyncObj):
         self.__raftElectionDeadline = self._now() + self.__generateRaftTimeout()
 
     def _is_loyal(self) -> bool:
-        """A leader may be counting on this node not to vote for another one."""
-        return self._now() < self._sworn_until or self._leader_is_alive()
+        """A leader may be counting on this node not to vote for another one. Also when this node has followed
+        a hand-over into a higher term since: the one that was to take over need not have been elected."""
+        heard_until = self._leader_heard_at + self._options.election_timeout_s
+        return self._now() < max(self._sworn_until, heard_until) or self._leader_is_alive()
 
     def _leader_is_alive(self) -> bool:
         """This node leads with a live majority, or has heard its leader within an election timeout."""

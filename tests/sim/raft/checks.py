@@ -35,7 +35,7 @@ class Book:
 
     lease_us: int
     leaders: dict[int, str] = field(default_factory=dict)
-    elections: list[tuple[int, int]] = field(default_factory=list)  # (term, when), no hand-overs
+    elections: list[tuple[int, int, bool]] = field(default_factory=list)  # (term, when, by a hand-over)
     log: dict[int, tuple[bytes, int]] = field(default_factory=dict)  # index -> (body, at_ms)
     chain: dict[int, int] = field(default_factory=dict)  # index -> checksum of the state after it
     where: dict[bytes, int] = field(default_factory=dict)  # body -> index
@@ -52,16 +52,16 @@ class Book:
     def leads(self, node: str, term: int, now_us: int, *, by_transfer: bool) -> None:
         if term not in self.leaders:
             self.note("leader", node, term, now_us)
-            if not by_transfer:
-                self.elections.append((term, now_us))
+            self.elections.append((term, now_us, by_transfer))
         other = self.leaders.setdefault(term, node)
         if other != node:
             raise Violation(f"two leaders in term {term}: {other} and {node}")
 
     def claims(self, node: str, term: int, contact_us: float) -> None:
-        """A leader relies on its majority until `contact_us` plus the lease: nobody was elected by then."""
-        for later, at_us in self.elections[-4:]:
-            if later > term and contact_us + self.lease_us > at_us:
+        """A leader relies on its majority until `contact_us` plus the lease: nobody was elected by then, nor
+        by `contact_us` where leadership was handed over."""
+        for later, at_us, by_transfer in self.elections[-4:]:
+            if later > term and contact_us + (0 if by_transfer else self.lease_us) > at_us:
                 raise Violation(
                     f"{node} of term {term} claims a majority at {contact_us:.0f} us, "
                     f"term {later} began at {at_us} us"
