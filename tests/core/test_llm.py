@@ -313,9 +313,11 @@ def test_equal_requests_share_one_call_and_its_answer(cluster: CoreCluster) -> N
     settle(cluster, cache_ttl_ms=1_000)
     assert cluster.state.llm.cache["k"].result == ANSWER
     cluster.running("t3")
-    assert code(begin(cluster, "t3", cache_key="k")) == "LLM_IN_FLIGHT"
+    assert code(begin(cluster, "t3", cache_key="k")) == "LLM_ANSWER_KEPT", "its node has not heard of it yet"
     settle(cluster, "t2", verdict=LlmVerdict.FAILED, result=NO_DATA)
     assert cluster.state.llm.flights == {}
+    cluster.now_ms += 1_000
+    assert isinstance(begin(cluster, "t3", cache_key="k"), Accepted), "it is too old by now"
 
 
 def test_kept_answers_leave_with_time(cluster: CoreCluster) -> None:

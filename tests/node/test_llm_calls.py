@@ -59,6 +59,13 @@ class Listening(LlmServer):
 asked: list[tuple[str, dict[str, str], str]] = []
 
 
+class AheadClock(FakeClock):
+    """Ten minutes before everybody else's."""
+
+    def now_ms(self) -> int:
+        return super().now_ms() + 600_000
+
+
 class World:
     """Two nodes that use the same providers, and one task at a time."""
 
@@ -76,12 +83,12 @@ class World:
                 "brief": replace(main, name="brief", stall_timeout_ms=300),
             },
         )
-        self.nodes = [self._caller(), self._caller()]
+        self.nodes = [self.caller(), self.caller()]
 
-    def _caller(self) -> LlmCaller:
+    def caller(self, clock: FakeClock | None = None) -> LlmCaller:
         core = self.bench.core
         proposer: Any = FakeProposer(core)
-        clock = FakeClock(core)
+        clock = clock or FakeClock(core)
         return LlmCaller(self.settings, Breakers(lambda: core.state, proposer, clock), clock, TokenHub())
 
     async def ask(self, prompt: str, node: int = 0, **options: Any) -> LlmAnswer:
@@ -227,6 +234,16 @@ async def test_equal_requests_are_answered_by_what_is_kept_and_that_is_counted(w
     world.bench.core.now_ms += 61_000
     assert (await world.ask("the same", node=1, name="f", **options)).cached is False
     assert world.nodes[1].gauges()["llm_cache_hit_ratio"] == 0.5
+
+
+async def test_an_answer_is_kept_by_the_time_of_the_log_whatever_the_clock_of_a_node_says(
+    world: World,
+) -> None:
+    """A node that does not know yet of an answer, or takes it for old, asks nobody: the log tells it."""
+    await world.ask("the same", cache_ttl=60, temperature=0)
+    world.nodes.append(world.caller(AheadClock(world.bench.core)))
+    answer = await world.ask("the same", node=2, name="b", cache_ttl=60, temperature=0)
+    assert answer.cached and world.bills == 1
 
 
 class Count(BaseModel):

@@ -43,6 +43,8 @@ def begin(state: ClusterState, command: BeginLlmCall, moment: Moment) -> Outcome
     again = _begun_before(state, known, command)
     if again is not None:
         return again
+    if command.cache_key and _is_kept(state.llm, command.cache_key, moment.at_ms):
+        return Rejected("LLM_ANSWER_KEPT", "an equal call has been answered")
     if command.cache_key and not command.alone and command.cache_key in state.llm.flights:
         return Rejected("LLM_IN_FLIGHT", "an equal call is in the air")
     need = Amount(command.tokens, command.micro_usd, 1)
@@ -203,6 +205,12 @@ def _cache(llm: LlmState, key: str, command: SettleLlmCall, at_ms: int) -> None:
         if first.until_ms > at_ms and not crowded:
             return
         _uncache(llm, first.key)
+
+
+def _is_kept(llm: LlmState, key: str, at_ms: int) -> bool:
+    """The node that asks may not have heard yet of the end of that call, or have a clock that is ahead."""
+    kept = llm.cache.get(key)
+    return kept is not None and kept.until_ms > at_ms
 
 
 def _uncache(llm: LlmState, key: str) -> None:

@@ -125,9 +125,9 @@ class OneCall:
     async def _begin(self, number: int) -> dict[str, Any] | None:
         """Commit the intent with its reservation. An answer: that of an equal request."""
         request, run = self._request, self._run
-        alone = False
+        alone = told = False
         while True:
-            kept = await self._cached(number)
+            kept = await self._cached(number, told=told)
             if kept is not None:
                 return kept
             outcome = await run.commit_own(
@@ -148,6 +148,9 @@ class OneCall:
             if isinstance(outcome, Accepted):
                 self._desk.cache["miss"] += bool(request.cache_key)
                 return None
+            told = outcome.code == "LLM_ANSWER_KEPT"
+            if told:
+                continue
             if outcome.code == "LLM_IN_FLIGHT":
                 self._desk.counts["joined"] += 1
                 alone = not await wait_for_flight(run, request)
@@ -156,11 +159,12 @@ class OneCall:
             else:
                 raise _refusal(outcome)
 
-    async def _cached(self, number: int) -> dict[str, Any] | None:
-        """A kept answer to an equal request, recorded as this step."""
+    async def _cached(self, number: int, *, told: bool) -> dict[str, Any] | None:
+        """A kept answer to an equal request, recorded as this step. `told`: by the log, whose time counts."""
         request, run = self._request, self._run
         kept = run.state.llm.cache.get(request.cache_key) if request.cache_key else None
-        if kept is None or kept.until_ms <= max(run.state.meta.clock_ms, self._desk.clock.now_ms()):
+        now_ms = 0 if told else max(run.state.meta.clock_ms, self._desk.clock.now_ms())
+        if kept is None or kept.until_ms <= now_ms:
             return None
         record: dict[str, Any] = {**json.loads(kept.result.inline), "cached": True}
         self._streams += 1  # it makes void what was seen of a try before it
