@@ -185,6 +185,25 @@ def test_a_planner_adds_nodes_which_are_checked_like_the_first() -> None:
     assert isinstance(world.do(AddNodes(RUN, more)), Rejected)
 
 
+def test_only_the_attempt_that_holds_a_node_adds_others_in_its_name() -> None:
+    world = World()
+    world.run(echo("a"), {"id": "w", "type": "wait", "signal": "go on"})
+    held = world.hold("a")
+    world.running("stranger")
+    more = b'{"nodes":[{"depends_on":["a"],"id":"b","skill":"echo"}]}'
+    for by, attempt, code in (
+        (held.task_id, held.attempt - 1, "FENCED"),
+        (held.task_id, held.attempt + 1, "FENCED"),
+        (TaskId("stranger"), world.task("stranger").attempt, "NOT_IN_A_RUN"),
+    ):
+        refused = world.do(AddNodes(RUN, more, by, attempt))
+        assert isinstance(refused, Rejected) and refused.code == code
+    assert world.do(AddNodes(RUN, more, held.task_id, held.attempt)) == Accepted(RUN)
+    world.give("a", 1)
+    late = world.do(AddNodes(RUN, more, held.task_id, held.attempt))
+    assert isinstance(late, Rejected), "it has ended"
+
+
 def test_what_is_refused_changes_nothing() -> None:
     world = World()
     world.with_node()

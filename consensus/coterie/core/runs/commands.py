@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from coterie.core.nouns import TaskId
+from coterie.core.nouns import NO_PARENT, TaskId
 from coterie.core.submit_command import SubmitTask
 
 
@@ -26,3 +26,5 @@ class AddNodes:
 
     task_id: TaskId
     nodes: bytes  # JSON of a graph that has nothing but nodes
+    by: TaskId = NO_PARENT  # the node of the run that adds them, while its `attempt` holds it
+    attempt: int = 0

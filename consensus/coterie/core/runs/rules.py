@@ -11,8 +11,8 @@ from coterie.core.graph.check import Surroundings, problems_of
 from coterie.core.graph.model import NODES_MAX, Graph, GraphError
 from coterie.core.graph.needs import size
 from coterie.core.graph.reading import graph_of
-from coterie.core.lifecycle import change_task, no_task
-from coterie.core.nouns import Task, evolve
+from coterie.core.lifecycle import change_task, fenced, no_task
+from coterie.core.nouns import NO_PARENT, Task, evolve
 from coterie.core.runs.book import Book, unreadable
 from coterie.core.runs.commands import AddNodes, RunWorkflow
 from coterie.core.runs.definitions import apply_workflow, delete_workflow
@@ -48,6 +48,11 @@ def add_nodes(state: ClusterState, command: AddNodes, moment: Moment) -> Outcome
     task, run = state.tasks.get(command.task_id), state.runs.get(command.task_id)
     if task is None or run is None:
         return no_task(state, command.task_id) if task is None else _no_run(command)
+    planner = fenced(state, command.by, command.attempt) if command.by != NO_PARENT else None
+    if isinstance(planner, Rejected):
+        return planner
+    if planner is not None and planner.parent_id != task.task_id:
+        return Rejected("NOT_IN_A_RUN", f"task {command.by} is no node of {task.task_id}")
     if command.nodes in run.head.grown:
         return Accepted(task.task_id, duplicate=True)
     refused = _growth_refused(state, run, command)

@@ -102,7 +102,7 @@ class GrowCalls:
         more = more_nodes(run.state, run_id, loaded, known)
         if run.task.agent and (beyond := list(_beyond(more, _texts(args, "agents")))):
             raise refused_for(beyond)
-        outcome = await run.commit(AddNodes(run_id, bytes_of(more)))
+        outcome = await run.commit_own(AddNodes(run_id, bytes_of(more), run.task_id, run.attempt))
         if not isinstance(outcome, Accepted):
             raise from_rejection(outcome)
         return {"added": [node.node_id for node in more.nodes]}
