@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import socket
 
 import pytest
 
 from coterie.node.skillhost import egress
 from coterie.node.skillhost.egress import Egress, NotAllowed
+from coterie.node.skillhost.proxy import Proxy
 from coterie.skills.targets import parse_target
 
 
@@ -77,3 +80,17 @@ async def test_what_the_operator_opened_is_open_but_never_credentials(
     assert reached == ["10.1.2.3"]
     with pytest.raises(NotAllowed, match="credentials"):
         await rules.connect("cloud.example", 443, 1)
+
+
+@pytest.mark.parametrize("turns", range(1, 6))
+async def test_a_run_that_ends_while_its_door_is_opened_leaves_no_door(turns: int) -> None:
+    door = socket.create_server(("127.0.0.1", 0))
+    proxy = Proxy(Egress((), ()), "t")
+    opening = asyncio.create_task(proxy.serve(door))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    opening.cancel()
+    await asyncio.wait([opening])
+    await proxy.close()
+    await asyncio.sleep(0)
+    assert door.fileno() == -1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -101,7 +102,11 @@ def sequence(journal: Journal, *names: str) -> Handler:
 
 
 @pytest.fixture
-def journal() -> Journal:
+def journal(monkeypatch: pytest.MonkeyPatch) -> Journal:
+    """Of a process whose threads are all the skill's own: those that other tests have left are not."""
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread():
+            monkeypatch.setattr(thread, "name", f"{THREAD_NAME} of another test")
     return Journal()
 
 
