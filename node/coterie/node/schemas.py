@@ -6,13 +6,13 @@ import difflib
 import json
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
-
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError, ValidationError
-from referencing import Registry
+from typing import TYPE_CHECKING, Any
 
 from coterie.skills.described import Described
+
+if TYPE_CHECKING:
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import ValidationError
 
 FAULTS_SHOWN = 20
 VALUE_CHARS_MAX = 80
@@ -28,6 +28,8 @@ Faults = list[tuple[str, str]]
 
 def schema_fault(schema: Mapping[str, Any]) -> str:
     """Why it is no JSON schema that we check; empty: it is one."""
+    from jsonschema import Draft202012Validator, SchemaError
+
     try:
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:
@@ -50,7 +52,7 @@ def schema_faults(said: Described) -> Faults:
 
 def faults(schema: Mapping[str, Any], content: bytes) -> Faults:
     """What is wrong with JSON text; nothing: it fits."""
-    return _faults(Draft202012Validator(schema, registry=Registry()), content)
+    return _faults(_validator_of(schema), content)
 
 
 def faults_by_text(schema: str, content: bytes) -> Faults:
@@ -63,7 +65,16 @@ def faults_by_text(schema: str, content: bytes) -> Faults:
 @lru_cache(SCHEMAS_KEPT)
 def _validator(text: str) -> Draft202012Validator | None:
     schema = _without_unbounded(json.loads(text))
-    return None if schema_fault(schema) else Draft202012Validator(schema, registry=Registry())
+    return None if schema_fault(schema) else _validator_of(schema)
+
+
+def _validator_of(schema: Mapping[str, Any]) -> Draft202012Validator:
+    from jsonschema import (
+        Draft202012Validator,
+    )  # a twentieth of what a node loads, and many need it late or never
+    from referencing import Registry
+
+    return Draft202012Validator(schema, registry=Registry())
 
 
 def _faults(validator: Draft202012Validator, content: bytes) -> Faults:
