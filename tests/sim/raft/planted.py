@@ -57,6 +57,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "vote-counted-twice",
         "no-prevote",
         "disloyal-voter",
+        "forgetful-voter",
         "no-check-quorum",
         "drained-answers",
         "stale-read",

@@ -44,6 +44,16 @@ def _disloyal_voter() -> type[Member]:
     return SyncObj
 
 
+def _forgetful_voter() -> type[Member]:
+    class SyncObj(Member):
+        """Owes its leader nothing any more once it has voted for the one that was to take over."""
+
+        def _is_loyal(self) -> bool:
+            return self._now() < self._sworn_until or self._leader_is_alive()
+
+    return SyncObj
+
+
 def _no_prevote() -> type[Member]:
     class SyncObj(Member):
         """Raises its term whenever it hears nobody."""
@@ -119,6 +129,10 @@ def _spinner() -> type[Member]:
 PLANTS: dict[str, Plant] = {
     "disloyal-voter": Plant(_disloyal_voter()),
     "drained-answers": Plant(_drained_answers()),
+    "forgetful-voter": Plant(
+        _forgetful_voter(),
+        found_by="test_elections.py::test_a_hand_over_that_comes_to_nothing_leaves_voters_loyal_to_the_old_leader",
+    ),
     "forgotten-vote": Plant(_forgotten_vote()),
     "former-question": Plant(
         _former_question(),
