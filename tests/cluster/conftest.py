@@ -11,10 +11,24 @@ from typing import Any
 import pytest
 
 from coterie.client import TLS, Cluster
+from coterie.node.demo.llmserver.process import LlmServerProcess
 from coterie.node.localcluster import LocalCluster
 
 SKILLS = Path(__file__).parent / "skills"
 READY_S = 60.0
+KEY = "sk-of-the-tests"
+PRICE = {"in": 1.0, "out": 2.0}
+
+
+def llm_options(server: LlmServerProcess, key_file: Path) -> dict[str, Any]:
+    """Three providers at the same server: plain, in the background, and with idempotency keys."""
+    common = {"baseUrl": server.url, "apiKey": {"file": str(key_file)}, "model": "m", "price": PRICE}
+    providers = {
+        "plain": {**common, "stallTimeout": "2s"},
+        "background": {**common, "api": "responses"},
+        "keyed": {**common, "idempotencyKeys": True},
+    }
+    return {"llm": {"default": "plain", "providers": providers}}
 
 
 def new_cluster(options: dict[str, Any] | None = None, **arguments: Any) -> LocalCluster:
@@ -60,3 +74,34 @@ async def fresh() -> AsyncIterator[LocalCluster]:
     with new_cluster() as cluster:
         await cluster.wait_ready(READY_S)
         yield cluster
+
+
+# --- behind a language model; a module may have `nodes` of its own ---
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LlmServerProcess]:
+    with LlmServerProcess("--key", KEY) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def key_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("keys") / "llm.key"
+    path.write_text(KEY + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def nodes(server: LlmServerProcess, key_file: Path) -> Iterator[LocalCluster]:
+    with new_cluster(options=llm_options(server, key_file)) as cluster:
+        asyncio.run(cluster.wait_ready(READY_S))
+        yield cluster
+
+
+@pytest.fixture
+async def client(nodes: LocalCluster, server: LlmServerProcess) -> AsyncIterator[Cluster]:
+    """Of those nodes; the server has forgotten what earlier tests told it."""
+    server.script()
+    async with client_of(nodes) as opened:
+        yield opened

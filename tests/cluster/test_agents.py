@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,9 +19,8 @@ from coterie.client import Cluster, InvalidRequest, Job, TaskFailed
 from coterie.client.agents import Agent
 from coterie.node.demo.llmserver.process import LlmServerProcess
 from coterie.node.localcluster import LocalCluster
-from tests.cluster.conftest import READY_S, client_of, new_cluster, until
+from tests.cluster.conftest import READY_S, client_of, llm_options, new_cluster, until
 from tests.cluster.test_failover import running_on
-from tests.cluster.test_llm import KEY, llm_options
 from tests.cluster.test_mcp import SERVER as MCP_SERVER
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
@@ -30,28 +29,13 @@ ADD = {"name": "add-up", "arguments": {"results": [1, 2, 3]}}
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[LlmServerProcess]:
-    with LlmServerProcess("--key", KEY) as process:
-        yield process
-
-
-@pytest.fixture(scope="module")
-def nodes(server: LlmServerProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    key_file = tmp_path_factory.mktemp("keys") / "llm.key"
-    key_file.write_text(KEY + "\n")
+def nodes(server: LlmServerProcess, key_file: Path) -> Iterator[LocalCluster]:
     command = [sys.executable, MCP_SERVER, "--ledger", str(key_file.with_name("ledger"))]
     toolbox = {"command": command, "allow": ["add", "send", "fail"], "class": "idempotent"}
     options = {**llm_options(server, key_file), "mcp": {"servers": {"toolbox": toolbox}}}
     with new_cluster(options=options) as cluster:
         asyncio.run(cluster.wait_ready(READY_S))
         yield cluster
-
-
-@pytest.fixture
-async def client(nodes: LocalCluster, server: LlmServerProcess) -> AsyncIterator[Cluster]:
-    server.script()
-    async with client_of(nodes) as opened:
-        yield opened
 
 
 async def applied(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +14,8 @@ import yaml
 from coterie.client import Cluster, InvalidRequest, Job, TaskFailed
 from coterie.node.demo.llmserver.process import LlmServerProcess
 from coterie.node.localcluster import LocalCluster
-from tests.cluster.conftest import READY_S, client_of, new_cluster, until
+from tests.cluster.conftest import READY_S, client_of, llm_options, new_cluster, until
 from tests.cluster.test_failover import running_on
-from tests.cluster.test_llm import KEY, llm_options
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
@@ -70,15 +70,7 @@ def of_step(place: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[LlmServerProcess]:
-    with LlmServerProcess("--key", KEY) as process:
-        yield process
-
-
-@pytest.fixture(scope="module")
-def nodes(server: LlmServerProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    key_file = tmp_path_factory.mktemp("keys") / "llm.key"
-    key_file.write_text(KEY + "\n")
+def nodes(server: LlmServerProcess, key_file: Path) -> Iterator[LocalCluster]:
     options = {**llm_options(server, key_file), "routing_rules": RULES, "goals": {"model": "background"}}
     with new_cluster(options=options) as cluster:
         asyncio.run(cluster.wait_ready(READY_S))
@@ -91,13 +83,6 @@ async def _with_agents(nodes: LocalCluster) -> None:
         for name, can in (("trainer", "model_training"), ("designer", "system_design")):
             agent = {"id": name, "capabilities": [can], "model": {"provider": "background", "name": "m"}}
             await client.agents.apply({"config.yaml": yaml.safe_dump({"agent": agent})})
-
-
-@pytest.fixture
-async def client(nodes: LocalCluster, server: LlmServerProcess) -> AsyncIterator[Cluster]:
-    server.script()
-    async with client_of(nodes) as opened:
-        yield opened
 
 
 def planned(server: LlmServerProcess, *more: dict[str, Any], plan: Any = PLAN, chunk_ms: int = 0) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -12,46 +11,10 @@ import pytest
 from coterie.client import Cluster, Job, TaskFailed
 from coterie.node.demo.llmserver.process import LlmServerProcess
 from coterie.node.localcluster import LocalCluster
-from tests.cluster.conftest import READY_S, client_of, new_cluster, until
+from tests.cluster.conftest import KEY, until
 from tests.cluster.test_failover import running_on
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
-
-KEY = "sk-of-the-tests"
-PRICE = {"in": 1.0, "out": 2.0}
-
-
-def llm_options(server: LlmServerProcess, key_file: Any) -> dict[str, Any]:
-    """Three providers at the same server: plain, in the background, and with idempotency keys."""
-    common = {"baseUrl": server.url, "apiKey": {"file": str(key_file)}, "model": "m", "price": PRICE}
-    providers = {
-        "plain": {**common, "stallTimeout": "2s"},
-        "background": {**common, "api": "responses"},
-        "keyed": {**common, "idempotencyKeys": True},
-    }
-    return {"llm": {"default": "plain", "providers": providers}}
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[LlmServerProcess]:
-    with LlmServerProcess("--key", KEY) as process:
-        yield process
-
-
-@pytest.fixture(scope="module")
-def nodes(server: LlmServerProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    key_file = tmp_path_factory.mktemp("keys") / "llm.key"
-    key_file.write_text(KEY + "\n")
-    with new_cluster(options=llm_options(server, key_file)) as cluster:
-        asyncio.run(cluster.wait_ready(READY_S))
-        yield cluster
-
-
-@pytest.fixture
-async def client(nodes: LocalCluster, server: LlmServerProcess) -> AsyncIterator[Cluster]:
-    server.script()
-    async with client_of(nodes) as opened:
-        yield opened
 
 
 async def think(client: Cluster, *asks: dict[str, Any], **more: Any) -> Job:

@@ -2,43 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
 from coterie.client import Cluster, TaskFailed
 from coterie.node.demo.llmserver.process import LlmServerProcess
-from coterie.node.localcluster import LocalCluster
-from tests.cluster.conftest import READY_S, client_of, new_cluster
 from tests.cluster.test_agents import applied, calls
-from tests.cluster.test_llm import KEY, llm_options
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
 PLANNED = "nodes: {plan: {agent: planner, input: Plan it}}\noutputs: '{{ plan.answer }}'"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[LlmServerProcess]:
-    with LlmServerProcess("--key", KEY) as process:
-        yield process
-
-
-@pytest.fixture(scope="module")
-def nodes(server: LlmServerProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    key_file = tmp_path_factory.mktemp("keys") / "llm.key"
-    key_file.write_text(KEY + "\n")
-    with new_cluster(options=llm_options(server, key_file)) as cluster:
-        asyncio.run(cluster.wait_ready(READY_S))
-        yield cluster
-
-
-@pytest.fixture
-async def client(nodes: LocalCluster, server: LlmServerProcess) -> AsyncIterator[Cluster]:
-    async with client_of(nodes) as opened:
-        yield opened
 
 
 def plans(**nodes: Any) -> dict[str, Any]:

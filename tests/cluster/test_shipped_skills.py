@@ -20,9 +20,8 @@ from coterie.node.demo.llmserver.process import LlmServerProcess
 from coterie.node.localcluster import LocalCluster
 from coterie.skills.bundle import File, collect, pack
 from coterie.skills.registry import MANIFEST_FILE, SHIPPED_DIR
-from tests.cluster.conftest import READY_S, client_of, new_cluster
+from tests.cluster.conftest import KEY, READY_S, client_of, llm_options, new_cluster
 from tests.cluster.guest import make_live
-from tests.cluster.test_llm import KEY, llm_options
 from tests.skills.shipped.k8s_api import TOKEN, api
 from tests.skills.shipped.test_k8s_deploy import CONFIG
 from tests.skills.shipped.test_manifests import rows
