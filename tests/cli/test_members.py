@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from coterie.client import FailedPrecondition
+from coterie.client import FailedPrecondition, NotFound
 from coterie.node.resync import put_aside
 from coterie.raft.disk import RealDisk
 from coterie.raft.errors import WrongDataDir
@@ -106,10 +106,17 @@ def test_resync_puts_the_old_data_aside_between_leaving_and_joining(config: Path
 
 
 def test_resync_of_a_wiped_or_removed_node_only_joins(config: Path) -> None:
-    cluster = FakeCluster(nodes=[node_info("n2")])
+    gone = NotFound("no node 'n1'", reason="NODE_NOT_FOUND")
+    cluster = FakeCluster(nodes=[node_info("n2")], failures={"remove": gone})
     assert resync(cluster, config)["old_data"] is None
     assert resync(cluster, config)["old_data"] is None, "it may be repeated"
-    assert [call[0] for call in cluster.calls] == ["nodes", "add", "closed"] * 2
+    assert [call[0] for call in cluster.calls] == ["nodes", "remove", "add", "closed"] * 2
+
+
+def test_resync_asks_for_the_removal_also_where_a_node_that_lags_does_not_list_it(config: Path) -> None:
+    cluster = FakeCluster(nodes=[node_info("n2")])
+    resync(cluster, config)
+    assert [call[0] for call in cluster.calls] == ["nodes", "remove", "add", "closed"]
 
 
 def test_resync_touches_nothing_while_the_cluster_refuses(config: Path) -> None:

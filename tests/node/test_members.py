@@ -53,12 +53,21 @@ class World:
         parts = (*shared, policy)
         self.calls = MemberCalls(*parts)
         self.replica: ClusterState | None = None  # of the node that is asked, while it lags
+        self.former: tuple[Member, ...] = ()  # whom it takes for members then
 
     def state(self) -> ClusterState:
         return self.replica or self.core.state
 
+    @property
+    def members(self) -> tuple[Member, ...]:
+        return self.former or self.present
+
+    @members.setter
+    def members(self, members: tuple[Member, ...]) -> None:
+        self.present = members
+
     async def read_barrier(self, timeout_s: float) -> int:
-        self.replica = None
+        self.replica, self.former = None, ()
         return 0
 
     def monotonic(self) -> float:
@@ -212,6 +221,29 @@ async def test_adding_a_member_again_changes_nothing(world: World) -> None:
     await world.calls.add("n2", "n2:8080", 1.0)
     assert world.changes == []
     assert (await refused(world.calls.add("n2", "h:1", 1.0))).reason == "NODE_EXISTS"
+
+
+async def test_a_node_that_was_just_removed_is_added_through_one_that_has_not_heard_of_it(
+    world: World,
+) -> None:
+    """Else it would be told that it is a member, and be a stranger to all for ever."""
+    world.former = world.members
+    world.present = world.members[:2]
+    await world.calls.add("n3", "n3:8080", 1.0)
+    assert world.changes == [AddMember("n3", "n3:8080", Role.VOTER)]
+
+
+@pytest.mark.parametrize("call", ["promote", "move"])
+async def test_a_node_that_was_just_added_is_known_to_those_who_have_not_heard_of_it(
+    world: World, call: str
+) -> None:
+    world.former = world.members
+    world.add_learner("n4")
+    if call == "promote":
+        await world.calls.promote("n4", 1.0)
+    else:
+        await world.calls.move("n4", "n4:9090", 1.0)
+    assert len(world.changes) == 1
 
 
 async def test_every_wrong_field_is_named(world: World) -> None:

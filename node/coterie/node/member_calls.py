@@ -51,6 +51,9 @@ class MemberCalls:
     async def add(self, node_id: str, address: str, timeout_s: float) -> None:
         """Raises ApiError: BAD_FIELD, NODE_EXISTS, CHANGE_REFUSED."""
         _check(node_id, address)
+        await self._engine.read_barrier(
+            timeout_s
+        )  # it may have been removed a moment ago, through another node
         member = self._member(node_id)
         if member is not None and member.address != address:
             text = (
@@ -109,19 +112,20 @@ class MemberCalls:
 
     async def promote(self, node_id: str, timeout_s: float) -> None:
         """Raises ApiError: NODE_NOT_FOUND, CHANGE_REFUSED."""
-        self._require(node_id)
+        await self._require(node_id, timeout_s)
         await self._change(PromoteMember(node_id), timeout_s)
 
     async def move(self, node_id: str, address: str, timeout_s: float) -> None:
         """Raises ApiError: BAD_FIELD, NODE_NOT_FOUND, CHANGE_REFUSED."""
         _check(node_id, address)
-        self._require(node_id)
+        await self._require(node_id, timeout_s)
         await self._change(MoveMember(node_id, address), timeout_s)
 
     def _member(self, node_id: str) -> Member | None:
         return next((member for member in self._engine.members if member.node_id == node_id), None)
 
-    def _require(self, node_id: str) -> None:
+    async def _require(self, node_id: str, timeout_s: float) -> None:
+        await self._engine.read_barrier(timeout_s)
         if self._member(node_id) is None:
             raise not_found("NODE", node_id)
 

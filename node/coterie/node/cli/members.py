@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,8 +156,7 @@ def _resync(session: Session, settings: NodeSettings) -> _Moved:
     session.insecure |= settings.tls is None
 
     async def work(cluster: Cluster) -> _Moved:
-        if await _is_member(cluster, settings.node_id):
-            await cluster.remove_node(settings.node_id, force=True)
+        await _forget_disk(cluster, settings.node_id)
         aside = put_aside(settings.data_dir)
         return _Moved(await cluster.add_node(settings.node_id, settings.advertise), aside)
 
@@ -168,13 +168,16 @@ def _resync(session: Session, settings: NodeSettings) -> _Moved:
         raise CommandFailed(failure) from error
 
 
-async def _is_member(cluster: Cluster, node_id: str) -> bool:
-    from coterie.client import PermissionDenied
+async def _forget_disk(cluster: Cluster, node_id: str) -> None:
+    """Take the node out, if it is in. Who is asked may lag, so what it lists decides nothing."""
+    from coterie.client import NotFound, PermissionDenied
 
     try:
-        return node_id in {node.id for node in await cluster.list_nodes()}
+        await cluster.list_nodes()
     except PermissionDenied:  # to the certificate of a node that belongs to the cluster nothing is denied
-        return False
+        return
+    with contextlib.suppress(NotFound):
+        await cluster.remove_node(node_id, force=True)
 
 
 def _print_members(out: Console, status: Status) -> None:
