@@ -113,6 +113,8 @@ class WorkflowsService(GoalsPart):
     async def AddNodes(self, request: workflows_pb2.AddNodesRequest, context: Context) -> tasks_pb2.Task:
         task_id = task_id_of(request.name)
         found = await self._control.reader.get(task_id, seconds_left(context))  # may the caller see it?
+        # What the nodes stand on may have been added a moment ago, by another node.
+        await self._control.reader.barrier(tasks_pb2.LINEARIZABLE, seconds_left(context))
         known = self._known(found.task.tenant)
         loaded = await aside(len(request.text), lambda: load(request.text, known, name="nodes"))
         nodes = more_nodes(self._parts.state(), task_id, loaded, known)
