@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from coterie.client import Cluster, Progress, TaskRouter
+from coterie.client import Cluster, Progress, TaskInfo, TaskRouter
 from coterie.node.localcluster import LocalCluster
-from tests.cluster.conftest import READY_S, client_of, new_cluster
+from tests.cluster.conftest import READY_S, client_of, new_cluster, until
 
 pytestmark = pytest.mark.cluster
 
@@ -79,9 +79,15 @@ async def test_the_published_example_runs_and_survives_the_death_of_its_node() -
         await nodes.wait_ready(READY_S)
         task = {"type": "sleep", "payload": {"seconds": 6.0, "steps": 12}}
         example = asyncio.create_task(distribute_task(nodes.config_path, task))
-        await asyncio.sleep(2.5)
         async with Cluster(config_path=nodes.config_path) as cluster:
-            [running] = [task async for task in cluster.list_tasks(filter="state=RUNNING")]
+
+            async def under_way() -> list[TaskInfo]:
+                """With steps that are to be kept."""
+                return [
+                    task async for task in cluster.list_tasks(filter="state=RUNNING") if task.step_count > 2
+                ]
+
+            [running] = await until(under_way, "three of its steps are recorded")
             nodes.kill_node(running.node)
             result, said = await example
             ended = await cluster.job(running.id).get()
