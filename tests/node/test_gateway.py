@@ -95,6 +95,23 @@ async def test_an_id_is_good_once_even_when_the_state_has_forgotten_it(node: Qui
     assert await refusal(service.SubmitTask, submission("t3")) is grpc.StatusCode.UNAVAILABLE
 
 
+async def test_steps_that_a_node_still_copies_are_not_said_to_be_none(node: QuietNode, service: Any) -> None:
+    """A snapshot shows that the task has ended; its steps are in the ledgers of the others."""
+    run(node)
+    attempt = node.core.task("t1").attempt
+    node.do(RecordStep(TaskId("t1"), attempt, "load", Data(b"1")))
+    node.finish("t1", seen=False)
+    node.restore()
+    node.catching_up = True
+    request = tasks_pb2.GetTaskRequest(name="t1", include_steps=True)
+    assert await refusal(service.GetTask, request) is grpc.StatusCode.UNAVAILABLE
+    request.read_mode = tasks_pb2.STALE
+    told = await service.GetTask(request, Context())
+    assert (told.step_count, len(told.steps)) == (1, 0), "whoever is content with what is here gets that"
+    request = tasks_pb2.GetTaskRequest(name="t1")
+    assert (await service.GetTask(request, Context())).state == tasks_pb2.SUCCEEDED
+
+
 async def test_a_list_keeps_to_a_size_and_goes_on_where_it_ended(
     node: QuietNode, service: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -206,7 +206,9 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
         task_id = task_id_of(request.name)
         reader = self._parts.reader
         await reader.barrier(request.read_mode, seconds_left(context))
-        found = await reader.get(task_id, seconds_left(context))
+        whole = request.include_steps and request.read_mode != tasks_pb2.STALE
+        get = reader.get_with_steps if whole else reader.get
+        found = await get(task_id, seconds_left(context))
         task = reader.to_pb(found, with_steps=request.include_steps, with_payload=request.include_payload)
         if task.ByteSize() > ANSWER_BYTES_MAX:
             message = (

@@ -132,6 +132,18 @@ class Reader:
             raise not_found("TASK", task_id)
         return found
 
+    async def get_with_steps(self, task_id: TaskId, timeout_s: float) -> Found:
+        """As `get`, and none of the steps of a task that has ended is missing: a snapshot shows its end, and
+        its steps are among the history that is still copied."""
+        behind = self._catching_up()
+        found = await self.get(task_id, timeout_s)
+        lacks = found.task.state in TERMINAL and len(found.steps) < found.task.step_count
+        if lacks and (behind or self._catching_up()):
+            raise _catching_up(
+                f"the steps of task {task_id} are among the history that this node still copies"
+            )
+        return found
+
     def to_pb(self, found: Found, *, with_steps: bool = False, with_payload: bool = False) -> tasks_pb2.Task:
         """Public form, with the reason for waiting."""
         steps: Iterable[Step] = found.steps if with_steps else ()
