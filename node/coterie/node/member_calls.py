@@ -51,9 +51,8 @@ class MemberCalls:
     async def add(self, node_id: str, address: str, timeout_s: float) -> None:
         """Raises ApiError: BAD_FIELD, NODE_EXISTS, CHANGE_REFUSED."""
         _check(node_id, address)
-        await self._engine.read_barrier(
-            timeout_s
-        )  # it may have been removed a moment ago, through another node
+        # It may have been removed a moment ago, through another node.
+        await self._engine.read_barrier(timeout_s)
         member = self._member(node_id)
         if member is not None and member.address != address:
             text = (

@@ -69,9 +69,8 @@ def _validator(text: str) -> Draft202012Validator | None:
 
 
 def _validator_of(schema: Mapping[str, Any]) -> Draft202012Validator:
-    from jsonschema import (
-        Draft202012Validator,
-    )  # a twentieth of what a node loads, and many need it late or never
+    # A twentieth of what a node would load at its start, and many need it late or never.
+    from jsonschema import Draft202012Validator
     from referencing import Registry
 
     return Draft202012Validator(schema, registry=Registry())

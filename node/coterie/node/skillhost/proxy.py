@@ -37,9 +37,10 @@ class Proxy:
 
     async def serve(self, door: socket.socket) -> None:
         """Begin to accept; the socket is ours from here."""
+        # Known to `close` before the first turn of the loop, in which the run may end.
         self._server = await asyncio.start_server(
             self._accept, sock=door, limit=HEAD_BYTES_MAX, start_serving=False
-        )  # known to `close` before the first turn of the loop in which the run may end
+        )
         await self._server.start_serving()
 
     async def close(self) -> None:
