@@ -96,6 +96,12 @@ def test_a_long_run_goes_on_where_it_was_stopped(tmp_path: Path, capsys: pytest.
     assert "would mix two things" in capsys.readouterr().err
 
 
+def test_the_disks_of_all_who_are_left_are_not_lost_together() -> None:
+    """Nobody would be left who knows that the group has begun: its founders may then begin another."""
+    report = simulate(2057561, 5)
+    assert report.violation == "" and report.faults["members: remove"] == 2
+
+
 def test_where_all_founders_were_replaced_none_is_lost() -> None:
     world = World(1, 3)
     world.options = {node_id: replace(one, peers=(), join=True) for node_id, one in world.options.items()}

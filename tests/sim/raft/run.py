@@ -116,10 +116,14 @@ def _live_with_cuts(world: World, clients: Clients, disks_were_slow: bool) -> No
 
 def _lose_a_majority(world: World) -> None:
     """The disks of most of the founders are gone, and they are started as founders again. Together they could
-    begin a new group, with a leader that lacks what was acknowledged."""
+    begin a new group, with a leader that lacks what was acknowledged. Unless they are all who are left: no
+    disk is there then that knows of the group (others may have been removed, and have stopped)."""
     founders = [node_id for node_id in world.ids if world.options[node_id].peers]
     most = len(founders) // 2 + 1 if founders else 0  # all may have been replaced by nodes that are none
-    for node_id in world.rng.sample(founders, most):
+    lost = world.rng.sample(founders, most)
+    if all(node.node_id in lost for node in _expected(world) if node.is_up):
+        return
+    for node_id in lost:
         world.wipe(node_id, as_new=False)
     world.run_until(world.now_us + LOST_S * SECOND)
 
