@@ -102,6 +102,12 @@ def test_the_disks_of_all_who_are_left_are_not_lost_together() -> None:
     assert report.violation == "" and report.faults["members: remove"] == 2
 
 
+def test_a_lasting_cut_leaves_one_who_holds_data_among_the_whole() -> None:
+    """Its first leader was killed before anybody had an entry, and came back: blank nodes wait for it."""
+    report = simulate(2086136, 3)
+    assert report.violation == "" and report.faults["cut_for_good"] == 1
+
+
 def test_where_all_founders_were_replaced_none_is_lost() -> None:
     world = World(1, 3)
     world.options = {node_id: replace(one, peers=(), join=True) for node_id, one in world.options.items()}

@@ -5,13 +5,15 @@ bounded time that commits, whatever all other links do; it stays leader, and ter
 node that hears it and is heard by it gets its proposals committed. A node that the leader cannot reach, or
 that cannot reach the leader, makes no progress (its proposals end with NoQuorum or NotCommitted) and does no
 harm. Without such a majority only safety is promised: a node whose log is too short may be the only one that
-hears a majority, and then nobody can lead, in any Raft."""
+hears a majority, and then nobody can lead, in any Raft; and a majority of blank nodes waits for the one that
+holds data, which it may hear of without being able to reach it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from coterie.core.ports import Committed
+from coterie.raft.journal import FIRST_INDEX
 from coterie.raft.pace import WINDOW_S
 from tests.sim.raft.checks import Violation
 from tests.sim.raft.timeline import MILLISECOND, SECOND
@@ -29,13 +31,20 @@ class Cuts:
 
     def make(self) -> None:
         ids = self.world.ids
-        whole = set(self.rng.sample(ids, len(ids) // 2 + 1))
+        whole = self._with_one_who_holds(set(self.rng.sample(ids, len(ids) // 2 + 1)))
         for a in ids:
             for b in ids:
                 if a < b and not {a, b} <= whole:
                     self._cut(a, b)
         cut = sorted(self.world.network.deaf) + sorted(map(sorted, self.world.network.blocked))
         self.world.say("cut for good, whole:", sorted(whole), "cut:", cut)
+
+    def _with_one_who_holds(self, whole: set[str]) -> set[str]:
+        """Blank nodes begin nothing while they know of one that holds data: it has to be among them."""
+        holders = [n for n in self.world.ids if self.world.nodes[n].member._log.last_index > FIRST_INDEX]
+        if not holders or whole & set(holders):
+            return whole
+        return whole - {min(whole)} | {holders[0]}
 
     def _cut(self, a: str, b: str) -> None:
         kind = self.rng.choice(["none", "there", "back", "both", "closed"])
