@@ -12,7 +12,7 @@ import pytest
 from coterie.raft import journal_format as form
 from coterie.raft.disk import RealDisk
 from coterie.raft.entry import HEADER_BYTES, seal
-from coterie.raft.errors import DamagedFile, WrongDataDir
+from coterie.raft.errors import DamagedFile, DiskFailed, UnknownFormat, WrongDataDir
 from coterie.raft.journal import MARK_NAME, NAME, NEW_NAME, Base, Journal
 from coterie.raft.journal_format import Identity
 from tests.sim.raft.disk import Died, SimDisk
@@ -122,12 +122,32 @@ def test_a_flipped_bit_before_the_last_block_is_refused_with_file_and_place() ->
     for position in range(last_block):
         damaged = copy_of(disk, raw)
         damaged.flip_bit(NAME, position, position % 8)
-        with pytest.raises((DamagedFile, WrongDataDir)) as caught:
+        with pytest.raises((DamagedFile, UnknownFormat)) as caught:
             Journal(damaged, ME, rng())
         assert NAME in str(caught.value)
+        assert "at byte" in str(caught.value)
         assert "Remedy" in str(caught.value)
+        assert "coterie node resync" in str(caught.value)
         if isinstance(caught.value, DamagedFile):
             assert caught.value.offset <= position
+
+
+@pytest.mark.parametrize(
+    ("record", "problem"),
+    [
+        (form.entry_record(entry(9), 9, 1), "entry 9 follows entry 3"),
+        (form.truncate_record(7), "a cut at 7 is outside the log"),
+    ],
+)
+def test_a_record_that_cannot_follow_is_damage_at_its_block(record: bytes, problem: str) -> None:
+    disk = SimDisk(rng())
+    filled(disk, 2)
+    raw = disk.read(NAME)
+    _, salt, _ = form.read_header(raw, NAME, ME)
+    bad = copy_of(disk, raw + form.block([record], salt, len(raw)))
+    with pytest.raises(DamagedFile, match=problem) as caught:
+        Journal(bad, ME, rng())
+    assert caught.value.offset == len(raw)
 
 
 def test_a_journal_inside_an_entry_is_no_block_of_this_one() -> None:
@@ -237,6 +257,17 @@ def test_a_directory_serves_one_process(tmp_path: Path) -> None:
     first.close()
     second.lock()
     second.close()
+
+
+def test_a_disk_that_cannot_be_read_is_said_to_have_failed(tmp_path: Path) -> None:
+    (tmp_path / NAME).mkdir()
+    disk = RealDisk(tmp_path)
+    with pytest.raises(DiskFailed, match=f"reading {tmp_path / NAME} failed"):
+        disk.read(NAME)
+    with pytest.raises(DiskFailed, match=f"removing {tmp_path / NAME} failed"):
+        disk.remove(NAME)
+    with pytest.raises(DiskFailed, match="looking at .*missing failed"):
+        disk.size("missing")
 
 
 def test_the_same_on_a_real_disk(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from coterie.core.ports import Committed, NoQuorum, NotCommitted
 from coterie.raft import messages as m
-from coterie.raft.entry import HEADER_BYTES
+from coterie.raft import proposing
+from coterie.raft.entry import CONFIGURATION, HEADER_BYTES
 from coterie.raft.errors import EntryTooLarge, FatalRaftError, NewerVersion, TooManyProposals
 from coterie.raft.proposals import Proposals
 from tests.raft.group import ELECTION_MS, FIRST, Group, until
@@ -290,3 +291,16 @@ def test_an_entry_of_a_newer_version_stops_the_node_and_says_so() -> None:
     group.machines["n2"].apply = apply  # type: ignore[method-assign]
     with pytest.raises(FatalRaftError, match=r"entry \d+: .* newer version .* Remedy: install the version"):
         group.committed("n1", b"x")
+
+
+def test_an_entry_of_an_unknown_type_is_kept_and_stops_the_node_that_would_apply_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    newer = bytes([CONFIGURATION + 1]) + b"who knows"
+    monkeypatch.setattr(proposing, "seal", lambda at_ms, entry_id, body: newer)
+    group = Group(3)
+    group.elect("n1")
+    applied = group.members["n1"].applied_index
+    with pytest.raises(NewerVersion, match=rf"entry {applied + 1}, of type 9, .* Remedy: install the version"):
+        group.committed("n1", b"x")
+    assert group.members["n1"].applied_index == applied

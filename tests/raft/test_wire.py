@@ -77,11 +77,11 @@ def test_a_bad_envelope(frame: bytes, why: str) -> None:
 
 BAD: list[tuple[m.Message, str]] = [
     (m.Append(7, 1, 1, 3, 2, 3, [4], [ENTRY, ENTRY]), "2 entries with 1 terms"),
-    (m.Append(7, 1, 1, 3, 2, 3, [4], [b"\x02" + ENTRY[1:]]), "does not apply"),  # membership: a pickle
-    (m.Append(7, 1, 1, 3, 2, 3, [4], [b"\x03" + ENTRY[1:]]), "does not apply"),  # version: a pickle
-    (m.Append(7, 1, 1, 3, 2, 3, [4], [b""]), "does not apply"),
-    (m.Append(7, 1, 1, 3, 2, 3, [4], [b"\x00short"]), "does not apply"),
-    (m.Append(7, 1, 1, 3, 2, 3, [4], [NO_OP_ENTRY + b"x"]), "does not apply"),
+    (m.Append(7, 1, 1, 3, 2, 3, [4], [b"\x02" + ENTRY[1:]]), "in no log"),  # membership: a pickle
+    (m.Append(7, 1, 1, 3, 2, 3, [4], [b"\x03" + ENTRY[1:]]), "in no log"),  # version: a pickle
+    (m.Append(7, 1, 1, 3, 2, 3, [4], [b""]), "in no log"),
+    (m.Append(7, 1, 1, 3, 2, 3, [4], [b"\x00short"]), "in no log"),
+    (m.Append(7, 1, 1, 3, 2, 3, [4], [NO_OP_ENTRY + b"x"]), "in no log"),
     (m.Append(7, 1, 1, 3, 2, 3, [1], [ENTRY]), "go back"),
     (m.Append(7, 1, 1, 3, 2, 3, [8], [ENTRY]), "go back"),
     (m.Forward(7, False, [], []), "0 forwarded"),

@@ -177,10 +177,16 @@ class RealDisk:
         return file
 
     def read(self, name: str) -> bytes:
-        return Path(self.path_of(name)).read_bytes()
+        try:
+            return Path(self.path_of(name)).read_bytes()
+        except OSError as error:
+            raise DiskFailed(f"reading {self.path_of(name)} failed: {error}") from error
 
     def size(self, name: str) -> int:
-        return os.stat(self.path_of(name)).st_size
+        try:
+            return os.stat(self.path_of(name)).st_size
+        except OSError as error:
+            raise DiskFailed(f"looking at {self.path_of(name)} failed: {error}") from error
 
     def exists(self, name: str) -> bool:
         return os.path.exists(self.path_of(name))
@@ -203,8 +209,12 @@ class RealDisk:
             raise _failure(error, f"renaming {self.path_of(old)}") from error
 
     def remove(self, name: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
+        try:
             os.remove(self.path_of(name))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise DiskFailed(f"removing {self.path_of(name)} failed: {error}") from error
 
     def room(self) -> tuple[int, int]:
         try:

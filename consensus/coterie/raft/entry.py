@@ -2,13 +2,15 @@
 configuration: its type and the members.
 
 The first two types are PySyncObj's. Its membership and version entries (2 and 3) hold pickles and are refused
-everywhere."""
+everywhere. Types above those known here are a newer version's: they are kept like any other, so that the node can
+say what it needs when it would have to apply one, and nobody guesses what they mean."""
 
 from __future__ import annotations
 
 import struct
 
 from coterie.raft import configuration
+from coterie.raft.errors import NewerVersion
 
 REGULAR, NO_OP, CONFIGURATION = 0, 1, 8
 NO_OP_ENTRY = bytes([NO_OP])
@@ -30,14 +32,20 @@ def seal(at_ms: int, entry_id: bytes, body: bytes) -> bytes:
 
 
 def is_valid(command: bytes) -> bool:
-    """Whether the bytes are an entry this engine applies."""
+    """Whether the bytes may stand in the log: an entry this engine applies, or one of a newer version."""
     if not command:
         return False
     if command[0] == REGULAR:
         return len(command) >= HEADER_BYTES
     if command[0] == CONFIGURATION:
         return configuration.is_valid(command[1:])
-    return command == NO_OP_ENTRY
+    return command == NO_OP_ENTRY or command[0] > CONFIGURATION
+
+
+def require_known(index: int, command: bytes) -> None:
+    """Raises NewerVersion for a committed entry whose type this engine does not know."""
+    if command[0] not in (REGULAR, NO_OP, CONFIGURATION):
+        raise NewerVersion(f"entry {index}, of type {command[0]},")
 
 
 def seal_configuration(raw: bytes) -> bytes:

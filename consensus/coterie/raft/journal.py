@@ -324,8 +324,10 @@ class Journal(LibraryJournal):  # type: ignore[misc]
         records, good = form.read_blocks(raw, path, self._salt, start, synced)
         if not records or not isinstance(records[0], BaseRecord):
             raise DamagedFile(path, start, "the first block does not say where the log begins")
-        for record in records:
-            self._replay(record, path)
+        for number, record in enumerate(records):
+            problem = self._replay(record)
+            if problem:
+                raise DamagedFile(path, form.block_of(raw, self._salt, start, number), problem)
         if good < len(raw):
             self._disk.truncate(NAME, good)
         self._file = self._disk.open(NAME)
@@ -336,20 +338,22 @@ class Journal(LibraryJournal):  # type: ignore[misc]
         self._offset = self._synced = good
         self.durable_index = self.last_index
 
-    def _replay(self, record: form.Record, path: str) -> None:
+    def _replay(self, record: form.Record) -> str:
+        """Take one record into memory. Returns what is wrong with it; else nothing."""
         match record:
             case EntryRecord(command, index, term):
                 if index != self.last_index + 1:
-                    raise DamagedFile(path, 0, f"entry {index} follows entry {self.last_index}")
+                    return f"entry {index} follows entry {self.last_index}"
                 self._remember(command, index, term)
             case TruncateRecord(index):
                 if not self.base.index < index <= self.last_index:
-                    raise DamagedFile(path, 0, f"a cut at {index} is outside the log")
+                    return f"a cut at {index} is outside the log"
                 self._forget_from(index - self.base.index)
             case VoteRecord(term, voted_for):
                 self._term, self._voted_for = term, voted_for
             case BaseRecord(index, term, at_ms):
                 self._reset_log(Base(index, term, at_ms))
+        return ""
 
     # --- the log in memory ---
 

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from coterie.raft.errors import DamagedFile, WrongDataDir
+from coterie.raft.errors import DamagedFile, UnknownFormat, WrongDataDir
 
 MAGIC = b"COTERIEJ"
 FORMAT = 2
@@ -89,10 +89,7 @@ def read_header(raw: bytes, path: str, identity: Identity) -> tuple[Identity, in
         raise DamagedFile(path, 0, "it does not begin like a journal")
     _, version, size, crc = _HEADER.unpack_from(raw)
     if version != FORMAT:
-        raise WrongDataDir(
-            f"{path} has format {version}, this program knows format {FORMAT}. Remedy: run the version that "
-            "wrote it, or a later one"
-        )
+        raise UnknownFormat(path, len(MAGIC), version, FORMAT)
     payload = raw[_HEADER.size : _HEADER.size + size]
     # (The checksum of nothing is 0: a header of zeros must not pass.)
     if len(payload) != size or size < _IDENTITY.size or zlib.crc32(payload) != crc:
@@ -160,6 +157,17 @@ def read_blocks(raw: bytes, path: str, salt: int, start: int, synced: int = 0) -
     if position < synced:
         raise DamagedFile(path, position, f"a whole block should be here: {synced} bytes had been synced")
     return records, position
+
+
+def block_of(raw: bytes, salt: int, start: int, number: int) -> int:
+    """Where the block begins that holds a record, counted from 0 over all blocks that `read_blocks` has read."""
+    position, left = start, number
+    while (size := _block_size(raw, salt, position)) is not None:
+        left -= sum(1 for _ in _records(raw, position + _BLOCK.size, position + size, ""))
+        if left < 0:
+            break
+        position += size
+    return position
 
 
 def _block_size(raw: bytes, salt: int, position: int) -> int | None:

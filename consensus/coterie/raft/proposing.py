@@ -10,7 +10,7 @@ from typing import Any
 from coterie.core.ports import Committed, DiscerningMachine, ReticentMachine
 from coterie.raft import messages as m
 from coterie.raft import snapshots
-from coterie.raft.entry import HEADER_BYTES, REGULAR, Logged, at_ms_of, body_of, id_of, seal
+from coterie.raft.entry import HEADER_BYTES, REGULAR, Logged, at_ms_of, body_of, id_of, require_known, seal
 from coterie.raft.errors import EntryTooLarge, FatalRaftError, NewerVersion
 from coterie.raft.jobs import nothing
 from coterie.raft.messages import Refusal
@@ -255,6 +255,8 @@ class SyncObj(snapshots.SyncObj):
             entry_id = id_of(command)
             if self._proposals.awaits(entry_id):
                 self._proposals.applied(entry_id, Committed(index, term, at_ms, result))
+        else:
+            require_known(index, command)
         self.__raftLastApplied = index
         self._bytes_since_snapshot += len(command)
         self.applied_some = True

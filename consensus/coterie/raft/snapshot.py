@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from coterie.raft import configuration
 from coterie.raft.disk import Disk, DiskFile
-from coterie.raft.errors import DamagedFile, WrongDataDir
+from coterie.raft.errors import DamagedFile, UnknownFormat, WrongDataDir
 
 NAME = "raft.snapshot"
 MAKING_NAME = "raft.snapshot.new"
@@ -65,10 +65,7 @@ def read_meta(file: DiskFile, path: str, cluster_id: str) -> tuple[Meta, int]:
         raise DamagedFile(path, 0, "it does not begin like a snapshot")
     _, version, size, crc = _HEADER.unpack(raw)
     if version != FORMAT:
-        raise WrongDataDir(
-            f"{path} has format {version}, this program knows format {FORMAT}. Remedy: run the version that "
-            "wrote it, or a later one"
-        )
+        raise UnknownFormat(path, len(MAGIC), version, FORMAT)
     payload = file.read_at(_HEADER.size, min(size, CHUNK_BYTES_MAX))
     if len(payload) != size or size < _META.size or zlib.crc32(payload) != crc:
         raise DamagedFile(path, 0, "the header's checksum is wrong")

@@ -109,7 +109,7 @@ def _append(term: int, body: Any) -> m.Append:
     if len(terms) != len(entries):
         raise BadFrame(f"{len(entries)} entries with {len(terms)} terms")
     if not all(map(is_valid, entries)):
-        raise BadFrame("an entry of a kind this engine does not apply")
+        raise BadFrame("an entry of a type that is in no log")
     bounds = [body.prev_term, *terms, term]
     if bounds != sorted(bounds):
         raise BadFrame(f"entry terms {bounds} go back")
