@@ -6,12 +6,15 @@ import random
 
 import pytest
 
+from coterie.core.canonical import state_hash
 from coterie.core.commands import CancelTask, ReleaseTask
 from coterie.core.image import PORTION, TaskImage
-from coterie.core.nouns import Task, TaskId
+from coterie.core.nouns import Data, Step, Task, TaskId
 from coterie.core.ordered import CHUNK, Ordered
+from coterie.core.steplog import StepLog
 from coterie.raft import codec
 from coterie.raft.replica import Replica
+from coterie.v1 import log_pb2
 from tests.core.builders import CoreCluster, RandomLog, submit_command
 
 
@@ -120,3 +123,25 @@ def test_a_closed_image_keeps_nothing() -> None:
     image.close()
     image.close()
     assert not others
+
+
+def test_a_slice_of_large_records_ends_early() -> None:
+    """50 running tasks that have kept 1.4 MiB each are no slice of 70 MiB: nobody could send or check it, and
+    the loop would stand still while it is made."""
+    cluster, size = CoreCluster().with_node("n1", capacity=60), 250 << 10
+    for number in range(52):
+        cluster.do(submit_command(f"t{number}"))
+        cluster.state.steps[TaskId(f"t{number}")] = StepLog(
+            Step(f"s{place}", 1, Data(inline=bytes(size)), 1) for place in range(6)
+        )
+    slices = list(codec.encode_state(cluster.state))
+    assert max(map(len, slices)) < codec.SLICE_BYTES + 6 * size + 1_000
+    assert state_hash(codec.decode_state(slices)) == state_hash(cluster.state)
+
+
+def test_a_slice_of_small_records_is_full() -> None:
+    cluster = CoreCluster()
+    for number in range(2 * codec.SLICE_RECORDS + 1):
+        cluster.do(submit_command(f"t{number}"))
+    pieces = [log_pb2.StateSlice.FromString(piece) for piece in codec.encode_state(cluster.state)]
+    assert [len(piece.tasks) for piece in pieces if piece.tasks] == [codec.SLICE_RECORDS] * 2 + [1]

@@ -36,6 +36,13 @@ def test_a_snapshot_is_read_back() -> None:
     assert store.size_bytes == len(image())
 
 
+def test_a_chunk_may_be_as_large_as_the_file() -> None:
+    """A task with all its steps is one record, and how large it may be is a matter of configuration."""
+    chunks = [b"small", bytes(65 << 20), b"last"]
+    store = SnapshotStore(disk_with(image(chunks)), "blue")
+    assert [len(chunk) for chunk in store.image()] == [5, 65 << 20, 4]
+
+
 def test_no_snapshot_is_no_error() -> None:
     assert SnapshotStore(SimDisk(random.Random(1)), "blue").current is None
 

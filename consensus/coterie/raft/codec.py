@@ -6,11 +6,9 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
-from itertools import islice
 from typing import Any, TypeVar, get_args
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from coterie.core import access as a
@@ -42,6 +40,7 @@ VERSION = 1  # an entry that older versions must not skip or read by half says s
 FAMILY_RECORDS = 200  # children in one slice
 ORIGINS_MAX = 1_000
 SLICE_RECORDS = 50  # a slice is made, and read, without a turn for the event loop
+SLICE_BYTES = 1 << 20  # and not much larger than this, unless one record is
 
 
 class CalledCodec(Codec):
@@ -152,13 +151,32 @@ def decode(record: type[T], raw: bytes) -> T:
 
 
 def _slices(
-    items: Iterator[T], fill: Callable[[pb.StateSlice, T], None], records: int = SLICE_RECORDS
+    items: Iterable[Any], add: Callable[[pb.StateSlice, Any], Message], records: int = SLICE_RECORDS
 ) -> Iterator[bytes]:
-    while part := list(islice(items, records)):
-        piece = pb.StateSlice()
-        for item in part:
-            fill(piece, item)
+    """`add` puts one of the items into a slice, and returns the message it has made for it."""
+    piece, count, size = pb.StateSlice(), 0, 0
+    for item in items:
+        size += add(piece, item).ByteSize()
+        count += 1
+        if count >= records or size >= SLICE_BYTES:
+            yield piece.SerializeToString()
+            piece, count, size = pb.StateSlice(), 0, 0
+    if count:
         yield piece.SerializeToString()
+
+
+def _table(
+    name: str, record: type, items: Iterable[Any], records: int = SLICE_RECORDS
+) -> Iterator[bytes]:
+    """Slices of records that are all of one kind and stand in one field."""
+    codec = codec_for(record)
+
+    def add(piece: pb.StateSlice, item: Any) -> Message:
+        message: Message = getattr(piece, name).add()
+        codec.fill(item, message)
+        return message
+
+    return _slices(items, add, records)
 
 
 def encode_state(state: ClusterState, tasks: Iterable[n.Task] | None = None) -> Iterator[bytes]:
@@ -169,28 +187,22 @@ def encode_state(state: ClusterState, tasks: Iterable[n.Task] | None = None) -> 
     head.meta.SetInParent()
     yield head.SerializeToString()
 
-    def add_task(piece: pb.StateSlice, task: n.Task) -> None:
-        fill_task(piece.tasks.add(), task, state.steps.get(task.task_id, ()))
+    def add_task(piece: pb.StateSlice, task: n.Task) -> Message:
+        message = piece.tasks.add()
+        fill_task(message, task, state.steps.get(task.task_id, ()))
+        return message
 
-    node, task, request, anchor = (codec_for(kind) for kind in (n.Node, n.Task, n.Request, n.Anchor))
-    yield from _slices(iter(state.nodes.values()), lambda s, x: node.fill(x, s.nodes.add()))
-    yield from _slices(iter(state.tasks.values() if tasks is None else tasks), add_task)
-    yield from _slices(iter(state.finished.values()), lambda s, x: task.fill(x, s.finished.add()))
-    yield from _slices(iter(state.requests.values()), lambda s, x: request.fill(x, s.requests.add()))
-    yield from _slices(iter(state.anchors.values()), lambda s, x: anchor.fill(x, s.anchors.add()))
-    yield from _more(state)
-
-
-def _more(state: ClusterState) -> Iterator[bytes]:
-    letter, part = codec_for(n.DeadLetter), codec_for(f.FamilyPart)
-    yield from _slices(iter(state.dead_letters.values()), lambda s, x: letter.fill(x, s.dead_letters.add()))
+    yield from _table("nodes", n.Node, state.nodes.values())
+    yield from _slices(state.tasks.values() if tasks is None else tasks, add_task)
+    yield from _table("finished", n.Task, state.finished.values())
+    yield from _table("requests", n.Request, state.requests.values())
+    yield from _table("anchors", n.Anchor, state.anchors.values())
+    yield from _table("dead_letters", n.DeadLetter, state.dead_letters.values())
     for name, record, _ in _all_tables():
-        yield from _slices(iter(getattr(state, name).values()), partial(_add_record, name, codec_for(record)))
-    heads = (run.head for run in state.runs.values())
-    records = (record for run in state.runs.values() for record in run.nodes.values())
-    yield from _slices(heads, partial(_add_record, "run_heads", codec_for(RunHead)))
-    yield from _slices(records, partial(_add_record, "node_runs", codec_for(NodeRun)))
-    yield from _slices(_family_parts(state), lambda s, x: part.fill(x, s.family_parts.add()), 1)
+        yield from _table(name, record, getattr(state, name).values())
+    yield from _table("run_heads", RunHead, (run.head for run in state.runs.values()))
+    yield from _table("node_runs", NodeRun, (one for run in state.runs.values() for one in run.nodes.values()))
+    yield from _table("family_parts", f.FamilyPart, _family_parts(state), 1)
     yield from _llm(state.llm)
 
 
@@ -217,16 +229,12 @@ LLM_TABLES: dict[str, type] = {  # in a slice; see LlmState
 }
 
 
-def _add_record(name: str, codec: Codec, piece: pb.StateSlice, record: Any) -> None:
-    codec.fill(record, getattr(piece, name).add())
-
-
 def _llm(llm: LlmState) -> Iterator[bytes]:
     calls = (call for calls in llm.calls.values() for call in calls)
-    tables: list[Iterator[Any]] = [iter(llm.budgets.values()), iter(llm.accounts.values()), calls]
-    tables += [iter(llm.doubtful.values()), iter(llm.usage.values()), iter(llm.cache.values())]
+    tables: list[Iterable[Any]] = [llm.budgets.values(), llm.accounts.values(), calls]
+    tables += [llm.doubtful.values(), llm.usage.values(), llm.cache.values()]
     for (name, kind), records in zip(LLM_TABLES.items(), tables, strict=True):
-        yield from _slices(records, partial(_add_record, name, codec_for(kind)))
+        yield from _table(name, kind, records)
 
 
 def _family_parts(state: ClusterState) -> Iterator[f.FamilyPart]:

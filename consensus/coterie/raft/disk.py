@@ -31,6 +31,7 @@ class DiskFile(Protocol):
     def give_back(self, size: int) -> bool: ...
     def overwrite(self, data: bytes) -> None: ...
     def read_at(self, offset: int, size: int) -> bytes: ...
+    def size_bytes(self) -> int: ...
     def close(self) -> None: ...
 
 
@@ -120,6 +121,9 @@ class RealFile:
             return os.pread(self._fd, size, offset)
         except OSError as error:
             raise DiskFailed(f"reading {self._path} failed: {error}") from error
+
+    def size_bytes(self) -> int:
+        return self._size
 
     def close(self) -> None:
         if self._fd >= 0:

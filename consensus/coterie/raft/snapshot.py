@@ -21,7 +21,7 @@ MAKING_NAME = "raft.snapshot.new"
 RECEIVING_NAME = "raft.snapshot.in"
 MAGIC = b"COTERIES"
 FORMAT = 2
-CHUNK_BYTES_MAX = 64 << 20
+META_BYTES_MAX = 64 << 20
 
 _HEADER = struct.Struct("<8sIII")
 _META = struct.Struct("<QQQQI")
@@ -66,7 +66,7 @@ def read_meta(file: DiskFile, path: str, cluster_id: str) -> tuple[Meta, int]:
     _, version, size, crc = _HEADER.unpack(raw)
     if version != FORMAT:
         raise UnknownFormat(path, len(MAGIC), version, FORMAT)
-    payload = file.read_at(_HEADER.size, min(size, CHUNK_BYTES_MAX))
+    payload = file.read_at(_HEADER.size, min(size, META_BYTES_MAX))
     if len(payload) != size or size < _META.size or zlib.crc32(payload) != crc:
         raise DamagedFile(path, 0, "the header's checksum is wrong")
     index, term, at_ms, configuration_index, configuration_size = _META.unpack_from(payload)
@@ -86,8 +86,12 @@ def read_meta(file: DiskFile, path: str, cluster_id: str) -> tuple[Meta, int]:
 
 
 def read_chunks(file: DiskFile, path: str, start: int) -> Iterator[bytes]:
-    """The chunks in order. Raises DamagedFile at the first wrong byte, or when the end is missing."""
+    """The chunks in order. Raises DamagedFile at the first wrong byte, or when the end is missing.
+
+    A chunk may have any size that the file has room for: whoever makes a snapshot cannot know which sizes its
+    readers like, and a log that was cut behind a snapshot nobody reads is lost."""
     position, number, total = start, 0, 0
+    size_bytes = file.size_bytes()
     while True:
         head = file.read_at(position, _CHUNK.size)
         if len(head) < _CHUNK.size:
@@ -95,7 +99,8 @@ def read_chunks(file: DiskFile, path: str, start: int) -> Iterator[bytes]:
         size, crc = _CHUNK.unpack(head)
         if size == _END_MARK:
             break
-        data = file.read_at(position + _CHUNK.size, size) if size <= CHUNK_BYTES_MAX else b""
+        fits = position + _CHUNK.size + size <= size_bytes
+        data = file.read_at(position + _CHUNK.size, size) if fits else b""
         if len(data) != size or zlib.crc32(data, number & 0xFFFFFFFF) != crc:
             raise DamagedFile(path, position, f"chunk {number} has a wrong checksum")
         yield data

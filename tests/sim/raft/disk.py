@@ -74,6 +74,10 @@ class SimFile:
         self._check()
         return bytes(self._inode.data[offset : offset + size])
 
+    def size_bytes(self) -> int:
+        self._check()
+        return len(self._inode.data)
+
     def close(self) -> None:
         """Handles cost nothing here."""
 
