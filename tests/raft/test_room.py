@@ -5,11 +5,14 @@ from __future__ import annotations
 import pytest
 
 from coterie.core.ports import NotCommitted
+from coterie.raft import messages as m
 from coterie.raft.errors import NoSpace
 from coterie.raft.journal import NAME as JOURNAL
 from coterie.raft.room import Room
+from coterie.raft.snapshot import MAKING_NAME
 from coterie.raft.snapshot import NAME as SNAPSHOT
 from tests.raft.group import Group
+from tests.sim.raft.disk import SimDisk, SimFile
 
 SMALL = {"disk_low_bytes": 4_000, "disk_reserve_bytes": 4_000}
 BACK_MS = 1_500
@@ -145,6 +148,50 @@ def test_a_snapshot_without_room_is_given_up_and_made_later() -> None:
     empty(group, "n1")
     group.pass_ms(3_000)
     assert member.ready_to_cut
+
+
+def test_a_snapshot_that_had_no_room_is_not_tried_again_where_there_is_no_more() -> None:
+    """Each try would fill the disk to its last byte, also for all other programs, every two seconds."""
+    group = Group(1, **SMALL, snapshot_slice_bytes=1_000)
+    group.pass_ms(300)
+    for number in range(20):
+        group.committed("n1", b"%d" % number + bytes(500))
+    disk, member = group.disks["n1"], group.members["n1"]
+    member.want_snapshot()
+    disk.taken_bytes += disk.free - 5_500  # more than the last snapshot had, which there was none of
+    group.pass_ms(1_000)
+    assert member.ready_to_cut == 0 and member._needed_bytes > 5_000
+    created = spied(disk)
+    group.pass_ms(10_000)
+    assert MAKING_NAME not in created
+    empty(group, "n1")
+    group.pass_ms(3_000)
+    assert member.ready_to_cut and member._needed_bytes == 0
+
+
+def test_a_snapshot_is_not_taken_in_where_it_has_no_room() -> None:
+    group = Group(3, **SMALL)
+    group.elect("n1")
+    disk, member = group.disks["n2"], group.members["n2"]
+    created = spied(disk)
+    chunk = m.SnapshotChunk(9, 1, 1, 30, 1, 1 << 40, 0, b"the first of very many")
+    group.deliver("n1", "n2", chunk)
+    assert created == [] and member._room_to_tell() is Room.FULL
+    group.pass_ms(3_000)
+    assert member._room_to_tell() is Room.OK
+
+
+def spied(disk: SimDisk) -> list[str]:
+    """The names of the files that are created from now on."""
+    created: list[str] = []
+    create = disk.create
+
+    def watched(name: str) -> SimFile:
+        created.append(name)
+        return create(name)
+
+    disk.create = watched  # type: ignore[method-assign]
+    return created
 
 
 def test_a_log_that_cannot_be_rewritten_stays_as_it_is() -> None:

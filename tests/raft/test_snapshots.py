@@ -15,7 +15,7 @@ from coterie.raft.entry import HEADER_BYTES
 from coterie.raft.errors import DamagedFile
 from coterie.raft.journal import NAME as JOURNAL
 from coterie.raft.messages import SnapshotStatus
-from coterie.raft.snapshot import NAME, RECEIVING_NAME
+from coterie.raft.snapshot import MAKING_NAME, NAME, RECEIVING_NAME
 from tests.raft.group import FIRST, Group
 from tests.sim.raft.disk import Died
 
@@ -235,7 +235,34 @@ def test_a_damaged_transfer_is_thrown_away() -> None:
     assert group.waiting("n2", "n1", m.SnapshotReply)[-1].status is SnapshotStatus.DAMAGED
     assert group.machines["n2"].restored_at == []
     assert not group.disks["n2"].exists(NAME)
+    assert not group.disks["n2"].exists(RECEIVING_NAME)
     assert group.members["n2"].commit_index == 1
+
+
+def test_what_has_come_of_a_snapshot_is_given_back_when_the_log_brings_the_rest() -> None:
+    """Its leader is gone, and the next one still has all the entries: nobody would write over the file."""
+    group = Group(3, **SMALL)
+    for chunk in chunks_of(image(30, 1, [b"a" * 40, b"b" * 40]), 30, 1)[:-1]:
+        group.deliver("n1", "n2", chunk)
+    assert group.disks["n2"].exists(RECEIVING_NAME)
+    group.deliver("n1", "n2", m.Append(10, 1, 1, 1, 0, 1, [], []))
+    group.run("n2")
+    assert not group.disks["n2"].exists(RECEIVING_NAME)
+
+
+def test_a_snapshot_that_another_one_overtakes_is_given_back() -> None:
+    group = Group(3, **SMALL)
+    group.elect("n1")
+    filled(group, "n1", 10)
+    member, disk = group.members["n2"], group.disks["n2"]
+    member.want_snapshot()
+    group.run("n2")
+    assert member.ready_to_cut and disk.exists(MAKING_NAME)
+    for chunk in chunks_of(image(30, 1, [b"a" * 40]), 30, 1):
+        group.deliver("n1", "n2", chunk)
+    group.run("n2")
+    assert group.machines["n2"].restored_at == [30]
+    assert disk.exists(NAME) and not disk.exists(MAKING_NAME) and not disk.exists(RECEIVING_NAME)
 
 
 def test_a_leader_with_a_damaged_snapshot_stops() -> None:

@@ -51,6 +51,7 @@ class Installing:
             machine.begin_restore() if isinstance(machine, SlicedMachine) else Gathered(machine)
         )
         self.failed = self.reading = False
+        self._store, self._name = store, name
         self._chunks = store.image(name)
         self._waiting: deque[bytes] = deque()
         self._ended = False
@@ -76,6 +77,11 @@ class Installing:
     def close(self) -> None:
         """A job's work: the file is not needed any more."""
         self._chunks.close()
+
+    def discard(self) -> None:
+        """Also a job's work: nobody needs it any more, give the room back."""
+        self.close()
+        self._store.remove(self._name)
 
     def work(self, goes_on: Callable[[], bool], size_max: int) -> bool:
         """Feed the machine while it may; whether all is done."""

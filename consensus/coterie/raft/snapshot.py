@@ -183,6 +183,10 @@ class SnapshotStore:
         finally:
             file.close()
 
+    def remove(self, name: str) -> None:
+        """Give a file back that was not switched to. Runs off the event loop."""
+        self._disk.remove(name)
+
     def switch(self, name: str) -> None:
         """Make a complete, synced file the current snapshot. Runs off the event loop."""
         self._disk.rename(name, NAME)

@@ -40,6 +40,7 @@ class SyncObj(cutting.SyncObj):
     _ready_to_cut = False
     _cut_wanted = False
     _make_again_at = -math.inf
+    _needed_bytes = 0  # so many were not enough room for the snapshot that was tried last
     _no_room_until = -math.inf  # for a snapshot that is sent here
 
     def __init__(self, machine: Machine, disk: Disk, store: SnapshotStore, *args: Any) -> None:
@@ -92,7 +93,8 @@ class SyncObj(cutting.SyncObj):
         index, last = self.__raftLastApplied, self._store.index or 1
         if not self._is_snapshot_due(index - last):
             return
-        if self._now() < self._make_again_at or not self._has_space_for(self._store.size_bytes):
+        needed_bytes = max(self._store.size_bytes, self._needed_bytes)
+        if self._now() < self._make_again_at or not self._has_space_for(needed_bytes):
             return
         self._snapshot_wanted = False
         if index <= last:
@@ -115,16 +117,19 @@ class SyncObj(cutting.SyncObj):
 
     def _make_slice(self, making: Making, goes_on: Callable[[], bool] | None = None) -> None:
         if self._making is not making:
-            self._job("drop snapshot", making.spool.close, nothing)
+            # Another one may have the file's name by now.
+            drop = making.spool.discard if self._making is None else making.spool.close
+            self._job("drop snapshot", drop, nothing)
             return
         if making.spool.failed:
             self._making = None
             self._snapshot_wanted, self._make_again_at = True, self._now() + NO_ROOM_RETRY_S
+            self._needed_bytes = making.size_bytes
             self._job("drop snapshot", making.spool.discard, nothing)
             return
         if making.complete:
             # The driver prepares what depends on the old entries, then calls cut_log.
-            self._ready_to_cut = True
+            self._ready_to_cut, self._needed_bytes = True, 0
             return
         slice_bytes = self._options.snapshot_slice_bytes
         data = making.next_slice(slice_bytes, goes_on or self._for(SLICE_S_MAX))
@@ -152,17 +157,23 @@ class SyncObj(cutting.SyncObj):
     def _maybe_cut(self) -> None:
         if not self._cut_wanted:
             return
-        making = self._drop_making()
-        if making is None or making.meta.index <= self._store.index:
+        making = self._making
+        assert making is not None
+        if making.meta.index <= self._store.index:
+            self._drop_making()
             return
+        self._let_go_of_making(making.spool.close)
         self._switch_and_cut(form.MAKING_NAME, making.meta, self._base_to_keep(making.meta.index))
 
-    def _drop_making(self) -> Making | None:
-        making = self._making
-        if making is not None and self._ready_to_cut:
-            self._job("close snapshot", making.spool.close, nothing)
+    def _drop_making(self) -> None:
+        """Nobody needs it any more. What is still being written is given back by who writes the next slice."""
+        if self._making is not None:
+            self._let_go_of_making(self._making.spool.discard)
+
+    def _let_go_of_making(self, work: Callable[[], None]) -> None:
+        if self._ready_to_cut:
+            self._job("close snapshot", work, nothing)
         self._making, self._ready_to_cut, self._cut_wanted = None, False, False
-        return making
 
     # --- sending one ---
 
@@ -218,6 +229,12 @@ class SyncObj(cutting.SyncObj):
 
     # --- receiving one ---
 
+    def _follow(self, node: Node, term: int) -> None:
+        super()._follow(node, term)
+        receiving = self._receiving
+        if receiving is not None and receiving.is_over(term, self.__raftCommitIndex):
+            self._drop_receiving()
+
     def _on_snapshot_chunk(self, node: Node, message: m.SnapshotChunk) -> None:
         if message.term < self.__raftCurrentTerm:
             self._answer_chunk(node, message, SnapshotStatus.RESTART, 0)
@@ -234,6 +251,9 @@ class SyncObj(cutting.SyncObj):
         key = (str(node.id), message.term, message.index, message.size_bytes)
         if message.offset == 0:
             self._drop_receiving()
+            if not self._has_space_for(message.size_bytes):
+                self._no_room_until = self._now() + NO_ROOM_RETRY_S
+                return
             self._receiving = Receiving(self._disk, key, message.size_bytes)
         receiving = self._receiving
         if receiving is None or receiving.key != key or receiving.offset != message.offset:
@@ -273,6 +293,7 @@ class SyncObj(cutting.SyncObj):
         self._receiving = None
         if not checked:
             logger.error("snapshot arrived damaged", extra={"peer": node.id, "index": message.index})
+            self._job("drop chunks", receiving.spool.discard, nothing)
             self._answer_chunk(node, message, SnapshotStatus.DAMAGED, 0)
             return
         self._installing = Installing(
@@ -301,7 +322,8 @@ class SyncObj(cutting.SyncObj):
             self._drop_installing()
             self._answer_chunk(node, message, SnapshotStatus.DONE, self.__raftCommitIndex)
         elif installing.work(self._for(SLICE_S_MAX), self._options.snapshot_slice_bytes):
-            self._drop_installing()
+            self._job("close snapshot", installing.close, nothing)
+            self._installing = None
             self._drop_making()
             self._adopt_snapshot(installing)
         elif not installing.is_ready and not installing.reading:
@@ -353,13 +375,13 @@ class SyncObj(cutting.SyncObj):
 
     def _drop_installing(self) -> None:
         if self._installing is not None:
-            self._job("close snapshot", self._installing.close, nothing)
+            self._job("close snapshot", self._installing.discard, nothing)
             self._installing = None
 
     def _drop_receiving(self) -> None:
         self._drop_installing()
         if self._receiving is not None:
-            self._job("drop chunks", self._receiving.spool.close, nothing)
+            self._job("drop chunks", self._receiving.spool.discard, nothing)
             self._receiving = None
 
     def _answer_chunk(

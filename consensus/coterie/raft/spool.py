@@ -61,6 +61,7 @@ class Making:
         self._image = image
         self._next = [form.header(meta, cluster_id)]
         self._chunks = self._bytes = 0
+        self.size_bytes = 0  # encoded so far
         self.unsynced_bytes = 0  # for whoever writes the slices
 
     def next_slice(self, size_max: int, goes_on: Callable[[], bool]) -> bytes:
@@ -77,7 +78,9 @@ class Making:
             self._chunks += 1
             self._bytes += len(data)
             size += len(data)
-        return b"".join(parts)
+        joined = b"".join(parts)
+        self.size_bytes += len(joined)
+        return joined
 
 
 class Receiving:
@@ -87,3 +90,8 @@ class Receiving:
         self.key, self.size_bytes = key, size_bytes
         self.offset = 0  # where the next chunk belongs
         self.spool = Spool(disk, form.RECEIVING_NAME)
+
+    def is_over(self, term: int, commit_index: int) -> bool:
+        """The rest will not come: another leader begins anew, and what the log holds needs no snapshot."""
+        _, of_term, index, _ = self.key
+        return self.offset < self.size_bytes and (of_term < term or index <= commit_index)
