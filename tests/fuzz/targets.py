@@ -214,7 +214,7 @@ class _Sink:
     def link_down(self, peer: str, link: object) -> None:
         """Nothing to forget."""
 
-    def receive(self, peer: str, frame: bytes) -> None:
+    def receive(self, peer: str, link: object, frame: bytes) -> None:
         WIRE.decode(frame)
 
 

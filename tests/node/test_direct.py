@@ -39,7 +39,7 @@ class Sink:
         if self.up.get(peer) == link.write:
             del self.up[peer]
 
-    def receive(self, peer: str, frame: bytes) -> None:
+    def receive(self, peer: str, link: Link, frame: bytes) -> None:
         if frame == self.bad:
             raise ValueError("no frame of ours")
         self.frames.append((peer, frame))

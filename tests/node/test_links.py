@@ -275,6 +275,23 @@ async def test_a_peer_that_does_not_read_is_cut_off() -> None:
     assert sink.writes == {}
 
 
+def test_what_comes_over_a_link_that_was_replaced_is_lost_with_it() -> None:
+    """An answer to it would leave over the newer link, and be taken for one to what was asked there."""
+
+    class Hears(Sink):
+        def receive(self, peer: str, frame: bytes) -> None:
+            self.met.append(frame.decode())
+
+    sink, former, present = Hears(), Outgoing(), Outgoing()
+    links = Links(sink)
+    links.link_up("n1", former)
+    links.receive("n1", former, b"first")
+    links.link_up("n1", present)
+    links.receive("n1", former, b"too late")
+    links.receive("n1", present, b"second")
+    assert sink.met == ["n1", "first", "n1", "second"]
+
+
 async def test_a_call_to_a_peer_that_has_left_fails_like_one_to_a_dead_peer() -> None:
     channels = PeerChannels("n2", {"n1": "127.0.0.1:1"}, None)
     channels.channel("n1", "bulk")

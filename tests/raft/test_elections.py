@@ -307,3 +307,25 @@ def test_a_hand_over_to_nobody_is_refused() -> None:
     alone: list[object] = []
     Group(1).members["n1"].transfer("", 0.5, alone.append)
     assert "nobody" in str(alone[0])
+
+
+def test_a_hand_over_of_an_older_term_entitles_to_nothing() -> None:
+    """n2 stands still while it is told to stand, then while n3 is: it wakes to both, and votes for n3."""
+    group = Group(5)
+    term = group.elect("n1").term
+    group.committed("n1", b"x")
+    group.pass_ms(ELECTION_MS)
+    asleep = group.members.pop("n2")
+    group.stop_between(*[(other, "n2") for other in group.ids if other != "n2"])
+    asleep.receive("n1", group.wire.encode([m.TimeoutNow(term)]))
+    group.members["n1"].transfer("n3", 5, [].append)
+    until(lambda: group.members["n3"].is_leader, lambda: group.pass_ms(5))
+    (asked,) = group.waiting("n3", "n2", m.VoteRequest)
+    asleep.receive("n3", group.wire.encode([asked]))
+    group.members["n2"] = asleep
+    group.run("n2")
+    assert asleep.term == term + 1
+    group.heal()
+    group.on_way["n1", "n2"].clear()
+    group.pass_ms(5 * ELECTION_MS)
+    assert group.leaders() == ["n3"] and group.members["n3"].term == term + 1

@@ -266,7 +266,7 @@ def test_a_disk_that_cannot_be_read_is_said_to_have_failed(tmp_path: Path) -> No
         disk.read(NAME)
     with pytest.raises(DiskFailed, match=f"removing {tmp_path / NAME} failed"):
         disk.remove(NAME)
-    with pytest.raises(DiskFailed, match="looking at .*missing failed"):
+    with pytest.raises(DiskFailed, match=r"looking at .*missing failed"):
         disk.size("missing")
 
 

@@ -148,3 +148,27 @@ def test_a_promotion_that_would_leave_no_live_quorum_waits_and_stops_nobody() ->
         progress.catching_up.done, progress.probing = is_learner, False
     assert leader._facts().caught_up == {"n4"}
     assert leader._promoted(wanted) == wanted
+
+
+@pytest.mark.parametrize("change", [RemoveMember("n1"), DemoteMember("n1")])
+def test_a_leader_that_is_no_voter_steps_down_also_when_its_target_cannot_lead(
+    change: MembershipChange,
+) -> None:
+    """n4 has most of the log, and a link to n1 only: asked to lead, it finds nobody to ask for votes. While
+    n1 asked it again and again nothing was appended, though n2 and n3 could lead."""
+    group = Group(4)
+    group.elect("n1")
+    group.committed("n1", b"x")
+    group.pass_ms(ELECTION_MS)
+    group.disconnect("n4", "n2")
+    group.disconnect("n4", "n3")
+    group.change("n1", change)
+    for _ in range(5):
+        for way in (("n1", "n4"), ("n4", "n1")):
+            while group.on_way[way]:
+                group.deliver(*way)
+    group.settle()
+    answer = group.propose("n2", b"y")
+    group.pass_ms(10 * ELECTION_MS)
+    assert answer.committed.result == 2
+    assert group.leaders() != ["n1"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -9,10 +10,11 @@ import pytest
 from coterie.core.ports import Committed, NoQuorum, NotCommitted
 from coterie.raft import messages as m
 from coterie.raft import proposing
-from coterie.raft.entry import CONFIGURATION, HEADER_BYTES
+from coterie.raft.entry import CONFIGURATION, HEADER_BYTES, id_of
 from coterie.raft.errors import EntryTooLarge, FatalRaftError, NewerVersion, TooManyProposals
 from coterie.raft.proposals import Proposals
-from tests.raft.group import ELECTION_MS, FIRST, Group, until
+from coterie.raft.room import Room
+from tests.raft.group import ELECTION_MS, FIRST, Answer, Group, until
 
 
 def everywhere(group: Group, node: str, body: bytes) -> int:
@@ -301,6 +303,91 @@ def test_an_entry_of_an_unknown_type_is_kept_and_stops_the_node_that_would_apply
     group = Group(3)
     group.elect("n1")
     applied = group.members["n1"].applied_index
-    with pytest.raises(NewerVersion, match=rf"entry {applied + 1}, of type 9, .* Remedy: install the version"):
+    with pytest.raises(
+        NewerVersion, match=rf"entry {applied + 1}, of type 9, .* Remedy: install the version"
+    ):
         group.committed("n1", b"x")
     assert group.members["n1"].applied_index == applied
+
+
+def replace_link_while_it_waits(group: Group, body: bytes) -> Answer:
+    """n2 forwards to n1, which has it in its inbox when the link is replaced on both sides."""
+    leader, follower = group.members["n1"], group.members["n2"]
+    answer = group.propose("n2", body)
+    (asked,) = group.waiting("n2", "n1", m.Forward)
+    leader.receive("n2", group.wire.encode([asked]))
+    for way in (("n1", "n2"), ("n2", "n1")):
+        group.on_way[way].clear()
+    follower.link_up("n1", leader.disk_id)
+    leader.link_up("n2", follower.disk_id)
+    group.run("n2")
+    group.run("n1")
+    return answer
+
+
+def test_an_answer_to_what_came_over_a_former_link_is_not_given_over_the_next_one() -> None:
+    """It would be taken for the answer to the second try: "no room", while that try is committed."""
+    group = Group(3)
+    leader = group.elect("n1")
+    group.committed("n1", b"x")
+    group.pass_ms(60)
+    leader._look_at = leader._give_way_at = math.inf
+    group.stop_between(("n2", "n1"), ("n1", "n2"))
+    leader._room = Room.LOW
+    group.run("n1")
+    answer = replace_link_while_it_waits(group, b"y")
+    leader._room = Room.OK
+    group.heal()
+    group.settle()
+    group.pass_ms(60)
+    assert answer.committed.result == 2
+    assert everywhere(group, "n3", b"y") == 1
+
+
+def test_a_busy_answer_to_a_former_try_does_not_make_an_entry_happen_twice() -> None:
+    group = Group(3, uncommitted_max=2)
+    leader = group.elect("n1")
+    group.committed("n1", b"x")
+    group.pass_ms(60)
+    group.isolate("n1")
+    for body in (b"a", b"b"):
+        group.propose("n1", body)  # there is no room for more
+    answer = replace_link_while_it_waits(group, b"y")
+    group.stopped -= {("n3", "n1"), ("n1", "n3")}
+    group.settle()  # and now there is
+    while group.waiting("n2", "n1", m.Forward):
+        group.deliver("n2", "n1")
+    assert leader._log[-1][0][HEADER_BYTES:] == b"y"
+    while group.waiting("n1", "n2", m.ForwardReply):
+        group.deliver("n1", "n2")
+    group.settle()
+    group.crash("n1")
+    group.heal()
+    group.pass_ms(20 * ELECTION_MS)
+    assert answer.value is not None
+    assert everywhere(group, "n3", b"y") == 1
+
+
+def test_proposals_whose_time_is_over_do_not_pile_up_while_nobody_leads() -> None:
+    group = Group(3)
+    group.elect("n1")
+    for other in ("n1", "n3"):
+        group.disconnect("n2", other)
+    group.pass_ms(5 * ELECTION_MS)
+    for _ in range(500):
+        group.propose("n2", bytes(100), 0.005)
+        group.pass_ms(6, 6)
+    proposals = group.members["n2"]._proposals
+    assert len(proposals) == 0
+    assert len(proposals._to_send) < 100
+
+
+def test_the_latest_forwarded_entries_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proposing, "REMEMBERED_MAX", 3)
+    group = Group(3)
+    leader = group.elect("n1")
+    for number in range(5):
+        group.committed("n2", b"%d" % number)
+    remembered = list(leader._remembered)
+    assert remembered == [id_of(leader._log[at][0]) for at in (-3, -2, -1)]
+    assert not leader._remembers_all

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from coterie.core.ports import NoQuorum
 from coterie.raft import messages as m
+from coterie.raft.room import Room
 from tests.raft.group import ELECTION_MS, Group, until
 
 
@@ -186,3 +189,29 @@ def test_too_many_reads_are_refused() -> None:
     group.pass_ms(120)
     assert all(isinstance(answer.value, NoQuorum) for answer in waiting)
     assert group.read("n1").value is None
+
+
+def test_reads_whose_time_is_over_do_not_pile_up_where_nothing_is_applied() -> None:
+    group = Group(3, reads_max=50)
+    group.elect("n1")
+    group.committed("n1", b"x")
+    follower = group.members["n2"]
+    follower._room, follower._look_at = Room.FULL, math.inf  # it still follows, and asks
+    group.pass_ms(ELECTION_MS)
+    group.committed("n1", b"y")
+    for _ in range(200):
+        group.read("n2", 0.03)
+        group.pass_ms(40, 20)
+    assert follower.applied_index < group.members["n1"].commit_index
+    assert len(follower._reads._known) <= 51
+
+
+def test_reads_whose_time_is_over_do_not_pile_up_while_nobody_leads() -> None:
+    group = Group(3, reads_max=50)
+    group.elect("n1")
+    group.isolate("n2")
+    group.pass_ms(5 * ELECTION_MS)
+    for _ in range(200):
+        group.read("n2", 0.005)
+        group.pass_ms(6, 6)
+    assert len(group.members["n2"]._reads.fresh) <= 51

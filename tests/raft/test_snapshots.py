@@ -407,3 +407,49 @@ def test_a_turn_that_has_spent_its_time_on_freezing_encodes_one_piece() -> None:
     making = member._making
     assert making is not None
     assert (making._chunks, making.complete) == (1, False)
+
+
+def test_a_leader_hears_of_chunks_that_were_not_taken_however_late() -> None:
+    """The follower had no room, and stood still until it would take some again: it must say that it took
+    none, or its leader waits for an answer for ever."""
+    group = Group(3, **SMALL)
+    node = lagging(group)
+    group.start(node)
+    for _ in range(200):
+        for way, queue in group.on_way.items():
+            if queue and not isinstance(queue[0], m.SnapshotReply):
+                group.deliver(*way)
+    follower = group.members[node]
+    receiving = follower._receiving
+    assert receiving is not None
+    receiving.spool.failed = True
+    for way in ((node, "n1"), ("n1", node)):
+        while group.on_way[way]:
+            group.deliver(*way)
+    while group.waiting("n1", node, m.SnapshotChunk):
+        group.deliver("n1", node)
+    group.drop_all()
+    asleep = group.members.pop(node)
+    group.stop_between(*[(other, node) for other in group.ids if other != node])
+    group.pass_ms(2_100)
+    group.members[node] = asleep
+    group.heal()
+    group.pass_ms(5_000)
+    assert asleep.applied_index == group.members["n1"].commit_index
+
+
+def test_a_journal_of_an_earlier_time_than_its_snapshot_is_refused() -> None:
+    """Somebody has put back an old copy of the file: the votes and promises since then are not in it."""
+    group = Group(3, **SMALL)
+    group.elect("n1")
+    filled(group, "n1", 5)
+    old = group.disks["n2"].read(JOURNAL)
+    group.elect("n3")
+    filled(group, "n3", 20, first=5)
+    snapshot(group, "n2")
+    group.crash("n2")
+    file = group.disks["n2"].create(JOURNAL)
+    file.append(old)
+    file.sync()
+    with pytest.raises(DamagedFile, match=f"{JOURNAL}.*earlier time"):
+        group.start("n2")

@@ -55,6 +55,7 @@ class SyncObj(storing.SyncObj):
     """Adds changes, the binding of disks, promotions, and the way out of the group."""
 
     _is_own_idea = False  # the leader's latest change was a binding or a promotion that was due
+    _leads_until = math.inf  # as one that is no voter any more
     _gone_at = math.inf  # when this node found itself removed
 
     def __init__(self, *args: Any) -> None:
@@ -264,11 +265,16 @@ class SyncObj(storing.SyncObj):
     def _leave_the_lead(self) -> None:
         """A leader that is no voter any more leads until that is committed, then lets another one."""
         if self._is_voter or self._configuration_index > self.__raftCommitIndex:
+            self._leads_until = math.inf
             return
-        if self._hand_over is None:
+        now = self._now()
+        if self._leads_until == math.inf:
+            self._leads_until = now + self._options.election_timeout_s
+        if self._hand_over is None and now < self._leads_until:
             self._begin_hand_over("")
-        if self._hand_over is None or self._now() >= self._hand_over.until:
-            self._hand_over = None
+        if self._hand_over is None or now >= self._leads_until:
+            # One try: its target may be unable to lead, and until somebody does nothing is appended.
+            self._hand_over, self._leads_until = None, math.inf
             self._step_down()
 
     # --- the way out ---

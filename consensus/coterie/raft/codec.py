@@ -165,9 +165,7 @@ def _slices(
         yield piece.SerializeToString()
 
 
-def _table(
-    name: str, record: type, items: Iterable[Any], records: int = SLICE_RECORDS
-) -> Iterator[bytes]:
+def _table(name: str, record: type, items: Iterable[Any], records: int = SLICE_RECORDS) -> Iterator[bytes]:
     """Slices of records that are all of one kind and stand in one field."""
     codec = codec_for(record)
 
@@ -201,7 +199,9 @@ def encode_state(state: ClusterState, tasks: Iterable[n.Task] | None = None) -> 
     for name, record, _ in _all_tables():
         yield from _table(name, record, getattr(state, name).values())
     yield from _table("run_heads", RunHead, (run.head for run in state.runs.values()))
-    yield from _table("node_runs", NodeRun, (one for run in state.runs.values() for one in run.nodes.values()))
+    yield from _table(
+        "node_runs", NodeRun, (one for run in state.runs.values() for one in run.nodes.values())
+    )
     yield from _table("family_parts", f.FamilyPart, _family_parts(state), 1)
     yield from _llm(state.llm)
 

@@ -94,6 +94,10 @@ class SyncObj(beginning.SyncObj):
             return  # whoever cannot hear the leader must not depose it
         if not self._may_grant(message):
             return  # as if the question had been lost
+        if message.term > self.__raftCurrentTerm:
+            # A hand-over that this node was told of in an older term entitles it to nothing in this one.
+            self.__transferInProgress = False
+            self._pre_voters, self._elect_now = frozenset(), False
         self._as_library(
             node,
             {

@@ -1,9 +1,9 @@
 """One log entry as bytes: 1 byte type, 8 bytes time (ms), 16 bytes id, then the body; a no-op: its type; a
 configuration: its type and the members.
 
-The first two types are PySyncObj's. Its membership and version entries (2 and 3) hold pickles and are refused
-everywhere. Types above those known here are a newer version's: they are kept like any other, so that the node can
-say what it needs when it would have to apply one, and nobody guesses what they mean."""
+The first two types are PySyncObj's. Its membership and version entries (2 and 3) hold pickles and are
+refused everywhere. Types above those known here are a newer version's: they are kept like any other, so that
+the node can say what it needs when it would have to apply one, and nobody guesses what they mean."""
 
 from __future__ import annotations
 

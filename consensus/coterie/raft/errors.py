@@ -35,14 +35,14 @@ class WrongDataDir(FatalRaftError):
 
 
 class UnknownFormat(WrongDataDir):
-    """A file's header says a format this program does not know. No checksum covers those bytes in every format,
-    so they may as well be damaged."""
+    """A file's header says a format this program does not know. No checksum covers those bytes in every
+    format, so they may as well be damaged."""
 
     def __init__(self, path: str, offset: int, found: int, known: int) -> None:
         super().__init__(
-            f"{path} has format {found} (at byte {offset}), this program knows format {known}. Remedy: run the "
-            "version that wrote it, or a later one; if no such version ever ran here, these bytes are damaged: get "
-            "the data again from the other nodes with `coterie node resync`"
+            f"{path} has format {found} (at byte {offset}), this program knows format {known}. Remedy: run "
+            "the version that wrote it, or a later one; if no such version ever ran here, these bytes are "
+            "damaged: get the data again from the other nodes with `coterie node resync`"
         )
 
 

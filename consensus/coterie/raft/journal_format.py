@@ -160,7 +160,7 @@ def read_blocks(raw: bytes, path: str, salt: int, start: int, synced: int = 0) -
 
 
 def block_of(raw: bytes, salt: int, start: int, number: int) -> int:
-    """Where the block begins that holds a record, counted from 0 over all blocks that `read_blocks` has read."""
+    """Where the block begins that holds a record, counted from 0 over all that `read_blocks` has read."""
     position, left = start, number
     while (size := _block_size(raw, salt, position)) is not None:
         left -= sum(1 for _ in _records(raw, position + _BLOCK.size, position + size, ""))

@@ -90,7 +90,11 @@ class SyncObj(writing.SyncObj):
             node = self._nodes[peer]
             self._up.discard(peer)
             self._outbox.drop(peer)
-            self._inbox.append((self._part, node, None))
+            # Nor is what came over it looked at: an answer would leave over the next link, and be taken for
+            # one to what was asked there.
+            kept = [item for item in self._inbox if item[1] is not node or item[2] is None]
+            self._inbox.clear()
+            self._inbox.extend([*kept, (self._part, node, None)])
 
     def _greet(self, node: Node, _: None) -> None:
         self._say_what_it_holds(node)

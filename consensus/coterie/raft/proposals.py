@@ -19,6 +19,7 @@ from coterie.raft.entry import make_id
 from coterie.raft.errors import NoSpace, TooManyProposals
 
 Done = Callable[[Committed | Exception], None]
+SPARE = 64  # closed proposals that may wait to be swept out
 
 
 class Stage(Enum):
@@ -70,6 +71,9 @@ class Proposals:
         proposal = Proposal(make_id(self._incarnation, next(self._numbers)), body, deadline, done, vital)
         self._open[proposal.entry_id] = proposal
         self._bytes += len(body)
+        if len(self._to_send) > 2 * len(self._open) + SPARE:
+            # While nobody leads nothing is sent, and those whose time was over would stay.
+            self._to_send = deque(each for each in self._to_send if each.entry_id in self._open)
         self._to_send.append(proposal)
         heapq.heappush(self._deadlines, (deadline, proposal.entry_id))
         return proposal

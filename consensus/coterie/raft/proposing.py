@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -34,7 +35,8 @@ class SyncObj(snapshots.SyncObj):
     at the end: nothing that comes later in the step undoes what it rests on."""
 
     def __init__(self, *args: Any) -> None:
-        self._remembered: dict[bytes, None] = {}
+        # Not a dict: its first key is found by walking over the places of all that were deleted before it.
+        self._remembered: OrderedDict[bytes, None] = OrderedDict()
         self._remembers_all = True
         self._applied_term = 0
         self._stamped = (0, 0.0)  # a moment of the log's time, and the same on the monotonic clock (s)
@@ -124,7 +126,7 @@ class SyncObj(snapshots.SyncObj):
     # --- on the leader ---
 
     def __onBecomeLeader(self) -> None:
-        self._remembered, self._remembers_all = {}, True
+        self._remembered, self._remembers_all = OrderedDict(), True
         self._stamped = (self._log.last_at_ms, self._now())
         super().__onBecomeLeader()
 
@@ -169,7 +171,7 @@ class SyncObj(snapshots.SyncObj):
     def _remember_id(self, entry_id: bytes) -> None:
         self._remembered[entry_id] = None
         if len(self._remembered) > REMEMBERED_MAX:
-            del self._remembered[next(iter(self._remembered))]
+            self._remembered.popitem(last=False)
             self._remembers_all = False
 
     def _has_room(self) -> bool:

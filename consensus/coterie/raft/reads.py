@@ -63,12 +63,21 @@ class Reads:
         if len(self._deadlines) >= self.count_max:
             self._deadlines = [item for item in self._deadlines if item[2].open]
             heapq.heapify(self._deadlines)
+        self._sweep()
         if len(self._deadlines) >= self.count_max:
             raise NoQuorum(f"{self.count_max} reads wait here already; try again later")
         read = Read(deadline, done)
         heapq.heappush(self._deadlines, (deadline, next(self._numbers), read))
         self.fresh.append(read)
         return read
+
+    def _sweep(self) -> None:
+        """Drop those whose time is over: nobody may lead for long, or what a leader said is not applied."""
+        if len(self.fresh) > self.count_max:
+            self.fresh = [read for read in self.fresh if read.open]
+        if len(self._known) > self.count_max:
+            self._known = [item for item in self._known if item[2].open]
+            heapq.heapify(self._known)
 
     def ask(self, leader: str) -> int:
         """All fresh reads go to the leader as one question."""

@@ -1,4 +1,6 @@
-"""Snapshots in the life of a member: made in slices, cut the log, are sent in chunks, are installed whole."""
+"""Snapshots in the life of a member: made in slices, cut the log, come in chunks, are installed whole.
+
+How they are sent: see `sending`."""
 
 from __future__ import annotations
 
@@ -10,17 +12,17 @@ from functools import partial
 from typing import Any
 
 from coterie.core.ports import Machine, Restoring
-from coterie.raft import cutting
 from coterie.raft import messages as m
+from coterie.raft import sending
 from coterie.raft import snapshot as form
 from coterie.raft.disk import Disk
 from coterie.raft.errors import DamagedFile, WrongDataDir
 from coterie.raft.installing import Installing
 from coterie.raft.jobs import nothing
+from coterie.raft.journal import NAME as JOURNAL_NAME
 from coterie.raft.journal import Base
 from coterie.raft.keeping import large_part
 from coterie.raft.messages import SnapshotStatus
-from coterie.raft.progress import Progress, SnapshotSend
 from coterie.raft.seam import Node
 from coterie.raft.snapshot import Meta, SnapshotStore
 from coterie.raft.spool import Making, Receiving
@@ -30,7 +32,7 @@ NO_ROOM_RETRY_S = 2.0
 SLICE_S_MAX = 0.004  # of work on a large state without a turn for the event loop
 
 
-class SyncObj(cutting.SyncObj):
+class SyncObj(sending.SyncObj):
     """Adds snapshots. A snapshot never replaces a newer one, and never takes the state back."""
 
     _making: Making | None = None
@@ -42,6 +44,7 @@ class SyncObj(cutting.SyncObj):
     _make_again_at = -math.inf
     _needed_bytes = 0  # so many were not enough room for the snapshot that was tried last
     _no_room_until = -math.inf  # for a snapshot that is sent here
+    _has_to_tell = False  # that chunks were not taken: else their sender waits for an answer for ever
 
     def __init__(self, machine: Machine, disk: Disk, store: SnapshotStore, *args: Any) -> None:
         self._machine, self._disk, self._store = machine, disk, store
@@ -61,6 +64,11 @@ class SyncObj(cutting.SyncObj):
             )
         if meta is None:
             return
+        if meta.term > log.getCurrentTerm():
+            path = self._disk.path_of(JOURNAL_NAME)
+            raise DamagedFile(
+                path, 0, f"it is of an earlier time than the snapshot, which is of term {meta.term}"
+            )
         if not (log.holds(meta.index) and log.term_at(meta.index) == meta.term):
             log.rewrite(Base(meta.index, meta.term, meta.at_ms))()
             log.tidy()
@@ -166,7 +174,7 @@ class SyncObj(cutting.SyncObj):
         self._switch_and_cut(form.MAKING_NAME, making.meta, self._base_to_keep(making.meta.index))
 
     def _drop_making(self) -> None:
-        """Nobody needs it any more. What is still being written is given back by who writes the next slice."""
+        """Nobody needs it any more. One that is being written is given back instead of its next slice."""
         if self._making is not None:
             self._let_go_of_making(self._making.spool.discard)
 
@@ -174,58 +182,6 @@ class SyncObj(cutting.SyncObj):
         if self._ready_to_cut:
             self._job("close snapshot", work, nothing)
         self._making, self._ready_to_cut, self._cut_wanted = None, False, False
-
-    # --- sending one ---
-
-    def _send_snapshot(self, node: Node, progress: Progress) -> None:
-        sending = progress.snapshot
-        if sending is None:
-            meta = self._store.current
-            if meta is None or meta.index < self._log.base.index:
-                return  # being switched right now
-            sending = SnapshotSend(self._store.open(), meta, self._store.size_bytes, self._sequence + 1)
-            progress.snapshot = sending
-            progress.probing, progress.probe_sequence = True, 0
-        while sending.unanswered < self._options.snapshot_window and sending.offset < sending.size_bytes:
-            self._send_chunk(node, progress, sending)
-
-    def _send_chunk(self, node: Node, progress: Progress, sending: SnapshotSend) -> None:
-        data = sending.file.read_at(sending.offset, self._options.snapshot_chunk_bytes)
-        if not data:
-            raise DamagedFile(self._disk.path_of(form.NAME), sending.offset, "it became shorter")
-        sequence = self._next_sequence()
-        self._post(
-            node,
-            m.SnapshotChunk(
-                self.__raftCurrentTerm,
-                sequence,
-                self._stamp_us(),
-                sending.meta.index,
-                sending.meta.term,
-                sending.size_bytes,
-                sending.offset,
-                data,
-            ),
-        )
-        progress.sent(sequence, 0)
-        sending.offset += len(data)
-        sending.unanswered += 1
-
-    def _on_snapshot_reply(self, node: Node, message: m.SnapshotReply) -> None:
-        progress = self._note_answer(node, message)
-        sending = progress.snapshot if progress is not None else None
-        if progress is None or sending is None or message.sequence < sending.first_sequence:
-            return
-        if message.status is SnapshotStatus.MORE:
-            sending.unanswered -= 1
-        else:
-            progress.close_snapshot()
-        if message.status is SnapshotStatus.DAMAGED:
-            # Either the way there or this disk is bad; a bad disk must not lead.
-            self._job("check own snapshot", partial(self._store.check, form.NAME), nothing)
-        if message.status is SnapshotStatus.DONE:
-            self._note_match(progress, message.offset)
-            progress.next_index = progress.match_index + 1
 
     # --- receiving one ---
 
@@ -247,12 +203,13 @@ class SyncObj(cutting.SyncObj):
         if self._installing is not None and self._is_installed_already(node, message):
             return
         if self._now() < self._no_room_until:
-            return  # the leader hears of it by the next answer to an append
+            self._has_to_tell = True  # by the next answer to an append
+            return
         key = (str(node.id), message.term, message.index, message.size_bytes)
         if message.offset == 0:
             self._drop_receiving()
             if not self._has_space_for(message.size_bytes):
-                self._no_room_until = self._now() + NO_ROOM_RETRY_S
+                self._take_none_for_a_while()
                 return
             self._receiving = Receiving(self._disk, key, message.size_bytes)
         receiving = self._receiving
@@ -266,11 +223,15 @@ class SyncObj(cutting.SyncObj):
         stored = partial(self._chunk_stored, node, message, receiving, last)
         self._job("store chunk", receiving.spool.append(message.data, sync=last), stored)
 
+    def _take_none_for_a_while(self) -> None:
+        self._no_room_until, self._has_to_tell = self._now() + NO_ROOM_RETRY_S, True
+
     def _chunk_stored(self, node: Node, message: m.SnapshotChunk, receiving: Receiving, last: bool) -> None:
         if self._receiving is not receiving:
             return
         if receiving.spool.failed:
-            self._receiving, self._no_room_until = None, self._now() + NO_ROOM_RETRY_S
+            self._receiving = None
+            self._take_none_for_a_while()
             self._job("drop chunks", receiving.spool.discard, nothing)
             return
         if not last:

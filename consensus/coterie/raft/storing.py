@@ -132,7 +132,9 @@ class SyncObj(reading.SyncObj):
         return self._room is not Room.FULL
 
     def _room_to_tell(self) -> Room:
-        return Room.FULL if self._now() < self._no_room_until else self._room
+        takes_none = self._has_to_tell or self._now() < self._no_room_until
+        self._has_to_tell = False
+        return Room.FULL if takes_none else self._room
 
     def _has_space_for(self, size_bytes: int) -> bool:
         return size_bytes < self._free_bytes

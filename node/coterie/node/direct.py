@@ -63,7 +63,7 @@ class LinkSink(Protocol):
 
     def link_up(self, peer: str, link: Link, disk_id: str = "") -> None: ...
     def link_down(self, peer: str, link: Link) -> None: ...
-    def receive(self, peer: str, frame: bytes) -> None: ...
+    def receive(self, peer: str, link: Link, frame: bytes) -> None: ...
 
 
 class Refused(Exception):
@@ -149,7 +149,7 @@ class DirectLink(asyncio.Protocol):
         if not self.peer:
             self._settle(frame)
         elif frame:
-            self._sink.receive(self.peer, frame)
+            self._sink.receive(self.peer, self, frame)
 
     # --- hello
 

@@ -74,8 +74,10 @@ class Links:
             del self._current[peer]
         self._sink.link_down(peer, link.write)
 
-    def receive(self, peer: str, frame: bytes) -> None:
-        self._sink.receive(peer, frame)
+    def receive(self, peer: str, link: Link, frame: bytes) -> None:
+        """What still comes over a link that a newer one has replaced was lost with it."""
+        if self._current.get(peer) is link:
+            self._sink.receive(peer, frame)
 
     def up(self, peer: str) -> bool:
         return peer in self._current
@@ -231,7 +233,7 @@ async def run_stream(
     BadFrame for bytes that are no frame."""
     outgoing = Outgoing()
     links.link_up(peer, outgoing, disk_id)
-    reading = asyncio.create_task(_read(links, peer, frames), name=f"raft-read-{peer}")
+    reading = asyncio.create_task(_read(links, peer, outgoing, frames), name=f"raft-read-{peer}")
     rest = [
         asyncio.create_task(outgoing.pump(write), name=f"raft-pump-{peer}"),
         asyncio.create_task(outgoing.broken.wait(), name=f"raft-end-{peer}"),
@@ -247,7 +249,7 @@ async def run_stream(
         await asyncio.gather(reading, *rest, return_exceptions=True)
 
 
-async def _read(links: Links, peer: str, frames: Any) -> None:
+async def _read(links: Links, peer: str, link: Link, frames: Any) -> None:
     async for message in frames:
         for frame in message.frames:
-            links.receive(peer, frame)
+            links.receive(peer, link, frame)
