@@ -317,8 +317,9 @@ def test_a_hand_over_of_an_older_term_entitles_to_nothing() -> None:
     group.pass_ms(ELECTION_MS)
     asleep = group.members.pop("n2")
     group.stop_between(*[(other, "n2") for other in group.ids if other != "n2"])
+    told: list[object] = []
     asleep.receive("n1", group.wire.encode([m.TimeoutNow(term)]))
-    group.members["n1"].transfer("n3", 5, [].append)
+    group.members["n1"].transfer("n3", 5, told.append)
     until(lambda: group.members["n3"].is_leader, lambda: group.pass_ms(5))
     (asked,) = group.waiting("n3", "n2", m.VoteRequest)
     asleep.receive("n3", group.wire.encode([asked]))
