@@ -4,10 +4,13 @@
     python -m bench.engine --seconds 2 --runs 1
 
 Commands are proposed inside the leader's process, one log entry each. Ours and etcd sync every commit to
-disk and talk mutual TLS between peers; stock PySyncObj does neither, so delays do not apply to it."""
+disk and talk mutual TLS between peers; stock PySyncObj does neither, so delays do not apply to it. Ours are
+delayed in the disk's thread, etcd's by strace."""
 
 from __future__ import annotations
 
+import itertools
+import shutil
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any
@@ -36,7 +39,8 @@ async def measure(options: Options) -> Section:
         stock = running_members(replace(options, nodes=nodes, tls=False), module="bench.stock_member")
         label = f"stock PySyncObj, {nodes} nodes, no fsync"
         await _measure(section, f"stock.{nodes}", label, stock, options)
-        await _measure_etcd(section, nodes, options)
+        for delay_ms in SYNC_DELAYS_MS:
+            await _measure_etcd(section, nodes, delay_ms, options)
     _compare(section)
     section.notes.append("After each load every member had applied the same number of entries.")
     return section
@@ -65,32 +69,34 @@ def _enter(section: Section, key: str, title: str, rounds: list[dict[str, Any]])
         section.add(f"{key}.p{share}", f"  p{share}", "ms", took, aims.get(f"{outstanding}.p{share}"))
 
 
-async def _measure_etcd(section: Section, nodes: int, options: Options) -> None:
+async def _measure_etcd(section: Section, nodes: int, delay_ms: float, options: Options) -> None:
     if not etcd.version():
         section.notes.append(f"etcd is not installed; to have the yardstick: {etcd.INSTALL}")
         return
-    puts = await etcd.puts_of(nodes, OUTSTANDING, replace(options, seconds=options.seconds / 2))
+    if delay_ms and not shutil.which("strace"):
+        section.notes.append("strace, which delays etcd's syncs, is not installed: apt-get install strace")
+        return
+    puts = await etcd.puts_of(nodes, OUTSTANDING, replace(options, seconds=options.seconds / 2), delay_ms)
     for outstanding, rounds in puts.items():
-        key, title = f"etcd.{nodes}.{outstanding}", f"etcd, {nodes} members, {outstanding} outstanding"
+        key = f"etcd.{nodes}.{delay_ms:g}.{outstanding}"
+        title = f"etcd, {nodes} members, fsync + {delay_ms:g} ms, {outstanding} outstanding"
         section.add(f"{key}.per_s", title, "puts/s", [one.per_second for one in rounds])
         section.add(f"{key}.p50", "  p50", "ms", [one.p50_ms for one in rounds])
         section.add(f"{key}.p99", "  p99", "ms", [one.p99_ms for one in rounds])
 
 
 def _compare(section: Section) -> None:
-    """Our commits per second divided by theirs, without added delay."""
+    """Our commits per second divided by theirs, with the same delay; stock PySyncObj knows none."""
     medians = {figure.key: figure.median for figure in section.figures}
-    for nodes in SIZES:
-        for outstanding in OUTSTANDING:
-            ours = medians[f"{NAME}.ours.{nodes}.0.{outstanding}.per_s"]
-            others = {
-                "stock": f"{NAME}.stock.{nodes}.{outstanding}.per_s",
-                "etcd": f"{NAME}.etcd.{nodes}.{outstanding}.per_s",
-            }
-            for other, key in others.items():
-                if medians.get(key):
-                    title = f"ours : {other}, {nodes} nodes, {outstanding} outstanding"
-                    section.add(f"ratio.{other}.{nodes}.{outstanding}", title, "x", [ours / medians[key]])
+    for nodes, delay_ms, outstanding in itertools.product(SIZES, SYNC_DELAYS_MS, OUTSTANDING):
+        load = f"{nodes}.{delay_ms:g}.{outstanding}"
+        ours = medians[f"{NAME}.ours.{load}.per_s"]
+        others = {"etcd": f"etcd.{load}"} | ({} if delay_ms else {"stock": f"stock.{nodes}.{outstanding}"})
+        for other, key in others.items():
+            theirs = medians.get(f"{NAME}.{key}.per_s")
+            if theirs:
+                title = f"ours : {other}, {nodes} nodes, fsync + {delay_ms:g} ms, {outstanding} outstanding"
+                section.add(f"ratio.{other}.{load}", title, "x", [ours / theirs])
 
 
 if __name__ == "__main__":

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -37,9 +39,11 @@ FIRST_GUESS_PER_S = 500.0
 
 
 class EtcdCluster:
-    """Three etcd processes in a temporary directory. Use it in a `with` block."""
+    """etcd processes in a temporary directory. Use it in a `with` block. With a delay strace holds up each
+    fdatasync for so long (and no other call: a filter in the kernel lets them pass)."""
 
-    def __init__(self, members: int, tls: bool) -> None:
+    def __init__(self, members: int, tls: bool, sync_delay_ms: float = 0.0) -> None:
+        self._tracer = _slowed(sync_delay_ms) if sync_delay_ms else []
         self._directory = Path(tempfile.mkdtemp(prefix="bench-etcd-"))
         self._names = [f"member-{number}" for number in range(1, members + 1)]
         addresses = free_addresses(2 * members)
@@ -67,7 +71,7 @@ class EtcdCluster:
     def _start(self, name: str) -> subprocess.Popen[bytes]:
         scheme = "https" if self._tls else "http"
         members = ",".join(f"{member}={scheme}://{peer}" for member, peer in self._peers.items())
-        command = ["etcd", "--name", name, "--data-dir", str(self._directory / name)]
+        command = [*self._tracer, "etcd", "--name", name, "--data-dir", str(self._directory / name)]
         command += ["--listen-client-urls", f"http://{self.clients[name]}"]
         command += ["--advertise-client-urls", f"http://{self.clients[name]}"]
         command += ["--listen-peer-urls", f"{scheme}://{self._peers[name]}"]
@@ -79,11 +83,17 @@ class EtcdCluster:
             command += ["--peer-client-cert-auth", "--peer-trusted-ca-file", str(paths.ca)]
             command += ["--peer-cert-file", str(paths.cert), "--peer-key-file", str(paths.key)]
         with (self._directory / f"{name}.log").open("wb") as log:
-            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
     def _stop(self) -> None:
         for process in self._processes:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)  # the tracer, if there is one, and etcd
             process.wait()
         shutil.rmtree(self._directory, ignore_errors=True)
 
@@ -124,6 +134,11 @@ class Puts:
     p99_ms: float
 
 
+def _slowed(sync_delay_ms: float) -> list[str]:
+    delay = f"inject=fdatasync:delay_enter={int(sync_delay_ms * 1000)}"
+    return ["strace", "-f", "--seccomp-bpf", "-qqq", "-o", "/dev/null", "-e", "trace=fdatasync", "-e", delay]
+
+
 def version() -> str:
     """What the installed etcd says about itself; empty when the two programs are not there."""
     if not shutil.which("etcd") or not shutil.which("etcdctl"):
@@ -162,9 +177,11 @@ async def measure(options: Options) -> Section:
     return section
 
 
-async def puts_of(members: int, outstanding: Sequence[int], options: Options) -> dict[int, list[Puts]]:
+async def puts_of(
+    members: int, outstanding: Sequence[int], options: Options, sync_delay_ms: float = 0.0
+) -> dict[int, list[Puts]]:
     """Loads of etcd's leader by h2load (where that is missing: the Python client), by outstanding puts."""
-    with EtcdCluster(members, options.tls) as cluster:
+    with EtcdCluster(members, options.tls, sync_delay_ms) as cluster:
         load = _Load(cluster, await cluster.leader(), options.seconds / 2)
         await load.warm_up()
         one = load.by_h2load if shutil.which("h2load") else load.by_python
