@@ -122,6 +122,7 @@ async def run(setting: Setting, report: Report) -> None:
     report.demand(enough, f"{SLOW_MS} ms for an fsync left {share:.0%} of the throughput")
     report.require("acked", report.figures["acked"], acked)
     report.require("failed disks", len(stops), failures)
+    report.require("freezes", len(handovers), freezes)
     _conclude(report, stops, handovers)
 
 
