@@ -231,7 +231,7 @@ def test_a_journal_or_snapshot_of_the_format_before_is_refused_with_a_clear_word
         file = group.disks["n1"].create(name)
         file.append(bytes(raw))
         file.sync()
-        with pytest.raises(WrongDataDir, match=r"has format 1, .*this program knows format 2\. Remedy"):
+        with pytest.raises(WrongDataDir, match=r"has format 1 .*this program knows format 2\. Remedy"):
             group.start("n1")
 
 
