@@ -134,8 +134,13 @@ def read_image(data: bytes) -> None:
 
 @cache
 def snapshot_bytes() -> bytes:
-    parts = [snapshots.header(snapshots.Meta(9, 2, 5), CLUSTER)]
-    pieces = list(codec.encode_state(state()))
+    return snapshot_of(state(), snapshots.Meta(9, 2, 5))
+
+
+def snapshot_of(held: ClusterState, meta: snapshots.Meta) -> bytes:
+    """The file that has that state in it."""
+    pieces = list(codec.encode_state(held))
+    parts = [snapshots.header(meta, CLUSTER)]
     parts += [snapshots.chunk(number, piece) for number, piece in enumerate(pieces)]
     parts.append(snapshots.end(len(pieces), sum(map(len, pieces))))
     return b"".join(parts)
