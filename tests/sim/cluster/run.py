@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import traceback
+from dataclasses import dataclass, field, replace
 
 from coterie.core.state import ClusterState
 from tests.checker.check import acked_ids, judge
@@ -10,7 +11,7 @@ from tests.checker.history import Kind
 from tests.sim.cluster.gateway import view_of
 from tests.sim.cluster.settings import DOWN_AFTER_MS, MILLISECOND, SECOND
 from tests.sim.cluster.world import ClusterWorld
-from tests.sim.raft.checks import Violation
+from tests.sim.raft.checks import Violation, reason
 from tests.sim.raft.nemesis import Nemesis
 
 FAULTS_S = 5
@@ -23,19 +24,20 @@ class Report:
 
     seed: int
     count: int
-    violation: str
-    digest: str
-    faults: int
-    calls: int
-    unknown: int
-    tasks: int
-    effects: int
-    terms: int
-    starts: int
-    attempts: int
-    commands: int
-    virtual_ms: int
-    undecided: int
+    violation: str = ""
+    digest: str = ""
+    faults: int = 0
+    calls: int = 0
+    unknown: int = 0
+    tasks: int = 0
+    effects: int = 0
+    terms: int = 0
+    starts: int = 0
+    attempts: int = 0
+    commands: int = 0
+    virtual_ms: int = 0
+    undecided: int = 0  # tasks whose history the checker gave up on
+    trace: str = field(default="", repr=False)  # of the exception that ended the run
 
 
 class ClusterNemesis(Nemesis):
@@ -63,18 +65,23 @@ class ClusterNemesis(Nemesis):
 
 
 def simulate(seed: int, count: int) -> Report:
-    """Everything about the run follows from its arguments."""
-    world = ClusterWorld(seed, count)
+    """Everything about the run follows from its arguments. Whatever ends it early, an exception of the
+    product too, is a violation: who reads of it needs the seed."""
+    try:
+        world = ClusterWorld(seed, count)
+    except Exception as error:  # the nodes start at once
+        return Report(seed, count, f"at 0.000 s: {reason(error)}", trace=traceback.format_exc())
     nemesis = ClusterNemesis(world)
-    violation, undecided = "", 0
+    violation, trace, undecided = "", "", 0
     try:
         _work(world, nemesis)
         nemesis.make_peace()
         _expect_end(world)
         undecided = _judge(world)
-    except Violation as broken:
-        violation = f"at {world.now_us / SECOND:.3f} s: {broken}"
-    return _report(seed, world, nemesis, violation, undecided)
+    except Exception as error:
+        violation, trace = f"at {world.now_us / SECOND:.3f} s: {reason(error)}", traceback.format_exc()
+    report = _report(seed, world, nemesis)
+    return replace(report, violation=violation, undecided=undecided, trace=trace)
 
 
 def run_history(seed: int, count: int) -> ClusterWorld:
@@ -150,22 +157,20 @@ def _describe(world: ClusterWorld) -> str:
     return f"{busy} clients wait; " + "; ".join(nodes) + f"; {tasks}"
 
 
-def _report(seed: int, world: ClusterWorld, nemesis: Nemesis, violation: str, undecided: int) -> Report:
+def _report(seed: int, world: ClusterWorld, nemesis: Nemesis) -> Report:
     history = world.history
     return Report(
         seed,
         len(world.ids),
-        violation,
-        history.digest(),
-        nemesis.struck.total(),
-        len(history.calls),
-        sum(1 for call in history.calls if call.answer is None and call.kind is not Kind.READ),
-        len(acked_ids(history)),
-        len(history.effects),
-        max(world.book.leaders, default=0),
-        sum(node.starts for node in world.nodes.values()),
-        sum(view.attempt for view in (history.end or {}).values()),
-        world.applied.commands,
-        world.now_us // MILLISECOND,
-        undecided,
+        digest=history.digest(),
+        faults=nemesis.struck.total(),
+        calls=len(history.calls),
+        unknown=sum(1 for call in history.calls if call.answer is None and call.kind is not Kind.READ),
+        tasks=len(acked_ids(history)),
+        effects=len(history.effects),
+        terms=max(world.book.leaders, default=0),
+        starts=sum(node.starts for node in world.nodes.values()),
+        attempts=sum(view.attempt for view in (history.end or {}).values()),
+        commands=world.applied.commands,
+        virtual_ms=world.now_us // MILLISECOND,
     )

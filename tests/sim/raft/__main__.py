@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     _add_up(options, sizes, totals)
     print(totals.line())
-    return 1 if totals.violated else 0
+    return 1 if totals.violated or not totals.runs else 0
 
 
 def _parser() -> argparse.ArgumentParser:

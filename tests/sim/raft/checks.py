@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import traceback
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from coterie.core.ports import Committed, NoQuorum
 from coterie.raft.errors import NoSpace
@@ -17,6 +19,14 @@ PADDING = bytes(90)
 
 class Violation(Exception):
     """The engine broke a promise."""
+
+
+def reason(error: Exception) -> str:
+    """Why a run ended early, in one line. No promise says that another exception may come."""
+    if isinstance(error, Violation):
+        return str(error)
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(frame.filename).name} line {frame.lineno} raised {type(error).__name__}: {error}"
 
 
 @dataclass(slots=True)

@@ -6,11 +6,10 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from coterie.core.ports import Committed
 from coterie.raft.member import Member
-from tests.sim.raft.checks import Asked, Violation
+from tests.sim.raft.checks import Asked, Violation, reason
 from tests.sim.raft.clients import Clients
 from tests.sim.raft.cuts import Cuts
 from tests.sim.raft.machines import bodies_of, machine_of
@@ -70,12 +69,8 @@ def simulate(
             nemesis.struck["majority_lost"] += 1
             _lose_a_majority(world)
         world.book.close()
-    except Violation as broken:
-        violation = f"at {world.now_us / SECOND:.3f} s: {broken}"
-    except Exception as error:  # no promise says that it may; and whoever reads of it needs the seed
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{Path(frame.filename).name} line {frame.lineno}"
-        violation = f"at {world.now_us / SECOND:.3f} s: {place} raised {type(error).__name__}: {error}"
+    except Exception as error:  # whatever it is, who reads of it needs the seed
+        violation = f"at {world.now_us / SECOND:.3f} s: {reason(error)}"
         world.say(traceback.format_exc())
     if violation:
         world.say("VIOLATION", violation)
