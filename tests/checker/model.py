@@ -13,7 +13,8 @@ from coterie.core.nouns import TaskState
 from coterie.core.transitions import HELD, TERMINAL
 from tests.checker.history import Call, Kind, Told, View
 
-ABSENT, OPEN, CANCELLING, ENDED = -1, -2, -3, -4  # besides the terminal states; ENDED: which end is not known
+# Besides the terminal states. ENDED: which end is not known; STOPPED: nor here, but it has no result.
+ABSENT, OPEN, CANCELLING, ENDED, STOPPED = -1, -2, -3, -4, -5
 
 
 class TaskModel(NamedTuple):
@@ -49,12 +50,13 @@ def after(model: TaskModel, call: Call, *, closed: bool) -> Next:
 
 
 def _by_itself(model: TaskModel, closed: bool) -> Next:
-    """The cluster confirms a cancellation when the node that should is gone."""
+    """The cluster confirms a cancellation when the node that should is gone. What was cancelled may still
+    run out of time, but never succeed: the log decides."""
     yield model
     if model.phase == CANCELLING:
         yield model._replace(phase=TaskState.CANCELLED)
     if model.lives and not closed:
-        yield model._replace(phase=ENDED)
+        yield model._replace(phase=ENDED if model.phase == OPEN else STOPPED)
 
 
 def _read(model: TaskModel, call: Call, closed: bool) -> Next:
@@ -64,6 +66,8 @@ def _read(model: TaskModel, call: Call, closed: bool) -> Next:
     seen = model._replace(
         attempt=view.attempt, step_count=view.step_count, floor=max(model.floor, view.attempt)
     )
+    if not view.ended and view.cancel_requested:
+        seen = seen._replace(phase=CANCELLING)  # whoever asked for it
     if view.ended:
         yield seen._replace(phase=int(view.state), result=view.result)
     elif view.state in HELD:
@@ -77,7 +81,7 @@ def _shows(model: TaskModel, view: View, closed: bool) -> bool:
         return False
     if view.ended:
         known = model.phase == view.state and model.result == view.result
-        return known or (model.phase == ENDED and _may_end(model, view))
+        return known or (model.phase in (ENDED, STOPPED) and _may_end(model, view))
     expected = CANCELLING if view.cancel_requested else OPEN
     if model.phase != expected and not (not closed and model.phase == OPEN and view.cancel_requested):
         return False
@@ -85,6 +89,8 @@ def _shows(model: TaskModel, view: View, closed: bool) -> bool:
 
 
 def _may_end(model: TaskModel, view: View) -> bool:
+    if view.state is TaskState.SUCCEEDED and (view.cancel_requested or model.phase == STOPPED):
+        return False
     return view.state in TERMINAL and not (model.result and model.result != view.result)
 
 

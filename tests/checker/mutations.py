@@ -22,7 +22,7 @@ def broken(history: History, mutation: Mutation, rng: random.Random) -> History 
     made = History(
         calls=[copy.copy(call) for call in history.calls],
         effects=list(history.effects),
-        end=dict(history.end or {}),
+        end=dict(history.end) if history.end is not None else None,
         ended_at=history.ended_at + 1_000_000,
         steps=history.steps,
         closed=history.closed,
@@ -38,7 +38,7 @@ def _pick(
     return rng.choice(found) if found else None
 
 
-def _later(history: History, call: Call, **changes: object) -> None:
+def later(history: History, call: Call, **changes: object) -> None:
     """A call like that one, made right after it returned; answered with OK unless told otherwise."""
     fresh = {"invoked": call.returned + 1, "returned": call.returned + 2, "answer": Told.OK, "tries": 1}
     history.calls.append(replace(call, **(fresh | changes)))  # type: ignore[arg-type]
@@ -59,7 +59,7 @@ def lost_task(history: History, rng: random.Random) -> bool:
 def two_ids_for_a_key(history: History, rng: random.Random) -> bool:
     call = _pick(history, rng, Kind.SUBMIT)
     if call is not None:
-        _later(history, call, task_id="t-other")
+        later(history, call, task_id="t-other")
     return call is not None
 
 
@@ -76,7 +76,7 @@ def zombie_done(history: History, rng: random.Random) -> bool:
     """A deposed attempt's result is accepted after the real one."""
     call = _pick(history, rng, Kind.FINISH)
     if call is not None:
-        _later(history, call, attempt=max(1, call.attempt - 1), value=call.value + b", late")
+        later(history, call, attempt=max(1, call.attempt - 1), value=call.value + b", late")
     return call is not None
 
 
@@ -84,7 +84,7 @@ def old_attempt_checkpoint(history: History, rng: random.Random) -> bool:
     call = _pick(history, rng, Kind.CHECKPOINT, lambda c: c.attempt > 1)
     call = call or _pick(history, rng, Kind.STEP, lambda c: c.attempt > 1)
     if call is not None:
-        _later(
+        later(
             history, call, kind=Kind.CHECKPOINT, attempt=call.attempt - 1, number=call.number + 1, value=b"?"
         )
     return call is not None
@@ -95,7 +95,7 @@ def stale_read(history: History, rng: random.Random) -> bool:
     call = _pick(history, rng, Kind.FINISH)
     if call is not None:
         end = _end(history)[call.task_id]
-        _later(history, call, kind=Kind.READ, answer=replace(end, state=TaskState.RUNNING, result=b""))
+        later(history, call, kind=Kind.READ, answer=replace(end, state=TaskState.RUNNING, result=b""))
     return call is not None
 
 
@@ -116,7 +116,7 @@ def checkpoint_going_back(history: History, rng: random.Random) -> bool:
         seen = replace(
             end, state=TaskState.RUNNING, attempt=call.attempt, checkpoint=call.number - 1, result=b""
         )
-        _later(history, call, kind=Kind.READ, answer=seen)
+        later(history, call, kind=Kind.READ, answer=seen)
     return call is not None
 
 
@@ -124,14 +124,14 @@ def cancel_undone(history: History, rng: random.Random) -> bool:
     """A cancelled task gets a result all the same."""
     call = _pick(history, rng, Kind.CANCEL)
     if call is not None:
-        _later(history, call, kind=Kind.FINISH, attempt=99, value=b"done")
+        later(history, call, kind=Kind.FINISH, attempt=99, value=b"done")
     return call is not None
 
 
 def cancel_after_done(history: History, rng: random.Random) -> bool:
     call = _pick(history, rng, Kind.FINISH)
     if call is not None:
-        _later(history, call, kind=Kind.CANCEL)
+        later(history, call, kind=Kind.CANCEL)
     return call is not None
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from coterie.core.nouns import TaskState
+from coterie.core.transitions import TERMINAL
 from tests.checker.check import judge
 from tests.checker.history import FOREVER, Call, Effect, History, Kind, Told, View
 from tests.checker.search import Found, search
@@ -121,6 +122,22 @@ def test_clients_alone_may_see_what_no_call_explains_but_never_less_than_before(
     assert search([SUBMIT, done, other], closed=False) is Found.NO
     assert search([SUBMIT, done, call(Kind.CANCEL, 80, 90, Told.OK)], closed=False) is Found.NO
     assert search([SUBMIT, done, call(Kind.CANCEL, 80, 90, Told.TERMINAL)], closed=False) is Found.YES
+
+
+def test_clients_see_no_result_of_what_was_cancelled() -> None:
+    """It may have run out of time before its node had stopped, which is an end without a result."""
+    cancel = call(Kind.CANCEL, 20, 30, Told.OK)
+    asked = call(Kind.READ, 20, 30, View(TaskState.RUNNING, 1, cancel_requested=True))
+    for first in (cancel, asked):
+        for state in TERMINAL:
+            last = call(Kind.READ, 60, 70, View(state, 1, cancel_requested=state is not TaskState.SUCCEEDED))
+            fits = state is not TaskState.SUCCEEDED
+            assert search([SUBMIT, first, last], closed=False) is (Found.YES if fits else Found.NO)
+    going = call(Kind.READ, 40, 50, RUNNING)
+    assert search([SUBMIT, cancel, going], closed=False) is Found.NO
+    assert search([SUBMIT, asked, going], closed=False) is Found.NO
+    late = call(Kind.CANCEL, 20, answer=None)  # nobody knows whether it was heard
+    assert search([SUBMIT, late, call(Kind.READ, 60, 70, DONE)], closed=False) is Found.YES
 
 
 def test_many_lost_retries_stay_quick() -> None:
