@@ -30,9 +30,11 @@ class Sink:
         self.up: dict[str, Write] = {}
         self.disks: dict[str, str] = {}
         self.frames: list[tuple[str, bytes]] = []
-        self.bad = b"bad frame"
+        self.bad, self.bad_disk = b"bad frame", "bad disk"
 
     def link_up(self, peer: str, link: Link, disk_id: str = "") -> None:
+        if disk_id == self.bad_disk:
+            raise ValueError("no disk of ours")
         self.up[peer], self.disks[peer] = link.write, disk_id
 
     def link_down(self, peer: str, link: Link) -> None:
@@ -199,6 +201,77 @@ async def test_bytes_of_strangers_end_their_connection_only(
         assert not a.sink.up and not a.sink.frames
         b.dial(a)
         await until(lambda: "b" in a.sink.up)
+
+
+async def heard_after(side: Side, said: bytes) -> bytes:
+    """What is answered until the connection is closed."""
+    reader, writer = await asyncio.open_connection(HOST, side.direct.port)
+    heard = b""
+    async with asyncio.timeout(PATIENCE_S):
+        writer.write(said)
+        with suppress(ConnectionError):
+            while part := await reader.read(65_536):
+                heard += part
+    writer.close()
+    return heard
+
+
+async def test_whom_the_engine_does_not_let_in_is_not_answered(caplog: pytest.LogCaptureFixture) -> None:
+    wrong = RaftHello(format=FORMAT, cluster_id="c", node_id="b", disk_id="bad disk").SerializeToString()
+    a = Side("a", {"b"}, None)
+    async with running(a):
+        assert await heard_after(a, framed(wrong)) == b""
+        await until(lambda: bool(caplog.records))
+        assert [vars(record)["reason"] for record in caplog.records] == ["no disk of ours"]
+        assert not a.sink.up and a.direct._strangers == 0
+        assert await heard_after(a, framed(HELLO) + framed(b"bad frame"))
+
+
+async def test_a_peer_with_bad_frames_is_named_in_the_log_once_a_second(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Strangers who fill their own share of it do not keep that out."""
+    monkeypatch.setattr(direct, "LOG_EVERY_S", 60.0)
+    a = Side("a", {"b"}, None)
+    async with running(a):
+        for _ in range(10):
+            await heard_after(a, framed(b"no hello"))
+            await heard_after(a, framed(HELLO) + framed(b"bad frame"))
+        await until(lambda: len(caplog.records) >= 2)
+        told = [(vars(record).get("peer", ""), vars(record)["reason"]) for record in caplog.records]
+        assert told == [("", "its hello is none"), ("b", "no frame of ours")]
+
+
+async def test_a_link_that_breaks_while_it_is_replaced_says_why_it_broke(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    a = Side("a", {"b"}, None)
+    async with running(a):
+        link = a.direct._taken()
+        link.connection_made(Aborted())
+        link.data_received(framed(HELLO) + framed(b"bad frame"))
+        link.close()  # as a newer link does with an older one, before the loop has told that it is gone
+        link.connection_lost(None)
+        await until(lambda: bool(caplog.records))
+        assert [vars(record)["reason"] for record in caplog.records] == ["no frame of ours"]
+
+
+class Aborted(asyncio.Transport):
+    """A transport whose end the loop has yet to tell."""
+
+    aborted = False
+
+    def write(self, data: object) -> None:
+        """To nobody."""
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """There is no buffer."""
+
+    def is_closing(self) -> bool:
+        return self.aborted
+
+    def abort(self) -> None:
+        self.aborted = True
 
 
 async def test_many_strangers_do_not_keep_a_peer_out(monkeypatch: pytest.MonkeyPatch) -> None:

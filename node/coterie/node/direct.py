@@ -61,7 +61,9 @@ class Me:
 class LinkSink(Protocol):
     """What a socket is plugged into; see coterie.node.links.Links."""
 
-    def link_up(self, peer: str, link: Link, disk_id: str = "") -> None: ...
+    def link_up(self, peer: str, link: Link, disk_id: str = "") -> None:
+        """Raises an exception for whom it does not let in. The link is not written to before it returns."""
+
     def link_down(self, peer: str, link: Link) -> None: ...
     def receive(self, peer: str, link: Link, frame: bytes) -> None: ...
 
@@ -80,7 +82,8 @@ class DirectLink(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._heard_at = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
-        self.peer = ""  # set when both have said hello
+        self.peer = ""  # set when both have said hello, and the sink has let it in
+        self.broken = False  # the other side has sent what it must not send
         # Whoever makes links counts them from here on; a failed TLS handshake makes none.
         self.on_made: Callable[[DirectLink], bool] = lambda link: True  # False: too many of them
         self.on_settled: Callable[[DirectLink], None] = lambda link: None
@@ -109,6 +112,7 @@ class DirectLink(asyncio.Protocol):
                 self._take(bytes(memoryview(buffer)[position + _LENGTH.size : end]))
                 position = end
         except Exception as error:  # a stranger's bytes, or a frame the engine refuses: the link's end
+            self.broken = True
             self._close(f"{error}"[:200] or type(error).__name__)
         del buffer[:position]
 
@@ -165,13 +169,13 @@ class DirectLink(asyncio.Protocol):
         refusal = self._refusal(hello)
         if refusal:
             raise Refused(refusal)
+        self._sink.link_up(hello.node_id, self, hello.disk_id)
+        self.peer = hello.node_id
         if not self._dials:
             self._say_hello()
         if self._timer is not None:
             self._timer.cancel()
-        self.peer = hello.node_id
         self.on_settled(self)
-        self._sink.link_up(self.peer, self, hello.disk_id)
         self._timer = self._loop.call_later(LIFE_SIGN_S, self._watch)
 
     def _refusal(self, hello: RaftHello) -> str:
@@ -194,7 +198,8 @@ class DirectLink(asyncio.Protocol):
         self._timer = self._loop.call_later(LIFE_SIGN_S, self._watch)
 
     def _close(self, reason: str) -> None:
-        self._reason = reason
+        if not self._transport.is_closing():  # else it is known why
+            self._reason = reason
         self._transport.abort()
 
 
@@ -216,7 +221,7 @@ class DirectRaft:
         self._dialling = tls_context(tls, ssl.PROTOCOL_TLS_CLIENT) if tls else None
         self._links: set[DirectLink] = set()
         self._strangers = 0
-        self._log_at = 0.0
+        self._log_at: dict[str, float] = {}  # when a phrase may be logged again
         self._server: asyncio.Server | None = None
         self.port = 0  # 0: not listening
 
@@ -303,7 +308,7 @@ class DirectRaft:
 
     def _keep(self, link: DirectLink) -> bool:
         self._links.add(link)
-        link.closed.add_done_callback(lambda _: self._links.discard(link))
+        link.closed.add_done_callback(lambda closed: self._ended(link, closed.result()))
         return True
 
     def _taken(self) -> DirectLink:
@@ -313,7 +318,7 @@ class DirectRaft:
 
     def _met(self, link: DirectLink) -> bool:
         self._keep(link)
-        link.closed.add_done_callback(lambda closed: self._ended(link, closed.result()))
+        link.closed.add_done_callback(lambda closed: self._turned_away(link, closed.result()))
         self._strangers += 1
         return self._strangers <= STRANGERS_MAX
 
@@ -321,11 +326,20 @@ class DirectRaft:
         self._strangers -= 1
 
     def _ended(self, link: DirectLink, reason: str) -> None:
-        """Strangers must not be able to fill the log."""
+        self._links.discard(link)
+        if link.peer and link.broken:
+            self._warn("a link for raft frames broke", peer=link.peer, reason=reason)
+
+    def _turned_away(self, link: DirectLink, reason: str) -> None:
+        if not link.peer:
+            self._warn("a connection for raft frames was refused", reason=reason)
+
+    def _warn(self, phrase: str, **fields: str) -> None:
+        """Whoever connects again and again, a stranger or a member, must not be able to fill the log."""
         now = asyncio.get_running_loop().time()
-        if not link.peer and now >= self._log_at:
-            self._log_at = now + LOG_EVERY_S
-            log.warning("a connection for raft frames was refused", extra={"reason": reason})
+        if now >= self._log_at.get(phrase, 0.0):
+            self._log_at[phrase] = now + LOG_EVERY_S
+            log.warning(phrase, extra=fields)
 
 
 def _set_options(transport: Any) -> None:
