@@ -21,10 +21,13 @@ from coterie.node.ledger.feed import pages
 from coterie.node.links import CLAIM_KEY, CLUSTER_KEY, DISK_KEY, Links, run_stream
 from coterie.node.llm.tokens import TokenHub
 from coterie.node.loads import LoadBook
+from coterie.node.observability import get_logger
 from coterie.node.roster import Roster
 from coterie.node.rpc import Context, streaming, unary
-from coterie.raft.errors import LinkRefused
+from coterie.raft.errors import BadFrame, LinkRefused
 from coterie.v1 import peer_pb2, peer_pb2_grpc, tasks_pb2
+
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +73,18 @@ class PeerService(peer_pb2_grpc.PeerServicer):
         try:
             self._parts.check_link(peer, _said(context, DISK_KEY))
         except LinkRefused as error:
-            raise ApiError(grpc.StatusCode.PERMISSION_DENIED, error.why.name, str(error)) from error
+            raise _no_link(peer, error) from error
         return peer
 
     @streaming
     async def Raft(self, request_iterator: Any, context: Context) -> AsyncIterator[peer_pb2.RaftFrame]:
         peer = self._knock(context)
         await context.send_initial_metadata(self._parts.introduction())
-        await run_stream(self._parts.links, peer, request_iterator, context.write, _said(context, DISK_KEY))
+        disk_id = _said(context, DISK_KEY)
+        try:
+            await run_stream(self._parts.links, peer, request_iterator, context.write, disk_id)
+        except BadFrame as error:
+            raise _no_link(peer, error) from error
         return
         yield  # an async generator that writes through the context
 
@@ -166,3 +173,11 @@ class PeerService(peer_pb2_grpc.PeerServicer):
 def _said(context: Context, key: str) -> str:
     """What the caller says of itself."""
     return str(dict(context.invocation_metadata() or ()).get(key, ""))
+
+
+def _no_link(peer: str, error: BadFrame) -> ApiError:
+    """What a peer is told that gets no link, which it then logs itself, or loses it by what it has sent."""
+    if isinstance(error, LinkRefused):
+        return ApiError(grpc.StatusCode.PERMISSION_DENIED, error.why.name, str(error))
+    log.warning("a stream of raft frames broke", extra={"peer": peer, "reason": str(error)[:200]})
+    return ApiError(grpc.StatusCode.INVALID_ARGUMENT, "BAD_FRAME", str(error)[:200])
