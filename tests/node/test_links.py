@@ -15,6 +15,7 @@ from coterie.node.dialer import DialerParts, RaftDialer
 from coterie.node.errors import STATUS_DETAILS_KEY, ApiError, to_status
 from coterie.node.hub import Bell
 from coterie.node.links import CLAIM_KEY, Links, Outgoing, PeerChannels, Write, run_stream
+from coterie.node.observability import RateLimit
 from coterie.node.roster import Roster
 from coterie.raft.errors import BadFrame, Why
 from coterie.v1 import peer_pb2
@@ -243,6 +244,17 @@ async def never(message: peer_pb2.RaftFrame) -> None:
 async def silence() -> AsyncIterator[peer_pb2.RaftFrame]:
     await asyncio.Event().wait()
     yield peer_pb2.RaftFrame()
+
+
+async def test_a_peer_that_gives_another_reason_each_time_does_not_fill_the_log(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(100):
+        world.dialer._say("n1", f"a raft link broke: frame of {number} messages")
+    world.dialer._say("n3", "a raft link broke: not a frame")
+    limit = RateLimit()
+    passed = [vars(record)["peer"] for record in caplog.records if limit.filter(record)]
+    assert passed == ["n1"] * 10 + ["n3"]
 
 
 async def test_a_newer_stream_ends_the_older(world: World) -> None:

@@ -190,9 +190,10 @@ class RaftDialer:
             self._parts.on_refused(wrong[0][1])
 
     def _say(self, peer: str, text: str) -> None:
-        """A warning, again only after a while: a peer that is refused comes back twice a second."""
+        """A warning, again only after a while: a peer that is refused comes back twice a second. One that
+        gives another reason each time has a share of the log for all of them."""
         before, at = self._said.get(peer, ("", float("-inf")))
         now = time.monotonic()
         if text != before or now - at > SAY_AGAIN_S:
             self._said[peer] = (text, now)
-            log.warning(text, extra={"peer": peer})
+            log.warning(text, extra={"peer": peer, "limit_key": f"link with {peer}"})
