@@ -15,6 +15,7 @@ from coterie.raft.errors import DiskFailed, DiskFull, WrongDataDir
 
 LOCK_NAME = "raft.lock"
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+PAGE_BYTES_MAX = 1 << 16  # what any system caches, or writes, as one piece
 
 
 class DiskFile(Protocol):
@@ -22,13 +23,16 @@ class DiskFile(Protocol):
     appended so far durable. `reserve` asks for room behind the end that nobody else can take, and returns how
     much there is: less than was asked for when the disk is full, None when the file system cannot do it.
     `give_back` takes so many bytes off the end of a file that nobody reads any more; false: nothing is left.
-    `overwrite` puts `data` in the place of the whole content, which has the same size."""
+    `overwrite` puts `data` in the place of the whole content, which has the same size. `rewrite` writes once
+    more what is at that place already: after a sync that failed, only that lets the next one bring it to the
+    disk."""
 
     def append(self, data: bytes) -> None: ...
     def sync(self) -> None: ...
     def reserve(self, size: int) -> int | None: ...
     def give_back(self, size: int) -> bool: ...
     def overwrite(self, data: bytes) -> None: ...
+    def rewrite(self, offset: int, data: bytes) -> None: ...
     def read_at(self, offset: int, size: int) -> bytes: ...
     def size_bytes(self) -> int: ...
     def close(self) -> None: ...
@@ -64,14 +68,18 @@ class RealFile:
         self._size = self._reserved_end = os.fstat(self._fd).st_size
 
     def append(self, data: bytes) -> None:
-        view = memoryview(data)
         try:
-            while view:
-                view = view[os.pwrite(self._fd, view, self._size + len(data) - len(view)) :]
+            self._write(self._size, data)
         except OSError as error:
             self._cut_torn()
             raise _failure(error, f"writing {self._path}") from error
         self._size += len(data)
+
+    def _write(self, offset: int, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(self._fd, view, offset)
+            view, offset = view[written:], offset + written
 
     def _cut_torn(self) -> None:
         # Unlike a failed fsync, a failed write has left nothing behind that could be mistaken for durable.
@@ -107,6 +115,18 @@ class RealFile:
         except OSError as error:
             raise _failure(error, f"writing {self._path}") from error
         self._size = max(self._size, len(data))
+
+    def rewrite(self, offset: int, data: bytes) -> None:
+        # What a sync could not write stays in the cache and counts as written. ext4 also takes its blocks for
+        # allocated, which on the disk they are not: written again over the cached pages, it would read as
+        # zeros after a loss of power. So these are dropped first, which only works for pages that are clean.
+        self.sync()
+        try:
+            if hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            self._write(offset, data)
+        except OSError as error:
+            raise _failure(error, f"writing {self._path}") from error
 
     def sync(self) -> None:
         # After a failed fsync the kernel may drop the dirty pages and report success next time.

@@ -102,6 +102,9 @@ class RaftEngine(EngineStatus):
         self._disk.lock()
         try:
             self._member = Member(self.options, self._machine, self._disk, self._clock, self._rng)
+        except DiskFull as error:
+            self._disk.close()
+            raise DiskFailed(f"{error}. Remedy: make room on the disk, then start the node again") from error
         except BaseException:
             self._disk.close()
             raise

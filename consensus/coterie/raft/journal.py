@@ -15,7 +15,7 @@ from typing import overload
 from pysyncobj.journal import Journal as LibraryJournal
 
 from coterie.raft import journal_format as form
-from coterie.raft.disk import Disk, DiskFile
+from coterie.raft.disk import PAGE_BYTES_MAX, Disk, DiskFile
 from coterie.raft.entry import CONFIGURATION, NO_OP_ENTRY, Logged, at_ms_of
 from coterie.raft.errors import DamagedFile, DiskFailed, DiskFull
 from coterie.raft.journal_format import BaseRecord, EntryRecord, Identity, TruncateRecord, VoteRecord
@@ -332,7 +332,11 @@ class Journal(LibraryJournal):  # type: ignore[misc]
             self._disk.truncate(NAME, good)
         self._file = self._disk.open(NAME)
         # A process that died may have left all this to the page cache: what was written, and what was
-        # renamed. It must be on the disk before anything is promised that builds on it.
+        # renamed. It must be on the disk before anything is promised that builds on it. When its sync had
+        # failed, what that left in the cache counts as written, and another sync alone would do nothing.
+        if synced < good:
+            begin = synced - synced % PAGE_BYTES_MAX
+            self._file.rewrite(begin, raw[begin:good])
         self._file.sync()
         self._disk.sync_dir()
         self._offset = self._synced = good

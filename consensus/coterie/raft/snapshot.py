@@ -137,6 +137,8 @@ class SnapshotStore:
         disk.remove(MAKING_NAME)
         disk.remove(RECEIVING_NAME)
         if disk.exists(NAME):
+            # Unlike the journal's end, it is not written once more: it was synced before it got this name,
+            # and after a sync that failed nothing gets it.
             self.adopt(self.check(NAME))
 
     @property

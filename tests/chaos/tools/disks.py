@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import struct
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 EXT4_IOC_SHUTDOWN = 0x8004587D  # _IOR('X', 125, __u32)
@@ -20,13 +21,16 @@ BALLAST = "ballast"
 class Ext4:
     """An ext4 image, mounted. `power_off` loses everything that was not synced."""
 
+    mkfs_options: tuple[str, ...] = ()
+
     def __init__(self, image: Path, mount_point: Path, size_mb: int = 192) -> None:
         self.image, self.mount_point = image, mount_point
         image.parent.mkdir(parents=True, exist_ok=True)
         mount_point.mkdir(parents=True, exist_ok=True)
         with image.open("wb") as file:
             file.truncate(size_mb << 20)
-        _run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=1,lazy_journal_init=1", str(image))
+        lazy = "lazy_itable_init=1,lazy_journal_init=1"
+        _run("mkfs.ext4", "-q", "-F", *self.mkfs_options, "-E", lazy, str(image))
         self.mount()
 
     def mount(self) -> None:
@@ -88,6 +92,41 @@ class Tmpfs:
     def free_bytes(self) -> int:
         stats = os.statvfs(self.mount_point)
         return stats.f_bavail * stats.f_frsize
+
+
+class ThinExt4(Ext4):
+    """An ext4 on a store that can run out of room, as a thin volume does: then what was never written before
+    cannot be written, and the sync that finds it out fails."""
+
+    mkfs_options = ("-b", "4096")  # a page, which is what the store gives and takes
+
+    def __init__(self, base: Path, size_mb: int = 16) -> None:
+        self._store = Tmpfs(base / "store", size_mb + 2)
+        super().__init__(base / "store" / "image", base / "mount", size_mb)
+
+    def starve(self) -> None:
+        """The file system is mounted anew, so nobody may use it meanwhile."""
+        self.unmount()
+        with self.image.open("r+b") as file:  # what belongs to the file system itself keeps its room
+            content = file.read()
+            file.seek(0)
+            file.write(content)
+        for first, last in self._free_blocks():
+            place = ("--offset", str(first << 12), "--length", str(last + 1 - first << 12))
+            _run("fallocate", "--punch-hole", *place, str(self.image))
+        self.mount()
+        self._store.fill()
+
+    def feed(self) -> None:
+        """There is room again."""
+        self._store.free()
+
+    def _free_blocks(self) -> Iterator[tuple[int, int]]:
+        said = subprocess.run(["dumpe2fs", self.image], capture_output=True, text=True, check=True).stdout
+        for line in re.findall(r"^ +Free blocks: (.+)$", said, re.MULTILINE):
+            for part in line.split(", "):
+                first, _, last = part.partition("-")
+                yield int(first), int(last or first)
 
 
 def power_off(disks: Iterable[Ext4]) -> None:

@@ -65,4 +65,5 @@ def _tried(command: list[str], what: str) -> str:
 APART = (root, tools("unshare"), namespaces)
 NETWORK = (root, tools("unshare", "nsenter", "ip", "nft", "mount"), namespaces)
 DISKS = (root, tools("unshare", "mkfs.ext4", "mount", "umount", "truncate"), namespaces, loop_mounts)
+THIN_DISKS = (*DISKS, tools("dumpe2fs", "fallocate"))
 SHIM = (tools("cc"),)
