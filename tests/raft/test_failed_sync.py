@@ -125,9 +125,12 @@ async def test_a_node_without_room_for_what_a_failed_sync_left_does_not_start(
     (options.data_dir / MARK_NAME).unlink()
 
     def full(fd: int, data: bytes, offset: int) -> int:
-        raise OSError(errno.ENOSPC, "no room")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with monkeypatch.context() as patch, pytest.raises(DiskFailed, match="make room"):
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(DiskFailed, match=r"No space left.* when that is mended"),
+    ):
         patch.setattr(os, "pwrite", full)
         await RaftEngine(options, ListMachine(), on_fatal=lambda error: None).start()
     machine = ListMachine()

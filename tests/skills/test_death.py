@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -116,6 +117,21 @@ async def _lose_zygote(bench: Bench, signum: signal.Signals) -> None:
     assert await bench.value("echo", 1) == 1
     assert bench.host.zygote_pid != old
     assert bench.host.stats.restarts == 1
+
+
+async def test_a_new_zygote_does_not_take_over_how_many_files_the_node_may_open(bench: Bench) -> None:
+    """Whoever closes all that may be open looks at each number in turn, where the kernel cannot do it."""
+    before, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        old = bench.host.zygote_pid
+        os.kill(old, signal.SIGKILL)
+        await until(lambda: not alive(old), "the zygote is dead")
+        assert await bench.value("echo", 1) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before, hard))
+    assert bench.host.zygote_pid != old
+    assert resource.prlimit(bench.host.zygote_pid, resource.RLIMIT_NOFILE) == (min(4_096, hard), hard)
 
 
 async def test_a_run_asked_for_while_the_zygote_is_away_waits_for_the_new_one(bench: Bench) -> None:

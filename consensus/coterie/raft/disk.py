@@ -15,6 +15,7 @@ from coterie.raft.errors import DiskFailed, DiskFull, WrongDataDir
 
 LOCK_NAME = "raft.lock"
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE})
 PAGE_BYTES_MAX = 1 << 16  # what any system caches, or writes, as one piece
 
 
@@ -155,7 +156,7 @@ class RealDisk:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._lock_fd = -1
+        self._lock_fd = self._directory_fd = -1
         self._open: weakref.WeakSet[RealFile] = weakref.WeakSet()
 
     def path_of(self, name: str) -> str:
@@ -165,8 +166,10 @@ class RealDisk:
         """Make the directory if need be and hold it alone. Raises WrongDataDir when another process does."""
         try:
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._directory_fd = os.open(self._directory, os.O_RDONLY | os.O_CLOEXEC)
             self._lock_fd = os.open(self.path_of(LOCK_NAME), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
+            self.close()
             raise WrongDataDir(
                 f"the data directory {self._directory} cannot be used: {error}. Remedy: make it writable for "
                 "this user, or name another"
@@ -184,9 +187,10 @@ class RealDisk:
         """Let the directory go, and close what was left open in it: whoever fails to start leaves that."""
         for file in list(self._open):
             file.close()
-        if self._lock_fd >= 0:
-            os.close(self._lock_fd)
-            self._lock_fd = -1
+        for fd in (self._directory_fd, self._lock_fd):
+            if fd >= 0:
+                os.close(fd)
+        self._directory_fd = self._lock_fd = -1
 
     def open(self, name: str) -> RealFile:
         return self._opened(name, os.O_RDWR)
@@ -248,6 +252,9 @@ class RealDisk:
 
     def sync_dir(self) -> None:
         try:
+            if self._directory_fd >= 0:  # a node that may open no more files can still sync
+                os.fsync(self._directory_fd)
+                return
             fd = os.open(self._directory, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 os.fsync(fd)
@@ -260,6 +267,8 @@ class RealDisk:
 def _failure(error: OSError, doing: str) -> DiskFull | DiskFailed:
     if error.errno in NO_ROOM:
         return DiskFull(f"{doing} failed: {error}")
+    if error.errno in NO_DESCRIPTOR:
+        return DiskFull(f"{doing} failed: {error}. Remedy: allow more open files (ulimit -n, LimitNOFILE)")
     return DiskFailed(f"{doing} failed: {error}")
 
 

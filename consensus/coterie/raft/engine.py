@@ -104,7 +104,7 @@ class RaftEngine(EngineStatus):
             self._member = Member(self.options, self._machine, self._disk, self._clock, self._rng)
         except DiskFull as error:
             self._disk.close()
-            raise DiskFailed(f"{error}. Remedy: make room on the disk, then start the node again") from error
+            raise DiskFailed(f"{error}. The node can start when that is mended") from error
         except BaseException:
             self._disk.close()
             raise
@@ -320,7 +320,7 @@ class RaftEngine(EngineStatus):
         if member is None:
             return
         if isinstance(ended, DiskFull):
-            member.job_waits(job)
+            member.job_waits(job, str(ended))
             self._loop.call_later(NO_ROOM_RETRY_S, self._submit, job)
             return
         if isinstance(ended, Exception):

@@ -16,7 +16,8 @@ class DiskFailed(FatalRaftError):
 
 
 class DiskFull(Exception):
-    """There is no room for a write. What was half written is cut off again, so it may be tried again."""
+    """There is no room for a write, or no descriptor for a file. What was half written is cut off again, so
+    it may be tried again."""
 
 
 class DamagedFile(FatalRaftError):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from coterie.core.ports import Machine, Restoring, SlicedMachine
 from coterie.raft import messages as m
-from coterie.raft.errors import DamagedFile, WrongDataDir
+from coterie.raft.errors import DamagedFile, DiskFull, WrongDataDir
 from coterie.raft.seam import Node
 from coterie.raft.snapshot import Meta, SnapshotStore
 
@@ -62,7 +62,7 @@ class Installing:
         return bool(self._waiting) or self._ended or self.failed
 
     def read(self) -> None:
-        """A job's work."""
+        """A job's work. Raises DiskFull, and then it is done again."""
         size = 0
         try:
             for chunk in self._chunks:
@@ -73,6 +73,9 @@ class Installing:
             self._ended = True
         except (DamagedFile, WrongDataDir):
             self.failed = True
+        except DiskFull:  # by the first step, which opens the file; one that has raised would only end
+            self._chunks = self._store.image(self._name)
+            raise
 
     def close(self) -> None:
         """A job's work: the file is not needed any more."""

@@ -55,10 +55,10 @@ class SyncObj(reading.SyncObj):
         """Of the syncs of the log within the last seconds."""
         return self._pace.p99_s(self._now())
 
-    def job_waits(self, job: Job) -> None:
+    def job_waits(self, job: Job, why: str = "") -> None:
         """There is no room for a job's write; the driver tries it again."""
         if not self._is_stuck:
-            logger.error("no room to write, waiting", extra={"job": job.name})
+            logger.error("no room to write, waiting", extra={"job": job.name, "error": why})
         self._is_stuck = True
 
     def _job_took(self, job: Job, took_s: float) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
+import resource
 import sys
 import threading
 from typing import TYPE_CHECKING
@@ -24,6 +26,7 @@ log = get_logger(__name__)
 
 FATAL_GRACE_S = 0.4
 REFUSED_GRACE_S = 5.0
+OPEN_FILES_MAX = 1 << 20
 EXIT_OK, EXIT_FAILED, EXIT_BAD_CONFIG, EXIT_REFUSED = 0, 1, 2, 4
 
 
@@ -43,6 +46,7 @@ def start(settings: NodeSettings) -> int:
         host = SkillHost.spawn(_host_options(settings))  # before gRPC, uvloop and threads
     except SkillHostError as error:
         return _cannot_start(str(error))
+    allow_many_open_files()  # for this process, not for those of skills
     return _run(settings, tls, host)
 
 
@@ -72,6 +76,16 @@ def _run(settings: NodeSettings, tls: TlsMaterial | None, host: SkillHost) -> in
     except (PortInUse, HttpListenError, LedgerError, BlobError, SkillHostError, FatalRaftError) as error:
         return _cannot_start(str(error))
     return EXIT_OK
+
+
+def allow_many_open_files() -> None:
+    """As many as the system lets this process have: each connection and each file of the log needs one, and
+    the soft limit is made for programs that need few."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES_MAX)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):  # another kernel's own limit is lower
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def calm_the_collector() -> None:

@@ -15,6 +15,7 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 _OOM_SCORE = b"500"
+OPEN_FILES_MAX = 4_096  # of the process that starts all others; they set their own
 THREAD_NAME = "coterie-step"  # how the names of our own threads begin
 
 # Loaded before any fork, so that children pay nothing for it.
@@ -39,6 +40,13 @@ def adopt_orphans() -> None:
 def renounce_privileges() -> None:
     """No program started from here can gain privileges by set-uid bits (it is inherited)."""
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def open_few_files() -> None:
+    """A node may open a great many; whoever closes all that may be open here looks at each number in turn."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft > OPEN_FILES_MAX:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES_MAX, hard))
 
 
 def limit_resources(limits: Limits) -> None:

@@ -358,6 +358,7 @@ def main() -> None:
     confine.die_with_parent(parent_pid, signal.SIGTERM)
     confine.adopt_orphans()
     confine.renounce_privileges()
+    confine.open_few_files()
     sys.argv[1:] = []
     Zygote(socket.socket(fileno=fd)).serve()
 
