@@ -141,6 +141,33 @@ def test_resync_of_a_node_that_runs_is_refused(config: Path) -> None:
         disk.close()
 
 
+def test_a_directory_that_is_put_aside_is_held_meanwhile(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that starts just then must not find itself in a directory that is another one's by now."""
+    data = config.parent / "data" / "n1"
+    data.mkdir(parents=True)
+    (data / "ledger.db").write_bytes(b"old")
+    rename, seen = Path.rename, []
+
+    def renamed(path: Path, target: Path) -> Path:
+        seen.append((path.name, sorted(entry.name for entry in path.iterdir())))
+        held = path if path == data else next(data.parent.glob("n1.aside-*"))
+        with pytest.raises(WrongDataDir, match="in use"):
+            RealDisk(held / "raft").lock()
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", renamed)
+    aside = put_aside(data)
+    assert aside is not None and (aside / "ledger.db").exists()
+    # What takes the place says at once that it joins.
+    assert seen == [("n1", ["ledger.db", "raft"]), ("n1.fresh", ["joins"])]
+    assert sorted(path.name for path in data.parent.iterdir()) == ["n1", aside.name]
+    disk = RealDisk(aside / "raft")  # it was given back
+    disk.lock()
+    disk.close()
+
+
 def test_resync_needs_others(config: Path) -> None:
     config.write_text(config.read_text().replace("- {id: n2", "# "))
     assert "names no other node" in str(resync(FakeCluster(), config, code=2)["error"])

@@ -15,6 +15,7 @@ import yaml
 from coterie.client import TLS, Cluster, Unavailable
 from coterie.node.localcluster import LocalCluster
 from coterie.node.tls import init_tls
+from coterie.raft.disk import RealDisk
 from coterie.v1 import cluster_pb2, cluster_pb2_grpc, peer_pb2, peer_pb2_grpc
 from tests.cluster.conftest import READY_S, client_of, new_cluster
 
@@ -97,6 +98,28 @@ async def test_the_data_directory_of_another_node_or_cluster() -> None:
         shutil.rmtree(data / "node-1")
         edit_config(cluster, lambda c: c["cluster"].update(name="other"))
         assert "other" in start_refused(cluster, "node-2")
+
+
+def test_a_second_process_on_a_directory_touches_nothing_in_it(stopped: LocalCluster) -> None:
+    data = stopped.base_dir / "data" / "node-1"
+    upload = data / "blobs" / "tmp" / "half-of-it"
+    upload.parent.mkdir(parents=True)
+    upload.write_bytes(b"under way")
+    (data / "incarnation").write_text("7")
+    disk = RealDisk(data / "raft")
+    disk.lock()
+    before = everything_in(data)
+    try:
+        said = start_refused(stopped)
+    finally:
+        disk.close()
+    assert "in use by another process" in said and "Remedy" in said
+    assert everything_in(data) == before
+
+
+def everything_in(directory: Path) -> dict[str, bytes]:
+    files = (path for path in directory.rglob("*") if path.is_file())
+    return {str(path.relative_to(directory)): path.read_bytes() for path in files}
 
 
 async def test_strangers_are_kept_out(shared: LocalCluster, tmp_path: Path) -> None:

@@ -192,6 +192,21 @@ async def test_a_directory_serves_one_engine(tmp_path: Path) -> None:
     disk.close()
 
 
+async def test_an_engine_leaves_a_directory_held_that_was_held_before(tmp_path: Path) -> None:
+    options = Cluster(tmp_path, 1).options("n1")
+    disk, other = RealDisk(options.data_dir), RealDisk(options.data_dir)
+    disk.lock()
+    engine = RaftEngine(options, ListMachine(), on_fatal=lambda error: None, disk=disk)
+    await engine.start()
+    await engine.propose(b"x", TIMEOUT_S)
+    await engine.stop()
+    with pytest.raises(WrongDataDir, match="in use"):
+        other.lock()
+    disk.close()
+    other.lock()
+    other.close()
+
+
 async def test_bad_frames_are_the_links_problem(tmp_path: Path) -> None:
     async with running(tmp_path) as cluster:
         engine = cluster.engines["n1"]

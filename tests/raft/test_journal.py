@@ -259,6 +259,21 @@ def test_a_directory_serves_one_process(tmp_path: Path) -> None:
     second.close()
 
 
+def test_a_directory_is_held_until_it_was_let_go_as_often_as_taken(tmp_path: Path) -> None:
+    first, second = RealDisk(tmp_path / "data"), RealDisk(tmp_path / "data")
+    first.lock()
+    first.lock()
+    first.close()
+    with pytest.raises(WrongDataDir, match="in use"):
+        second.lock()
+    first.close()
+    second.lock()
+    second.close()
+    second.close()
+    first.lock()
+    first.close()
+
+
 def test_a_disk_that_cannot_be_read_is_said_to_have_failed(tmp_path: Path) -> None:
     (tmp_path / NAME).mkdir()
     disk = RealDisk(tmp_path)

@@ -157,19 +157,26 @@ class RealDisk:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._lock_fd = self._directory_fd = -1
+        self._holds = 0
         self._open: weakref.WeakSet[RealFile] = weakref.WeakSet()
 
     def path_of(self, name: str) -> str:
         return str(self._directory / name)
 
     def lock(self) -> None:
-        """Make the directory if need be and hold it alone. Raises WrongDataDir when another process does."""
+        """Make the directory if need be and hold it alone, until `close` was called as often as this. Raises
+        WrongDataDir when another process holds it."""
+        if not self._holds:
+            self._take()
+        self._holds += 1
+
+    def _take(self) -> None:
         try:
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._directory_fd = os.open(self._directory, os.O_RDONLY | os.O_CLOEXEC)
             self._lock_fd = os.open(self.path_of(LOCK_NAME), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            self.close()
+            self._let_go()
             raise WrongDataDir(
                 f"the data directory {self._directory} cannot be used: {error}. Remedy: make it writable for "
                 "this user, or name another"
@@ -177,7 +184,7 @@ class RealDisk:
         try:
             fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            self.close()
+            self._let_go()
             raise WrongDataDir(
                 f"the data directory {self._directory} is in use by another process. Remedy: stop that "
                 "process, or give this node a directory of its own"
@@ -187,6 +194,11 @@ class RealDisk:
         """Let the directory go, and close what was left open in it: whoever fails to start leaves that."""
         for file in list(self._open):
             file.close()
+        self._holds = max(self._holds - 1, 0)
+        if not self._holds:
+            self._let_go()
+
+    def _let_go(self) -> None:
         for fd in (self._directory_fd, self._lock_fd):
             if fd >= 0:
                 os.close(fd)

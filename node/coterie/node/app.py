@@ -62,6 +62,7 @@ from coterie.node.wiring import (
 )
 from coterie.node.worker import Worker, WorkerParts
 from coterie.node.workflows.ahead import Ahead
+from coterie.raft.disk import RealDisk
 from coterie.raft.engine import RaftEngine
 from coterie.raft.errors import FatalRaftError, RemovedFromCluster
 from coterie.raft.options import RaftOptions
@@ -90,7 +91,11 @@ class NodeRefused(Exception):
 class NodeApp(NodeParts):
     """Builds a node from its settings, runs it until a signal or a fatal error."""
 
-    def __init__(self, settings: NodeSettings, tls: TlsMaterial | None, host: SkillHost) -> None:
+    def __init__(
+        self, settings: NodeSettings, tls: TlsMaterial | None, host: SkillHost, disk: RealDisk
+    ) -> None:
+        """`disk` is the directory of the log; whoever holds it has the data directory to himself."""
+        self._disk = disk
         self.settings, self.tls, self.host = settings, tls, host
         self.me = NodeId(settings.node_id)
         self.clock = Clock()
@@ -267,6 +272,7 @@ class NodeApp(NodeParts):
             on_change=self.bell.ring,
             on_fatal=self._fatal,
             before_compaction=self.ledger.flush,
+            disk=self._disk,
         )
         self.engine.on_sync = self.metrics.fsynced
 

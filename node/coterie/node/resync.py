@@ -34,17 +34,33 @@ def check_stopped(data_dir: Path) -> None:
 def put_aside(data_dir: Path) -> Path | None:
     """Make room for a fresh directory, durably. Returns where the old one is now; None: there was nothing in
     it. Raises WrongDataDir when the node runs, OSError when the directory cannot be moved."""
-    check_stopped(data_dir)
-    aside = None
-    if data_dir.exists() and any(entry.name != _MARK for entry in data_dir.iterdir()):
-        aside = data_dir.with_name(f"{data_dir.name}.aside-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
+    if not (data_dir.exists() and any(entry.name != _MARK for entry in data_dir.iterdir())):
+        _make_fresh(data_dir)
+        _sync(data_dir.parent)
+        return None
+    aside = data_dir.with_name(f"{data_dir.name}.aside-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
+    fresh = data_dir.with_name(f"{data_dir.name}.fresh")
+    disk = RealDisk(data_dir / RAFT_DIR)
+    disk.lock()  # a node that starts meanwhile is refused, or finds the fresh directory with its mark
+    try:
+        _make_fresh(fresh)
         data_dir.rename(aside)
-    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    (data_dir / _MARK).touch()
-    for folder in (data_dir, data_dir.parent):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        fresh.rename(data_dir)
+        _sync(data_dir.parent)
+    finally:
+        disk.close()
     return aside
+
+
+def _make_fresh(directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    (directory / _MARK).touch()
+    _sync(directory)
+
+
+def _sync(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

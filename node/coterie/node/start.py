@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING
 
 from coterie.node.config import ConfigError, NodeSettings
 from coterie.node.observability import get_logger
+from coterie.node.resync import RAFT_DIR
 from coterie.node.skillhost import SkillHost, SkillHostError, SkillHostOptions
 from coterie.node.skillhost.nouns import SandboxOptions
 from coterie.node.tls import TlsMaterial, load_tls
+from coterie.raft.disk import RealDisk
+from coterie.raft.errors import WrongDataDir
 from coterie.skills import limits as skill_limits
 from coterie.skills.registry import SHIPPED_DIR
 
@@ -42,15 +45,19 @@ def start(settings: NodeSettings) -> int:
         return _cannot_start(
             f"data directory {settings.data_dir}: {error.strerror}; choose another storage.dir"
         )
+    disk = RealDisk(settings.data_dir / RAFT_DIR)
     try:
+        disk.lock()  # before anything in the directory is touched, until nothing of it is open any more
         host = SkillHost.spawn(_host_options(settings))  # before gRPC, uvloop and threads
-    except SkillHostError as error:
+        allow_many_open_files()  # for this process, not for those of skills
+        return _run(settings, tls, host, disk)
+    except (WrongDataDir, SkillHostError) as error:
         return _cannot_start(str(error))
-    allow_many_open_files()  # for this process, not for those of skills
-    return _run(settings, tls, host)
+    finally:
+        disk.close()
 
 
-def _run(settings: NodeSettings, tls: TlsMaterial | None, host: SkillHost) -> int:
+def _run(settings: NodeSettings, tls: TlsMaterial | None, host: SkillHost, disk: RealDisk) -> int:
     import uvloop
 
     from coterie.node.app import NodeFailed, NodeRefused
@@ -64,7 +71,7 @@ def _run(settings: NodeSettings, tls: TlsMaterial | None, host: SkillHost) -> in
     calm_the_collector()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(settings, tls, host))
+            runner.run(_serve(settings, tls, host, disk))
     except NodeFailed as error:
         print(f"coterie: {error}", file=sys.stderr)
         return EXIT_FAILED
@@ -97,10 +104,10 @@ def calm_the_collector() -> None:
     gc.enable()
 
 
-async def _serve(settings: NodeSettings, tls: TlsMaterial | None, host: SkillHost) -> None:
+async def _serve(settings: NodeSettings, tls: TlsMaterial | None, host: SkillHost, disk: RealDisk) -> None:
     from coterie.node.app import NodeApp
 
-    app: NodeApp = NodeApp(settings, tls, host)
+    app: NodeApp = NodeApp(settings, tls, host, disk)
     app.last_resort = _exit_soon
     await app.run()
 
