@@ -274,11 +274,22 @@ def test_a_directory_is_held_until_it_was_let_go_as_often_as_taken(tmp_path: Pat
     first.close()
 
 
-def test_a_disk_that_cannot_be_read_is_said_to_have_failed(tmp_path: Path) -> None:
+def test_a_disk_that_cannot_be_read_is_said_to_have_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / NAME).mkdir()
     disk = RealDisk(tmp_path)
-    with pytest.raises(DiskFailed, match=f"reading {tmp_path / NAME} failed"):
+    with pytest.raises(DiskFailed, match=f"reading {tmp_path / NAME} failed.*coterie node resync"):
         disk.read(NAME)
+    file = disk.create("bad")
+
+    def bad_sector(fd: int, size: int, offset: int) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", bad_sector)
+        with pytest.raises(DiskFailed, match=rf"reading {tmp_path}/bad failed: .*Remedy: .*resync"):
+            file.read_at(0, 1)
     with pytest.raises(DiskFailed, match=f"removing {tmp_path / NAME} failed"):
         disk.remove(NAME)
     with pytest.raises(DiskFailed, match=r"looking at .*missing failed"):

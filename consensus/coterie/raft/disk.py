@@ -140,7 +140,7 @@ class RealFile:
         try:
             return os.pread(self._fd, size, offset)
         except OSError as error:
-            raise DiskFailed(f"reading {self._path} failed: {error}") from error
+            raise _unreadable(self._path, error) from error
 
     def size_bytes(self) -> int:
         return self._size
@@ -219,7 +219,7 @@ class RealDisk:
         try:
             return Path(self.path_of(name)).read_bytes()
         except OSError as error:
-            raise DiskFailed(f"reading {self.path_of(name)} failed: {error}") from error
+            raise _unreadable(self.path_of(name), error) from error
 
     def size(self, name: str) -> int:
         try:
@@ -274,6 +274,13 @@ class RealDisk:
                 os.close(fd)
         except OSError as error:
             raise DiskFailed(f"fsync of the directory {self._directory} failed: {error}") from error
+
+
+def _unreadable(path: str, error: OSError) -> DiskFailed:
+    return DiskFailed(
+        f"reading {path} failed: {error}. Remedy: if the disk is broken, replace it and get the data again "
+        "from the other nodes with `coterie node resync`"
+    )
 
 
 def _failure(error: OSError, doing: str) -> DiskFull | DiskFailed:
