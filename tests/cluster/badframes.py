@@ -52,9 +52,9 @@ def _impossible(bombs: Sequence[bytes]) -> list[tuple[m.Message, str]]:
     pickled = [bytes([kind]) + bombs[2] for kind in (2, 3)]  # the library's own commands
     entry = seal(5, ID, b"body")
     return [
-        (m.Append(1, 1, 1, FAR, 1, 0, [1], [pickled[0]]), "a kind this engine does not apply"),
-        (m.Append(1, 1, 1, FAR, 1, 0, [1], [pickled[1]]), "a kind this engine does not apply"),
-        (m.Append(1, 1, 1, FAR, 1, 0, [1], [bytes([REGULAR])]), "a kind this engine does not apply"),
+        (m.Append(1, 1, 1, FAR, 1, 0, [1], [pickled[0]]), "an entry of a type that is in no log"),
+        (m.Append(1, 1, 1, FAR, 1, 0, [1], [pickled[1]]), "an entry of a type that is in no log"),
+        (m.Append(1, 1, 1, FAR, 1, 0, [1], [bytes([REGULAR])]), "an entry of a type that is in no log"),
         (m.Append(1, 1, 1, FAR, 1, 0, [1], [NO_OP_ENTRY, entry]), "2 entries with 1 terms"),
         (m.Append(1, 1, 1, FAR, 1, 0, [9], [entry]), "go back"),
         (m.Forward(1, False, [b"short"], [b"body"]), "not 16 bytes"),
