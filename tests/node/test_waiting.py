@@ -9,8 +9,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from coterie.core.commands import CancelTask, SubmitTask
-from coterie.core.nouns import TaskId
+from coterie.core.commands import CancelTask, SaveCheckpoint, SubmitTask
+from coterie.core.nouns import Data, TaskId
 from coterie.core.ports import NoQuorum
 from coterie.node import reads, turns, waits, watch
 from coterie.node.errors import ApiError
@@ -119,6 +119,43 @@ async def test_a_caller_that_does_not_read_is_cut_off(
             await asking
             asking = asyncio.ensure_future(anext(stream))
     assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_a_message_of_ends_keeps_to_its_size_with_all_that_is_in_it(
+    node: QuietNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client takes no message above its limit: all its waits would end with it."""
+    monkeypatch.setattr(waits, "BYTES_MAX", 10_000)
+    monkeypatch.setattr(waits, "MISSING_MAX", 2)
+    ended = [f"t{number}" for number in range(7)]
+    for task_id in ended:
+        run(node, task_id)
+        node.do(SaveCheckpoint(TaskId(task_id), 1, Data(b"x" * 4_000), 1))
+        node.finish(task_id)
+    unknown = [f"u{number}" for number in range(5)]
+    stream = wait_many(names([*ended, *unknown]), node.hub, node.reader)
+    found: list[str] = []
+    missing: list[str] = []
+    async with asyncio.timeout(30):
+        while len(found) < len(ended) or len(missing) < len(unknown):
+            answer = await anext(stream)
+            assert answer.ByteSize() < 10_000
+            found += [task.task_id for task in answer.tasks]
+            missing += answer.not_found
+    await stream.aclose()
+    assert (found, missing) == (ended, unknown)
+
+
+async def test_unread_checkpoints_cut_a_caller_off_too(
+    node: QuietNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waits, "READY_BYTES_MAX", 100)
+    run(node)
+    node.do(SaveCheckpoint(T1, 1, Data(b"x" * 200), 1))
+    node.finish("t1")
+    with pytest.raises(ApiError) as caught:
+        await first_answer(node, "t1")
+    assert caught.value.reason == "SLOW_READER"
 
 
 async def test_a_watch_hears_of_an_end_that_came_with_a_snapshot(node: QuietNode) -> None:

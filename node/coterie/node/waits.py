@@ -17,10 +17,11 @@ from coterie.node.security.principal import caller
 from coterie.v1 import tasks_pb2
 
 NAMES_MAX = 100_000  # waited for on one stream
-BYTES_MAX = 2 << 20  # of results in one message, about
+BYTES_MAX = 3 << 20  # of one message, about
 TASKS_MAX = 256
+MISSING_MAX = 4_096  # names in one message
 BARRIER_S = 10.0
-READY_BYTES_MAX = 64 << 20  # of results a caller may leave unread before it is cut off
+READY_BYTES_MAX = 64 << 20  # of results and checkpoints a caller may leave unread before it is cut off
 RECHECK_S = 5.0  # between two looks at what is waited for: a snapshot brings ends without their events
 
 
@@ -74,7 +75,7 @@ class Waits:
         if task.task_id in self._names and self._caller.sees(task.tenant):
             del self._names[task.task_id]
             self._ready.append(task)
-            self._ready_bytes += len(task.result.inline)
+            self._ready_bytes += _held(task)
             self._bell.set()
 
     def _drop(self, task_id: TaskId) -> str:
@@ -88,17 +89,17 @@ class Waits:
             message = f"{self._ready_bytes} bytes of results wait unread; read faster or wait for fewer"
             raise ApiError(grpc.StatusCode.RESOURCE_EXHAUSTED, "SLOW_READER", message, retry_after_ms=500)
         await self._until_something()
-        response = tasks_pb2.WaitTasksResponse(not_found=self._missing)
-        self._missing = []
-        size = count = 0
+        response = tasks_pb2.WaitTasksResponse(not_found=self._missing[:MISSING_MAX])
+        del self._missing[:MISSING_MAX]
+        size = response.ByteSize()
         for task in self._ready[:TASKS_MAX]:
-            size += len(task.result.inline)
-            if count and size > BYTES_MAX:
+            told = self._reader.to_pb(Found(task))
+            size += told.ByteSize()
+            if response.tasks and size > BYTES_MAX:
                 break
-            response.tasks.append(self._reader.to_pb(Found(task)))
-            self._ready_bytes -= len(task.result.inline)
-            count += 1
-        del self._ready[:count]
+            response.tasks.append(told)
+            self._ready_bytes -= _held(task)
+        del self._ready[: len(response.tasks)]
         return response
 
     async def _until_something(self) -> None:
@@ -124,6 +125,10 @@ class Waits:
     def close(self) -> None:
         for task_id in list(self._names):
             self._drop(task_id)
+
+
+def _held(task: Task) -> int:
+    return len(task.result.inline) + len(task.checkpoint.inline)
 
 
 async def wait_many(
