@@ -158,6 +158,7 @@ class FakeNode(
         self.repeat_events = False
         self.skip_sequences: set[int] = set()
         self.says_not_found = False
+        self.leaves_results_out = False
         self.heartbeat_s = 0.05
         self.advertised: list[cluster_pb2.Node] | None = None
         self.backup: list[cluster_pb2.BackupPart] = []
@@ -205,7 +206,9 @@ class FakeNode(
         for entry in request.requests:
             refusal = self.entry_faults.pop(0) if self.entry_faults else None
             if refusal is None:
-                response.results.add(task=self.cluster.submit(entry))
+                told = response.results.add(task=self.cluster.submit(entry)).task
+                if self.leaves_results_out:
+                    told.ClearField("result")
             else:
                 response.results.add(status=refusal.status().SerializeToString())
         if fault is not None:

@@ -149,6 +149,16 @@ async def test_a_task_without_a_result_raises(
     assert failed.value.task.error.code == "SKILL_FAILED"
 
 
+async def test_a_result_that_had_no_room_in_the_answer_to_a_batch_is_fetched(fake: FakeCluster) -> None:
+    async with client_of(fake) as client:
+        first = await client.submit_task(type="echo", request_id="once")
+        await fake.finish(first.id, {"n": 1})
+        for node in fake.nodes:
+            node.leaves_results_out = True
+        again = await client.submit_task(type="echo", request_id="once")
+        assert await again.wait() == {"n": 1}
+
+
 async def test_a_timeout_ends_the_wait_and_not_the_task(fake: FakeCluster) -> None:
     async with client_of(fake) as client:
         job = await client.submit_task(type="echo")

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
-from coterie.core.commands import RecordStep
+from coterie.core.commands import Accepted, RecordStep, SaveCheckpoint
 from coterie.core.nouns import Data, TaskId
 from coterie.node import gateway
 from coterie.node.admission import Admission, AdmissionLimits
@@ -138,6 +138,36 @@ async def test_a_task_too_large_to_send_is_refused_with_a_remedy(
     request = tasks_pb2.GetTaskRequest(name="t1", include_steps=True)
     assert await refusal(service.GetTask, request) is grpc.StatusCode.FAILED_PRECONDITION
     assert (await service.GetTask(tasks_pb2.GetTaskRequest(name="t1"), Context())).step_count == 1
+
+
+async def test_a_batch_of_tasks_that_have_ended_is_answered_within_a_size(
+    node: QuietNode, service: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client takes no answer above its limit: accepted work would look as if it had been refused."""
+    monkeypatch.setattr(gateway, "PAGE_BYTES_MAX", 10_000)
+    known = [f"t{number}" for number in range(5)]
+    for task_id in known:
+        run(node, task_id)
+        node.do(SaveCheckpoint(TaskId(task_id), 1, Data(b"x" * 4_000), 1))
+        node.finish(task_id)
+
+    async def submitted(*_: Any) -> list[Accepted]:
+        return [Accepted(TaskId(task_id), duplicate=True) for task_id in known]
+
+    async def admitted(request: tasks_pb2.SubmitTaskRequest) -> Any:
+        return submit_command(request.task.task_id)
+
+    monkeypatch.setattr(service, "_submit", submitted)
+    monkeypatch.setattr(service, "_admit", admitted)
+    requests = [submission(task_id) for task_id in known]
+    answer = await service.BatchSubmitTasks(
+        tasks_pb2.BatchSubmitTasksRequest(requests=requests), Context()
+    )
+    assert answer.ByteSize() < 10_000
+    assert [result.task.task_id for result in answer.results] == known
+    assert {result.task.state for result in answer.results} == {tasks_pb2.SUCCEEDED}
+    whole = [result.task.result.inline == b"42" for result in answer.results]
+    assert whole == [True, True, False, False, False], "what fits is there"
 
 
 async def test_a_wait_hears_of_an_end_that_came_with_a_snapshot(node: QuietNode, service: Any) -> None:

@@ -209,7 +209,7 @@ class Job:
         return await recorded(self._connection.recorder, call, work, task_id=self.id)
 
     async def _wait_through(self) -> None:
-        if self._raw is None or not terminal(self._raw):
+        if self._raw is None or not terminal(self._raw) or _lacks_result(self._raw):
             self._raw = await self._recorded("read", self._connection.waiter.wait(self.name))
         if self._progress is not None:
             # The last report should not come after the result; but a callback may not hold it up.
@@ -253,3 +253,8 @@ class Job:
                             await outcome
         except CoterieError as error:
             log.warning("progress of a task cannot be followed", extra={"task": self.id, "error": str(error)})
+
+
+def _lacks_result(raw: tasks_pb2.Task) -> bool:
+    """It has none, or there was no room for it in the answer to a batch of submissions."""
+    return state_name(raw.state) == "SUCCEEDED" and not raw.HasField("result")

@@ -51,7 +51,7 @@ from coterie.node.watch import Watcher
 from coterie.v1 import tasks_pb2, tasks_pb2_grpc
 
 BATCH_MAX = 512
-PAGE_BYTES_MAX = 3 << 20  # of a list, about: what does not fit is on the next page
+PAGE_BYTES_MAX = 3 << 20  # of a list, about, the rest is on the next page; of a batch: see _lighten
 ANSWER_BYTES_MAX = FRAME_BYTES_MAX - 65_536
 LEDGER_BACKLOG_MAX = 100_000
 WAITING_BYTES_MAX = 64 << 20  # of proposals without an answer, as when there is no leader
@@ -106,8 +106,13 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
         accepted = [one for one in admitted if isinstance(one, commands.SubmitTask)]
         outcomes = iter(await self._submit(accepted, context))
         response = tasks_pb2.BatchSubmitTasksResponse()
+        size = 0
         for result in admitted:
-            await self._add_result(response, result if isinstance(result, ApiError) else next(outcomes))
+            slot = response.results.add()
+            await self._fill(slot, result if isinstance(result, ApiError) else next(outcomes))
+            if size + slot.ByteSize() > PAGE_BYTES_MAX:
+                _lighten(slot)
+            size += slot.ByteSize()
             await turns.take()
         return response
 
@@ -118,10 +123,9 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
             outcomes = await self._parts.proposer.propose(batch, propose_seconds(context))
         return [outcomes[place] for place in places]
 
-    async def _add_result(
-        self, response: tasks_pb2.BatchSubmitTasksResponse, result: ApiError | Outcome
+    async def _fill(
+        self, slot: tasks_pb2.BatchSubmitTasksResponse.Result, result: ApiError | Outcome
     ) -> None:
-        slot = response.results.add()
         try:
             if isinstance(result, ApiError):
                 raise result
@@ -364,6 +368,13 @@ class BlobsService(tasks_pb2_grpc.BlobsServicer):
 
 def _full(message: str) -> ApiError:
     return ApiError(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", message, retry_after_ms=500)
+
+
+def _lighten(slot: tasks_pb2.BatchSubmitTasksResponse.Result) -> None:
+    """Take out what GetTask and the waits give too: that the task was taken has to reach the caller."""
+    if slot.HasField("task"):
+        slot.task.ClearField("result")
+        slot.task.ClearField("checkpoint")
 
 
 def _page_start(token: str) -> int | None:

@@ -822,7 +822,9 @@ class BatchSubmitTasksResponse(_message.Message):
         status: _builtins.bytes
         """a serialized google.rpc.Status when the task was refused"""
         @_builtins.property
-        def task(self) -> Global___Task: ...
+        def task(self) -> Global___Task:
+            """of what has ended already, result and checkpoint as far as 3 MiB go: GetTask has them"""
+
         def __init__(
             self,
             *,
