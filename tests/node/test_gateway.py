@@ -160,9 +160,7 @@ async def test_a_batch_of_tasks_that_have_ended_is_answered_within_a_size(
     monkeypatch.setattr(service, "_submit", submitted)
     monkeypatch.setattr(service, "_admit", admitted)
     requests = [submission(task_id) for task_id in known]
-    answer = await service.BatchSubmitTasks(
-        tasks_pb2.BatchSubmitTasksRequest(requests=requests), Context()
-    )
+    answer = await service.BatchSubmitTasks(tasks_pb2.BatchSubmitTasksRequest(requests=requests), Context())
     assert answer.ByteSize() < 10_000
     assert [result.task.task_id for result in answer.results] == known
     assert {result.task.state for result in answer.results} == {tasks_pb2.SUCCEEDED}

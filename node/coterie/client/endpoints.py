@@ -55,7 +55,8 @@ if TYPE_CHECKING:
 
 Stub = TypeVar("Stub")
 
-MESSAGE_BYTES_MAX = 4 * 1024 * 1024
+SENT_BYTES_MAX = 4 * 1024 * 1024
+RECEIVED_BYTES_MAX = 16 * 1024 * 1024 + 65_536  # a node answers with up to 16 MiB
 _REFUSED_PAUSE_S = 0.25
 _REFUSED_PAUSE_MAX_S = 5.0
 _SILENT_PAUSE_S = 10.0
@@ -70,8 +71,8 @@ _CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
-    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", SENT_BYTES_MAX),
+    ("grpc.max_receive_message_length", RECEIVED_BYTES_MAX),
     # Retries are made here, on another node and with the same request_id; gRPC's own would hide failures.
     ("grpc.enable_retries", 0),
     # A proxy meant for the web must not get between a client and its cluster.

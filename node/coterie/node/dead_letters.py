@@ -62,9 +62,8 @@ class DeadLettersService(tasks_pb2_grpc.DeadLettersServicer):
         found = Found(letter.task, letter.steps)
         task = self._control.reader.to_pb(found, with_steps=True, with_payload=True)
         if task.ByteSize() > ANSWER_BYTES_MAX:
-            text = (
-                f"{task.ByteSize()} bytes with its steps, the limit is {ANSWER_BYTES_MAX}; use Tasks.GetTask"
-            )
+            text = f"{task.ByteSize()} bytes with its steps, the limit is {ANSWER_BYTES_MAX}; "
+            text += "Tasks.GetTask shows it without, and Debugger.GetHistory lists them without their results"
             raise ApiError(grpc.StatusCode.FAILED_PRECONDITION, "TOO_LARGE", text)
         return task
 

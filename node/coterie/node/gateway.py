@@ -215,8 +215,9 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
         found = await get(task_id, seconds_left(context))
         task = reader.to_pb(found, with_steps=request.include_steps, with_payload=request.include_payload)
         if task.ByteSize() > ANSWER_BYTES_MAX:
-            message = (
-                f"{task.ByteSize()} bytes with its steps, the limit is {ANSWER_BYTES_MAX}; leave them out"
+            message = f"{task.ByteSize()} bytes with its steps, the limit is {ANSWER_BYTES_MAX}; leave "
+            message += (
+                "them out: Debugger.GetHistory lists them without their results, a backup holds them whole"
             )
             raise ApiError(grpc.StatusCode.FAILED_PRECONDITION, "TOO_LARGE", message)
         return task

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from typing import Any
 
 import grpc
 
 from coterie.client.errors import ConfigError
 from coterie.client.names import DnsName, Found, NameNotFound, look_up
 from coterie.node.config.settings import DiscoverySettings
+from coterie.node.links import ROW_BYTES_MAX
 from coterie.node.observability import get_logger
 from coterie.v1 import cluster_pb2
 from coterie.v1.cluster_pb2_grpc import ClusterStub
@@ -19,6 +21,11 @@ log = get_logger(__name__)
 
 FIRST_PAUSE_S, PAUSE_MAX_S = 0.5, 15.0
 CALL_S = 10.0
+CHANNEL_OPTIONS: list[tuple[str, Any]] = [
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.max_receive_message_length", ROW_BYTES_MAX),
+]
 
 
 class Introducer:
@@ -73,11 +80,10 @@ class Introducer:
         return True
 
     def _channel(self, hint: Found) -> grpc.aio.Channel:
-        options = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
         if self._credentials is None:
-            return grpc.aio.insecure_channel(hint.address, options=options)
+            return grpc.aio.insecure_channel(hint.address, options=CHANNEL_OPTIONS)
         named = [("grpc.ssl_target_name_override", hint.server_name)] if hint.server_name else []
-        return grpc.aio.secure_channel(hint.address, self._credentials, options=[*options, *named])
+        return grpc.aio.secure_channel(hint.address, self._credentials, options=[*CHANNEL_OPTIONS, *named])
 
     def _say(self, reason: str) -> None:
         """Each reason once, until it changes."""

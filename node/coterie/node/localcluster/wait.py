@@ -12,6 +12,7 @@ import grpc
 import grpc.aio
 
 from coterie.node.config.settings import TlsPaths
+from coterie.node.links import ROW_BYTES_MAX
 from coterie.v1 import cluster_pb2, cluster_pb2_grpc, tasks_pb2
 
 POLL_S = 0.05
@@ -22,6 +23,7 @@ CHANNEL_OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 200),
+    ("grpc.max_receive_message_length", ROW_BYTES_MAX),
 ]
 
 
