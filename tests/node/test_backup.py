@@ -15,6 +15,7 @@ import pytest
 from coterie.client.backup import _Writer
 from coterie.client.errors import DataLoss, InvalidRequest
 from coterie.core.nouns import Data, TaskId, TaskState, evolve
+from coterie.node.backup import restoring
 from coterie.node.backup.archive import open_archive
 from coterie.node.backup.making import BackupParts, Backups, Frozen
 from coterie.node.backup.manifest import HISTORY, STATE, BadBackup
@@ -23,7 +24,7 @@ from coterie.node.blob_exchange import BlobExchange
 from coterie.node.blobs import BlobStore
 from coterie.node.clock import Clock
 from coterie.node.errors import ApiError
-from coterie.node.ledger import Ledger
+from coterie.node.ledger import Ledger, LedgerOptions
 from coterie.node.links import PeerChannels
 from coterie.raft.disk import RealDisk
 from coterie.raft.replica import Replica
@@ -64,6 +65,16 @@ class Made:
             return writer.finish().path
         finally:
             writer.close()
+
+
+class Small:
+    """Ledgers with those limits."""
+
+    def __init__(self, options: LedgerOptions) -> None:
+        self._options = options
+
+    async def open(self, path: Path) -> Ledger:
+        return await Ledger.open(path, self._options)
 
 
 @pytest.fixture
@@ -158,6 +169,35 @@ async def test_what_ended_after_the_index_is_not_in_the_new_history(made: Made) 
         assert await ledger.task("done") is not None
     finally:
         await ledger.close()
+
+
+async def test_many_live_tasks_lose_nothing_of_their_history(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them has an event more in the new cluster, faster than a disk takes them."""
+    for number in range(60):
+        made.node.do(submit_command(f"live{number}"))
+    file = await made.file()
+    options = LedgerOptions(backlog_rows_max=20)
+    monkeypatch.setattr(restoring, "EVENTS_AT_ONCE", 7)
+    monkeypatch.setattr(restoring, "Ledger", Small(options))
+    archive = await asyncio.to_thread(open_archive, file)
+    await asyncio.to_thread(restore, archive, Plan(made.folder / "new", "prod-2", FOUNDERS))
+    ledger = await Ledger.open(made.folder / "new" / "a" / "ledger.db")
+    try:
+        for number in range(60):
+            events = await ledger.events(f"live{number}", 0, 10)
+            assert len(events) == 2, f"live{number} has lost some"
+    finally:
+        await ledger.close()
+
+
+async def test_a_restore_that_would_lose_history_fails(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = await asyncio.to_thread(open_archive, await made.file())
+    monkeypatch.setattr(Ledger, "rows_lost", 1)
+    with pytest.raises(RestoreRefused, match="1 rows"):
+        await asyncio.to_thread(restore, archive, Plan(made.folder / "new", "prod-2", FOUNDERS))
+    assert not (made.folder / "new").exists()
 
 
 async def test_two_at_a_time_are_refused(made: Made) -> None:

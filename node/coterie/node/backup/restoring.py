@@ -22,7 +22,7 @@ from coterie.node.blobs import BlobOptions, BlobStore
 from coterie.node.clock import Clock
 from coterie.node.collecting import references
 from coterie.node.ledger import Gap, Ledger
-from coterie.node.ledger.feed import adopt_rows, feed
+from coterie.node.ledger.feed import adopt_rows, store
 from coterie.node.resync import RAFT_DIR
 from coterie.node.security.audit_log import rows as audit_rows
 from coterie.raft import codec
@@ -173,7 +173,8 @@ async def _build(archive: Archive, plan: Plan, state: ClusterState, building: Pa
 
 
 async def _write_ledger(archive: Archive, state: ClusterState, path: Path) -> None:
-    """The history up to the index, and what the restore itself has brought about."""
+    """The history up to the index, and what the restore itself has brought about. Raises RestoreRefused when
+    a part of it was not taken."""
     index = archive.head.index
     ledger = await Ledger.open(path)
     try:
@@ -182,24 +183,26 @@ async def _write_ledger(archive: Archive, state: ClusterState, path: Path) -> No
             await adopt_rows(ledger, peer_pb2.LedgerRows.FromString(content), index)
         events, state.outbox = state.outbox, []
         noted, state.noted = state.noted, []
-        feed(ledger, index, (), audit_rows(noted))
+        await store(ledger, (), audit_rows(noted))
         for start in range(0, len(events), EVENTS_AT_ONCE):
-            feed(ledger, index, events[start : start + EVENTS_AT_ONCE])
-            await ledger.flush(index)
+            await store(ledger, events[start : start + EVENTS_AT_ONCE])
         await ledger.adopt((), (), Gap(0, archive.manifest.history_through))
+        if ledger.rows_lost:
+            text = f"{ledger.rows_lost} rows of the history could not be stored; the log says why"
+            raise RestoreRefused(f"{archive.path}: {text}. Nothing was restored")
     finally:
         await ledger.close()
 
 
 async def _write_blobs(archive: Archive, directory: Path) -> int:
-    store = await BlobStore.open(directory, BlobOptions(_NO_LIMIT, _NO_LIMIT, _NO_LIMIT))
+    blobs = await BlobStore.open(directory, BlobOptions(_NO_LIMIT, _NO_LIMIT, _NO_LIMIT))
     count = 0
     try:
         for name, content in archive.below(BLOBS):
-            await store.put(_once(content), name, len(content))
+            await blobs.put(_once(content), name, len(content))
             count += 1
     finally:
-        await store.close()
+        await blobs.close()
     return count
 
 

@@ -26,8 +26,19 @@ MESSAGE_BYTES = 4 << 20  # of rows, about; a single row may be larger
 
 def feed(ledger: Ledger, index: int, events: Sequence[Event], noted: Sequence[LedgerEvent] = ()) -> None:
     """Queue the rows of one applied entry; `noted` are those of the audit log."""
+    tasks, happened = _rows(events)
+    ledger.append(index, tasks, [*happened, *noted])
+
+
+async def store(ledger: Ledger, events: Sequence[Event], noted: Sequence[LedgerEvent] = ()) -> None:
+    """As `feed`, where nothing may be left out: returns when the rows are on the disk."""
+    tasks, happened = _rows(events)
+    await ledger.adopt(tasks, [*happened, *noted])
+
+
+def _rows(events: Sequence[Event]) -> tuple[list[LedgerTask], list[LedgerEvent]]:
     tasks = [_task_row(event) for event in events if event.task.state in TERMINAL]
-    ledger.append(index, tasks, [*(_event_row(event) for event in events), *noted])
+    return tasks, [_event_row(event) for event in events]
 
 
 def _task_row(event: Event) -> LedgerTask:
