@@ -11,9 +11,10 @@ import grpc
 import pytest
 
 from coterie.core.nouns import Data
+from coterie.node.blob_errors import BlobStorageFailed
 from coterie.node.blob_exchange import BlobExchange, receive_blob
 from coterie.node.blob_keeper import BlobKeeper
-from coterie.node.blobs import BlobStore
+from coterie.node.blobs import BlobEntry, BlobStore
 from coterie.node.errors import ApiError
 from coterie.v1 import tasks_pb2
 
@@ -160,3 +161,22 @@ async def test_other_voters_get_what_they_lack(world: World) -> None:
     assert await keeper._keep(world.voters)
     assert await world.peers["n3"].store.has(NAME)
     assert keeper.kept_for == {"n1", "n3"}
+
+
+async def test_a_disk_that_cannot_be_listed_for_a_moment_does_not_end_the_keeper(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.voters = frozenset({"n1", "n2"})
+    listed, calls = world.store.entries, 0
+
+    async def fails_once() -> list[BlobEntry]:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise BlobStorageFailed("Too many open files")
+        return await listed()
+
+    monkeypatch.setattr(world.store, "entries", fails_once)
+    keeper = BlobKeeper(world.exchange, world.store, lambda: world.voters)
+    assert not await keeper._keep(world.voters)
+    assert await keeper._keep(world.voters)

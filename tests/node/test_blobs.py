@@ -346,3 +346,21 @@ async def test_a_disk_that_refuses_is_reported_and_leaves_nothing(
     assert store.total_bytes == 7
     await store.close()
     assert len(files(directory)) == 1
+
+
+async def test_a_blob_that_goes_while_the_others_are_listed_is_left_out(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stays = await store.put_bytes(b"stays")
+    goes = await store.put_bytes(b"goes")
+    scan = os.scandir
+
+    def scanned(folder: Path) -> list[os.DirEntry[str]]:
+        found = list(scan(folder))
+        for file in found:
+            if goes.endswith(file.name):
+                os.unlink(file.path)
+        return found
+
+    monkeypatch.setattr(os, "scandir", scanned)
+    assert [entry.sha256 for entry in await store.entries()] == [stays]

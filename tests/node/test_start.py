@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+
+from coterie.node import app, start
+from coterie.node.blob_errors import BlobStorageFailed
+from coterie.node.ledger import LedgerError
 
 _RAISED = """
 import resource, sys
@@ -22,3 +29,36 @@ def test_a_node_may_open_as_many_files_as_it_is_allowed_to(soft: int, hard: int)
     command = [sys.executable, "-c", _RAISED, str(soft), str(hard)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.split() == [str(hard), str(hard)], done.stderr
+
+
+class Unsound(app.NodeApp):
+    """Starts well; what its loops do is up to the test."""
+
+    def __init__(self, *_: Any) -> None:
+        self.settings: Any = SimpleNamespace(advertise="n1:1")
+        self.fatal, self._stop = None, asyncio.Event()
+
+    async def _start(self, undo: Any) -> None:
+        pass
+
+    async def _shut_down(self, running: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    "error", [BlobStorageFailed("no more files"), LedgerError("no room"), OSError("EIO")]
+)
+def test_what_ends_a_node_that_had_started_is_worth_a_restart(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A supervisor starts a node again that exits with 1, and leaves one alone that exits with 2."""
+
+    async def fails() -> None:
+        raise error
+
+    monkeypatch.setattr(app, "loops", lambda _: [fails()])
+    monkeypatch.setattr(app, "NodeApp", Unsound)
+    monkeypatch.setattr(start, "calm_the_collector", lambda: None)
+    nothing: Any = None
+    assert start._run(nothing, nothing, nothing, nothing) == start.EXIT_FAILED
+    assert str(error) in capsys.readouterr().err

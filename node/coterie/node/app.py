@@ -122,6 +122,11 @@ class NodeApp(NodeParts):
         log.info("node started", extra={"address": self.settings.advertise, "version": VERSION})
         try:
             await self._until_stopped(running)
+        except (NodeRefused, RemovedFromCluster):
+            raise
+        except Exception as error:  # the same would keep a node from starting: that is another exit code
+            log.exception("a part of the node has failed")
+            raise NodeFailed(f"{type(error).__name__}: {error}") from error
         finally:
             await self._shut_down(running)
         if isinstance(self.fatal, RemovedFromCluster | NodeRefused):

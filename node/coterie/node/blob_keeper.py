@@ -40,7 +40,12 @@ class BlobKeeper:
 
     async def _keep(self, voters: frozenset[str]) -> bool:
         """Whether every blob is where it should be."""
-        for entry in await self._store.entries():
+        try:
+            entries = await self._store.entries()
+        except BlobError as error:  # it may be mended by the next look
+            log.warning("the blobs cannot be listed", extra={"error": str(error)})
+            return False
+        for entry in entries:
             try:
                 await self._exchange.preserve(entry.sha256, entry.size_bytes)
             except (ApiError, BlobError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import hashlib
 import logging
@@ -285,8 +286,9 @@ class BlobStore:
                 continue
             for file in os.scandir(folder):
                 if _NAME.fullmatch(folder.name + file.name):
-                    status = file.stat()
-                    found.append(BlobEntry(folder.name + file.name, status.st_size, status.st_mtime))
+                    with contextlib.suppress(FileNotFoundError):  # it has just been removed
+                        status = file.stat()
+                        found.append(BlobEntry(folder.name + file.name, status.st_size, status.st_mtime))
         return found
 
     async def _run(self, work: Callable[[], T]) -> T:
