@@ -130,6 +130,7 @@ def test_every_key_that_is_agreed_on_has_its_effect_on_a_node_that_runs(settings
         ("distribution: {strateggy: hash}", "distribution.strateggy: unknown key; did you mean strategy?"),
         ("distribution: {strategy: hsah}", "distribution.strategy: 'hsah' is not known; did you mean hash?"),
         ("distribution: {taskQueue: {type: fifo}}", "distribution.taskQueue.type: fifo: the queue is"),
+        ("limits: {taskBytesMax: 49MiB}", "limits.taskBytesMax: 49MiB is too much: at most 48MiB"),
         ("limits: {liveBytesMax: 1MiB}", "limits.liveBytesMax: 1MiB is less than taskBytesMax"),
         ("distribution: [1]", "distribution: "),
         ("- 1", "expected keys and values at the top"),
@@ -271,7 +272,7 @@ async def test_everything_wrong_is_said_before_anything_is_proposed(desk: Desk) 
         "distribution.strategy",
         "distribution.taskQueue.maxPending",
     ]
-    together = pb.ApplyConfigRequest(document="limits: {taskBytesMax: 1GiB}")
+    together = pb.ApplyConfigRequest(document="limits: {liveBytesMax: 2MiB}")
     assert (await refused(lambda c: desk.service.ApplyConfig(together, c))).fields == ["limits.liveBytesMax"]
     assert desk.core.state.meta.config_revision == 1
 

@@ -180,6 +180,7 @@ def two_nodes(first: str, second: str) -> str:
         ),
         ("limits: {blobMax: 1MiB, resultMax: 2MiB}", "limits.resultMax: 2MiB is more than blobMax (1MiB)"),
         ("limits: {blobQuota: 2MiB}", "limits.blobQuota: 2MiB has no room for one blob of 64MiB"),
+        ("limits: {taskBytesMax: 49MiB}", "limits.taskBytesMax: 49MiB is too much: at most 48MiB"),
         ("limits: {liveBytesMax: 2MiB}", "limits.liveBytesMax: 2MiB is less than taskBytesMax"),
         (
             "limits: {payloadInlineMax: 2KiB}\nstorage: {maxInlinePayload: 3KiB}",
