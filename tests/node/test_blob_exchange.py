@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from hashlib import sha256
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import Any
 import grpc
 import pytest
 
-from coterie.core.nouns import Data
-from coterie.node.blob_errors import BlobStorageFailed
+from coterie.core.nouns import Data, TaskId
+from coterie.node import blob_exchange
+from coterie.node.blob_errors import BlobQuotaExceeded, BlobStorageFailed
 from coterie.node.blob_exchange import BlobExchange, receive_blob
 from coterie.node.blob_keeper import BlobKeeper
 from coterie.node.blobs import BlobEntry, BlobStore
-from coterie.node.errors import ApiError
+from coterie.node.errors import ApiError, from_exception, to_status
+from coterie.node.patient_blobs import PatientBlobs
 from coterie.v1 import tasks_pb2
 
 CONTENT = b"x" * 3_000_000
@@ -25,6 +28,12 @@ REF = Data(sha256=NAME, size_bytes=len(CONTENT))
 
 def rpc_error(code: grpc.StatusCode) -> grpc.aio.AioRpcError:
     return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata())
+
+
+def over_quota() -> grpc.aio.AioRpcError:
+    status = to_status(from_exception(BlobQuotaExceeded("no room"))).SerializeToString()
+    details = grpc.aio.Metadata(("grpc-status-details-bin", status))
+    return grpc.aio.AioRpcError(grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.aio.Metadata(), details)
 
 
 class FakeCall:
@@ -44,11 +53,16 @@ class FakePeer:
     """A store behind the two calls of the Peer service; none: the peer is down."""
 
     def __init__(self, store: BlobStore) -> None:
-        self.store, self.down = store, False
+        self.store, self.down, self.full = store, False, False
+        self.given_s: list[float] = []  # to store a blob
+        self.stuck = False
 
-    async def StoreBlob(self, chunks: Any, **_: Any) -> tasks_pb2.BlobRef:
+    async def StoreBlob(self, chunks: Any, *, timeout: float, **_: Any) -> tasks_pb2.BlobRef:
+        self.given_s.append(timeout)
         if self.down:
             raise rpc_error(grpc.StatusCode.UNAVAILABLE)
+        if self.full:
+            raise over_quota()
         return await receive_blob(self.store, chunks)
 
     def FetchBlob(self, request: tasks_pb2.GetBlobRequest, **_: Any) -> FakeCall:
@@ -60,6 +74,8 @@ class FakePeer:
         if not await self.store.has(name):
             raise rpc_error(grpc.StatusCode.NOT_FOUND)
         yield tasks_pb2.BlobChunk(ref=tasks_pb2.BlobRef(sha256=name, size_bytes=await self.store.size(name)))
+        if self.stuck:
+            await asyncio.Event().wait()
         async for part in self.store.open_chunks(name):
             yield tasks_pb2.BlobChunk(data=part)
 
@@ -180,3 +196,49 @@ async def test_a_disk_that_cannot_be_listed_for_a_moment_does_not_end_the_keeper
     keeper = BlobKeeper(world.exchange, world.store, lambda: world.voters)
     assert not await keeper._keep(world.voters)
     assert await keeper._keep(world.voters)
+
+
+async def test_a_large_blob_has_the_time_that_a_slow_link_needs(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fixed time would end every try on such a link, and the next would begin from the start."""
+    await world.store.put_bytes(CONTENT)
+    monkeypatch.setattr(blob_exchange, "COPY_BYTES_PER_S", 10_000)
+    await world.exchange.spread(NAME, len(CONTENT))
+    assert world.peers["n2"].given_s == [30 + 2 * 300], "to two peers at once"
+
+
+async def test_a_peer_that_stops_in_the_middle_is_left_for_another(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blob_exchange, "COPY_TIMEOUT_S", 0.05)
+    for peer in world.peers.values():
+        await peer.store.put_bytes(CONTENT)
+    world.peers["n2"].stuck = True
+    async with asyncio.timeout(30):
+        await world.exchange.ensure(NAME)
+    assert await world.store.get(NAME) == CONTENT
+
+
+async def test_peers_without_room_are_told_as_what_they_are(world: World) -> None:
+    await world.store.put_bytes(CONTENT)
+    for peer in world.peers.values():
+        peer.full = True
+    assert (await refused(world)).reason == "BLOB_QUOTA"
+    world.peers["n2"].full, world.peers["n2"].down = False, True
+    assert (await refused(world)).reason == "NO_QUORUM", "n2 may have room"
+
+
+async def test_tries_without_a_majority_come_ever_more_rarely(world: World) -> None:
+    pauses: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 9:
+            world.peers["n2"].down = False
+
+    for peer in world.peers.values():
+        peer.down = True
+    await PatientBlobs(world.exchange, TaskId("t1"), 1, pause).keep(CONTENT)
+    assert pauses[0] <= 0.1 and pauses == sorted(pauses)
+    assert pauses[4] > 1.0 and pauses[-1] <= 10.0

@@ -10,10 +10,11 @@ from typing import Any
 
 import grpc
 
+from coterie.client.rpc_errors import decode_rpc_error
 from coterie.core.nouns import NO_DATA, Data
 from coterie.node.blob_errors import BlobDamaged, BlobMismatch, BlobNotFound, check_content, too_much
 from coterie.node.blobs import BlobStore
-from coterie.node.errors import ApiError, Violation, invalid, not_found
+from coterie.node.errors import DISK_FULL_RETRY_MS, ApiError, Violation, invalid, not_found
 from coterie.node.links import PeerChannels, outliving
 from coterie.node.observability import get_logger
 from coterie.v1 import tasks_pb2
@@ -21,8 +22,10 @@ from coterie.v1 import tasks_pb2
 log = get_logger(__name__)
 
 CHUNK_BYTES = 1 << 20
-COPY_TIMEOUT_S = 30.0
+COPY_TIMEOUT_S = 30.0  # without a message from whoever sends; to store a blob, beside the time for its bytes
+COPY_BYTES_PER_S = 1 << 20  # at least, to all peers together
 LOOK_TIMEOUT_S = 5.0
+QUOTA = "BLOB_QUOTA"  # what a peer says whose blobs would take too much
 SECURED_MAX = 10_000  # blobs remembered to be on a majority
 SECURED_S = 300.0  # for so long; far less than an unused blob is kept (see collecting.py)
 
@@ -76,11 +79,11 @@ class BlobExchange:
             try:
                 with outliving(peer):
                     call = self._fetching(peer, sha256)
-                    async for message in call:
+                    async for message in _steady(call):
                         yield message.data
                 return
-            except grpc.aio.AioRpcError as error:
-                if error.code() is not grpc.StatusCode.NOT_FOUND:
+            except (grpc.aio.AioRpcError, TimeoutError) as error:
+                if not _lacks(error):
                     silent.append(peer)
             finally:
                 if call is not None:
@@ -137,8 +140,10 @@ class BlobExchange:
         me, peers = self._channels.me, list(self._channels.peers)
         voters = self._voters() or frozenset((me, *peers))
         stored, errors = {me}, []
+        full: set[str] = set()
         copies = [
-            asyncio.create_task(self._copy(peer, sha256, size), name=f"blob-to-{peer}") for peer in peers
+            asyncio.create_task(self._copy(peer, sha256, size, full), name=f"blob-to-{peer}")
+            for peer in peers
         ]
         try:
             for copy in asyncio.as_completed(copies):
@@ -153,6 +158,10 @@ class BlobExchange:
             await self._settle(copies, _majority(stored, voters))
         if not _majority(stored, voters):
             message = f"the blob is on {len(stored & voters)} of {len(voters)} voters: {'; '.join(errors)}"
+            if not _majority(set(voters - full), voters):  # whoever else answers
+                raise ApiError(
+                    grpc.StatusCode.RESOURCE_EXHAUSTED, QUOTA, message, retry_after_ms=DISK_FULL_RETRY_MS
+                )
             raise ApiError(grpc.StatusCode.UNAVAILABLE, "NO_QUORUM", message, retry_after_ms=500)
         self._secured[sha256] = time.monotonic() + SECURED_S
         if len(self._secured) > SECURED_MAX:
@@ -166,13 +175,18 @@ class BlobExchange:
             copy.cancel()
         await asyncio.gather(*copies, return_exceptions=True)
 
-    async def _copy(self, peer: str, sha256: str, size: int) -> str:
-        """The peer, when it has the blob."""
-        call = self._channels.stub(peer).StoreBlob(
-            self._chunks(sha256, size), metadata=self._channels.metadata, timeout=COPY_TIMEOUT_S
-        )
-        with outliving(peer):
-            await call
+    async def _copy(self, peer: str, sha256: str, size: int, full: set[str]) -> str:
+        """The peer, when it has the blob. One whose blobs would take too much is added to `full`."""
+        patience_s = COPY_TIMEOUT_S + size * len(self._channels.peers) / COPY_BYTES_PER_S
+        try:
+            with outliving(peer):
+                await self._channels.stub(peer).StoreBlob(
+                    self._chunks(sha256, size), metadata=self._channels.metadata, timeout=patience_s
+                )
+        except grpc.aio.AioRpcError as error:
+            if decode_rpc_error(error).reason == QUOTA:
+                full.add(peer)
+            raise
         return peer
 
     async def _chunks(self, sha256: str, size: int) -> AsyncIterator[tasks_pb2.BlobChunk]:
@@ -187,11 +201,10 @@ class BlobExchange:
             try:
                 with outliving(peer):
                     call = self._fetching(peer, sha256)
-                    await receive_blob(self._store, call)
+                    await receive_blob(self._store, _steady(call))
                 return
-            except (grpc.aio.AioRpcError, BlobMismatch) as error:
-                lacks = isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.NOT_FOUND
-                if not lacks:
+            except (grpc.aio.AioRpcError, BlobMismatch, TimeoutError) as error:
+                if not _lacks(error):
                     silent.append(peer)
                 log.debug("a peer did not give a blob", extra={"peer": peer, "error": str(error)[:200]})
             finally:
@@ -201,10 +214,24 @@ class BlobExchange:
 
     def _fetching(self, peer: str, sha256: str) -> grpc.aio.UnaryStreamCall[Any, tasks_pb2.BlobChunk]:
         return self._channels.stub(peer).FetchBlob(
-            tasks_pb2.GetBlobRequest(sha256=sha256),
-            metadata=self._channels.metadata,
-            timeout=COPY_TIMEOUT_S,
+            tasks_pb2.GetBlobRequest(sha256=sha256), metadata=self._channels.metadata
         )
+
+
+async def _steady(call: AsyncIterable[tasks_pb2.BlobChunk]) -> AsyncIterator[tasks_pb2.BlobChunk]:
+    """The messages of a stream, however many. Raises TimeoutError when none comes for COPY_TIMEOUT_S."""
+    messages = aiter(call)
+    while True:
+        async with asyncio.timeout(COPY_TIMEOUT_S):
+            message = await anext(messages, None)
+        if message is None:
+            return
+        yield message
+
+
+def _lacks(error: Exception) -> bool:
+    """The peer says that it has no such blob."""
+    return isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.NOT_FOUND
 
 
 def _nowhere(sha256: str, silent: Sequence[str]) -> ApiError:
