@@ -17,6 +17,7 @@ from coterie.node import gateway
 from coterie.node.admission import Admission, AdmissionLimits
 from coterie.node.clock import Clock
 from coterie.node.gateway import TasksService
+from coterie.node.ledger import Ledger, LedgerOptions
 from coterie.node.rpc import Gate
 from coterie.node.skillhost.nouns import SkillInfo
 from coterie.v1 import tasks_pb2
@@ -127,6 +128,36 @@ async def test_a_list_keeps_to_a_size_and_goes_on_where_it_ended(
         token, pages = answer.next_page_token, pages + 1
     assert found == [f"t{number}" for number in reversed(range(7))]
     assert pages > 2
+
+
+@pytest.mark.parametrize("record_bytes", [1_000, 5_000])
+async def test_a_list_of_large_finished_tasks_goes_on_to_its_end(
+    tmp_path: Path, node: QuietNode, service: Any, record_bytes: int
+) -> None:
+    """Their records hold all their steps, of which a list shows none."""
+    options = LedgerOptions(page_bytes_max=3_000)
+    ledger = await Ledger.open(tmp_path / "small.db", options)
+    node.ledger, node.reader._ledger = ledger, ledger
+    wanted = [f"t{number}" for number in range(9)]
+    for task_id in wanted:
+        run(node, task_id)
+        if task_id not in ("t3", "t7"):  # these live
+            attempt = node.core.task(task_id).attempt
+            node.do(RecordStep(TaskId(task_id), attempt, "s", Data(b"x" * record_bytes)))
+            node.finish(task_id)
+    await ledger.flush(node.core.index)
+    node.forget_finished()
+    found: list[str] = []
+    token, pages = "", 0
+    while pages == 0 or token:
+        answer = await service.ListTasks(
+            tasks_pb2.ListTasksRequest(page_size=50, page_token=token), Context()
+        )
+        assert answer.tasks, "a page has one at least"
+        found += [task.task_id for task in answer.tasks]
+        token, pages = answer.next_page_token, pages + 1
+    await ledger.close()
+    assert found == wanted[::-1]
 
 
 async def test_a_task_too_large_to_send_is_refused_with_a_remedy(

@@ -231,7 +231,7 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
         reader = self._parts.reader
         await reader.barrier(request.read_mode, seconds_left(context))
         reader.has_whole_history(request.read_mode)
-        page = await reader.page(query, before, limit)
+        page, more = await reader.page_that_fits(query, before, limit)
         reader.has_whole_history(request.read_mode)  # a snapshot may have been installed meanwhile
         response = tasks_pb2.ListTasksResponse()
         size = 0
@@ -241,7 +241,7 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
             if response.tasks and size > PAGE_BYTES_MAX:
                 break
             response.tasks.append(task)
-        if page and (len(page) == limit or len(response.tasks) < len(page)):
+        if page and (more or len(response.tasks) < len(page)):
             response.next_page_token = str(page[len(response.tasks) - 1].task.order)
         return response
 

@@ -18,7 +18,7 @@ from coterie.core.waiting import wait_reason
 from coterie.node import convert
 from coterie.node.clock import Clock
 from coterie.node.errors import ApiError, not_found
-from coterie.node.ledger import Ledger, LedgerQuery
+from coterie.node.ledger import Ledger, LedgerQuery, PageTooLarge
 from coterie.node.security.principal import caller
 from coterie.node.turns import Turns
 from coterie.v1 import tasks_pb2
@@ -159,6 +159,19 @@ class Reader:
         """Raises ApiError UNAVAILABLE when a list from here could lack finished tasks and must not."""
         if mode != tasks_pb2.STALE and self._catching_up():
             raise _catching_up("this node still copies history from the others; ask another, or STALE")
+
+    async def page_that_fits(
+        self, query: LedgerQuery, before: int | None, limit: int
+    ) -> tuple[list[Found], bool]:
+        """As `page`, and whether there may be more behind it: of tasks whose records would take too much
+        memory together there are fewer, and one at least."""
+        while True:
+            try:
+                found = await self.page(query, before, limit)
+            except PageTooLarge as error:
+                limit = error.tasks_fit
+                continue
+            return found, len(found) == limit
 
     async def page(self, query: LedgerQuery, before: int | None, limit: int) -> list[Found]:
         """Tasks newest first, live and finished merged. The live ones are taken first: what ends meanwhile is

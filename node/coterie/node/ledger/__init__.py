@@ -31,6 +31,7 @@ from coterie.node.ledger.rows import (
     LedgerPage,
     LedgerQuery,
     LedgerTask,
+    PageTooLarge,
 )
 from coterie.node.ledger.store import LedgerStore
 from coterie.node.ledger.writer import LedgerWriter, QueuedRows
@@ -46,6 +47,7 @@ __all__ = [
     "LedgerPage",
     "LedgerQuery",
     "LedgerTask",
+    "PageTooLarge",
 ]
 
 _logger = logging.getLogger("coterie.ledger")
@@ -139,7 +141,7 @@ class Ledger:
     async def tasks(self, query: LedgerQuery, before_order: int | None, limit: int) -> list[LedgerTask]:
         """Newest first, orders below `before_order`; fewer than `limit` means the end.
 
-        Raises LedgerError when the records of so many tasks are too large for one page."""
+        Raises PageTooLarge when the records of so many tasks are too large for one page."""
         limit = self._limit(limit)
         # The queue first: a row leaves it only after the file has it.
         queued = {

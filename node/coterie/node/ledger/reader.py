@@ -23,6 +23,7 @@ from coterie.node.ledger.rows import (
     LedgerPage,
     LedgerQuery,
     LedgerTask,
+    PageTooLarge,
 )
 from coterie.node.ledger.store import decode_labels, encode_label, is_damage
 
@@ -119,7 +120,7 @@ def select_task(connection: sqlite3.Connection, task_id: str) -> LedgerTask | No
 def select_tasks(
     connection: sqlite3.Connection, query: LedgerQuery, before_order: int | None, limit: int, bytes_max: int
 ) -> list[LedgerTask]:
-    """Newest first. Raises LedgerError when the records of `limit` tasks, but not of one, are too large."""
+    """Newest first. Raises PageTooLarge when the records of `limit` tasks, but not of one, are too large."""
     conditions, values = _conditions(query, before_order)
     pairs = _pairs(connection, query)
     if len(pairs) > _PAIRS_MAX:
@@ -142,7 +143,7 @@ def select_tasks(
         size += len(tasks[-1].record)
         if size > bytes_max and len(tasks) > 1:
             reason = f"the records of {len(orders)} tasks take more than {bytes_max} bytes"
-            raise LedgerError(f"{reason}; ask for a smaller page, {len(tasks) - 1} tasks would do")
+            raise PageTooLarge(reason, len(tasks) - 1)
     return tasks
 
 

@@ -10,6 +10,14 @@ class LedgerError(Exception):
     """The ledger could not do what was asked; the text says why and what helps."""
 
 
+class PageTooLarge(LedgerError):
+    """The records of a page take too much together; those of the first `tasks_fit` do not."""
+
+    def __init__(self, reason: str, tasks_fit: int) -> None:
+        super().__init__(f"{reason}; ask for a smaller page, {tasks_fit} tasks would do")
+        self.tasks_fit = tasks_fit
+
+
 class LedgerClosed(LedgerError):
     """The ledger was closed before it could answer."""
 
