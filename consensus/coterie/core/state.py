@@ -141,7 +141,8 @@ class ClusterState:
     ended_parents: list[tuple[TaskId, str]] = field(default_factory=list, compare=False)  # see settle
     ended_holders: list[TaskId] = field(default_factory=list, compare=False)  # of locks
     run_news: deque[tuple[TaskId, str, Task | None]] = field(default_factory=deque, compare=False)
-    run_work: int = field(default=0, compare=False)  # done for runs in this entry: see runs.walk
+    run_index: int = field(default=0, compare=False)  # of the last entry in which something was done for runs
+    run_work: int = field(default=0, compare=False)  # done in it, by all its commands: see runs.walk
     coordination: LookUps = field(init=False, compare=False)
     images: list[TaskImage] = field(default_factory=list, compare=False)  # open ones: they hear of changes
     outcomes: Outcomes = field(default_factory=Outcomes, compare=False)  # what this replica saw fail lately

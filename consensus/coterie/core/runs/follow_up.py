@@ -14,7 +14,8 @@ from coterie.core.state import ClusterState, Moment
 
 def follow_up(state: ClusterState, moment: Moment) -> None:
     """Until nothing is left of this entry; one by one, so that runs inside of runs cost no depth."""
-    state.run_work = 0
+    if state.run_index != moment.index:
+        state.run_index, state.run_work = moment.index, 0
     while state.run_news or state.ended_parents:
         if state.ended_parents:
             settle(state, moment)

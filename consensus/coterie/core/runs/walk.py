@@ -21,11 +21,16 @@ from coterie.core.runs.run import ENDED, FOR_NODES, NodeRun, NodeState, Phase, R
 from coterie.core.runs.scope import NOTHING, RunScope
 from coterie.core.state import ClusterState, Moment, held
 from coterie.core.steplog import StepLog
+from coterie.core.submit_rules import full
 
 STEP_OVERHEAD_BYTES = 200  # as of any step
 PERCENT_X100 = 10_000
 ALL = Join()  # of dependencies, where the join is one of agents
-WORK_MAX = 20_000  # nodes begun and values made, in KiB, in one entry; what is left goes on in the next one
+WORK_MAX = 20_000  # KiB of values made in one entry, by all its commands; what is left goes on in the next
+BEGUN_WORK = 10  # what each node or task that is begun counts of that: so many KiB take about as long
+ROOM_WAIT_MS = 1_000  # a run for which the queue is full looks again after so long at least, ...
+ROOM_WAIT_MAX_MS = 60_000  # ... and at most; in between the longer the more is queued, as others look too
+ROOM_WAIT_MS_PER_QUEUED = 5
 
 
 class Walk:
@@ -38,6 +43,7 @@ class Walk:
             self.run.book = Book(self.run, self.task)
         self.book: Book = self.run.book
         self._todo: deque[str] = deque()
+        self._has_begun = False  # something, in this visit
 
     @property
     def task(self) -> Task:
@@ -266,20 +272,30 @@ class Walk:
         book = self.book
         if not self.may_begin or self.state.run_work > WORK_MAX:
             return False
-        room = book.live < book.graph.max_parallel
-        while book.ready:
-            node = book.nodes[book.ready[0][1]]
-            if not room and node.type not in parts.WITHOUT_TASKS:
-                break
+        first = book.nodes[book.ready[0][1]] if book.ready else None
+        if first is not None and (first.type in parts.WITHOUT_TASKS or self._has_room()):
             heappop(book.ready)
-            self.state.run_work += 1
-            parts.begin(self, node)
+            self._note_begun()
+            parts.begin(self, first)
             return True
-        for name in book.hungry if room else ():
-            self.state.run_work += 1
-            parts.begin_more(self, book.nodes[name])
+        hungry = next(iter(book.hungry), None)
+        if hungry is not None and self._has_room():
+            self._note_begun()
+            parts.begin_more(self, book.nodes[hungry])
             return True
         return False
+
+    def _note_begun(self) -> None:
+        self._has_begun = True
+        self.state.run_work += BEGUN_WORK
+
+    def _has_room(self) -> bool:
+        """For one more task. One it may always have: else runs that fill the queue would wait for ever, each
+        for tasks for which the others leave no room."""
+        live = self.book.live
+        if live >= self.book.graph.max_parallel:
+            return False
+        return not live or full(self.state, self.task.tenant, 0) is None
 
     def cancel_live(self, node_id: str, reason: str) -> None:
         """The tasks of one node that have not ended."""
@@ -291,11 +307,23 @@ class Walk:
 
     def _set_clock(self) -> None:
         """The run's task is woken when the first of its nodes need it."""
-        until_ms = min(self.book.timers.values(), default=0)
-        more = self.may_begin and (self.book.ready or self.book.hungry)
-        if self.state.run_work > WORK_MAX and more and self.book.live < self.book.graph.max_parallel:
-            until_ms = self.moment.at_ms
+        times = (*self.book.timers.values(), self._goes_on_at_ms())
+        until_ms = min((at_ms for at_ms in times if at_ms), default=0)
         task = self.task
         if task.wait is None or task.wait.until_ms != until_ms:
             wait = Wait(FOR_NODES.reason, until_ms=until_ms)
             change_task(self.state, task, evolve(task, wait=wait), self.moment, "waits")
+
+    def _goes_on_at_ms(self) -> int:
+        """When it begins more by itself, because the entry or the queue has no room for it now; 0: never."""
+        more = self.may_begin and (self.book.ready or self.book.hungry)
+        if not more or self.book.live >= self.book.graph.max_parallel:
+            return 0
+        now_ms, set_ms = self.moment.at_ms, self.task.wait.until_ms if self.task.wait is not None else 0
+        if self.state.run_work > WORK_MAX:
+            return set_ms if 0 < set_ms <= now_ms and not self._has_begun else now_ms  # it keeps its turn
+        if self._has_room():
+            return 0
+        wait_ms = ROOM_WAIT_MS_PER_QUEUED * self.state.indexes.queued
+        at_ms = now_ms + min(max(wait_ms, ROOM_WAIT_MS), ROOM_WAIT_MAX_MS)
+        return set_ms if now_ms < set_ms < at_ms else at_ms
