@@ -7,13 +7,14 @@ from heapq import heappush
 from typing import Any
 
 from coterie.core.graph import expr
-from coterie.core.graph.model import Graph, GraphError, GraphNode, NodeType
+from coterie.core.graph.model import WINDOW_DEFAULT, Graph, GraphError, GraphNode, JoinKind, NodeType
 from coterie.core.graph.reading import graph_bytes, graph_of
 from coterie.core.graph.values import ValueFault, read_json
 from coterie.core.nouns import Data, Task
+from coterie.core.ordered import Ordered
 from coterie.core.runs.joins import Tally, count
 from coterie.core.runs.outline import outline_of
-from coterie.core.runs.run import ENDED, NodeState, Run
+from coterie.core.runs.run import ENDED, NodeRun, NodeState, Run
 from coterie.core.steplog import StepLog
 
 NO_STEPS = StepLog()
@@ -29,7 +30,7 @@ class Book:
         self.undo_of, self.first = outline.undo_of, outline.first
         self.tallies = Tallies(self.nodes)
         self.ready: list[tuple[int, str]] = []  # a heap, in the order of the graph
-        self.hungry: dict[str, None] = {}  # nodes that could begin more tasks
+        self.hungry: Ordered[str] = Ordered()  # nodes that could begin more tasks, in the order of the graph
         self.timers: dict[str, int] = {}  # when a waiting node goes on by itself
         self.waiting: dict[str, None] = {}
         self.live = 0
@@ -52,8 +53,18 @@ class Book:
                 self.waiting[node_id] = None
                 if record.until_ms:
                     self.timers[node_id] = record.until_ms
-            elif record.issued < record.total:
-                self.hungry[node_id] = None
+            elif is_hungry(self.nodes[node_id], record):
+                self.hungry.add(self.order[node_id], node_id)
+
+    def note(self, before: NodeRun | None, after: NodeRun) -> None:
+        """The record of a node has changed. What is hungry follows from the records alone: on a node that was
+        restored other tasks would be begun first if it also told of what had happened when."""
+        node = self.nodes[after.node_id]
+        was_hungry, hungers = before is not None and is_hungry(node, before), is_hungry(node, after)
+        if hungers and not was_hungry:
+            self.hungry.add(self.order[node.node_id], node.node_id)
+        elif was_hungry and not hungers:
+            self.hungry.remove(self.order[node.node_id])
 
     def body_of(self, node: GraphNode) -> bytes:
         """The graph inside a node as its runs carry it; the same object for each."""
@@ -77,6 +88,19 @@ class Book:
             for node in self.graph.nodes
             if node.node_id not in self.dependents and node.type is not NodeType.COMPENSATE
         ]
+
+
+def is_hungry(node: GraphNode, record: NodeRun) -> bool:
+    """It runs, and could begin one more task: an item, an iteration, or the judge of its agents."""
+    if record.state is not NodeState.RUNNING:
+        return False
+    if node.type is NodeType.MAP:
+        return record.issued < record.total and record.live < (node.window or WINDOW_DEFAULT)
+    if record.live:
+        return False
+    if node.type is NodeType.LOOP:
+        return record.issued < record.total
+    return node.join.kind is JoinKind.JUDGE and 1 < record.total == record.issued
 
 
 class Tallies(dict[str, Tally]):

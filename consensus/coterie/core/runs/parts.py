@@ -11,7 +11,7 @@ from coterie.core.nouns import NO_DATA, Data, Task, TaskState, evolve
 from coterie.core.runs import instant, rounds
 from coterie.core.runs.asking import asked, chosen
 from coterie.core.runs.joins import Verdict, answered
-from coterie.core.runs.run import NodeRun, NodeState, part_key
+from coterie.core.runs.run import NodeState, part_key
 from coterie.core.runs.scope import described, inline
 from coterie.core.runs.tasks import begin_run, begin_task, error_of, input_of, parts_of
 
@@ -34,21 +34,14 @@ def begin(walk: Walk, node: GraphNode) -> None:
 
 
 def begin_more(walk: Walk, node: GraphNode) -> None:
-    """One more task of a node that has some; when there is none to begin it is not asked again."""
-    record = walk.run.nodes[node.node_id]
+    """One more task of a node that has some: see book.is_hungry."""
     try:
-        if (
-            node.type is NodeType.MAP
-            and record.issued < record.total
-            and record.live < rounds.window_of(node)
-        ):
+        if node.type is NodeType.MAP:
             rounds.begin_item(walk, node)
-        elif node.type is NodeType.LOOP and not record.live and record.issued < record.total:
+        elif node.type is NodeType.LOOP:
             rounds.begin_iteration(walk, node)
-        elif _lacks_a_judge(node, record):
-            _weigh(walk, node)
         else:
-            walk.book.hungry.pop(node.node_id, None)
+            _weigh(walk, node)
     except ValueFault as fault:
         walk.cancel_live(node.node_id, "another part of its node failed")
         walk.fail(node, fault.code, fault.text)
@@ -127,16 +120,10 @@ def _answers(walk: Walk, node: GraphNode) -> list[Data]:
     return parts_of(walk, node)[: walk.run.nodes[node.node_id].total]
 
 
-def _lacks_a_judge(node: GraphNode, record: NodeRun) -> bool:
-    judged = node.join.kind is JoinKind.JUDGE and record.total > 1
-    return judged and record.issued == record.total and not record.live
-
-
 def _judge(walk: Walk, node: GraphNode, answers: list[Data]) -> None:
     """One more task chooses; while the run is paused it has to wait."""
     if not walk.may_begin:
         return
-    walk.book.hungry.pop(node.node_id, None)
     given = {"answers": [described(one) for one in answers], "input": described(input_of(walk, node))}
     begin_task(walk, node, len(node.agents), inline(given), skill=node.judge or "llm")
 
@@ -148,7 +135,6 @@ def _part_failed(walk: Walk, node: GraphNode, task: Task) -> None:
     if _cut_short(walk, node, task):  # a list without it would pass for the whole
         walk.fail(node, error.code, error.message, NodeState.CANCELLED)
     elif node.type is NodeType.MAP and node.on_item_failure == "skip":
-        walk.book.hungry[node.node_id] = None
         rounds.map_over(walk, node)
     elif node.type in BY_SKILL and record.total > 1 and record.issued <= record.total:
         _weigh(walk, node)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from coterie.core.graph.evaluate import holds
-from coterie.core.graph.model import ITEMS_MAX, WINDOW_DEFAULT, GraphNode
+from coterie.core.graph.model import ITEMS_MAX, GraphNode
 from coterie.core.graph.refs import fill
 from coterie.core.graph.values import ValueFault, type_name
 from coterie.core.nouns import Data, Task, evolve
@@ -35,7 +35,6 @@ def begin_iteration(walk: Walk, node: GraphNode) -> None:
     before = walk.steps.find(part_key(node.node_id, place - 1))
     more = {"iteration": place + 1, "last": described(before.result) if before is not None else None}
     given = described(input_of(walk, node, more)) if node.input else {}
-    walk.book.hungry.pop(node.node_id, None)
     begin_run(walk, node, place, inline({**(given if isinstance(given, dict) else {"input": given}), **more}))
 
 
@@ -51,12 +50,6 @@ def _after_iteration(walk: Walk, node: GraphNode, result: Data, place: int) -> N
         walk.succeed(node, result, message=f"after {place + 1} iterations")
     elif record.issued >= record.total:
         walk.fail(node, "MAX_ITERATIONS", f"{node.expr[:200]} did not hold after {place + 1} iterations")
-    else:
-        walk.book.hungry[node.node_id] = None
-
-
-def window_of(node: GraphNode) -> int:
-    return node.window or WINDOW_DEFAULT
 
 
 def _items(walk: Walk, node: GraphNode) -> list[Any]:
@@ -74,7 +67,6 @@ def _items(walk: Walk, node: GraphNode) -> list[Any]:
 
 def map_items(walk: Walk, node: GraphNode) -> None:
     walk.put(evolve(walk.run.nodes[node.node_id], total=len(_items(walk, node))))
-    walk.book.hungry[node.node_id] = None
     map_over(walk, node)
 
 
@@ -98,7 +90,6 @@ def item_ended(walk: Walk, node: GraphNode, task: Task, place: int) -> None:
     if walk.keep(part_key(node.node_id, place), task.result):
         record = walk.run.nodes[node.node_id]
         walk.put(evolve(record, succeeded=record.succeeded + 1))
-        walk.book.hungry[node.node_id] = None
         map_over(walk, node)
 
 

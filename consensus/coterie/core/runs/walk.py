@@ -129,12 +129,13 @@ class Walk:
         """Something may go on: it was resumed, signalled, or nodes were added."""
         if self.run.head.phase is Phase.NEW:
             return
-        for name in list(self.book.waiting):
+        for name in sorted(self.book.waiting, key=self._has_waited):
             instant.look_for_signal(self, self.book.nodes[name])
-        for name, record in list(self.run.nodes.items()):
-            if record.state is NodeState.RUNNING and not record.live:
-                self.book.hungry[name] = None
         self.go_on()
+
+    def _has_waited(self, node_id: str) -> tuple[int, int]:
+        """Who has waited longest is first."""
+        return self.run.nodes[node_id].since_ms, self.book.order[node_id]
 
     def decide_all(self) -> None:
         """After nodes were added, some of which an earlier run may have completed."""
@@ -150,6 +151,7 @@ class Walk:
     # --- nodes end
 
     def put(self, record: NodeRun) -> NodeRun:
+        self.book.note(self.run.nodes.get(record.node_id), record)
         self.run.nodes[record.node_id] = record
         return record
 
@@ -189,7 +191,7 @@ class Walk:
         assert known is None or known.state not in ENDED, f"{node.node_id} has ended already"
         record = self.put(evolve(record, ended_at_ms=self.moment.at_ms, until_ms=0))
         book = self.book
-        for look_up in (book.waiting, book.timers, book.hungry):
+        for look_up in (book.waiting, book.timers):
             look_up.pop(node.node_id, None)
         if node.type is NodeType.COMPENSATE:
             return
@@ -278,10 +280,10 @@ class Walk:
             self._note_begun()
             parts.begin(self, first)
             return True
-        hungry = next(iter(book.hungry), None)
+        hungry = book.hungry.first()
         if hungry is not None and self._has_room():
             self._note_begun()
-            parts.begin_more(self, book.nodes[hungry])
+            parts.begin_more(self, book.nodes[hungry[1]])
             return True
         return False
 

@@ -1,0 +1,95 @@
+"""A run goes on in the same way on a node that was restored in the middle of it."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import pytest
+
+from coterie.core.canonical import state_hash
+from coterie.core.commands import (
+    Command,
+    ExpireTask,
+    FinishTask,
+    PauseTask,
+    ResumeTask,
+    SetTenant,
+    SignalTask,
+)
+from coterie.core.nouns import Data, TaskId, TaskState
+from coterie.core.quotas import Tenant
+from coterie.core.scheduler import plan
+from coterie.core.view import PlanPolicy, View
+from coterie.raft import codec
+from tests.core.runs.world import RUN, World, echo
+
+OUTCOMES = ({}, {"max_parallel": 3}, {"max_parallel": 5})
+
+
+def pair(**graph: Any) -> tuple[World, World]:
+    """Two equal clusters."""
+    found = World(), World()
+    for world in found:
+        world.do(SetTenant(Tenant("default", pending_tasks_max=6)))
+        world.run(
+            echo("late"),
+            {"id": "two", "type": "wait", "signal": "go", "depends_on": ["c"]},
+            {"id": "one", "type": "wait", "signal": "go", "depends_on": []},
+            {"id": "c", "type": "condition", "expr": "true"},
+            {"id": "a", "type": "map", "over": [1, 2, 3, 4, 5, 6], "skill": "echo", "window": 2},
+            {"id": "b", "type": "map", "over": [1, 2, 3, 4, 5, 6], "skill": "echo", "window": 3},
+            {"id": "in", "type": "map", "over": [1, 2, 3], "body": {"nodes": [echo("x"), echo("y", "x")]}},
+            {"id": "ask", "type": "agent", "agents": ["p", "q"], "join": "llm-judge", "judge": "echo"},
+            {
+                "id": "l",
+                "type": "loop",
+                "expr": "iteration == 3",
+                "max_iterations": 3,
+                "body": {"nodes": [echo("z")]},
+            },
+            **graph,
+        )
+    return found
+
+
+def next_command(world: World, dice: random.Random) -> Command:
+    """What may happen next: mostly, the end of a task."""
+    due = [one for one in plan(world.state, View(world.now_ms), PlanPolicy()) if isinstance(one, ExpireTask)]
+    if due:
+        return dice.choice(due)
+    what = dice.random()
+    if what < 0.05:
+        return SignalTask(RUN, "go", Data(b"1"))
+    if what < 0.15:
+        return dice.choice([PauseTask(RUN, ""), ResumeTask(RUN)])
+    held = [task for task in world.state.tasks.values() if task.state is TaskState.SCHEDULED]
+    if not held:
+        return ResumeTask(RUN)
+    task = dice.choice(held)
+    return FinishTask(task.task_id, task.attempt, Data(json.dumps(dice.randint(0, 1)).encode()))
+
+
+def assign_one(worlds: tuple[World, World], dice: random.Random) -> None:
+    open_now = [name for name in worlds[0].open() if worlds[0].task(name).state is TaskState.PENDING]
+    if open_now:
+        name = dice.choice(open_now)
+        for world in worlds:
+            world.assign(name)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_restored_node_decides_as_one_that_was_there_all_the_time(seed: int) -> None:
+    dice = random.Random(seed)
+    worlds = there, back = pair(**OUTCOMES[seed % len(OUTCOMES)])
+    for _ in range(200):
+        if TaskId(RUN) not in there.state.tasks:
+            break
+        back.state = codec.decode_state(list(codec.encode_state(back.state.copy())))
+        assign_one(worlds, dice)
+        command = next_command(there, dice)
+        assert there.do(command) == back.do(command), command
+        assert state_hash(there.state) == state_hash(back.state), f"seed {seed}: after {command}"
+        if dice.random() < 0.1:
+            there.now_ms = back.now_ms = there.now_ms + 1_000
