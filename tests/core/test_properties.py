@@ -6,11 +6,12 @@ import random
 
 import pytest
 
+from coterie.core import indexes
 from coterie.core.agenda import Start, agenda
 from coterie.core.canonical import state_hash
-from coterie.core.commands import Command
+from coterie.core.commands import AdvanceClock, AssignTask, CancelTask, Command
 from coterie.core.machine import apply
-from coterie.core.nouns import Event, TaskId, WaitReason
+from coterie.core.nouns import Event, NodeId, TaskId, TaskState, WaitReason
 from coterie.core.routing import NodeLoad
 from coterie.core.scheduler import plan
 from coterie.core.state import ClusterState, Moment
@@ -18,7 +19,7 @@ from coterie.core.transitions import HELD, TERMINAL, TRANSITIONS
 from coterie.core.view import PlanPolicy, View
 from coterie.core.waiting import wait_reason
 from coterie.raft import codec
-from tests.core.builders import CoreCluster, RandomLog
+from tests.core.builders import CoreCluster, RandomLog, submit_command
 
 SEEDS = range(60)
 LENGTH = 250
@@ -97,6 +98,40 @@ def test_the_indexes_equal_those_built_anew(seed: int) -> None:
         state = log.cluster.state
         fresh = codec.decode_state(codec.encode_state(state.copy())).indexes
         assert state.indexes.image() == fresh.image()
+
+
+@pytest.mark.parametrize("seed", SEEDS[:20])
+def test_a_restore_amid_a_release_never_changes_the_future(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has come due is queued in portions. How far that is depends on when the clock moved, and a node
+    that was restored has to stand where the others do: they ask who is first in the queue."""
+    monkeypatch.setattr(indexes, "RELEASED_MAX", 2)
+    dice, there, back, behind = random.Random(seed), CoreCluster(), CoreCluster(), 0
+    for cluster in (there, back):
+        cluster.with_node(capacity=LENGTH)
+    for number in range(LENGTH // 2):
+        back.state = codec.decode_state(codec.encode_state(back.state.copy()))
+        assert back.state.indexes.image() == there.state.indexes.image()
+        command = _about_delays(there, dice, number)
+        assert there.do(command) == back.do(command)
+        assert state_hash(there.state) == state_hash(back.state)
+        behind += there.state.indexes.is_behind
+    assert behind, "else it would prove nothing"
+
+
+def _about_delays(cluster: CoreCluster, dice: random.Random, number: int) -> Command:
+    pending = [task_id for task_id, task in cluster.state.tasks.items() if task.state is TaskState.PENDING]
+    what = dice.choice(("delayed", "delayed", "plain", "cancel", "assign", "advance"))
+    if what == "advance":
+        return AdvanceClock(cluster.now_ms + dice.choice((1, 1, 20)))
+    if what == "assign" and pending:
+        return AssignTask(dice.choice(pending), NodeId("n1"), 1, 1, if_first=True)
+    if what == "cancel" and pending:
+        return CancelTask(dice.choice(pending))
+    start_at_ms = -(-(cluster.now_ms + 2) // 20) * 20 if what == "delayed" else 0  # many at the same time
+    delay_ms = max(0, start_at_ms - cluster.now_ms - 1)
+    return submit_command(f"t{number}", type=dice.choice("ab"), start_delay_ms=delay_ms)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -20,6 +20,7 @@ K = TypeVar("K")
 
 POOL_MAX = 4_096
 MORE_THAN_EVER = 1 << 100  # a key above all times
+ORDER_MASK = (1 << ORDER_BITS) - 1
 RELEASED_MAX = 500  # delayed tasks that one step of the clock puts into the queue
 
 
@@ -168,6 +169,19 @@ class TaskIndexes:
                 self.delayed.remove(key)
                 self.queue.add(tasks[task_id])
             self._released = min(self._released, self.delayed.first_key(MORE_THAN_EVER))
+
+    def begin_at(self, clock_ms: int, released_ms: int, released_order: int) -> None:
+        """Where the clock stands and how far the release has gone, before the first task is added."""
+        self.advance(clock_ms, {})
+        if released_ms:
+            self._released = released_ms << ORDER_BITS | released_order
+
+    @property
+    def released(self) -> tuple[int, int]:
+        """Time and order of the first task that is due and not in the queue yet; zeros: all of them are."""
+        if self._released == self.clock_ms + 1 << ORDER_BITS:
+            return 0, 0
+        return self._released >> ORDER_BITS, self._released & ORDER_MASK
 
     @property
     def is_behind(self) -> bool:

@@ -88,6 +88,8 @@ class Meta:
     config_revision: int = 0  # of the configuration that holds; 0: there is none yet
     seal: bytes = field(default=b"", repr=False)  # the secret under which tickets for blobs are made
     epoch: str = ""  # of the restore that this state came from; empty: it was never restored
+    released_ms: int = 0  # of what is due, tasks that start before this time, ...
+    released_order: int = 0  # ... or at it and before this one, are in the queue; both 0: all of them
 
 
 @dataclass(slots=True)
@@ -163,8 +165,9 @@ class ClusterState:
     def advance(self, to_ms: int) -> None:
         """The clock never goes back."""
         if to_ms > self.meta.clock_ms:
-            self.meta = evolve(self.meta, clock_ms=to_ms)
             self.indexes.advance(to_ms, self.tasks)
+            at_ms, order = self.indexes.released
+            self.meta = evolve(self.meta, clock_ms=to_ms, released_ms=at_ms, released_order=order)
 
     def rebuild(self) -> None:
         """Derive the look-ups again, after a restore."""
@@ -175,7 +178,7 @@ class ClusterState:
         """`rebuild` in portions, for a state that is not in use yet."""
         indexes = self.indexes = TaskIndexes(self.limits, self.buckets)
         indexes.queue.set_ageing(self.meta.policy.ageing_ms)
-        indexes.advance(self.meta.clock_ms, self.tasks)
+        indexes.begin_at(self.meta.clock_ms, self.meta.released_ms, self.meta.released_order)
         for number, task in enumerate(self.tasks.values()):
             indexes.add(indexes.shared(task))
             if number % REBUILD_TASKS == 0:

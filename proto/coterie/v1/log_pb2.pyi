@@ -4947,6 +4947,8 @@ class Meta(_message.Message):
     MESSAGE_POSITION_FIELD_NUMBER: _builtins.int
     SCHEDULES_VERSION_FIELD_NUMBER: _builtins.int
     BREAKERS_OPENED_FIELD_NUMBER: _builtins.int
+    RELEASED_MS_FIELD_NUMBER: _builtins.int
+    RELEASED_ORDER_FIELD_NUMBER: _builtins.int
     AUDIT_COUNT_FIELD_NUMBER: _builtins.int
     AUDIT_HEAD_FIELD_NUMBER: _builtins.int
     SEAL_FIELD_NUMBER: _builtins.int
@@ -4971,6 +4973,8 @@ class Meta(_message.Message):
     message_position: _builtins.int
     schedules_version: _builtins.int
     breakers_opened: _builtins.int
+    released_ms: _builtins.int
+    released_order: _builtins.int
     audit_count: _builtins.int
     audit_head: _builtins.bytes
     seal: _builtins.bytes
@@ -5001,6 +5005,8 @@ class Meta(_message.Message):
         message_position: _builtins.int = ...,
         schedules_version: _builtins.int = ...,
         breakers_opened: _builtins.int = ...,
+        released_ms: _builtins.int = ...,
+        released_order: _builtins.int = ...,
         audit_count: _builtins.int = ...,
         audit_head: _builtins.bytes = ...,
         seal: _builtins.bytes = ...,
@@ -5010,7 +5016,7 @@ class Meta(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_count", b"audit_count", "audit_head", b"audit_head", "breakers_opened", b"breakers_opened", "clock_ms", b"clock_ms", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "config_revision", b"config_revision", "dead_letter_bytes", b"dead_letter_bytes", "dead_letters_dropped", b"dead_letters_dropped", "doubts_total", b"doubts_total", "epoch", b"epoch", "fair_time", b"fair_time", "fencing_token", b"fencing_token", "finished_bytes", b"finished_bytes", "finished_total", b"finished_total", "format", b"format", "kv_forgotten", b"kv_forgotten", "kv_version", b"kv_version", "lead_term", b"lead_term", "message_position", b"message_position", "order", b"order", "policy", b"policy", "schedules_version", b"schedules_version", "seal", b"seal", "steps_total", b"steps_total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_count", b"audit_count", "audit_head", b"audit_head", "breakers_opened", b"breakers_opened", "clock_ms", b"clock_ms", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "config_revision", b"config_revision", "dead_letter_bytes", b"dead_letter_bytes", "dead_letters_dropped", b"dead_letters_dropped", "doubts_total", b"doubts_total", "epoch", b"epoch", "fair_time", b"fair_time", "fencing_token", b"fencing_token", "finished_bytes", b"finished_bytes", "finished_total", b"finished_total", "format", b"format", "kv_forgotten", b"kv_forgotten", "kv_version", b"kv_version", "lead_term", b"lead_term", "message_position", b"message_position", "order", b"order", "policy", b"policy", "released_ms", b"released_ms", "released_order", b"released_order", "schedules_version", b"schedules_version", "seal", b"seal", "steps_total", b"steps_total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
