@@ -26,7 +26,8 @@ class Growing:
 
         They may stand on the nodes that are there, this one too, and are checked as the first plan was:
         skills, references, cycles, all that is wrong at once. A recorded step; asked twice it adds once.
-        Raises CallRefused (NOT_IN_A_RUN, CYCLE, UNKNOWN_SKILL …), ValueError, and as `step` does."""
+        At most 500 nodes and 128 KiB at once; for more, add several times (with a `name` each) or use a map.
+        Raises CallRefused (NOT_IN_A_RUN, CYCLE, TOO_LARGE …), ValueError, and as `step` does."""
         added: list[str] = await self.step(name, self._grow, _text(nodes))
         return added
 

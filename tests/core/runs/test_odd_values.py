@@ -12,7 +12,7 @@ from coterie.core.runs import rules
 from coterie.core.runs.asking import chosen
 from coterie.core.runs.commands import AddNodes
 from tests.core.builders import submit_command
-from tests.core.runs.world import RUN, World, echo
+from tests.core.runs.world import RUN, World, echo, raw
 
 GIVEN = {"inputs": [{"name": "over"}]}
 
@@ -94,6 +94,23 @@ def test_a_run_grows_within_the_bounds_of_tasks_and_graphs(monkeypatch: pytest.M
             refused = world.do(AddNodes(RUN, more))
         assert isinstance(refused, Rejected) and refused.code == code
         assert world.do(AddNodes(RUN, more)) == Accepted(RUN), "nothing was taken in"
+
+
+@pytest.mark.parametrize(
+    ("count", "pad", "told"),
+    [
+        (rules.ADDED_NODES_MAX + 1, "", f"nodes: {rules.ADDED_NODES_MAX + 1} nodes"),
+        (1, "x" * rules.ADDED_BYTES_MAX, f"the limit is {rules.ADDED_BYTES_MAX}"),
+    ],
+)
+def test_one_addition_is_no_larger_than_an_entry_can_look_at(count: int, pad: str, told: str) -> None:
+    world = World()
+    world.run(echo("a"))
+    refused = world.do(AddNodes(RUN, raw({"nodes": [echo(f"n{at}", input=pad) for at in range(count)]})))
+    assert isinstance(refused, Rejected) and refused.code == "TOO_LARGE" and told in refused.reason
+    assert "in several additions" in refused.reason
+    full = raw({"nodes": [echo(f"n{at}") for at in range(rules.ADDED_NODES_MAX)]})
+    assert world.do(AddNodes(RUN, full)) == Accepted(RUN)
 
 
 def test_a_verdict_that_is_no_json_is_the_answer_itself() -> None:

@@ -23,6 +23,8 @@ from coterie.core.state import ClusterState, Moment
 from coterie.core.submit_rules import admit, create
 
 ADDITIONS_MAX = 1_000  # to one run
+ADDED_NODES_MAX = 500  # in one addition: while it is looked at, a node does nothing else
+ADDED_BYTES_MAX = 128 << 10  # likewise
 
 
 def run_workflow(state: ClusterState, command: RunWorkflow, moment: Moment) -> Outcome:
@@ -77,6 +79,16 @@ def surroundings(run: Run, task: Task) -> Surroundings:
     return Surroundings(names=names, nodes=frozenset(book.nodes))
 
 
+def beyond_one_addition(nodes: int, size: int) -> str:
+    """Why so many nodes, of so many bytes, cannot be added at once; empty when they can."""
+    hint = "add them in several additions, or use a map"
+    if nodes > ADDED_NODES_MAX:
+        return f"nodes: {nodes} nodes in one addition, the limit is {ADDED_NODES_MAX}; {hint}"
+    if size > ADDED_BYTES_MAX:
+        return f"nodes: {size} bytes in one addition, the limit is {ADDED_BYTES_MAX}; {hint}"
+    return ""
+
+
 def _growth_refused(state: ClusterState, run: Run, command: AddNodes) -> Rejected | None:
     """The same checks as for the first plan, beside what is there."""
     task = state.tasks[command.task_id]
@@ -86,10 +98,14 @@ def _growth_refused(state: ClusterState, run: Run, command: AddNodes) -> Rejecte
         return Rejected("TOO_LARGE", f"a run is added to at most {ADDITIONS_MAX} times")
     if task.bytes_held + len(command.nodes) > state.meta.policy.task_bytes_max:
         return Rejected("TASK_TOO_LARGE", f"a task keeps at most {state.meta.policy.task_bytes_max} bytes")
+    if len(command.nodes) > ADDED_BYTES_MAX:
+        return Rejected("TOO_LARGE", beyond_one_addition(0, len(command.nodes)))
     try:
         more, there = graph_of(command.nodes), whole_graph(run)
     except GraphError as error:
         return Rejected("BAD_WORKFLOW", str(error)[:1_000])
+    if beyond := beyond_one_addition(size(more), len(command.nodes)):
+        return Rejected("TOO_LARGE", beyond)
     if size(there) + size(more) > NODES_MAX:
         return Rejected("TOO_LARGE", f"{size(there) + size(more)} nodes, the limit is {NODES_MAX}")
     problems = problems_of(Graph(nodes=more.nodes), surroundings(run, task))

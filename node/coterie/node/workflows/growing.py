@@ -10,11 +10,12 @@ from coterie.core.agentbook import AGENT_TYPE
 from coterie.core.commands import Accepted
 from coterie.core.graph.check import NOTHING_KNOWN, problems_of
 from coterie.core.graph.model import SKILL_OF, Graph, GraphNode, JoinKind, NodeType, Problem
+from coterie.core.graph.needs import size
 from coterie.core.graph.reading import graph_bytes
 from coterie.core.graph.values import ValueFault
 from coterie.core.nouns import TaskId
 from coterie.core.runs.commands import AddNodes
-from coterie.core.runs.rules import surroundings
+from coterie.core.runs.rules import beyond_one_addition, surroundings
 from coterie.core.state import ClusterState
 from coterie.node.errors import ApiError, Violation, from_rejection, invalid
 from coterie.node.skill_calls import Handlers, Run, refused
@@ -51,6 +52,9 @@ def more_nodes(state: ClusterState, run_id: TaskId, loaded: Loaded, known: Known
     if form:
         raise refused_for(form)
     nodes = replace(loaded.graph, name="", open_inputs=False)
+    beyond = beyond_one_addition(size(nodes), len(bytes_of(nodes)))
+    if beyond:
+        raise invalid([Violation("nodes", beyond)], "TOO_LARGE")
     run, task = state.runs.get(run_id), state.tasks.get(run_id)
     around = surroundings(run, task) if run is not None and task is not None else NOTHING_KNOWN
     around = replace(around, skills=known.skills, agents=known.agents, code_enabled=known.code_enabled)
