@@ -17,7 +17,9 @@ from coterie.core.commands import (
     FailAttempt,
     FinishTask,
     MarkNode,
+    PauseTask,
     RegisterNode,
+    ResumeTask,
 )
 from coterie.core.graph.model import Graph, OnFailure
 from coterie.core.graph.reading import graph_bytes
@@ -35,7 +37,7 @@ from coterie.core.nouns import (
 )
 from coterie.core.runs import outline
 from coterie.core.runs.commands import RunWorkflow
-from coterie.core.runs.run import WORKFLOW
+from coterie.core.runs.run import WORKFLOW, Phase
 from coterie.core.state import ClusterState
 from coterie.core.transitions import HELD, TERMINAL
 from coterie.raft import codec
@@ -63,6 +65,7 @@ class Drive:
     ended: dict[str, Task] = field(default_factory=dict)
     given: dict[str, Any] = field(default_factory=dict)  # what the nodes of the run gave
     killed: int = 0  # nodes that died with tasks
+    paused_undoing: int = 0  # pauses of runs that were compensating
 
     def __post_init__(self) -> None:
         self.dice = random.Random(self.seed)
@@ -112,12 +115,16 @@ class Drive:
             self._restore()
         if self.dice.random() < 0.1:
             self._lose_a_node()
+        if self.dice.random() < 0.1:
+            self._pause_or_resume()
         waits = self.state.indexes.waits.first()
         if waits is not None:
             self.do(ExpireTask(waits[1], 0, ExpiryKind.WAIT))
         tasks = self._open()
         if tasks:
             self._end(self.dice.choice(tasks))
+        elif self._paused():
+            self._pause_or_resume()
         elif waits is None and RUN not in self.ended:
             raise Differs(f"seed {self.seed}: nothing is left to do, and the run has not ended")
 
@@ -146,6 +153,18 @@ class Drive:
         if state_hash(restored) != before:
             raise Differs(f"seed {self.seed}: the state is another after a restore")
         self.cluster.state = restored
+
+    def _paused(self) -> list[Task]:
+        return [task for task in self.state.tasks.values() if task.state is TaskState.PAUSED]
+
+    def _pause_or_resume(self) -> None:
+        """A run, or one inside of it, at any time: while it compensates too."""
+        if paused := self._paused():
+            self.do(ResumeTask(self.dice.choice(paused).task_id))
+        elif self.state.runs:
+            run_id = self.dice.choice([*self.state.runs])
+            self.paused_undoing += self.state.runs[run_id].head.phase is Phase.UNDOING
+            self.do(PauseTask(run_id))
 
     def _lose_a_node(self) -> None:
         node = self.state.nodes[NodeId(f"n{self.dice.randrange(1, 4)}")]

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 from coterie.core.graph.model import OnFailure
 from coterie.core.graph.values import ValueFault
 from coterie.core.lifecycle import change_task
-from coterie.core.nouns import Data, TaskError, TaskState, evolve
+from coterie.core.nouns import Data, Task, TaskError, TaskState, evolve
 from coterie.core.runs import parts
 from coterie.core.runs.run import NodeState, Phase
 from coterie.core.runs.scope import described, inline
+from coterie.core.state import ClusterState, Moment
 
 if TYPE_CHECKING:
     from coterie.core.runs.walk import Walk
@@ -35,11 +36,20 @@ def conclude(walk: Walk) -> None:
     phase, paused = walk.run.head.phase, walk.task.state is TaskState.PAUSED
     if phase is Phase.GOING and not walk.book.unsettled and not paused:
         _complete(walk)  # what is live has been cancelled: enough others have answered
-    elif phase is Phase.ENDING and not walk.book.live:
-        if not paused or walk.run.head.ends_as is not TaskState.FAILED:
+    elif phase in (Phase.ENDING, Phase.UNDOING) and not walk.book.live:
+        held_up = paused and walk.run.head.ends_as is TaskState.FAILED
+        if not held_up and phase is Phase.ENDING:
             _stopped(walk)
-    elif phase is Phase.UNDOING and not walk.book.live:
-        _undo_next(walk)
+        elif not held_up:
+            _undo_next(walk)
+
+
+def lift_pause(state: ClusterState, task: Task, moment: Moment, why: str) -> Task:
+    """The task of a run that may not stay paused: out of a pause it could not fail."""
+    if task.state is not TaskState.PAUSED:
+        return task
+    after = evolve(task, state=TaskState.WAITING, pause_reason="")
+    return change_task(state, task, after, moment, "resumed", why)
 
 
 def _complete(walk: Walk) -> None:

@@ -38,7 +38,8 @@ def _unreadable(state: ClusterState, run_id: TaskId) -> str:
 
 
 def _give_up(state: ClusterState, run_id: TaskId, moment: Moment, wrong: str) -> None:
-    task, error = state.tasks[run_id], TaskError("BAD_WORKFLOW", wrong, retryable=False)
+    task = endings.lift_pause(state, state.tasks[run_id], moment, wrong)
+    error = TaskError("BAD_WORKFLOW", wrong, retryable=False)
     change_task(state, task, evolve(task, state=TaskState.FAILED, error=error), moment, "failed", wrong)
 
 
@@ -60,7 +61,10 @@ def _visit(walk: Walk, what: str, child: Task | None) -> None:
 
 
 def _stop(walk: Walk, ends_as: TaskState, code: str, message: str) -> None:
+    """A pause holds up what is ending already no longer: it is cancelled, or out of time."""
     if walk.run.head.phase is Phase.NEW:
         walk.head(phase=Phase.GOING)
+    elif walk.run.head.phase is not Phase.GOING:
+        endings.lift_pause(walk.state, walk.task, walk.moment, message)
     endings.begin_ending(walk, ends_as, code, message)
     walk.go_on()
