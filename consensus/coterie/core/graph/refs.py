@@ -27,6 +27,7 @@ PARTS_MAX = 40
 _NAME = r"[A-Za-z_][A-Za-z0-9_-]*"
 _PATH = re.compile(rf"(?P<name>{_NAME})(?P<parts>(?:\.{_NAME}|\[(?:-?[0-9]{{1,9}}|\"(?:[^\"\\]|\\.)*\")\])*)")
 _PART = re.compile(rf"\.({_NAME})|\[(-?[0-9]+|\"(?:[^\"\\]|\\.)*\")\]")
+_HALF = re.compile("[\ud800-\udfff]")
 _HOLE = re.compile(r"\{\{((?:[^{}\"]|\"(?:[^\"\\]|\\.)*\"|\{(?!\{)|\}(?!\}))*)\}\}")
 
 
@@ -110,6 +111,8 @@ def _part(match: re.Match[str]) -> str | int:
     if match[1] is not None:
         return match[1]
     key = read_json(match[2]) if match[2].startswith('"') else int(match[2])
+    if isinstance(key, str) and _HALF.search(key):
+        raise ValueFault("BAD_REFERENCE", f"{match[2][:60]} in a path: half of a surrogate pair, not Unicode")
     return key if isinstance(key, str) else int(key)
 
 

@@ -14,9 +14,11 @@ INT_DIGITS_MAX = 400  # Python itself refuses to read longer numbers from some l
 
 
 class ValueFault(Exception):
-    """A value that cannot be used. `code` is stable, the text is for people."""
+    """A value that cannot be used. `code` is stable, the text is for people: it goes into tables, events and
+    snapshots, so half of a surrogate pair, which JSON can spell, is written as its number."""
 
     def __init__(self, code: str, text: str) -> None:
+        text = text.encode("utf-8", "backslashreplace").decode()
         super().__init__(text)
         self.code, self.text = code, text
 
