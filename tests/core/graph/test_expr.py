@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from coterie.core.graph.evaluate import Values, evaluate, holds
-from coterie.core.graph.expr import all_names_in, looks_at_ends, names_in, nodes_asked_for, parse
+from coterie.core.graph.expr import (
+    TREE_DEPTH_MAX,
+    all_names_in,
+    looks_at_ends,
+    names_in,
+    nodes_asked_for,
+    parse,
+)
 from coterie.core.graph.refs import PARTS_MAX, fill, references, whole
 from coterie.core.graph.values import ValueFault, read_json, weight, write_json
 
 SCOPE = Values(
     {"a": {"b": [1, 2, {"c": "x"}]}, "n": 3, "f": 1.5, "s": "text", "t": True, "none": None, "l": [3]}
 )
+
+
+def bracketed(levels: int) -> str:
+    """Within the bounds of brackets and of operators in a row, and deeper than both."""
+    text = "1"
+    for _ in range(levels):
+        text = f"({text}{'+1' * 38})"
+    return text
 
 
 @pytest.mark.parametrize(
@@ -99,6 +115,14 @@ def test_an_expression_has_its_value(text: str, value: Any) -> None:
         ("1" + "+1" * 3_000, "BAD_EXPRESSION"),
         ("1" + "+1" * 60, "BAD_EXPRESSION"),
         ("a" + ".b" * 60, "BAD_EXPRESSION"),
+        (bracketed(3), "BAD_EXPRESSION"),
+        (bracketed(13), "BAD_EXPRESSION"),
+        (bracketed(40), "BAD_EXPRESSION"),
+        ("!" * 30 + "(" + "!" * 30 + "(" + "!" * 30 + "(" + "!" * 30 + "t)))", "BAD_EXPRESSION"),
+        (
+            "default(" * 30 + "a" + ".b" * 39 + "[" * 9 + "1" + "+1" * 39 + "]" * 9 + ",1)" * 30,
+            "BAD_EXPRESSION",
+        ),
         ("1 in 'text'", "TYPE_ERROR"),
         ("1 in {'k': 1}", "TYPE_ERROR"),
         ("has(n.x)", "TYPE_ERROR"),
@@ -300,3 +324,17 @@ def test_a_value_has_one_form_and_a_size() -> None:
     assert write_json({"b": 1, "a": [1.0, "ä"]}) == '{"a":[1.0,"ä"],"b":1}'.encode()
     with pytest.raises(ValueFault, match="the limit is"):
         write_json("x" * (1 << 20))
+
+
+def test_an_expression_may_be_deep_within_its_bound() -> None:
+    assert evaluate(bracketed(2), SCOPE) == 77
+    with pytest.raises(ValueFault, match=f"deeper than {TREE_DEPTH_MAX}"):
+        parse(bracketed(3))
+
+
+def test_an_expression_for_which_the_stack_is_too_small_is_too_costly() -> None:
+    """A last net: the bound of the tree is meant to come first."""
+    too_deep = patch("coterie.core.graph.evaluate._Evaluation.of", side_effect=RecursionError)
+    with too_deep, pytest.raises(ValueFault) as caught:
+        evaluate("1", SCOPE)
+    assert caught.value.code == "TOO_COSTLY"

@@ -7,13 +7,17 @@ from typing import Any
 import pytest
 
 from coterie.core.commands import Accepted, CancelTask, Rejected
-from coterie.core.nouns import Data, TaskId, TaskState
+from coterie.core.graph.check import problems_of
+from coterie.core.graph.reading import graph_bytes, read_graph
+from coterie.core.nouns import Data, RetryPolicy, TaskId, TaskState
 from coterie.core.runs import rules
 from coterie.core.runs.asking import chosen
-from coterie.core.runs.commands import AddNodes
+from coterie.core.runs.commands import AddNodes, RunWorkflow
+from coterie.core.runs.run import WORKFLOW
 from tests.core.builders import submit_command
 from tests.core.runs.world import RUN, World, echo, raw
 
+DEEP = "(" * 13 + "1" + ("+1" * 38 + ")") * 13 + " > 0"
 GIVEN = {"inputs": [{"name": "over"}]}
 
 
@@ -124,3 +128,16 @@ def test_a_run_begins_at_once_or_not_at_all() -> None:
     answer = world.run(echo("a"), more={"start_delay_ms": 5})
     assert isinstance(answer, Rejected) and answer.code == "BAD_WORKFLOW" and "timer" in answer.reason
     assert world.run(echo("a")) == Accepted(RUN)
+
+
+@pytest.mark.parametrize("node", [{"type": "condition", "expr": DEEP}, echo("n", when=DEEP)])
+def test_an_expression_that_is_too_deep_fails_its_node(node: dict[str, Any]) -> None:
+    """Nodes of version 0.1 let it pass: it may stand in a log."""
+    world = World().with_node("n1")
+    found, problems = read_graph({"nodes": [echo("first"), {**node, "id": "n", "depends_on": ["first"]}]})
+    assert problems == [] and {one.code for one in problems_of(found)} == {"BAD_EXPRESSION"}
+    submit = submit_command(RUN, type=WORKFLOW, retry=RetryPolicy(attempts_max=1))
+    assert world.do(RunWorkflow(submit, graph_bytes(found))) == Accepted(RUN)
+    assert isinstance(world, World)
+    world.give("first")
+    assert world.table()["n"]["code"] == "BAD_EXPRESSION"

@@ -53,7 +53,10 @@ class Values:
 
 def evaluate(text: str, scope: Scope) -> Any:
     """The value of the expression. Raises ValueFault."""
-    value = _Evaluation(scope).of(parse(text))
+    try:
+        value = _Evaluation(scope).of(parse(text))
+    except RecursionError as error:  # the bound of the parser comes first, wherever this is called from
+        raise ValueFault("TOO_COSTLY", f"{text[:80]!r} is nested too deep") from error
     if isinstance(value, list | dict) and weight(value, VALUE_BYTES_MAX) > VALUE_BYTES_MAX:
         raise ValueFault("VALUE_TOO_LARGE", f"a value of more than {VALUE_BYTES_MAX} bytes")
     return value

@@ -14,6 +14,7 @@ from typing import Any
 from coterie.core.graph.values import ValueFault, read_json
 
 TEXT_MAX = 4_000  # characters
+TREE_DEPTH_MAX = 100  # of brackets and operators together: each level costs whoever walks the tree some stack
 DEPTH_MAX = 40
 INT_MAX = (1 << 63) - 1
 
@@ -113,7 +114,17 @@ def parse(text: str) -> Tree:
     """The tree of an expression. Raises ValueFault BAD_EXPRESSION with the place and what was expected."""
     if len(text) > TEXT_MAX:
         raise ValueFault("BAD_EXPRESSION", f"{len(text)} characters, the limit is {TEXT_MAX}")
-    return _Parser(text).whole()
+    tree = _Parser(text).whole()
+    if _is_too_deep(tree):
+        raise ValueFault("BAD_EXPRESSION", f"brackets and operators nested deeper than {TREE_DEPTH_MAX}")
+    return tree
+
+
+def _is_too_deep(tree: Tree) -> bool:
+    level: tuple[Tree, ...] = (tree,)
+    for _ in range(TREE_DEPTH_MAX):
+        level = tuple(child for one in level for child in children(one))
+    return bool(level)
 
 
 class _Parser:
@@ -323,6 +334,14 @@ def looks_at_ends(tree: Tree) -> bool:
     """Whether it asks how nodes ended: then it is evaluated when all dependencies have, however they did."""
     called = isinstance(tree, Call) and tree.function in SETTLED
     return called or any(looks_at_ends(child) for child in children(tree))
+
+
+def text_looks_at_ends(text: str) -> bool:
+    """The same of a text; one that cannot be parsed asks for nothing."""
+    try:
+        return bool(text) and looks_at_ends(parse(text))
+    except ValueFault:
+        return False
 
 
 def nodes_asked_for(tree: Tree) -> set[str]:

@@ -184,7 +184,7 @@ class Flow:
                 if edge.node in self.nodes
             ]
             strict = node.join.kind is JoinKind.ALL or len(node.agents) > 1
-            strict = strict and not self._looks_at_ends(node)
+            strict = strict and not expr.text_looks_at_ends(node.when)
             merged = frozenset[tuple[str, str]]().union(*paths) if strict else _common(paths)
             branches = [branch for branch, _ in merged]
             twice = sorted({branch for branch in branches if branches.count(branch) > 1})
@@ -193,12 +193,6 @@ class Flow:
                 merged = frozenset()  # what stands on it is not reported again
             needs[name] = merged
         return found
-
-    def _looks_at_ends(self, node: GraphNode) -> bool:
-        try:
-            return bool(node.when) and expr.looks_at_ends(expr.parse(node.when))
-        except ValueFault:
-            return False
 
 
 def _common(paths: list[frozenset[tuple[str, str]]]) -> frozenset[tuple[str, str]]:

@@ -75,7 +75,7 @@ class Book:
         return known
 
     def looks_at_ends(self, node: GraphNode) -> bool:
-        return bool(node.when) and expr.looks_at_ends(expr.parse(node.when))
+        return expr.text_looks_at_ends(node.when)
 
     def has_handler(self, node_id: str) -> bool:
         """Whether something is there for the case that this node fails."""
