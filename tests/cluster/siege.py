@@ -35,7 +35,8 @@ SILENCE_S = 3.0  # of a node that has something to say
 HUSH_S = 0.5  # of one that waits for more
 LOUD = ("WARNING", "ERROR", "CRITICAL")
 KINDS_MAX = 5
-GROWTH_BYTES_MAX = 64 << 20
+GROWTH_BYTES_MAX = 256 << 20  # a few of the largest messages there can be, in the library's own pools
+LARGE, LARGE_COUNT = 15_000_000, 16
 AT_ONCE = 40
 
 

@@ -21,14 +21,16 @@ from coterie.node.links import CLAIM_KEY
 from coterie.node.localcluster import LocalCluster
 from coterie.node.tls import init_tls, issue_node, load_tls, node_paths
 from coterie.raft import messages as m
+from coterie.v1 import tasks_pb2
 from tests.cluster.conftest import READY_S, new_cluster
-from tests.cluster.siege import Site, besieged, bombs, framed, say
+from tests.cluster.siege import LARGE, LARGE_COUNT, Site, besieged, bombs, framed, say
 from tests.fuzz.mutate import ATTACKS, mutated
 from tests.fuzz.targets import connections, requests
 
 pytestmark = pytest.mark.cluster
 
 MANY = 150
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
 PEER, TASKS = "/coterie.v1.Peer/", "/coterie.v1.Tasks/"
 
 
@@ -152,7 +154,20 @@ async def test_calls_with_bad_bodies(site: Site) -> None:
         for method in (TASKS + "WatchTask", TASKS + "WaitTasks"):
             codes.add(await code_of(lambda method=method: first_of(channel, method)))  # type: ignore[misc]
     assert grpc.StatusCode.UNKNOWN not in codes and grpc.StatusCode.INTERNAL not in codes
-    assert grpc.StatusCode.INVALID_ARGUMENT in codes
+    assert INVALID in codes
+
+
+async def test_large_calls_that_are_refused_are_not_kept(site: Site) -> None:
+    large = tasks_pb2.SubmitTaskRequest(parent="tenants/default")
+    large.task.type, large.task.payload.inline = "echo", bytes(LARGE)
+    async with site.channel(site.liar, site.victim) as channel:
+        submit: Any = channel.unary_unary(TASKS + "SubmitTask")
+        for data in [large.SerializeToString(), b"\xff" * LARGE] * LARGE_COUNT:
+            assert await code_of(lambda data=data: submit(data, timeout=10)) is INVALID  # type: ignore[misc]
+        put: Any = channel.stream_unary("/coterie.v1.Blobs/PutBlob")
+        chunks = [tasks_pb2.BlobChunk(data=bytes(LARGE)).SerializeToString()] * 2
+        for _ in range(LARGE_COUNT):
+            assert await code_of(lambda: put(iter(chunks), timeout=10)) is INVALID
 
 
 async def test_a_node_that_claims_to_be_another(site: Site) -> None:

@@ -22,7 +22,7 @@ from coterie.raft import messages as m
 from coterie.v1.peer_pb2 import RaftFrame
 from tests.cluster import badframes
 from tests.cluster.conftest import READY_S, client_of, new_cluster, until
-from tests.cluster.siege import Heard, Log, Site, besieged, framed, unframed
+from tests.cluster.siege import LARGE, LARGE_COUNT, Heard, Log, Site, besieged, framed, unframed
 
 pytestmark = pytest.mark.cluster
 
@@ -245,7 +245,7 @@ async def test_a_stream_with_a_frame_that_is_none_is_ended_for_that_reason(site:
     """However often: the log stays short."""
     log = Log(site.cluster.log_path(site.victim))
     bad = badframes.refused(site.wire, site.bombs)
-    bad.append((bytes(15_000_000), "frame of 15000000 bytes"))
+    bad += [(bytes(LARGE), f"frame of {LARGE} bytes")] * LARGE_COUNT  # none of them may be kept
     for frame, reason in bad:
         code, details = await refusal(site, RaftFrame(frames=[frame]).SerializeToString())
         assert code is grpc.StatusCode.INVALID_ARGUMENT and reason in details, (code, details, reason)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -255,6 +257,36 @@ async def test_a_peer_that_gives_another_reason_each_time_does_not_fill_the_log(
     limit = RateLimit()
     passed = [vars(record)["peer"] for record in caplog.records if limit.filter(record)]
     assert passed == ["n1"] * 10 + ["n3"]
+
+
+class Message:
+    """What came in a stream."""
+
+    frames = (b"garbage",)
+
+
+async def test_what_was_no_frame_is_not_kept() -> None:
+    """Neither its bytes, until the collector comes by, nor the stream, for want of an end."""
+    seen: weakref.WeakSet[Message] = weakref.WeakSet()
+    closed = []
+
+    async def messages() -> AsyncIterator[Message]:
+        try:
+            while True:
+                seen.add(message := Message())
+                yield message
+                del message
+        finally:
+            closed.append(True)
+
+    gc.disable()
+    try:
+        with pytest.raises(BadFrame):
+            await run_stream(Links(Sink()), "n1", messages(), never)
+        await asyncio.sleep(0)
+        assert closed and not seen
+    finally:
+        gc.enable()
 
 
 async def test_a_newer_stream_ends_the_older(world: World) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from typing import Any, Protocol
 
 import grpc
@@ -247,9 +247,11 @@ async def run_stream(
         for task in (reading, *rest):
             task.cancel()
         await asyncio.gather(reading, *rest, return_exceptions=True)
+        del reading  # else what it failed with and this frame would keep each other, and the bytes
 
 
 async def _read(links: Links, peer: str, link: Link, frames: Any) -> None:
-    async for message in frames:
-        for frame in message.frames:
-            links.receive(peer, link, frame)
+    async with aclosing(aiter(frames)) as messages:  # see forgetting.py
+        async for message in messages:
+            for frame in message.frames:
+                links.receive(peer, link, frame)

@@ -12,6 +12,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from coterie.node.bodies import BodyGuard
+from coterie.node.forgetting import Forgetting
 from coterie.node.links import FRAME_BYTES_MAX, ROW_BYTES_MAX
 from coterie.node.tls import TlsMaterial
 from coterie.v1 import (
@@ -154,7 +155,7 @@ class Listener:
         self._server = grpc.aio.server(
             options=SERVER_OPTIONS,
             maximum_concurrent_rpcs=CALLS_MAX,
-            interceptors=[guard, BodyGuard()] if guard is not None else [BodyGuard()],
+            interceptors=[Forgetting(), *([guard] if guard is not None else []), BodyGuard()],
         )
         self._health = health.aio.HealthServicer()
         self._served: dict[str, bool] = {}
