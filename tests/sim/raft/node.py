@@ -15,7 +15,7 @@ from coterie.raft.jobs import Job
 from coterie.raft.member import Member
 from coterie.raft.options import RaftOptions
 from coterie.raft.wire import Wire
-from tests.sim.raft.checks import Asked, SimMachine, Violation
+from tests.sim.raft.checks import Call, SimMachine, Violation
 from tests.sim.raft.disk import SimDisk
 from tests.sim.raft.logs import Seen
 from tests.sim.raft.timeline import MILLISECOND, NodeClock
@@ -76,7 +76,7 @@ class SimNode:
     cutting: int = 0
     step_window: int = 0
     steps_in_window: int = 0
-    asked: list[Asked] = field(default_factory=list)
+    asked: list[Call] = field(default_factory=list)
     seen: Seen = field(default_factory=Seen)
     jobs_done: Counter[str] = field(default_factory=Counter)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from coterie.core.ports import Committed
 from coterie.raft.member import Member
-from tests.sim.raft.checks import Asked, Violation
+from tests.sim.raft.checks import Asked, Read, Violation
 from tests.sim.raft.clients import Clients
 from tests.sim.raft.cuts import Cuts
 from tests.sim.raft.machines import bodies_of, machine_of
@@ -142,22 +142,26 @@ def _expect_progress(world: World, clients: Clients) -> None:
             # what is proposed meanwhile.
             and {member.applied_index for member in members} == {world.nodes[leader].member._log.last_index}
             and all(member.takes_new_work for member in members)
-            and all(asked.answers or asked.lost for asked in world.book.asked)
+            and not world.book.is_waited_for()
         )
 
     if not _run_checking(world, deadline, calm):
         raise Violation(f"no calm {PEACE_S} s after the last fault: {_describe(world)}")
-    last: list[Asked] = []
-    for node in _expected(world):
-        asked = world.propose(node.node_id, clients.body(), 2.0)
-        if asked is None:
-            raise Violation(f"{node.node_id} takes no proposal after the last fault")
-        last.append(asked)
-    if not _run_checking(world, world.now_us + 3 * SECOND, lambda: calm() and all(a.answers for a in last)):
-        raise Violation(f"no calm after the last proposals: {_describe(world)}")
-    if not all(isinstance(asked.answers[0], Committed) for asked in last):
-        raise Violation(f"healthy cluster, but {[asked.answers[0] for asked in last]}")
+    last = [_use(world, node.node_id, clients.body()) for node in _expected(world)]
+    if not _run_checking(world, world.now_us + 3 * SECOND, calm):
+        raise Violation(f"no calm after the last calls: {_describe(world)}")
+    for asked, read in last:
+        if not (isinstance(asked.answers[0], Committed) and isinstance(read.answers[0], int)):
+            raise Violation(f"healthy cluster, but {asked}; {read}")
     _compare_states(world)
+
+
+def _use(world: World, node_id: str, body: bytes) -> tuple[Asked, Read]:
+    """What every node of a healthy cluster takes: a proposal and a linearizable read."""
+    asked, read = world.propose(node_id, body, 2.0), world.read(node_id, 2.0)
+    if asked is None or read is None:
+        raise Violation(f"{node_id} takes no calls after the last fault: {asked}; {read}")
+    return asked, read
 
 
 def _expected(world: World) -> list[SimNode]:
@@ -187,7 +191,7 @@ def _run_checking(world: World, deadline: int, condition: Callable[[], bool]) ->
 
 
 def _describe(world: World) -> str:
-    waiting = sum(1 for asked in world.book.asked if not asked.answers and not asked.lost)
+    waiting = sum(call.is_open for call in (*world.book.asked, *world.book.others))
     states = [
         f"{n.node_id}: {n.member.leader} t{n.member.term} c{n.member.commit_index} a{n.member.applied_index} "
         f"log {n.member._log.base.index}..{n.member._log.last_index} blocked {n.member.is_blocked}"

@@ -1,0 +1,52 @@
+"""What is asked of a node, and noted together with what it is told."""
+
+from __future__ import annotations
+
+from coterie.core.ports import Committed, NotCommitted
+from tests.sim.raft.checks import Asked, Book, Call, Read
+from tests.sim.raft.links import Links
+from tests.sim.raft.node import SimNode
+
+
+class Calls(Links):
+    """The part of the world between nodes and those who use them."""
+
+    book: Book
+
+    def propose(self, node_id: str, body: bytes, timeout_s: float, *, vital: bool = False) -> Asked | None:
+        node = self.nodes[node_id]
+        if not node.is_awake:
+            return None
+        asked = Asked(node_id, body)
+
+        def done(answer: Committed | Exception) -> None:
+            self.say(node_id, "answers", body[:12].hex(), answer)
+            self.book.answered(asked, answer)
+
+        try:
+            node.member.propose(body, timeout_s, done, vital=vital)
+        except NotCommitted:
+            return None
+        self.say(node_id, "is asked to append", body[:12].hex())
+        self.book.asked.append(asked)
+        self._note(node, asked)
+        return asked
+
+    def read(self, node_id: str, timeout_s: float) -> Read | None:
+        node = self.nodes[node_id]
+        if not node.is_awake:
+            return None
+        read = Read(node_id, self.book.acked_index)
+        try:
+            node.member.read(timeout_s, lambda answer: self.book.has_read(read, answer))
+        except NotCommitted:
+            self.book.refused_reads += 1
+            return None
+        self.book.others.append(read)
+        self._note(node, read)
+        return read
+
+    def _note(self, node: SimNode, call: Call) -> None:
+        """Whoever is asked now is not waited for any more when it dies."""
+        node.asked.append(call)
+        self._kick(node)
