@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from coterie.core.ports import RemoveMember
 from coterie.raft.member import Member
 from tests.sim.raft.__main__ import main
 from tests.sim.raft.nemesis import KINDS
 from tests.sim.raft.planted import simulate_planted
 from tests.sim.raft.run import _lose_a_majority, simulate
+from tests.sim.raft.timeline import SECOND
 from tests.sim.raft.totals import Totals
 from tests.sim.raft.world import World
 
@@ -46,6 +48,7 @@ def test_the_runs_do_some_work() -> None:
     least = {"committed": 3_000, "reads": 1_000, "terms": 100, "switch snapshot": 400, "check snapshot": 20}
     least |= {"copy log": 1_000, "replace log": 400, "tidy log": 400}
     least |= {"runs with the core machine": 1, "runs with encoded frames": 4, "starts": 500}
+    least |= {"turned away: NoSpace": 100, "turned away: TooManyProposals": 100}
     assert {name: totals.counts[name] for name in least if totals.counts[name] < least[name]} == {}
     assert set(totals.faults) >= {*KINDS, "cut_for_good", "members: replace", "members: changes committed"}
     assert totals.runs_with.keys() == set(KINDS)
@@ -96,10 +99,28 @@ def test_a_long_run_goes_on_where_it_was_stopped(tmp_path: Path, capsys: pytest.
     assert "would mix two things" in capsys.readouterr().err
 
 
-def test_the_disks_of_all_who_are_left_are_not_lost_together() -> None:
+def _remove(world: World, node_id: str) -> None:
+    leader, answers = world.nodes[world.leader()], list[object]()
+    leader.member.change(RemoveMember(node_id), 2.0, answers.append)
+    world._kick(leader)
+    assert world.run_until(world.now_us + 3 * SECOND, stop=lambda: bool(answers)), answers
+    assert world.run_until(world.now_us + 3 * SECOND, stop=lambda: world.nodes[node_id].gone)
+
+
+def test_the_disks_of_all_who_are_left_are_not_lost_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody would be left who knows that the group has begun: its founders may then begin another."""
-    report = simulate(2057561, 5)
-    assert report.violation == "" and report.faults["members: remove"] == 2
+    world = World(1, 5)
+    assert world.run_until(2 * SECOND, stop=lambda: bool(world.leader()))
+    for node_id in [node_id for node_id in world.ids if node_id != world.leader()][:2]:
+        _remove(world, node_id)
+    left = [node_id for node_id in world.ids if not world.nodes[node_id].gone]
+    disks = [world.nodes[node_id].disk for node_id in left]
+    monkeypatch.setattr(world.rng, "sample", lambda founders, most: left[:most])
+    _lose_a_majority(world)
+    assert len(left) == 3 and [world.nodes[node_id].disk for node_id in left] == disks
+    monkeypatch.setattr(world.rng, "sample", lambda founders, most: founders[:most])
+    _lose_a_majority(world)
+    assert world.nodes[world.ids[0]].disk not in disks, "of others they are"
 
 
 def test_where_all_founders_were_replaced_none_is_lost() -> None:

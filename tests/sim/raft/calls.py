@@ -25,7 +25,9 @@ class Calls(Links):
 
         try:
             node.member.propose(body, timeout_s, done, vital=vital)
-        except NotCommitted:
+        except NotCommitted as refusal:
+            self.say(node_id, "refuses", body[:12].hex(), refusal)
+            self.book.refused(asked, refusal)
             return None
         self.say(node_id, "is asked to append", body[:12].hex())
         self.book.asked.append(asked)

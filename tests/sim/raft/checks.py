@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from typing import Any
 
 from coterie.core.ports import Committed, NoQuorum, NotCommitted
-from coterie.raft.errors import NoSpace
+from coterie.raft.errors import NoSpace, TooManyProposals
 
 _IMAGE = struct.Struct(">QIQ")
 PADDING = bytes(90)
@@ -63,6 +63,7 @@ class Book:
     where: dict[bytes, int] = field(default_factory=dict)  # body -> index
     asked: list[Asked] = field(default_factory=list)
     others: list[Call] = field(default_factory=list)  # that are no proposals
+    turned_away: dict[bytes, Exception] = field(default_factory=dict)  # proposals, at the door
     acked_index: int = 0  # highest index anybody was told about
     reads: int = 0
     refused_reads: int = 0
@@ -116,6 +117,13 @@ class Book:
                 raise Violation(f"proposal {asked.body[:12]!r} got the result of another")
             self.acked_index = max(self.acked_index, answer.index)
 
+    def refused(self, asked: Asked, refusal: Exception) -> None:
+        """A proposal that is not even taken in is certainly in no log."""
+        self.note("refused", asked.node, zlib.crc32(asked.body), type(refusal).__name__)
+        if type(refusal) not in (NoSpace, TooManyProposals):
+            raise Violation(f"{asked} is turned away with {refusal!r}, which does not say what became of it")
+        self.turned_away[asked.body] = refusal
+
     def has_read(self, read: Read, answer: int | Exception) -> None:
         self.heard(read, answer)
         self.note("read", read.node, answer if isinstance(answer, int) else type(answer).__name__)
@@ -133,8 +141,8 @@ class Book:
         """Somebody has not been answered yet."""
         return any(call.is_open for call in self.asked) or any(call.is_open for call in self.others)
 
-    def close(self) -> None:
-        """At the end, with every node up and equal."""
+    def close(self, appended: Set[bytes]) -> None:
+        """At the end, with every node up and equal. `appended`: the bodies of all entries in any log."""
         times = [self.log[index][1] for index in sorted(self.log)]
         if times != sorted(times):
             raise Violation("entry times go back along the log")
@@ -145,6 +153,8 @@ class Book:
             certain = asked.answers and type(asked.answers[0]) in (NoQuorum, NoSpace)
             if certain and asked.body in self.where:
                 raise Violation(f"told that {asked.body[:12]!r} was not appended, but it was applied")
+        for body in self.turned_away.keys() & appended:
+            raise Violation(f"turned {body[:12].hex()} away ({self.turned_away[body]!r}), and appended it")
 
     def digest(self) -> str:
         """Of all that was noted."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from coterie.core.ports import Role
 from coterie.raft import configuration
-from coterie.raft.entry import CONFIGURATION
+from coterie.raft.entry import CONFIGURATION, REGULAR, body_of
 from tests.sim.raft.checks import Violation
 
 
@@ -96,6 +96,10 @@ class Logs:
             )
         self.voters, self.configurations = voters, self.configurations + 1
         self.members = frozenset(member.node_id for member in members)
+
+    def bodies(self) -> set[bytes]:
+        """Of all entries that any log ever held."""
+        return {body_of(command) for command, _ in self.entries.values() if command[0] == REGULAR}
 
     def elected(self, node_id: str, member: Any) -> None:
         """A leader has every entry that was committed in the terms before its own."""

@@ -39,7 +39,7 @@ def options(node_id: str, peers: Sequence[str]) -> RaftOptions:
         window_messages_max=4,
         window_bytes_max=6_000,
         uncommitted_max=60,
-        outstanding_max=200,
+        outstanding_max=24,
         apply_max=16,
         snapshot_every_entries=40,
         snapshot_every_bytes=20_000,

@@ -71,6 +71,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "false-refusal",
         "reads-never-answered",
         "read-answered-twice",
+        "refused-but-appended",
     ),
     "8 entries are pickles, and so are membership and version commands": ("library-entries",),
     "9 a commit waits for ticks, an idle leader spins": ("ticking", "spinning-leader"),

@@ -69,7 +69,7 @@ def simulate(
         if world.rng.random() < LOST_SHARE:
             nemesis.struck["majority_lost"] += 1
             _lose_a_majority(world)
-        world.book.close()
+        world.book.close(world.logs.bodies())
     except Violation as broken:
         violation = f"at {world.now_us / SECOND:.3f} s: {broken}"
     except Exception as error:  # no promise says that it may; and whoever reads of it needs the seed
@@ -209,6 +209,7 @@ def _counts(world: World, machine: str) -> dict[str, int]:
     counts["proposals"] = len(book.asked)
     counts["committed"] = book.committed
     counts["reads"] = book.reads
+    counts.update(f"turned away: {type(refusal).__name__}" for refusal in book.turned_away.values())
     counts["terms"] = max(book.leaders, default=0)
     counts[f"runs with the {machine} machine"] = 1
     counts["runs with encoded frames"] = int(world.real_wire)
