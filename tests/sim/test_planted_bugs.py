@@ -22,6 +22,7 @@ FOUND_SOON = (
     "reads-never-answered",
     "reads-refused",
     "refused-but-appended",
+    "transfer-lie",
 )
 
 

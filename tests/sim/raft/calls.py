@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from coterie.core.ports import Committed, NotCommitted
-from tests.sim.raft.checks import Asked, Book, Call, Read
+from coterie.raft.errors import TransferFailed
+from tests.sim.raft.checks import Asked, Book, Call, HandOver, Read, Violation
 from tests.sim.raft.links import Links
 from tests.sim.raft.node import SimNode
 
@@ -47,6 +48,25 @@ class Calls(Links):
         self.book.others.append(read)
         self._note(node, read)
         return read
+
+    def transfer(self, node_id: str, target: str, timeout_s: float) -> None:
+        node = self.nodes[node_id]
+        if not node.is_awake:
+            return
+        member = node.member
+        call = HandOver(node_id, target, member.leader, node.clock.monotonic() + timeout_s)
+
+        def done(answer: str | Exception) -> None:
+            self.say(node_id, "was to hand over to", target or "another", answer)
+            self.book.handed_over(call, answer, member.term)
+            voters = member._configuration.voters
+            is_possible = target in ("", *voters) and len(voters) > 1
+            if isinstance(answer, TransferFailed) and is_possible and node.clock.monotonic() < call.until_s:
+                raise Violation(f"given up before its time: {call}")
+
+        member.transfer(target, timeout_s, done)
+        self.book.others.append(call)
+        self._note(node, call)
 
     def _note(self, node: SimNode, call: Call) -> None:
         """Whoever is asked now is not waited for any more when it dies."""

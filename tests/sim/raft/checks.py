@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from coterie.core.ports import Committed, NoQuorum, NotCommitted
-from coterie.raft.errors import NoSpace, TooManyProposals
+from coterie.raft.errors import NoSpace, TooManyProposals, TransferFailed
 
 _IMAGE = struct.Struct(">QIQ")
 PADDING = bytes(90)
@@ -52,6 +52,15 @@ class Read(Call):
 
 
 @dataclass(slots=True)
+class HandOver(Call):
+    """A wish for another leader, empty: any but the one before; until then by the clock of the node."""
+
+    target: str
+    before: str
+    until_s: float
+
+
+@dataclass(slots=True)
 class Book:
     """The run as an all-seeing observer has it."""
 
@@ -65,6 +74,7 @@ class Book:
     others: list[Call] = field(default_factory=list)  # that are no proposals
     turned_away: dict[bytes, Exception] = field(default_factory=dict)  # proposals, at the door
     acked_index: int = 0  # highest index anybody was told about
+    named: set[tuple[int, str]] = field(default_factory=set)  # (term, its leader as somebody was told)
     reads: int = 0
     refused_reads: int = 0
     notes: list[str] = field(default_factory=list)
@@ -137,6 +147,16 @@ class Book:
             raise Violation(f"a read on {read.node} saw {answer}, after {read.not_below} was acknowledged")
         self.acked_index = max(self.acked_index, answer)
 
+    def handed_over(self, call: HandOver, answer: str | Exception, term: int) -> None:
+        self.heard(call, answer)
+        self.note("handed over", call.node, answer if isinstance(answer, str) else type(answer).__name__)
+        if isinstance(answer, str):
+            if answer != call.target if call.target else answer in ("", call.before):
+                raise Violation(f"not what was wished for: {call}")
+            self.named.add((term, answer))
+        elif not isinstance(answer, TransferFailed | NotCommitted):
+            raise Violation(f"a hand-over was answered with {answer!r}")
+
     def is_waited_for(self) -> bool:
         """Somebody has not been answered yet."""
         return any(call.is_open for call in self.asked) or any(call.is_open for call in self.others)
@@ -153,6 +173,9 @@ class Book:
             certain = asked.answers and type(asked.answers[0]) in (NoQuorum, NoSpace)
             if certain and asked.body in self.where:
                 raise Violation(f"told that {asked.body[:12]!r} was not appended, but it was applied")
+        for term, leader in sorted(self.named):
+            if self.leaders.get(term) != leader:
+                raise Violation(f"told that {leader} leads term {term}, as {self.leaders.get(term)} does")
         for body in self.turned_away.keys() & appended:
             raise Violation(f"turned {body[:12].hex()} away ({self.turned_away[body]!r}), and appended it")
 

@@ -72,6 +72,8 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "reads-never-answered",
         "read-answered-twice",
         "refused-but-appended",
+        "transfer-forgotten",
+        "transfer-lie",
     ),
     "8 entries are pickles, and so are membership and version commands": ("library-entries",),
     "9 a commit waits for ticks, an idle leader spins": ("ticking", "spinning-leader"),

@@ -9,6 +9,7 @@ from typing import Any
 from coterie.raft import messages as m
 from coterie.raft.member import Member
 from coterie.raft.progress import Progress
+from coterie.raft.reading import TransferWish
 from coterie.raft.reads import Read, Reads
 from coterie.raft.seam import LEADER, Node
 from tests.sim.raft.plant import Plant
@@ -134,6 +135,27 @@ def _former_question() -> type[Member]:
     return SyncObj
 
 
+def _forgotten_transfer() -> type[Member]:
+    class SyncObj(Member):
+        """Whoever wished for another leader in vain is told nothing."""
+
+        def expire(self) -> None:
+            self._wishes = [wish for wish in self._wishes if wish.deadline > self._now()]
+            super().expire()
+
+    return SyncObj
+
+
+def _lying_transfer() -> type[Member]:
+    class SyncObj(Member):
+        """Takes any leader for the one that was wished for."""
+
+        def _is_fulfilled(self, wish: TransferWish) -> bool:
+            return bool(self.leader)
+
+    return SyncObj
+
+
 class _Memorious(Reads):
     def forget(self, peer: str) -> None:
         pass
@@ -169,6 +191,8 @@ PLANTS: dict[str, Plant] = {
     "reads-refused": Plant(_reads_refused()),
     "spinning-leader": Plant(_spinner()),
     "stale-read": Plant(_stale_read()),
+    "transfer-forgotten": Plant(_forgotten_transfer()),
+    "transfer-lie": Plant(_lying_transfer()),
     "vote-counted-twice": Plant(
         _vote_counted_twice(), found_by="test_elections.py::test_a_voter_counts_once"
     ),
