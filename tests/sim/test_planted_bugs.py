@@ -18,6 +18,7 @@ PAGE = ROOT / "docs" / "consensus.md"
 # By one of the first random runs; the rarer ones are left to make sim-bugs.
 FOUND_SOON = (
     "hasty-retry",
+    "move-forgotten",
     "read-answered-twice",
     "reads-never-answered",
     "reads-refused",

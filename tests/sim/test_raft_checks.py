@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from coterie.core.ports import NoQuorum, NotCommitted
+from coterie.core.ports import ChangeRefused, DemoteMember, NoQuorum, NotCommitted
 from coterie.raft.errors import NoSpace, TransferFailed
-from tests.sim.raft.checks import Asked, Book, HandOver, Read, Violation
+from tests.sim.raft.checks import Asked, Book, HandOver, Read, Violation, Wish
 from tests.sim.raft.timeline import SECOND
 from tests.sim.raft.world import World
 
@@ -80,6 +81,18 @@ def test_whoever_is_named_as_the_new_leader_leads_that_term() -> None:
     book.handed_over(HandOver("n1", "n3", "n1", 1.0), "n3", 7)
     with pytest.raises(Violation, match="told that n3 leads term 7"):
         book.close(set())
+
+
+@pytest.mark.parametrize("answer", [(), ChangeRefused("no"), NotCommitted("late"), "done"])
+def test_a_wish_for_a_change_is_answered_once_with_the_members_or_a_refusal(answer: Any) -> None:
+    book, wish = Book(lease_us=0), Wish("n1", DemoteMember("n2"))
+    if answer == "done":
+        with pytest.raises(Violation, match="was answered with"):
+            book.changed(wish, answer)
+        return
+    book.changed(wish, answer)
+    with pytest.raises(Violation, match="more than once"):
+        book.changed(wish, answer)
 
 
 def test_a_hand_over_that_is_possible_is_not_given_up_before_its_time() -> None:

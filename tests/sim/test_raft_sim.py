@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from coterie.core.ports import RemoveMember
+from coterie.core.ports import MoveMember, RemoveMember
 from coterie.raft.member import Member
 from tests.sim.raft.__main__ import main
 from tests.sim.raft.nemesis import KINDS
@@ -50,8 +50,32 @@ def test_the_runs_do_some_work() -> None:
     least |= {"runs with the core machine": 1, "runs with encoded frames": 4, "starts": 500}
     least |= {"turned away: NoSpace": 100, "turned away: TooManyProposals": 100}
     assert {name: totals.counts[name] for name in least if totals.counts[name] < least[name]} == {}
-    assert set(totals.faults) >= {*KINDS, "cut_for_good", "members: replace", "members: changes committed"}
+    changes = ("replace", "move", "two at once", "under cuts", "changes committed", "changes refused")
+    assert set(totals.faults) >= {*KINDS, "cut_for_good", *(f"members: {name}" for name in changes)}
     assert totals.runs_with.keys() == set(KINDS)
+
+
+@pytest.mark.parametrize("plant", ["change-before-commit", "changes-at-once"])
+def test_random_runs_see_changes_of_the_members_that_come_too_early(plant: str) -> None:
+    """Their directed tests do as well; here nobody knows beforehand what to look at."""
+    assert any(simulate_planted(SIZES, plant, seed).violation for seed in range(80))
+
+
+def test_a_node_that_moved_is_called_where_the_log_says_that_it_is() -> None:
+    world = World(1, 3)
+    assert world.run_until(2 * SECOND, stop=lambda: bool(world.leader()))
+    moved, other = world.nodes["n1"], world.nodes["n3"]
+    world.run_until(world.now_us + SECOND)
+    assert other.dials(moved) and not moved.dials(other), "those with larger ids call"
+    world.kill("n1")
+    moved.address = "elsewhere"
+    world.start("n1")
+    world.run_until(world.now_us + SECOND)
+    assert not other.dials(moved) and moved.dials(other), "nobody else knows"
+    wish = world.change(world.leader(), MoveMember("n1", "elsewhere"), 1.0)
+    world.run_until(world.now_us + SECOND)
+    assert wish.answers[0] in world.logs.groups
+    assert other.dials(moved) and not moved.dials(other)
 
 
 def test_one_seed_is_one_run_whatever_the_hash_seed(tmp_path: Path) -> None:

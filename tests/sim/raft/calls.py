@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from coterie.core.ports import Committed, NotCommitted
+from coterie.core.ports import Committed, MembershipChange, NotCommitted
 from coterie.raft.errors import TransferFailed
-from tests.sim.raft.checks import Asked, Book, Call, HandOver, Read, Violation
+from tests.sim.raft.checks import Asked, Book, Call, HandOver, Read, Violation, Wish
 from tests.sim.raft.links import Links
 from tests.sim.raft.node import SimNode
 
@@ -67,6 +67,16 @@ class Calls(Links):
         member.transfer(target, timeout_s, done)
         self.book.others.append(call)
         self._note(node, call)
+
+    def change(
+        self, node_id: str, change: MembershipChange, timeout_s: float, *, beside: bool = False
+    ) -> Wish:
+        """The node is awake. What it says is for the operator to judge."""
+        node, wish = self.nodes[node_id], Wish(node_id, change, beside)
+        node.member.change(change, timeout_s, lambda answer: self.book.changed(wish, answer))
+        self.book.others.append(wish)
+        self._note(node, wish)
+        return wish
 
     def _note(self, node: SimNode, call: Call) -> None:
         """Whoever is asked now is not waited for any more when it dies."""

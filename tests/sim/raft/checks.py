@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from typing import Any
 
-from coterie.core.ports import Committed, NoQuorum, NotCommitted
+from coterie.core.ports import ChangeRefused, Committed, Member, MembershipChange, NoQuorum, NotCommitted
 from coterie.raft.errors import NoSpace, TooManyProposals, TransferFailed
 
 _IMAGE = struct.Struct(">QIQ")
@@ -58,6 +58,14 @@ class HandOver(Call):
     target: str
     before: str
     until_s: float
+
+
+@dataclass(slots=True)
+class Wish(Call):
+    """A change of the members; `beside` another one, that is under way already."""
+
+    change: MembershipChange
+    beside: bool = False
 
 
 @dataclass(slots=True)
@@ -156,6 +164,12 @@ class Book:
             self.named.add((term, answer))
         elif not isinstance(answer, TransferFailed | NotCommitted):
             raise Violation(f"a hand-over was answered with {answer!r}")
+
+    def changed(self, wish: Wish, answer: tuple[Member, ...] | Exception) -> None:
+        self.heard(wish, answer)
+        self.note("changed", wish.node, wish.change, type(answer).__name__)
+        if not isinstance(answer, tuple | ChangeRefused | NotCommitted):
+            raise Violation(f"{wish.change} was answered with {answer!r}")
 
     def is_waited_for(self) -> bool:
         """Somebody has not been answered yet."""

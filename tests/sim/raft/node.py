@@ -59,6 +59,7 @@ class SimNode:
     node_id: str
     disk: SimDisk
     clock: NodeClock
+    address: str = ""  # empty: where it was first set up
     member: Any = None
     machine: SimMachine | None = None
     paused: bool = False
@@ -88,6 +89,18 @@ class SimNode:
         self.steps_in_window += 1
         if self.steps_in_window > STEPS_PER_100_MS_MAX:
             raise Violation(f"{self.node_id} spins: {self.steps_in_window} steps in 100 ms")
+
+    def dials(self, other: SimNode) -> bool:
+        """As the product's dialer: those with larger ids call, where the log says that the other one is. A
+        node that others cannot find, or that is alone, calls everybody; where nobody is known to be, whoever
+        looks after it says where the others are now."""
+        found = {member.node_id: member.address for member in self.member.members}
+        if not self.member.has_quorum:
+            return True
+        is_found = found.get(self.node_id) == self.address
+        return found.get(other.node_id, "") == other.address and (
+            other.node_id < self.node_id or not is_found
+        )
 
     @property
     def is_up(self) -> bool:

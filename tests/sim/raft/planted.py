@@ -91,6 +91,8 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "snapshot-without-members",
         "wiped-disk-votes",
         "begun-again",
+        "move-forgotten",
+        "refused-but-changed",
     ),
 }
 

@@ -24,7 +24,7 @@ FAULTS_S = 8
 PEACE_S = 6  # 40 election timeouts
 CORE_SHARE = 0.1  # of the runs replicate the product's own machine
 CHANGES_SHARE = 0.3  # of the runs have an operator, who changes the members
-CUTS_SHARE = 0.35  # of the others have cuts that do not heal when the faults end
+CUTS_SHARE = 0.25  # have cuts that do not heal when the faults end
 LOST_SHARE = 0.15  # lose, at the end, the disks of most founders
 LOST_S = 3
 
@@ -62,10 +62,12 @@ def simulate(
         nemesis.make_peace()
         if operator is not None:
             operator.finish()
-        elif world.rng.random() < CUTS_SHARE:
+        if world.rng.random() < CUTS_SHARE:
             nemesis.struck["cut_for_good"] += 1
-            _live_with_cuts(world, clients, nemesis.struck["slow_disk"] > 0)
+            _live_with_cuts(world, clients, operator, disks_were_slow=nemesis.struck["slow_disk"] > 0)
         _expect_progress(world, clients)
+        if operator is not None:
+            operator.close()
         if world.rng.random() < LOST_SHARE:
             nemesis.struck["majority_lost"] += 1
             _lose_a_majority(world)
@@ -107,9 +109,14 @@ def _work(world: World, nemesis: Nemesis, clients: Clients) -> None:
             next_fault = some_time(fault_every_ms * MILLISECOND)
 
 
-def _live_with_cuts(world: World, clients: Clients, disks_were_slow: bool) -> None:
+def _live_with_cuts(
+    world: World, clients: Clients, operator: Operator | None, *, disks_were_slow: bool
+) -> None:
     cuts = Cuts(world, clients.body)
-    cuts.make()
+    outside = cuts.make()
+    cuts.expect_commits()
+    if operator is not None:
+        operator.change_under_cuts(outside)
     cuts.expect_progress(disks_were_slow)
     cuts.heal()
 

@@ -285,6 +285,9 @@ class World(Calls):
             self.book.leads(node.node_id, term, self.now_us, by_transfer=member._by_transfer)
             self.logs.elected(node.node_id, member)
             node.seen.since_s = node.clock.monotonic()
+        if node.seen.configuration != member._configuration_index:
+            node.seen.configuration = member._configuration_index
+            self.logs.look_at_change(node.node_id, member)
         alone_s = node.clock.monotonic() - max(member.quorum_contact_at(), node.seen.since_s)
         # Blocked: the step did not get as far as to look who has answered.
         if alone_s * SECOND > ALONE_MS_MAX * MILLISECOND and not member.is_blocked:
