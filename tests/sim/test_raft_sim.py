@@ -10,11 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from coterie.core.ports import MoveMember, RemoveMember
+from coterie.raft.journal import FIRST_INDEX
 from coterie.raft.member import Member
 from tests.sim.raft.__main__ import main
+from tests.sim.raft.cuts import Cuts
 from tests.sim.raft.nemesis import KINDS
 from tests.sim.raft.planted import simulate_planted
 from tests.sim.raft.run import _lose_a_majority, simulate
+from tests.sim.raft.timeline import SECOND
 from tests.sim.raft.totals import Totals
 from tests.sim.raft.world import World
 
@@ -46,9 +50,34 @@ def test_the_runs_do_some_work() -> None:
     least = {"committed": 3_000, "reads": 1_000, "terms": 100, "switch snapshot": 400, "check snapshot": 20}
     least |= {"copy log": 1_000, "replace log": 400, "tidy log": 400}
     least |= {"runs with the core machine": 1, "runs with encoded frames": 4, "starts": 500}
+    least |= {"turned away: NoSpace": 100, "turned away: TooManyProposals": 100}
     assert {name: totals.counts[name] for name in least if totals.counts[name] < least[name]} == {}
-    assert set(totals.faults) >= {*KINDS, "cut_for_good", "members: replace", "members: changes committed"}
+    changes = ("replace", "move", "two at once", "under cuts", "changes committed", "changes refused")
+    assert set(totals.faults) >= {*KINDS, "cut_for_good", *(f"members: {name}" for name in changes)}
     assert totals.runs_with.keys() == set(KINDS)
+
+
+@pytest.mark.parametrize("plant", ["change-before-commit", "changes-at-once"])
+def test_random_runs_see_changes_of_the_members_that_come_too_early(plant: str) -> None:
+    """Their directed tests do as well; here nobody knows beforehand what to look at."""
+    assert any(simulate_planted(SIZES, plant, seed).violation for seed in range(80))
+
+
+def test_a_node_that_moved_is_called_where_the_log_says_that_it_is() -> None:
+    world = World(1, 3)
+    assert world.run_until(2 * SECOND, stop=lambda: bool(world.leader()))
+    moved, other = world.nodes["n1"], world.nodes["n3"]
+    world.run_until(world.now_us + SECOND)
+    assert other.dials(moved) and not moved.dials(other), "those with larger ids call"
+    world.kill("n1")
+    moved.address = "elsewhere"
+    world.start("n1")
+    world.run_until(world.now_us + SECOND)
+    assert not other.dials(moved) and moved.dials(other), "nobody else knows"
+    wish = world.change(world.leader(), MoveMember("n1", "elsewhere"), 1.0)
+    world.run_until(world.now_us + SECOND)
+    assert wish.answers[0] in world.logs.groups
+    assert other.dials(moved) and not moved.dials(other)
 
 
 def test_one_seed_is_one_run_whatever_the_hash_seed(tmp_path: Path) -> None:
@@ -96,16 +125,39 @@ def test_a_long_run_goes_on_where_it_was_stopped(tmp_path: Path, capsys: pytest.
     assert "would mix two things" in capsys.readouterr().err
 
 
-def test_the_disks_of_all_who_are_left_are_not_lost_together() -> None:
+def _remove(world: World, node_id: str) -> None:
+    leader, answers = world.nodes[world.leader()], list[object]()
+    leader.member.change(RemoveMember(node_id), 2.0, answers.append)
+    world._kick(leader)
+    assert world.run_until(world.now_us + 3 * SECOND, stop=lambda: bool(answers)), answers
+    assert world.run_until(world.now_us + 3 * SECOND, stop=lambda: world.nodes[node_id].gone)
+
+
+def test_the_disks_of_all_who_are_left_are_not_lost_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody would be left who knows that the group has begun: its founders may then begin another."""
-    report = simulate(2057561, 5)
-    assert report.violation == "" and report.faults["members: remove"] == 2
+    world = World(1, 5)
+    assert world.run_until(2 * SECOND, stop=lambda: bool(world.leader()))
+    for node_id in [node_id for node_id in world.ids if node_id != world.leader()][:2]:
+        _remove(world, node_id)
+    left = [node_id for node_id in world.ids if not world.nodes[node_id].gone]
+    disks = [world.nodes[node_id].disk for node_id in left]
+    monkeypatch.setattr(world.rng, "sample", lambda founders, most: left[:most])
+    _lose_a_majority(world)
+    assert len(left) == 3 and [world.nodes[node_id].disk for node_id in left] == disks
+    monkeypatch.setattr(world.rng, "sample", lambda founders, most: founders[:most])
+    _lose_a_majority(world)
+    assert world.nodes[world.ids[0]].disk not in disks, "of others they are"
 
 
 def test_a_lasting_cut_leaves_one_who_holds_data_among_the_whole() -> None:
-    """Its first leader was killed before anybody had an entry, and came back: blank nodes wait for it."""
-    report = simulate(2086136, 3)
-    assert report.violation == "" and report.faults["cut_for_good"] == 1
+    """The first leader was killed before anybody else had an entry, and came back: blank nodes wait for it, and
+    may hear of it without being able to reach it (seed 2086136 of an older simulator)."""
+    world = World(1, 3)
+    assert world.run_until(2 * SECOND, stop=lambda: bool(world.leader()))
+    leader = world.leader()
+    assert [n for n in world.ids if world.nodes[n].member._log.last_index > FIRST_INDEX] == [leader]
+    for _ in range(20):
+        assert leader not in Cuts(world, lambda: b"").make()
 
 
 def test_where_all_founders_were_replaced_none_is_lost() -> None:

@@ -6,12 +6,13 @@ import hashlib
 import struct
 import traceback
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from coterie.core.ports import Committed, NoQuorum
-from coterie.raft.errors import NoSpace
+from coterie.core.ports import ChangeRefused, Committed, Member, MembershipChange, NoQuorum, NotCommitted
+from coterie.raft.errors import NoSpace, TooManyProposals, TransferFailed
 
 _IMAGE = struct.Struct(">QIQ")
 PADDING = bytes(90)
@@ -30,13 +31,51 @@ def reason(error: Exception) -> str:
 
 
 @dataclass(slots=True)
-class Asked:
-    """A proposal, and what was said about it."""
+class Call:
+    """Something that a node was asked, and what it said."""
+
+    node: str
+    answers: list[Any] = field(default_factory=list, kw_only=True)
+    lost: bool = field(default=False, kw_only=True)  # its node died first: nobody was left to be answered
+
+    @property
+    def is_open(self) -> bool:
+        """Somebody waits who can still be answered."""
+        return not (self.answers or self.lost)
+
+
+@dataclass(slots=True)
+class Asked(Call):
+    """A proposal."""
 
     body: bytes
-    node: str
-    answers: list[Committed | Exception] = field(default_factory=list)
-    lost: bool = False  # its node died first: nobody was left to be answered
+
+    def __str__(self) -> str:
+        return f"proposal {self.body[:12].hex()} on {self.node}, told {self.answers}"
+
+
+@dataclass(slots=True)
+class Read(Call):
+    """A linearizable read; so much had been acknowledged when it was asked."""
+
+    not_below: int
+
+
+@dataclass(slots=True)
+class HandOver(Call):
+    """A wish for another leader, empty: any but the one before; until then by the clock of the node."""
+
+    target: str
+    before: str
+    until_s: float
+
+
+@dataclass(slots=True)
+class Wish(Call):
+    """A change of the members; `beside` another one, that is under way already."""
+
+    change: MembershipChange
+    beside: bool = False
 
 
 @dataclass(slots=True)
@@ -50,7 +89,10 @@ class Book:
     chain: dict[int, int] = field(default_factory=dict)  # index -> checksum of the state after it
     where: dict[bytes, int] = field(default_factory=dict)  # body -> index
     asked: list[Asked] = field(default_factory=list)
+    others: list[Call] = field(default_factory=list)  # that are no proposals
+    turned_away: dict[bytes, Exception] = field(default_factory=dict)  # proposals, at the door
     acked_index: int = 0  # highest index anybody was told about
+    named: set[tuple[int, str]] = field(default_factory=set)  # (term, its leader as somebody was told)
     reads: int = 0
     refused_reads: int = 0
     notes: list[str] = field(default_factory=list)
@@ -87,11 +129,15 @@ class Book:
         elif known != (body, at_ms) or self.chain[index] != chain:
             raise Violation(f"{node} applied {body[:12]!r} at {index}, another node {known[0][:12]!r}")
 
+    def heard(self, call: Call, answer: object) -> None:
+        """Every call is answered once."""
+        call.answers.append(answer)
+        if len(call.answers) > 1:
+            raise Violation(f"answered more than once: {call}")
+
     def answered(self, asked: Asked, answer: Committed | Exception) -> None:
-        asked.answers.append(answer)
+        self.heard(asked, answer)
         self.note("answer", asked.node, zlib.crc32(asked.body), type(answer).__name__)
-        if len(asked.answers) > 1:
-            raise Violation(f"proposal {asked.body[:12]!r} was answered twice: {asked.answers}")
         if isinstance(answer, Committed):
             if self.log.get(answer.index) != (asked.body, answer.at_ms):
                 raise Violation(f"told {answer} about {asked.body[:12]!r}, which is not there")
@@ -99,24 +145,63 @@ class Book:
                 raise Violation(f"proposal {asked.body[:12]!r} got the result of another")
             self.acked_index = max(self.acked_index, answer.index)
 
-    def read(self, node: str, not_below: int, index: int) -> None:
-        self.reads += 1
-        self.note("read", node, index)
-        if index < not_below:
-            raise Violation(f"a read on {node} saw {index}, after {not_below} was acknowledged")
-        self.acked_index = max(self.acked_index, index)
+    def refused(self, asked: Asked, refusal: Exception) -> None:
+        """A proposal that is not even taken in is certainly in no log."""
+        self.note("refused", asked.node, zlib.crc32(asked.body), type(refusal).__name__)
+        if type(refusal) not in (NoSpace, TooManyProposals):
+            raise Violation(f"{asked} is turned away with {refusal!r}, which does not say what became of it")
+        self.turned_away[asked.body] = refusal
 
-    def close(self) -> None:
-        """At the end, with every node up and equal."""
+    def has_read(self, read: Read, answer: int | Exception) -> None:
+        self.heard(read, answer)
+        self.note("read", read.node, answer if isinstance(answer, int) else type(answer).__name__)
+        if isinstance(answer, NotCommitted):
+            self.refused_reads += 1
+            return
+        if not isinstance(answer, int):
+            raise Violation(f"a read on {read.node} was answered with {answer!r}")
+        self.reads += 1
+        if answer < read.not_below:
+            raise Violation(f"a read on {read.node} saw {answer}, after {read.not_below} was acknowledged")
+        self.acked_index = max(self.acked_index, answer)
+
+    def handed_over(self, call: HandOver, answer: str | Exception, term: int) -> None:
+        self.heard(call, answer)
+        self.note("handed over", call.node, answer if isinstance(answer, str) else type(answer).__name__)
+        if isinstance(answer, str):
+            if answer != call.target if call.target else answer in ("", call.before):
+                raise Violation(f"not what was wished for: {call}")
+            self.named.add((term, answer))
+        elif not isinstance(answer, TransferFailed | NotCommitted):
+            raise Violation(f"a hand-over was answered with {answer!r}")
+
+    def changed(self, wish: Wish, answer: tuple[Member, ...] | Exception) -> None:
+        self.heard(wish, answer)
+        self.note("changed", wish.node, wish.change, type(answer).__name__)
+        if not isinstance(answer, tuple | ChangeRefused | NotCommitted):
+            raise Violation(f"{wish.change} was answered with {answer!r}")
+
+    def is_waited_for(self) -> bool:
+        """Somebody has not been answered yet."""
+        return any(call.is_open for call in self.asked) or any(call.is_open for call in self.others)
+
+    def close(self, appended: Set[bytes]) -> None:
+        """At the end, with every node up and equal. `appended`: the bodies of all entries in any log."""
         times = [self.log[index][1] for index in sorted(self.log)]
         if times != sorted(times):
             raise Violation("entry times go back along the log")
+        for call in (*self.asked, *self.others):
+            if call.is_open:
+                raise Violation(f"never answered: {call}")
         for asked in self.asked:
-            if not asked.answers and not asked.lost:
-                raise Violation(f"proposal {asked.body[:12]!r} on {asked.node} was never answered")
             certain = asked.answers and type(asked.answers[0]) in (NoQuorum, NoSpace)
             if certain and asked.body in self.where:
                 raise Violation(f"told that {asked.body[:12]!r} was not appended, but it was applied")
+        for term, leader in sorted(self.named):
+            if self.leaders.get(term) != leader:
+                raise Violation(f"told that {leader} leads term {term}, as {self.leaders.get(term)} does")
+        for body in self.turned_away.keys() & appended:
+            raise Violation(f"turned {body[:12].hex()} away ({self.turned_away[body]!r}), and appended it")
 
     def digest(self) -> str:
         """Of all that was noted."""

@@ -29,19 +29,21 @@ class Cuts:
     def __init__(self, world: World, body: Callable[[], bytes]) -> None:
         self.world, self.rng, self._body = world, world.rng, body
 
-    def make(self) -> None:
-        ids = self.world.ids
-        whole = self._with_one_who_holds(set(self.rng.sample(ids, len(ids) // 2 + 1)))
+    def make(self) -> set[str]:
+        """Returns the nodes outside the majority that is left whole."""
+        ids, voters = self.world.ids, sorted(self.world.logs.voters) or self.world.ids
+        whole = self._with_one_who_holds(set(self.rng.sample(voters, len(voters) // 2 + 1)), voters)
         for a in ids:
             for b in ids:
                 if a < b and not {a, b} <= whole:
                     self._cut(a, b)
         cut = sorted(self.world.network.deaf) + sorted(map(sorted, self.world.network.blocked))
         self.world.say("cut for good, whole:", sorted(whole), "cut:", cut)
+        return set(ids) - whole
 
-    def _with_one_who_holds(self, whole: set[str]) -> set[str]:
+    def _with_one_who_holds(self, whole: set[str], voters: list[str]) -> set[str]:
         """Blank nodes begin nothing while they know of one that holds data: it has to be among them."""
-        holders = [n for n in self.world.ids if self.world.nodes[n].member._log.last_index > FIRST_INDEX]
+        holders = [n for n in voters if self.world.nodes[n].member._log.last_index > FIRST_INDEX]
         if not holders or whole & set(holders):
             return whole
         return whole - {min(whole)} | {holders[0]}
@@ -60,15 +62,14 @@ class Cuts:
         return not ({(a, b), (b, a)} & network.deaf or frozenset((a, b)) in network.blocked)
 
     def expect_progress(self, disks_were_slow: bool) -> None:
-        self._expect_commits()
         # Hand-overs that were asked for before, or for the sake of a disk that was slow, and whoever is to
         # hear of the leader.
         settle_s = WINDOW_S + 1 if disks_were_slow else 1
         self.world.run_until(self.world.now_us + int(settle_s * SECOND))
-        self._expect_commits()
+        self.expect_commits()
         self._expect_steadiness(self.world.leader())
 
-    def _expect_commits(self) -> None:
+    def expect_commits(self) -> None:
         world = self.world
         deadline = world.now_us + LEADER_S * SECOND
         while not self._commits(world.leader()):
@@ -83,8 +84,8 @@ class Cuts:
 
     def _expect_steadiness(self, leader: str) -> None:
         world = self.world
-        term = max(node.member.term for node in world.nodes.values())  # whoever is cut off may be ahead
-        near = [n for n in world.ids if n == leader or self._hears_both_ways(n, leader)]
+        term = self._highest_term()  # whoever is cut off may be ahead
+        near = [n for n in self._members(leader) if n == leader or self._hears_both_ways(n, leader)]
         self._expect_equal(near, leader)
         asked = [world.propose(node_id, self._body(), STEADY_S) for node_id in near]
         for node_id in world.ids:
@@ -93,11 +94,17 @@ class Cuts:
         for each in asked:
             if each is None or not each.answers or not isinstance(each.answers[0], Committed):
                 raise Violation(f"{leader} and its neighbour hear each other, but {each}")
-        grown = max(node.member.term for node in world.nodes.values()) - term
+        grown = self._highest_term() - term
         if grown > 0 or world.leader() != leader:
             raise Violation(
                 f"under cuts that do not change, under {leader} the highest term {term} grew by {grown}"
             )
+
+    def _highest_term(self) -> int:
+        return max(int(node.member.term) for node in self.world.nodes.values() if node.is_up)
+
+    def _members(self, leader: str) -> list[str]:
+        return [member.node_id for member in self.world.nodes[leader].member.members]
 
     def _expect_equal(self, near: list[str], leader: str) -> None:
         """A disk that was full until a moment ago takes a snapshot later: what is proposed before that was

@@ -64,6 +64,9 @@ class Links(Timeline):
         if here.paused or there.paused or frozenset((a, b)) in self.network.blocked:
             self._reconnect_later(a, b)
             return
+        if (here.address or there.address) and not (here.dials(there) or there.dials(here)):
+            self._reconnect_later(a, b)
+            return
         self.network.connect(a, b)
         if self._link_up(here, there):
             self._link_up(there, here)

@@ -6,9 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from coterie.core.ports import Role
+from coterie.core.ports import Member, Role
 from coterie.raft import configuration
-from coterie.raft.entry import CONFIGURATION
+from coterie.raft.entry import CONFIGURATION, REGULAR, body_of
 from tests.sim.raft.checks import Violation
 
 
@@ -21,6 +21,7 @@ class Seen:
     commit: int = 0
     term: int = 0  # in which it was last seen to lead
     since_s: float = 0.0  # by its own clock: since when
+    configuration: int = 0  # where the newest members it has seen as leader are in its log
 
 
 @dataclass(slots=True)
@@ -32,6 +33,8 @@ class Logs:
     last_committed: int = 0
     voters: frozenset[str] = frozenset()  # of the newest committed configuration
     members: frozenset[str] = frozenset()
+    group: tuple[Member, ...] = ()  # the same with their addresses, roles and disks
+    groups: set[tuple[Member, ...]] = field(default_factory=set)  # all that were ever committed
     configurations: int = 0
 
     def look(self, node_id: str, member: Any, seen: Seen) -> None:
@@ -88,14 +91,32 @@ class Logs:
         """Any majority of one configuration meets any of the next (Raft thesis, section 4.1)."""
         if command[0] != CONFIGURATION:
             return
-        members = configuration.decode(command[1:]).members
-        voters = frozenset(member.node_id for member in members if member.role is Role.VOTER)
+        self.group = configuration.decode(command[1:]).members
+        self.groups.add(self.group)
+        voters = frozenset(member.node_id for member in self.group if member.role is Role.VOTER)
         if self.voters and len(voters ^ self.voters) > 1:
             raise Violation(
                 f"entry {index} takes the voters from {sorted(self.voters)} to {sorted(voters)} at once"
             )
         self.voters, self.configurations = voters, self.configurations + 1
-        self.members = frozenset(member.node_id for member in members)
+        self.members = frozenset(member.node_id for member in self.group)
+
+    def look_at_change(self, node_id: str, member: Any) -> None:
+        """A leader changes the members when it has committed an entry of its own term and the change before;
+        the first entry of the group, which binds its disks, is all there is."""
+        log, index, commit = member._log, member._configuration_index, member.commit_index
+        if not (log.holds(index) and log.term_at(index) == member.term and index > log.base.index):
+            return  # of a former leader
+        before = max([at for at, _ in log.configurations[:-1]], default=member._base_configuration[0])
+        if before > commit or (before and log.term_at(commit) != member.term):
+            raise Violation(
+                f"{node_id} of term {member.term} changes the members with entry {index}: the change before "
+                f"it is entry {before}, committed is {commit} of term {log.term_at(commit)}"
+            )
+
+    def bodies(self) -> set[bytes]:
+        """Of all entries that any log ever held."""
+        return {body_of(command) for command, _ in self.entries.values() if command[0] == REGULAR}
 
     def elected(self, node_id: str, member: Any) -> None:
         """A leader has every entry that was committed in the terms before its own."""

@@ -220,10 +220,7 @@ class Nemesis:
         self._after(1, 100, self.world.unblock_all)
 
     def transfer(self, a: str, b: str) -> None:
-        node = self.world.nodes[a]
-        if node.is_awake:
-            node.member.transfer(self.rng.choice(["", b]), 0.5, lambda answer: None)
-            self.world._kick(node)
+        self.world.transfer(a, self.rng.choice(["", b]), 0.5)
 
     # --- the end of it ---
 

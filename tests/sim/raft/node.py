@@ -15,7 +15,7 @@ from coterie.raft.jobs import Job
 from coterie.raft.member import Member
 from coterie.raft.options import RaftOptions
 from coterie.raft.wire import Wire
-from tests.sim.raft.checks import Asked, SimMachine, Violation
+from tests.sim.raft.checks import Call, SimMachine, Violation
 from tests.sim.raft.disk import SimDisk
 from tests.sim.raft.logs import Seen
 from tests.sim.raft.timeline import MILLISECOND, NodeClock
@@ -39,7 +39,7 @@ def options(node_id: str, peers: Sequence[str]) -> RaftOptions:
         window_messages_max=4,
         window_bytes_max=6_000,
         uncommitted_max=60,
-        outstanding_max=200,
+        outstanding_max=24,
         apply_max=16,
         snapshot_every_entries=40,
         snapshot_every_bytes=20_000,
@@ -59,6 +59,7 @@ class SimNode:
     node_id: str
     disk: SimDisk
     clock: NodeClock
+    address: str = ""  # empty: where it was first set up
     member: Any = None
     machine: SimMachine | None = None
     paused: bool = False
@@ -76,7 +77,7 @@ class SimNode:
     cutting: int = 0
     step_window: int = 0
     steps_in_window: int = 0
-    asked: list[Asked] = field(default_factory=list)
+    asked: list[Call] = field(default_factory=list)
     seen: Seen = field(default_factory=Seen)
     jobs_done: Counter[str] = field(default_factory=Counter)
 
@@ -88,6 +89,18 @@ class SimNode:
         self.steps_in_window += 1
         if self.steps_in_window > STEPS_PER_100_MS_MAX:
             raise Violation(f"{self.node_id} spins: {self.steps_in_window} steps in 100 ms")
+
+    def dials(self, other: SimNode) -> bool:
+        """As the product's dialer: those with larger ids call, where the log says that the other one is. A
+        node that others cannot find, or that is alone, calls everybody; where nobody is known to be, whoever
+        looks after it says where the others are now."""
+        found = {member.node_id: member.address for member in self.member.members}
+        if not self.member.has_quorum:
+            return True
+        is_found = found.get(self.node_id) == self.address
+        return found.get(other.node_id, "") == other.address and (
+            other.node_id < self.node_id or not is_found
+        )
 
     @property
     def is_up(self) -> bool:

@@ -1,40 +1,43 @@
-"""Who changes the members in a run: adds, removes, promotes, demotes, and puts new disks into nodes.
+"""Who changes the members in a run: adds, removes, promotes, demotes and moves them, and puts new disks into
+nodes.
 
-One thing at a time. What leaves the group with a vote less than it should have (a wiped disk) is brought to
-its end, whatever it takes; the rest is given up when it is refused."""
+One thing at a time, and now and then a second one beside it, which is refused or done one after the other.
+What leaves the group with a vote less than it should have (a wiped disk), or with a node that nobody finds,
+is brought to its end, whatever it takes; the rest is given up when it is refused."""
 
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Set
 from dataclasses import dataclass
-from typing import Any
 
 from coterie.core.ports import (
     AddMember,
     ChangeRefused,
     DemoteMember,
+    Member,
     MembershipChange,
-    NotCommitted,
+    MoveMember,
     PromoteMember,
     RemoveMember,
     Role,
 )
-from tests.sim.raft.checks import Violation
+from tests.sim.raft.checks import Violation, Wish
 from tests.sim.raft.timeline import MILLISECOND, SECOND
 from tests.sim.raft.world import World
 
 NEW_NODES_MAX = 3
 FINISH_S = 15
+UNDER_CUTS_S = 6  # 40 election timeouts
+SECOND_SHARE = 0.3  # of the changes have another one beside them
 
 
-@dataclass(slots=True)
-class Wish:
-    """A change that was asked for, and what was said about it."""
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A change to be asked for until its outcome is known."""
 
     change: MembershipChange
-    node: str
-    process: Any
-    answers: list[Any]
+    must: bool = False  # and until it is made
 
 
 class Operator:
@@ -43,11 +46,13 @@ class Operator:
     def __init__(self, world: World) -> None:
         self.world, self.rng = world, world.rng
         self.done: Counter[str] = Counter()
-        self._steps: deque[MembershipChange] = deque()
-        self._must = False  # the steps are to be done whatever it takes
-        self._wish: Wish | None = None
+        self._steps: deque[Step] = deque()
+        self._wishes: list[Wish] = []
+        self._asks: Counter[MembershipChange] = Counter()
+        self._refusals: set[MembershipChange] = set()
         self._rests = False
-        self._added = 0
+        self._is_cut = False  # only the leader is sure to be heard
+        self._added = self._moves = 0
         self._every_ms = self.rng.choice([50, 200, 600])
         self._later()
 
@@ -55,9 +60,9 @@ class Operator:
         self.world.after(1, 2 * self._every_ms, self._act)
 
     def _act(self) -> None:
-        self._look_at_answer()
+        self._look_at_answers()
         self._renew_disks()
-        if self._wish is None and self.world.logs.voters:
+        if not self._wishes and self.world.logs.voters:
             if self._steps:
                 self._ask()
             elif not self._rests:
@@ -70,15 +75,15 @@ class Operator:
         world, rng = self.world, self.rng
         members, voters = sorted(world.logs.members), sorted(world.logs.voters)
         learners = [node_id for node_id in members if node_id not in voters]
-        kind = rng.choice(["add", "add learner", "remove", "demote", "promote", "replace", "move out"])
+        kind = rng.choice(["add", "add learner", "remove", "demote", "promote", "replace", "move"])
         whom = rng.choice(members)
         if kind in ("add", "add learner"):
             if self._added < NEW_NODES_MAX:
-                self._added += 1
-                role = Role.VOTER if kind == "add" else Role.LEARNER
-                self._begin(kind, AddMember(world.join(), "", role))
+                self._begin(kind, self._addition(Role.VOTER if kind == "add" else Role.LEARNER))
         elif kind == "promote" and learners:
             self._begin(kind, PromoteMember(rng.choice(learners)))
+        elif kind == "move":
+            self._begin(kind, self._move(whom), must=True)
         elif len(voters) < 3:
             return  # what follows takes a vote away
         elif kind == "remove" and len(members) > 3:
@@ -87,13 +92,44 @@ class Operator:
             self._begin(kind, DemoteMember(rng.choice(voters)))
         elif kind == "replace" and self._can_be_spared(whom):
             self._wipe(whom)
-            self._begin(kind, RemoveMember(whom), AddMember(whom, "", Role.VOTER), must=True)
+            again = AddMember(whom, world.nodes[whom].address, Role.VOTER)
+            self._begin(kind, RemoveMember(whom), again, must=True)
 
-    def _begin(self, kind: str, *steps: MembershipChange, must: bool = False) -> None:
-        self.world.say("operator:", kind, *steps)
+    def _begin(self, kind: str, *changes: MembershipChange, must: bool = False) -> None:
+        self.world.say("operator:", kind, *changes)
         self.done[f"members: {kind}"] += 1
-        self._steps.extend(steps)
-        self._must = must
+        self._steps.extend(Step(change, must) for change in changes)
+
+    def _addition(self, role: Role) -> AddMember:
+        self._added += 1
+        return AddMember(self.world.join(), "", role)
+
+    def _move(self, node_id: str) -> MoveMember:
+        """It is stopped, and started where nobody looks for it: it has to call the others."""
+        self._moves += 1
+        self.world.kill(node_id)
+        node = self.world.nodes[node_id]
+        node.address = f"{node_id} at place {self._moves}"
+        self.world.after(5, 200, lambda: self.world.start(node_id))
+        return MoveMember(node_id, node.address)
+
+    def _second(self, first: Step) -> MembershipChange | None:
+        """What somebody else asks for meanwhile."""
+        members, voters = sorted(self.world.logs.members), sorted(self.world.logs.voters)
+        learners = [node_id for node_id in members if node_id not in voters]
+        kind = self.rng.choice(["the same", "add learner", "promote", "demote", "stay"])
+        if kind == "the same":
+            return first.change
+        if kind == "add learner" and self._added < NEW_NODES_MAX:
+            return self._addition(Role.LEARNER)
+        if kind == "promote" and learners:
+            return PromoteMember(self.rng.choice(learners))
+        if kind == "demote" and len(voters) > 3 and not first.must:
+            return DemoteMember(self.rng.choice(voters))
+        if kind == "stay":
+            whom = self.rng.choice(members)
+            return MoveMember(whom, self.world.nodes[whom].address)
+        return None
 
     def _can_be_spared(self, node_id: str) -> bool:
         """Without its disk a majority of the voters is still bound to theirs. In a group's first moments some
@@ -121,53 +157,74 @@ class Operator:
     # --- asking for it ---
 
     def _ask(self) -> None:
-        awake = [n for n in sorted(self.world.logs.members) if self.world.nodes[n].is_awake]
+        world = self.world
+        awake = [node_id for node_id in sorted(world.logs.members) if world.nodes[node_id].is_awake]
+        if self._is_cut:
+            awake = [node_id for node_id in awake if node_id == world.leader()]
         if not awake:
             return
-        node = self.world.nodes[self.rng.choice(awake)]
-        self._wish = wish = Wish(self._steps[0], node.node_id, node.member, [])
-        node.member.change(wish.change, 1.0, wish.answers.append)
-        self.world._kick(node)
+        first = self._steps[0]
+        self._wish(first.change, awake)
+        second = self._second(first) if not self._rests and self.rng.random() < SECOND_SHARE else None
+        if second is not None:
+            world.say("operator: at the same time", second)
+            self.done["members: two at once"] += 1
+            self._wish(second, awake, beside=second != first.change)
 
-    def _look_at_answer(self) -> None:
-        wish = self._wish
-        if wish is None:
-            return
-        if len(wish.answers) > 1:
-            raise Violation(f"{wish.change} was answered more than once: {wish.answers}")
-        if not wish.answers:
-            if self.world.nodes[wish.node].member is not wish.process:
-                self._wish = None  # nobody is left to answer
-            return
-        self._wish = None
-        answer = wish.answers[0]
-        self.world.say("operator:", wish.change, answer)
-        if isinstance(answer, tuple):
-            self._believe(wish.change, answer)
-        elif isinstance(answer, ChangeRefused):
-            self._refused(wish.change)
-        elif not isinstance(answer, NotCommitted):
-            raise Violation(f"{wish.change} was answered with {answer!r}")
+    def _wish(self, change: MembershipChange, awake: list[str], *, beside: bool = False) -> None:
+        self._asks[change] += 1
+        self._wishes.append(self.world.change(self.rng.choice(awake), change, 1.0, beside=beside))
 
-    def _believe(self, change: MembershipChange, members: tuple[Any, ...]) -> None:
-        roles = {member.node_id: member.role for member in members}
-        is_true = {
-            AddMember: change.node_id in roles,
-            RemoveMember: change.node_id not in roles,
-            DemoteMember: roles.get(change.node_id) is Role.LEARNER,
-            PromoteMember: roles.get(change.node_id) is Role.VOTER,
-        }
-        if not is_true[type(change)]:
-            raise Violation(f"told that {change} is done, with {roles}")
+    def _look_at_answers(self) -> None:
+        for wish in [wish for wish in self._wishes if not wish.is_open]:
+            self._wishes.remove(wish)
+            answer = wish.answers[0] if wish.answers else None
+            self.world.say("operator:", wish.change, answer)
+            if isinstance(answer, tuple):
+                self._believe(wish.change, answer)
+            elif isinstance(answer, ChangeRefused):
+                self._refused(wish.change)
+            elif wish.beside:
+                self._steps.append(Step(wish.change))  # it may be made yet
+
+    def _believe(self, change: MembershipChange, members: tuple[Member, ...]) -> None:
+        """What is said to be made is committed, and is what was asked for."""
+        if not _shows(members, change) or members not in self.world.logs.groups:
+            raise Violation(f"told that {change} is done, with {members}")
         self.done["members: changes committed"] += 1
-        self._steps.popleft()
+        self._end(change)
 
     def _refused(self, change: MembershipChange) -> None:
         self.done["members: changes refused"] += 1
-        if not self._must:
-            self._steps.clear()
-        elif isinstance(change, RemoveMember) and change.node_id not in self.world.logs.members:
-            self._steps.popleft()  # an earlier try, whose end nobody knew
+        self._refusals.add(change)
+        step = self._steps[0] if self._steps else None
+        is_member = change.node_id in self.world.logs.members
+        # Without a member there is nothing to do: an earlier try, whose end nobody knew, has removed it.
+        if step is None or not step.must or not (is_member or isinstance(change, AddMember)):
+            self._end(change)
+
+    def _end(self, change: MembershipChange) -> None:
+        if self._steps and self._steps[0].change == change:
+            self._steps.popleft()
+
+    # --- under cuts ---
+
+    def change_under_cuts(self, outside: Set[str]) -> None:
+        """A change that the majority which is whole can make without the others, and so has to answer."""
+        self._is_cut, members = True, self.world.logs.members
+        kind = self.rng.choice(["add learner", "demote", "remove"])
+        whom = sorted(outside & members)
+        if kind == "add learner" or not whom:
+            self._begin("under cuts", self._addition(Role.LEARNER), must=True)
+        else:
+            change = DemoteMember if kind == "demote" else RemoveMember
+            self._begin("under cuts", change(self.rng.choice(whom)))
+        deadline = self.world.now_us + UNDER_CUTS_S * SECOND
+        while self._steps or self._wishes:
+            if self.world.now_us >= deadline:
+                raise Violation(f"{UNDER_CUTS_S} s with a whole majority, and {list(self._steps)} is open")
+            self.world.run_until(self.world.now_us + 20 * MILLISECOND)
+        self._is_cut = False
 
     # --- the end ---
 
@@ -180,10 +237,41 @@ class Operator:
         calm_since = world.now_us
         while world.now_us < calm_since + SECOND:  # promotions, and news for those who were removed
             world.run_until(world.now_us + 20 * MILLISECOND)
-            if self._steps or self._wish is not None or self._lacks_disks():
+            if self._steps or self._wishes or self._lacks_disks() or not self._is_known_to_all():
                 calm_since = world.now_us
             if world.now_us >= deadline:
                 raise Violation(f"{FINISH_S} s of peace, and this is not done: {list(self._steps)}")
 
     def _lacks_disks(self) -> bool:
         return any(self.world.nodes[node_id].gone for node_id in self.world.logs.members)
+
+    def _is_known_to_all(self) -> bool:
+        """Every member knows who the members are."""
+        nodes = [self.world.nodes[node_id] for node_id in self.world.logs.members]
+        return len({node.member.members if node.is_up else None for node in nodes}) <= 1
+
+    def close(self) -> None:
+        """At the end: where the members are is known, and what was refused was never made."""
+        logs = self.world.logs
+        for member in logs.group:
+            if member.address != self.world.nodes[member.node_id].address:
+                raise Violation(f"{member} is at {self.world.nodes[member.node_id].address!r}")
+        ever = {member.node_id for group in logs.groups for member in group}
+        for change in self._refusals:
+            # A new node that was asked for once: nothing else could have added it.
+            if isinstance(change, AddMember) and self._asks[change] == 1 and change.node_id in ever:
+                raise Violation(f"told that {change} is refused, and it was made")
+
+
+def _shows(members: tuple[Member, ...], change: MembershipChange) -> bool:
+    """The change holds in this group."""
+    found = next((member for member in members if member.node_id == change.node_id), None)
+    match change:
+        case AddMember(_, address) | MoveMember(_, address):
+            return found is not None and found.address == address
+        case DemoteMember():
+            return found is not None and found.role is Role.LEARNER
+        case PromoteMember():
+            return found is not None and found.role is Role.VOTER
+        case RemoveMember():
+            return found is None

@@ -62,12 +62,18 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "drained-answers",
         "stale-read",
         "former-question",
+        "reads-refused",
     ),
     "7 waiting callbacks leak, and some are told a lie": (
         "callbacks-leak",
         "lying-success",
         "double-answer",
         "false-refusal",
+        "reads-never-answered",
+        "read-answered-twice",
+        "refused-but-appended",
+        "transfer-forgotten",
+        "transfer-lie",
     ),
     "8 entries are pickles, and so are membership and version commands": ("library-entries",),
     "9 a commit waits for ticks, an idle leader spins": ("ticking", "spinning-leader"),
@@ -85,6 +91,8 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "snapshot-without-members",
         "wiped-disk-votes",
         "begun-again",
+        "move-forgotten",
+        "refused-but-changed",
     ),
 }
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from coterie.core.ports import Committed, NoQuorum
 from coterie.raft.engine import RaftEngine
-from coterie.raft.errors import FatalRaftError
+from coterie.raft.errors import FatalRaftError, NoSpace
 from coterie.raft.member import Member
-from coterie.raft.proposals import Proposal, Proposals, Stage
+from coterie.raft.proposals import Done, Proposal, Proposals, Stage
 from coterie.raft.seam import Node
 from coterie.raft.snapshot import Meta
 from tests.sim.raft.plant import Plant
@@ -94,6 +95,22 @@ def _apply_again_and_again() -> type[Member]:
     return SyncObj
 
 
+def _refused_but_appended() -> type[Member]:
+    class SyncObj(Member):
+        """Says that there is no room for an entry, and takes it in all the same."""
+
+        def propose(
+            self, body: bytes, timeout_s: float, done: Done, *, vital: bool = False
+        ) -> Callable[[], None]:
+            try:
+                return super().propose(body, timeout_s, done, vital=vital)
+            except NoSpace:
+                super().propose(body, timeout_s, lambda answer: None, vital=True)
+                raise
+
+    return SyncObj
+
+
 _applied = Proposals.applied
 
 
@@ -143,6 +160,7 @@ PLANTS: dict[str, Plant] = {
         found_by="test_seam.py::test_a_method_is_there_with_its_parameters",
     ),
     "lying-success": Plant(_lying_success()),
+    "refused-but-appended": Plant(_refused_but_appended()),
     "ticking": Plant(
         patches=(("coterie.raft.engine:RaftEngine", "_kick", _kick_by_ticks),),
         found_by="test_no_ticks.py::test_a_commit_waits_for_no_timer",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
-from coterie.core.ports import ChangeRefused, MembershipChange
+from coterie.core.ports import ChangeRefused, MembershipChange, MoveMember
 from coterie.raft import configuration as form
 from coterie.raft import messages as m
 from coterie.raft import snapshot
@@ -32,6 +33,30 @@ def _changes_at_once() -> type[Member]:
             except ChangeRefused:
                 self._append_configuration(form.changed(self._configuration, change, self._facts()))
                 return self._configuration_index
+
+    return SyncObj
+
+
+def _refused_and_made() -> type[Member]:
+    class SyncObj(Member):
+        """Refuses a change while another one is under way, and makes it when that is done."""
+
+        _kept: MembershipChange | None = None
+
+        def _begin_change(self, change: MembershipChange) -> int:
+            try:
+                return super()._begin_change(change)
+            except ChangeRefused as refusal:
+                if "under way" in str(refusal):
+                    self._kept = change
+                raise
+
+        def _tick_changes(self) -> None:
+            if self._kept is not None and self._configuration_index <= self.__raftCommitIndex:
+                change, self._kept = self._kept, None
+                with suppress(ChangeRefused):
+                    super()._begin_change(change)
+            super()._tick_changes()
 
     return SyncObj
 
@@ -67,6 +92,15 @@ def _begins_again() -> type[Member]:
     return SyncObj
 
 
+_changed = form.changed
+
+
+def _nothing_moves(
+    now: form.Configuration, change: MembershipChange, facts: form.Facts
+) -> form.Configuration:
+    return now if isinstance(change, MoveMember) else _changed(now, change, facts)
+
+
 _header = snapshot.header
 
 
@@ -88,6 +122,8 @@ PLANTS: dict[str, Plant] = {
     "learner-counts": Plant(
         _learner_counts(), found_by=MEMBERS + "test_a_learner_gets_everything_and_does_not_count"
     ),
+    "move-forgotten": Plant(patches=(("coterie.raft.configuration", "changed", _nothing_moves),)),
+    "refused-but-changed": Plant(_refused_and_made()),
     "snapshot-without-members": Plant(
         patches=(("coterie.raft.snapshot", "header", _header_without_members),)
     ),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import heapq
 from dataclasses import replace
 from typing import Any
 
 from coterie.raft import messages as m
 from coterie.raft.member import Member
 from coterie.raft.progress import Progress
-from coterie.raft.reads import Reads
+from coterie.raft.reading import TransferWish
+from coterie.raft.reads import Read, Reads
 from coterie.raft.seam import LEADER, Node
 from tests.sim.raft.plant import Plant
 
@@ -99,6 +101,29 @@ def _stale_read() -> type[Member]:
     return SyncObj
 
 
+def _reads_refused() -> type[Member]:
+    class SyncObj(Member):
+        """A leader proves nothing to those who read: all are refused when their time is over."""
+
+        def _tick_rounds(self) -> None:
+            """Nothing is ever proved."""
+
+    return SyncObj
+
+
+def _late_reads_dropped(reads: Reads, now: float) -> None:
+    """Forgets those whose time is over, in the place of refusing them."""
+    while reads.next_deadline() <= now:
+        heapq.heappop(reads._deadlines)[2].open = False
+
+
+def _finish_twice(read: Read, answer: int | Exception) -> None:
+    if read.open:
+        read.done(answer)
+    read.open = False
+    read.done(answer)
+
+
 def _former_question() -> type[Member]:
     class SyncObj(Member):
         """Numbers its reads from 1 in every process, and answers what a former process has asked."""
@@ -106,6 +131,27 @@ def _former_question() -> type[Member]:
         def __init__(self, *args: Any) -> None:
             super().__init__(*args)
             self._reads = _Memorious(self._options.reads_max, 1)
+
+    return SyncObj
+
+
+def _forgotten_transfer() -> type[Member]:
+    class SyncObj(Member):
+        """Whoever wished for another leader in vain is told nothing."""
+
+        def expire(self) -> None:
+            self._wishes = [wish for wish in self._wishes if wish.deadline > self._now()]
+            super().expire()
+
+    return SyncObj
+
+
+def _lying_transfer() -> type[Member]:
+    class SyncObj(Member):
+        """Takes any leader for the one that was wished for."""
+
+        def _is_fulfilled(self, wish: TransferWish) -> bool:
+            return bool(self.leader)
 
     return SyncObj
 
@@ -140,8 +186,13 @@ PLANTS: dict[str, Plant] = {
     ),
     "no-check-quorum": Plant(_no_check_quorum()),
     "no-prevote": Plant(_no_prevote()),
+    "read-answered-twice": Plant(patches=(("coterie.raft.reads:Read", "finish", _finish_twice),)),
+    "reads-never-answered": Plant(patches=(("coterie.raft.reads:Reads", "expire", _late_reads_dropped),)),
+    "reads-refused": Plant(_reads_refused()),
     "spinning-leader": Plant(_spinner()),
     "stale-read": Plant(_stale_read()),
+    "transfer-forgotten": Plant(_forgotten_transfer()),
+    "transfer-lie": Plant(_lying_transfer()),
     "vote-counted-twice": Plant(
         _vote_counted_twice(), found_by="test_elections.py::test_a_voter_counts_once"
     ),

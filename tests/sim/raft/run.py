@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from coterie.core.ports import Committed
 from coterie.raft.member import Member
-from tests.sim.raft.checks import Asked, Violation, reason
+from tests.sim.raft.checks import Asked, Read, Violation, reason
 from tests.sim.raft.clients import Clients
 from tests.sim.raft.cuts import Cuts
 from tests.sim.raft.machines import bodies_of, machine_of
@@ -23,7 +23,7 @@ FAULTS_S = 8
 PEACE_S = 6  # 40 election timeouts
 CORE_SHARE = 0.1  # of the runs replicate the product's own machine
 CHANGES_SHARE = 0.3  # of the runs have an operator, who changes the members
-CUTS_SHARE = 0.35  # of the others have cuts that do not heal when the faults end
+CUTS_SHARE = 0.25  # have cuts that do not heal when the faults end
 LOST_SHARE = 0.15  # lose, at the end, the disks of most founders
 LOST_S = 3
 
@@ -61,14 +61,16 @@ def simulate(
         nemesis.make_peace()
         if operator is not None:
             operator.finish()
-        elif world.rng.random() < CUTS_SHARE:
+        if world.rng.random() < CUTS_SHARE:
             nemesis.struck["cut_for_good"] += 1
-            _live_with_cuts(world, clients, nemesis.struck["slow_disk"] > 0)
+            _live_with_cuts(world, clients, operator, disks_were_slow=nemesis.struck["slow_disk"] > 0)
         _expect_progress(world, clients)
+        if operator is not None:
+            operator.close()
         if world.rng.random() < LOST_SHARE:
             nemesis.struck["majority_lost"] += 1
             _lose_a_majority(world)
-        world.book.close()
+        world.book.close(world.logs.bodies())
     except Exception as error:  # whatever it is, who reads of it needs the seed
         violation = f"at {world.now_us / SECOND:.3f} s: {reason(error)}"
         world.say(traceback.format_exc())
@@ -102,9 +104,14 @@ def _work(world: World, nemesis: Nemesis, clients: Clients) -> None:
             next_fault = some_time(fault_every_ms * MILLISECOND)
 
 
-def _live_with_cuts(world: World, clients: Clients, disks_were_slow: bool) -> None:
+def _live_with_cuts(
+    world: World, clients: Clients, operator: Operator | None, *, disks_were_slow: bool
+) -> None:
     cuts = Cuts(world, clients.body)
-    cuts.make()
+    outside = cuts.make()
+    cuts.expect_commits()
+    if operator is not None:
+        operator.change_under_cuts(outside)
     cuts.expect_progress(disks_were_slow)
     cuts.heal()
 
@@ -137,22 +144,26 @@ def _expect_progress(world: World, clients: Clients) -> None:
             # what is proposed meanwhile.
             and {member.applied_index for member in members} == {world.nodes[leader].member._log.last_index}
             and all(member.takes_new_work for member in members)
-            and all(asked.answers or asked.lost for asked in world.book.asked)
+            and not world.book.is_waited_for()
         )
 
     if not _run_checking(world, deadline, calm):
         raise Violation(f"no calm {PEACE_S} s after the last fault: {_describe(world)}")
-    last: list[Asked] = []
-    for node in _expected(world):
-        asked = world.propose(node.node_id, clients.body(), 2.0)
-        if asked is None:
-            raise Violation(f"{node.node_id} takes no proposal after the last fault")
-        last.append(asked)
-    if not _run_checking(world, world.now_us + 3 * SECOND, lambda: calm() and all(a.answers for a in last)):
-        raise Violation(f"no calm after the last proposals: {_describe(world)}")
-    if not all(isinstance(asked.answers[0], Committed) for asked in last):
-        raise Violation(f"healthy cluster, but {[asked.answers[0] for asked in last]}")
+    last = [_use(world, node.node_id, clients.body()) for node in _expected(world)]
+    if not _run_checking(world, world.now_us + 3 * SECOND, calm):
+        raise Violation(f"no calm after the last calls: {_describe(world)}")
+    for asked, read in last:
+        if not (isinstance(asked.answers[0], Committed) and isinstance(read.answers[0], int)):
+            raise Violation(f"healthy cluster, but {asked}; {read}")
     _compare_states(world)
+
+
+def _use(world: World, node_id: str, body: bytes) -> tuple[Asked, Read]:
+    """What every node of a healthy cluster takes: a proposal and a linearizable read."""
+    asked, read = world.propose(node_id, body, 2.0), world.read(node_id, 2.0)
+    if asked is None or read is None:
+        raise Violation(f"{node_id} takes no calls after the last fault: {asked}; {read}")
+    return asked, read
 
 
 def _expected(world: World) -> list[SimNode]:
@@ -182,7 +193,7 @@ def _run_checking(world: World, deadline: int, condition: Callable[[], bool]) ->
 
 
 def _describe(world: World) -> str:
-    waiting = sum(1 for asked in world.book.asked if not asked.answers and not asked.lost)
+    waiting = sum(call.is_open for call in (*world.book.asked, *world.book.others))
     states = [
         f"{n.node_id}: {n.member.leader} t{n.member.term} c{n.member.commit_index} a{n.member.applied_index} "
         f"log {n.member._log.base.index}..{n.member._log.last_index} blocked {n.member.is_blocked}"
@@ -200,6 +211,7 @@ def _counts(world: World, machine: str) -> dict[str, int]:
     counts["proposals"] = len(book.asked)
     counts["committed"] = book.committed
     counts["reads"] = book.reads
+    counts.update(f"turned away: {type(refusal).__name__}" for refusal in book.turned_away.values())
     counts["terms"] = max(book.leaders, default=0)
     counts[f"runs with the {machine} machine"] = 1
     counts["runs with encoded frames"] = int(world.real_wire)

@@ -7,13 +7,12 @@ import math
 import random
 from collections.abc import Callable
 
-from coterie.core.ports import Committed, NotCommitted
 from coterie.raft.errors import DiskFull, FatalRaftError, RemovedFromCluster
 from coterie.raft.jobs import Job
 from coterie.raft.member import Member
-from tests.sim.raft.checks import Asked, Book, SimMachine, Violation
+from tests.sim.raft.calls import Calls
+from tests.sim.raft.checks import Book, SimMachine, Violation
 from tests.sim.raft.disk import Died, SimDisk
-from tests.sim.raft.links import Links
 from tests.sim.raft.logs import Logs, Seen
 from tests.sim.raft.network import Network
 from tests.sim.raft.node import ELECTION_MS, ObjectWire, SimNode, options
@@ -23,7 +22,7 @@ ALONE_MS_MAX = 2 * ELECTION_MS + 250  # that a leader may lead unheard: one time
 REAL_WIRE_SHARE = 0.25  # of the runs encode and decode every frame
 
 
-class World(Links):
+class World(Calls):
     """The members are real. `member_type` may be one with a planted bug."""
 
     def __init__(self, seed: int, count: int, member_type: type[Member] = Member) -> None:
@@ -140,8 +139,8 @@ class World(Links):
             node.disk.lose_power()
         else:
             node.disk.kill()
-        for asked in node.asked:
-            asked.lost = asked.lost or not asked.answers
+        for call in node.asked:
+            call.lost = not call.answers
         node.asked.clear()
         for other in self.ids:
             if other != node_id:
@@ -286,6 +285,9 @@ class World(Links):
             self.book.leads(node.node_id, term, self.now_us, by_transfer=member._by_transfer)
             self.logs.elected(node.node_id, member)
             node.seen.since_s = node.clock.monotonic()
+        if node.seen.configuration != member._configuration_index:
+            node.seen.configuration = member._configuration_index
+            self.logs.look_at_change(node.node_id, member)
         alone_s = node.clock.monotonic() - max(member.quorum_contact_at(), node.seen.since_s)
         # Blocked: the step did not get as far as to look who has answered.
         if alone_s * SECOND > ALONE_MS_MAX * MILLISECOND and not member.is_blocked:
@@ -347,43 +349,6 @@ class World(Links):
                 self._run_job(node)
 
         self.later(20 * MILLISECOND, again)
-
-    # --- clients ---
-
-    def propose(self, node_id: str, body: bytes, timeout_s: float, *, vital: bool = False) -> Asked | None:
-        node = self.nodes[node_id]
-        if not node.is_up or node.paused:
-            return None
-        asked = Asked(body, node_id)
-
-        def done(answer: Committed | Exception) -> None:
-            self.say(node_id, "answers", body[:12].hex(), answer)
-            self.book.answered(asked, answer)
-
-        try:
-            node.member.propose(body, timeout_s, done, vital=vital)
-        except NotCommitted:
-            return None
-        self.say(node_id, "is asked to append", body[:12].hex())
-        self.book.asked.append(asked)
-        node.asked.append(asked)
-        self._kick(node)
-        return asked
-
-    def read(self, node_id: str, timeout_s: float) -> None:
-        node = self.nodes[node_id]
-        if not node.is_up or node.paused:
-            return
-        not_below = self.book.acked_index
-
-        def done(answer: int | Exception) -> None:
-            if isinstance(answer, int):
-                self.book.read(node_id, not_below, answer)
-            else:
-                self.book.refused_reads += 1
-
-        node.member.read(timeout_s, done)
-        self._kick(node)
 
     def leader(self) -> str:
         """Of the highest term, among those that are up; empty: none."""
