@@ -9,6 +9,7 @@ from typing import Any
 from coterie.core.access import Origin, grant_fault
 from coterie.core.access_commands import CreateToken, DeleteUser, NoteCall, RevokeToken, SetUser
 from coterie.core.audit import DUPLICATE, OK, next_record, request_of, target_of
+from coterie.core.bounds64 import later_ms
 from coterie.core.commands import Accepted, Command, Outcome, Rejected, SubmitTask
 from coterie.core.nouns import TaskId, evolve
 from coterie.core.state import ClusterState, Moment
@@ -30,7 +31,8 @@ def create_token(state: ClusterState, command: CreateToken, moment: Moment) -> O
         return Rejected("TOKEN_EXISTS", f"there is a token {token.token_id} already")
     if len(state.tokens) >= TOKENS_MAX and not _forget_ended(state, moment.at_ms):
         return Rejected("TOO_MANY_TOKENS", f"there are {TOKENS_MAX} tokens that hold; revoke some")
-    expires_at_ms = moment.at_ms + command.expires_after_ms if command.expires_after_ms else 0
+    spell_ms = command.expires_after_ms
+    expires_at_ms = later_ms(moment.at_ms, spell_ms) if spell_ms else 0
     state.tokens[token.token_id] = replace(
         token, created_at_ms=moment.at_ms, expires_at_ms=expires_at_ms, revoked_at_ms=0
     )

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from coterie.core.agentbook import NO_PLEDGE, AgentEntry, Pledge, find_agent
 from coterie.core.agentstats import AgentLoad, AgentRun, AgentTally, counted, noted, tally_name, with_error
+from coterie.core.bounds64 import within
 from coterie.core.nouns import NO_PARENT, Task, TaskId, TaskState
 from coterie.core.state import ClusterState
 
@@ -31,14 +32,14 @@ def note_spent(state: ClusterState, task_id: TaskId, **more: int) -> None:
     """A call of a model ended, of that task: it counts to the run that it is a part of."""
     run = run_of(state, state.tasks.get(task_id))
     if run is not None:
-        changes = {name: getattr(run, name) + by for name, by in more.items()}
+        changes = {name: within(getattr(run, name) + by) for name, by in more.items()}
         state.agent_runs[run.task_id] = replace(run, **changes)
 
 
 def note_let_go(state: ClusterState, task: Task, at_ms: int) -> None:
     """An attempt of a run has ended, and its slot is free."""
     run = state.agent_runs[task.task_id]
-    held_ms = run.held_ms + max(0, at_ms - task.assigned_at_ms)
+    held_ms = within(run.held_ms + max(0, at_ms - task.assigned_at_ms))
     state.agent_runs[task.task_id] = replace(run, held_ms=held_ms)
 
 
@@ -104,7 +105,7 @@ def _tallied(tally: AgentTally, run: AgentRun, after: Task, at_ms: int) -> Agent
     changes: dict[str, object] = {end: getattr(tally, end) + 1, "last_at_ms": at_ms}
     changes["steps"] = tally.steps + after.step_count
     for name in ("llm_calls", "llm_failed", "tokens_in", "tokens_out", "micro_usd"):
-        changes[name] = getattr(tally, name) + getattr(run, name)
+        changes[name] = within(getattr(tally, name) + getattr(run, name))
     if after.state is TaskState.SUCCEEDED:
         changes["latencies"] = counted(tally.latencies, took_ms(after, at_ms))
         changes["latency_ms"] = tally.latency_ms + took_ms(after, at_ms)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any, Final
 
+from coterie.core.bounds64 import within
 from coterie.core.nouns import TaskId
 
 MINUTE_MS: Final = 60_000
@@ -162,7 +163,7 @@ def _added(
     place = bisect_left(spans, begin_ms, key=attrgetter("begin_ms"))
     known = place < len(spans) and spans[place].begin_ms == begin_ms
     span = spans[place] if known else AgentSpan(begin_ms)
-    span = replace(span, **{name: getattr(span, name) + by for name, by in more.items()})
+    span = replace(span, **{name: within(getattr(span, name) + by) for name, by in more.items()})
     joined = (*spans[:place], span, *spans[place + known :])
     return tuple(one for one in joined if one.begin_ms > newest_ms - kept * length_ms)
 

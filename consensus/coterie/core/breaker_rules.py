@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from coterie.core.bounds64 import later_ms
 from coterie.core.breaker_commands import EndProbe, ResetBreaker, TakeProbe, TripBreaker
 from coterie.core.breakers import (
     BREAKERS_MAX,
@@ -73,7 +74,7 @@ def _open(
         lately = moment.at_ms - known.since_ms < MEMORY * policy.breaker_recovery_ms
         half_open = known.state is BreakerState.OPEN
         opened = known.opened + 1 if half_open or lately else 1
-    until_ms = moment.at_ms + recovery_ms(policy, opened, dice)
+    until_ms = later_ms(moment.at_ms, recovery_ms(policy, opened, dice))
     text = reason[:REASON_CHARS_MAX]
     state.breakers[key] = Breaker(key, BreakerState.OPEN, number, moment.at_ms, until_ms, opened, text, dice)
     state.meta = evolve(state.meta, breakers_opened=state.meta.breakers_opened + 1)
@@ -119,7 +120,7 @@ def take_probe(state: ClusterState, command: TakeProbe, moment: Moment) -> Outco
 def admit_attempt(state: ClusterState, task: Task, node_id: NodeId, moment: Moment) -> Rejected | None:
     """The permits that the task's next attempt needs on that node: all of them, or none is taken. A skill
     that runs for longer than the recovery time keeps no other from trying."""
-    until_ms = moment.at_ms + max(state.meta.policy.breaker_recovery_ms, PROBE_MS_MIN)
+    until_ms = later_ms(moment.at_ms, max(state.meta.policy.breaker_recovery_ms, PROBE_MS_MIN))
     probe = Probe(probe_of(task.task_id, task.attempt + 1), until_ms)
     return _admit(state, keys_of(task.type, node_id), probe, moment)
 

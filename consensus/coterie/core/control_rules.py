@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from coterie.core.bounds64 import later_ms
 from coterie.core.commands import (
     Accepted,
     CancelTask,
@@ -161,7 +162,7 @@ def suspend(state: ClusterState, command: SuspendTask, moment: Moment) -> Outcom
     if task.cancel_requested:
         end_cancelled(state, task, moment)
         return Rejected("CANCELLED", "the task was cancelled before it began to wait")
-    until_ms = moment.at_ms + command.timeout_ms if command.timeout_ms > 0 else 0
+    until_ms = later_ms(moment.at_ms, command.timeout_ms) if command.timeout_ms > 0 else 0
     after = evolve(task, wait=_wait_of(command, until_ms))
     if wait_is_over(state, after):
         return Rejected("WAIT_OVER", f"{command.name or 'what it waits for'} is there already")

@@ -8,6 +8,7 @@ idleness earns no more than a short preference."""
 
 from __future__ import annotations
 
+from coterie.core.bounds64 import within
 from coterie.core.nouns import Task, evolve
 from coterie.core.quotas import Share
 from coterie.core.state import ClusterState
@@ -50,7 +51,7 @@ def note_served(state: ClusterState, tenant: str, now_ms: int) -> None:
     would have had beyond the window is forgotten now, so that what it gets from here on counts."""
     stood = standing(state, tenant, now_ms)
     if stood > state.meta.fair_time:
-        state.meta = evolve(state.meta, fair_time=stood)
+        state.meta = evolve(state.meta, fair_time=within(stood))
     elif stood == _floor(state):
         held, since_ms = state.indexes.usage.get(tenant, (0, 0))
         _keep(state, tenant, stood - _running(state, tenant, held, since_ms, now_ms))
@@ -75,7 +76,7 @@ def _on_top(state: ClusterState, took_ms: int) -> int:
 def _keep(state: ClusterState, tenant: str, used: int) -> None:
     if tenant not in state.shares and len(state.shares) >= SHARES_MAX:
         _sweep(state)
-    state.shares[tenant] = Share(tenant, used)
+    state.shares[tenant] = Share(tenant, within(used))
 
 
 def _sweep(state: ClusterState) -> None:

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from coterie.core.bounds64 import within
 from coterie.core.quotas import Bucket, Limit
 
 EACH = "*"
@@ -68,7 +69,7 @@ def take(buckets: OrderedDict[str, Bucket], limit: Limit, name: str, now_ms: int
     if before is None:
         _sweep(buckets, now_ns)
     full_at_ns = max(before.full_at_ns if before else 0, now_ns) + count * interval_ns(limit)
-    buckets[name] = Bucket(name, full_at_ns)
+    buckets[name] = Bucket(name, within(full_at_ns))
     buckets.move_to_end(name)
 
 
@@ -76,7 +77,7 @@ def repaced(bucket: Bucket, before: Limit, after: Limit, now_ms: int) -> Bucket:
     """The bucket of a limit whose rate or burst has changed: as many tokens are used as were, up to all."""
     now_ns, pace_ns = now_ms * NS_PER_MS, interval_ns(after)
     used_ns = -(-max(0, bucket.full_at_ns - now_ns) * pace_ns // interval_ns(before))
-    return Bucket(bucket.name, now_ns + min(used_ns, burst_of(after) * pace_ns))
+    return Bucket(bucket.name, within(now_ns + min(used_ns, burst_of(after) * pace_ns)))
 
 
 def _sweep(buckets: OrderedDict[str, Bucket], now_ns: int) -> None:

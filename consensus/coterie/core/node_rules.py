@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from coterie.core.bounds64 import later_ms
 from coterie.core.breaker_rules import forget_node
 from coterie.core.commands import (
     Accepted,
@@ -88,7 +89,7 @@ def set_drain(state: ClusterState, command: SetDrain, moment: Moment) -> Outcome
     node = state.nodes.get(command.node_id)
     if node is None:
         return Rejected("NODE_NOT_FOUND", f"no node {command.node_id}")
-    deadline = moment.at_ms + command.deadline_after_ms if command.draining else 0
+    deadline = later_ms(moment.at_ms, command.deadline_after_ms) if command.draining else 0
     hastier = command.draining and command.deadline_after_ms > 0 and deadline < node.drain_deadline_at_ms
     leaving = command.draining and (command.leaving or node.leaving)
     if node.draining == command.draining and node.leaving == leaving and not hastier:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from coterie.core.bounds64 import later_ms
 from coterie.core.commands import Accepted, ExpireTask, FailAttempt, Outcome, Rejected, ReleaseTask
 from coterie.core.lifecycle import (
     SIGNAL_OVERHEAD_BYTES,
@@ -67,8 +68,8 @@ def _failed(
         after = evolve(task, state=end, error=error, failures=failures)
         change_task(state, before, after, moment, end.name.lower(), error.message)
         return
-    wait_ms = backoff_ms(task.retry, failures, dice)
-    after = to_queue(state, task, failures=failures, error=error, start_at_ms=moment.at_ms + wait_ms)
+    start_at_ms = later_ms(moment.at_ms, backoff_ms(task.retry, failures, dice))
+    after = to_queue(state, task, failures=failures, error=error, start_at_ms=start_at_ms)
     change_task(state, before, after, moment, "retry", error.message)
 
 

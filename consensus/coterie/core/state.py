@@ -11,6 +11,7 @@ from coterie.core.access import Token, User
 from coterie.core.agentbook import AgentEntry
 from coterie.core.agentstats import AgentLoad, AgentRun, AgentTally
 from coterie.core.audit import AuditRecord
+from coterie.core.bounds64 import CLOCK_MS_MAX
 from coterie.core.breakers import Breaker
 from coterie.core.config_commands import ConfigRevision
 from coterie.core.coordination.look_ups import LookUps
@@ -164,6 +165,7 @@ class ClusterState:
 
     def advance(self, to_ms: int) -> None:
         """The clock never goes back."""
+        to_ms = min(to_ms, CLOCK_MS_MAX)
         if to_ms > self.meta.clock_ms:
             self.indexes.advance(to_ms, self.tasks)
             at_ms, order = self.indexes.released

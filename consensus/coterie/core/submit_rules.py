@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from coterie.core.agent_counts import pledge_for
 from coterie.core.agentbook import AGENT_TYPE
+from coterie.core.bounds64 import later_ms
 from coterie.core.commands import Accepted, Outcome, PurgeDeadLetters, Rejected, ReplayTask, SubmitTask
 from coterie.core.layout import QUEUED, give_places
 from coterie.core.lifecycle import add_task, unbury
@@ -161,8 +162,8 @@ def full(state: ClusterState, tenant: str, more_bytes: int) -> Rejected | None:
 
 
 def _new_task(state: ClusterState, command: SubmitTask, at_ms: int) -> Task:
-    start_at_ms = at_ms + command.start_delay_ms if command.start_delay_ms > 0 else 0
-    own_deadline = at_ms + command.deadline_after_ms if command.deadline_after_ms else 0
+    start_at_ms = later_ms(at_ms, command.start_delay_ms) if command.start_delay_ms > 0 else 0
+    own_deadline = later_ms(at_ms, command.deadline_after_ms) if command.deadline_after_ms else 0
     return make(
         Task,
         task_id=command.task_id,
@@ -279,7 +280,7 @@ def _new_run(state: ClusterState, source: Task, task_id: TaskId, steps: tuple[St
     """The same task again: it has the time the first run had, and its parent while that lives."""
     parent_id = source.parent_id if source.parent_id in state.tasks else NO_PARENT
     allowed_ms = source.deadline_at_ms - source.created_at_ms if source.deadline_at_ms else 0
-    own_deadline = at_ms + allowed_ms if allowed_ms else 0
+    own_deadline = later_ms(at_ms, allowed_ms) if allowed_ms else 0
     return make(
         Task,
         task_id=task_id,

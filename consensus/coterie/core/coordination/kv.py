@@ -6,6 +6,7 @@ bounds."""
 
 from __future__ import annotations
 
+from coterie.core.bounds64 import later_ms
 from coterie.core.commands import Accepted, Outcome, Rejected
 from coterie.core.coordination import bounds
 from coterie.core.coordination.answers import answered, name_fault, remember
@@ -30,7 +31,7 @@ def put(state: ClusterState, command: PutKey, moment: Moment) -> Outcome:
     if refused is not None:
         return refused
     version = state.meta.kv_version + 1
-    expires_at_ms = moment.at_ms + command.ttl_ms if command.ttl_ms else 0
+    expires_at_ms = later_ms(moment.at_ms, command.ttl_ms) if command.ttl_ms else 0
     created_at_ms = before.created_at_ms if before is not None else moment.at_ms
     after = KvEntry(
         command.tenant, command.key, command.value, version, created_at_ms, moment.at_ms, expires_at_ms

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from coterie.core.bounds64 import within
 from coterie.core.commands import Accepted, Outcome, Rejected, SubmitTask
 from coterie.core.coordination import bounds
 from coterie.core.coordination.answers import name_fault
@@ -115,10 +116,10 @@ def fire(state: ClusterState, command: FireSchedule, moment: Moment) -> Outcome:
         return _fire_queued(state, schedule, command, moment)
     if command.nominal_ms <= schedule.last_nominal_ms:
         return Accepted(duplicate=True)
-    missed = schedule.missed + max(0, command.missed)
+    missed = within(schedule.missed + max(0, command.missed))
     schedule = replace(schedule, last_nominal_ms=command.nominal_ms, missed=missed)
     if command.kind is FireKind.PASS:
-        _store(state, replace(schedule, missed=missed + 1))
+        _store(state, replace(schedule, missed=within(missed + 1)))
         return Accepted()
     return _tick(state, schedule, command.nominal_ms, moment)
 
@@ -132,7 +133,7 @@ def _tick(state: ClusterState, schedule: Schedule, nominal_ms: int, moment: Mome
         queued = (*schedule.queued, nominal_ms)
         dropped = len(queued) > bounds.RUNS_MAX
         queued = queued[-bounds.RUNS_MAX :]
-        _store(state, replace(schedule, queued=queued, missed=schedule.missed + dropped))
+        _store(state, replace(schedule, queued=queued, missed=within(schedule.missed + dropped)))
         return Accepted()
     before = schedule.runs
     outcome = _run(state, schedule, nominal_ms, f"{nominal_ms}", moment)

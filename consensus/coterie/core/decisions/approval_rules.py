@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from coterie.core.bounds64 import later_ms
 from coterie.core.commands import Accepted, Outcome, Rejected
 from coterie.core.decisions.commands import AskApproval, ResolveApproval
 from coterie.core.decisions.nouns import (
@@ -41,7 +42,7 @@ def ask(state: ClusterState, command: AskApproval, moment: Moment) -> Outcome:
         call=command.call,
         needed=command.needed,
         asked_at_ms=moment.at_ms,
-        expires_at_ms=moment.at_ms + command.timeout_ms if command.timeout_ms > 0 else 0,
+        expires_at_ms=later_ms(moment.at_ms, command.timeout_ms) if command.timeout_ms > 0 else 0,
     )
     _put(state, held, approval)
     change_task(state, task, task, moment, "approval_asked", command.question)

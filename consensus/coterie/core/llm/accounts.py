@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
+from coterie.core.bounds64 import within
 from coterie.core.commands import Rejected
 from coterie.core.llm.nouns import NOTHING, Account, Amount, Hold, LlmBudget, OnExhausted
 from coterie.core.llm.state import LlmState
@@ -37,11 +38,13 @@ class Place(NamedTuple):
 
 
 def plus(one: Amount, other: Amount) -> Amount:
-    return Amount(one.tokens + other.tokens, one.micro_usd + other.micro_usd, one.requests + other.requests)
+    sums = (one.tokens + other.tokens, one.micro_usd + other.micro_usd, one.requests + other.requests)
+    return Amount(*map(within, sums))
 
 
 def minus(one: Amount, other: Amount) -> Amount:
-    return Amount(one.tokens - other.tokens, one.micro_usd - other.micro_usd, one.requests - other.requests)
+    rests = (one.tokens - other.tokens, one.micro_usd - other.micro_usd, one.requests - other.requests)
+    return Amount(*map(within, rests))
 
 
 def window_of(budget: LlmBudget, at_ms: int) -> int:

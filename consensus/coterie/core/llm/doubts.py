@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from coterie.core.bounds64 import within
 from coterie.core.llm import accounts
 from coterie.core.llm.nouns import DoubtfulCall, LlmCall, LlmUsage
 from coterie.core.llm.state import LlmState
@@ -84,4 +85,5 @@ def spent(llm: LlmState, call: LlmCall, **more: int) -> None:
     if usage.name not in llm.usage and len(llm.usage) >= USAGES_MAX:
         usage = LlmUsage(OTHERS, "", "")
     known = llm.usage.get(usage.name, usage)
-    llm.usage[usage.name] = replace(known, **{name: getattr(known, name) + by for name, by in more.items()})
+    sums = {name: within(getattr(known, name) + by) for name, by in more.items()}
+    llm.usage[usage.name] = replace(known, **sums)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from coterie.core.agent_counts import note_spent
+from coterie.core.bounds64 import later_ms
 from coterie.core.commands import Accepted, Outcome, RecordStep, Rejected
 from coterie.core.lifecycle import fenced, heard, wake_all
 from coterie.core.llm import accounts
@@ -197,7 +198,7 @@ def _cache(llm: LlmState, key: str, command: SettleLlmCall, at_ms: int) -> None:
     if command.result.sha256 or len(command.result.inline) > CACHED_BYTES_MAX:
         return
     _uncache(llm, key)
-    llm.cache[key] = CachedAnswer(key, command.result, at_ms + command.cache_ttl_ms)
+    llm.cache[key] = CachedAnswer(key, command.result, later_ms(at_ms, command.cache_ttl_ms))
     llm.cache_bytes += len(command.result.inline)
     while llm.cache:
         first = next(iter(llm.cache.values()))
