@@ -27,6 +27,7 @@ from coterie.v1 import tasks_pb2
 from tests.core.builders import submit_command
 from tests.node.fakes import QuietNode
 
+YEAR_MS = 366 * 24 * 3_600_000
 ONCE = RetryPolicy(attempts_max=1, backoff_initial_ms=1, backoff_max_ms=1)
 BURIED = RetryPolicy(attempts_max=1, backoff_initial_ms=1, backoff_max_ms=1, dead_letter=True)
 
@@ -311,6 +312,8 @@ async def test_limits_are_set_listed_and_lifted(node: QuietNode, services: Servi
         ({"limit_id": "a b", "concurrent": -1, "key": "x" * 300}, ["limit_id", "key", "concurrent"]),
         ({"limit_id": "a", "rate_count": 1}, ["rate_period_ms"]),
         ({"limit_id": "a", "concurrent": 1, "burst": 1}, ["burst"]),
+        ({"limit_id": "a", "rate_count": 1, "rate_period_ms": YEAR_MS, "burst": 127}, ["burst"]),
+        ({"limit_id": "a", "rate_count": 9, "rate_period_ms": YEAR_MS, "burst": 10**9}, ["burst"]),
     ],
 )
 async def test_every_fault_of_a_limit_is_named(
@@ -320,6 +323,15 @@ async def test_every_fault_of_a_limit_is_named(
         services.limits.SetLimit, tasks_pb2.SetLimitRequest(limit=tasks_pb2.Limit(**limit))
     )
     assert refused.fields == [f"limit.{name}" for name in fields]
+
+
+async def test_a_bucket_fills_within_what_a_clock_can_tell(services: Services) -> None:
+    slow = {"limit_id": "a", "rate_count": 1, "rate_period_ms": YEAR_MS}
+    limit = tasks_pb2.Limit(**slow, burst=126)
+    assert await services.limits.SetLimit(tasks_pb2.SetLimitRequest(limit=limit), Context()) == limit
+    limit.burst = 300
+    with pytest.raises(Refused, match=r"limit.burst: 300 tokens .*: give 126 at most"):
+        await services.limits.SetLimit(tasks_pb2.SetLimitRequest(limit=limit), Context())
 
 
 async def test_tenants(node: QuietNode, services: Services) -> None:

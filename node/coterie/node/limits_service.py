@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from coterie.core import commands
 from coterie.core.commands import Rejected
-from coterie.core.limits import EACH, Profile
+from coterie.core.limits import EACH, Profile, interval_ns
 from coterie.core.quotas import Limit, Tenant
 from coterie.core.state import ClusterState
 from coterie.node.admission import DURATION_MS_MAX, LABEL_CHARS_MAX, checked_tenant, tenant_fault
@@ -21,6 +21,7 @@ from coterie.v1 import tasks_pb2, tasks_pb2_grpc
 
 COUNT_MAX = 1_000_000_000
 WEIGHT_MAX = 1_000_000
+FILLING_NS_MAX = 4 * 10**18  # from an empty bucket to a full one: 126 years
 _LIMIT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,127}")
 _LIMIT_FIELDS = (
     "limit_id",
@@ -155,7 +156,18 @@ def _limit_faults(limit: tasks_pb2.Limit) -> list[Violation]:
         wrong.append(Violation("limit.calls", text))
     if limit.burst and not limit.rate_count:
         wrong.append(Violation("limit.burst", "goes with rate_count and rate_period_ms; give them too"))
-    return wrong
+    return wrong or _burst_faults(limit)
+
+
+def _burst_faults(limit: tasks_pb2.Limit) -> list[Violation]:
+    """Of a limit that is right otherwise. The time at which a bucket is full again is a number of 64 bits."""
+    if not limit.burst:
+        return []
+    most = FILLING_NS_MAX // interval_ns(Limit(**{name: getattr(limit, name) for name in _LIMIT_FIELDS}))
+    if limit.burst <= most:
+        return []
+    text = f"{limit.burst} tokens at {limit.rate_count} per {limit.rate_period_ms} ms come back too late"
+    return [Violation("limit.burst", f"{text}: give {most} at most, or a higher rate", most)]
 
 
 def _tenant_faults(tenant: tasks_pb2.Tenant) -> list[Violation]:
