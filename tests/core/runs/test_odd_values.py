@@ -82,6 +82,8 @@ def test_nodes_are_added_to_runs_only_that_go_on() -> None:
     world.do(submit_command("plain"))
     refused = world.do(AddNodes(TaskId("plain"), more))
     assert isinstance(refused, Rejected) and refused.code == "NOT_A_RUN"
+    refused = world.do(AddNodes(RUN, b'{"nodes":7}'))
+    assert isinstance(refused, Rejected) and refused.code == "BAD_WORKFLOW"
     world.hold("a")
     world.do(CancelTask(RUN))
     refused = world.do(AddNodes(RUN, more))

@@ -324,8 +324,6 @@ class Walk:
         now_ms, set_ms = self.moment.at_ms, self.task.wait.until_ms if self.task.wait is not None else 0
         if self.state.run_work > WORK_MAX:
             return set_ms if 0 < set_ms <= now_ms and not self._has_begun else now_ms  # it keeps its turn
-        if self._has_room():
-            return 0
         wait_ms = ROOM_WAIT_MS_PER_QUEUED * self.state.indexes.queued
         at_ms = now_ms + min(max(wait_ms, ROOM_WAIT_MS), ROOM_WAIT_MAX_MS)
         return set_ms if now_ms < set_ms < at_ms else at_ms
