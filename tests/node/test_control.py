@@ -326,7 +326,7 @@ async def test_every_fault_of_a_limit_is_named(
 
 
 async def test_a_bucket_fills_within_what_a_clock_can_tell(services: Services) -> None:
-    slow = {"limit_id": "a", "rate_count": 1, "rate_period_ms": YEAR_MS}
+    slow: dict[str, Any] = {"limit_id": "a", "rate_count": 1, "rate_period_ms": YEAR_MS}
     limit = tasks_pb2.Limit(**slow, burst=126)
     assert await services.limits.SetLimit(tasks_pb2.SetLimitRequest(limit=limit), Context()) == limit
     limit.burst = 300

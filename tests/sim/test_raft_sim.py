@@ -150,8 +150,8 @@ def test_the_disks_of_all_who_are_left_are_not_lost_together(monkeypatch: pytest
 
 
 def test_a_lasting_cut_leaves_one_who_holds_data_among_the_whole() -> None:
-    """The first leader was killed before anybody else had an entry, and came back: blank nodes wait for it, and
-    may hear of it without being able to reach it (seed 2086136 of an older simulator)."""
+    """The first leader was killed before anybody else had an entry, and came back: blank nodes wait for it,
+    and may hear of it without being able to reach it (seed 2086136 of an older simulator)."""
     world = World(1, 3)
     assert world.run_until(2 * SECOND, stop=lambda: bool(world.leader()))
     leader = world.leader()

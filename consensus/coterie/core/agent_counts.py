@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from coterie.core.agentbook import NO_PLEDGE, AgentEntry, Pledge, find_agent
 from coterie.core.agentstats import AgentLoad, AgentRun, AgentTally, counted, noted, tally_name, with_error
@@ -32,7 +33,7 @@ def note_spent(state: ClusterState, task_id: TaskId, **more: int) -> None:
     """A call of a model ended, of that task: it counts to the run that it is a part of."""
     run = run_of(state, state.tasks.get(task_id))
     if run is not None:
-        changes = {name: within(getattr(run, name) + by) for name, by in more.items()}
+        changes: dict[str, Any] = {name: within(getattr(run, name) + by) for name, by in more.items()}
         state.agent_runs[run.task_id] = replace(run, **changes)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from coterie.core.bounds64 import within
 from coterie.core.llm import accounts
@@ -85,5 +86,5 @@ def spent(llm: LlmState, call: LlmCall, **more: int) -> None:
     if usage.name not in llm.usage and len(llm.usage) >= USAGES_MAX:
         usage = LlmUsage(OTHERS, "", "")
     known = llm.usage.get(usage.name, usage)
-    sums = {name: within(getattr(known, name) + by) for name, by in more.items()}
+    sums: dict[str, Any] = {name: within(getattr(known, name) + by) for name, by in more.items()}
     llm.usage[usage.name] = replace(known, **sums)
