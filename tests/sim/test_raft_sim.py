@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -13,9 +14,10 @@ import pytest
 from coterie.core.ports import MoveMember, RemoveMember
 from coterie.raft.journal import FIRST_INDEX
 from coterie.raft.member import Member
+from coterie.raft.storing import WRITE_LOG
 from tests.sim.raft.__main__ import main
 from tests.sim.raft.cuts import Cuts
-from tests.sim.raft.nemesis import KINDS
+from tests.sim.raft.nemesis import JOBS, KINDS, OF_TRANSFERS
 from tests.sim.raft.planted import simulate_planted
 from tests.sim.raft.run import _lose_a_majority, simulate
 from tests.sim.raft.timeline import SECOND
@@ -78,6 +80,40 @@ def test_a_node_that_moved_is_called_where_the_log_says_that_it_is() -> None:
     world.run_until(world.now_us + SECOND)
     assert wish.answers[0] in world.logs.groups
     assert other.dials(moved) and not moved.dials(other)
+
+
+def test_the_nemesis_kills_at_every_job_that_the_engine_gives_to_the_disk() -> None:
+    trees = [ast.parse(path.read_text()) for path in (ROOT / "consensus/coterie/raft").glob("*.py")]
+    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    asked = [
+        call.args[0] for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == "_job"
+    ]
+    names = {ast.literal_eval(name) for name in asked if not isinstance(name, ast.Name)} | {WRITE_LOG}
+    assert {name.id for name in asked if isinstance(name, ast.Name)} == {"WRITE_LOG"}
+    assert sorted(names) == sorted(JOBS), "of the engine, and of the nemesis"
+    assert set(OF_TRANSFERS) < names
+
+
+def test_a_snapshot_that_arrives_damaged_is_looked_at_where_it_comes_from_and_sent_again() -> None:
+    world = World(1, 3)
+    assert world.run_until(2 * SECOND, stop=lambda: bool(world.leader()))
+    leader = world.leader()
+    last = next(node_id for node_id in world.ids if node_id != leader)
+    for other in world.ids:
+        if other != last:
+            world.block(other, last)
+    for number in range(30):
+        world.propose(leader, number.to_bytes(8, "big") + bytes(500), 1.0)
+        world.run_until(world.now_us + SECOND // 20)
+    world.nodes[leader].member.want_snapshot()
+    world.run_until(world.now_us + SECOND)
+    world.nodes[last].spoils = True
+    world.unblock_all()
+    world.run_until(world.now_us + 2 * SECOND)
+    assert world.nodes[last].jobs_done["transfers spoilt"] == 1
+    assert world.nodes[leader].jobs_done["check own snapshot"] == 1
+    assert world.nodes[last].jobs_done["read snapshot"] > 0
+    assert world.nodes[last].member.applied_index == world.nodes[leader].member.applied_index
 
 
 def test_one_seed_is_one_run_whatever_the_hash_seed(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from tests.sim.raft.world import World
 
 Fault = Callable[[str, str], None]
 CLOCK_RATES = (0.5, 0.67, 0.9, 1.1, 1.33, 1.5)
-JOBS = (
+CHECK_OWN = "check own snapshot"
+JOBS = (  # all that the engine gives to the disk
     "write log",
     "write snapshot",
     "close snapshot",
@@ -25,7 +26,11 @@ JOBS = (
     "read snapshot",
     "drop chunks",
     "drop snapshot",
+    CHECK_OWN,
+    "look at disk",
 )
+# Those of a node that is sent a snapshot.
+OF_TRANSFERS = ("drop copy", "store chunk", "check snapshot", "read snapshot", "drop chunks")
 # More often than the others, in the runs that use them.
 FREQUENT = ("kill", "part", "die_in_compaction", "fill_disk")
 
@@ -161,10 +166,16 @@ class Nemesis:
         self._start(a, 500, 900)
 
     def die_in_compaction(self, a: str, b: str) -> None:
-        """At whatever operation of whatever disk job of a snapshot that is made, sent or installed."""
-        self.world.nodes[a].fuse_at = self.rng.choice(JOBS[1:])
-        self.snapshot(a, b)
-        self._start(a, 300, 900)
+        """At whatever operation of whatever disk job but the log's: most are of a snapshot that is made, sent
+        or installed."""
+        job = self.rng.choice(JOBS[1:])
+        self.world.nodes[a].fuse_at = job
+        if job in OF_TRANSFERS:
+            self.lag(a, b)
+            self._start(a, 1_200, 2_000)
+        else:
+            self.snapshot(a, b)
+            self._start(a, 300, 900)
 
     def die_at_start(self, a: str, b: str) -> None:
         self.world.kill(a, power=self.rng.random() < 0.5)
@@ -207,6 +218,17 @@ class Nemesis:
                 self._after(300, 500, lambda other=other: self.snapshot(other, a))  # type: ignore[misc]
         self._after(500, 900, self.world.unblock_all)
 
+    def spoil_transfer(self, a: str, b: str) -> None:
+        """`a` needs a snapshot, and what it stores of it is damaged. The sender looks at its own, and may die
+        of that."""
+        self.world.nodes[a].spoils = True
+        self.lag(a, b)
+        if self.rng.random() < 0.5:
+            for other in self.world.ids:
+                if other != a:
+                    self.world.nodes[other].fuse_at = CHECK_OWN
+                    self._start(other, 1_200, 2_000)
+
     def cut_loose_end(self, a: str, b: str) -> None:
         """`a` has been alone for a while, and hears what the others have in the place of the end of its log
         while it cuts its beginning."""
@@ -231,6 +253,7 @@ class Nemesis:
         for a in world.ids:
             node = world.nodes[a]
             node.disk_us, node.fuse_at, node.disk.fuse = world.disk_us, "", None
+            node.spoils = False
             node.disk.taken_bytes = 0
             world.run_clock(a, 1.0)
             world.resume(a)

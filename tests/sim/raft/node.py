@@ -74,6 +74,7 @@ class SimNode:
     starts: int = 0
     disk_us: int = 0
     fuse_at: str = ""  # die inside the next job of this name
+    spoils: bool = False  # damage what it is sent of a snapshot
     cutting: int = 0
     step_window: int = 0
     steps_in_window: int = 0

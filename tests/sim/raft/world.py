@@ -10,6 +10,7 @@ from collections.abc import Callable
 from coterie.raft.errors import DiskFull, FatalRaftError, RemovedFromCluster
 from coterie.raft.jobs import Job
 from coterie.raft.member import Member
+from coterie.raft.snapshot import RECEIVING_NAME
 from tests.sim.raft.calls import Calls
 from tests.sim.raft.checks import Book, SimMachine, Violation
 from tests.sim.raft.disk import Died, SimDisk
@@ -330,6 +331,8 @@ class World(Calls):
             return
         except FatalRaftError as error:
             raise Violation(f"{node.node_id}: {job.name} failed: {error}") from error
+        if node.spoils and job.name == "store chunk":
+            self._spoil(node)
         node.jobs.popleft()
         node.jobs_done[job.name] += 1
         node.job_running = False
@@ -337,6 +340,14 @@ class World(Calls):
         self._send(node)
         self._arm(node)
         self._run_job(node)
+
+    def _spoil(self, node: SimNode) -> None:
+        """Before it is checked, which is when all of it is there."""
+        size = node.disk.size(RECEIVING_NAME) if node.disk.exists(RECEIVING_NAME) else 0
+        if size:
+            node.spoils = False
+            node.jobs_done["transfers spoilt"] += 1
+            node.disk.flip_bit(RECEIVING_NAME, self.rng.randrange(size), self.rng.randrange(8))
 
     def _wait_for_room(self, node: SimNode, job: Job) -> None:
         process = node.member
