@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,12 @@ from coterie.core.ports import MoveMember, RemoveMember
 from coterie.raft.journal import FIRST_INDEX
 from coterie.raft.member import Member
 from coterie.raft.storing import WRITE_LOG
+from tests.sim.raft import planted
 from tests.sim.raft.__main__ import main
 from tests.sim.raft.cuts import Cuts
 from tests.sim.raft.nemesis import JOBS, KINDS, OF_TRANSFERS
-from tests.sim.raft.planted import simulate_planted
-from tests.sim.raft.run import _lose_a_majority, simulate
+from tests.sim.raft.planted import REPEATED, is_repeated, run_again, simulate_planted
+from tests.sim.raft.run import Report, _lose_a_majority, simulate
 from tests.sim.raft.timeline import SECOND
 from tests.sim.raft.totals import Totals
 from tests.sim.raft.world import World
@@ -116,11 +118,12 @@ def test_a_snapshot_that_arrives_damaged_is_looked_at_where_it_comes_from_and_se
     assert world.nodes[last].member.applied_index == world.nodes[leader].member.applied_index
 
 
-def test_one_seed_is_one_run_whatever_the_hash_seed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seed", [7, 8])
+def test_one_seed_is_one_run_whatever_the_hash_seed(tmp_path: Path, seed: int) -> None:
     paths = os.pathsep.join(str(ROOT / room) for room in ("proto", "consensus", "node", "skills", "."))
     outputs = {
         subprocess.run(
-            [sys.executable, "-m", "tests.sim.raft", "--seed", "7", "--traces", str(tmp_path)],
+            [sys.executable, "-m", "tests.sim.raft", "--seed", str(seed), "--traces", str(tmp_path)],
             cwd=ROOT,
             env={"PYTHONPATH": paths, "PYTHONHASHSEED": hash_seed},
             capture_output=True,
@@ -130,7 +133,24 @@ def test_one_seed_is_one_run_whatever_the_hash_seed(tmp_path: Path) -> None:
         for hash_seed in ("0", "1")
     }
     assert len(outputs) == 1
-    assert simulate(7, 5).digest in outputs.pop()
+    assert simulate(seed, SIZES[seed % 2]).digest in outputs.pop()
+
+
+def test_some_seeds_run_twice_and_a_run_that_differs_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    twice = [seed for seed in range(4_000) if is_repeated(seed)]
+    assert len(twice) == 8 and {SIZES[seed % 2] for seed in twice} == set(SIZES)
+    report, runs = simulate(twice[0], 3), count()
+    assert run_again(report, SIZES, "") == replace(report, counts=report.counts | {REPEATED: 1})
+
+    def undecided(seed: int, *_: object) -> Report:
+        return replace(report, seed=seed, digest=f"another one, {next(runs)}")
+
+    monkeypatch.setattr(planted, "simulate", undecided)
+    assert main(["--first", str(twice[0]), "--seeds", "1", "--jobs", "1", "--traces", str(tmp_path)]) == 1
+    assert "one seed, two runs: another one, 0, another one, 1" in capsys.readouterr().out
+    assert main(["--first", str(twice[0] + 1), "--seeds", "1", "--jobs", "1"]) == 0
 
 
 def test_a_failure_is_printed_with_its_replay_and_traced(

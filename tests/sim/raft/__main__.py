@@ -13,7 +13,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from tests.sim.raft.planted import PLANTED, simulate_planted
+from tests.sim.raft.planted import PLANTED, is_repeated, run_again, simulate_planted
 from tests.sim.raft.processes import run_all
 from tests.sim.raft.run import Report
 from tests.sim.raft.totals import Totals
@@ -95,6 +95,8 @@ def _add_up(options: argparse.Namespace, sizes: list[int], totals: Totals) -> No
     path = Path(options.summary) if options.summary else None
     seeds = range(totals.next_seed, options.first + options.seeds)
     for report in run_all(seeds, options.jobs, partial(simulate_planted, sizes, options.plant)):
+        if is_repeated(report.seed) and not report.violation:
+            report = run_again(report, sizes, options.plant)
         totals.add(report)
         totals.seconds = before + time.monotonic() - began
         if report.violation and totals.violated <= FAILURES_SHOWN:

@@ -5,6 +5,7 @@ FAULTS says which of them stand for the faults of stock PySyncObj 0.3.17 that th
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from tests.sim.raft import planted_clients, planted_log, planted_members, planted_snapshots, planted_votes
 from tests.sim.raft.plant import Plant
@@ -18,6 +19,8 @@ PLANTED: dict[str, Plant] = {
     **planted_snapshots.PLANTS,
     **planted_votes.PLANTS,
 }
+
+REPEATED = "runs repeated"
 
 # What stock PySyncObj does wrong, and the planted bugs that do the same.
 FAULTS: dict[str, tuple[str, ...]] = {
@@ -103,3 +106,17 @@ def simulate_planted(
     """One run with the planted bug of that name; without one when it is empty."""
     with PLANTED[plant].patched():
         return simulate(seed, seeded_size(seed, sizes), PLANTED[plant].member, trace)
+
+
+def is_repeated(seed: int) -> bool:
+    """Every 500th, of clusters of both sizes in turn."""
+    return seed % 1_000 in (0, 501)
+
+
+def run_again(report: Report, sizes: list[int], plant: str) -> Report:
+    """The report with a violation when the same seed gives another run here: in another process than the
+    first one, its sets and its memory have another order."""
+    again = simulate_planted(sizes, plant, report.seed)
+    if again != report:
+        return replace(report, violation=f"one seed, two runs: {report.digest[:16]}, {again.digest[:16]}")
+    return replace(report, counts=report.counts | {REPEATED: 1})
