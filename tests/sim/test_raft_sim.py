@@ -20,10 +20,10 @@ from tests.sim.raft import planted
 from tests.sim.raft.__main__ import main
 from tests.sim.raft.cuts import Cuts
 from tests.sim.raft.nemesis import JOBS, KINDS, OF_TRANSFERS
-from tests.sim.raft.planted import REPEATED, is_repeated, run_again, simulate_planted
+from tests.sim.raft.planted import run_again, simulate_planted
 from tests.sim.raft.run import Report, _lose_a_majority, simulate
 from tests.sim.raft.timeline import SECOND
-from tests.sim.raft.totals import Totals
+from tests.sim.raft.totals import PER_RUN_MIN, REPEATED, Totals, is_repeated
 from tests.sim.raft.world import World
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -187,6 +187,33 @@ def _remove(world: World, node_id: str) -> None:
     world._kick(leader)
     assert world.run_until(world.now_us + 3 * SECOND, stop=lambda: bool(answers)), answers
     assert world.run_until(world.now_us + 3 * SECOND, stop=lambda: world.nodes[node_id].gone)
+
+
+def _enough(seeds: int) -> Totals:
+    counts = {"runs": seeds, REPEATED: sum(map(is_repeated, range(seeds)))}
+    counts |= {name: low * seeds for name, low in PER_RUN_MIN.items()}
+    counts |= {f"deaths in {job}": 1 for job in JOBS}
+    return Totals(0, seeds, "3,5", "", "", faults=dict.fromkeys(KINDS, 1), counts=counts)
+
+
+@pytest.mark.parametrize("name", ["runs", REPEATED, "committed", "reads", "deaths in check snapshot", "lag"])
+def test_runs_that_do_too_little_are_no_success(name: str) -> None:
+    totals = _enough(2_000)
+    assert totals.shortfalls(2_000) == []
+    where = totals.faults if name in KINDS else totals.counts
+    where[name] -= 1
+    assert len(totals.shortfalls(2_000)) == 1
+
+
+def test_a_few_runs_need_not_have_seen_everything() -> None:
+    totals = Totals(1, 41, "3,5", "", "", counts={"runs": 40})
+    assert totals.shortfalls(40) == [] and totals.shortfalls(41) != []
+    assert Totals(1, 1, "3,5", "", "").shortfalls(0) == ["0 runs of 0"]
+
+
+def test_no_runs_end_with_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--seeds", "0", "--jobs", "1"]) == 1
+    assert "too little was done: 0 runs of 0" in capsys.readouterr().err
 
 
 def test_the_disks_of_all_who_are_left_are_not_lost_together(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,10 +13,10 @@ import time
 from functools import partial
 from pathlib import Path
 
-from tests.sim.raft.planted import PLANTED, is_repeated, run_again, simulate_planted
+from tests.sim.raft.planted import PLANTED, run_again, simulate_planted
 from tests.sim.raft.processes import run_all
 from tests.sim.raft.run import Report
-from tests.sim.raft.totals import Totals
+from tests.sim.raft.totals import Totals, is_repeated
 
 ROOT = Path(__file__).resolve().parents[3]
 FAILURES_SHOWN = 5
@@ -38,7 +38,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     _add_up(options, sizes, totals)
     print(totals.line())
-    return 1 if totals.violated or not totals.runs else 0
+    shortfalls = totals.shortfalls(options.seeds)
+    for shortfall in shortfalls:
+        print(f"too little was done: {shortfall}", file=sys.stderr)
+    return 1 if totals.violated or shortfalls else 0
 
 
 def _parser() -> argparse.ArgumentParser:

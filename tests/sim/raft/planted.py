@@ -10,6 +10,7 @@ from dataclasses import replace
 from tests.sim.raft import planted_clients, planted_log, planted_members, planted_snapshots, planted_votes
 from tests.sim.raft.plant import Plant
 from tests.sim.raft.run import Report, seeded_size, simulate
+from tests.sim.raft.totals import REPEATED
 
 PLANTED: dict[str, Plant] = {
     "": Plant(),
@@ -19,8 +20,6 @@ PLANTED: dict[str, Plant] = {
     **planted_snapshots.PLANTS,
     **planted_votes.PLANTS,
 }
-
-REPEATED = "runs repeated"
 
 # What stock PySyncObj does wrong, and the planted bugs that do the same.
 FAULTS: dict[str, tuple[str, ...]] = {
@@ -106,11 +105,6 @@ def simulate_planted(
     """One run with the planted bug of that name; without one when it is empty."""
     with PLANTED[plant].patched():
         return simulate(seed, seeded_size(seed, sizes), PLANTED[plant].member, trace)
-
-
-def is_repeated(seed: int) -> bool:
-    """Every 500th, of clusters of both sizes in turn."""
-    return seed % 1_000 in (0, 501)
 
 
 def run_again(report: Report, sizes: list[int], plant: str) -> Report:

@@ -206,6 +206,7 @@ def _describe(world: World) -> str:
 
 def _counts(world: World, machine: str) -> dict[str, int]:
     book, counts = world.book, Counter[str]()
+    counts["runs"] = 1
     counts["virtual ms"] = world.now_us // MILLISECOND
     counts["steps"] = world.steps
     counts["proposals"] = len(book.asked)

@@ -9,9 +9,21 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.sim.raft.nemesis import JOBS, KINDS
 from tests.sim.raft.run import Report
 
 VIOLATIONS_KEPT = 50
+REPEATED = "runs repeated"
+# What many runs do at least, or they prove little. About 100 and 40 are seen.
+MANY_RUNS, VERY_MANY_RUNS = 500, 2_000
+PER_RUN_MIN = {"committed": 30, "reads": 10}
+# They need two rare things at one time, so that even of very many runs none may die in one.
+RARE_JOBS = ("drop copy", "drop chunks", "drop snapshot")
+
+
+def is_repeated(seed: int) -> bool:
+    """Every 500th, of clusters of both sizes in turn."""
+    return seed % 1_000 in (0, 501)
 
 
 @dataclass(slots=True)
@@ -46,7 +58,27 @@ class Totals:
 
     @property
     def runs(self) -> int:
-        return self.next_seed - self.first
+        return self.counts.get("runs", 0)
+
+    def shortfalls(self, seeds: int) -> list[str]:
+        """Why these runs prove less than so many should."""
+        lacks = []
+        if not self.runs == seeds > 0:
+            lacks.append(f"{self.runs} runs of {seeds}")
+        repeated = sum(map(is_repeated, range(self.first, self.next_seed)))
+        if self.counts.get(REPEATED, 0) + self.violated < repeated:
+            lacks.append(f"{self.counts.get(REPEATED, 0)} seeds of {repeated} were run again")
+        if seeds >= MANY_RUNS:
+            lacks += [f"no run was struck by {kind}" for kind in KINDS if not self.faults.get(kind)]
+            lacks += [
+                f"{name}: {self.counts.get(name, 0)}, {low} a run are little enough"
+                for name, low in PER_RUN_MIN.items()
+                if self.counts.get(name, 0) < low * seeds
+            ]
+        if seeds >= VERY_MANY_RUNS:
+            deadly = [job for job in JOBS if job not in RARE_JOBS]
+            lacks += [f"no node died in {job}" for job in deadly if not self.counts.get(f"deaths in {job}")]
+        return lacks
 
     @property
     def virtual_hours(self) -> float:
