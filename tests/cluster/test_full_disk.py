@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 
 from coterie.client import ResourceExhausted
 from coterie.node.localcluster import LocalCluster
+from coterie.raft.disk import RealFile
 from tests.cluster.conftest import READY_S, client_of, new_cluster, until
 from tests.cluster.test_failover import has_steps, leader_of, steps_payload
 
@@ -56,6 +58,22 @@ def fill(folder: Path) -> Path:
             if file.write(bytes(1 << 16)) < 1 << 16:
                 break
     return path
+
+
+def test_room_that_was_reserved_outlives_the_process_where_there_is_no_more(small_disk: Path) -> None:
+    """The next process asks for as much as the one before, beginning at what that has written."""
+    former = RealFile(str(small_disk / "log"), os.O_RDWR | os.O_CREAT)
+    former.append(bytes(5_000))
+    assert former.reserve(1 << 20) == 1 << 20
+    former.append(bytes(300_000))
+    former.close()
+    fill(small_disk)
+    present = RealFile(str(small_disk / "log"), os.O_RDWR)
+    assert present.reserve(1 << 20) == 1 << 19
+    with (small_disk / "another").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        file.write(bytes(1 << 20))  # what had been given up would be taken
+    present.append(bytes(1 << 19))
+    present.close()
 
 
 async def test_full_disks_stop_new_work_only_and_only_while_they_are_full(

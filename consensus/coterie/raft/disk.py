@@ -94,12 +94,16 @@ class RealFile:
         ahead = self._reserved_end - self._size
         if ahead >= size // 2:
             return ahead
-        failed = _allocate(self._fd, self._size, size)
-        if failed in NO_ROOM:
-            return max(ahead, 0)
-        if failed:
-            return None
-        self._reserved_end = self._size + size
+        # In two steps, for where there is no room tmpfs takes back all that a failed call covers, also what
+        # the process before had got. Of that half is left at least, and the first step asks for no more.
+        for wanted_end in (self._size + size // 2, self._size + size):
+            begin = max(self._reserved_end, self._size)
+            failed = _allocate(self._fd, begin, wanted_end - begin)
+            if failed in NO_ROOM:
+                return max(self._reserved_end - self._size, 0)
+            if failed:
+                return None
+            self._reserved_end = wanted_end
         return size
 
     def give_back(self, size: int) -> bool:
