@@ -168,6 +168,25 @@ async def test_a_write_error_stops_the_node(tmp_path: Path, monkeypatch: pytest.
     await engine.stop()
 
 
+async def test_a_sync_that_fails_in_the_kernel_stops_the_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fatal: list[FatalRaftError] = []
+    engine = RaftEngine(Cluster(tmp_path, 1).options("n1"), ListMachine(), on_fatal=fatal.append)
+    await engine.start()
+    await engine.propose(b"x", TIMEOUT_S)
+
+    def broken(descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("coterie.raft.disk.os.fdatasync", broken)
+        with pytest.raises(NotCommitted, match="stopped"):
+            await engine.propose(b"y", TIMEOUT_S)
+    assert isinstance(fatal[0], DiskFailed) and "fsync" in str(fatal[0])
+    await engine.stop()
+
+
 async def test_a_damaged_journal_is_refused_at_the_start(tmp_path: Path) -> None:
     async with running(tmp_path) as cluster:
         for number in range(5):

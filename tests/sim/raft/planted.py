@@ -33,9 +33,17 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "own-copy-at-once",
         "stale-durability",
         "cut-while-writing",
+        "failed-fsync-ignored",
+        "cut-at-damage",
     ),
-    "2 answers carry no term": ("ack-without-term",),
-    "3 a follower cuts entries that match": ("truncate-matching",),
+    "2 answers carry no term": (
+        "ack-without-term",
+        "deaf-to-higher-terms",
+    ),
+    "3 a follower cuts entries that match": (
+        "truncate-matching",
+        "cut-below-commit",
+    ),
     "4 it streams before the logs match and commits what it never compared": (
         "optimistic-stream",
         "commit-beyond-match",
@@ -95,6 +103,8 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "begun-again",
         "move-forgotten",
         "refused-but-changed",
+        "voter-before-caught-up",
+        "removed-disk-let-in",
     ),
 }
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from coterie.raft import journal_format as form
 from coterie.raft import messages as m
-from coterie.raft.disk import DiskFile
+from coterie.raft.disk import DiskFile, RealFile
 from coterie.raft.entry import Logged
 from coterie.raft.journal import NAME as JOURNAL_NAME
 from coterie.raft.journal import Journal
@@ -76,6 +79,12 @@ def _block_written_behind_a_cut(journal: Journal) -> None:
     journal.durable_index = journal.last_index
 
 
+def _ignore_failed_sync(file: RealFile) -> None:
+    """Hopes that the next one will do."""
+    with suppress(OSError):
+        os.fdatasync(file._fd)
+
+
 def _append_unsynced(journal: Journal, block: bytes) -> None:
     """Trusts the operating system with it."""
     journal._file.append(block)
@@ -87,6 +96,28 @@ def _ack_without_term() -> type[Member]:
 
         def _note_answer(self, node: Node, message: m.AppendReply | m.SnapshotReply) -> Progress | None:
             return super()._note_answer(node, replace(message, term=max(message.term, self.term)))
+
+    return SyncObj
+
+
+def _deaf_to_higher_terms() -> type[Member]:
+    class SyncObj(Member):
+        """Leads on when an answer shows that there is a higher term."""
+
+        def _note_contact(self, node: Node, message: m.AppendReply | m.SnapshotReply) -> Progress | None:
+            return super()._note_contact(node, message) if message.term <= self.term else None
+
+    return SyncObj
+
+
+def _cut_below_commit() -> type[Member]:
+    class SyncObj(Member):
+        """Lets its leader have what is committed here replaced."""
+
+        def _on_append(self, node: Node, message: m.Append) -> None:
+            commit, self.__raftCommitIndex = self.__raftCommitIndex, self._log.base.index
+            super()._on_append(node, message)
+            self.__raftCommitIndex = max(commit, self.__raftCommitIndex)
 
     return SyncObj
 
@@ -183,6 +214,18 @@ def _copy_keeps_all(next_file: NextFile, index: int) -> None:
     next_file.copied = min(next_file.copied, index - 1)
 
 
+def _cut_at_damage(
+    raw: bytes, path: str, salt: int, start: int, synced: int = 0
+) -> tuple[list[form.Record], int]:
+    """Takes whatever is broken for a torn write at the end."""
+    records: list[form.Record] = []
+    position = start
+    while (size := form._block_size(raw, salt, position)) is not None:
+        records.extend(form._records(raw, position + form._BLOCK.size, position + size, path))
+        position += size
+    return records, position
+
+
 def _no_checksum(*args: Any) -> int:
     return 0
 
@@ -212,13 +255,29 @@ PLANTS: dict[str, Plant] = {
         patches=(("coterie.raft.journal_next:NextFile", "forget_from", _copy_keeps_all),),
         found_by="test_cutting.py::test_a_copy_follows_the_log_where_it_is_cut_off_and_grows_again",
     ),
+    "cut-at-damage": Plant(
+        patches=(("coterie.raft.journal_format", "read_blocks", _cut_at_damage),),
+        found_by="test_journal.py::test_a_flipped_bit_before_the_last_block_is_refused_with_file_and_place",
+    ),
+    "cut-below-commit": Plant(
+        _cut_below_commit(),
+        found_by="test_replication.py::test_a_conflict_below_the_commit_index_is_fatal",
+    ),
     "cut-while-writing": Plant(
         _cut_while_writing(),
         found_by="test_writing.py::test_the_journal_is_replaced_when_it_holds_all_that_memory_holds",
     ),
+    "deaf-to-higher-terms": Plant(
+        _deaf_to_higher_terms(),
+        found_by="test_replication.py::test_an_acknowledgement_of_a_higher_term_deposes",
+    ),
     "early-promise": Plant(
         _early_promise(),
         found_by="test_writing.py::test_a_slow_follower_answers_early_and_promises_nothing",
+    ),
+    "failed-fsync-ignored": Plant(
+        patches=(("coterie.raft.disk:RealFile", "sync", _ignore_failed_sync),),
+        found_by="test_engine_faults.py::test_a_sync_that_fails_in_the_kernel_stops_the_node",
     ),
     "lazy-fsync": Plant(patches=(("coterie.raft.journal:Journal", "write", _append_unsynced),)),
     "no-checksum": Plant(

@@ -9,6 +9,7 @@ from coterie.core.ports import ChangeRefused, MembershipChange, MoveMember
 from coterie.raft import configuration as form
 from coterie.raft import messages as m
 from coterie.raft import snapshot
+from coterie.raft.errors import LinkRefused, Why
 from coterie.raft.member import Member
 from tests.sim.raft.plant import Plant
 
@@ -71,6 +72,31 @@ def _hasty_change() -> type[Member]:
     return SyncObj
 
 
+def _hasty_promotion() -> type[Member]:
+    class SyncObj(Member):
+        """Makes a voter of whoever has a link, whatever it has of the log."""
+
+        def _facts(self) -> form.Facts:
+            linked = frozenset(str(node.id) for node in self._peers if self._is_up(node))
+            return replace(super()._facts(), caught_up=linked)
+
+    return SyncObj
+
+
+def _removed_is_let_in() -> type[Member]:
+    class SyncObj(Member):
+        """Talks to a disk that was removed as if it were a member's."""
+
+        def check_link(self, peer: str, disk_id: str) -> None:
+            try:
+                super().check_link(peer, disk_id)
+            except LinkRefused as refused:
+                if refused.why is not Why.REMOVED:
+                    raise
+
+    return SyncObj
+
+
 def _wiped_disk_votes() -> type[Member]:
     class SyncObj(Member):
         """A new disk under an old id votes like the old one."""
@@ -124,8 +150,16 @@ PLANTS: dict[str, Plant] = {
     ),
     "move-forgotten": Plant(patches=(("coterie.raft.configuration", "changed", _nothing_moves),)),
     "refused-but-changed": Plant(_refused_and_made()),
+    "removed-disk-let-in": Plant(
+        _removed_is_let_in(),
+        found_by=DISKS + "test_a_removed_node_is_refused_also_without_a_leader_and_after_a_restart",
+    ),
     "snapshot-without-members": Plant(
         patches=(("coterie.raft.snapshot", "header", _header_without_members),)
+    ),
+    "voter-before-caught-up": Plant(
+        _hasty_promotion(),
+        found_by=MEMBERS + "test_a_node_becomes_a_voter_when_it_has_caught_up_and_not_before",
     ),
     "wiped-disk-votes": Plant(
         _wiped_disk_votes(),
