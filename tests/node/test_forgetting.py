@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import weakref
 from collections.abc import AsyncIterator, Iterator
@@ -11,7 +12,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from coterie.node.forgetting import Forgetting
+from coterie.node.forgetting import Forgetting, _close
 
 METHODS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 PREFIX = "/coterie.v1.Test/"
@@ -109,3 +110,19 @@ async def test_a_stream_that_is_left_early_is_closed(kind: str) -> None:
     called = getattr(handler, kind)(requests(), None)
     got = await called if kind.endswith("unary") else b"".join([part async for part in called])
     assert (got, closed) == (b"well", [kind])
+
+
+async def test_messages_that_somebody_still_waits_for_do_not_hide_the_answer() -> None:
+    """gRPC ends them with the call; to close them here and now is an error in Python."""
+    never = asyncio.Event()
+
+    async def messages() -> AsyncIterator[bytes]:
+        await never.wait()
+        yield b""
+
+    request = messages()
+    waiting = asyncio.ensure_future(anext(request))
+    await asyncio.sleep(0)
+    await _close(request)
+    never.set()
+    assert await waiting == b""

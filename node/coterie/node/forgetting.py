@@ -8,7 +8,7 @@ requests are refused fill the memory."""
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 import grpc
@@ -64,7 +64,8 @@ def _stream(call: Callable[[Any, Any], Any]) -> Callable[[Any, Any], AsyncIterat
 
 async def _close(request: Any) -> None:
     if hasattr(request, "__aiter__"):
-        await aiter(request).aclose()
+        with suppress(RuntimeError):  # somebody still waits for its next message, and ends it with the call
+            await aiter(request).aclose()
 
 
 def _alone(error: BaseException) -> BaseException:
