@@ -9,7 +9,7 @@ import pytest
 
 from coterie.core.ports import NotCommitted
 from coterie.node.errors import ApiError
-from coterie.node.skill_calls import Handlers, Run, answer, refused
+from coterie.node.skill_calls import Handlers, Run, answer, confirmed, refused
 from coterie.skills import CallFailed, CallRefused, Fenced
 
 RUN = cast(Run, object())
@@ -56,3 +56,24 @@ async def test_errors_of_a_handler_keep_their_code(
 async def test_a_proposal_without_a_majority_may_be_tried_again_later() -> None:
     with pytest.raises(CallFailed):
         await answer(handlers(error=NotCommitted("unknown")), RUN, "echo", b"{}")
+
+
+async def test_what_this_node_has_not_heard_of_is_refused_only_by_a_fresh_replica() -> None:
+    fresh: list[str] = []
+
+    async def handle(run: Run, args: Any) -> Any:
+        if not fresh or args == "never":
+            raise refused(args if args.isupper() else "UNKNOWN_SKILL", "no such skill")
+        return "done"
+
+    async def barrier() -> None:
+        fresh.append("barrier")
+
+    calls = confirmed({"spawn": handle}, barrier)
+    with pytest.raises(CallRefused):
+        await answer(calls, RUN, "spawn", b'"BAD_CHILD"')
+    assert not fresh, "what is wrong in itself needs nobody else"
+    assert await answer(calls, RUN, "spawn", b'"soon"') == b'"done"'
+    with pytest.raises(CallRefused, match="no such skill"):
+        await answer(calls, RUN, "spawn", b'"never"')
+    assert len(fresh) == 2

@@ -66,9 +66,10 @@ def test_what_an_admin_stored_is_good_for_the_tenant_it_is_handed_to() -> None:
 def test_without_a_seal_nothing_is_given_out_and_nothing_opens() -> None:
     tickets = sealed(b"")
     enter(SHOP)
-    with pytest.raises(ApiError, match="first start"):
+    with pytest.raises(ApiError, match="does not know the seal"):
         tickets.give(NAME)
-    assert refusal(tickets, NAME, tickets._for("shop", NAME)) == "BLOB_NOT_FOUND"
+    for ticket in (tickets._for("shop", NAME), "", "of another seal"):
+        assert refusal(tickets, NAME, ticket) == "NOT_READY", "said again later, it may be good"
 
 
 def test_the_first_seal_is_kept() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from coterie.core.commands import SubmitTask
@@ -21,6 +21,7 @@ LABELS_MAX = 32
 COMPANIONS_MAX = 8
 LABEL_CHARS_MAX = 256
 CODES_MAX = 32
+TARGET = "task.constraints.target_node"
 PAGE_DEFAULT, PAGE_MAX = 50, 1_000
 _TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,127}")
@@ -73,8 +74,7 @@ class Admission:
         """`skills` and `nodes` are those known to the cluster; `new_id` is for a client that chose none."""
         wrong = list(self._violations(request, skills, nodes))
         if wrong:
-            unknown_only = all(v.field == "task.type" and "known" in v.description for v in wrong)
-            raise invalid(wrong, "UNKNOWN_SKILL" if unknown_only else "BAD_FIELD")
+            raise invalid(wrong, _reason(wrong))
         task, limits = request.task, self._limits
         return SubmitTask(
             task_id=TaskId(task.task_id or new_id),
@@ -113,7 +113,7 @@ class Admission:
         target = task.constraints.target_node
         if target and target not in nodes:
             known = ", ".join(sorted(nodes))
-            wrong.append(Violation("task.constraints.target_node", f"no node {target!r}; known: {known}"))
+            wrong.append(Violation(TARGET, f"no node {target!r}; known: {known}"))
         return wrong
 
     def data_faults(self, field: str, payload: Data) -> list[Violation]:
@@ -132,6 +132,13 @@ class Admission:
             text = f"{payload.size_bytes} bytes, the limit is {limits.blob_bytes_max}; split the payload"
             return [Violation(f"{field}.blob.size_bytes", text)]
         return []
+
+
+def _reason(wrong: Sequence[Violation]) -> str:
+    """Of a request in which nothing is wrong but names that the cluster does not know: which they are."""
+    if any(v.field not in ("task.type", TARGET) or "known" not in v.description for v in wrong):
+        return "BAD_FIELD"
+    return "UNKNOWN_SKILL" if wrong[0].field == "task.type" else "UNKNOWN_NODE"
 
 
 def tenant_of(parent: str) -> str:

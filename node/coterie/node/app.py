@@ -180,6 +180,7 @@ class NodeApp(NodeParts):
             self.clock,
             lambda: self.filler.catching_up,
             ELECTIONS_WAITED * settings.election_timeout_ms / 1000,
+            lambda: self.worker.caught_up,
         )
         self._build_blobs()
         self.worker = Worker(

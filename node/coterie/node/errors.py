@@ -28,6 +28,8 @@ from coterie.raft.errors import EntryTooLarge, NoSpace, TooManyProposals, Transf
 
 DOMAIN = "coterie"
 STATUS_DETAILS_KEY = "grpc-status-details-bin"
+# What is wrong by the replica of one node, which may not have heard of the newest yet.
+BY_REPLICA = frozenset({"UNKNOWN_NODE", "UNKNOWN_SKILL", "UNKNOWN_AGENT", "UNKNOWN_WORKFLOW", "BAD_INPUT"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,6 +118,8 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
 
     async def _submit(self, submits: Sequence[commands.SubmitTask], context: Context) -> list[Outcome]:
         """Outcomes of the submissions; assignments that fit travel along."""
+        if not submits:  # none was admitted, and that can be said without the others
+            return []
         await self._parts.reader.connected()
         with self._parts.optimist.with_assignments(submits) as (batch, places):
             outcomes = await self._parts.proposer.propose(batch, propose_seconds(context))
@@ -145,14 +147,7 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
         if parts.proposer.waiting_bytes > WAITING_BYTES_MAX:
             raise _full("too many proposals wait on this node")
         state = parts.state()
-        try:
-            command = self._checked(request)
-        except ApiError as error:
-            if error.reason not in ("UNKNOWN_SKILL", "UNKNOWN_AGENT"):
-                raise
-            # It may have been published on another node a moment ago.
-            await parts.reader.barrier(tasks_pb2.LINEARIZABLE, PROPOSE_MAX_S)
-            command = self._checked(request)
+        command = await parts.reader.confirmed(lambda: self._checked(request), PROPOSE_MAX_S)
         self._refuse_when_full(state, command)
         if request.task.task_id:
             await parts.reader.refuse_known_id(command)

@@ -6,6 +6,7 @@ import asyncio
 import heapq
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import grpc
 
@@ -17,7 +18,7 @@ from coterie.core.transitions import TERMINAL
 from coterie.core.waiting import wait_reason
 from coterie.node import convert
 from coterie.node.clock import Clock
-from coterie.node.errors import ApiError, not_found
+from coterie.node.errors import BY_REPLICA, ApiError, not_found
 from coterie.node.ledger import Ledger, LedgerQuery, PageTooLarge
 from coterie.node.security.principal import caller
 from coterie.node.turns import Turns
@@ -26,6 +27,8 @@ from coterie.v1 import tasks_pb2
 BARRIER_S = 10.0
 PORTION = 200  # live tasks looked at between two looks at the clock
 LOOK_S = 0.02  # how often a call looks whether there is a leader again
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +48,12 @@ class Reader:
         clock: Clock,
         catching_up: Callable[[], bool],
         election_s: float = 2.0,
+        up_to_date: Callable[[], bool] = lambda: True,
     ) -> None:
         """`catching_up`: rows are missing from this node's ledger, and a peer may have them.
-        `election_s`: for how long a node is without a leader at most when the others are there."""
+        `election_s`: for how long a node is without a leader at most when the others are there.
+        `up_to_date`: this node has not been away since its replica was fresh."""
+        self._up_to_date = up_to_date
         self._engine, self._state, self._ledger, self._clock = engine, state, ledger, clock
         self._catching_up, self._election_s = catching_up, election_s
         self._alone_since: float | None = None  # as far as calls have noticed
@@ -56,6 +62,18 @@ class Reader:
         if mode != tasks_pb2.STALE:
             await self.connected()
             await self._engine.read_barrier(min(timeout_s, BARRIER_S))
+
+    async def confirmed(self, check: Callable[[], T], timeout_s: float) -> T:
+        """What `check` answers. Where it refuses for what this node has not heard of (BY_REPLICA), it is
+        asked again when the replica is fresh: what is missing may have come a moment ago by another node, and
+        a node that has just started has heard of nothing. Raises what `check` does, or NoQuorum."""
+        try:
+            return check()
+        except ApiError as error:
+            if error.reason not in BY_REPLICA:
+                raise
+        await self.barrier(tasks_pb2.LINEARIZABLE, timeout_s)
+        return check()
 
     async def connected(self) -> None:
         """Waits through an election. Raises NoQuorum on a node that has been without a leader for longer than
@@ -109,6 +127,8 @@ class Reader:
         """The state forgets finished tasks, the ledger does not: an id that a client chose is good once.
         `later`: of a task that this one is going to begin under an id made of its own. Raises ApiError
         ALREADY_EXISTS, or UNAVAILABLE."""
+        if not self._up_to_date():  # what ended while it was away may be forgotten by the state since
+            await self.barrier(tasks_pb2.LINEARIZABLE, BARRIER_S)
         state = self._state()
         retried = f"{command.tenant}/{command.request_id}" in state.requests
         if retried or state.task(command.task_id) is not None:

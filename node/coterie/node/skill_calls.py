@@ -16,7 +16,7 @@ import grpc
 from coterie.core.commands import Command, Outcome
 from coterie.core.nouns import Data, Signal, Task, TaskId
 from coterie.core.state import ClusterState
-from coterie.node.errors import ApiError, from_exception
+from coterie.node.errors import BY_REPLICA, ApiError, from_exception
 from coterie.node.skillhost.nouns import SkillWait, Suspended
 from coterie.skills import CallFailed, CallRefused, SkillError
 from coterie.skills.jsonio import encode
@@ -89,6 +89,25 @@ async def answer(handlers: Handlers, run: Run, name: str, args: bytes) -> bytes:
         known = from_exception(error)
         kind = CallFailed if known.code in PASSING else CallRefused
         raise kind(known.message, code=known.reason) from error
+
+
+def confirmed(handlers: Handlers, barrier: Callable[[], Awaitable[object]]) -> Handlers:
+    """Handlers that look first and then commit. What they refuse for what this node has not heard of
+    (BY_REPLICA) is looked at again when the replica is fresh, as in Reader.confirmed."""
+    return {name: _confirmed(handler, barrier) for name, handler in handlers.items()}
+
+
+def _confirmed(handler: Handler, barrier: Callable[[], Awaitable[object]]) -> Handler:
+    async def twice(run: Run, args: Any) -> Any:
+        try:
+            return await handler(run, args)
+        except ApiError as error:
+            if error.reason not in BY_REPLICA:
+                raise
+        await barrier()
+        return await handler(run, args)
+
+    return twice
 
 
 def refused(code: str, message: str) -> ApiError:

@@ -42,6 +42,7 @@ from coterie.node.limits_service import LimitsService
 from coterie.node.members import KeeperParts, MembershipKeeper
 from coterie.node.optimist import Optimist
 from coterie.node.peer import PeerParts, PeerService
+from coterie.node.reads import BARRIER_S
 from coterie.node.registry_service import RegistryService
 from coterie.node.routes import Router, RouterParts
 from coterie.node.rpc import Gate
@@ -51,7 +52,7 @@ from coterie.node.security.guard import Guard
 from coterie.node.security.service import SecurityService
 from coterie.node.security.tickets import Tickets
 from coterie.node.server import CLIENT_CALLS_MAX, Coordination, Services, channel_credentials
-from coterie.node.skill_calls import Handlers
+from coterie.node.skill_calls import Handlers, confirmed
 from coterie.node.token_watch import TokenParts, TokenWatcher
 from coterie.node.usage_service import UsageService
 from coterie.node.version import VERSION
@@ -195,15 +196,18 @@ def naming(app: NodeParts) -> ClusterNaming:
 
 def skill_calls(app: NodeParts) -> Handlers:
     """What running skills may ask for."""
-    return {
+    growing = {
         **ChildCalls(_admission(app)).handlers(),
+        **GrowCalls(lambda: app.host.skills).handlers(),
+    }
+    return {
+        **confirmed(growing, lambda: app.engine.read_barrier(BARRIER_S)),
         **decision_calls.HANDLERS,
         **coordination_calls(coordination_desk(app)),
         **app.outside.handlers,
         **LimitCalls(app.meters).handlers(),
         **agent_calls(app).handlers(),
         **app.goals.handlers(),
-        **GrowCalls(lambda: app.host.skills).handlers(),
     }
 
 

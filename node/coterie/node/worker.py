@@ -159,7 +159,7 @@ class Worker:
                 self._give_back(task_id, attempt, "its node is draining")
 
     def _start(self, task: Task, state: ClusterState) -> None:
-        if task.task_id in self._jobs or self._leaving or not self._may_start():
+        if task.task_id in self._jobs or self._leaving or not self.caught_up:
             return  # an earlier attempt is still ending, or we may not run anything now
         if any((given.task_id, given.attempt) == (task.task_id, task.attempt) for given in self._confirming):
             return  # it is being given back: the drain or the pause was called off too late
@@ -167,7 +167,9 @@ class Worker:
         self._jobs[task.task_id] = job
         job.start(lambda: self._ended(job))
 
-    def _may_start(self) -> bool:
+    @property
+    def caught_up(self) -> bool:
+        """Its lease lasts, and the replica has been fresh since it began."""
         lease = self._parts.lease
         return lease.valid and lease.period == self._caught_up_in
 

@@ -109,7 +109,7 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
 
     @unary
     async def RollBackAgent(self, request: pb.RollBackAgentRequest, context: Context) -> pb.Agent:
-        await self._parts.reader.connected()
+        await self._parts.reader.barrier(tasks_pb2.LINEARIZABLE, seconds_left(context))
         await self._propose([RollBackAgent(self._entry(request.agent_id).agent_id)], context)
         return await self._told(request.agent_id)
 

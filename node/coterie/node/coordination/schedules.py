@@ -24,7 +24,7 @@ from coterie.node.coordination.desk import (
     schedule_faults,
 )
 from coterie.node.errors import Violation, invalid
-from coterie.node.rpc import Context, Gate, unary
+from coterie.node.rpc import Context, Gate, seconds_left, unary
 from coterie.node.skillset import known_skills
 from coterie.v1 import schedules_pb2, schedules_pb2_grpc, tasks_pb2
 
@@ -51,7 +51,9 @@ class SchedulesService(schedules_pb2_grpc.SchedulesServicer):
         wrong = schedule_faults(given.schedule_id, "schedule.schedule_id")
         tenant = check(request.parent, wrong, _plan_faults(given), _task_faults(given.task))
         plan = _plan(given)
-        template = self._template(request.parent, given.task)
+        template = await self._desk.reader.confirmed(
+            lambda: self._template(request.parent, given.task), seconds_left(context)
+        )
         if request.validate_only:
             return self._preview(given, plan)
         expected = request.expected_version if request.HasField("expected_version") else -1

@@ -51,10 +51,12 @@ class GoalsPart(workflows_pb2_grpc.WorkflowsServicer):
         payload = _payload(request, wrong)
         if wrong:
             raise invalid(wrong)
-        command = self._command(request, payload)
+        control = self._goals.control
+        command = await control.reader.confirmed(
+            lambda: self._command(request, payload), seconds_left(context)
+        )
         if request.validate_only:
             return request.task
-        control = self._goals.control
         await control.reader.connected()
         if request.task.task_id:
             await control.reader.refuse_known_id(command)

@@ -28,27 +28,34 @@ class Tickets:
         self._state = state
 
     def give(self, sha256: str) -> str:
-        """To the caller, who has shown the content. Raises ApiError NOT_READY before there is a seal."""
+        """To the caller, who has shown the content. Raises ApiError NOT_READY before this node knows the seal."""
         who = caller()
-        if not self._state().meta.seal:
-            text = "the cluster is at its first start and gives out no tickets yet; try again"
-            raise ApiError(grpc.StatusCode.UNAVAILABLE, "NOT_READY", text, retry_after_ms=200)
+        self._refuse_without_seal()
         return self._for(EVERY_TENANT if who.everywhere else who.tenant, sha256)
 
     def check_caller(self, sha256: str, ticket: str) -> None:
-        """Raises ApiError BLOB_NOT_FOUND when the caller may not name the blob, be it there or not."""
+        """Raises ApiError BLOB_NOT_FOUND when the caller may not name the blob, be it there or not, and
+        NOT_READY where this node cannot know."""
         who = caller()
         if not who.everywhere:
             self.check(who.tenant, sha256, ticket)
 
     def check(self, tenant: str, sha256: str, ticket: str) -> None:
         """The same for what runs for a tenant."""
+        self._refuse_without_seal()
         given = ticket.encode("utf-8", "replace")
         opens = [
             hmac.compare_digest(self._for(one, sha256).encode(), given) for one in (tenant, EVERY_TENANT)
         ]
-        if not self._state().meta.seal or not any(opens):
+        if not any(opens):
             raise not_found("BLOB", sha256)
+
+    def _refuse_without_seal(self) -> None:
+        """So it is at the first start of a cluster, and of a node that has not heard of the others since its
+        own: a ticket may be good and yet not be known here."""
+        if not self._state().meta.seal:
+            text = "this node does not know the seal of the cluster's tickets yet; try again"
+            raise ApiError(grpc.StatusCode.UNAVAILABLE, "NOT_READY", text, retry_after_ms=200)
 
     def _for(self, tenant: str, sha256: str) -> str:
         said = f"{tenant}\n{sha256}".encode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
 import grpc
@@ -72,7 +72,9 @@ class WorkflowsService(GoalsPart):
         if loaded.problems:
             raise refused_for(loaded.problems)
         graph = await aside(size_of(loaded), lambda: _ready_to_run(loaded.graph))
-        submit = self._submit(request, graph, loaded.graph.timeout_ms)
+        submit = await self._control.reader.confirmed(
+            lambda: self._submit(request, graph, loaded.graph.timeout_ms), seconds_left(context)
+        )
         _check_inputs(loaded, submit.payload)
         if request.validate_only:
             return request.task
@@ -130,8 +132,7 @@ class WorkflowsService(GoalsPart):
         if not _NAME.fullmatch(request.name):
             text = f"{request.name!r}: use 1 to 64 letters, digits and . _ -"
             raise invalid([Violation("name", text)])
-        known = self._known(tenant)
-        loaded = await aside(len(request.text), lambda: load(request.text, known, name=request.name))
+        loaded = await self._twice(lambda: self._form(request.text, tenant, request.name), context)
         if loaded.problems:
             raise refused_for(loaded.problems)
         command = ApplyWorkflow(tenant, request.name, request.text, request.revision)
@@ -181,16 +182,19 @@ class WorkflowsService(GoalsPart):
         return known_to(self._parts.state(), tenant, self._parts.local_skills())
 
     async def _read(self, source: workflows_pb2.WorkflowSource, tenant: str, context: Context) -> Loaded:
+        return await self._twice(lambda: self._loaded(source, tenant), context)
+
+    async def _twice(self, read: Callable[[], Awaitable[Loaded]], context: Context) -> Loaded:
         """What is wrong by the replica of this node is looked at again when the replica is known to be fresh:
         a skill or a workflow may have come a moment ago, by another node."""
         try:
-            loaded = await self._loaded(source, tenant)
+            loaded = await read()
             if not loaded.problems:
                 return loaded
         except ApiError:
             pass
         await self._control.reader.barrier(tasks_pb2.LINEARIZABLE, seconds_left(context))
-        return await self._loaded(source, tenant)
+        return await read()
 
     async def _loaded(self, source: workflows_pb2.WorkflowSource, tenant: str) -> Loaded:
         kind = source.WhichOneof("kind")
@@ -198,8 +202,11 @@ class WorkflowsService(GoalsPart):
             raise invalid([Violation("source", "is missing; give the text of a workflow, or a name")])
         text = source.text if kind == "text" else self._kept(tenant, source.workflow).source
         name = "workflow" if kind == "text" else source.workflow
+        return await self._form(text, tenant, name, source.rule)
+
+    async def _form(self, text: str, tenant: str, name: str, rule: str = "") -> Loaded:
         known = self._known(tenant)
-        return await aside(len(text), lambda: load(text, known, name=name, rule=source.rule))
+        return await aside(len(text), lambda: load(text, known, name=name, rule=rule))
 
     def _submit(self, request: workflows_pb2.RunWorkflowRequest, graph: bytes, timeout_ms: int) -> SubmitTask:
         """The run's task, checked like any other. Raises ApiError with all that is wrong."""
