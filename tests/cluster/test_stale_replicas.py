@@ -15,6 +15,7 @@ from tests.cluster.conftest import client_of
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
 HERE = "node-3"
+ON_IT = {"target_node": HERE}
 GRAPH = "name: inner\nnodes:\n  a: {skill: echo}\n"
 OUTER = "name: outer\nnodes:\n  a: {workflow: inner}\n"
 
@@ -27,11 +28,11 @@ async def submitted(client: Cluster) -> str:
 CALLS: dict[str, Callable[[Cluster], Awaitable[object]]] = {
     "a task for a node": submitted,
     "a schedule of tasks for a node": lambda client: client.schedules.apply(
-        "nightly", Timing(cron="0 3 * * *"), type="echo", target_node=HERE
+        "nightly", Timing(cron="0 3 * * *"), type="echo", constraints=ON_IT
     ),
-    "a run on a node": lambda client: client.workflows.run(GRAPH, target_node=HERE),
+    "a run on a node": lambda client: client.workflows.run(GRAPH, constraints=ON_IT),
     "a workflow that names another": lambda client: client.workflows.apply("outer", OUTER),
-    "a goal for a node": lambda client: client.goals.submit("say hello", target_node=HERE),
+    "a goal for a node": lambda client: client.goals.submit("say hello", constraints=ON_IT),
 }
 
 

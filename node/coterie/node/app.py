@@ -64,7 +64,7 @@ from coterie.node.worker import Worker, WorkerParts
 from coterie.node.workflows.ahead import Ahead
 from coterie.raft.disk import RealDisk
 from coterie.raft.engine import RaftEngine
-from coterie.raft.errors import FatalRaftError, RemovedFromCluster
+from coterie.raft.errors import DiskFailed, FatalRaftError, RemovedFromCluster
 from coterie.raft.options import RaftOptions
 from coterie.raft.replica import Replica
 
@@ -173,15 +173,7 @@ class NodeApp(NodeParts):
         self.proposer = Proposer(self.engine, self.metrics)
         self._build_callers()
         self.filler = GapFiller(self.ledger, self.channels)
-        self.reader = Reader(
-            self.engine,
-            self.state,
-            self.ledger,
-            self.clock,
-            lambda: self.filler.catching_up,
-            ELECTIONS_WAITED * settings.election_timeout_ms / 1000,
-            lambda: self.worker.caught_up,
-        )
+        self.reader = self._reader()
         self._build_blobs()
         self.worker = Worker(
             WorkerParts(
@@ -240,9 +232,22 @@ class NodeApp(NodeParts):
         self.host.source = self.bundles
         self.goals = goal_calls(self)
 
+    def _reader(self) -> Reader:
+        return Reader(
+            self.engine,
+            self.state,
+            self.ledger,
+            self.clock,
+            lambda: self.filler.catching_up,
+            ELECTIONS_WAITED * self.settings.election_timeout_ms / 1000,
+            lambda: self.worker.caught_up,
+        )
+
     async def _build_storage(self) -> None:
         settings = self.settings
-        self.ledger = await Ledger.open(settings.data_dir / "ledger.db")
+        self.ledger = await Ledger.open(
+            settings.data_dir / "ledger.db", on_sync_failure=lambda why: self._fatal(DiskFailed(why))
+        )
         limits = settings.limits
         self.blobs = await BlobStore.open(
             settings.data_dir / "blobs", BlobOptions(limits.blob_max, limits.blob_quota)
@@ -311,7 +316,7 @@ class NodeApp(NodeParts):
         self.bell.ring()
 
     def _fatal(self, error: FatalRaftError) -> None:
-        log.critical("the node stops: its log takes nothing any more", extra={"error": str(error)})
+        log.critical("the node stops: nothing that it writes can be relied on", extra={"error": str(error)})
         self.fatal = error
         self.last_resort(error)
         self._stop.set()

@@ -27,7 +27,7 @@ FAIL_PERCENT = 5
 STOPPED_S = 1.0
 IN_FLIGHT_S = 0.25  # an answer that was under way when the disk failed
 FREEZE_S = HANDOVER_S = 3.0
-RAFT_FILE = "/raft/"
+NEEDED_FILES = ("/raft/", "/ledger.db")
 SETTLE_S, WINDOW_S, VERY_SLOW_WINDOW_S = 2.0, 4.0, 20.0
 DRAIN_S = 240.0  # what is acknowledged in the windows is queued, and takes much longer to be run
 CLIENTS, SUBMITTERS = 4, 32  # an fsync must be shared by many: that is what a slow disk is survived by
@@ -155,7 +155,8 @@ async def _failing(scene: Scene, *, of_leader: bool) -> float:
         shim.fail(victim, FAIL_PERCENT)
         ended_at = await _end_of(field, victim, READY_S)
     scene.record.acks += own.acks
-    failed_at = next((at for at, path in shim.failures(victim) if RAFT_FILE in path), None)
+    failures = shim.failures(victim)
+    failed_at = next((at for at, path in failures if any(name in path for name in NEEDED_FILES)), None)
     shim.well(victim)
     if failed_at is None or ended_at is None:
         scene.report.violations.append(f"{victim} did not stop although fsyncs failed")

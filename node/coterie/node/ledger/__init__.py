@@ -32,9 +32,10 @@ from coterie.node.ledger.rows import (
     LedgerQuery,
     LedgerTask,
     PageTooLarge,
+    QueuedRows,
 )
 from coterie.node.ledger.store import LedgerStore
-from coterie.node.ledger.writer import LedgerWriter, QueuedRows
+from coterie.node.ledger.writer import LedgerWriter
 
 __all__ = [
     "FamilyRows",
@@ -66,19 +67,32 @@ class Ledger:
         self._options = options
 
     @classmethod
-    async def open(cls, path: Path, options: LedgerOptions | None = None) -> Ledger:
+    async def open(
+        cls,
+        path: Path,
+        options: LedgerOptions | None = None,
+        on_sync_failure: Callable[[str], None] = lambda why: None,
+    ) -> Ledger:
         """Open or make the file at `path`.
+
+        `on_sync_failure` is called on the loop, with the reason: nothing is written any more, and what was
+        may be lost by a loss of power. Opened again by another process, the file is written out anew.
 
         A damaged file is renamed to `….damaged-N` and an empty one takes its place (`flushed_index` 0).
         Raises LedgerError for a file of a newer version or of another program."""
         options = options or LedgerOptions()
         store = LedgerStore(path, options)
-        await asyncio.get_running_loop().run_in_executor(None, store.open)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, store.open)
         for damaged in store.damaged:
             _logger.error(
                 "ledger file was damaged and replaced by an empty one", extra={"moved_to": str(damaged)}
             )
-        writer = LedgerWriter(store, options)
+
+        def tell(why: str) -> None:
+            loop.call_soon_threadsafe(on_sync_failure, why)
+
+        writer = LedgerWriter(store, options, tell)
         writer.start()
         reader = LedgerReader(path, options, lambda: writer.generation, writer.report_damage)
         return cls(store, writer, reader, options)

@@ -5,12 +5,9 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from coterie.node.ledger.rows import LedgerEvent, LedgerTask
-
-if TYPE_CHECKING:
-    from coterie.node.ledger.writer import QueuedRows
+from coterie.node.ledger.rows import LedgerEvent, LedgerTask, QueuedRows
 
 BELOW, AFTER = "~", "\x7f"  # what follows a task's id in those of its children, and the character behind it
 

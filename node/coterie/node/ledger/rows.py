@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -119,3 +119,18 @@ class LedgerOptions:
     retry_max_ms: int = 5_000
     verify_bytes_max: int = 64 * 1024 * 1024  # a bigger file is not read through when it is opened
     database_bytes_max: int = 0  # 0: as far as the disk goes
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedRows:
+    """What one append or one adopted page brought."""
+
+    index: int
+    tasks: Sequence[LedgerTask]
+    events: Sequence[LedgerEvent]
+    bytes_held: int
+    fills: Gap | None = None
+
+    @property
+    def count(self) -> int:
+        return len(self.tasks) + len(self.events)

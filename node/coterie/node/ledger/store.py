@@ -48,6 +48,8 @@ _INSERT_EVENT = (
     "ON CONFLICT(task_id, sequence) DO NOTHING"
 )
 _RESERVE_BYTES = 1 << 20
+_CHECKPOINT_COMMITS, _CHECKPOINT_BYTES = 500, 8 << 20  # between two copies of the write-ahead log
+_SYNC_FAILURES = frozenset({sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC})
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 # Faults of a row itself; trying again cannot help.
@@ -65,6 +67,11 @@ def is_damage(error: sqlite3.Error) -> bool:
     """Whether the file itself is broken, rather than the disk full or busy."""
     code = getattr(error, "sqlite_errorcode", None)
     return code is not None and (code & 0xFF) in _DAMAGE
+
+
+def is_sync_failure(error: Exception) -> bool:
+    """Whether a sync failed: what was written before it may be lost, and another sync would not say so."""
+    return getattr(error, "sqlite_errorcode", None) in _SYNC_FAILURES
 
 
 def is_full(error: sqlite3.Error) -> bool:
@@ -106,6 +113,7 @@ class LedgerStore:
         self._options = options
         self._connection: sqlite3.Connection | None = None
         self._has_reserve = True
+        self._commits = self._bytes = 0  # since the write-ahead log was copied into the database
 
     def open(self) -> None:
         """Open or make the file. Raises LedgerError when it is not ours or of a newer version."""
@@ -189,6 +197,9 @@ class LedgerStore:
                     "INSERT INTO gaps VALUES(?, ?)", [(gap.after_index, gap.up_to_index) for gap in gaps]
                 )
         self.committed_index, self.gaps = reached, gaps
+        self._bytes += sum(len(row.record) for row in tasks) + sum(len(row.record) for row in events)
+        if self._commits >= _CHECKPOINT_COMMITS or self._bytes >= _CHECKPOINT_BYTES:
+            self._checkpoint()
         if not self._has_reserve:
             self._keep_reserve()
 
@@ -226,6 +237,12 @@ class LedgerStore:
             connection.executemany("DELETE FROM events WHERE task_id = ?", [(row[1],) for row in due])
         return len(due), len(due) == limit
 
+    def _checkpoint(self) -> None:
+        """SQLite's own checkpoint, after a commit, keeps a failed sync to itself."""
+        with _full_disk_forgiven():
+            self._connected().execute("PRAGMA wal_checkpoint(PASSIVE)")
+        self._commits = self._bytes = 0
+
     @contextmanager
     def _transaction(self, durable: bool) -> Iterator[sqlite3.Connection]:
         connection = self._connected()
@@ -235,6 +252,7 @@ class LedgerStore:
         try:
             yield connection
             connection.execute("COMMIT")
+            self._commits += 1
         except BaseException:
             # A full disk has ended the transaction already.
             if connection.in_transaction:
@@ -267,7 +285,7 @@ class LedgerStore:
                 f" PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
             )
         connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA wal_autocheckpoint=4000")
+        connection.execute("PRAGMA wal_autocheckpoint=0")
         connection.execute("PRAGMA journal_size_limit=33554432")
         connection.execute("PRAGMA cache_size=-16384")
         if self._options.database_bytes_max:

@@ -20,28 +20,14 @@ from coterie.node.ledger.rows import (
     LedgerEvent,
     LedgerOptions,
     LedgerTask,
+    QueuedRows,
 )
-from coterie.node.ledger.store import ROW_ERRORS, LedgerStore, is_damage
+from coterie.node.ledger.store import ROW_ERRORS, LedgerStore, is_damage, is_sync_failure
 
 T = TypeVar("T")
 
 _logger = logging.getLogger("coterie.ledger")
 _CLOSE_SECONDS_MAX = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class QueuedRows:
-    """What one append or one adopted page brought."""
-
-    index: int
-    tasks: Sequence[LedgerTask]
-    events: Sequence[LedgerEvent]
-    bytes_held: int
-    fills: Gap | None = None
-
-    @property
-    def count(self) -> int:
-        return len(self.tasks) + len(self.events)
 
 
 @dataclass(slots=True)
@@ -60,14 +46,16 @@ class _Batch:
 class LedgerWriter:
     """Queue and owner thread of a LedgerStore. All but `stop` is quick and may be called from any thread."""
 
-    def __init__(self, store: LedgerStore, options: LedgerOptions) -> None:
+    def __init__(
+        self, store: LedgerStore, options: LedgerOptions, on_sync_failure: Callable[[str], None]
+    ) -> None:
         self.error = ""  # why rows are not being written at the moment; empty: they are
         self.generation = 0  # grows when the file was replaced, for readers
         self.rows_dropped = 0  # beyond the backlog bound: noted as a gap
         self.rows_refused = 0  # SQLite would never take them
         self.flushed_index = store.committed_index
         self._store = store
-        self._options = options
+        self._options, self._on_sync_failure = options, on_sync_failure
         self._wake = threading.Condition()
         self._queue: deque[QueuedRows] = deque()
         self._rows = 0
@@ -285,12 +273,23 @@ class LedgerWriter:
                 return True
             except Exception as error:
                 self._note_failure(error, batch)
+                if is_sync_failure(error):
+                    return self._give_up(batch)
                 if isinstance(error, sqlite3.Error) and is_damage(error):
                     self._replace_file(batch)
             with self._wake:
                 if self._wake.wait_for(lambda: self._stopping, pause_ms / 1000):
                     return self._commit_last(batch)
             pause_ms = min(2 * pause_ms, self._options.retry_max_ms)
+
+    def _give_up(self, batch: _Batch) -> bool:
+        """After a failed sync nothing that was written may be relied on, and nothing more is."""
+        self._on_sync_failure(f"fsync of {self._store.path} failed: {self.error}")
+        with self._wake:
+            self._wake.wait_for(lambda: self._stopping)
+        for waiter in batch.waiters:
+            _fail(waiter, f"the ledger was closed after a failed sync: {self.error}")
+        return False
 
     def _commit_last(self, batch: _Batch) -> bool:
         try:

@@ -28,7 +28,7 @@ class Tickets:
         self._state = state
 
     def give(self, sha256: str) -> str:
-        """To the caller, who has shown the content. Raises ApiError NOT_READY before this node knows the seal."""
+        """To the caller, who has shown the content. Raises ApiError NOT_READY while it knows no seal."""
         who = caller()
         self._refuse_without_seal()
         return self._for(EVERY_TENANT if who.everywhere else who.tenant, sha256)
