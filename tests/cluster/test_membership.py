@@ -135,6 +135,24 @@ async def test_a_node_that_moves_says_so_itself(growing: GrowingCluster) -> None
     await works(growing, "node-1")
 
 
+async def test_a_node_that_was_away_while_all_others_moved_is_found(growing: GrowingCluster) -> None:
+    """Its log and its file say where they were, and it is the one that dials."""
+    growing.kill_node("node-3")
+    old_file = growing.config_path.read_text()
+    for node_id in ("node-1", "node-2"):
+        growing.terminate_node(node_id)
+        growing.move(node_id)
+        growing.start_node(node_id)
+        await growing.wait_ready(READY_S)
+    new_file = growing.config_path.read_text()
+    growing.config_path.write_text(old_file)
+    growing.start_node("node-3")
+    await asyncio.sleep(3)
+    growing.config_path.write_text(new_file)
+    await growing.wait_ready(READY_S)
+    await works(growing, "node-3")
+
+
 async def test_more_nodes_than_voters_run_work_and_take_the_place_of_a_lost_one() -> None:
     membership = {"maxVoters": 3, "replaceVoterAfter": "1s"}
     with GrowingCluster({"cluster": {"membership": membership}}) as growing:

@@ -170,6 +170,23 @@ async def test_a_node_without_a_leader_does_not_wait_to_be_dialled(
     await world.until(lambda: world.dialled() == {"n1", "n3"})
 
 
+async def test_a_peer_that_does_not_dial_for_long_is_dialled(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have been away while all whom it dials moved, and know of none where they are."""
+    monkeypatch.setattr(dialer, "UNHEARD_S", 0.1)
+    talking = asyncio.ensure_future(run_stream(world.links, "n3", silence(), never))
+
+    async def leave() -> set[str]:
+        await asyncio.sleep(0.5)
+        talking.cancel()
+        return world.dialled()
+
+    leaving = asyncio.ensure_future(leave())
+    await world.until(lambda: "n3" in world.dialled())
+    assert leaving.done() and leaving.result() == {"n1"}, "dialled while it was there"
+
+
 async def test_the_peers_follow_the_members(world: World) -> None:
     world.members = (*world.members, Member("n0", "n0:1", Role.LEARNER, ""))
     await world.until(lambda: world.dialled() == {"n0", "n1"})

@@ -26,6 +26,7 @@ ASK_S = 3.0
 DIRECT_PAUSE_S = 60.0  # a socket that a firewall swallows costs seconds; not at every reconnect
 LOOK_S = 0.25
 LONELY_S = 2.0  # without a leader for so long: do not wait to be dialled
+UNHEARD_S = 5.0  # without a link for so long: the peer may not know where this node is
 SAY_AGAIN_S = 30.0
 FAREWELL_S = 1.0
 REFUSED_MAX_S = 5.0  # refused by some, and heard by nobody
@@ -55,7 +56,7 @@ class DialerParts:
 class RaftDialer:
     """Keeps the Raft links up. One is a socket of its own where the peer can be reached by one, else a gRPC
     stream. A node dials those with smaller ids; the others dial it, unless they
-    cannot know where or who it is: then it dials them all."""
+    cannot know where or who it is: then it dials them all, and those who do not come."""
 
     def __init__(self, parts: DialerParts) -> None:
         self._parts = parts
@@ -67,6 +68,7 @@ class RaftDialer:
         self._said: dict[str, tuple[str, float]] = {}
         self._left_at: dict[str, float] = {}
         self._quorum_at = time.monotonic()
+        self._linked_at: dict[str, float] = {}
 
     async def run(self) -> None:
         try:
@@ -88,8 +90,11 @@ class RaftDialer:
             self._links.keep_only(self._channels.peers)
         for peer in [peer for peer in self._tasks if peer not in self._channels.peers]:
             self._tasks.pop(peer).cancel()
+            self._linked_at.pop(peer, None)
             self._refusals.pop(peer, None)
         for peer in self._channels.peers:
+            if self._links.up(peer):
+                self._linked_at[peer] = now
             if peer not in self._tasks:
                 self._tasks[peer] = asyncio.create_task(self._keep(peer), name=f"raft-dial-{peer}")
 
@@ -105,8 +110,12 @@ class RaftDialer:
     def _dials(self, peer: str) -> bool:
         if peer < self._channels.me:
             return True
-        lonely = time.monotonic() - self._quorum_at > LONELY_S
-        return (lonely or not self._roster.settled) and not self._links.up(peer)
+        if self._links.up(peer):
+            return False
+        now = time.monotonic()
+        lonely = now - self._quorum_at > LONELY_S
+        unheard = now - self._linked_at.setdefault(peer, now) > UNHEARD_S
+        return lonely or unheard or not self._roster.settled
 
     async def _keep(self, peer: str) -> None:
         pause = RECONNECT_MIN_S
