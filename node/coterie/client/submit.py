@@ -37,7 +37,7 @@ class Submitter:
     """Turns single submits into BatchSubmitTasks calls.
 
     A lone submit leaves in the same turn of the loop; concurrent ones share a call of up to 256 tasks and
-    3 MiB. At most four calls are under way: while the cluster is busy the next batch grows, which is group
+    3 MiB. At most two calls are under way: while the cluster is busy the next batch grows, which is group
     commit seen from the client.
     """
 
