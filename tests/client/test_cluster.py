@@ -9,6 +9,7 @@ import grpc
 import pytest
 
 from coterie.client import (
+    Aborted,
     AlreadyExists,
     Cluster,
     InvalidRequest,
@@ -75,6 +76,20 @@ async def test_a_removal_that_the_leader_finished_between_two_looks_is_done(fake
         for node in fake.nodes:
             node.faults["RemoveNode"] = [Fault(grpc.StatusCode.NOT_FOUND)]
         await removing
+
+
+async def test_a_removal_that_somebody_calls_off_is_not_begun_again(fake: FakeCluster) -> None:
+    async with client_of(fake) as client:
+        leaving = cluster_pb2.Node(node_id="n4", state=cluster_pb2.DRAINING, leaving=True)
+        for node in fake.nodes:
+            node.advertised = [leaving]
+        removing = asyncio.create_task(client.remove_node("n4"))
+        while not fake.methods("RemoveNode"):  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        leaving.leaving = False
+        with pytest.raises(Aborted, match="called off"):
+            await removing
+    assert len(fake.methods("RemoveNode")) == 1
 
 
 async def test_a_member_that_is_gone_when_it_is_asked_again_was_removed(fake: FakeCluster) -> None:

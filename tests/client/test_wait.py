@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import grpc
 import pytest
+from grpc.aio._call import _StreamRequestMixin
 
 from coterie.client import (
+    ClusterError,
     FailedPrecondition,
     NodeLost,
     NotFound,
@@ -21,6 +24,7 @@ from coterie.client import (
     Unavailable,
     WaitTimeout,
 )
+from coterie.client.endpoints import Pool
 from coterie.v1 import tasks_pb2
 from tests.client.conftest import IMPATIENT, client_of
 from tests.client.fake import FakeCluster, Fault
@@ -221,3 +225,73 @@ async def test_cancel_reaches_the_task_and_a_finished_one_refuses(fake: FakeClus
     assert refused.value.reason == "TASK_TERMINAL"
     assert {request.reason for request in requests[:-1]} == {"enough"}
     assert len({request.request_id for request in requests[:-1]}) == 1
+
+
+async def test_a_stream_that_ends_while_names_are_written_costs_no_wait(
+    fake: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gRPC says so by an error of its own kind, which is neither a status nor a fault of the cluster."""
+    broken: list[object] = []
+    write = _StreamRequestMixin.write
+
+    async def write_late(call: Any, request: Any) -> None:
+        if not broken:
+            broken.append(request)
+            call.cancel()
+            raise asyncio.InvalidStateError("RPC already finished.")
+        await write(call, request)
+
+    monkeypatch.setattr(_StreamRequestMixin, "write", write_late)
+    async with client_of(fake) as client:
+        job = await client.submit_task(type="echo")
+        wait = asyncio.create_task(job.wait())
+        await fake.until(lambda: names_seen(fake))
+        await fake.finish(job.id, "done")
+        assert await asyncio.wait_for(wait, 20) == "done" and broken
+
+
+async def test_a_fault_of_the_waiting_itself_is_told_and_later_waits_go_on(
+    fake: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = [ValueError("a fault"), None]
+
+    def pick(pool: Pool, avoid: Any = None) -> Any:
+        if len(faults) > 1 and "coterie-client-waits" in asyncio.current_task().get_name():  # type: ignore[union-attr]
+            raise faults.pop(0)  # type: ignore[misc]
+        return chosen(pool, avoid)
+
+    chosen = Pool.pick
+    monkeypatch.setattr(Pool, "pick", pick)
+    async with client_of(fake) as client:
+        job = await client.submit_task(type="echo")
+        with pytest.raises(ClusterError, match="a fault"):
+            await asyncio.wait_for(job.wait(), 20)
+        await fake.finish(job.id, "done")
+        assert await asyncio.wait_for(job.wait(), 20) == "done"
+
+
+async def test_a_node_without_room_for_the_stream_is_left_for_another(fake: FakeCluster) -> None:
+    full = [
+        Fault(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls are open", reason="OVERLOADED"),
+        Fault(grpc.StatusCode.RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!"),
+    ]
+    for node, fault in zip(fake.nodes, full, strict=False):
+        node.faults["WaitTasks"] = [fault] * 9
+        node.faults["GetTask"] = [fault] * 9
+    async with client_of(fake) as client:
+        job = await client.submit_task(type="echo")
+        wait = asyncio.create_task(job.wait())
+        await fake.until(lambda: names_seen(fake, "n3"))
+        await fake.finish(job.id, "done")
+        assert await wait == "done"
+        assert (await job.get()).state == "SUCCEEDED"
+
+
+async def test_a_task_is_awaited_by_its_id_whatever_tenant_it_is_of(fake: FakeCluster) -> None:
+    async with client_of(fake) as client:
+        job = await client.submit_task(type="echo")
+        fake.tasks[job.id].name = f"tenants/acme/tasks/{job.id}"
+        wait = asyncio.create_task(client.job(job.id).wait())
+        await fake.until(lambda: names_seen(fake))
+        await fake.finish(job.id, "done")
+        assert await asyncio.wait_for(wait, 10) == "done"

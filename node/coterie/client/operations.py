@@ -8,11 +8,11 @@ from pathlib import Path
 
 from coterie.client.backup import BackupFile, create_backup
 from coterie.client.connection import Connection
-from coterie.client.errors import InvalidRequest, NotFound, WaitTimeout
+from coterie.client.errors import Aborted, InvalidRequest, NotFound, WaitTimeout
 from coterie.client.models import NodeInfo
 from coterie.client.rpc_errors import invalid
 from coterie.client.units import Duration, duration_ms, optional_seconds
-from coterie.v1 import cluster_pb2
+from coterie.v1 import cluster_pb2, tasks_pb2
 
 _LOOK_S = 0.25  # between two looks at a node that is being removed
 
@@ -65,7 +65,8 @@ class Operations:
         its process stops. `force` leaves the draining out; a node that is down has nothing to drain anyway.
 
         Returns when it is done. Raises NotFound, FailedPrecondition when the others would have no majority,
-        and WaitTimeout after `timeout` (default: none): the removal goes on, undrain_node ends it."""
+        WaitTimeout after `timeout` (default: none): the removal goes on, undrain_node ends it; and Aborted
+        when somebody has ended it so."""
         node_id = required_node_id(node)
         request = cluster_pb2.RemoveNodeRequest(
             node_id=node_id, deadline_ms=_deadline_ms(deadline), force=force
@@ -93,6 +94,15 @@ class Operations:
                 return
             asked = True
             await asyncio.sleep(_LOOK_S)
+            await self._refuse_called_off(request.node_id)
+
+    async def _refuse_called_off(self, node_id: str) -> None:
+        """Asking again would begin anew what somebody else has ended."""
+        request = cluster_pb2.GetStatusRequest(read_mode=tasks_pb2.LINEARIZABLE)
+        status = await self._open.caller.unary(lambda e: e.cluster.GetStatus, request)
+        node = next((node for node in status.nodes if node.node_id == node_id), None)
+        if node is not None and not node.leaving:
+            raise Aborted(f"the removal of {node_id} was called off: somebody has undrained it")
 
     async def promote_node(self, node: str | NodeInfo) -> NodeInfo:
         """Makes a runner that has caught up a voter. Raises FailedPrecondition while it has not."""

@@ -31,6 +31,8 @@ DETAILS_KEY = "grpc-status-details-bin"
 PUSHBACK_KEY = "grpc-retry-pushback-ms"
 LEADERSHIP_LOST = "LEADERSHIP_LOST_UNKNOWN_OUTCOME"
 NO_QUORUM = "NO_QUORUM"
+OVERLOADED = "OVERLOADED"
+_TOO_MANY_CALLS = "Concurrent RPC limit exceeded"  # what gRPC says for a node that has no room for a call
 # What gRPC says of a line that broke, the last of it when the node dies while something is sent to it.
 _LINE_BROKE = re.compile(r"RST_STREAM|stream removed|Internal error from Core", re.IGNORECASE)
 
@@ -97,6 +99,8 @@ def verdict_of(failure: ClusterError) -> Verdict:
             return Verdict.BACK_OFF
         case "ABORTED" if failure.reason == LEADERSHIP_LOST:
             return Verdict.MOVE_ON
+        case "RESOURCE_EXHAUSTED" if failure.reason == OVERLOADED or _TOO_MANY_CALLS in failure.message:
+            return Verdict.MOVE_ON  # nothing was taken, and another node may have room
         case "INTERNAL" | "UNKNOWN" if not failure.reason and _LINE_BROKE.search(failure.message):
             return Verdict.BACK_OFF
     return Verdict.FATAL

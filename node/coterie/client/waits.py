@@ -26,7 +26,7 @@ class _Moved(Exception):
 
 
 class Waiter:
-    """Resolves task names to terminal tasks.
+    """Resolves task ids to terminal tasks.
 
     One long-lived stream carries all names. When it breaks, or its node stops answering probes, it is
     opened again on another node with every name still outstanding; so a wait outlives any node. When no node
@@ -45,6 +45,8 @@ class Waiter:
 
     async def wait(self, name: str) -> tasks_pb2.Task:
         """The task in its terminal state. Raises NotFound, or what makes waiting pointless."""
+        # By its bare id: the task may be of another tenant than the one whose name was put before it.
+        name = name.rpartition("/")[2]
         backoff = Backoff()
         while True:
             try:
@@ -71,7 +73,7 @@ class Waiter:
             self._unsent.append(name)
             self._wanted.set()
         self._waiting[name].append(future)
-        if self._runner is None:
+        if self._runner is None or self._runner.done():
             self._runner = self._tasks.start(self._run(), "waits")
         try:
             return await future
@@ -86,6 +88,14 @@ class Waiter:
                 del self._waiting[name]
 
     async def _run(self) -> None:
+        try:
+            await self._serve_for_ever()
+        except Exception as error:  # a fault of this program: nobody may wait for ever because of it
+            log.exception("the stream of waits failed")
+            self._fail_all(ClusterError(f"the stream of waits failed: {error!r}"))
+            raise
+
+    async def _serve_for_ever(self) -> None:
         backoff = Backoff()
         endpoint: Endpoint | None = None
         while True:
@@ -133,6 +143,8 @@ class Waiter:
             error = _first_error(done)
             if isinstance(error, _Moved):
                 raise self._caller.silent(endpoint, str(error))
+            if isinstance(error, asyncio.InvalidStateError):
+                raise ClusterError(f"the stream broke: {error}", code="UNAVAILABLE", reason="SHUTTING_DOWN")
             raise error
 
     async def _read(self, call: WaitStream) -> None:
@@ -152,7 +164,10 @@ class Waiter:
             self._unsent = []
             for start in range(0, len(names), NAMES_PER_MESSAGE_MAX):
                 batch = names[start : start + NAMES_PER_MESSAGE_MAX]
-                await call.write(tasks_pb2.WaitTasksRequest(names=batch))
+                try:
+                    await call.write(tasks_pb2.WaitTasksRequest(names=batch))
+                except asyncio.InvalidStateError:  # the call has just ended; the reader learns why
+                    await asyncio.Event().wait()
 
     async def _probe(self, endpoint: Endpoint) -> None:
         """Asks the node for one awaited task when the stream has been silent.
@@ -178,7 +193,7 @@ class Waiter:
             failures = 0
             self._heard()
             if terminal(task):
-                self._resolve(task, name)
+                self._resolve(task)
             elif name in self._waiting:
                 # The next probe looks at another task.
                 self._waiting[name] = self._waiting.pop(name)
@@ -192,14 +207,11 @@ class Waiter:
             raise _Moved(f"the node did not answer a probe: {failure.message}")
         return failures + 1
 
-    def _resolve(self, task: tasks_pb2.Task, name: str = "") -> None:
-        name = name or task.name
-        if name not in self._waiting:
-            name = task.task_id
+    def _resolve(self, task: tasks_pb2.Task) -> None:
         if not terminal(task):
             log.warning("node reported a task as finished that is not", extra={"task_id": task.task_id})
             return
-        self._settle(name, task)
+        self._settle(task.task_id, task)
 
     def _settle(self, name: str, outcome: tasks_pb2.Task | CoterieError) -> None:
         _set(self._waiting.pop(name, ()), outcome)

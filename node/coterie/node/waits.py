@@ -21,7 +21,7 @@ BYTES_MAX = 3 << 20  # of one message, about
 TASKS_MAX = 256
 MISSING_MAX = 4_096  # names in one message
 BARRIER_S = 10.0
-READY_BYTES_MAX = 64 << 20  # of results and checkpoints a caller may leave unread before it is cut off
+READY_BYTES_MAX = 64 << 20  # of results and checkpoints held for a slow reader; the rest is read again
 RECHECK_S = 5.0  # between two looks at what is waited for: a snapshot brings ends without their events
 
 
@@ -34,6 +34,7 @@ class Waits:
         self._names: dict[TaskId, str] = {}  # as they were asked for
         self._ready: list[Task] = []
         self._ready_bytes = 0
+        self._later: dict[TaskId, None] = {}  # ended, and not held for want of room; in their order
         self._missing: list[str] = []
         self._bell = asyncio.Event()
         self._recheck_at = asyncio.get_running_loop().time() + RECHECK_S
@@ -72,22 +73,25 @@ class Waits:
             self._finished(task)
 
     def _finished(self, task: Task) -> None:
-        if task.task_id in self._names and self._caller.sees(task.tenant):
-            del self._names[task.task_id]
-            self._ready.append(task)
-            self._ready_bytes += _held(task)
-            self._bell.set()
+        if task.task_id not in self._names or not self._caller.sees(task.tenant):
+            return
+        if self._ready_bytes > READY_BYTES_MAX:
+            self._later[task.task_id] = None
+            return
+        del self._names[task.task_id]
+        self._ready.append(task)
+        self._ready_bytes += _held(task)
+        self._bell.set()
 
     def _drop(self, task_id: TaskId) -> str:
         """Its name; empty: nobody waits for it any more."""
         self._hub.forget(task_id, self._finished)
+        self._later.pop(task_id, None)
         return self._names.pop(task_id, "")
 
     async def next(self) -> tasks_pb2.WaitTasksResponse:
         """The next message, as full as what is ready."""
-        if self._ready_bytes > READY_BYTES_MAX:
-            message = f"{self._ready_bytes} bytes of results wait unread; read faster or wait for fewer"
-            raise ApiError(grpc.StatusCode.RESOURCE_EXHAUSTED, "SLOW_READER", message, retry_after_ms=500)
+        await self._take_later()
         await self._until_something()
         response = tasks_pb2.WaitTasksResponse(not_found=self._missing[:MISSING_MAX])
         del self._missing[:MISSING_MAX]
@@ -101,6 +105,13 @@ class Waits:
             self._ready_bytes -= _held(task)
         del self._ready[: len(response.tasks)]
         return response
+
+    async def _take_later(self) -> None:
+        """Read again what there was no room for, as far as there is now."""
+        while self._later and self._ready_bytes <= READY_BYTES_MAX:
+            task_id = next(iter(self._later))
+            del self._later[task_id]
+            await self._look(task_id)
 
     async def _until_something(self) -> None:
         """Until something can be said. Looks for itself now and then, come what may."""
@@ -117,7 +128,7 @@ class Waits:
     async def _recheck(self) -> None:
         """Level-triggered: what has ended unheard is taken now. Raises NoQuorum on a node that is cut off."""
         await self._reader.still_connected()
-        for task_id in list(self._names):
+        for task_id in self._names.keys() - self._later.keys():
             known = self._reader.peek(task_id)
             if known is None or known.state in TERMINAL:
                 await self._look(task_id)
