@@ -117,7 +117,7 @@ async def test_a_caller_that_reads_slowly_gets_all_and_little_is_held_for_it(
         node.finish(task_id)
     held = [len(waiting._ready)]
     node.forget_finished()
-    found = []
+    found: list[str] = []
     async with asyncio.timeout(30):
         while len(found) < len(asked):
             found += [task.task_id for task in (await waiting.next()).tasks]
