@@ -155,12 +155,11 @@ class _Check:
     def _inside(self, node: GraphNode) -> Surroundings:
         """A body sees what its node's input gives it, and nothing else."""
         around = self._around
-        given = read_json(node.input) if node.input.startswith("{") else {}
         return Surroundings(
             skills=around.skills,
             agents=around.agents,
             code_enabled=around.code_enabled,
-            names=names_given(node) | frozenset(given),
+            names=names_given(node) | _keys_of(node.input),
             at=f"{self._dot}{node.node_id}",
             depth=around.depth + 1,
         )
@@ -288,3 +287,11 @@ class _Check:
                     self._add("CONTRADICTION", node.node_id, text)
         for unknown in sorted(places.keys() - self._flow.nodes.keys()):
             self._add("UNKNOWN_DEPENDENCY", "", f"execution_order names {unknown!r}, which no node is")
+
+
+def _keys_of(template: str) -> frozenset[str]:
+    """The names that an input gives to a body; none if it cannot be read, of which others tell."""
+    try:
+        return frozenset(read_json(template)) if template.startswith("{") else frozenset()
+    except ValueFault:
+        return frozenset()

@@ -129,8 +129,8 @@ def unreadable(raw: bytes, payload: Data) -> str:
     """Why no run of that graph can begin with these inputs; empty when one can."""
     try:
         graph = graph_of(raw)
-    except GraphError as error:
+        given = inputs_of(graph, payload)
+    except (GraphError, ValueFault) as error:
         return str(error)[:1_000]
-    given = inputs_of(graph, payload)
     missing = [one.name for one in graph.inputs if one.required and one.name not in given]
     return f"the run was not given {', '.join(missing)[:500]}" if missing else ""

@@ -8,9 +8,10 @@ from typing import Any
 
 from coterie.core.commands import Accepted, Outcome, Rejected
 from coterie.core.graph.check import Surroundings, problems_of
-from coterie.core.graph.model import NODES_MAX, Graph, GraphError
+from coterie.core.graph.model import GRAPH_BYTES_MAX, NODES_MAX, Graph, GraphError
 from coterie.core.graph.needs import size
-from coterie.core.graph.reading import graph_of
+from coterie.core.graph.reading import graph_bytes, graph_of
+from coterie.core.graph.values import ValueFault
 from coterie.core.lifecycle import change_task, fenced, no_task
 from coterie.core.nouns import NO_PARENT, Task, evolve
 from coterie.core.runs.book import Book, unreadable
@@ -100,9 +101,14 @@ def _growth_refused(state: ClusterState, run: Run, command: AddNodes) -> Rejecte
         return Rejected("TASK_TOO_LARGE", f"a task keeps at most {state.meta.policy.task_bytes_max} bytes")
     if len(command.nodes) > ADDED_BYTES_MAX:
         return Rejected("TOO_LARGE", beyond_one_addition(0, len(command.nodes)))
+    # Written as one graph the pieces take no more: each has braces of its own, the whole only commas.
+    held = len(run.head.graph) + sum(map(len, run.head.grown)) + len(command.nodes)
+    if held > GRAPH_BYTES_MAX:
+        return Rejected("TOO_LARGE", f"{held} bytes of nodes in one run, the limit is {GRAPH_BYTES_MAX}")
     try:
         more, there = graph_of(command.nodes), whole_graph(run)
-    except GraphError as error:
+        graph_bytes(more)  # what cannot be written would be missing from what the run leaves
+    except (GraphError, ValueFault) as error:
         return Rejected("BAD_WORKFLOW", str(error)[:1_000])
     if beyond := beyond_one_addition(size(more), len(command.nodes)):
         return Rejected("TOO_LARGE", beyond)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from coterie.core.graph.model import Graph, GraphError, NodeType
-from coterie.core.graph.reading import graph_bytes
-from coterie.core.graph.values import quoted, written
+from coterie.core.graph.reading import write_graph
+from coterie.core.graph.values import ValueFault, quoted, written
 from coterie.core.nouns import Data, Task, evolve
 from coterie.core.runs.outline import whole_graph
 from coterie.core.runs.run import ENDED, NodeRun, NodeState, Run
@@ -24,11 +24,25 @@ def closed(run: Run, task: Task) -> Task:
         return task
     records = final_records(run, graph, task.finished_at_ms)
     rows = ",".join([row_text(record) for record in records])
-    raw = graph_bytes(graph) if run.head.grown else run.head.graph
-    table = b'{"nodes":[' + rows.encode() + b'],"workflow":' + raw + b"}"
+    raw = _grown(run, graph) if run.head.grown else run.head.graph
+    table = b'{"nodes":[' + _encoded(rows) + b'],"workflow":' + raw + b"}"
     ended = Counter(record.state for record in records)
     counts = ", ".join(f"{number} {name}" for name, number in sorted(_by_name(ended)))
     return evolve(task, checkpoint=Data(table), progress_message=f"{len(records)} nodes: {counts}")
+
+
+def _grown(run: Run, graph: Graph) -> bytes:
+    """The graph with what was added, as `graph_bytes` writes it but of any size: a run has to end, whatever
+    an earlier version let into it."""
+    try:
+        return _encoded(written(write_graph(graph)))
+    except ValueFault:  # it holds what JSON can spell and cannot be read again: as it began
+        return run.head.graph
+
+
+def _encoded(text: str) -> bytes:
+    """Half of a surrogate pair becomes the number by which JSON spells it."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _by_name(ended: Counter[NodeState]) -> Iterator[tuple[str, int]]:

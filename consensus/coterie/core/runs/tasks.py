@@ -58,10 +58,10 @@ def begin_run(walk: Walk, node: GraphNode, place: int, inputs: Data) -> None:
     new_id = task_id(walk, node.node_id, place)
     if walk.state.task(new_id) is not None:
         raise ValueFault("TASK_EXISTS", f"task {new_id} exists already, and is not of this run")
+    run, body = walk.task, walk.book.body_of(node)
     record = walk.run.nodes[node.node_id]
     walk.put(evolve(record, issued=max(record.issued, place + 1), live=record.live + 1))
     walk.book.live += 1
-    run, body = walk.task, walk.book.body_of(node)
     walk.state.run_work += 1 + (held(inputs) >> 10)
     submit = SubmitTask(
         task_id=new_id,
