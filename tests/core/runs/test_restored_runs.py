@@ -20,10 +20,11 @@ from coterie.core.commands import (
 )
 from coterie.core.nouns import Data, TaskId, TaskState
 from coterie.core.quotas import Tenant
+from coterie.core.runs.commands import AddNodes
 from coterie.core.scheduler import plan
 from coterie.core.view import PlanPolicy, View
 from coterie.raft import codec
-from tests.core.runs.world import RUN, World, echo
+from tests.core.runs.world import RUN, World, echo, raw
 
 BOUNDS: tuple[dict[str, int], ...] = ({}, {"max_parallel": 3}, {"max_parallel": 5})
 
@@ -49,6 +50,9 @@ def pair(**graph: Any) -> tuple[World, World]:
                 "max_iterations": 3,
                 "body": {"nodes": [echo("z")]},
             },
+            {"id": "o", "type": "map", "over": "{{ in | [7, 8] }}", "skill": "echo", "window": 1},
+            {"id": "p", "type": "map", "over": ["{{ in | 0 }}", "{{ a | 1 }}"], "skill": "echo", "window": 1},
+            {"id": "q", "type": "map", "over": "{{ in | [1, 2, 3, 4, 5, 6] }}", "skill": "echo", "window": 1},
             **graph,
         )
     return found
@@ -64,6 +68,8 @@ def next_command(world: World, dice: random.Random) -> Command:
         return SignalTask(RUN, "go", Data(b"1"))
     if what < 0.15:
         return PauseTask(RUN, "") if dice.random() < 0.5 else ResumeTask(RUN)
+    if what < 0.18:
+        return AddNodes(RUN, raw({"nodes": [echo(f"more-{dice.randrange(1_000)}")]}))
     held = [task for task in world.state.tasks.values() if task.state is TaskState.SCHEDULED]
     if not held:
         return ResumeTask(RUN)

@@ -69,6 +69,8 @@ class _Check:
         self._flow = Flow(graph)
         self._found: list[Problem] = []
         self._dot = f"{around.at}." if around.at else ""
+        # Names of a run that grows: what stands in it already would read something else under them.
+        self._taken = around.names if around.nodes else frozenset()
 
     def problems(self) -> list[Problem]:
         self._limits()
@@ -126,6 +128,8 @@ class _Check:
                 self._add("BAD_FIELD", node.node_id[:64], f"{node.node_id[:80]!r} is not an id: {AN_ID}")
             if node.node_id and node.node_id in seen:
                 self._add("DUPLICATE_ID", node.node_id, "is the id of two nodes; rename one")
+            elif node.node_id in self._taken:
+                self._add("DUPLICATE_ID", node.node_id, "is the name of a value of the run; rename it")
             seen.add(node.node_id)
             if node.output_var:
                 self._variable(node, variables)
@@ -137,6 +141,9 @@ class _Check:
         if name in variables:
             text = f"output_var {name!r} is that of {variables[name]} too; rename one"
             text += " (what follows a branch can read {{ a | b }})"
+            self._add("DUPLICATE_VARIABLE", node.node_id, text)
+        if name in self._taken:
+            text = f"output_var {name!r} is the name of a value of the run; rename it"
             self._add("DUPLICATE_VARIABLE", node.node_id, text)
         variables[name] = f"node {node.node_id}"
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from coterie.core.graph.evaluate import holds
 from coterie.core.graph.model import ITEMS_MAX, GraphNode
-from coterie.core.graph.refs import fill
+from coterie.core.graph.refs import fill, references
 from coterie.core.graph.values import ValueFault, type_name
 from coterie.core.nouns import Data, Task, evolve
-from coterie.core.runs.run import part_key
+from coterie.core.runs.run import list_key, part_key
 from coterie.core.runs.scope import described, inline, json_of
 from coterie.core.runs.tasks import begin_run, begin_task, input_of, parts_of
 from coterie.core.state import held
@@ -53,21 +53,41 @@ def _after_iteration(walk: Walk, node: GraphNode, result: Data, place: int) -> N
 
 
 def _items(walk: Walk, node: GraphNode) -> list[Any]:
-    """The list a map goes over; the same at every look, because what it reads has ended."""
-    key = f"~{node.node_id}"
-    if key not in walk.book.values:
-        walk.book.values[key] = fill(node.over, walk.scope(node))
-    items = walk.book.values[key]
+    """The list a map goes over, the same at every look: see `_is_kept`."""
+    key, step = f"~{node.node_id}", walk.steps.find(list_key(node.node_id))
+    if key in walk.book.values:
+        found: list[Any] = walk.book.values[key]
+        return found
+    items = fill(node.over, walk.scope(node)) if step is None else json_of(step.result, "over")
     if not isinstance(items, list):
         raise ValueFault("TYPE_ERROR", f"`over` is a {type_name(items)}, not a list")
     if len(items) > ITEMS_MAX:
         raise ValueFault("TOO_MANY_ITEMS", f"{len(items)} items, the limit is {ITEMS_MAX}")
+    if step is not None or not _may_change(node):
+        walk.book.values[key] = items
     return items
 
 
+def _may_change(node: GraphNode) -> bool:
+    """Whether an alternative that comes first may be there only later: the join wants not all, or it is of a
+    node on which the map does not stand. What is there stays there."""
+    return any(len(ref.options) > 1 for ref in references(node.over))
+
+
+def _is_kept(walk: Walk, node: GraphNode, items: list[Any]) -> bool:
+    """A list that may change is a step of the run; False when that holds too much and was given up."""
+    if not _may_change(node):
+        return True
+    kept = inline(items)
+    walk.state.run_work += held(kept) >> 10
+    return walk.keep(list_key(node.node_id), kept)
+
+
 def map_items(walk: Walk, node: GraphNode) -> None:
-    walk.put(evolve(walk.run.nodes[node.node_id], total=len(_items(walk, node))))
-    map_over(walk, node)
+    items = _items(walk, node)
+    if _is_kept(walk, node, items):
+        walk.put(evolve(walk.run.nodes[node.node_id], total=len(items)))
+        map_over(walk, node)
 
 
 def begin_item(walk: Walk, node: GraphNode) -> None:
@@ -77,7 +97,10 @@ def begin_item(walk: Walk, node: GraphNode) -> None:
         walk.put(evolve(record, issued=place + 1, succeeded=record.succeeded + 1))
         map_over(walk, node)
         return
-    more = {"item": _items(walk, node)[place], "index": place}
+    items = _items(walk, node)
+    if place >= len(items):  # of a map that an earlier version began, which kept no list
+        raise ValueFault("LIST_CHANGED", f"`over` had {record.total} items and has {len(items)} now")
+    more = {"item": items[place], "index": place}
     if node.body is None:
         payload = input_of(walk, node, more) if node.input else inline(more["item"])
         begin_task(walk, node, place, payload)

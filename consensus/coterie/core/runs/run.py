@@ -112,6 +112,11 @@ def part_key(node_id: str, place: int) -> str:
     return f"{node_id}{SEPARATOR}{place}"
 
 
+def list_key(node_id: str) -> str:
+    """The key of the step that holds the list a map goes over, where it could come out otherwise later."""
+    return f"{node_id}{SEPARATOR}over"
+
+
 def place_of(run_id: TaskId, task_id: TaskId) -> tuple[str, int] | None:
     """Node and place of a task of this run; None for any other child of it."""
     parts = task_id.rsplit(SEPARATOR, 2)
