@@ -12,13 +12,14 @@ from coterie.core.canonical import state_hash
 from coterie.core.commands import (
     Command,
     ExpireTask,
+    FailAttempt,
     FinishTask,
     PauseTask,
     ResumeTask,
     SetTenant,
     SignalTask,
 )
-from coterie.core.nouns import Data, TaskId, TaskState
+from coterie.core.nouns import Data, TaskError, TaskId, TaskState
 from coterie.core.quotas import Tenant
 from coterie.core.runs.commands import AddNodes
 from coterie.core.scheduler import plan
@@ -99,3 +100,58 @@ def test_a_restored_node_decides_as_one_that_was_there_all_the_time(seed: int) -
         assert state_hash(there.state) == state_hash(back.state), f"seed {seed}: after {command}"
         if dice.random() < 0.1:
             there.now_ms = back.now_ms = there.now_ms + 1_000
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("on_failure", ["abort", "compensate", "skip-dependents"])
+def test_a_restored_node_ends_a_run_as_one_that_was_there_all_the_time(seed: int, on_failure: str) -> None:
+    dice = random.Random(seed)
+    worlds = there, back = World(), World()
+    for world in worlds:
+        world.run(
+            echo("done"),
+            *(echo(name, "done") for name in "abcd"),
+            {"id": "t", "type": "timer", "duration_ms": 3_600_000},
+            {"id": "w", "type": "wait", "signal": "go", "timeout_ms": 7_200_000},
+            {"id": "undo", "type": "compensate", "skill": "echo", "compensates": "done"},
+            {"id": "undo-a", "type": "compensate", "skill": "echo", "compensates": "a"},
+            on_failure=on_failure,
+            more={"deadline_after_ms": 5_000 * (1 + seed)},
+        )
+    for _ in range(60):
+        if TaskId(RUN) not in there.state.tasks:
+            break
+        back.state = codec.decode_state(list(codec.encode_state(back.state.copy())))
+        assign_one(worlds, dice)
+        command = next_command(there, dice)
+        if (
+            isinstance(command, FinishTask)
+            and not command.task_id.startswith("r~done")
+            and dice.random() < 0.5
+        ):
+            command = FailAttempt(
+                command.task_id, command.attempt, TaskError("NO", "it broke", retryable=False)
+            )
+        assert there.do(command) == back.do(command), command
+        assert state_hash(there.state) == state_hash(back.state), f"seed {seed}: after {command}"
+        there.now_ms = back.now_ms = there.now_ms + dice.choice((0, 0, 500, 5_000))
+
+
+@pytest.mark.parametrize("on_failure", ["abort", "compensate"])
+def test_a_run_that_is_ending_has_no_timers(on_failure: str) -> None:
+    worlds = there, back = World(), World()
+    for world in worlds:
+        world.run(
+            echo("bad"),
+            echo("slow"),
+            {"id": "t", "type": "timer", "duration_ms": 3_600_000},
+            on_failure=on_failure,
+        )
+        world.hold("slow")
+        world.fail("bad")
+    back.state = codec.decode_state(list(codec.encode_state(back.state.copy())))
+    for world in worlds:
+        world.do(SignalTask(RUN, "any", Data(b"1")))
+        wait = world.task(RUN).wait
+        assert wait is not None and wait.until_ms == 0
+    assert state_hash(there.state) == state_hash(back.state)

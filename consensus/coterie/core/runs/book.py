@@ -14,7 +14,7 @@ from coterie.core.nouns import Data, Task
 from coterie.core.ordered import Ordered
 from coterie.core.runs.joins import Tally, count
 from coterie.core.runs.outline import outline_of
-from coterie.core.runs.run import ENDED, NodeRun, NodeState, Run
+from coterie.core.runs.run import ENDED, NodeRun, NodeState, Phase, Run
 from coterie.core.steplog import StepLog
 
 NO_STEPS = StepLog()
@@ -41,6 +41,7 @@ class Book:
         self._replay(run)
 
     def _replay(self, run: Run) -> None:
+        goes_on = run.head.phase in (Phase.NEW, Phase.GOING)  # a run that is ending has no timers any more
         for node_id, record in run.nodes.items():
             self.live += record.live
             if record.state in ENDED:
@@ -51,7 +52,7 @@ class Book:
                 heappush(self.ready, (self.order[node_id], node_id))
             elif record.state is NodeState.WAITING:
                 self.waiting[node_id] = None
-                if record.until_ms:
+                if record.until_ms and goes_on:
                     self.timers[node_id] = record.until_ms
             elif is_hungry(self.nodes[node_id], record):
                 self.hungry.add(self.order[node_id], node_id)
