@@ -49,7 +49,7 @@ def _refused(
     asked = command.task
     if parent.cancel_requested or parent.tenant != asked.tenant:
         return Rejected("PARENT_ENDED", f"task {parent.task_id} is being cancelled, or of another tenant")
-    if not asked.task_id or state.task(asked.task_id) is not None:
+    if not asked.task_id or state.is_taken(asked.task_id):
         return Rejected(
             "TASK_EXISTS", f"a task {asked.task_id!r} exists that is no child of {parent.task_id}"
         )

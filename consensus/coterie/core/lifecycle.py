@@ -123,6 +123,8 @@ def _kept_bytes(task: Task) -> int:
 def _bury(state: ClusterState, letter: DeadLetter) -> None:
     """Into the list. When it is full the tenant's oldest leaves, when it is too large the oldest of all."""
     policy, dropped = state.meta.policy, 0
+    if letter.task.task_id in state.dead_letters:  # of a log from when such an id was not taken
+        unbury(state, letter.task.task_id)
     state.dead_letters[letter.task.task_id] = letter
     state.indexes.add_dead_letter(letter.task)
     state.meta = evolve(state.meta, dead_letter_bytes=state.meta.dead_letter_bytes + _letter_bytes(letter))

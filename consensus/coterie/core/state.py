@@ -163,6 +163,10 @@ class ClusterState:
         """A live or recently finished task."""
         return self.tasks.get(task_id) or self.finished.get(task_id)
 
+    def is_taken(self, task_id: TaskId) -> bool:
+        """No new task may have that id: one is live, ended lately, or lies among the dead letters."""
+        return task_id in self.tasks or task_id in self.finished or task_id in self.dead_letters
+
     def advance(self, to_ms: int) -> None:
         """The clock never goes back."""
         to_ms = min(to_ms, CLOCK_MS_MAX)

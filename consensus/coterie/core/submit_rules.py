@@ -45,7 +45,7 @@ def admit(state: ClusterState, command: SubmitTask, moment: Moment, more_bytes: 
     known = answered(state, key, command.digest) if key else None
     if known is not None:
         return known
-    if state.task(command.task_id) is not None:
+    if state.is_taken(command.task_id):
         return Rejected("TASK_EXISTS", f"task {command.task_id} exists already")
     more_bytes += _bytes(command)
     refused = _orphan(state, command) or full(state, command.tenant, more_bytes) or unskilled(state, command)
@@ -264,7 +264,7 @@ def _replay_refused(
         return Rejected("IS_A_RUN", f"task {source.task_id} is a run of a workflow; retry it as one")
     if source.state is TaskState.SUCCEEDED or source.state not in TERMINAL:
         return Rejected("TASK_SUCCEEDED", f"task {source.task_id} has succeeded; submit a new one")
-    if state.task(command.new_task_id) is not None or not command.new_task_id:
+    if state.is_taken(command.new_task_id) or not command.new_task_id:
         return Rejected("TASK_EXISTS", f"task {command.new_task_id} exists already")
     if command.keep_steps and len(steps) < source.step_count:
         text = f"only the history has the {source.step_count} steps of {source.task_id}"

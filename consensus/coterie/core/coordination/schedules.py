@@ -197,7 +197,7 @@ def run(state: ClusterState, command: RunSchedule, moment: Moment) -> Outcome:
         schedule = state.schedules[name_key(command.tenant, command.schedule_id)]
         name = f"{nominal_ms}.{command.run_id}" if command.nominals else command.run_id
         last = TaskId(f"{schedule.schedule_id}.{schedule.number}.{name}")
-        if last in schedule.runs or state.task(last) is not None:
+        if last in schedule.runs or state.is_taken(last):
             continue
         outcome = _run(state, schedule, nominal_ms, name, moment)
         if isinstance(outcome, Rejected):

@@ -27,7 +27,7 @@ def begin_task(
 ) -> None:
     """A task of the node at that place. Raises ValueFault TASK_EXISTS when somebody has taken its id."""
     new_id = task_id(walk, node.node_id, place)
-    if walk.state.task(new_id) is not None:
+    if walk.state.is_taken(new_id):
         raise ValueFault("TASK_EXISTS", f"task {new_id} exists already, and is not of this run")
     run = walk.task
     submit = SubmitTask(
@@ -56,7 +56,7 @@ def begin_task(
 
 def begin_run(walk: Walk, node: GraphNode, place: int, inputs: Data) -> None:
     new_id = task_id(walk, node.node_id, place)
-    if walk.state.task(new_id) is not None:
+    if walk.state.is_taken(new_id):
         raise ValueFault("TASK_EXISTS", f"task {new_id} exists already, and is not of this run")
     run, body = walk.task, walk.book.body_of(node)
     record = walk.run.nodes[node.node_id]
