@@ -55,6 +55,7 @@ class CoordinationLog:
     def _next(self) -> Command:
         pick = self.random
         kinds = [self._lock, self._key, self._topic, self._group, self._schedule, self._task]
+        kinds += [self._holdings, self._task]
         return pick.choice(kinds)()
 
     def _any(self, *values: Any) -> Any:
@@ -88,6 +89,23 @@ class CoordinationLog:
             ReleaseLock(tenant, name, self._any(*tokens), ""),
             ReleaseLock(tenant, name, 0, owner),
         )
+
+    def _holdings(self) -> Command:
+        """A task holds several locks at once, others wait for these, then it ends."""
+        state, long_ms = self.cluster.state, 300
+        held = [lock for lock in state.locks.values() if lock.task_id]
+        if held and self.random.random() < 0.6:
+            lock = self.random.choice(held)
+            owner = f"o{self.random.randint(1, 4)}"
+            return AcquireLock(lock.tenant, lock.name, owner, long_ms, long_ms)
+        mine = [task for task in state.tasks.values() if task.node_id]
+        if not mine:
+            return self._lock()
+        task = max(mine, key=lambda one: len(state.coordination.task_locks.get(one.task_id, ())))
+        if self.random.random() < 0.15:
+            return FinishTask(task.task_id, task.attempt, Data(b"1"))
+        owner, name = f"task:{task.task_id}", self._any("c", "d", "e", "f")
+        return AcquireLock(task.tenant, name, owner, long_ms, long_ms, task.task_id, task.attempt)
 
     def _key(self) -> Command:
         tenant, key = self._any(*TENANTS), self._any("k/1", "k/2", "x", "")

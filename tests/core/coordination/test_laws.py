@@ -7,20 +7,23 @@ import random
 import pytest
 
 from coterie.core.canonical import state_hash
-from coterie.core.commands import AdvanceClock, Command
+from coterie.core.commands import AdvanceClock, Command, FinishTask
 from coterie.core.coordination import bounds
 from coterie.core.coordination.commands import AcquireLock, PutKey
 from coterie.core.coordination.look_ups import name_key
 from coterie.core.coordination.tables import look_ups_of
 from coterie.core.machine import apply
+from coterie.core.nouns import Data, TaskId
 from coterie.core.scheduler import next_clock_ms, plan
 from coterie.core.state import ClusterState, Moment
 from coterie.core.view import PlanPolicy, View
 from coterie.raft import codec
+from tests.core.builders import CoreCluster
 from tests.core.coordination.random_log import CoordinationLog
 
 SEEDS = range(40)
 LENGTH = 400
+RESTART = 10  # commands between two restarts
 
 
 def replay(state: ClusterState, commands: list[Command], first: int = 1) -> ClusterState:
@@ -45,6 +48,30 @@ def test_a_snapshot_in_the_middle_never_changes_the_future(seed: int) -> None:
     assert state_hash(codec.decode_state(codec.encode_state(image))) == state_hash(
         replay(ClusterState(), commands[:cut])
     ), "the copy changed"
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_a_node_that_restarts_again_and_again_stays_the_same_as_one_that_does_not(seed: int) -> None:
+    log = CoordinationLog(seed)
+    state = ClusterState()
+    for first in range(1, LENGTH, RESTART):
+        state = replay(codec.decode_state(codec.encode_state(state)), log.take(RESTART), first)
+        assert state_hash(state) == state_hash(log.cluster.state)
+
+
+def test_locks_that_a_task_leaves_get_the_same_tokens_after_a_restart() -> None:
+    cluster, t1 = CoreCluster().with_node(), TaskId("t1")
+    cluster.running("t1")
+    for name in ("a", "b"):
+        cluster.do(AcquireLock("default", name, "mine", 60_000, 0, t1, 1))
+    for name in ("b", "a"):  # the lock that changed first is not the one that was taken first
+        cluster.do(AcquireLock("default", name, f"next of {name}", 60_000, 50_000))
+    image = codec.decode_state(codec.encode_state(cluster.state.copy()))
+    restarted = CoreCluster(image, cluster.index, cluster.now_ms)
+    for one in (cluster, restarted):
+        one.do(FinishTask(t1, 1, Data(b"1")))
+        granted = {lock.owner: lock.token for lock in one.state.locks.values()}
+        assert granted == {"next of a": 3, "next of b": 4}
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -131,7 +131,8 @@ def release(state: ClusterState, command: ReleaseLock, moment: Moment) -> Outcom
 
 def let_go(state: ClusterState, task_id: TaskId, moment: Moment) -> None:
     """A task has ended: it holds and awaits nothing."""
-    for key in list(state.coordination.task_locks.get(task_id, ())):
+    # Sorted: the order of a look-up is another after a restart, and the locks get their next tokens in it.
+    for key in sorted(state.coordination.task_locks.get(task_id, ())):
         lock = state.locks[key]
         if any(waiter.task_id == task_id for waiter in lock.waiters):
             waiters = tuple(waiter for waiter in lock.waiters if waiter.task_id != task_id)
