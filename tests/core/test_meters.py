@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from random import Random
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from coterie.core.canonical import state_hash
 from coterie.core.commands import Accepted, DeleteLimit, Rejected, SetLimit
@@ -194,6 +196,52 @@ def test_never_above_the_limit_in_any_period_whatever_dies(seed: int) -> None:
     for place, (begins, _) in enumerate(spends):
         inside = [cost for at, cost in spends[place:] if at < begins + limit.rate_period_ms]
         assert sum(inside) <= limit.rate_count, (seed, begins)
+
+
+@given(
+    rate=st.integers(16, 400),
+    cost=st.integers(1, 3),
+    period_ms=st.sampled_from((2_000, 60_000, 3_600_000)),
+    slowness=st.floats(0, 1),
+)
+@example(rate=200, cost=1, period_ms=3_600_000, slowness=1.0)
+@settings(max_examples=30, deadline=None)
+def test_who_uses_half_of_a_limit_is_never_refused(
+    rate: int, cost: int, period_ms: int, slowness: float
+) -> None:
+    """For five periods, evenly: also when so many slices have ended that they are kept together."""
+    limit = Limit("api", rate_count=max(rate, 16 * cost), rate_period_ms=period_ms, calls=True)
+    core = with_limit(limit)
+    gap_ms = 2 * cost * period_ms // limit.rate_count + 1
+    held_ms = int(slowness * min(gap_ms - 1, lease_ms(limit)))
+    begins_ms, number = core.now_ms, 0
+    while core.now_ms < begins_ms + 5 * period_ms:
+        number += 1
+        core.now_ms = begins_ms + number * gap_ms
+        assert lease(core, f"l{number}", cost, cost) == cost, f"after {core.now_ms - begins_ms} ms"
+        core.now_ms += held_ms
+        core.do(SettleTokens(METER, f"l{number}", cost))
+
+
+def test_ended_slices_of_one_moment_become_one_and_those_of_another_do_not() -> None:
+    """However close they come after each other: nothing counts for much longer than a period."""
+    limit = Limit("api", rate_count=1_000, rate_period_ms=64_000, calls=True)
+    core = with_limit(limit)
+    for number in range(200):
+        core.now_ms = 64_000_000 + number * 100
+        assert lease(core, f"l{number}", 1) == 1
+        core.do(SettleTokens(METER, f"l{number}", 1))
+    slices = core.state.meters[METER].slices
+    assert sum(one.count for one in slices) == 200
+    assert len(slices) == 20 and {one.count for one in slices} == {10}, "one for each 64th of the period"
+
+
+def test_a_period_of_a_few_milliseconds_has_no_64th() -> None:
+    core = with_limit(Limit("api", rate_count=5, rate_period_ms=9, calls=True))
+    for number in range(3):
+        assert lease(core, f"l{number}", 1) == 1
+        core.do(SettleTokens(METER, f"l{number}", 1))
+    assert [one.count for one in core.state.meters[METER].slices] == [1, 1, 1]
 
 
 def test_names_agree() -> None:

@@ -102,18 +102,18 @@ def free_at_ms(slices: Iterable[Slice], limit: Limit, wanted: int) -> int:
 
 
 def settled(meter: Meter, limit: Limit, lease_id: str, spent: int, now_ms: int) -> Meter:
-    """The meter after a lease has ended; ended slices that lie close together become one, which counts until
-    the last of them."""
+    """The meter after a lease has ended. Ended slices of one 64th of the period, by the clock, become one,
+    which counts until the last of them: none counts for longer than that beyond its time."""
     kept: list[Slice] = []
     ended: list[Slice] = []
     for one in meter.slices:
         if one.lease_id == lease_id:
             one = Slice("", min(max(spent, 0), one.count), min(one.until_ms, now_ms))
         (kept if one.lease_id else ended).append(one)
-    near_ms = limit.rate_period_ms // MERGE
+    near_ms = max(1, limit.rate_period_ms // MERGE)
     merged: list[Slice] = []
     for one in sorted(ended, key=lambda one: one.until_ms):
-        if merged and one.until_ms - merged[-1].until_ms <= near_ms:
+        if merged and one.until_ms // near_ms == merged[-1].until_ms // near_ms:
             merged[-1] = replace(one, count=merged[-1].count + one.count)
         elif one.count:
             merged.append(one)
