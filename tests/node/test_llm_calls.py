@@ -14,7 +14,9 @@ from pydantic import BaseModel
 
 from coterie.core.breaker_commands import ResetBreaker
 from coterie.core.breakers import BreakerState
-from coterie.core.commands import ConfigureCluster, ExpireTask
+from coterie.core.commands import Command, ConfigureCluster, ExpireTask, Outcome, SuspendTask
+from coterie.core.llm.commands import SetLlmBudget
+from coterie.core.llm.nouns import LlmBudget
 from coterie.core.nouns import ExpiryKind, TaskId, TaskState, WaitReason
 from coterie.node.breakers import Breakers
 from coterie.node.config import LlmSettings, ProviderSettings
@@ -218,6 +220,27 @@ async def test_who_slept_behind_a_breaker_probes_when_its_time_has_come(world: W
     core.assign("p")
     assert (await world.ask("still down?")).text == "You said: still down?"
     assert core.state.breakers["provider:main"].state is BreakerState.CLOSED
+
+
+async def test_a_budget_that_is_raised_as_a_task_goes_to_sleep_lets_it_ask_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core = world.bench.core
+    core.do(SetLlmBudget(LlmBudget("b", requests=1)))
+    await world.ask("the first", name="a")
+    do, waits = core.do, list[SuspendTask]()
+
+    def raised(command: Command) -> Outcome:
+        if isinstance(command, SuspendTask):
+            waits.append(command)
+            do(SetLlmBudget(LlmBudget("b", requests=2)))
+        return do(command)
+
+    monkeypatch.setattr(core, "do", raised)
+    assert (await world.ask("the second", name="b")).text == "You said: the second"
+    assert [wait.reason for wait in waits] == [WaitReason.BUDGET]
+    with pytest.raises(Suspended):  # the budget is the same as when it was asked
+        await world.ask("the third", name="c")
 
 
 async def test_equal_requests_are_answered_by_what_is_kept_and_that_is_counted(world: World) -> None:

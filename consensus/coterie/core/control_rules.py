@@ -37,6 +37,7 @@ SUSPENSIONS = frozenset(
         *(WaitReason.IN_DOUBT, WaitReason.CIRCUIT_OPEN),
     }
 )
+BUDGET_WAIT_MS = 600_000  # then who waits for a budget that no window refills asks again
 
 
 def cancel(state: ClusterState, command: CancelTask, moment: Moment) -> Outcome:
@@ -162,7 +163,7 @@ def suspend(state: ClusterState, command: SuspendTask, moment: Moment) -> Outcom
     if task.cancel_requested:
         end_cancelled(state, task, moment)
         return Rejected("CANCELLED", "the task was cancelled before it began to wait")
-    until_ms = later_ms(moment.at_ms, command.timeout_ms) if command.timeout_ms > 0 else 0
+    until_ms = _until_ms(command, moment)
     after = evolve(task, wait=_wait_of(command, until_ms))
     if wait_is_over(state, after):
         return Rejected("WAIT_OVER", f"{command.name or 'what it waits for'} is there already")
@@ -170,6 +171,14 @@ def suspend(state: ClusterState, command: SuspendTask, moment: Moment) -> Outcom
     after = evolve(after, state=to, pause_requested=False, crashes=())  # a wait is further than it was
     change_task(state, task, after, moment, to.name.lower(), command.name)
     return Accepted(task.task_id)
+
+
+def _until_ms(command: SuspendTask, moment: Moment) -> int:
+    """0: it may wait for ever. For a budget nobody does: it may change while the task is about to sleep."""
+    timeout_ms = command.timeout_ms
+    if timeout_ms <= 0 and command.reason is WaitReason.BUDGET:
+        timeout_ms = BUDGET_WAIT_MS
+    return later_ms(moment.at_ms, timeout_ms) if timeout_ms > 0 else 0
 
 
 def _wait_of(command: SuspendTask, until_ms: int) -> Wait:

@@ -244,6 +244,8 @@ def wait_is_over(state: ClusterState, task: Task) -> bool:
             return approval.verdict is not Verdict.PENDING
     if wait.reason is WaitReason.CHILD:
         return _children_are_over(state, task, wait)
+    if wait.reason is WaitReason.BUDGET and wait.seen:
+        return wait.seen != state.llm.mark
     return sum(signal.name == wait.name for signal in task.signals) > wait.seen
 
 

@@ -274,6 +274,7 @@ def delete_budget(state: ClusterState, command: DeleteLlmBudget, moment: Moment)
 
 def _wake(state: ClusterState, moment: Moment) -> None:
     """Budgets have changed: whoever waits for one asks again."""
+    state.llm.budgets_changed()
     wake_all(state, state.indexes.sleepers.of(WaitReason.BUDGET), moment)
 
 

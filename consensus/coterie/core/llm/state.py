@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass, field
+from zlib import crc32
 
 from coterie.core.llm.nouns import Account, CachedAnswer, DoubtfulCall, LlmBudget, LlmCall, LlmUsage
 from coterie.core.nouns import TaskId
+
+
+def mark_of(budgets: Mapping[str, LlmBudget]) -> int:
+    """A number that stands for these budgets, on every node the same; never 0."""
+    records = (astuple(budget) for _, budget in sorted(budgets.items()))
+    text = "\0".join(f"{value}" for record in records for value in record)
+    return crc32(text.encode()) + 1
 
 
 @dataclass(slots=True)
@@ -21,9 +30,18 @@ class LlmState:
     cache: OrderedDict[str, CachedAnswer] = field(default_factory=OrderedDict)  # oldest first
     flights: dict[str, int] = field(default_factory=dict, compare=False)  # open calls, by cache key
     cache_bytes: int = field(default=0, compare=False)
+    mark: int = field(default=0, compare=False)  # of the budgets as they are: after a change it is another
+
+    def __post_init__(self) -> None:
+        self.budgets_changed()
+
+    def budgets_changed(self) -> None:
+        """Whoever saw them before, and goes to sleep over what it saw, is told so: see `mark`."""
+        self.mark = mark_of(self.budgets)
 
     def rebuild(self) -> None:
         """Derive the look-ups again, after a restore."""
+        self.budgets_changed()
         self.cache_bytes = sum(len(answer.result.inline) for answer in self.cache.values())
         self.flights = {}
         for calls in self.calls.values():

@@ -130,6 +130,7 @@ class OneCall:
             kept = await self._cached(number, told=told)
             if kept is not None:
                 return kept
+            budgets = run.state.llm.mark  # before the question: a change since then ends the wait
             outcome = await run.commit_own(
                 BeginLlmCall(
                     run.task_id,
@@ -155,7 +156,7 @@ class OneCall:
                 self._desk.counts["joined"] += 1
                 alone = not await wait_for_flight(run, request)
             elif outcome.code == "BUDGET_WAIT":
-                await wait_for_room(run, outcome, self._desk.clock)
+                await wait_for_room(run, outcome, budgets, self._desk.clock)
             else:
                 raise _refusal(outcome)
 

@@ -29,16 +29,15 @@ async def wait_for_flight(run: Run, request: LlmRequest) -> bool:
     return True
 
 
-async def wait_for_room(run: Run, refused: Rejected, clock: Clock) -> None:
+async def wait_for_room(run: Run, refused: Rejected, budgets: int, clock: Clock) -> None:
     """Until asking again may help: a little here; longer without process and slot, unless the task has other
-    calls in the air, which would be lost. Raises Suspended."""
+    calls in the air, which would be lost. `budgets`: the mark of those that refused it. Raises Suspended."""
     left_ms = refused.retry_at_ms - clock.now_ms() if refused.retry_at_ms else 0
     if refused.retry_at_ms and left_ms <= HERE_MS:
         await asyncio.sleep(max(left_ms, 20) / 1000 * (0.5 + clock.dice() / 2**33))
         return
-    await _suspend(
-        run, WaitReason.BUDGET, refused.reason, max(left_ms, AGAIN_MS) if refused.retry_at_ms else 0
-    )
+    timeout_ms = max(left_ms, AGAIN_MS) if refused.retry_at_ms else 0
+    await _suspend(run, WaitReason.BUDGET, refused.reason, timeout_ms, budgets)
 
 
 async def wait_for_provider(run: Run, breaker: str, left_ms: int) -> None:
@@ -49,12 +48,15 @@ async def wait_for_provider(run: Run, breaker: str, left_ms: int) -> None:
         await _suspend(run, WaitReason.CIRCUIT_OPEN, breaker, left_ms)
 
 
-async def _suspend(run: Run, reason: WaitReason, name: str, timeout_ms: int) -> None:
+async def _suspend(run: Run, reason: WaitReason, name: str, timeout_ms: int, seen: int = 0) -> None:
+    """Returns where the wait is over before it began."""
     if any(call.open for call in run.state.llm.calls.get(run.task_id, ())):
         await asyncio.sleep(HERE_MS / 1000)
         return
-    suspend = SuspendTask(run.task_id, run.attempt, reason, name[:NAME_CHARS_MAX], 0, timeout_ms)
+    suspend = SuspendTask(run.task_id, run.attempt, reason, name[:NAME_CHARS_MAX], seen, timeout_ms)
     outcome = await run.commit_own(suspend)
     if isinstance(outcome, Accepted):
         raise Suspended
+    if outcome.code == "WAIT_OVER":
+        return
     raise CallRefused(outcome.reason, code=outcome.code)
