@@ -181,6 +181,11 @@ def test_what_cannot_be_read_is_said(text: str, code: str) -> None:
     assert code in [one.code for one in load(text).problems]
 
 
+def test_a_file_that_is_no_json_is_told_where() -> None:
+    (problem,) = (one for one in load('{"nodes": {}\n "name": 1}').problems if one.code == "NOT_READABLE")
+    assert problem.text.startswith("not JSON: ") and "line 2" in problem.text
+
+
 def test_a_key_that_is_not_known_is_told_in_the_words_of_the_file() -> None:
     text = "nodes:\n  a: {skill: echo, timout: 5s}\n  b: {skill: echo, wait: 3, condtion: 'true'}"
     found = {(one.where, one.text) for one in load(text).problems}

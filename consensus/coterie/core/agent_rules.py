@@ -26,6 +26,7 @@ from coterie.core.agentbook import (
 from coterie.core.agentstats import AgentRun
 from coterie.core.commands import Accepted, Outcome, Rejected
 from coterie.core.lifecycle import heard
+from coterie.core.shown import shown
 from coterie.core.state import ClusterState, Moment
 
 
@@ -50,7 +51,7 @@ def apply_agent(state: ClusterState, command: ApplyAgent, moment: Moment) -> Out
 
 def _fault(state: ClusterState, command: ApplyAgent) -> Rejected | None:
     if not is_agent_id(command.agent_id):
-        return Rejected("BAD_AGENT", f"{command.agent_id!r} is no id of an agent")
+        return Rejected("BAD_AGENT", f"{shown(command.agent_id)} is no id of an agent")
     if not is_revision(command.revision.revision) or not 1 <= command.percent <= PERCENT:
         return Rejected("BAD_AGENT", "a revision is a SHA-256, its share is 1 to 100 percent")
     if len(command.aliases) > ALIASES_MAX or not all(map(is_agent_id, command.aliases)):

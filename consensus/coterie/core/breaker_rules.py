@@ -27,6 +27,7 @@ from coterie.core.breakers import (
 )
 from coterie.core.commands import Accepted, Outcome, Rejected
 from coterie.core.nouns import NodeId, Task, TaskState, evolve
+from coterie.core.shown import shown
 from coterie.core.state import ClusterState, Moment
 
 LEASE_MS_MAX = 3_600_000
@@ -50,7 +51,9 @@ def trip(state: ClusterState, command: TripBreaker, moment: Moment) -> Outcome:
 
 
 def _bad_key(key: str) -> Rejected:
-    return Rejected("BAD_BREAKER", f"{key!r} is no key of a breaker: write KIND:NAME, such as provider:acme")
+    return Rejected(
+        "BAD_BREAKER", f"{shown(key)} is no key of a breaker: write KIND:NAME, such as provider:acme"
+    )
 
 
 def _make_room(state: ClusterState) -> bool:

@@ -6,6 +6,7 @@ from coterie.core.commands import Accepted, CancelChildren, Outcome, Rejected, S
 from coterie.core.families import CHILDREN_MAX, GENERATIONS_MAX, Child, Family
 from coterie.core.lifecycle import cancel_task, change_task, fenced, heard
 from coterie.core.nouns import Task, evolve
+from coterie.core.shown import shown
 from coterie.core.state import ClusterState, Moment, held
 from coterie.core.submit_rules import create, full, unskilled
 
@@ -51,7 +52,7 @@ def _refused(
         return Rejected("PARENT_ENDED", f"task {parent.task_id} is being cancelled, or of another tenant")
     if not asked.task_id or state.is_taken(asked.task_id):
         return Rejected(
-            "TASK_EXISTS", f"a task {asked.task_id!r} exists that is no child of {parent.task_id}"
+            "TASK_EXISTS", f"a task {shown(asked.task_id)} exists that is no child of {parent.task_id}"
         )
     if _generations(state, parent) >= GENERATIONS_MAX:
         return Rejected("TOO_DEEP", f"above a task there are at most {GENERATIONS_MAX} generations")

@@ -19,6 +19,7 @@ from coterie.core.decisions.nouns import (
 from coterie.core.decisions.tables import drop_step, note_doubt, put_step
 from coterie.core.lifecycle import change_task, fenced, heard, no_task, wake_if_over
 from coterie.core.nouns import ANYTHING, Step, Task
+from coterie.core.shown import shown
 from coterie.core.state import ClusterState, Moment
 from coterie.core.task_rules import complete_step
 
@@ -48,7 +49,8 @@ def _intent(command: BeginStep, moment: Moment) -> OpenStep:
 
 def _again(state: ClusterState, task: Task, known: OpenStep, command: BeginStep, moment: Moment) -> Outcome:
     if known.effect_key != command.effect_key:
-        text = f"step {command.key} was begun with key {known.effect_key!r}, now it is {command.effect_key!r}"
+        before, now = shown(known.effect_key), shown(command.effect_key)
+        text = f"step {command.key} was begun with key {before}, now it is {now}"
         return Rejected("NOT_DETERMINISTIC", text)
     if known.attempt == command.attempt:
         return Accepted(task.task_id, duplicate=True)
@@ -85,7 +87,7 @@ def resolve(state: ClusterState, command: ResolveStep, moment: Moment) -> Outcom
     held = state.open_steps.get(task.task_id)
     known = held.find(command.key) if held is not None else None
     if held is None or known is None or state_of(task, known) is not StepState.IN_DOUBT:
-        return Rejected("NOT_IN_DOUBT", f"step {command.key!r} of task {task.task_id} is not in doubt")
+        return Rejected("NOT_IN_DOUBT", f"step {shown(command.key)} of task {task.task_id} is not in doubt")
     if known.decision:
         said = "decided as " + Resolution(known.decision).name
         return _decided_before(task, known, command) or Rejected("NOT_IN_DOUBT", f"it is {said} already")

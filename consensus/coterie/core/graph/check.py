@@ -34,6 +34,7 @@ from coterie.core.graph.needs import (
 )
 from coterie.core.graph.refs import references
 from coterie.core.graph.values import ValueFault, read_json
+from coterie.core.shown import shown
 
 PROBLEMS_MAX = 200
 A_NAME = "use 1 to 64 letters, digits, _ and -, the first a letter or _"
@@ -118,14 +119,14 @@ class _Check:
             self._add("TOO_LARGE", "", f"graphs inside graphs go {DEPTH_MAX} deep at most")
         for given in graph.inputs:
             if not _VARIABLE.fullmatch(given.name):
-                self._add("BAD_FIELD", "", f"the input {given.name!r} is not a name: {A_NAME}")
+                self._add("BAD_FIELD", "", f"the input {shown(given.name)} is not a name: {A_NAME}")
 
     def _ids(self) -> None:
         seen: set[str] = set(self._around.nodes)
         variables = {given.name: "an input" for given in self._graph.inputs}
         for node in self._graph.nodes:
             if not _ID.fullmatch(node.node_id):
-                self._add("BAD_FIELD", node.node_id[:64], f"{node.node_id[:80]!r} is not an id: {AN_ID}")
+                self._add("BAD_FIELD", node.node_id[:64], f"{shown(node.node_id[:80])} is not an id: {AN_ID}")
             if node.node_id and node.node_id in seen:
                 self._add("DUPLICATE_ID", node.node_id, "is the id of two nodes; rename one")
             elif node.node_id in self._taken:
@@ -137,13 +138,13 @@ class _Check:
     def _variable(self, node: GraphNode, variables: dict[str, str]) -> None:
         name = node.output_var
         if not _VARIABLE.fullmatch(name):
-            self._add("BAD_FIELD", node.node_id, f"output_var {name[:80]!r} is not a name: {A_NAME}")
+            self._add("BAD_FIELD", node.node_id, f"output_var {shown(name[:80])} is not a name: {A_NAME}")
         if name in variables:
-            text = f"output_var {name!r} is that of {variables[name]} too; rename one"
+            text = f"output_var {shown(name)} is that of {variables[name]} too; rename one"
             text += " (what follows a branch can read {{ a | b }})"
             self._add("DUPLICATE_VARIABLE", node.node_id, text)
         if name in self._taken:
-            text = f"output_var {name!r} is the name of a value of the run; rename it"
+            text = f"output_var {shown(name)} is the name of a value of the run; rename it"
             self._add("DUPLICATE_VARIABLE", node.node_id, text)
         variables[name] = f"node {node.node_id}"
 
@@ -176,7 +177,7 @@ class _Check:
         for agent in node.agents if agents is not None else ():
             if agents is not None and agent not in agents:
                 hint = self._near(agent, agents) or f"; known: {', '.join(sorted(agents)[:20])}"
-                self._add("UNKNOWN_AGENT", node.node_id, f"there is no agent {agent!r}{hint}")
+                self._add("UNKNOWN_AGENT", node.node_id, f"there is no agent {shown(agent)}{hint}")
 
     def _skills(self, node: GraphNode) -> None:
         skills = self._around.skills
@@ -186,8 +187,9 @@ class _Check:
         for skill in (node.task_type, (node.judge or "llm") if judged else ""):
             if skill and skill not in skills:
                 known, meant = sorted(skills), near(skill, sorted(skills))
-                hint = f"did you mean {meant!r}?" if meant else f"known: {', '.join(known[:20]) or 'none'}"
-                self._add("UNKNOWN_SKILL", node.node_id, f"no node has a skill {skill!r}; {hint}")
+                others = ", ".join(known[:20]) or "none"
+                hint = f"did you mean {shown(meant)}?" if meant else f"known: {others}"
+                self._add("UNKNOWN_SKILL", node.node_id, f"no node has a skill {shown(skill)}; {hint}")
 
     # --- dependencies
 
@@ -197,16 +199,17 @@ class _Check:
             if target is not None:
                 self._outcome(node, edge, target)
             elif edge.node not in self._around.nodes:
-                text = f"depends on {edge.node!r}, which no node is{self._near(edge.node, self._flow.nodes)}"
+                hint = self._near(edge.node, self._flow.nodes)
+                text = f"depends on {shown(edge.node)}, which no node is{hint}"
                 self._add("UNKNOWN_DEPENDENCY", node.node_id, text)
         if node.compensates and node.compensates not in self._flow.nodes:
-            text = f"compensates {node.compensates!r}, which no node is"
+            text = f"compensates {shown(node.compensates)}, which no node is"
             self._add("UNKNOWN_DEPENDENCY", node.node_id, text)
 
     @staticmethod
     def _near(name: str, known: Iterable[str]) -> str:
         meant = near(name, known)
-        return f"; did you mean {meant!r}?" if meant else ""
+        return f"; did you mean {shown(meant)}?" if meant else ""
 
     def _outcome(self, node: GraphNode, edge: Edge, target: GraphNode) -> None:
         if target.type is NodeType.COMPENSATE:
@@ -215,7 +218,7 @@ class _Check:
         outcomes = outcomes_of(target)
         if edge.when and edge.when not in outcomes:
             can = f"it can be {', '.join(sorted(outcomes))}" if outcomes else "it has no outcomes"
-            self._add("BAD_FIELD", node.node_id, f"wants {edge.node} to be {edge.when!r}; {can}")
+            self._add("BAD_FIELD", node.node_id, f"wants {edge.node} to be {shown(edge.when)}; {can}")
 
     def _reached(self) -> None:
         for node_id, branch in self._flow.impossible().items():
@@ -224,7 +227,7 @@ class _Check:
         known = self._flow.nodes
         for entry in self._graph.entry_points:
             if entry not in known:
-                self._add("UNKNOWN_DEPENDENCY", "", f"entry point {entry!r} is no node")
+                self._add("UNKNOWN_DEPENDENCY", "", f"entry point {shown(entry)} is no node")
             elif known[entry].depends_on:
                 self._add("BAD_FIELD", entry, "is an entry point, and has dependencies: take one out")
         entries = [entry for entry in self._graph.entry_points if entry in known]
@@ -250,7 +253,7 @@ class _Check:
             outputs &= set(needed_names(self._graph.outputs)) - set(free_names(self._graph))
         for name in sorted(outputs - given - flow.producers.keys()):
             hint = self._near(name, [*sorted(given), *flow.producers])
-            self._add("UNKNOWN_VARIABLE", "", f"outputs: there is no {name!r}{hint}")
+            self._add("UNKNOWN_VARIABLE", "", f"outputs: there is no {shown(name)}{hint}")
 
     def _names(self) -> None:
         """Where nothing comes before anything: what no node gives is wrong all the same."""
@@ -267,7 +270,7 @@ class _Check:
     def _asked(self, node: GraphNode, asked: str) -> None:
         flow = self._flow
         if asked not in flow.nodes and asked not in self._around.nodes:
-            self._add("UNKNOWN_DEPENDENCY", node.node_id, f"asks how {asked!r} ended, which no node is")
+            self._add("UNKNOWN_DEPENDENCY", node.node_id, f"asks how {shown(asked)} ended, which no node is")
         elif asked in flow.nodes and not flow.is_before(asked, node.node_id):
             self._add("BAD_FIELD", node.node_id, f"asks how {asked} ended; add it to depends_on")
 
@@ -275,14 +278,15 @@ class _Check:
         producer = self._flow.producers.get(name)
         if producer is None and not self._graph.open_inputs:
             hint = self._near(name, [*sorted(given), *self._flow.producers]) or "; declare it under inputs"
-            text = f"{where} reads {name!r}, which nothing provides{hint}"
+            text = f"{where} reads {shown(name)}, which nothing provides{hint}"
             self._add("UNKNOWN_VARIABLE", node.node_id, text)
         elif producer == node.node_id:
-            self._add(
-                "UNKNOWN_VARIABLE", node.node_id, f"{where} reads {name!r}, what the node itself will give"
-            )
+            text = f"{where} reads {shown(name)}, what the node itself will give"
+            self._add("UNKNOWN_VARIABLE", node.node_id, text)
         elif producer is not None and not self._flow.is_before(producer, node.node_id):
-            text = f"{where} reads {name!r} of {producer}, on which it does not stand; add it to depends_on"
+            text = (
+                f"{where} reads {shown(name)} of {producer}, on which it does not stand; add it to depends_on"
+            )
             self._add("UNKNOWN_VARIABLE", node.node_id, text)
 
     def _hints(self) -> None:
@@ -293,7 +297,7 @@ class _Check:
                     text = f"stands on {edge.node}, and comes before it in execution_order; correct one"
                     self._add("CONTRADICTION", node.node_id, text)
         for unknown in sorted(places.keys() - self._flow.nodes.keys()):
-            self._add("UNKNOWN_DEPENDENCY", "", f"execution_order names {unknown!r}, which no node is")
+            self._add("UNKNOWN_DEPENDENCY", "", f"execution_order names {shown(unknown)}, which no node is")
 
 
 def _keys_of(template: str) -> frozenset[str]:

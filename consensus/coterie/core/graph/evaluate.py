@@ -20,6 +20,7 @@ from coterie.core.graph.expr import (
     parse,
 )
 from coterie.core.graph.values import VALUE_BYTES_MAX, ValueFault, type_name, weight
+from coterie.core.shown import shown
 
 STEPS_MAX = 10_000  # values looked at in one evaluation
 TEXT_MAX = 64 * 1024  # characters of a text that an expression makes
@@ -44,7 +45,7 @@ class Values:
 
     def value(self, name: str) -> Any:
         if name not in self._values:
-            raise ValueFault(MISSING, f"there is no value {name!r}")
+            raise ValueFault(MISSING, f"there is no value {shown(name)}")
         return self._values[name]
 
     def ends(self, node: str) -> list[str]:
@@ -56,7 +57,7 @@ def evaluate(text: str, scope: Scope) -> Any:
     try:
         value = _Evaluation(scope).of(parse(text))
     except RecursionError as error:  # the bound of the parser comes first, wherever this is called from
-        raise ValueFault("TOO_COSTLY", f"{text[:80]!r} is nested too deep") from error
+        raise ValueFault("TOO_COSTLY", f"{shown(text[:80])} is nested too deep") from error
     if isinstance(value, list | dict) and weight(value, VALUE_BYTES_MAX) > VALUE_BYTES_MAX:
         raise ValueFault("VALUE_TOO_LARGE", f"a value of more than {VALUE_BYTES_MAX} bytes")
     return value
@@ -66,7 +67,7 @@ def holds(text: str, scope: Scope) -> bool:
     """Whether it is true. Raises ValueFault TYPE_ERROR when it is neither true nor false."""
     value = evaluate(text, scope)
     if not isinstance(value, bool):
-        raise ValueFault("TYPE_ERROR", f"{text[:80]!r} is a {type_name(value)}, not true or false")
+        raise ValueFault("TYPE_ERROR", f"{shown(text[:80])} is a {type_name(value)}, not true or false")
     return value
 
 
@@ -174,7 +175,7 @@ def member(of: Any, key: Any) -> Any:
         if not isinstance(key, str):
             raise ValueFault("TYPE_ERROR", f"the key of a map is a string, not a {type_name(key)}")
         if key not in of:
-            raise ValueFault(MISSING, f"there is no {key[:80]!r} in it; there is {_keys(of)}")
+            raise ValueFault(MISSING, f"there is no {shown(key[:80])} in it; there is {_keys(of)}")
         return of[key]
     if isinstance(of, list):
         if isinstance(key, bool) or not isinstance(key, int):
@@ -186,7 +187,7 @@ def member(of: Any, key: Any) -> Any:
 
 
 def _keys(of: dict[str, Any]) -> str:
-    return ", ".join(repr(key[:40]) for key in sorted(of)[:10]) or "nothing"
+    return ", ".join(shown(key[:40]) for key in sorted(of)[:10]) or "nothing"
 
 
 def _truth(value: Any, operator: str) -> bool:
@@ -289,7 +290,7 @@ def _int(value: Any) -> Any:
         if _is_number(value):
             return _bounded(int(_bounded(value)))
     except ValueError as error:
-        raise ValueFault("TYPE_ERROR", f"{value[:40]!r} is not an int") from error
+        raise ValueFault("TYPE_ERROR", f"{shown(value[:40])} is not an int") from error
     raise ValueFault("TYPE_ERROR", f"int() of a {type_name(value)}")
 
 
@@ -300,7 +301,7 @@ def _double(value: Any) -> Any:
         if _is_number(value):
             return _bounded(float(_bounded(value)))
     except ValueError as error:
-        raise ValueFault("TYPE_ERROR", f"{value[:40]!r} is not a number") from error
+        raise ValueFault("TYPE_ERROR", f"{shown(value[:40])} is not a number") from error
     raise ValueFault("TYPE_ERROR", f"double() of a {type_name(value)}")
 
 

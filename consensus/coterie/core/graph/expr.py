@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from coterie.core.graph.values import ValueFault, read_json
+from coterie.core.shown import shown
 
 TEXT_MAX = 4_000  # characters
 TREE_DEPTH_MAX = 100  # of brackets and operators together: each level costs whoever walks the tree some stack
@@ -155,12 +156,12 @@ class _Parser:
         return before
 
     def _fault(self, expected: str) -> ValueFault:
-        found = repr(self._token) if self._kind else repr(self._text[self._at : self._at + 20] or "the end")
-        return ValueFault("BAD_EXPRESSION", f"expected {expected} near {found} in {self._text[:80]!r}")
+        found = shown(self._token if self._kind else self._text[self._at : self._at + 20] or "the end")
+        return ValueFault("BAD_EXPRESSION", f"expected {expected} near {found} in {shown(self._text[:80])}")
 
     def _expect(self, token: str) -> None:
         if self._kind != "operator" or self._token != token:
-            raise self._fault(repr(token))
+            raise self._fault(shown(token))
         self._next()
 
     def _found(self, token: str) -> bool:
@@ -268,7 +269,9 @@ class _Parser:
 
 def _call(name: str, arguments: tuple[Tree, ...]) -> Call:
     if name not in FUNCTIONS:
-        raise ValueFault("BAD_EXPRESSION", f"no function {name!r}; known: {', '.join(sorted(FUNCTIONS))}")
+        raise ValueFault(
+            "BAD_EXPRESSION", f"no function {shown(name)}; known: {', '.join(sorted(FUNCTIONS))}"
+        )
     least, most = FUNCTIONS[name]
     if not least <= len(arguments) <= most:
         raise ValueFault("BAD_EXPRESSION", f"{name}() takes {least} to {most} arguments")

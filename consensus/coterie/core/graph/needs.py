@@ -10,6 +10,7 @@ from coterie.core.graph.model import JoinKind as J
 from coterie.core.graph.model import NodeType as T
 from coterie.core.graph.refs import references
 from coterie.core.graph.values import ValueFault
+from coterie.core.shown import shown
 
 DURATION_MS_MAX = 366 * 24 * 3_600_000
 TEMPLATE_MAX = 256 * 1024
@@ -107,7 +108,7 @@ def _bounds(node: GraphNode) -> Iterator[str]:
     if len(node.input) > TEMPLATE_MAX or len(node.over) > TEMPLATE_MAX:
         yield f"an input of more than {TEMPLATE_MAX} characters; give it to the run as a value"
     if node.on_item_failure not in ("fail", "skip"):
-        yield f"on_item_failure {node.on_item_failure!r} is not fail or skip"
+        yield f"on_item_failure {shown(node.on_item_failure)} is not fail or skip"
 
 
 def _joins(node: GraphNode) -> Iterator[str]:
@@ -117,7 +118,7 @@ def _joins(node: GraphNode) -> Iterator[str]:
     if node.join.kind is J.JUDGE and len(node.agents) < 2:
         yield "join llm-judge chooses among the answers of several agents; name them, or use all or any"
     for agent in sorted({agent for agent in node.agents if node.agents.count(agent) > 1}):
-        yield f"names the agent {agent!r} twice"
+        yield f"names the agent {shown(agent)} twice"
 
 
 def outcomes_of(node: GraphNode) -> frozenset[str]:

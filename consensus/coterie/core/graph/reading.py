@@ -29,6 +29,7 @@ from coterie.core.graph.model import (
 from coterie.core.graph.near import near
 from coterie.core.graph.values import ValueFault, read_json, write_json
 from coterie.core.nouns import make
+from coterie.core.shown import shown
 
 E = TypeVar("E", bound=StrEnum)
 _NODE_KEYS = frozenset(field.name for field in fields(GraphNode)) - {"node_id"} | {"id"}
@@ -117,30 +118,30 @@ class _Reader:
         for key in value:
             if key not in known:
                 meant = near(str(key), sorted(known))
-                hint = f"; did you mean {meant!r}?" if meant else f"; known: {', '.join(sorted(known))}"
-                self._wrong(at, f"unknown key {key!r}{hint}")
+                hint = f"; did you mean {shown(meant)}?" if meant else f"; known: {', '.join(sorted(known))}"
+                self._wrong(at, f"unknown key {shown(key)}{hint}")
 
     def text(self, value: Any, at: str) -> str:
         if isinstance(value, str):
             return value
-        self._wrong(at, f"{value!r} is not a text")
+        self._wrong(at, f"{shown(value)} is not a text")
         return ""
 
     def number(self, value: Any, at: str) -> int:
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _NUMBER_MAX:
             return value
-        self._wrong(at, f"{value!r} is not a whole number from 0")
+        self._wrong(at, f"{shown(value)} is not a whole number from 0")
         return 0
 
     def texts(self, value: Any, at: str) -> tuple[str, ...]:
         if isinstance(value, list) and all(isinstance(text, str) for text in value):
             return tuple(value)
-        self._wrong(at, f"{value!r} is not a list of texts")
+        self._wrong(at, f"{shown(value)} is not a list of texts")
         return ()
 
     def flag(self, value: Any, at: str) -> bool:
         if not isinstance(value, bool):
-            self._wrong(at, f"{value!r} is not true or false")
+            self._wrong(at, f"{shown(value)} is not true or false")
         return value is True
 
     def json(self, value: Any, at: str) -> str:
@@ -156,7 +157,7 @@ class _Reader:
         try:
             return kind(value)
         except ValueError:
-            self._wrong(at, f"{value!r} is not one of {', '.join(kind)}")
+            self._wrong(at, f"{shown(value)} is not one of {', '.join(kind)}")
             return next(iter(kind))
 
     def type(self, value: Any, at: str) -> NodeType:
@@ -180,7 +181,7 @@ class _Reader:
             elif isinstance(one, list) and len(one) == 2 and all(isinstance(part, str) for part in one):
                 edges[one[0], one[1]] = Edge(one[0], one[1])
             else:
-                self._wrong(at, f"{one!r} is neither a node id nor [id, outcome]")
+                self._wrong(at, f"{shown(one)} is neither a node id nor [id, outcome]")
         return tuple(edges.values())
 
     def join(self, value: Any, at: str) -> Join:
@@ -190,7 +191,7 @@ class _Reader:
         if kind == "quorum" and bracket and count.isascii() and count.isdecimal():
             return Join(JoinKind.QUORUM, int(count[:9]))
         if kind in ("quorum", "") or bracket:
-            self._wrong(at, f"{value!r} is not all, any, first, quorum(k) or llm-judge")
+            self._wrong(at, f"{shown(value)} is not all, any, first, quorum(k) or llm-judge")
             return Join()
         return Join(self.one(JoinKind, text, at))
 

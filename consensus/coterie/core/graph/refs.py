@@ -21,6 +21,7 @@ from coterie.core.graph.values import (
     weight,
     written,
 )
+from coterie.core.shown import shown
 
 OPEN, CLOSE = "{{", "}}"
 PARTS_MAX = 40
@@ -69,7 +70,7 @@ def parse_text(text: str) -> tuple[str | Ref, ...]:
         hole = _HOLE.match(text, start)
         if hole is None:
             raise ValueFault(
-                "BAD_REFERENCE", f"{text[start : start + 60]!r}: a reference is {{{{ name.path }}}}"
+                "BAD_REFERENCE", f"{shown(text[start : start + 60])}: a reference is {{{{ name.path }}}}"
             )
         if start > at:
             pieces.append(text[at:start])
@@ -83,7 +84,9 @@ def parse_text(text: str) -> tuple[str | Ref, ...]:
 def _ref(inside: str) -> Ref:
     options = tuple(_option(option.strip()) for option in _alternatives(inside))
     if any(isinstance(option, Constant) for option in options[:-1]):
-        raise ValueFault("BAD_REFERENCE", f"{inside.strip()!r}: what follows a constant is never reached")
+        raise ValueFault(
+            "BAD_REFERENCE", f"{shown(inside.strip())}: what follows a constant is never reached"
+        )
     return Ref(options)
 
 
@@ -102,7 +105,7 @@ def _option(text: str) -> Path | Constant:
     try:
         read_json(text)
     except ValueFault as fault:
-        reason = f"{text[:60]!r} is neither a path such as a.b[0] nor a JSON value"
+        reason = f"{shown(text[:60])} is neither a path such as a.b[0] nor a JSON value"
         raise ValueFault("BAD_REFERENCE", reason) from fault
     return Constant(text)
 
@@ -137,7 +140,7 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, dict):
         for key, item in value.items():
             if OPEN in key:
-                raise ValueFault("BAD_REFERENCE", f"{key[:60]!r}: a key cannot hold a reference")
+                raise ValueFault("BAD_REFERENCE", f"{shown(key[:60])}: a key cannot hold a reference")
             yield from _texts(item)
 
 

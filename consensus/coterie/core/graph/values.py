@@ -33,8 +33,10 @@ def read_json(raw: bytes | str) -> Any:
         if _LONG_NUMBER.search(text):
             raise ValueFault("NOT_JSON", f"a number of more than {INT_DIGITS_MAX} digits")
         return _DECODER.decode(text)
-    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are some
-        raise ValueFault("NOT_JSON", f"not JSON: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ValueFault("NOT_JSON", "not JSON: it is not UTF-8") from error
+    except ValueError as error:  # what the decoder says, and which place it names, changes with Python
+        raise ValueFault("NOT_JSON", "not JSON") from error
 
 
 def write_json(value: Any, limit: int = VALUE_BYTES_MAX) -> bytes:
@@ -49,13 +51,13 @@ def write_json(value: Any, limit: int = VALUE_BYTES_MAX) -> bytes:
 
 
 def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no number of JSON")
+    raise ValueFault("NOT_JSON", f"not JSON: {constant} is no number of JSON")
 
 
 def _finite(digits: str) -> float:
     number = float(digits)
     if number in (float("inf"), float("-inf")):
-        raise ValueError("a number beyond all limits")
+        raise ValueFault("NOT_JSON", "not JSON: a number beyond all limits")
     return number
 
 

@@ -12,6 +12,7 @@ from coterie.core.graph.values import ValueFault, read_json, write_json
 from coterie.core.nouns import Data, Task
 from coterie.core.runs.book import Book
 from coterie.core.runs.run import Run
+from coterie.core.shown import shown
 from coterie.core.steplog import StepLog
 
 NOTHING: Mapping[str, Any] = {}
@@ -38,7 +39,7 @@ class RunScope:
             return self._book.inputs
         if name == "run":
             return {"id": self._task.task_id, "name": self._book.graph.name}
-        raise ValueFault(MISSING, f"there is no value {name!r} in this run")
+        raise ValueFault(MISSING, f"there is no value {shown(name)} in this run")
 
     def ends(self, node: str) -> list[str]:
         names = [node] if node else [edge.node for edge in self.node.depends_on] if self.node else []
@@ -57,7 +58,7 @@ class RunScope:
         if step is None:
             record = self._run.nodes.get(node_id)
             state = record.state.name if record is not None else "not begun"
-            raise ValueFault(MISSING, f"{name!r} is not there: node {node_id} is {state}")
+            raise ValueFault(MISSING, f"{shown(name)} is not there: node {node_id} is {state}")
         return step.result
 
     def filled(self, template: str) -> Data:
@@ -75,7 +76,7 @@ class RunScope:
 def json_of(data: Data, name: str) -> Any:
     """The value in what a task gave. Raises ValueFault."""
     if data.sha256:
-        text = f"{name!r} is a blob of {data.size_bytes} bytes: only a whole input can be one, such as "
+        text = f"{shown(name)} is a blob of {data.size_bytes} bytes: only a whole input can be one, such as "
         raise ValueFault("BLOB_VALUE", text + f'input: "{{{{ {name} }}}}"')
     return read_json(data.inline) if data.inline else None
 

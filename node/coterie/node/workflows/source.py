@@ -19,7 +19,8 @@ def read_source(text: str, name: str, problems: list[Problem]) -> dict[str, Any]
         try:
             value = read_json(text)
         except ValueFault as fault:
-            problems.append(Problem("NOT_READABLE", name, fault.text))
+            why = f"{fault.text}: {fault.__cause__}" if fault.__cause__ else fault.text
+            problems.append(Problem("NOT_READABLE", name, why))
             return None
         return value if isinstance(value, dict) else None
     complaints: list[str] = []
