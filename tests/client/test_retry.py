@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from itertools import pairwise
 
 import grpc
@@ -9,9 +11,9 @@ import grpc.aio
 import pytest
 from google.rpc import status_pb2
 
-from coterie.client import ClusterError, InvalidRequest, QueueFull
-from coterie.client.caller import Backoff, RetryBudget
-from coterie.client.endpoints import Pool
+from coterie.client import ClusterClosed, ClusterError, InvalidRequest, QueueFull, Timeouts, Unavailable
+from coterie.client.caller import Backoff, Caller, RetryBudget
+from coterie.client.endpoints import Endpoint, Pool
 from coterie.client.rpc_errors import Verdict, decode_rpc_error, decode_status, explain, verdict_of
 from tests.client.fake import Fault
 
@@ -124,6 +126,74 @@ def test_the_budget_slows_retries_of_many_callers() -> None:
     assert budget.spend(0.0) == pytest.approx(0.2)
     assert budget.spend(1000.0) == 0.0
     assert [budget.spend(1000.0) for _ in range(10)][-1] == pytest.approx(0.2)
+
+
+def test_however_many_retry_none_waits_for_long() -> None:
+    budget = RetryBudget(pause_max=2.0)
+    pauses = [budget.spend(0.0) for _ in range(2000)]
+    assert max(pauses) <= 2.0
+    crowd = pauses[120:]
+    assert min(crowd) >= 1.0 and len(set(crowd)) > len(crowd) / 2, "they do not come back all at once"
+    assert budget.spend(2.5) == 0.0, "what the crowd wanted is no debt of those who come later"
+
+
+NO_LEADER = Fault(grpc.StatusCode.UNAVAILABLE, "no leader", reason="NO_LEADER", retry_after=0.25)
+
+
+async def test_a_leader_change_is_a_pause_however_many_calls_are_under_way() -> None:
+    caller = Caller(Pool(["h:1", "h:2", "h:3"], None), Timeouts())
+    ends: Counter[str] = Counter()
+
+    async def one() -> None:
+        tries = 0
+
+        async def attempt(endpoint: Endpoint, seconds: float) -> str:
+            nonlocal tries
+            tries += 1
+            if tries == 1:
+                raise rpc_error(NO_LEADER)
+            return "answered"
+
+        try:
+            ends[await caller.run(attempt)] += 1
+        except Unavailable as error:
+            ends[error.message] += 1
+
+    await asyncio.gather(*(one() for _ in range(1500)))
+    assert ends == {"answered": 1500}
+
+
+async def test_the_budget_alone_makes_no_call_give_up() -> None:
+    """It has less time left than the budget asks for, and more than its own back-off does."""
+    clock = Time()
+    caller = Caller(Pool(["h:1"], None), Timeouts(), clock)
+    for _ in range(2000):
+        caller.budget.spend(clock())
+    await caller.before_retry(REFUSED, Backoff(dice=lambda: 0.0), clock() + 0.1)
+
+
+async def test_who_gives_up_takes_nothing_from_the_budget() -> None:
+    clock = Time()
+    caller = Caller(Pool(["h:1"], None), Timeouts(), clock)
+    caller.budget = RetryBudget(burst=1)
+    for _ in range(50):
+        with pytest.raises(Unavailable, match="no node answered in time"):
+            await caller.before_retry(REFUSED, Backoff(dice=lambda: 1.0), clock() + 0.01)
+    assert caller.budget.spend(clock()) == 0.0
+
+
+async def test_what_is_urgent_waits_for_no_token_and_takes_none() -> None:
+    caller = Caller(Pool(["h:1"], None), Timeouts(), Time())
+    caller.budget = RetryBudget(burst=1)
+    failures = [rpc_error(Fault())]
+
+    async def attempt(endpoint: Endpoint, seconds: float) -> str:
+        if failures:
+            raise failures.pop()
+        return "answered"
+
+    assert await caller.run(attempt, urgent=True) == "answered"
+    assert caller.budget.spend(caller.clock()) == 0.0
 
 
 @pytest.mark.parametrize(

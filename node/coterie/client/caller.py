@@ -31,24 +31,40 @@ class RetryBudget:
     """Bounds retries over all calls of a client, so that many callers do not hammer a sick cluster.
 
     A token bucket: each retry takes a token, each success gives half a token back, and time gives
-    `per_second`. With the bucket empty a retry is not refused but waits for its token.
+    `per_second`. With the bucket empty a retry is not refused but waits for its token, `pause_max` seconds
+    at most: a leader change that fails a thousand calls at once must cost each of them a pause, and those
+    that come later nothing. A retry beyond that goes without a token, so each call still rests for half of
+    `pause_max` or more between two tries.
     """
 
-    def __init__(self, burst: float = 100.0, per_second: float = 10.0, per_success: float = 0.5) -> None:
+    def __init__(
+        self,
+        burst: float = 100.0,
+        per_second: float = 10.0,
+        per_success: float = 0.5,
+        pause_max: float = 2.0,
+        dice: Callable[[], float] = random.random,
+    ) -> None:
         self._burst = burst
         self._per_second = per_second
         self._per_success = per_success
+        self._pause_max = pause_max
+        self._dice = dice
         self._tokens = burst
         self._filled_at: float | None = None
 
     def spend(self, now: float) -> float:
-        """Takes a token; returns the seconds to wait until it is really there."""
+        """Takes a token; returns the seconds to wait until it is really there, or `pause_max` with jitter
+        where that is longer than anybody waits."""
         if self._filled_at is not None:
             earned = (now - self._filled_at) * self._per_second
             self._tokens = min(self._burst, self._tokens + earned)
         self._filled_at = now
+        pause = (1 - self._tokens) / self._per_second
+        if pause > self._pause_max:
+            return self._pause_max * (1 + self._dice()) / 2
         self._tokens -= 1
-        return max(0.0, -self._tokens / self._per_second)
+        return max(0.0, pause)
 
     def earn(self) -> None:
         """A call succeeded."""
@@ -93,13 +109,14 @@ class Caller:
         *,
         request_id: str = "",
         timeout: float | None = None,
+        urgent: bool = False,
     ) -> Answer:
         """One unary RPC with retries. The request must be safe to repeat: a read, or with a request_id."""
 
         async def attempt(endpoint: Endpoint, seconds: float) -> Answer:
             return await rpc(endpoint)(request, timeout=seconds)
 
-        return await self.run(attempt, request_id=request_id, timeout=timeout)
+        return await self.run(attempt, request_id=request_id, timeout=timeout, urgent=urgent)
 
     async def delete(
         self, rpc: Callable[[Endpoint], grpc.aio.UnaryUnaryMultiCallable[Request, Answer]], request: Request
@@ -127,8 +144,10 @@ class Caller:
         attempt_timeout: float | None = None,
         request_id: str = "",
         timeout: float | None = None,
+        urgent: bool = False,
     ) -> Answer:
-        """Runs `attempt(endpoint, seconds)` until one try succeeds, fails for good, or time is up.
+        """Runs `attempt(endpoint, seconds)` until one try succeeds, fails for good, or time is up. An
+        `urgent` one is not held up by the retries of others.
 
         Raises the decoded ClusterError of a final failure, and Unavailable with the last error of every
         endpoint when `timeout` (by default `timeouts.call`) seconds passed.
@@ -147,7 +166,7 @@ class Caller:
                 self.budget.earn()
                 return answer
             except ClusterError as failure:
-                await self.before_retry(failure, backoff, deadline, request_id)
+                await self.before_retry(failure, backoff, deadline, request_id, urgent=urgent)
 
     @contextmanager
     def using(self, endpoint: Endpoint) -> Iterator[None]:
@@ -190,17 +209,25 @@ class Caller:
         return failure
 
     async def before_retry(
-        self, failure: ClusterError, backoff: Backoff, deadline: float, request_id: str = ""
+        self,
+        failure: ClusterError,
+        backoff: Backoff,
+        deadline: float,
+        request_id: str = "",
+        *,
+        urgent: bool = False,
     ) -> None:
-        """Waits before the next try; raises when there must not be one, or not before the deadline."""
+        """Waits before the next try; raises when there must not be one, or not before the deadline. What
+        others did to the budget delays a try, and never makes a call give up; nor an `urgent` one wait."""
         if verdict_of(failure) is Verdict.FATAL:
             raise failure
         if self.pool.hopeless:
             raise self.unreachable("TLS cannot work with any endpoint", failure, request_id) from failure
-        now = self.clock()
-        pause = max(backoff.pause(failure), self.budget.spend(now))
+        now, pause = self.clock(), backoff.pause(failure)
         if now + pause >= deadline:
             raise self.unreachable("no node answered in time", failure, request_id) from failure
+        if not urgent:
+            pause = max(pause, min(self.budget.spend(now), (deadline - now) / 2))
         await asyncio.sleep(pause)
 
     def unreachable(self, sentence: str, failure: ClusterError, request_id: str = "") -> Unavailable:

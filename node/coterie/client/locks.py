@@ -91,7 +91,9 @@ class Locks:
         request = locks_pb2.RenewLockRequest(
             parent=self._parent, name=name, token=token, ttl_ms=milliseconds("ttl", ttl)
         )
-        return LockInfo.of(await self._opened().caller.unary(lambda e: e.locks.RenewLock, request))
+        # A lease does not wait: it must not end because other calls of this client are being retried.
+        raw = await self._opened().caller.unary(lambda e: e.locks.RenewLock, request, urgent=True)
+        return LockInfo.of(raw)
 
     async def release(self, name: str, token: int) -> bool:
         """Lets go. False: the token did not hold it (any more)."""
