@@ -182,6 +182,25 @@ async def test_who_gives_up_takes_nothing_from_the_budget() -> None:
     assert caller.budget.spend(clock()) == 0.0
 
 
+async def test_who_waits_for_the_next_try_is_told_at_once_that_the_cluster_was_closed() -> None:
+    caller = Caller(Pool(["h:1"], None), Timeouts())
+    busy = ClusterError("x", code="UNAVAILABLE", reason="NO_LEADER", retry_after=10.0)
+    resting = [
+        asyncio.create_task(caller.before_retry(busy, Backoff(), caller.clock() + 60)),
+        asyncio.create_task(caller.rest(60)),
+    ]
+    await asyncio.sleep(0)
+    caller.close()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert all(task.done() for task in resting)
+    for task in resting:
+        with pytest.raises(ClusterClosed):
+            await task
+    with pytest.raises(ClusterClosed):
+        await caller.rest(0)
+
+
 async def test_what_is_urgent_waits_for_no_token_and_takes_none() -> None:
     caller = Caller(Pool(["h:1"], None), Timeouts(), Time())
     caller.budget = RetryBudget(burst=1)

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import grpc
 import pytest
 
 from coterie import client as asynchronous
@@ -22,8 +23,11 @@ from coterie.client import (
     skip,
     sync,
 )
+from coterie.client.sync_job import LoopThread
 from tests.client.conftest import PATIENT
-from tests.client.fake import FakeCluster
+from tests.client.fake import FakeCluster, Fault
+
+JOIN_S = 20.0  # a thread that ends does so at once
 
 
 def plain(fake: FakeCluster, **arguments: Any) -> sync.Cluster:
@@ -88,6 +92,76 @@ async def test_errors_pass_and_the_thread_ends(fake: FakeCluster) -> None:
             client.get_status()
 
     await in_thread(work)
+    assert threads() == set()
+
+
+def outcome_of(work: Callable[[], Any], outcomes: list[Any]) -> threading.Thread:
+    """A thread that notes what `work` returned or raised."""
+
+    def noted() -> None:
+        try:
+            outcomes.append(work())
+        except Exception as error:
+            outcomes.append(type(error))
+
+    thread = threading.Thread(target=noted, daemon=True)
+    thread.start()
+    return thread
+
+
+async def test_closing_ends_what_other_threads_wait_for(fake: FakeCluster) -> None:
+    loop = asyncio.get_running_loop()
+    busy = Fault(reason="NO_LEADER", retry_after=10.0)
+    full = Fault(grpc.StatusCode.RESOURCE_EXHAUSTED, reason="RATE_LIMITED", retry_after=10.0)
+    for node in fake.nodes:
+        node.faults["GetStatus"], node.faults["TakeTokens"] = [busy] * 9, [full] * 9
+
+    def seen(*methods: str) -> bool:
+        return all(fake.methods(method) for method in methods)
+
+    def work() -> None:
+        outcomes: list[Any] = []
+        client = plain(fake).__enter__()
+        job = client.submit_task(type="echo")
+        calls: list[Callable[[], Any]] = [
+            client.get_status,
+            lambda: client.limits.take("search", timeout=60),
+            job.wait,
+            lambda: [event.type for event in job.watch()],
+        ]
+        started = [outcome_of(call, outcomes) for call in calls]
+        told = fake.until(lambda: seen("GetStatus", "TakeTokens", "WaitTasks.names", "WatchTask"))
+        asyncio.run_coroutine_threadsafe(told, loop).result()
+        client.close()
+        for thread in started:
+            thread.join(JOIN_S)
+        assert not any(thread.is_alive() for thread in started)
+        assert outcomes == [ClusterClosed] * 4
+        with pytest.raises(ClusterClosed):
+            client.get_status()
+        client.close()
+
+    await in_thread(work)
+    assert threads() == set()
+
+
+def test_work_handed_in_while_the_loop_ends_ends_too() -> None:
+    for _ in range(20):
+        thread, outcomes = LoopThread(), list[Any]()
+
+        def hand_in(thread: LoopThread = thread) -> None:
+            while True:
+                thread.run(asyncio.sleep(0))
+
+        def linger(thread: LoopThread = thread) -> None:
+            thread.run(asyncio.sleep(3600))
+
+        workers = [outcome_of(work, outcomes) for work in (hand_in, hand_in, hand_in, linger)]
+        thread.run(asyncio.sleep(0))
+        thread.stop()
+        for worker in workers:
+            worker.join(JOIN_S)
+        assert outcomes == [ClusterClosed] * 4
     assert threads() == set()
 
 

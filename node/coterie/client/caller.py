@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
 from typing import TypeVar
 
 import grpc
@@ -100,7 +100,24 @@ class Caller:
         self.timeouts = timeouts
         self.clock = clock
         self.budget = RetryBudget()
-        self.closed = False
+        self._closing = asyncio.Event()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it makes no calls any more."""
+        return self._closing.is_set()
+
+    def close(self) -> None:
+        """Makes no further call; those that wait for their next try raise ClusterClosed at once."""
+        self._closing.set()
+
+    async def rest(self, seconds: float) -> None:
+        """Sleeps, at most until the Cluster is closed: then it raises ClusterClosed."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._closing.wait()
+        if self.closed:
+            raise ClusterClosed("the Cluster was closed during the call")
 
     async def unary(
         self,
@@ -168,7 +185,7 @@ class Caller:
             except ClusterError as failure:
                 await self.before_retry(failure, backoff, deadline, request_id, urgent=urgent)
 
-    @contextmanager
+    @contextlib.contextmanager
     def using(self, endpoint: Endpoint) -> Iterator[None]:
         """Keeps the books around a use of an endpoint; failures come out as ClusterError."""
         if self.closed:
@@ -228,7 +245,7 @@ class Caller:
             raise self.unreachable("no node answered in time", failure, request_id) from failure
         if not urgent:
             pause = max(pause, min(self.budget.spend(now), (deadline - now) / 2))
-        await asyncio.sleep(pause)
+        await self.rest(pause)
 
     def unreachable(self, sentence: str, failure: ClusterError, request_id: str = "") -> Unavailable:
         """Unavailable, naming each endpoint and its last error."""

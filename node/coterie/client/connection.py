@@ -70,7 +70,7 @@ class Connection:
 
     async def close(self) -> None:
         """Ends the background work, fails what still waits, closes every channel."""
-        self.caller.closed = True
+        self.caller.close()
         self.submitter.close()
         self.waiter.close()
         await self.tasks.close()

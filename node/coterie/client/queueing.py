@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
@@ -199,7 +198,7 @@ class Limits:
                 pause = error.retry_after
                 if error.reason != "RATE_LIMITED" or pause is None or connection.caller.clock() + pause > end:
                     raise
-                await asyncio.sleep(pause)
+                await connection.caller.rest(pause)
 
     async def set_tenant(self, tenant: Tenant) -> Tenant:
         """Sets what a tenant may have. Raises InvalidRequest."""

@@ -69,14 +69,14 @@ class Submitter:
             except ResourceExhausted as failure:
                 if failure.reason == "DISK_FULL" and elsewhere > 0:
                     elsewhere -= 1  # it may be the disk of that node alone
-                    await asyncio.sleep(backoff.pause(failure))
+                    await self._caller.rest(backoff.pause(failure))
                     continue
                 if not wait_when_full or failure.retry_after is None:
                     raise
                 pause = min(_FULL_PAUSE_MAX_S, failure.retry_after) + backoff.pause()
                 if self._caller.clock() + pause >= deadline:
                     raise
-                await asyncio.sleep(pause)
+                await self._caller.rest(pause)
             except ClusterError as failure:
                 await self._caller.before_retry(failure, backoff, deadline, request.request_id)
 

@@ -60,12 +60,13 @@ class Cluster(Services):
     def __enter__(self) -> Self:
         if self._running is not None:
             raise ClusterClosed("this Cluster is open already: make another one")
-        self._running = LoopThread()
+        running = LoopThread()
         try:
-            self._running.run(self._cluster.__aenter__())
+            running.run(self._cluster.__aenter__())
         except BaseException:
-            self._stop()
+            running.stop()
             raise
+        self._running = running
         return self
 
     def __exit__(
@@ -77,12 +78,14 @@ class Cluster(Services):
         self.close()
 
     def close(self) -> None:
-        """Closes every connection and ends the thread."""
-        if self._running is not None:
+        """Closes every connection and ends the thread; calls, waits and watches that are under way in other
+        threads raise ClusterClosed."""
+        running, self._running = self._running, None
+        if running is not None:
             try:
-                self._running.run(self._cluster.close())
+                running.run(self._cluster.close())
             finally:
-                self._stop()
+                running.stop()
 
     @property
     def endpoints(self) -> tuple[str, ...]:
@@ -212,8 +215,3 @@ class Cluster(Services):
 
     def _each(self, items: AsyncGenerator[Item, None]) -> Iterator[Item]:
         return iterate(self._thread, items)
-
-    def _stop(self) -> None:
-        if self._running is not None:
-            self._running.stop()
-            self._running = None

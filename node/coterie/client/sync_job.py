@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterator
+from concurrent.futures import CancelledError
 from typing import Any, TypeVar
 
 from coterie.client import job as asynchronous_job
@@ -23,41 +24,68 @@ class LoopThread:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
+        # Reentrant: to hand something in may let the collector end an iterator, which hands in its own end.
+        self._handing_in = threading.RLock()
+        self._closed = False
         self._thread = threading.Thread(target=self._serve, name="coterie-client", daemon=True)
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """The result of a coroutine run on the loop; an interrupt here cancels it there."""
+        """The result of a coroutine run on the loop; an interrupt here cancels it there. Raises ClusterClosed
+        when the loop has ended, or ends meanwhile."""
         if threading.current_thread() is self._thread:
             work.close()
             raise RuntimeError(
                 "a callback of the sync client must not call the Cluster: it would wait for itself"
             )
-        try:
+        with self._handing_in:
+            if self._closed:
+                work.close()
+                raise ClusterClosed("this Cluster is closed: use it inside `with Cluster(...) as c:`")
             future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        except RuntimeError:  # The loop is closed.
-            work.close()
-            raise ClusterClosed("this Cluster is closed: use it inside `with Cluster(...) as c:`") from None
         try:
             return future.result()
+        except CancelledError:
+            if not self._closed:
+                raise
+            raise ClusterClosed("the Cluster was closed during the call") from None
         except BaseException:
             future.cancel()
             raise
 
     def stop(self) -> None:
-        """Ends the loop and its thread."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        """Ends the loop and its thread; whoever waits for a result is told ClusterClosed."""
+        self._refuse()
+        with contextlib.suppress(RuntimeError):  # It has ended by itself.
+            self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+
+    def _refuse(self) -> None:
+        """Whatever was handed in before is on the loop by now, ahead of what comes after this call."""
+        with self._handing_in:
+            self._closed = True
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_forever()
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-            self._loop.run_until_complete(self._loop.shutdown_default_executor())
         finally:
-            asyncio.set_event_loop(None)
-            self._loop.close()
+            self._refuse()
+            try:
+                self._loop.run_until_complete(_end_tasks())
+                self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+                self._loop.run_until_complete(self._loop.shutdown_default_executor())
+            finally:
+                asyncio.set_event_loop(None)
+                self._loop.close()
+
+
+async def _end_tasks() -> None:
+    """Cancels all other tasks of the loop until none is left: threads wait for their ends."""
+    while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class Job:
