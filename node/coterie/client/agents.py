@@ -248,9 +248,12 @@ class Agents:
         return [AgentStatus.of(raw) for raw in answer.agents]
 
     async def roll_back(self, agent_id: str) -> Agent:
-        """Ends a canary; without one, what was live before is live again. Runs keep what they have."""
+        """Ends a canary; without one, what was live before is live again. Runs keep what they have. Twice is
+        not once: when its answer is lost it is not repeated but raises Unavailable, which says so."""
         request = agents_pb2.RollBackAgentRequest(agent_id=agent_id)
-        return Agent.of(await self._opened().caller.unary(lambda e: e.agents.RollBackAgent, request))
+        look = "look with agents.get before you repeat it"
+        raw = await self._opened().caller.unary(lambda e: e.agents.RollBackAgent, request, look=look)
+        return Agent.of(raw)
 
     async def match(self, *wanted: str, strategy: str = "") -> Match:
         """Who would get a piece of work: capabilities, or a request in words. `strategy`: "score" (the best

@@ -228,15 +228,18 @@ class Bus:
                 return [Message.of(raw) for raw in answer.messages]
 
     async def ack(self, group: str, messages: Iterable[Message]) -> int:
-        """They are done. Returns how many of them were open."""
+        """They are done. Returns how many of them were open; when an answer is lost it is asked for again,
+        and then those that were done at the first time count no more."""
         return await self._answer(group, messages, refused=False)
 
     async def nack(self, group: str, messages: Iterable[Message], *, delay: Duration = 0) -> int:
-        """Give them out again, to somebody, after `delay`."""
+        """Give them out again, to somebody, after `delay`. When the answer is lost it is not repeated, for
+        somebody else may have them by then: Unavailable says so."""
         return await self._answer(group, messages, refused=True, delay=delay)
 
     async def seek(self, group: str, position: int) -> Group:
-        """The group goes on after that position: 0 replays everything that is kept."""
+        """The group goes on after that position: 0 replays everything that is kept. When an answer is lost
+        it is asked for again, and what was given out in between is given out once more."""
         request = bus_pb2.SeekRequest(parent=self._parent, group=group, position=position)
         return Group.of(await self._opened().caller.unary(lambda e: e.bus.Seek, request))
 
@@ -253,7 +256,8 @@ class Bus:
             refused=refused,
             delay_ms=milliseconds("delay", delay),
         )
-        return (await self._opened().caller.unary(lambda e: e.bus.Ack, request)).count
+        look = "what was not is given out again when the group's ack_wait is over" if refused else ""
+        return (await self._opened().caller.unary(lambda e: e.bus.Ack, request, look=look)).count
 
     @property
     def _parent(self) -> str:

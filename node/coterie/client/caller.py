@@ -25,6 +25,11 @@ _BACKOFF_MAX_S = 1.0
 _PAUSE_MAX_S = 10.0
 # A node that shuts down, drains, is cut off or has a full disk asks for another node, not for patience.
 _GO_ELSEWHERE = frozenset({"SHUTTING_DOWN", "DRAINING", "NO_QUORUM", "DISK_FULL"})
+# What gRPC says of a call that it had no line to send on.
+_NEVER_SENT = "failed to connect to all addresses"
+# A node proposes a command anew when it was not committed in 5 s: it must not be given the time to do so with
+# one that is not safe to do twice.
+_ONCE_S = 5.0
 
 
 class RetryBudget:
@@ -127,13 +132,15 @@ class Caller:
         request_id: str = "",
         timeout: float | None = None,
         urgent: bool = False,
+        look: str = "",
     ) -> Answer:
-        """One unary RPC with retries. The request must be safe to repeat: a read, or with a request_id."""
+        """One unary RPC with retries. The request must be safe to repeat: a read, or with a request_id. Else
+        `look` says how to find out what became of it, and once it may have been done it is not repeated."""
 
         async def attempt(endpoint: Endpoint, seconds: float) -> Answer:
             return await rpc(endpoint)(request, timeout=seconds)
 
-        return await self.run(attempt, request_id=request_id, timeout=timeout, urgent=urgent)
+        return await self.run(attempt, request_id=request_id, timeout=timeout, urgent=urgent, look=look)
 
     async def delete(
         self, rpc: Callable[[Endpoint], grpc.aio.UnaryUnaryMultiCallable[Request, Answer]], request: Request
@@ -162,9 +169,11 @@ class Caller:
         request_id: str = "",
         timeout: float | None = None,
         urgent: bool = False,
+        look: str = "",
     ) -> Answer:
         """Runs `attempt(endpoint, seconds)` until one try succeeds, fails for good, or time is up. An
-        `urgent` one is not held up by the retries of others.
+        `urgent` one is not held up by the retries of others; one with `look` is over with the first try that
+        may have done it.
 
         Raises the decoded ClusterError of a final failure, and Unavailable with the last error of every
         endpoint when `timeout` (by default `timeouts.call`) seconds passed.
@@ -173,6 +182,8 @@ class Caller:
         # An exchange whose one try takes longer, as a large blob does, also gets longer in all.
         usual = self.timeouts.call + max(0.0, try_for - self.timeouts.attempt)
         deadline = self.clock() + (usual if timeout is None else timeout)
+        if look:
+            try_for = min(try_for, _ONCE_S)
         backoff = Backoff()
         endpoint: Endpoint | None = None
         while True:
@@ -183,6 +194,8 @@ class Caller:
                 self.budget.earn()
                 return answer
             except ClusterError as failure:
+                if look and _may_be_done(failure):
+                    raise self._in_doubt(failure, look) from failure
                 await self.before_retry(failure, backoff, deadline, request_id, urgent=urgent)
 
     @contextlib.contextmanager
@@ -247,6 +260,11 @@ class Caller:
             pause = max(pause, min(self.budget.spend(now), (deadline - now) / 2))
         await self.rest(pause)
 
+    def _in_doubt(self, failure: ClusterError, look: str) -> Unavailable:
+        told = self.unreachable(f"no answer came, and it may have been done: {look}", failure)
+        told.retry_after = None  # The cluster meant the same request, which is safe only once one has looked.
+        return told
+
     def unreachable(self, sentence: str, failure: ClusterError, request_id: str = "") -> Unavailable:
         """Unavailable, naming each endpoint and its last error."""
         return Unavailable(
@@ -257,3 +275,13 @@ class Caller:
             metadata=failure.metadata,
             retry_after=failure.retry_after,
         )
+
+
+def _may_be_done(failure: ClusterError) -> bool:
+    """Whether a try that failed so may have done its work all the same, now or in a moment. It reached
+    nobody where gRPC says so; what a node says with a reason is about one part of the call, and no proof."""
+    if verdict_of(failure) is Verdict.FATAL:
+        return False
+    cause = failure.__cause__
+    refused = isinstance(cause, grpc.aio.AioRpcError) and is_refused(cause)
+    return bool(failure.reason) or not (refused or _NEVER_SENT in failure.message.lower())

@@ -154,7 +154,8 @@ class Effects:
         self, task_id: str, step: str, result: Any, reason: str = "", *, principal: str = ""
     ) -> TaskInfo:
         """The effect has happened, with this result (any JSON value): the task goes on with it.
-        Raises FailedPrecondition when the step is not in doubt, NotFound."""
+        When the answer is lost it is not repeated but raises Unavailable, which says so: the step may be in
+        doubt once more by then. Raises FailedPrecondition when the step is not in doubt, NotFound."""
         return await self._resolve(task_id, step, decisions_pb2.STEP_DONE, reason, principal, result)
 
     async def retry(self, task_id: str, step: str, reason: str = "", *, principal: str = "") -> TaskInfo:
@@ -186,4 +187,5 @@ class Effects:
         )
         if resolution == decisions_pb2.STEP_DONE:
             request.result.inline = encode_payload(result)
-        return TaskInfo.of(await connection.caller.unary(lambda e: e.effects.ResolveStep, request))
+        look = "look with effects.doubts before you repeat it"
+        return TaskInfo.of(await connection.caller.unary(lambda e: e.effects.ResolveStep, request, look=look))

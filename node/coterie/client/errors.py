@@ -177,7 +177,9 @@ class Unavailable(ClusterError):
     """No node gave an answer in time.
 
     A submit that ends so may or may not have been accepted: submit again with the same `request_id`
-    (`error.request_id`) to find out without running the task twice.
+    (`error.request_id`) to find out without running the task twice. A change that is not safe to repeat is
+    over with the first answer that is lost: the message then says that it may have been done, and where to
+    look.
     `endpoints` maps every endpoint to the last error seen there.
     """
 

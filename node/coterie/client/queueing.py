@@ -113,7 +113,8 @@ class DeadLetters:
         return Job(connection, raw.name, raw)
 
     async def purge(self, task_ids: Iterable[str] = (), *, before: datetime | None = None) -> int:
-        """Throws away those named, or all that ended before a time (with a time zone). Returns how many went.
+        """Throws away those named, or all that ended before a time (with a time zone). Returns how many went;
+        when an answer is lost it is asked for again, and those that went at the first time do not count.
         Raises InvalidRequest unless it is one of the two."""
         connection = self._opened()
         if before is not None and before.tzinfo is None:
@@ -174,7 +175,9 @@ class Limits:
         timeout: Duration = 0,
     ) -> None:
         """Takes tokens of a limit on calls, for this client's tenant; waits for them as long as `timeout`
-        says. Raises ResourceExhausted (RATE_LIMITED, with `retry_after`), NotFound, InvalidRequest."""
+        says. When an answer is lost it asks again, and may take them twice: more is never let through than
+        the limit allows. Raises ResourceExhausted (RATE_LIMITED, with `retry_after`), NotFound,
+        InvalidRequest."""
         connection, wait_s = self._opened(), _period_ms(timeout) / 1000
         request = tasks_pb2.TakeTokensRequest(
             parent=f"tenants/{connection.tenant}",

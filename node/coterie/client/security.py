@@ -63,11 +63,13 @@ class Security:
         self, roles: Iterable[str], *, tenant: str = "", valid_for: Duration | None = None, note: str = ""
     ) -> TokenInfo:
         """A new token. Its `secret` is in this answer and nowhere else. `tenant` is "*" for every tenant, by
-        default for admin and operator; else "default". Raises InvalidRequest."""
+        default for admin and operator; else "default". When the answer is lost no other one is made:
+        Unavailable says that there may be one whose secret nobody has. Raises InvalidRequest."""
         request = security_pb2.CreateTokenRequest(
             roles=roles, tenant=tenant, valid_for_ms=_milliseconds(valid_for), note=note
         )
-        answer = await self._opened().caller.unary(lambda e: e.security.CreateToken, request)
+        look = "look with security.tokens for a new one, and revoke it, for nobody has its secret"
+        answer = await self._opened().caller.unary(lambda e: e.security.CreateToken, request, look=look)
         return _token(answer.token, answer.secret)
 
     async def tokens(self) -> Tokens:

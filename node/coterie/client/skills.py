@@ -145,11 +145,12 @@ class Skills:
         return PublishedSkill.of(await self._opened().caller.unary(lambda e: e.registry.RouteSkill, request))
 
     async def roll_back(self, skill_id: str) -> PublishedSkill:
-        """Ends a canary; without one, what was live before is live again."""
+        """Ends a canary; without one, what was live before is live again. Twice is not once: when its answer
+        is lost it is not repeated but raises Unavailable, which says so."""
         request = registry_pb2.RollBackSkillRequest(skill_id=skill_id)
-        return PublishedSkill.of(
-            await self._opened().caller.unary(lambda e: e.registry.RollBackSkill, request)
-        )
+        look = "look with skills.get before you repeat it"
+        raw = await self._opened().caller.unary(lambda e: e.registry.RollBackSkill, request, look=look)
+        return PublishedSkill.of(raw)
 
     async def remove(self, skill_id: str, revision: str = "") -> None:
         """Forgets a revision, or the whole skill. Refused while unfinished tasks are bound to it."""

@@ -190,11 +190,13 @@ class Workflows:
         return Job(connection, raw.name, raw)
 
     async def add_nodes(self, run_id: str, nodes: Workflow | str) -> TaskInfo:
-        """More nodes for a live run, which may stand on those it has. Raises InvalidRequest."""
+        """More nodes for a live run, which may stand on those it has. When the answer is lost it is not
+        repeated, for they cannot be added twice: Unavailable says so. Raises InvalidRequest."""
         connection = self._opened()
         text = nodes.text() if isinstance(nodes, Workflow) else nodes
         request = workflows_pb2.AddNodesRequest(name=connection.task_name(run_id), text=text)
-        return TaskInfo.of(await connection.caller.unary(lambda e: e.workflows.AddNodes, request))
+        look = "look with workflows.get before you repeat it"
+        return TaskInfo.of(await connection.caller.unary(lambda e: e.workflows.AddNodes, request, look=look))
 
     async def apply(self, name: str, workflow: Workflow | str, *, revision: int = 0) -> KeptWorkflow:
         """Keeps it under a name. `revision`: the one it replaces; 0: any. Raises InvalidRequest, Aborted."""
