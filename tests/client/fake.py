@@ -162,6 +162,7 @@ class FakeNode(
         self.heartbeat_s = 0.05
         self.advertised: list[cluster_pb2.Node] | None = None
         self.backup: list[cluster_pb2.BackupPart] = []
+        self.options: list[tuple[str, int]] = [("grpc.so_reuseport", 0)]
         self._server: grpc.aio.Server | None = None
 
     @property
@@ -169,7 +170,7 @@ class FakeNode(
         return f"127.0.0.1:{self.port}"
 
     async def start(self, credentials: grpc.ServerCredentials | None = None) -> None:
-        server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        server = grpc.aio.server(options=self.options)
         tasks_pb2_grpc.add_TasksServicer_to_server(self, server)
         tasks_pb2_grpc.add_BlobsServicer_to_server(self, server)
         tasks_pb2_grpc.add_DeadLettersServicer_to_server(self, server)

@@ -1,4 +1,4 @@
-"""One channel per endpoint, and the choice among them: round robin over those that answer."""
+"""What there is to call, and the choice among it: round robin over the endpoints that answer."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import grpc
 import grpc.aio
 
 from coterie.client.bearer import BearerChannel
+from coterie.client.channels import Channels
 from coterie.client.errors import ClusterError
 from coterie.client.names import Found
 from coterie.client.rpc_errors import Verdict, explain
@@ -63,7 +64,7 @@ _SILENT_PAUSE_S = 10.0
 _SILENT_PAUSE_MAX_S = 60.0
 
 _CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
-    # Each endpoint keeps a connection of its own, so that one broken channel says nothing about others.
+    # Each channel keeps a connection of its own, so that a broken or full one says nothing about others.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
@@ -81,7 +82,7 @@ _CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
 
 
 class Endpoint:
-    """One address: its channel (made at first use), its stubs, and how it fared lately."""
+    """One address: its channels (made at first use), its stubs, and how it fared lately."""
 
     def __init__(
         self, address: str, connect: Callable[[str, str], grpc.aio.Channel], *, given: bool, name: str = ""
@@ -97,7 +98,7 @@ class Endpoint:
         self.calls = 0
         self._connect = connect
         self._name = name
-        self._channel: grpc.aio.Channel | None = None
+        self._channels: Channels | None = None
         self._stubs: dict[object, object] = {}  # by their classes, made at first use
 
     @property
@@ -201,11 +202,11 @@ class Endpoint:
         return self._stub(ConfigStub)
 
     async def close(self) -> None:
-        """Closes the channel; calls on it end at once."""
-        channel, self._channel = self._channel, None
+        """Closes the channels; calls on them end at once."""
+        channels, self._channels = self._channels, None
         self._stubs.clear()
-        if channel is not None:
-            await channel.close()
+        if channels is not None:
+            await channels.close()
 
     def _stub(self, make: Callable[[grpc.aio.Channel], Stub]) -> Stub:
         if make not in self._stubs:
@@ -213,9 +214,9 @@ class Endpoint:
         return cast("Stub", self._stubs[make])
 
     def _open(self) -> grpc.aio.Channel:
-        if self._channel is None:
-            self._channel = self._connect(self.address, self._name)
-        return self._channel
+        if self._channels is None:
+            self._channels = Channels(lambda: self._connect(self.address, self._name))
+        return cast("grpc.aio.Channel", self._channels)
 
 
 class Pool:
