@@ -13,14 +13,33 @@ from coterie.client.errors import ClusterError
 Message = TypeVar("Message")
 
 
+class Outage:
+    """How long a stream is served by nobody: from the first failure after the last sign of life. What the
+    reader takes for a message is its own time."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+        self._ends_at: float | None = None
+
+    def over(self) -> None:
+        """A node served the stream."""
+        self._ends_at = None
+
+    def ends_at(self) -> float:
+        """After a failure: when there have been enough."""
+        if self._ends_at is None:
+            self._ends_at = self._caller.clock() + self._caller.timeouts.outage
+        return self._ends_at
+
+
 async def resumed(
     caller: Caller, open_call: Callable[[Endpoint], Any], kind: type[Message]
 ) -> AsyncGenerator[Message, None]:
     """Every message of a stream without an end. `open_call` opens it on an endpoint, each time from where the
-    reader stands by then. Raises Unavailable after `timeouts.outage` without any message."""
+    reader stands by then. Raises Unavailable when for `timeouts.outage` no node served it."""
     backoff = Backoff()
     endpoint: Endpoint | None = None
-    deadline = caller.clock() + caller.timeouts.outage
+    outage = Outage(caller)
     while True:
         endpoint = caller.pool.pick(avoid=endpoint)
         failure = ClusterError("the node ended the stream", code="UNAVAILABLE", reason="SHUTTING_DOWN")
@@ -29,14 +48,14 @@ async def resumed(
                 call = open_call(endpoint)
                 try:
                     while isinstance(message := await _read(caller, endpoint, call), kind):
-                        deadline = caller.clock() + caller.timeouts.outage
+                        outage.over()
                         backoff.reset()
                         yield message
                 finally:
                     call.cancel()
         except ClusterError as error:
             failure = error
-        await caller.before_retry(failure, backoff, deadline)
+        await caller.before_retry(failure, backoff, outage.ends_at())
 
 
 async def _read(caller: Caller, endpoint: Endpoint, call: Any) -> Any:

@@ -12,6 +12,7 @@ from coterie.client.caller import Backoff, Caller
 from coterie.client.endpoints import Endpoint
 from coterie.client.errors import ClusterError
 from coterie.client.models import GAP_EVENT, TOKEN_EVENT, Event, terminal
+from coterie.client.streams import Outage
 from coterie.v1 import tasks_pb2
 
 _HOLES_MAX = 5
@@ -44,14 +45,13 @@ class Watch:
         self._holes = 0
         self._gap: tasks_pb2.TaskEvent | None = None
         self._empty_ends = 0
-        self._deadline = 0.0
+        self._outage = Outage(caller)
         self._heard = False
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """Yields each event once, in order; ends after the terminal event."""
         backoff = Backoff()
         endpoint: Endpoint | None = None
-        self._deadline = self._caller.clock() + self._caller.timeouts.outage
         while True:
             endpoint = self._caller.pool.pick(avoid=endpoint)
             self._heard = False
@@ -87,7 +87,7 @@ class Watch:
             if raw is None:
                 return None
             self._heard = True
-            self._deadline = self._caller.clock() + self._caller.timeouts.outage
+            self._outage.over()
             if news := self._accept(raw):
                 return news
             # A token of the terminal event leaves nothing to come: the node can only send heartbeats.
@@ -174,4 +174,4 @@ class Watch:
                     f"the history of {self._name} has a hole: {failure.message}", reason="HISTORY_GAP"
                 ) from failure
             failure = ClusterError(failure.message, code="UNAVAILABLE", reason="HISTORY_GAP")
-        await self._caller.before_retry(failure, backoff, self._deadline)
+        await self._caller.before_retry(failure, backoff, self._outage.ends_at())
