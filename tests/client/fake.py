@@ -297,7 +297,7 @@ class FakeNode(
             seen = max(0, seen - 2)
         sent = 0
         events = self.cluster.events[task.task_id]
-        while True:
+        while len(events) > seen or events[-1].type not in TERMINAL.values():
             while len(events) > seen:
                 event = events[seen]
                 seen += 1

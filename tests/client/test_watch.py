@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import grpc
 import pytest
@@ -122,6 +123,69 @@ async def test_a_hole_nobody_can_fill_is_an_error(fake: FakeCluster) -> None:
     assert seen == [1, 2, 3]
 
 
+@pytest.mark.parametrize("at", [0, 3])
+async def test_a_gap_told_first_is_filled_by_another_node(
+    fake: FakeCluster, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """From the beginning, and after a token: two of the nodes do not have the next events."""
+    gap = tasks_pb2.TaskEvent(gap=tasks_pb2.Gap(reason="they are gone"))
+
+    async def lacking(
+        request: tasks_pb2.WatchTaskRequest, context: object
+    ) -> AsyncIterator[tasks_pb2.TaskEvent]:
+        fake.calls.append(("n", "lacking", request))
+        yield gap
+        for event in fake.events["t1"][at + 2 :]:
+            yield event
+
+    async with client_of(fake) as client:
+        job = await client.submit_task(type="echo")
+        await story(fake, job)
+        for node in fake.nodes[:2]:
+            await node.stop()
+            monkeypatch.setattr(node, "WatchTask", lacking)
+            await node.start()
+        for _ in range(3):
+            rest = await collect(job, fake.events["t1"][at - 1].resume_token if at else "")
+            assert [event.sequence for event in rest] == list(range(at + 1, len(STORY) + 3))
+    assert fake.methods("lacking")
+
+
+@pytest.mark.parametrize("at", [0, 3])
+async def test_a_gap_told_first_that_nobody_fills_is_told(fake: FakeCluster, at: int) -> None:
+    async with client_of(fake) as client:
+        job = await client.submit_task(type="echo")
+        await story(fake, job)
+        gap = tasks_pb2.TaskEvent(gap=tasks_pb2.Gap(reason="they are gone"))
+        token = fake.events["t1"][at - 1].resume_token if at else ""
+        fake.events[job.id][at : at + 2] = [gap, gap]
+        rest = await collect(job, token)
+    assert [event.sequence for event in rest] == [0, *range(at + 3, len(STORY) + 3)]
+    assert len(fake.methods("WatchTask")) > len(fake.nodes)
+
+
+async def test_a_gap_of_a_stream_that_broke_is_forgotten(
+    fake: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(
+        request: tasks_pb2.WatchTaskRequest, context: object
+    ) -> AsyncIterator[tasks_pb2.TaskEvent]:
+        fake.calls.append(("n", "broken", request))
+        yield tasks_pb2.TaskEvent(gap=tasks_pb2.Gap(reason="they are gone"))
+        await Fault().strike(context)  # type: ignore[arg-type]
+
+    async with client_of(fake) as client:
+        job = await client.submit_task(type="echo")
+        await story(fake, job)
+        for node in fake.nodes[:2]:
+            await node.stop()
+            monkeypatch.setattr(node, "WatchTask", broken)
+            await node.start()
+        for _ in range(3):
+            check(await collect(job))
+    assert fake.methods("broken")
+
+
 async def test_a_hole_that_every_node_admits_is_a_gap_event(fake: FakeCluster) -> None:
     async with client_of(fake) as client:
         job = await client.submit_task(type="echo")
@@ -141,6 +205,57 @@ async def test_a_watch_goes_on_after_any_token(fake: FakeCluster) -> None:
         for at, event in enumerate(whole):
             rest = await collect(client.job(job.id), event.resume_token)
             assert [e.sequence for e in rest] == [e.sequence for e in whole[at + 1 :]]
+
+
+async def test_a_resumed_watch_outlasts_heartbeats_of_a_node_that_has_not_heard_of_the_end(
+    fake: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The events come after three heartbeats, in which the other nodes know the end of the task."""
+
+    async def late(
+        request: tasks_pb2.WatchTaskRequest, context: object
+    ) -> AsyncIterator[tasks_pb2.TaskEvent]:
+        for _ in range(3):
+            yield tasks_pb2.TaskEvent(heartbeat=tasks_pb2.Heartbeat())
+        for event in fake.events["t1"][number(request.resume_token) :]:
+            yield event
+
+    async with client_of(fake) as client:
+        job = await client.submit_task(type="echo")
+        await story(fake, job)
+        for node in fake.nodes:
+            await node.stop()
+            monkeypatch.setattr(node, "WatchTask", late)
+            await node.start()
+        rest = await collect(job, fake.events[job.id][0].resume_token)
+    assert [event.type for event in rest] == [*STORY, "succeeded"]
+
+
+async def test_streams_that_nodes_end_early_do_not_end_a_watch(
+    fake: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The task ends while its watch is opened again: only a stream opened after that may say that nothing
+    is left."""
+    ends = 0
+
+    async def leaving(
+        request: tasks_pb2.WatchTaskRequest, context: object
+    ) -> AsyncIterator[tasks_pb2.TaskEvent]:
+        nonlocal ends
+        ends += 1
+        if ends == 2:
+            await story(fake, job)
+        for event in fake.events["t1"][number(request.resume_token) :] if ends > 2 else ():
+            yield event
+
+    async with client_of(fake) as client:
+        job = await client.submit_task(type="echo")
+        for node in fake.nodes:
+            await node.stop()
+            monkeypatch.setattr(node, "WatchTask", leaving)
+            await node.start()
+        rest = await collect(job, fake.events[job.id][0].resume_token)
+    assert [event.type for event in rest] == [*STORY, "succeeded"]
 
 
 async def test_watching_nothing_says_so(fake: FakeCluster) -> None:

@@ -16,7 +16,6 @@ from coterie.client.streams import Outage
 from coterie.v1 import tasks_pb2
 
 _HOLES_MAX = 5
-_EMPTY_ENDS_MAX = 2
 
 WatchStream = grpc.aio.UnaryStreamCall[tasks_pb2.WatchTaskRequest, tasks_pb2.TaskEvent]
 
@@ -44,7 +43,7 @@ class Watch:
         self._sequence = 0
         self._holes = 0
         self._gap: tasks_pb2.TaskEvent | None = None
-        self._empty_ends = 0
+        self._over = False  # the task was, before the stream was opened
         self._outage = Outage(caller)
         self._heard = False
 
@@ -54,7 +53,7 @@ class Watch:
         endpoint: Endpoint | None = None
         while True:
             endpoint = self._caller.pool.pick(avoid=endpoint)
-            self._heard = False
+            self._heard, self._gap = False, None
             failure: ClusterError
             try:
                 with self._caller.using(endpoint):
@@ -89,10 +88,8 @@ class Watch:
             self._heard = True
             self._outage.over()
             if news := self._accept(raw):
+                self._over = False
                 return news
-            # A token of the terminal event leaves nothing to come: the node can only send heartbeats.
-            if not self._sequence and self._token and await self._finished():
-                return None
 
     async def _receive(self, endpoint: Endpoint, call: WatchStream) -> tasks_pb2.TaskEvent | None:
         try:
@@ -114,11 +111,12 @@ class Watch:
         if raw.sequence:
             if raw.sequence <= self._sequence:
                 return []
-            if self._sequence and raw.sequence > self._sequence + 1:
+            # A token does not say which number comes next; there only the node can tell of a hole.
+            known = self._sequence or not self._resumed or self._gap is not None
+            if known and raw.sequence > self._sequence + 1:
                 self._note_hole(raw.sequence)
             self._sequence = raw.sequence
             self._holes = 0
-        self._empty_ends = 0
         if raw.resume_token:
             self._token = raw.resume_token
         news = [Event.of(raw)] if self._gap is None else [Event.of(self._gap), Event.of(raw)]
@@ -155,17 +153,21 @@ class Watch:
         self._holes += 1
         if self._gap is None or self._holes <= _HOLES_MAX:
             self._gap = None
-            raise _Hole(f"events {self._sequence + 1} to {sequence - 1} are missing")
+            since = self._sequence or ("the token" if self._resumed else 0)
+            raise _Hole(f"events after {since} and before {sequence} are missing")
         # Every node says that it has them no more: the reader is told by a gap event.
 
     async def _finished(self) -> bool:
-        """After a stream that ended by itself: True when the task is finished and nothing more comes,
-        as when the resume token was that of the terminal event."""
+        """After a stream that ended by itself: True when the task was over before the stream began, as when
+        the resume token is that of the terminal event. A node that leaves ends its streams early, so what is
+        over by now may still have news."""
+        if self._over:
+            return True
         task = await self._caller.unary(
             lambda endpoint: endpoint.tasks.GetTask, tasks_pb2.GetTaskRequest(name=self._name)
         )
-        self._empty_ends += 1
-        return terminal(task) and self._empty_ends >= _EMPTY_ENDS_MAX
+        self._over = terminal(task)
+        return False
 
     async def _pause(self, failure: ClusterError, backoff: Backoff) -> None:
         if isinstance(failure, _Hole):
