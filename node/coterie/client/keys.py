@@ -137,7 +137,7 @@ class Keys:
             seen = change.version if change.kind != "reset" else 0
             if change.kind != "synced" or not told_sync:
                 yield change
-            told_sync = told_sync or change.kind == "synced"
+            told_sync = change.kind == "synced" or (told_sync and change.kind != "reset")
 
     @property
     def _parent(self) -> str:
