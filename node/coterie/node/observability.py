@@ -42,8 +42,10 @@ _SECRET_ENDINGS = (
     "authorization",
     "privatekey",
 )
+# A name is looked for from where its word begins only: from each place in it, a long one would take seconds.
 _SECRET_TEXT = re.compile(
-    r"""(?ix) (?P<name> \b[\w.-]*(?:token|secret|password|passwd|api[_-]?key|authorization)["']?\s*[=:]\s*)
+    r"""(?ix) (?P<name> (?<![\w.-]) [\w.-]*
+            (?:token|secret|password|passwd|api[_-]?key|authorization)["']?\s*[=:]\s*)
         (?P<value> (?:bearer|basic)\s+\S+ | "[^"]*" | '[^']*' | [^\s,;}&]+ )
         | (?P<scheme> \bbearer\s+) (?P<bearer> [\w.~+/=-]{8,})"""
 )

@@ -74,7 +74,7 @@ class LogToNode(logging.Handler):
         except Exception:
             self.handleError(record)
             return
-        size = len(text)
+        size = max(1, len(text))  # an empty one costs the node no less
         if self._budget.take(size) == size:
             self._send(record.levelname.lower(), text)
 

@@ -9,6 +9,7 @@ import os
 import socket
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any, Protocol
 
 from coterie.node.skillhost.cell import Cell
@@ -22,6 +23,7 @@ from coterie.node.skillhost.nouns import (
     Suspended,
 )
 from coterie.node.skillhost.output import OutputPipe
+from coterie.node.skillhost.records import RecordQueue
 from coterie.node.skillhost.verdicts import SUSPENDED
 from coterie.node.skillhost.zygote import Zygote
 from coterie.skills import CallFailed, CallRefused, Fenced
@@ -40,6 +42,8 @@ from coterie.skills.runframe import pack_run
 
 CODE_CHARS_MAX = 64
 REQUESTS_MAX = 256
+LOG_FRAMES_MAX = 10_000
+"""Besides one for each byte of the budget: threads of a skill may race for the last of it."""
 WAIT_REASONS = frozenset({"SIGNAL", "APPROVAL", "TIMER"})
 LEVELS = {
     "debug": logging.DEBUG,
@@ -64,6 +68,9 @@ class Run:
         self.timers: list[asyncio.TimerHandle] = []
         self.requests: set[asyncio.Task[None]] = set()
         self.steps_taken = 0
+        self.log_frames = 0
+        self.records: RecordQueue | None = None
+        """Of what it logs and prints; there is one once it has a process."""
 
     def finish(self, outcome: SkillOutcome) -> None:
         """The first outcome counts."""
@@ -78,6 +85,8 @@ class Run:
             for request in self.requests:
                 request.cancel()
             await asyncio.wait(self.requests)
+        if self.records is not None:
+            await self.records.empty()
 
 
 class Owner(Protocol):
@@ -136,6 +145,8 @@ class Child:
         self.run, run.child = run, self
         self._output.reset()
         job = run.job
+        loop, chars_max = asyncio.get_running_loop(), self._limits.log_bytes_max
+        run.records = RecordQueue(loop, chars_max, partial(self._emit, job.task_id, job.attempt))
         if self.cell is not None and job.confined is not None:
             grant = self.cell.give_to(job.confined, job.task_id)
             self._frames.send({"op": "grant", "grant": asdict(grant)})
@@ -196,6 +207,9 @@ class Child:
                 message = clip(str(header["message"]), PROGRESS_MESSAGE_CHARS_MAX)
                 _shielded(run.port.report_progress, percent, message)
             case "log":
+                run.log_frames += 1
+                if run.log_frames > LOG_FRAMES_MAX + self._limits.log_bytes_max:
+                    raise ValueError("more records than the budget of its process allows")
                 level = header["level"] if header["level"] in LEVELS else "info"
                 self._report(level, clip(str(header["text"]), RECORD_CHARS_MAX))
             case unknown:
@@ -262,11 +276,13 @@ class Child:
         self._report("info", clip(line, RECORD_CHARS_MAX))
 
     def _report(self, level: str, text: str) -> None:
-        if self.run is None:
+        if self.run is None or self.run.records is None:
             log.debug("output of an idle skill process: %s", text)
             return
-        job = self.run.job
-        _shielded(self._on_log(), job.task_id, job.attempt, level, text)
+        self.run.records.put(level, text)
+
+    def _emit(self, task_id: str, attempt: int, level: str, text: str) -> None:
+        _shielded(self._on_log(), task_id, attempt, level, text)
 
     def _on_closed(self, error: Exception | None) -> None:
         self._owner.on_child_closed(self, error)
