@@ -1,4 +1,4 @@
-"""Skills that write to the node's socket themselves, and others that try what costs the node more than them."""
+"""Skills that write to the node's socket themselves, and others that cost the node more than themselves."""
 
 # ruff: noqa: ASYNC251
 

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 LENGTHS = struct.Struct("!II")
 HEADER_BYTES_MAX = 64 * 1024
 RECEIVE_BYTES = 32 * 1024
+DRAIN_READS_MAX = 512
 
 _write_json = json.JSONEncoder(separators=(",", ":")).encode  # made once: json.dumps makes one for each call
 
@@ -125,9 +126,10 @@ class FrameSocket:
         self._unsent.append((memoryview(data), fds))
 
     def drain(self) -> None:
-        """Read and handle all that has arrived, now."""
-        while not self.closed and self._read_once():
-            pass
+        """Read and handle what has arrived, now; no more than a socket holds, if somebody goes on writing."""
+        for _ in range(DRAIN_READS_MAX):
+            if self.closed or not self._read_once():
+                return
 
     def close(self) -> None:
         """Close without calling `on_closed`. May be called twice."""

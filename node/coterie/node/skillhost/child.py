@@ -189,9 +189,12 @@ class Child:
             return
         try:
             self._handle(self.run, frame)
-        except (KeyError, TypeError, ValueError) as error:
-            self._frames.close()
-            self._on_closed(FrameError(f"a malformed {frame.header['op']!r} frame: {error!r}"))
+        except Exception as error:  # whatever a header can be made to raise
+            self._break(f"a malformed {frame.header['op']!r} frame: {error!r}")
+
+    def _break(self, why: str) -> None:
+        self._frames.close()
+        self._on_closed(FrameError(why))
 
     def _handle(self, run: Run, frame: Frame) -> None:
         header, body = frame

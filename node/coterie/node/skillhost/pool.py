@@ -348,15 +348,21 @@ class ChildPool:
             return
         child.dying = True
         self._ramp.ended(child.number)
-        tail = child.last_words()
-        run, child.run = child.run, None
-        child.close()
-        self._let_go(child)
         if child in self._idle:
             self._idle.remove(child)
-        if run is not None:
-            run.finish(run.verdict or verdicts.with_traceback(outcome, tail))
-            self.stats.crashes += run.verdict is None and outcome.kind == "crashed"
+        tail = ""
+        try:
+            tail = child.last_words()
+        except Exception:
+            log.exception("the last words of a skill process were not understood")
+        run, child.run = child.run, None
+        try:
+            if run is not None:
+                run.finish(run.verdict or verdicts.with_traceback(outcome, tail))
+                self.stats.crashes += run.verdict is None and outcome.kind == "crashed"
+            child.close()
+        finally:
+            self._let_go(child)
 
     # --- the zygote
 

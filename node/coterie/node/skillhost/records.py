@@ -1,4 +1,4 @@
-"""What one run logs and prints, on its way to the node's log: within a budget, and a few records at a time."""
+"""What one run logs and prints, on its way to the node's log: within a budget, a few records at a time."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ class RecordQueue:
         self._waiting: deque[tuple[str, str]] = deque()
         self._turn: asyncio.Handle | None = None
         self._full = False
+        self._empty = asyncio.Event()
+        self._empty.set()
 
     def put(self, level: str, text: str) -> None:
         """One record, or the last word about those that are dropped."""
@@ -39,13 +41,13 @@ class RecordQueue:
             level = "warning"
             text = f"output beyond {self._chars_max} bytes or {RECORDS_MAX} records of this run was dropped"
         self._waiting.append((level, text))
+        self._empty.clear()
         if self._turn is None:
             self._turn = self._loop.call_soon(self._let_go)
 
     async def empty(self) -> None:
         """Return when all has been emitted."""
-        while self._waiting:
-            await asyncio.sleep(0)
+        await self._empty.wait()
 
     def _let_go(self) -> None:
         self._turn = None
@@ -53,3 +55,5 @@ class RecordQueue:
             self._emit(*self._waiting.popleft())
         if self._waiting:
             self._turn = self._loop.call_soon(self._let_go)
+        else:
+            self._empty.set()

@@ -27,7 +27,7 @@ def start_failed(why: str) -> SkillOutcome:
 
 def protocol_error(error: Exception) -> SkillOutcome:
     """The child sent what no child sends: the skill wrote to its socket, most likely."""
-    message = f"the skill's process broke the protocol: {error}"
+    message = f"the skill's process broke the protocol: {error}"[:MESSAGE_CHARS_MAX]
     return SkillOutcome("crashed", code="PROTOCOL_ERROR", message=message)
 
 
