@@ -37,7 +37,6 @@ class ConfinedPool(ChildPool):
         self, options: SkillHostOptions, zygote: Zygote, stats: SkillHostStats, layers: Sequence[Layer]
     ) -> None:
         super().__init__(options, zygote, stats, confining=True)
-        self.started = False
         self._standing = frozenset(layer.name for layer in layers if layer.active)
         self._missing = {layer.name: layer.detail for layer in layers if not layer.active}
         self._scratch: Path | None = None
@@ -56,7 +55,6 @@ class ConfinedPool(ChildPool):
         # Its runs, users of their own, go through it to their folders; they cannot list it.
         self._scratch.chmod(0o711)
         self._watcher = asyncio.get_running_loop().create_task(self._watch(), name="disks of skills")
-        self.started = True
 
     async def stop(self) -> None:
         """See ChildPool.stop."""

@@ -12,6 +12,7 @@ from coterie.node.skillhost import verdicts
 from coterie.node.skillhost.confined import ConfinedPool
 from coterie.node.skillhost.nouns import (
     JobPort,
+    SkillHostError,
     SkillHostOptions,
     SkillHostStats,
     SkillJob,
@@ -34,7 +35,8 @@ class SkillHost(ChildPool):
         self._starting = asyncio.Lock()
         self.source: SkillSource | None = None
         """Set before the first run of a published skill."""
-        self._resolving: dict[tuple[str, int], bool] = {}
+        self._preparing: dict[tuple[str, int], bool] = {}
+        """Runs that no pool knows yet: whether they were cancelled."""
 
     @classmethod
     def spawn(cls, options: SkillHostOptions) -> SkillHost:
@@ -71,31 +73,43 @@ class SkillHost(ChildPool):
     async def run(self, job: SkillJob, port: JobPort) -> SkillOutcome:
         """See ChildPool.run. A job of a published skill waits until its files are here, and what comes of it
         is checked. Raises what `source` raises."""
-        if not job.revision or self.source is None:
-            return await self._run(job, port)
         key = (job.task_id, job.attempt)
-        self._resolving[key] = False
+        if key in self._preparing:
+            raise ValueError(f"task {job.task_id} attempt {job.attempt} is running already")
+        self._preparing[key] = False
         try:
-            found = await self.source.resolve(job)
-            if isinstance(found, SkillOutcome) or self._resolving[key]:
-                return found if isinstance(found, SkillOutcome) else verdicts.CANCELLED
+            found = await self._prepared(job)
+            if isinstance(found, SkillOutcome):
+                return found
+            try:
+                pool = await self._pool_of(found)
+            except (OSError, SkillHostError) as error:
+                return verdicts.start_failed(str(error))
+            if self._preparing[key]:
+                return verdicts.CANCELLED
         finally:
-            del self._resolving[key]
-        return self.source.checked(found, await self._run(found, port))
+            del self._preparing[key]  # from here on the pool knows the run: nothing comes in between
+        outcome = await (super().run(found, port) if pool is None else pool.run(found, port))
+        return self._checked(found, outcome)
 
-    async def _run(self, job: SkillJob, port: JobPort) -> SkillOutcome:
-        """Untrusted skills go into the sandbox; what those on disk take and give is looked at here."""
-        if job.confined is None:
-            return await self._run_local(job, port)
-        if job.confined.trusted:
-            return await super().run(job, port)
-        return await (await self._sandbox()).run(job, port)
+    async def _prepared(self, job: SkillJob) -> SkillJob | SkillOutcome:
+        """With its files, if it is of a published skill; what those on disk take is looked at here."""
+        if job.revision and self.source is not None:
+            return await self.source.resolve(job)
+        said = self.skills.get(job.skill) if job.confined is None else None
+        wrong = faults_by_text(said.input, job.payload) if said is not None else None
+        return verdicts.misfit("BAD_INPUT", "payload", wrong) if wrong else job
 
-    async def _run_local(self, job: SkillJob, port: JobPort) -> SkillOutcome:
-        said = self.skills.get(job.skill)
-        if said is not None and (wrong := faults_by_text(said.input, job.payload)):
-            return verdicts.misfit("BAD_INPUT", "payload", wrong)
-        outcome = await super().run(job, port)
+    async def _pool_of(self, job: SkillJob) -> ConfinedPool | None:
+        """Untrusted skills go into the sandbox; None: the others run in this very pool."""
+        confines = job.confined is not None and not job.confined.trusted
+        return await self._sandbox() if confines else None
+
+    def _checked(self, job: SkillJob, outcome: SkillOutcome) -> SkillOutcome:
+        """What a skill gives must be what it promises."""
+        if job.revision and self.source is not None:
+            return self.source.checked(job, outcome)
+        said = self.skills.get(job.skill) if job.confined is None else None
         if said is None or outcome.kind != "succeeded":
             return outcome
         wrong = faults_by_text(said.output, outcome.result)
@@ -103,8 +117,8 @@ class SkillHost(ChildPool):
 
     def cancel(self, task_id: str, attempt: int, grace_ms: int) -> None:
         """See ChildPool.cancel."""
-        if (task_id, attempt) in self._resolving:
-            self._resolving[task_id, attempt] = True
+        if (task_id, attempt) in self._preparing:
+            self._preparing[task_id, attempt] = True
         super().cancel(task_id, attempt, grace_ms)
         if self._confined is not None:
             self._confined.cancel(task_id, attempt, grace_ms)
@@ -130,21 +144,27 @@ class SkillHost(ChildPool):
     async def stop(self) -> None:
         """See ChildPool.stop."""
         self._stopping = True
-        async with self._starting:
-            if self._confined is not None:
-                await self._confined.stop()
-        await super().stop()
+        try:
+            async with self._starting:
+                if self._confined is not None:
+                    await self._confined.stop()
+        finally:
+            await super().stop()
 
     async def _sandbox(self) -> ConfinedPool:
-        """The confined pool, started. Raises SkillHostError."""
+        """The confined pool, started. Raises SkillHostError, OSError."""
         async with self._starting:
-            if self._confined is None or not self._confined.started:
+            if self._confined is None:
                 options = self._options
                 zygote = Zygote.launch(options, confining=True)
                 pool = ConfinedPool(options, zygote, self.stats, self.layers)
                 pool.on_skill_log = lambda *record: self.on_skill_log(*record)
+                try:
+                    await pool.start()
+                except BaseException:
+                    await pool.stop()
+                    raise
                 self._confined = pool
-                await pool.start()
                 pool.set_lease(self._keeper.lease_until)
             if self._stopping:
                 await self._confined.stop()
