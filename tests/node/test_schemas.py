@@ -11,7 +11,14 @@ from coterie.core.commands import SubmitTask
 from coterie.core.state import ClusterState
 from coterie.node.admission import Admission, AdmissionLimits
 from coterie.node.errors import ApiError
-from coterie.node.schemas import FAULTS_SHOWN, faults, faults_by_text, schema_fault
+from coterie.node.schemas import (
+    FAULTS_SHOWN,
+    HERE_BYTES_MAX,
+    Faults,
+    faults_by_text,
+    faults_here,
+    schema_fault,
+)
 from coterie.node.skillhost.nouns import SkillInfo
 from coterie.node.skillset import with_defaults
 from coterie.v1 import tasks_pb2
@@ -27,6 +34,10 @@ SCHEMA: dict[str, Any] = {
     },
 }
 LOCAL = {"add": SkillInfo("add", "1", "", 0, "none", input=json.dumps(SCHEMA))}
+
+
+def faults(schema: Any, content: bytes) -> Faults:
+    return faults_by_text(json.dumps(schema), content)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +77,95 @@ def test_what_is_not_checked_of_a_schema_on_disk_is_left_to_the_skill() -> None:
     assert faults_by_text("", b"{") == []
 
 
+def doubling(levels: int) -> Any:
+    """A schema of a few hundred bytes that is 2 ** levels subschemas."""
+    parts: Any = {f"x{i}": {"allOf": [{"$ref": f"#/$defs/x{i + 1}"}] * 2} for i in range(levels)}
+    return {"$ref": "#/$defs/x0", "$defs": {**parts, f"x{levels}": {}}}
+
+
+NESTED: Any = {}
+for _ in range(600):
+    NESTED = {"not": NESTED}
+TREE: Any = {
+    "$ref": "#/$defs/node",
+    "$defs": {"node": {"properties": {"kids": {"type": "array", "items": {"$ref": "#/$defs/node"}}}}},
+}
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        (doubling(4), ""),
+        (doubling(14), "more than 10000 subschemas"),
+        (doubling(40), "more than 10000 subschemas"),
+        (doubling(300), "each leads to the next"),
+        (TREE, ""),
+        ({"$ref": "#"}, "without an end"),
+        ({"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [{"$ref": "#/$defs/a"}]}}}, "without an end"),
+        ({"not": {"$ref": "#/$defs/a"}, "$defs": {"a": {"if": {"$ref": "#"}}}}, "without an end"),
+        ({"$ref": "#/$defs/b", "$defs": {"a": {}}}, "'#/$defs/b', which is not in it"),
+        ({"$ref": "https://example.org/x"}, "another document"),
+        ({"$dynamicRef": "#x"}, "$dynamicRef"),
+        ({"$ref": "#/const", "const": {"pattern": "(a+)+$"}}, "what uses pattern"),
+        ({"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "https://a.b/c", **TREE}, ""),
+        (NESTED, "nested deeper than 50 levels"),
+    ],
+)  # fmt: skip
+def test_schemas_whose_references_have_no_bounded_cost_are_refused(schema: Any, said: str) -> None:
+    fault = schema_fault(schema)
+    assert said in fault and bool(said) == bool(fault)
+    assert faults(schema, b'{"kids": []}') == [], "and of a file on disk it is left to the skill"
+
+
+def test_a_tree_is_checked_to_its_leaves() -> None:
+    assert faults(TREE, b'{"kids": [{"kids": [{"kids": 1}]}]}')[0][0] == ".kids[0].kids[0].kids"
+    deep = b'{"kids": [' * 20 + b"]}" * 20
+    assert faults(TREE, deep) == [] and faults_here(json.dumps(TREE), deep) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "equal"),
+    [
+        ([1, 1.0], True), ([1, True], False), ([0, False], False), (["1", 1], False), ([[], {}], False),
+        ([None] * 2, True),
+        ([{"a": 1, "b": [2]}, {"b": [2.0], "a": 1}], True), ([{"a": 1}, {"a": 2}], False),
+    ],
+)  # fmt: skip
+def test_items_are_told_apart_as_json_does(value: Any, equal: bool) -> None:
+    assert bool(faults({"uniqueItems": True}, json.dumps(value).encode())) == equal
+    assert faults({"uniqueItems": False}, json.dumps(value).encode()) == []
+
+
+def test_numbers_that_cannot_be_checked_are_faults() -> None:
+    assert "cannot be checked" in faults({"multipleOf": 0.1}, b"1e400")[0][1]
+
+
+@pytest.mark.parametrize(
+    ("schema", "content"),
+    [
+        ({}, b" " * (HERE_BYTES_MAX + 1)),
+        ({"items": {"type": "number"}}, json.dumps([1] * 10_000).encode()),
+        (doubling(11), b"1"),
+        ({"items": {"allOf": [{"$ref": "#"}] * 2}}, b"[" * 40 + b"]" * 40),
+        ({"anyOf": [{"type": "string"}] * 500}, json.dumps([[1] * 2_000]).encode()),
+    ],
+)
+def test_what_takes_many_steps_is_not_checked_on_a_loop(schema: Any, content: bytes) -> None:
+    assert faults_here(json.dumps(schema), content) is None
+    assert faults_here("", content) == []
+
+
+def test_what_is_cheap_is_checked_at_once() -> None:
+    rows = json.dumps({"rows": [1] * 500 + ["x"]}).encode()
+    assert faults_here(json.dumps(SCHEMA), rows) == faults(SCHEMA, rows) != []
+
+
+def test_fields_that_nobody_knows_are_told_within_reason() -> None:
+    schema = {"additionalProperties": False, "properties": {f"known{i}": {} for i in range(1_000)}}
+    ((_, said),) = faults(schema, json.dumps({f"new{i}" * 50: 1 for i in range(5_000)}).encode())
+    assert said.endswith("and 4980 more") and len(said) < 10_000
+
+
 def submit(payload: bytes, kind: str = "add") -> SubmitTask:
     request = tasks_pb2.SubmitTaskRequest(request_id="r")
     request.task.type = kind
@@ -82,3 +182,4 @@ def test_a_payload_that_does_not_fit_is_refused_before_anything_is_proposed() ->
     assert violation.field == "task.payload.rows[0]" and '"many"' in violation.description
     assert submit(b'{"rows": [1]}').type == "add"
     assert submit(b"anything", "free").type == "free"
+    assert submit(json.dumps({"rows": ["x"] * 20_000}).encode()).type == "add", "checked where it runs"

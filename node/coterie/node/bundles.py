@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import compileall
+import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -17,10 +19,8 @@ from coterie.core.skillbook import RevisionState, SkillEntry, SkillRevision
 from coterie.core.state import ClusterState
 from coterie.node.blob_exchange import BlobExchange
 from coterie.node.errors import ApiError
-from coterie.node.schemas import faults
 from coterie.node.skillhost.cell import remove_tree
 from coterie.node.skillhost.nouns import ConfinedSkill, SkillJob, SkillOutcome
-from coterie.node.skillhost.verdicts import misfit
 from coterie.skills import bundle
 from coterie.skills.described import Described, from_json
 
@@ -44,20 +44,7 @@ class Bundles:
         if revision.state is RevisionState.REVOKED:
             return _gone("SKILL_REVOKED", f"revision {job.revision} of {job.skill} was revoked")
         said = from_json(revision.manifest)
-        wrong = faults(said.input, job.payload) if said.input is not None else []
-        if wrong:
-            return misfit("BAD_INPUT", "payload", wrong)
         return replace(job, confined=self._confined(entry, said, revision, await self._folder(revision)))
-
-    def checked(self, job: SkillJob, outcome: SkillOutcome) -> SkillOutcome:
-        """See SkillSource."""
-        entry = self._state().skillbook.get(job.skill)
-        revision = entry.find(job.revision) if entry is not None else None
-        said = from_json(revision.manifest) if revision is not None else Described()
-        if outcome.kind != "succeeded" or said.output is None:
-            return outcome
-        wrong = faults(said.output, outcome.result)
-        return misfit("BAD_OUTPUT", "result", wrong) if wrong else outcome
 
     def _confined(
         self, entry: SkillEntry, said: Described, revision: SkillRevision, folder: Path
@@ -73,6 +60,8 @@ class Bundles:
             network=said.network,
             memory_bytes=policy.memory_bytes or said.memory_bytes,
             cpus=policy.cpus or said.cpus,
+            input=_text(said.input),
+            output=_text(said.output),
             trusted=any(fnmatchcase(entry.skill_id, pattern) for pattern in self._trust),
         )
 
@@ -109,6 +98,10 @@ def _lay_out(content: bytes, revision: str, folder: Path) -> None:
             path.chmod(0o555 if path.is_dir() else path.stat().st_mode & 0o555)
     half.rename(folder)
     folder.chmod(0o555)
+
+
+def _text(schema: Mapping[str, Any] | None) -> str:
+    return json.dumps(schema) if schema is not None else ""
 
 
 def _gone(code: str, message: str) -> SkillOutcome:

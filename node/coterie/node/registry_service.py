@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 from collections.abc import Callable
 
@@ -54,7 +55,8 @@ class RegistryService(registry_pb2_grpc.RegistryServicer):
         if request.bundle.blob.sha256:
             Tickets(self._state).check_caller(request.bundle.blob.sha256, request.bundle.blob.ticket)
         content = await self._exchange.load(convert.data_from_pb(request.bundle))
-        report = self._checked(request.skill_id, content)
+        # A stranger's schema of a few KiB can take seconds to look at.
+        report = await asyncio.to_thread(self._checked, request.skill_id, content)
         revision = SkillRevision(
             revision=bundle.revision_of(content),
             version=report.described.version,

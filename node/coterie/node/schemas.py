@@ -6,19 +6,24 @@ import difflib
 import json
 from collections.abc import Mapping
 from functools import lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from coterie.node.schema_dialect import Steps, TooMany, counting, dialect, is_counted
+from coterie.node.schema_growth import OTHER_LANGUAGE, UNBOUNDED, growth_fault
 from coterie.skills.described import Described
 
 if TYPE_CHECKING:
-    from jsonschema import Draft202012Validator
     from jsonschema.exceptions import ValidationError
+    from jsonschema.protocols import Validator
 
 FAULTS_SHOWN = 20
 VALUE_CHARS_MAX = 80
+NAMES_SHOWN, NAMES_COMPARED = 20, 100
 SCHEMAS_KEPT = 512
-# Their cost has no bound that follows from the size of the data, and they are looked at in the node.
-UNBOUNDED = frozenset({"pattern", "patternProperties"})
+# A check within these takes some 20 ms at most, and comes nowhere near the end of the stack.
+HERE_BYTES_MAX, HERE_STEPS_MAX, HERE_LEVELS_MAX = 64 * 1024, 5_000, 30
+SCHEMA_LEVELS_MAX = 50
 NAMES = frozenset({"properties", "$defs", "definitions", "dependentSchemas"})  # maps from names to schemas
 VALUES = frozenset({"const", "default", "enum", "examples", "required"})  # no schemas inside
 
@@ -30,15 +35,17 @@ def schema_fault(schema: Mapping[str, Any]) -> str:
     """Why it is no JSON schema that we check; empty: it is one."""
     from jsonschema import Draft202012Validator, SchemaError
 
+    if _deeper(schema, SCHEMA_LEVELS_MAX):
+        return f"is nested deeper than {SCHEMA_LEVELS_MAX} levels"
     try:
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:
-        return f"is no JSON schema: {error.message}"
+        return f"is no JSON schema: {error.message[:300]}"
     if used := UNBOUNDED & {key for key, _ in _keywords(schema)}:
         return f"uses {', '.join(sorted(used))}, which only the skill itself can check: take it out"
-    if any("$ref" in key and not str(value).startswith("#") for key, value in _keywords(schema)):
+    if any(key == "$ref" and not str(value).startswith("#") for key, value in _keywords(schema)):
         return "refers to another document; put its parts under $defs"
-    return ""
+    return growth_fault(_without_unbounded(schema))
 
 
 def schema_faults(said: Described) -> Faults:
@@ -50,42 +57,68 @@ def schema_faults(said: Described) -> Faults:
     return [(field, fault) for field, fault in found if fault]
 
 
-def faults(schema: Mapping[str, Any], content: bytes) -> Faults:
-    """What is wrong with JSON text; nothing: it fits."""
-    return _faults(_validator_of(schema), content)
-
-
-def faults_by_text(schema: str, content: bytes) -> Faults:
-    """The same for the text of a schema from this node's disk: nobody has checked it, so what we do not check
-    of it is left to the skill. An empty one fits all."""
-    validator = _validator(schema) if schema else None
+def faults_by_text(schema: str, content: bytes, published: bool = False) -> Faults:
+    """What is wrong with JSON text; nothing: it fits. An empty schema fits all. What we do not check of one
+    is left to the skill: one of this node's disk has been looked at by nobody."""
+    validator = _validator(schema, published) if schema else None
     return _faults(validator, content) if validator is not None else []
 
 
+def faults_here(schema: str, content: bytes, published: bool = False) -> Faults | None:
+    """The same where it is cheap enough for a node's event loop; None: it is not."""
+    if not schema:
+        return []
+    if len(content) > HERE_BYTES_MAX:
+        return None
+    try:
+        with counting(Steps(HERE_STEPS_MAX)):
+            return faults_by_text(schema, content, published)
+    except TooMany:
+        return None
+
+
 @lru_cache(SCHEMAS_KEPT)
-def _validator(text: str) -> Draft202012Validator | None:
-    schema = _without_unbounded(json.loads(text))
-    return None if schema_fault(schema) else _validator_of(schema)
-
-
-def _validator_of(schema: Mapping[str, Any]) -> Draft202012Validator:
+def _validator(text: str, published: bool) -> Validator | None:
+    """A published one was looked at then: a stranger's schema of a few KiB can take seconds to look at."""
     # A twentieth of what a node would load at its start, and many need it late or never.
-    from jsonschema import Draft202012Validator
     from referencing import Registry
 
-    return Draft202012Validator(schema, registry=Registry())
+    schema = json.loads(text)
+    if _deeper(schema, SCHEMA_LEVELS_MAX):
+        return None
+    schema = _without_unbounded(schema)
+    fault = growth_fault(schema) if published else schema_fault(schema)
+    return None if fault else dialect()(schema, registry=Registry())
 
 
-def _faults(validator: Draft202012Validator, content: bytes) -> Faults:
+def _deeper(value: Any, levels: int) -> bool:
+    """Whether lists and maps are within each other more than so often."""
+    left = [value]
+    for _ in range(levels + 1):
+        inner = [list(one.values()) if isinstance(one, dict) else one for one in left]
+        left = [each for one in inner if isinstance(one, list) for each in one]
+        if not left:
+            return False
+    return True
+
+
+def _faults(validator: Validator, content: bytes) -> Faults:
     try:
         value = json.loads(content or b"null")
     except (ValueError, RecursionError) as error:
+        if is_counted() and isinstance(error, RecursionError):
+            raise TooMany from error
         return [("", f"not JSON ({error}); send UTF-8 JSON")]
+    if is_counted() and _deeper(value, HERE_LEVELS_MAX):
+        raise TooMany
     found: Faults = []
-    for fault in validator.iter_errors(value):
-        found.append((_path(fault), _said(fault)))
-        if len(found) >= FAULTS_SHOWN:
-            break
+    try:
+        for fault in islice(validator.iter_errors(value), FAULTS_SHOWN):
+            found.append((_path(fault), _said(fault)))
+    except RecursionError:
+        found.append(("", "is nested too deep; send it flatter"))
+    except ArithmeticError as error:
+        found.append(("", f"has a number that cannot be checked ({error}); send a smaller one"))
     return sorted(found)
 
 
@@ -116,12 +149,16 @@ def _said(error: ValidationError) -> str:
 
 def _unknown(schema: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
     known = list(schema.get("properties", {}))
+    strangers = [name for name in given if name not in schema.get("properties", {})]
+    listed = ", ".join(known[:NAMES_SHOWN]) + (" …" if len(known) > NAMES_SHOWN else "")
     said = []
-    for name in given:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
-            said.append(f"{name!r} is not a field; {hint}")
+    for name in strangers[:FAULTS_SHOWN]:
+        short = len(name) <= VALUE_CHARS_MAX
+        near = difflib.get_close_matches(name, known[:NAMES_COMPARED], 1) if short else []
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {listed or 'none'}"
+        said.append(f"{name[:VALUE_CHARS_MAX]!r} is not a field; {hint}")
+    if len(strangers) > FAULTS_SHOWN:
+        said.append(f"and {len(strangers) - FAULTS_SHOWN} more")
     return said
 
 
@@ -158,7 +195,7 @@ def _without_unbounded(value: Any, names: bool = False) -> Any:
     return {
         key: inner if key in VALUES and not names else _without_unbounded(inner, key in NAMES and not names)
         for key, inner in value.items()
-        if names or key not in UNBOUNDED
+        if names or (key not in UNBOUNDED and key != OTHER_LANGUAGE)
     }
 
 

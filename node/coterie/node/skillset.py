@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from coterie.core.nouns import RetryPolicy
 from coterie.core.skillbook import SkillEntry, choose
 from coterie.core.state import ClusterState
 from coterie.node.errors import Violation, invalid
-from coterie.node.schemas import faults, faults_by_text
+from coterie.node.schemas import Faults, faults_here
 from coterie.node.skillhost.nouns import SkillInfo
 from coterie.skills.described import Described, from_json
 from coterie.v1 import tasks_pb2
@@ -37,16 +38,17 @@ def with_defaults(
     command: SubmitTask, task: tasks_pb2.Task, state: ClusterState, local: Mapping[str, SkillInfo]
 ) -> SubmitTask:
     """The command with what its skill says where the request says nothing. `local`: the skills on this node's
-    disk. Raises ApiError when the payload is not what the skill takes."""
+    disk. Raises ApiError when the payload is not what the skill takes; one that takes long to check is left
+    to the node where it runs."""
     entry = state.skillbook.get(command.type)
     chosen = choose(entry, command.task_id, command.constraints.skill_version) if entry is not None else None
     if chosen is None and not command.payload.sha256 and (here := local.get(command.type)) is not None:
-        _refuse(faults_by_text(here.input, command.payload.inline))
+        _refuse(faults_here(here.input, command.payload.inline))
     if entry is None:
         return command
     said = from_json(chosen.manifest) if chosen is not None else Described()
     if not command.payload.sha256 and said.input is not None:
-        _refuse(faults(said.input, command.payload.inline))
+        _refuse(faults_here(json.dumps(said.input), command.payload.inline, published=True))
     if not task.attempt_timeout_ms:
         timeout_ms = entry.policy.timeout_ms or said.timeout_ms or command.attempt_timeout_ms
         command = replace(command, attempt_timeout_ms=timeout_ms)
@@ -55,7 +57,7 @@ def with_defaults(
     return command
 
 
-def _refuse(wrong: list[tuple[str, str]]) -> None:
+def _refuse(wrong: Faults | None) -> None:
     if wrong:
         raise invalid([Violation(f"task.payload{at}", text) for at, text in wrong], "BAD_INPUT")
 

@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from coterie.node.schemas import faults_by_text
+from coterie.node.schema_checks import SchemaChecks
 from coterie.node.skillhost import verdicts
 from coterie.node.skillhost.confined import ConfinedPool
 from coterie.node.skillhost.nouns import (
@@ -37,6 +37,7 @@ class SkillHost(ChildPool):
         """Set before the first run of a published skill."""
         self._preparing: dict[tuple[str, int], bool] = {}
         """Runs that no pool knows yet: whether they were cancelled."""
+        self._checks = SchemaChecks()
 
     @classmethod
     def spawn(cls, options: SkillHostOptions) -> SkillHost:
@@ -71,8 +72,8 @@ class SkillHost(ChildPool):
         return super().child_pids + (self._confined.child_pids if self._confined else [])
 
     async def run(self, job: SkillJob, port: JobPort) -> SkillOutcome:
-        """See ChildPool.run. A job of a published skill waits until its files are here, and what comes of it
-        is checked. Raises what `source` raises."""
+        """See ChildPool.run. A job of a published skill waits until its files are here; what any skill takes
+        and gives is checked. Raises what `source` raises, and ApiError where a check came to no end."""
         key = (job.task_id, job.attempt)
         if key in self._preparing:
             raise ValueError(f"task {job.task_id} attempt {job.attempt} is running already")
@@ -90,29 +91,29 @@ class SkillHost(ChildPool):
         finally:
             del self._preparing[key]  # from here on the pool knows the run: nothing comes in between
         outcome = await (super().run(found, port) if pool is None else pool.run(found, port))
-        return self._checked(found, outcome)
+        return await self._checked(found, outcome)
 
     async def _prepared(self, job: SkillJob) -> SkillJob | SkillOutcome:
-        """With its files, if it is of a published skill; what those on disk take is looked at here."""
-        if job.revision and self.source is not None:
-            return await self.source.resolve(job)
-        said = self.skills.get(job.skill) if job.confined is None else None
-        wrong = faults_by_text(said.input, job.payload) if said is not None else None
-        return verdicts.misfit("BAD_INPUT", "payload", wrong) if wrong else job
+        """The job as it can run, with its files if it is of a published skill, or why it cannot."""
+        found = await self.source.resolve(job) if job.revision and self.source is not None else job
+        if isinstance(found, SkillOutcome):
+            return found
+        described = found.confined or self.skills.get(found.skill)
+        schema = described.input if described is not None else ""
+        wrong = await self._checks.faults(schema, found.payload, found.confined is not None)
+        return verdicts.misfit("BAD_INPUT", "payload", wrong) if wrong else found
 
     async def _pool_of(self, job: SkillJob) -> ConfinedPool | None:
         """Untrusted skills go into the sandbox; None: the others run in this very pool."""
         confines = job.confined is not None and not job.confined.trusted
         return await self._sandbox() if confines else None
 
-    def _checked(self, job: SkillJob, outcome: SkillOutcome) -> SkillOutcome:
+    async def _checked(self, job: SkillJob, outcome: SkillOutcome) -> SkillOutcome:
         """What a skill gives must be what it promises."""
-        if job.revision and self.source is not None:
-            return self.source.checked(job, outcome)
-        said = self.skills.get(job.skill) if job.confined is None else None
-        if said is None or outcome.kind != "succeeded":
+        described = job.confined or self.skills.get(job.skill)
+        if described is None or outcome.kind != "succeeded":
             return outcome
-        wrong = faults_by_text(said.output, outcome.result)
+        wrong = await self._checks.faults(described.output, outcome.result, job.confined is not None)
         return verdicts.misfit("BAD_OUTPUT", "result", wrong) if wrong else outcome
 
     def cancel(self, task_id: str, attempt: int, grace_ms: int) -> None:
@@ -145,6 +146,7 @@ class SkillHost(ChildPool):
         """See ChildPool.stop."""
         self._stopping = True
         try:
+            await self._checks.close()
             async with self._starting:
                 if self._confined is not None:
                     await self._confined.stop()

@@ -117,6 +117,10 @@ class ConfinedSkill:
     """Hosts it may connect to, through the node's proxy."""
     memory_bytes: int = 0
     cpus: int = 0
+    input: str = ""
+    """JSON schema of its input; empty: anything."""
+    output: str = ""
+    """JSON schema of its result; empty: anything."""
     trusted: bool = False
     """The operator trusts it: it runs without walls."""
 
@@ -172,9 +176,6 @@ class SkillSource(Protocol):
 
     async def resolve(self, job: SkillJob) -> SkillJob | SkillOutcome:
         """The job with the files of its revision, or why it cannot run."""
-
-    def checked(self, job: SkillJob, outcome: SkillOutcome) -> SkillOutcome:
-        """The outcome; a failure when the result is not what the skill promised."""
 
 
 class JobPort(Protocol):
