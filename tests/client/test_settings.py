@@ -124,6 +124,8 @@ def test_a_cluster_file_tells_nodes_ports_and_tls(tmp_path: Path) -> None:
         ("endpoints: [h:1]\ninsecure: maybe", "insecure='maybe'"),
         ("endpoints: [h:1]\ntls: {cert: c}", "tls.ca is missing"),
         ("endpoints: [h:1]\ntls: yes", "tls: a mapping"),
+        ("endpoints: [h:1]\ntls: {ca: c, servername: n}", r"tls\.servername: .*did you mean 'server_name'"),
+        ("endpoints: [h:1]\ntls: {dir: d, sert: c}", r"tls\.sert: .*did you mean 'cert'"),
         ("tenant: x", "no endpoint found"),
         ("cluster: {nodes: 5}", "cluster.nodes: a list"),
         ("cluster: {nodes: [x]}", r"cluster.nodes\[0\]: a mapping"),
@@ -173,6 +175,13 @@ def test_wrong_arguments_are_refused_before_any_call(tmp_path: Path) -> None:
     for wrong in ({"call": 0}, {"attempt": -1.0}, {"probe": float("nan")}):
         with pytest.raises(ConfigError, match="timeouts"):
             Timeouts(**wrong)
+
+
+def test_a_newer_node_may_have_keys_that_a_client_does_not_know(tmp_path: Path) -> None:
+    file = tmp_path / "cluster-config.yaml"
+    file.write_text(CLUSTER_FILE.replace("tls: {ca", "tls: {minVersion: 1.3, ca"))
+    tls = settings_of(config_path=file).tls
+    assert tls is not None and tls.ca == tmp_path / "certs/ca.pem"
 
 
 async def test_tls_files_are_read_at_opening(tmp_path: Path) -> None:

@@ -228,18 +228,30 @@ def test_wrong_arguments_start_no_thread() -> None:
     assert threads() == set()
 
 
+def public(cls: type) -> dict[str, list[str]]:
+    """The parameters of each public method."""
+    members = inspect.getmembers(cls, inspect.isfunction)
+    return {
+        key: list(inspect.signature(function).parameters)
+        for key, function in members
+        if not key.startswith("_") or key == "__init__"
+    }
+
+
 @pytest.mark.parametrize("name", ["Cluster", "Job"])
 def test_the_mirror_offers_every_public_method(name: str) -> None:
-    def public(cls: type) -> dict[str, list[str]]:
-        members = inspect.getmembers(cls, inspect.isfunction)
-        return {
-            key: list(inspect.signature(function).parameters)
-            for key, function in members
-            if not key.startswith("_") or key == "__init__"
-        }
-
     theirs, ours = public(getattr(asynchronous, name)), public(getattr(sync, name))
     if name == "Job":
         del theirs["__init__"], ours["__init__"]
         del theirs["follow"]  # Wired up by submit_task(on_progress=...).
     assert ours == theirs
+
+
+def test_the_mirror_offers_every_service_with_all_its_methods() -> None:
+    theirs, ours = asynchronous.Cluster("127.0.0.1:1"), sync.Cluster("127.0.0.1:1")
+    services = {name for name in vars(ours) if not name.startswith("_")}
+    assert len(services) > 15
+    for name in services:
+        wanted, found = public(type(getattr(theirs, name))), public(type(getattr(ours, name)))
+        del wanted["__init__"], found["__init__"]
+        assert found == wanted, name

@@ -118,7 +118,8 @@ class Cluster(Services, Operations):
         `options` are priority, timeout, deadline, checkpoint, request_id, task_id, max_attempts, labels,
         constraints, start_delay, key, agent, parent and retry; `TaskSpec` explains each.
         `on_progress(p)` is called with `p.percent` and `p.message` while the task runs.
-        A full queue raises QueueFull; with `wait_when_full=True` the client comes back when told to.
+        A full queue raises QueueFull; with `wait_when_full=True` the client comes back when told to,
+        for `timeouts.call` at most.
 
         Lost answers are retried with the same request_id, so the task exists once. Concurrent calls
         share RPCs: `asyncio.gather` over many submits is as quick as `submit_tasks`.
@@ -133,7 +134,8 @@ class Cluster(Services, Operations):
     async def submit_tasks(
         self, entries: Iterable[TaskSpec | Mapping[str, Any]], *, wait_when_full: bool = False
     ) -> list[Job]:
-        """Submits many tasks; each entry is a TaskSpec or a dict with the same keys.
+        """Submits many tasks; each entry is a TaskSpec or a dict with the same keys. `wait_when_full` is
+        that of `submit_task`.
 
         Returns one Job per entry, in order. When some are refused the others stay submitted, and
         SubmitErrors says which: `.errors` by index, `.jobs` with None in their places.

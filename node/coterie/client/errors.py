@@ -128,7 +128,7 @@ class ResourceExhausted(ClusterError):
 
 class QueueFull(ResourceExhausted):
     """The cluster, or this tenant, has too many pending tasks. Come back after `retry_after` seconds,
-    or submit with `wait_when_full=True` to have the client do so."""
+    or submit with `wait_when_full=True` to have the client do so, for `timeouts.call` at most."""
 
 
 class NotFound(ClusterError):

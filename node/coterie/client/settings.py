@@ -210,7 +210,7 @@ def _from_client_file(document: dict[str, Any], path: Path) -> dict[str, Any]:
         wanted = bool if key in ("insecure", "auto_discovery") else str if key == "tenant" else object
         if not isinstance(value, wanted):
             raise ConfigError(f"{path}: {raw_key}={value!r}: a {wanted.__name__} is expected")
-        found[key] = _tls(value, path) if key == "tls" else value
+        found[key] = _client_tls(value, path) if key == "tls" else value
     endpoints = found.get("endpoints")
     if not isinstance(endpoints, str | list | None):
         raise ConfigError(f"{path}: endpoints={endpoints!r}: give a list of host:port")
@@ -267,7 +267,15 @@ def _node_address(node: Mapping[str, Any], default_port: str) -> str:
     return f"{bracketed}:{port}"
 
 
+def _client_tls(value: Any, path: Path) -> TLS:
+    for key in _mapping(value, path, "tls"):
+        if _snake(str(key)) not in ("dir", *_TLS_KEYS):
+            raise ConfigError(f"{path}: tls.{key}: {unknown_key(str(key), ('dir', *_TLS_KEYS))}")
+    return _tls(value, path)
+
+
 def _tls(value: Any, path: Path) -> TLS:
+    """Of a cluster file, too: the nodes check that one, and may know keys that this client does not."""
     section = _mapping(value, path, "tls")
     if section.get("dir") is not None:
         return tls_in(path.parent / str(section["dir"]))

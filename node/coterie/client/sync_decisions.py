@@ -15,9 +15,9 @@ class Approvals:
     def __init__(self, run: Run, inner: decisions.Approvals) -> None:
         self._run, self._inner = run, inner
 
-    def list(self, *, decided: bool = False, limit: int = 50) -> decisions.ApprovalList:
+    def list(self, *, decided: bool = False, limit: int = 50, task: str = "") -> decisions.ApprovalList:
         """See `coterie.client.decisions.Approvals.list`."""
-        return self._run(self._inner.list(decided=decided, limit=limit))
+        return self._run(self._inner.list(decided=decided, limit=limit, task=task))
 
     def approve(
         self, approval: decisions.Approval, comment: str = "", *, principal: str = ""
