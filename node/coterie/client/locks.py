@@ -9,14 +9,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
+from coterie.client.caller import Caller
 from coterie.client.connection import Connection
 from coterie.client.endpoints import Endpoint
-from coterie.client.errors import Aborted, ClusterError, LockHeld, LockLost
+from coterie.client.errors import Aborted, ClusterError, CoterieError, LockHeld, LockLost
 from coterie.client.units import Duration
 from coterie.client.values import milliseconds
 from coterie.v1 import locks_pb2
 
 _ASK_S = 6.0  # how long one call waits in the queue
+_LOOK_S = 0.001  # the shortest wait that keeps a place there
 _SLACK_S = 4.0
 _FOR_EVER = float("inf")
 
@@ -65,25 +67,42 @@ class Locks:
     async def acquire(
         self, name: str, *, ttl: Duration = "30s", wait: Duration | None = None, owner: str = ""
     ) -> LockInfo:
-        """Takes the lock; nobody renews it but the caller. Raises LockHeld after `wait`."""
+        """Takes the lock; nobody renews it but the caller. Raises LockHeld after `wait`. An `owner` who holds
+        it is given it again, and keeps it when this call fails."""
+        return (await self._take(name, ttl, wait, owner))[0]
+
+    async def _take(
+        self, name: str, ttl: Duration, wait: Duration | None, owner: str = ""
+    ) -> tuple[LockInfo, float]:
+        """The lock, and when the call was made that got it, on the loop's clock."""
         connection = self._opened()
-        caller, owner = connection.caller, owner or uuid.uuid4().hex
+        caller = connection.caller
         left = _FOR_EVER if wait is None else milliseconds("wait", wait) / 1000
         ends_at = caller.clock() + left
-        request = locks_pb2.AcquireLockRequest(
-            parent=f"tenants/{connection.tenant}", name=name, owner=owner, ttl_ms=milliseconds("ttl", ttl)
+        asking = _Asking(
+            locks_pb2.AcquireLockRequest(
+                parent=f"tenants/{connection.tenant}",
+                name=name,
+                owner=owner or uuid.uuid4().hex,
+                ttl_ms=milliseconds("ttl", ttl),
+            )
         )
+        holds_nothing = not owner
         try:
             while True:
-                seconds = max(0.0, min(_ASK_S, ends_at - caller.clock()))
-                request.wait_ms = int(seconds * 1000)
-                answer = await caller.run(_asking(request), attempt_timeout=seconds + _SLACK_S)
+                # Who may hold it already asks briefly first: being queued, it does not.
+                longest = _ASK_S if holds_nothing else _LOOK_S
+                seconds = max(0.0, min(longest, ends_at - caller.clock()))
+                asking.request.wait_ms = int(seconds * 1000)
+                answer = await caller.run(asking, attempt_timeout=seconds + _SLACK_S)
                 if answer.lock.token:
-                    return LockInfo.of(answer.lock)
+                    return LockInfo.of(answer.lock), asking.asked_at
+                holds_nothing = True
                 if caller.clock() >= ends_at:
                     raise LockHeld(f"lock {name} was not free in time", code="ABORTED", reason="LOCK_HELD")
         except BaseException:
-            await self._leave(name, owner)
+            if holds_nothing:
+                await _leave(caller, asking.request)
             raise
 
     async def renew(self, name: str, token: int, *, ttl: Duration | None = None) -> LockInfo:
@@ -107,22 +126,27 @@ class Locks:
         answer = await self._opened().caller.unary(lambda e: e.locks.ListLocks, request)
         return [LockInfo.of(raw) for raw in answer.locks]
 
-    async def _leave(self, name: str, owner: str) -> None:
-        """Out of the queue; who cannot say so leaves it after a while."""
-        request = locks_pb2.ReleaseLockRequest(parent=self._parent, name=name, owner=owner)
-        with contextlib.suppress(ClusterError):
-            await self._opened().caller.unary(lambda e: e.locks.ReleaseLock, request, timeout=_SLACK_S)
-
     @property
     def _parent(self) -> str:
         return f"tenants/{self._opened().tenant}"
 
 
-def _asking(request: locks_pb2.AcquireLockRequest):  # type: ignore[no-untyped-def]
-    async def attempt(endpoint: Endpoint, seconds: float) -> locks_pb2.AcquireLockResponse:
-        return await endpoint.locks.AcquireLock(request, timeout=seconds)
+class _Asking:
+    """The call for a lock, and when it was made last."""
 
-    return attempt
+    def __init__(self, request: locks_pb2.AcquireLockRequest) -> None:
+        self.request, self.asked_at = request, 0.0
+
+    async def __call__(self, endpoint: Endpoint, seconds: float) -> locks_pb2.AcquireLockResponse:
+        self.asked_at = asyncio.get_running_loop().time()
+        return await endpoint.locks.AcquireLock(self.request, timeout=seconds)
+
+
+async def _leave(caller: Caller, asked: locks_pb2.AcquireLockRequest) -> None:
+    """Out of the queue; who cannot say so leaves it after a while."""
+    request = locks_pb2.ReleaseLockRequest(parent=asked.parent, name=asked.name, owner=asked.owner)
+    with contextlib.suppress(CoterieError):
+        await caller.unary(lambda e: e.locks.ReleaseLock, request, timeout=_SLACK_S)
 
 
 class HeldLock:
@@ -136,9 +160,9 @@ class HeldLock:
 
     async def __aenter__(self) -> HeldLock:
         self.lost = False
-        taken = await self._locks.acquire(self.name, ttl=self._ttl, wait=self._wait)
+        taken, asked_at = await self._locks._take(self.name, self._ttl, self._wait)
         self.token = taken.token
-        self._renewing = asyncio.create_task(self._renew(taken.left), name=f"renew {self.name}")
+        self._renewing = asyncio.create_task(self._renew(asked_at, taken.left), name=f"renew {self.name}")
         return self
 
     async def __aexit__(
@@ -154,12 +178,14 @@ class HeldLock:
         if not held and error is None:
             raise LockLost(f"lock {self.name} was lost while token {self.token} was in use")
 
-    async def _renew(self, left_s: float) -> None:
-        """Counted from before each call, so that it ends here no later than there."""
-        clock = asyncio.get_running_loop().time
-        ends_at = clock() + left_s
+    async def _renew(self, asked_at: float, left_s: float) -> None:
+        """Counted from before each call, so that it ends here no later than there. A first call that took
+        long may have waited for the lock: its lease is counted from the answer, and renewed at once."""
+        clock, pause_s = asyncio.get_running_loop().time, self._ttl_s / 3
+        now, next_at = clock(), asked_at + pause_s
+        ends_at = left_s + (asked_at if now < next_at else now)
         while not self.lost:
-            await asyncio.sleep(max(0.0, min(self._ttl_s / 3, ends_at - clock())))
+            await asyncio.sleep(max(0.0, min(next_at, ends_at) - clock()))
             asked_at = clock()
             try:
                 async with asyncio.timeout(max(0.0, ends_at - asked_at)):
@@ -169,3 +195,4 @@ class HeldLock:
                 self.lost = True
             except (ClusterError, TimeoutError):
                 self.lost = clock() >= ends_at
+            next_at = clock() + pause_s
