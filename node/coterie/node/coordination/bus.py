@@ -30,6 +30,7 @@ from coterie.node.coordination.desk import (
     topic_faults,
 )
 from coterie.node.errors import Violation
+from coterie.node.links import FRAME_BYTES_MAX
 from coterie.node.rpc import Context, Gate, seconds_left, streaming, unary
 from coterie.v1 import bus_pb2, bus_pb2_grpc
 
@@ -41,6 +42,11 @@ LOOK_S = 1.0  # between two looks for what was not acknowledged in time
 MARGIN_S = 0.2
 ACK_WAIT_MS = 30_000
 POSITIONS_MAX = 1_000
+CHAR_BYTES_MAX = 4
+HEADER_BYTES_MAX = 2 * CHAR_BYTES_MAX * bounds.NAME_CHARS_MAX + 64
+MESSAGE_BYTES_MAX = bounds.BODY_BYTES_MAX + (topics.HEADERS_MAX + 1) * HEADER_BYTES_MAX  # one for its names
+# Of the largest messages so many fit into one answer: what is given is leased, and would be lost with it.
+GIVEN_MAX = FRAME_BYTES_MAX // MESSAGE_BYTES_MAX
 
 
 class BusService(bus_pb2_grpc.BusServicer):
@@ -193,7 +199,7 @@ class BusService(bus_pb2_grpc.BusServicer):
         loop = asyncio.get_running_loop()
         wait_s = min(request.wait_ms / 1000, FETCH_S, seconds_left(context) - MARGIN_S)
         ends_at = loop.time() + wait_s
-        command = FetchMessages(tenant, request.group, fetch_id, request.count)
+        command = FetchMessages(tenant, request.group, fetch_id, min(request.count, GIVEN_MAX))
         while True:
             if (await self._desk.commit(command, context)).number or loop.time() >= ends_at:
                 return bus_pb2.FetchResponse(messages=self._fetched(tenant, request.group, fetch_id))
