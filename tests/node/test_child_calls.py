@@ -229,3 +229,26 @@ async def test_a_parent_whose_children_take_their_time_goes() -> None:
     with pytest.raises(Suspended):
         await bench.attempt(program)
     assert bench.core.task("p").state is TaskState.WAITING
+
+
+async def test_a_payload_takes_each_result_once_and_no_more_than_there_is_room_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = FamilyBench(lambda kind, payload: "x" * 100)
+
+    async def program(ctx: SkillContext) -> Any:
+        await ctx.gather(*(ctx.task("map", number) for number in range(4)))
+        loaded = []
+        for indexes in ([0] * 1_000, [0, 1], [0, 1, 2, 3], [4], [float("inf")]):
+            results = {"group": "g1", "indexes": indexes}
+            child = {"name": f"sum{len(loaded)}", "type": "map", "options": {}, "results": results}
+            try:
+                await ctx._link.call("children.spawn", {"group": "g2", "children": [child]})
+            except CallRefused as error:
+                loaded.append(error.code)
+            else:
+                loaded.append("taken")
+        return loaded
+
+    monkeypatch.setattr("coterie.node.payloads.JOINED_BYTES_MAX", 300, raising=False)
+    assert await bench.run(program) == ["BAD_CHILD", "taken", "BAD_CHILD", "BAD_CHILD", "BAD_CHILD"]

@@ -80,3 +80,11 @@ async def unread(ctx: SkillContext, count: int) -> str:
         time.sleep(0.002)
     time.sleep(3_600)
     return "never"
+
+
+@skill(name="many-steps")
+async def many_steps(ctx: SkillContext, given: dict[str, int]) -> str:
+    """Side by side, as an honest skill may."""
+    steps = (ctx.step(f"s{number}", lambda: "x" * given["size"]) for number in range(given["count"]))
+    await asyncio.gather(*steps)
+    return "done"

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import termios
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -131,3 +132,72 @@ def unread_by_us() -> bool:
             if int.from_bytes(held, sys.byteorder) > 10_000:
                 return True
     return False
+
+
+CALL = {"op": "call", "id": 1, "name": "any"}
+STEP = {"op": "step", "id": 1, "key": "s"}
+DONE = {"op": "done", "kind": "succeeded", "code": "", "message": "", "retryable": True, "traceback": ""}
+
+
+@pytest.mark.parametrize(
+    ("header", "size"),
+    [(CALL, 1_001), (STEP, 1_001), ({"op": "checkpoint", "id": 1}, 2_001), ({**DONE, "reuse": True}, 3_001)],
+)
+async def test_what_a_process_refuses_to_send_ends_the_run(
+    make_bench: MakeBench, header: dict[str, object], size: int
+) -> None:
+    limits = {"step_bytes_max": 1_000, "checkpoint_bytes_max": 2_000, "result_bytes_max": 3_000}
+    bench = await hostile_bench(make_bench, limits=limits)
+    port = RecordingPort()
+    outcome = await bench.run("frames", {"frames": [(header, "1" * size)], "times": 1}, port=port)
+    assert (outcome.kind, outcome.code) == ("crashed", "PROTOCOL_ERROR")
+    assert (port.calls, port.steps, port.checkpoints) == ([], {}, [])
+
+
+async def test_a_large_call_is_refused_before_it_is_read(make_bench: MakeBench) -> None:
+    bench = await hostile_bench(make_bench)
+    port = RecordingPort()
+    outcome = await bench.run("big-call", 8_000_000, port=port)
+    assert (outcome.kind, outcome.code) == ("crashed", "PROTOCOL_ERROR")
+    assert port.calls == []
+
+
+async def test_a_process_that_reads_no_answers_is_ended(
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coterie.node.skillhost.child.UNSENT_BYTES_MAX", 4_000_000, raising=False)
+    bench = await hostile_bench(make_bench)
+    port = RecordingPort(answer="x" * 200_000)
+    outcome = await bench.run("unread", 100, port=port, timeout_ms=10_000)
+    assert (outcome.kind, outcome.code) == ("crashed", "PROTOCOL_ERROR")
+    assert "does not read" in outcome.message
+    assert 20 < len(port.calls) < 30
+
+
+class SlowPort(RecordingPort):
+    """Holds requests until it is told to let them go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = asyncio.Event()
+        self.begun = 0
+
+    async def record_step(self, key: str, result: bytes, beside: Sequence[str] = ()) -> None:
+        self.begun += 1
+        await self.go.wait()
+        await super().record_step(key, result, beside)
+
+
+async def test_what_is_in_flight_is_limited_and_nothing_of_it_is_lost(
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coterie.node.skillhost.child.IN_FLIGHT_BYTES_MAX", 1_000_000, raising=False)
+    bench = await hostile_bench(make_bench)
+    port = SlowPort()
+    run = asyncio.create_task(bench.run("many-steps", {"count": 60, "size": 100_000}, port=port))
+    await until(lambda: port.begun >= 10, "it has sent more than is allowed")
+    await asyncio.sleep(0.2)
+    assert port.begun == 10
+    port.go.set()
+    assert (await run).result == b'"done"'
+    assert len(port.steps) == 60

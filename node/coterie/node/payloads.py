@@ -14,6 +14,7 @@ from coterie.node.security.tickets import Tickets
 from coterie.node.skill_calls import Run, refused
 
 LOADED_AT_ONCE = 16  # results: each may have to come from another node
+JOINED_BYTES_MAX = 64 * 1024 * 1024  # results in one payload
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
@@ -72,11 +73,23 @@ class Payloads:
         try:
             group, indexes = str(source["group"]), [int(index) for index in source["indexes"]]
             select, into = source.get("select"), dict(source.get("into", {}))
-        except (TypeError, KeyError, ValueError, AttributeError) as error:
+        except (TypeError, KeyError, ValueError, OverflowError, AttributeError) as error:
             raise refused("BAD_CHILD", "results: group and indexes are expected") from error
+        if len(set(indexes)) < len(indexes):
+            raise refused("BAD_CHILD", "results: an index is there twice")
         family = self._run.state.families.get(self._run.task_id) or Family()
         places = family.group(group).places
-        results = await together(lambda index: self._one(family, places, index, select), indexes)
+        room = JOINED_BYTES_MAX
+
+        async def one(index: int) -> bytes:
+            nonlocal room
+            result = await self._one(family, places, index, select)
+            room -= len(result)
+            if room < 0:
+                raise refused("BAD_CHILD", f"results: together more than {JOINED_BYTES_MAX} bytes")
+            return result
+
+        results = await together(one, indexes)
         listed = json.dumps(str(source.get("as") or "results")).encode() + b":[" + b",".join(results) + b"]"
         rest = json.dumps(into, ensure_ascii=False, separators=(",", ":")).encode()
         return b"{" + listed + (b"," if into else b"") + rest[1:]

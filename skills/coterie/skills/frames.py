@@ -90,7 +90,8 @@ class FrameSocket:
     """A non-blocking stream socket that speaks frames on an asyncio loop (uvloop included).
 
     `on_frame` runs in the loop for each frame; `on_closed` runs once, with None at end of stream or the
-    error that ended it. Sending never blocks: what the kernel does not take is queued, up to a limit.
+    error that ended it. Sending never blocks: what the kernel does not take is queued, and who sends to one
+    that may not read watches `unsent_bytes`.
     """
 
     def __init__(
@@ -108,6 +109,8 @@ class FrameSocket:
         self._on_frame = on_frame
         self._on_closed = on_closed
         self._unsent: deque[tuple[memoryview, Sequence[int]]] = deque()
+        self.unsent_bytes = 0
+        self._paused = False
         self.closed = False
         loop.add_reader(sock.fileno(), self._readable)
 
@@ -124,6 +127,16 @@ class FrameSocket:
             data, fds = data[sent:], () if sent else fds
             self._loop.add_writer(self._sock.fileno(), self._writable)
         self._unsent.append((memoryview(data), fds))
+        self.unsent_bytes += len(data)
+
+    def pause(self, paused: bool) -> None:
+        """Whether what arrives is left where it is for now."""
+        if paused != self._paused and not self.closed:
+            self._paused = paused
+            if paused:
+                self._loop.remove_reader(self._sock.fileno())
+            else:
+                self._loop.add_reader(self._sock.fileno(), self._readable)
 
     def drain(self) -> None:
         """Read and handle what has arrived, now; no more than a socket holds, if somebody goes on writing."""
@@ -142,6 +155,7 @@ class FrameSocket:
         for _, fds in self._unsent:
             _close_all(fds)
         self._unsent.clear()
+        self.unsent_bytes = 0
 
     def _readable(self) -> None:
         self._read_once()
@@ -190,6 +204,7 @@ class FrameSocket:
             sent = self._try_send(data, fds)
             if sent == 0:
                 return
+            self.unsent_bytes -= sent
             if sent < len(data):
                 self._unsent[0] = (data[sent:], ())
                 return

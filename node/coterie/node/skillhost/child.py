@@ -42,6 +42,10 @@ from coterie.skills.runframe import pack_run
 
 CODE_CHARS_MAX = 64
 REQUESTS_MAX = 256
+IN_FLIGHT_BYTES_MAX = 32 * 1024 * 1024
+"""Of requests that are being served: beyond it the process is not listened to until some are done."""
+UNSENT_BYTES_MAX = 64 * 1024 * 1024
+"""Of answers that the process has not read: beyond it the next one ends it."""
 LOG_FRAMES_MAX = 10_000
 """Besides one for each byte of the budget: threads of a skill may race for the last of it."""
 WAIT_REASONS = frozenset({"SIGNAL", "APPROVAL", "TIMER"})
@@ -67,6 +71,7 @@ class Run:
         self.verdict: SkillOutcome | None = None
         self.timers: list[asyncio.TimerHandle] = []
         self.requests: set[asyncio.Task[None]] = set()
+        self.bytes_in_flight = 0
         self.steps_taken = 0
         self.log_frames = 0
         self.records: RecordQueue | None = None
@@ -144,6 +149,7 @@ class Child:
         """Send the job."""
         self.run, run.child = run, self
         self._output.reset()
+        self._frames.pause(False)
         job = run.job
         loop, chars_max = asyncio.get_running_loop(), self._limits.log_bytes_max
         run.records = RecordQueue(loop, chars_max, partial(self._emit, job.task_id, job.attempt))
@@ -221,6 +227,8 @@ class Child:
     def _finish(self, header: Header, body: bytes) -> None:
         if header["kind"] not in OUTCOME_KINDS_OF_CHILD:
             raise ValueError(f"kind {header['kind']!r}")
+        if len(body) > self._limits.result_bytes_max:
+            raise ValueError(f"a result of {len(body)} bytes")
         outcome = SkillOutcome(
             kind=header["kind"],
             result=body,
@@ -241,21 +249,36 @@ class Child:
         serve = self._serve(run, request_id, work)
         task = asyncio.get_running_loop().create_task(serve, name=f"skill request {run.job.task_id}")
         run.requests.add(task)
-        task.add_done_callback(run.requests.discard)
+        run.bytes_in_flight += len(body)
+        self._frames.pause(run.bytes_in_flight > IN_FLIGHT_BYTES_MAX)
+        task.add_done_callback(partial(self._on_served, run, len(body)))
+
+    def _on_served(self, run: Run, size: int, task: asyncio.Task[None]) -> None:
+        run.requests.discard(task)
+        run.bytes_in_flight -= size
+        if self.run is run:
+            self._frames.pause(run.bytes_in_flight > IN_FLIGHT_BYTES_MAX)
 
     def _carry(self, run: Run, header: Header, body: bytes) -> Coroutine[Any, Any, bytes | None]:
         """The request as a call of the port. Raises ValueError for what no child sends."""
         if header["op"] == "wait":
             return run.port.wait(_wait_of(header))
+        self._check_size(header["op"], len(body))
         if header["op"] == "call":
             return run.port.call(str(header["name"])[:STEP_NAME_CHARS_MAX], body)
         if header["op"] == "checkpoint":
             return _answered(run.port.save_checkpoint(body))
         run.steps_taken += 1
-        if run.steps_taken > STEPS_MAX or len(body) > self._limits.step_bytes_max:
-            raise ValueError("too many steps or too large a step")
+        if run.steps_taken > STEPS_MAX:
+            raise ValueError("too many steps")
         beside = step_names(header.get("beside", ()))
         return _answered(run.port.record_step(str(header["key"]), body, beside))
+
+    def _check_size(self, op: str, size: int) -> None:
+        """What the process itself refuses to send. Raises ValueError."""
+        limits = self._limits
+        if size > (limits.checkpoint_bytes_max if op == "checkpoint" else limits.step_bytes_max):
+            raise ValueError(f"{size} bytes")
 
     async def _serve(self, run: Run, request_id: int, work: Coroutine[Any, Any, bytes | None]) -> None:
         """Let the port do it, and answer; not to a run that is suspended."""
@@ -272,7 +295,11 @@ class Child:
             return
         except Exception as error:
             reply |= _refusal(error, run.job.task_id, self._limits.message_chars_max)
-        if self.run is run:
+        if self.run is not run:
+            return
+        if self._frames.unsent_bytes > UNSENT_BYTES_MAX:
+            self._break(f"it does not read its answers, {self._frames.unsent_bytes} bytes by now")
+        else:
             self._frames.send({**reply, "timed_out": payload is None}, payload or b"")
 
     def _on_output(self, line: str) -> None:
