@@ -238,7 +238,7 @@ async def test_a_payload_takes_each_result_once_and_no_more_than_there_is_room_f
 
     async def program(ctx: SkillContext) -> Any:
         await ctx.gather(*(ctx.task("map", number) for number in range(4)))
-        loaded = []
+        loaded: list[str] = []
         for indexes in ([0] * 1_000, [0, 1], [0, 1, 2, 3], [4], [float("inf")]):
             results = {"group": "g1", "indexes": indexes}
             child = {"name": f"sum{len(loaded)}", "type": "map", "options": {}, "results": results}

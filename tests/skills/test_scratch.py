@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from pathlib import Path
 
 import pytest
 
+from coterie.node.skillhost.cell import Cell
 from coterie.node.skillhost.nouns import ConfinedSkill, SandboxOptions
 from tests.skills.conftest import MakeBench
-from tests.skills.support import RecordingPort, children_of, until
+from tests.skills.support import RecordingPort, alive, children_of, until
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    """A folder that runs, users of their own, can go through."""
+    for place in (tmp_path, made := tmp_path / "scratch"):
+        place.mkdir(exist_ok=True)
+        place.chmod(0o711)
+    return made
 
 
 def guest(folder: Path, source: str) -> ConfinedSkill:
@@ -48,3 +59,92 @@ async def test_a_sandbox_that_cannot_begin_leaves_no_process(make_bench: MakeBen
         assert children_of(os.getpid()) == before
     nowhere.mkdir()
     assert await bench.value("guest", 1, confined=skill) == 1
+
+
+DISK = """
+import os, time
+
+kept = []
+
+def nested():
+    fd = os.open(".", os.O_RDONLY)
+    for _ in range(1_200):
+        os.mkdir("deeper", dir_fd=fd)
+        below = os.open("deeper", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+
+def named():
+    for number in range(4):
+        with open(str(number), "wb") as file:
+            file.write(b"x" * 1_000_000)
+
+def unnamed():
+    for _ in range(4):
+        kept.append(open("file", "wb"))
+        os.unlink("file")
+        kept[-1].write(b"x" * 1_000_000)
+        kept[-1].flush()
+
+def run(ctx, given):
+    globals()[given]()
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "nested",
+        pytest.param("unnamed", marks=pytest.mark.skipif(os.geteuid() != 0, reason="shown to root")),
+    ],
+)
+async def test_the_disk_limit_holds_for_every_run(
+    make_bench: MakeBench, tmp_path: Path, scratch: Path, how: str
+) -> None:
+    limited = SandboxOptions(scratch_dir=scratch, disk_bytes_max=3_000_000, watch_interval_s=0.05)
+    bench = await make_bench(sandbox=limited)
+    skill = guest(tmp_path / "guest", DISK)
+    for what in (how, "named"):
+        outcome = await bench.run("guest", what, confined=skill, timeout_ms=15_000)
+        assert outcome.code == "TOO_MUCH_DISK", outcome
+    await bench.host.stop()
+    assert os.listdir(scratch) == []
+
+
+async def test_a_run_that_cannot_be_measured_keeps_no_other_from_it(
+    make_bench: MakeBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited = SandboxOptions(disk_bytes_max=3_000_000, watch_interval_s=0.05)
+    bench = await make_bench(sandbox=limited)
+    skill = guest(tmp_path / "guest", DISK)
+    measure, failed = Cell.bytes_used, list[Cell]()
+
+    def first_fails(cell: Cell, pid: int) -> int:
+        failed[:] = failed or [cell]
+        if cell in failed:
+            raise OSError("no descriptors are left")
+        return measure(cell, pid)
+
+    monkeypatch.setattr(Cell, "bytes_used", first_fails)
+    unseen = asyncio.create_task(bench.run("guest", "named", confined=skill))
+    await until(lambda: bool(failed), "it was to be measured")
+    assert (await bench.run("guest", "named", confined=skill, timeout_ms=15_000)).code == "TOO_MUCH_DISK"
+    unseen.cancel()
+
+
+async def test_the_trusted_processes_end_even_if_the_others_cannot(
+    make_bench: MakeBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = await make_bench()
+    assert await bench.value(
+        "guest", 1, confined=guest(tmp_path / "guest", "def run(c, given): return given")
+    )
+
+    def broken(folder: Path) -> None:
+        raise RecursionError
+
+    monkeypatch.setattr("coterie.node.skillhost.confined.remove_tree", broken)
+    with contextlib.suppress(RecursionError):
+        await bench.host.stop()
+    assert not alive(bench.host.zygote_pid)

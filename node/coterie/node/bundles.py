@@ -19,8 +19,8 @@ from coterie.core.skillbook import RevisionState, SkillEntry, SkillRevision
 from coterie.core.state import ClusterState
 from coterie.node.blob_exchange import BlobExchange
 from coterie.node.errors import ApiError
-from coterie.node.skillhost.cell import remove_tree
 from coterie.node.skillhost.nouns import ConfinedSkill, SkillJob, SkillOutcome
+from coterie.node.skillhost.trees import remove_tree
 from coterie.skills import bundle
 from coterie.skills.described import Described, from_json
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import os
-import shutil
 import socket
 from pathlib import Path
 
 from coterie.node.skillhost.egress import Egress
 from coterie.node.skillhost.nouns import ConfinedSkill, SandboxOptions
 from coterie.node.skillhost.proxy import Proxy
+from coterie.node.skillhost.trees import bytes_used, remove_tree, unlinked_bytes
 from coterie.skills.sandbox import Box, Grant
 from coterie.skills.targets import parse_target
 
-ENTRIES_SEEN_MAX = 100_000
 DOOR_BYTES = 16
 
 
@@ -70,44 +68,23 @@ class Cell:
         if fds:
             await proxy.serve(socket.socket(fileno=fds[0]))
 
+    def bytes_used(self, pid: int) -> int:
+        """What it takes on the disk, with what the process holds that has no name any more. Takes a while."""
+        try:
+            owner = self.folder.stat().st_uid
+        except FileNotFoundError:
+            return 0
+        return bytes_used(self.folder) + unlinked_bytes(pid, owner)
+
     async def close(self) -> None:
         """Cut the network off and remove the folder. The process is dead."""
-        if self._opening is not None:
-            self._opening.cancel()
-            await asyncio.wait([self._opening])
-        if self._proxy is not None:
-            await self._proxy.close()
-        if self._gate is not None:
-            self._gate.close()
-        await asyncio.to_thread(remove_tree, self.folder)
-
-
-def bytes_used(folder: Path) -> int:
-    """What the files beneath take on the disk; a very crowded folder counts as endless."""
-    total = seen = 0
-    for place, folders, files in os.walk(folder, onerror=None):
-        seen += len(folders) + len(files)
-        if seen > ENTRIES_SEEN_MAX:
-            return 1 << 62
-        for name in files:
-            try:
-                total += os.lstat(os.path.join(place, name)).st_blocks * 512
-            except OSError:
-                continue
-    return total
-
-
-def remove_tree(folder: Path) -> None:
-    """Also what the skill made unreadable for its owner, which we may be."""
-
-    def open_up(function: object, path: str, error: object) -> None:
         try:
-            os.chmod(Path(path).parent, 0o700, follow_symlinks=True)
-            os.chmod(path, 0o700) if not os.path.islink(path) else None
-        except OSError:
-            return
-
-    for _ in range(3):  # opened on the first round, removed on the next
-        shutil.rmtree(folder, onerror=open_up)
-        if not folder.exists():
-            return
+            if self._opening is not None:
+                self._opening.cancel()
+                await asyncio.wait([self._opening])
+            if self._proxy is not None:
+                await self._proxy.close()
+            if self._gate is not None:
+                self._gate.close()
+        finally:
+            await asyncio.to_thread(remove_tree, self.folder)

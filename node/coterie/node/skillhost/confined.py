@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from coterie.node.skillhost import verdicts
-from coterie.node.skillhost.cell import Cell, bytes_used, remove_tree
+from coterie.node.skillhost.cell import Cell
 from coterie.node.skillhost.child import Child, Run
 from coterie.node.skillhost.nouns import SkillHostOptions, SkillHostStats, SkillJob, SkillOutcome
 from coterie.node.skillhost.pool import ChildPool
+from coterie.node.skillhost.trees import remove_tree
 from coterie.node.skillhost.zygote import Zygote
 from coterie.skills.sandbox import NETWORK, OWN_USER, REQUIRED, Layer
 
@@ -153,12 +154,18 @@ class ConfinedPool(ChildPool):
 
     async def _watch(self) -> None:
         """End runs that fill the disk. The kernel limits single files, not their number."""
-        options = self._options.sandbox
         while True:
-            await asyncio.sleep(options.watch_interval_s)
+            await asyncio.sleep(self._options.sandbox.watch_interval_s)
             for child in list(self._children.values()):
-                if child.cell is None or child.run is None:
-                    continue
-                used = await asyncio.to_thread(bytes_used, child.cell.folder)
-                if used > options.disk_bytes_max and child.run is not None:
-                    self.kill_run(child.run, verdicts.too_much_disk(used, options.disk_bytes_max))
+                try:
+                    await self._measure(child)
+                except Exception:  # of this one; the others are measured all the same
+                    log.exception("the disk of a skill could not be measured")
+
+    async def _measure(self, child: Child) -> None:
+        cell, run, bytes_max = child.cell, child.run, self._options.sandbox.disk_bytes_max
+        if cell is None or run is None:
+            return
+        used = await asyncio.to_thread(cell.bytes_used, child.pid)
+        if used > bytes_max and child.run is run:
+            self.kill_run(run, verdicts.too_much_disk(used, bytes_max))
