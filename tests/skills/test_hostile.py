@@ -201,3 +201,15 @@ async def test_what_is_in_flight_is_limited_and_nothing_of_it_is_lost(
     port.go.set()
     assert (await run).result == b'"done"'
     assert len(port.steps) == 60
+
+
+@pytest.mark.parametrize("key", ["", "k" * 161, 7, None])
+async def test_a_step_with_a_key_that_no_process_gives_ends_the_run(
+    make_bench: MakeBench, key: object
+) -> None:
+    bench = await hostile_bench(make_bench)
+    port, good = RecordingPort(), {**STEP, "key": "k" * 160}
+    given = {"frames": [(good, "1"), ({**STEP, "key": key}, "2")], "times": 1}
+    outcome = await bench.run("frames", given, port=port, timeout_ms=10_000)
+    assert (outcome.kind, outcome.code) == ("crashed", "PROTOCOL_ERROR")
+    assert set(port.steps) <= {"k" * 160}

@@ -37,7 +37,7 @@ from coterie.skills.frames import Frame, FrameDecoder, FrameError, FrameSocket, 
 from coterie.skills.jsonio import clip
 from coterie.skills.limits import Limits
 from coterie.skills.output import RECORD_CHARS_MAX
-from coterie.skills.replay import step_names
+from coterie.skills.replay import STEP_KEY_CHARS_MAX, step_names
 from coterie.skills.runframe import pack_run
 
 CODE_CHARS_MAX = 64
@@ -272,7 +272,7 @@ class Child:
         if run.steps_taken > STEPS_MAX:
             raise ValueError("too many steps")
         beside = step_names(header.get("beside", ()))
-        return _answered(run.port.record_step(str(header["key"]), body, beside))
+        return _answered(run.port.record_step(_key_of(header), body, beside))
 
     def _check_size(self, op: str, size: int) -> None:
         """What the process itself refuses to send. Raises ValueError."""
@@ -344,6 +344,13 @@ async def _answered(work: Coroutine[Any, Any, None]) -> bytes:
     """An answer without content."""
     await work
     return b""
+
+
+def _key_of(header: Header) -> str:
+    key = header["key"]
+    if not isinstance(key, str) or not 1 <= len(key) <= STEP_KEY_CHARS_MAX:
+        raise ValueError(f"a key that is not a text of 1 to {STEP_KEY_CHARS_MAX} characters")
+    return key
 
 
 def _wait_of(header: Header) -> SkillWait:
