@@ -18,7 +18,7 @@ from coterie.core.decisions.nouns import Resolution
 from coterie.core.nouns import Data, WaitReason
 from coterie.node import decision_calls
 from coterie.node.config import McpServerSettings
-from coterie.node.mcp import calls
+from coterie.node.mcp import answers, calls
 from coterie.node.mcp.calls import McpCaller
 from coterie.node.skillhost.nouns import Suspended
 from coterie.skills import CallFailed, CallRefused, InDoubt, McpAnswer, SkillContext, ToolFailed
@@ -31,14 +31,19 @@ class World:
     """The calls over one server, which is `s`, and what it was asked to do."""
 
     def __init__(
-        self, folder: Path, effects: str, command: tuple[str, ...] = (), timeout_ms: int = 60_000
+        self,
+        folder: Path,
+        effects: str,
+        command: tuple[str, ...] = (),
+        timeout_ms: int = 60_000,
+        url: str = "",
     ) -> None:
         self.ledger = folder / "ledger"
         mine = (sys.executable, SERVER, "--ledger", str(self.ledger))
         settings = McpServerSettings(
             name="s",
-            command=command or mine,
-            url="",
+            command=command or (() if url else mine),
+            url=url,
             env={},
             cwd=None,
             headers={},
@@ -133,7 +138,7 @@ async def test_errors_of_a_tool_are_answers(make: Make) -> None:
 
 
 async def test_an_answer_that_is_too_long_is_told_so(make: Make) -> None:
-    answer = await make().call("large", {"size": calls.ANSWER_BYTES_MAX})
+    answer = await make().call("large", {"size": answers.ANSWER_BYTES_MAX})
     assert answer.is_error and "bytes" in answer.text and len(answer.text) < 200
 
 

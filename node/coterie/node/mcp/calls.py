@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from coterie.core.commands import RecordStep, Rejected
@@ -20,9 +20,9 @@ from coterie.node.skill_calls import Handlers, Run, refused
 from coterie.skills import CallFailed
 from coterie.skills.limits import KIB
 
+Work = Coroutine[Any, Any, Any]
 OBJECT = "mcp.answer"  # the first field of a recorded answer
 ARGUMENTS_BYTES_MAX = 1024 * KIB
-ANSWER_BYTES_MAX = 4 * 1024 * KIB
 KEY_CHARS_MAX = 160
 TRIES = 3  # of a call that may be repeated, within one attempt of the task
 PAUSE_S = 0.3
@@ -54,7 +54,7 @@ class McpCaller:
         """What the task may call there. Raises CallRefused, CallFailed."""
         server = self._server(run, args)
         try:
-            return {"tools": await self._side.run(self._connections[server.name].tools())}
+            return {"tools": await self._answer(server, self._connections[server.name].tools)}
         except McpFault as fault:
             raise CallFailed(str(fault), code=fault.code) from fault
 
@@ -73,7 +73,8 @@ class McpCaller:
                 return known
         meta = {EFFECT_KEY: effect_key, ATTEMPT: run.attempt}
         try:
-            said = await self._answer(server, tool, arguments, meta)
+            connection = self._connections[server.name]
+            said = await self._answer(server, lambda: connection.call(tool, arguments, meta))
         except McpFault as fault:
             self._counts["failed"] += 1
             if fault.undone and server.effects != "none":
@@ -110,22 +111,18 @@ class McpCaller:
             return {"recorded": json.loads(begun["result"])}
         return begun if "in_doubt" in begun else None
 
-    async def _answer(
-        self, server: McpServerSettings, tool: str, arguments: dict[str, Any], meta: dict[str, Any]
-    ) -> dict[str, Any]:
-        """Call the tool, again where the line broke and it may be repeated. Raises McpFault."""
+    async def _answer(self, server: McpServerSettings, ask: Callable[[], Work]) -> Any:
+        """What the server says, asked again where the line broke and it may be repeated. Raises McpFault."""
         tries = 0
         while True:
             tries += 1
             try:
-                said = await self._side.run(self._connections[server.name].call(tool, arguments, meta))
+                return await self._side.run(ask())
             except McpFault as fault:
                 repeatable = fault.undone or server.effects != "external"
                 if tries >= TRIES or not repeatable or fault.code == "MCP_TIMED_OUT":
                     raise
                 await asyncio.sleep(PAUSE_S * 2**tries)
-            else:
-                return _bounded(said)
 
     async def _record(
         self, run: Run, key: str, record: dict[str, Any], beside: tuple[str, ...]
@@ -146,16 +143,6 @@ class McpCaller:
             text = f"server {name!r}: tasks of type {run.task.type} may use {', '.join(usable) or 'none'}"
             raise refused("MCP_UNKNOWN_SERVER", f"{text}; see mcp.servers in the configuration of the node")
         return server
-
-
-def _bounded(said: dict[str, Any]) -> dict[str, Any]:
-    """An answer that can be recorded: whole characters, and not too long."""
-    text = json.dumps(said).encode("utf-8", "replace")
-    if len(text) <= ANSWER_BYTES_MAX:
-        clean: dict[str, Any] = json.loads(json.dumps(said, ensure_ascii=False).encode("utf-8", "replace"))
-        return clean
-    problem = f"the answer has {len(text)} bytes; at most {ANSWER_BYTES_MAX} are kept"
-    return {"is_error": True, "text": problem, "content": [], "structured": None}
 
 
 def _policy(server: McpServerSettings, args: Any) -> str:

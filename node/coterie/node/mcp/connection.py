@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from coterie.node.config import McpServerSettings
+from coterie.node.mcp.answers import answer_of, error_of
+from coterie.node.mcp.exchange import Exchange, observed
 from coterie.node.mcp.faults import McpFault
 from coterie.node.version import VERSION
 
 if TYPE_CHECKING:
-    from mcp import Client
+    from mcp import Client, MCPError
 
 CONNECT_S = 60.0  # a program may have much to load
 HTTP_CONNECT_S = 10.0
 CLOSE_S = 6.5  # a program that does not end by itself is killed after four seconds
 TOOL_PAGES_MAX = 100
+LATE_MAX = 2  # calls in a row without an answer, after which a server counts as hung
 
 
 class _Held:
@@ -28,6 +32,27 @@ class _Held:
 
     def __init__(self, client: Client, leave: asyncio.Event, holder: asyncio.Task[None]) -> None:
         self.client, self.leave, self.holder = client, leave, holder
+        self.late = 0  # calls without an answer since the last answer
+        self.calls, self.retired = 0, False
+
+    @asynccontextmanager
+    async def in_use(self) -> AsyncIterator[None]:
+        """Within, it is not closed for being retired."""
+        self.calls += 1
+        try:
+            yield
+        finally:
+            self.calls -= 1
+            self._tidy()
+
+    def retire(self) -> None:
+        """Close it when the calls that are in the air have ended, and end its program."""
+        self.retired = True
+        self._tidy()
+
+    def _tidy(self) -> None:
+        if self.retired and not self.calls:
+            self.leave.set()
 
 
 class Connection:
@@ -49,6 +74,10 @@ class Connection:
         held, cursor = await self._open(), None
         for _ in range(TOOL_PAGES_MAX):
             page = await self._asked(held, held.client.list_tools(cursor=cursor))
+            if isinstance(page, str):
+                raise McpFault(
+                    f"MCP server {self.settings.name} tells no tools: {page}"[:1_000], "MCP_FAILED"
+                )
             found += [_tool(one) for one in page.tools if self.settings.allows(one.name)]
             cursor = page.next_cursor
             if cursor is None:
@@ -62,15 +91,7 @@ class Connection:
         told: Any = meta  # a TypedDict whose keys of others the type does not know
         work = held.client.call_tool(tool, arguments, read_timeout_seconds=limit_s, meta=told)
         result = await self._asked(held, work)
-        if isinstance(result, str):
-            return {"is_error": True, "text": result, "content": [], "structured": None}
-        blocks = [one.model_dump(mode="json", by_alias=True, exclude_none=True) for one in result.content]
-        return {
-            "is_error": bool(result.is_error),
-            "text": "\n".join(one["text"] for one in blocks if one.get("type") == "text"),
-            "content": blocks,
-            "structured": result.structured_content,
-        }
+        return error_of(result) if isinstance(result, str) else answer_of(result)
 
     async def close(self) -> None:
         """Let go of the server; a program that was started ends."""
@@ -86,32 +107,53 @@ class Connection:
     async def _asked(self, held: _Held, work: Any) -> Any:
         """The server's answer; a text: it refused in the words of the protocol."""
         from mcp import MCPError
+
+        async with held.in_use():
+            with observed() as exchange:
+                try:
+                    async with asyncio.timeout(self.settings.timeout_ms / 1000 + 1):
+                        answer = await work
+                except TimeoutError:
+                    raise self._late(held, exchange) from None
+                except MCPError as error:
+                    answer = self._refused(held, exchange, error)
+                except Exception as error:  # the library lets many kinds through
+                    self._retire(held)
+                    raise self._cut_off(exchange, f"{type(error).__name__}: {error}") from error
+        held.late = 0
+        return answer
+
+    def _refused(self, held: _Held, exchange: Exchange, error: MCPError) -> str:
+        """The server's own word. Raises McpFault where it is that of the library, or of a lost session."""
         from mcp.types import CONNECTION_CLOSED, REQUEST_TIMEOUT
 
-        name = self.settings.name
-        try:
-            async with asyncio.timeout(self.settings.timeout_ms / 1000 + 1):
-                return await work
-        except TimeoutError:
-            raise self._late() from None
-        except MCPError as error:
-            if error.code == REQUEST_TIMEOUT:
-                raise self._late() from error
-            if error.code == CONNECTION_CLOSED:
-                self._drop(held)
-                raise McpFault(f"MCP server {name} broke off: {error}", "MCP_CUT_OFF") from error
-            return str(error) or type(error).__name__
-        except Exception as error:  # the library lets many kinds through
-            self._drop(held)
-            text = f"MCP server {name}: {type(error).__name__}: {error}"
-            raise McpFault(text[:1_000], "MCP_CUT_OFF") from error
+        text = str(error) or type(error).__name__
+        if exchange.is_stand_in(text):
+            if exchange.session_ended:
+                self._retire(held)
+            raise self._cut_off(exchange, f"HTTP status {exchange.status}: {text}") from error
+        if error.code == REQUEST_TIMEOUT:
+            raise self._late(held, exchange) from error
+        if error.code == CONNECTION_CLOSED:
+            self._retire(held)
+            raise self._cut_off(exchange, f"broke off: {text}") from error
+        return text
 
-    def _late(self) -> McpFault:
+    def _cut_off(self, exchange: Exchange, text: str) -> McpFault:
+        code = "MCP_UNREACHABLE" if exchange.undone else "MCP_CUT_OFF"
+        said = f"MCP server {self.settings.name}: {text}"
+        return McpFault(said[:1_000], code, undone=exchange.undone)
+
+    def _late(self, held: _Held, exchange: Exchange) -> McpFault:
+        held.late += 1
+        if held.late >= LATE_MAX:
+            self._retire(held)
         text = f"MCP server {self.settings.name}: no answer in {self.settings.timeout_ms} ms"
-        return McpFault(text, "MCP_TIMED_OUT")
+        return McpFault(text, "MCP_TIMED_OUT", undone=not exchange.sent)
 
-    def _drop(self, held: _Held) -> None:
-        held.leave.set()
+    def _retire(self, held: _Held) -> None:
+        """New calls get a new connection."""
+        held.retire()
         if self._held is held:
             self._held = None
 
@@ -157,18 +199,16 @@ class Connection:
         from mcp.client.streamable_http import streamable_http_client
         from mcp.types import Implementation
 
+        from coterie.node.mcp.transports import NotingClient, program
+
         settings = self.settings
         info = Implementation(name="coterie", version=VERSION)
         if settings.command:
-            program, *words = settings.command
-            server = StdioServerParameters(
-                command=program, args=words, env=dict(settings.env), cwd=settings.cwd
-            )
-            return Client(server, client_info=info, cache=None)
+            name, *words = settings.command
+            server = StdioServerParameters(command=name, args=words, env=dict(settings.env), cwd=settings.cwd)
+            return Client(program(server), client_info=info, cache=None)
         limit = httpx2.Timeout(settings.timeout_ms / 1000 + 5, connect=HTTP_CONNECT_S)
-        http = await stack.enter_async_context(
-            httpx2.AsyncClient(headers=dict(settings.headers), timeout=limit)
-        )
+        http = await stack.enter_async_context(NotingClient(headers=dict(settings.headers), timeout=limit))
         return Client(streamable_http_client(settings.url, http_client=http), client_info=info, cache=None)
 
 

@@ -1,0 +1,72 @@
+"""The library's transports, which note what became of each call. Imported with the first connection."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import httpx2
+from mcp import StdioServerParameters
+from mcp.client.stdio import stdio_client
+
+from coterie.node.mcp.exchange import Exchange, current
+
+SESSION_HEADER = "mcp-session-id"
+
+
+class NotingClient(httpx2.AsyncClient):
+    """An HTTP client."""
+
+    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        """See AsyncClient."""
+        exchange = current() if _is_request(request) else Exchange()
+        before, exchange.sent = exchange.sent, True
+        try:
+            response = await super().send(request, **options)
+        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout):
+            exchange.sent = before
+            raise
+        exchange.answered(response.status_code, SESSION_HEADER in request.headers)
+        return response
+
+
+def _is_request(request: httpx2.Request) -> bool:
+    """Whether it asks for something; else it takes up an answer, or tells that nobody waits for one."""
+    said = json.loads(request.content) if request.method == "POST" else None
+    return isinstance(said, dict) and "id" in said and "method" in said
+
+
+class _NotingStream:
+    """The way to a program."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    async def send(self, item: Any) -> None:
+        exchange = current()
+        before, exchange.sent = exchange.sent, True
+        try:
+            await self._inner.send(item)
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):  # nobody took it
+            exchange.sent = before
+            raise
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    async def __aenter__(self) -> _NotingStream:
+        await self._inner.__aenter__()
+        return self
+
+    async def __aexit__(self, *error: Any) -> Any:
+        return await self._inner.__aexit__(*error)
+
+
+@asynccontextmanager
+async def program(server: StdioServerParameters) -> AsyncGenerator[Any, None]:
+    """A program that is started, and ends with the context."""
+    async with stdio_client(server) as (reading, writing):
+        yield reading, _NotingStream(writing)
