@@ -40,6 +40,7 @@ from coterie.core.skillbook import pin_of
 from coterie.core.state import ClusterState
 from coterie.node.blob_exchange import BlobExchange
 from coterie.node.clock import Clock
+from coterie.node.departure import Departure
 from coterie.node.errors import from_exception
 from coterie.node.metrics import NodeMetrics
 from coterie.node.observability import get_logger
@@ -98,7 +99,8 @@ class Job:
         self._blobs = PatientBlobs(shared.blobs, task.task_id, task.attempt)
         self.done: asyncio.Task[None]
         self._checkpoint_number = task.checkpoint_number
-        self._cancelling = self._leaving = self._stopped = False
+        self._cancelling = self._stopped = False
+        self._departure = Departure(self._kill)
         self._entered = self._in_host = self._killed = self._finished = False
         self._progress: tuple[float, str] | None = None
         self._progress_timer: asyncio.TimerHandle | None = None
@@ -139,13 +141,13 @@ class Job:
 
     def leave(self, at_once: bool) -> None:
         """The node is draining: give the task back after its next step, or now."""
-        self._leaving = True
+        self._departure.ask()
         if at_once:
             self._kill()
 
     def stay(self) -> None:
         """The drain was called off."""
-        self._leaving = False
+        self._departure.call_off()
 
     # --- what the skill says (JobPort)
 
@@ -160,7 +162,7 @@ class Job:
         done = len(self.state.steps.get(self.task_id, ()))
         kept = await self.keep(state)
         self._believe(await self.commit(SaveCheckpoint(self.task_id, self.attempt, kept, number, done)))
-        self._leave_after_step()
+        self._departure.step_done()
 
     async def wait(self, wait: SkillWait) -> bytes | None:
         """The n-th wait for a name gets the n-th signal of that name, in every attempt the same."""
@@ -169,7 +171,8 @@ class Job:
 
     async def call(self, name: str, args: bytes) -> bytes:
         """See JobPort."""
-        return await answer(self._shared.calls, self, name, args)
+        async with self._departure.calling(name):
+            return await answer(self._shared.calls, self, name, args)
 
     def report_progress(self, percent: float, message: str) -> None:
         """The latest value goes out at most every PROGRESS_INTERVAL_S; the ones between are dropped."""
@@ -201,7 +204,7 @@ class Job:
     def step_recorded(self) -> None:
         """See Run."""
         self._shared.metrics.step_recorded()
-        self._leave_after_step()
+        self._departure.step_done()
 
     async def await_signal(self, wait: SkillWait) -> Signal:
         """See Run."""
@@ -226,10 +229,6 @@ class Job:
             return None
         named = [signal for signal in task.signals if signal.name == wait.name]
         return named[wait.seen] if len(named) > wait.seen else None
-
-    def _leave_after_step(self) -> None:
-        if self._leaving:
-            asyncio.get_running_loop().call_soon(self._kill)
 
     def _kill(self) -> None:
         """Stop the skill, once; the end is reported all the same."""
@@ -303,9 +302,7 @@ class Job:
         except asyncio.CancelledError:
             self.done.uncancel()  # taken note of: the report still has to go out
             outcome = None
-        except (
-            Exception
-        ) as error:  # an input that no node has, a full disk: the attempt's end, not the node's
+        except Exception as error:  # an input that no node has, a full disk: not the node's end
             failure = self._failure(error)
             outcome = SkillOutcome("failed", b"", failure.code, failure.message, failure.retryable)
         finally:
@@ -374,7 +371,9 @@ class Job:
         if self._cancelling and (outcome is None or outcome.kind != "succeeded"):
             return ConfirmCancel(task_id, attempt)
         if outcome is None:
-            return ReleaseTask(task_id, attempt, "its node is draining" if self._leaving else "stopped")
+            return ReleaseTask(
+                task_id, attempt, "its node is draining" if self._departure.asked else "stopped"
+            )
         if outcome.kind == "succeeded":
             return FinishTask(task_id, attempt, await self.keep(outcome.result, self._inline_max()))
         if outcome.kind in ("fenced", "suspended"):
