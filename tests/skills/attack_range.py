@@ -1,18 +1,22 @@
 """A place for attacks: victims, and a host that runs each attack in its sandbox and says what it won.
 
-python -m tests.skills.attack_range   prints one line of JSON per attack; also as another user
+python -m tests.skills.attack_range [--landlock-abi N] [ATTACK ...]
+prints one line of JSON per attack, of all or of these; also as another user, and as on an older kernel
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import json
 import os
+import shutil
 import socket
+import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,7 @@ from coterie.node.skillhost import SkillHost, SkillHostOptions, SkillJob, SkillO
 from coterie.node.skillhost.nouns import ConfinedSkill, SandboxOptions
 from coterie.skills.limits import Limits
 from tests.skills.attacks import handler, kit
+from tests.skills.older_kernel import with_landlock
 from tests.skills.support import RecordingPort
 
 FOLDER = Path(__file__).with_name("attacks")
@@ -53,10 +58,10 @@ def attack_names() -> list[str]:
     return [name for name in kit.ATTACKS if handler.CHAPTERS]
 
 
-def skill(network: bool) -> ConfinedSkill:
+def skill(network: bool, folder: Path) -> ConfinedSkill:
     """The attacker, with or without a network list."""
     hosts = ("example.org", "localhost:1024", "169.254.169.254") if network else ()
-    return ConfinedSkill(folder=FOLDER, handler="handler.py:run", name="attacks", network=hosts)
+    return ConfinedSkill(folder=folder, handler="handler.py:run", name="attacks", network=hosts)
 
 
 @contextlib.contextmanager
@@ -69,6 +74,7 @@ def victims(base: Path) -> Iterator[dict[str, Any]]:
     (neighbour / "note").write_text(SECRET)
     for path, mode in ((base, 0o755), (secret, 0o644), (shared, 0o777), (neighbour, 0o777)):
         path.chmod(mode)
+    code = shutil.copytree(FOLDER, base / "attacks", ignore=shutil.ignore_patterns("__pycache__"))
     with contextlib.ExitStack() as stack:
 
         def listener(kind: int, family: int, address: Any) -> socket.socket:
@@ -98,7 +104,40 @@ def victims(base: Path) -> Iterator[dict[str, Any]]:
             "unix_path": str(shared / "stream"),
             "unix_datagram": str(shared / "datagram"),
             "host_address": "127.0.0.1",
+            "code_dir": str(code),
+            **_property(base / "property", code),
+            **stack.enter_context(_signalled(base)),
         }
+
+
+def _property(place: Path, code: Path) -> dict[str, str]:
+    """Files of the node that no other user may open; one is among the attacker's code, which it may read."""
+    told = {name: place / name for name in ("mode_file", "times_file", "cut_file")}
+    told |= {"code_file": code / "notes.txt", "mode_dir": place / "mode_dir"}
+    told["mode_dir"].mkdir(parents=True)
+    for path in (place, told["mode_dir"]):
+        path.chmod(0o755)
+    for name, path in told.items():
+        if name != "mode_dir":
+            path.write_text(SECRET)
+            path.chmod(0o644 if name == "code_file" else 0o600)
+    with contextlib.suppress(OSError):  # not every file system has attributes
+        os.setxattr(told["times_file"], "user.given", b"1")
+    return {name: str(path) for name, path in told.items()}
+
+
+@contextlib.contextmanager
+def _signalled(base: Path) -> Iterator[dict[str, Any]]:
+    """A process of the node's user that keeps a diary of one kind of signal."""
+    diary = base / "diary"
+    diary.touch()
+    script = 'trap "echo >> $0" USR1; echo ready; while :; do sleep 0.02; done'
+    with subprocess.Popen(["/bin/sh", "-c", script, str(diary)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline()
+        try:
+            yield {"signal_pid": process.pid, "signal_diary": str(diary)}
+        finally:
+            process.kill()
 
 
 def options(base: Path, *skill_dirs: Path) -> SkillHostOptions:
@@ -128,19 +167,20 @@ async def attempt(host: SkillHost, given: dict[str, Any], confined: ConfinedSkil
     return await host.run(job, RecordingPort())
 
 
-async def try_all(host: SkillHost, told: dict[str, Any]) -> list[Finding]:
-    """All attacks in the sandbox, without and with a network, a few at a time."""
+async def try_all(host: SkillHost, told: dict[str, Any], names: Sequence[str] = ()) -> list[Finding]:
+    """All attacks, or these, in the sandbox, without and with a network, a few at a time."""
     room = asyncio.Semaphore(AT_ONCE)
     said: dict[str, list[str]] = {}
     host.on_skill_log = lambda task_id, attempt, level, text: said.setdefault(task_id, []).append(text)
 
     async def one(name: str, network: bool) -> Finding:
         async with room:
-            outcome = await attempt(host, {**told, "attack": name}, skill(network))
+            confined = skill(network, Path(told["code_dir"]))
+            outcome = await attempt(host, {**told, "attack": name}, confined)
         ended = f"{outcome.code or outcome.kind}: {outcome.message}"[:160]
         return Finding(name, network, won(outcome), ended, began(name, said.get(task_of(name, network), [])))
 
-    wanted = [(name, network) for name in attack_names() for network in (False, True)]
+    wanted = [(name, network) for name in names or attack_names() for network in (False, True)]
     return list(await asyncio.gather(*(one(*each) for each in wanted)))
 
 
@@ -171,13 +211,13 @@ async def attack_range(base: Path, *skill_dirs: Path) -> AsyncIterator[tuple[Ski
             await host.stop()
 
 
-async def main() -> None:
-    """All attacks; the exit code says whether one won."""
+async def main(names: Sequence[str]) -> None:
+    """All attacks, or these; the exit code says whether one won."""
     with tempfile.TemporaryDirectory(prefix="attack-range-") as place:
         async with attack_range(Path(place)) as (host, told):
             for layer in host.layers:
                 print(json.dumps({"layer": layer.name, "active": layer.active, "detail": layer.detail}))
-            findings = await try_all(host, told)
+            findings = await try_all(host, told, names)
         left = os.listdir(Path(place, "scratch"))
     for finding in findings:
         print(json.dumps(finding.__dict__))
@@ -187,5 +227,10 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--landlock-abi", type=int, help="as on a kernel that has this version")
+    parser.add_argument("attacks", nargs="*")
+    asked = parser.parse_args()
     os.environ[SECRET_NAME] = SECRET
-    asyncio.run(main())
+    with with_landlock(asked.landlock_abi):
+        asyncio.run(main(asked.attacks))

@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
@@ -28,11 +25,13 @@ from tests.skills.attack_range import (
     try_all,
     won,
 )
+from tests.skills.attacks import kit, owner
 from tests.skills.conftest import MakeBench
+from tests.skills.errands import errands
+from tests.skills.other_user import as_nobody
 from tests.skills.support import RecordingPort, options, until
 
-ROOT = Path(__file__).parents[2]
-NOBODY = 65_534
+OWNERS = [name for name, attack in kit.ATTACKS.items() if attack.__module__ == owner.__name__]
 # Attacks that a kernel or a container may well stop without us; the others must win where there is no wall.
 STOPPED_ELSEWHERE = {
     "open_by_handle", "proc_own_memory_map", "exec_from_memory", "hardlink_to_secret", "raw_socket",
@@ -40,7 +39,8 @@ STOPPED_ELSEWHERE = {
     "other_machine_calls", "semaphores", "shared_memory", "ptrace_node", "read_memory_of_zygote",
     "new_namespace", "loopback_by_proxy", "name_of_loopback_by_proxy", "mapped_loopback_by_proxy",
     "inherited_descriptors", "many_descriptors", "flood_of_output", "big_result", "list_home", "stolen_page",
-    "forge_the_lease", "queue_signal_to_node",
+    "forge_the_lease", "queue_signal_to_node", "mark_a_file", "read_a_mark", "flags_of_a_file",
+    "lease_of_a_file", "mode_by_place",
 }  # fmt: skip
 
 
@@ -65,25 +65,26 @@ async def test_no_attack_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert os.listdir(tmp_path / "scratch") == ["neighbour"]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become nobody")
-def test_no_attack_wins_on_a_node_that_is_nobody(tmp_path: Path) -> None:
-    python = next(
-        (p for p in (sys.executable, "/usr/bin/python3.11", "/usr/bin/python3") if _for_everybody(p)), None
-    )
-    if python is None or not _for_everybody(str(ROOT)):
-        pytest.skip("no Python that other users can run")
-    paths = [str(ROOT), *(str(ROOT / room) for room in ("skills", "node", "consensus", "proto"))]
-    env = {"PYTHONPATH": ":".join([*paths, *sys.path]), "PATH": "/usr/bin:/bin", "TMPDIR": "/tmp"}
-    done = subprocess.run(
-        [python, "-m", "tests.skills.attack_range"],
-        env=env, user=NOBODY, group=NOBODY, extra_groups=[], cwd="/", capture_output=True, text=True,
-        timeout=100, check=False,
-    )  # fmt: skip
+def test_no_attack_wins_on_a_node_that_is_nobody() -> None:
+    done = as_nobody("tests.skills.attack_range")
     assert done.returncode == 0, done.stderr[-2_000:]
     said = [json.loads(line) for line in done.stdout.splitlines()]
     assert len([line for line in said if "attack" in line]) == 2 * len(attack_names())
     assert all(line["made"] for line in said if "attack" in line)
     assert {line["layer"] for line in said if line.get("active")} >= set(REQUIRED)
+
+
+@pytest.mark.parametrize("version", [2, 5])
+def test_no_attack_of_an_owner_wins_on_an_older_kernel(version: int) -> None:
+    done = as_nobody("tests.skills.attack_range", f"--landlock-abi={version}", *OWNERS)
+    assert done.returncode == 0, done.stderr[-2_000:]
+    said = [json.loads(line) for line in done.stdout.splitlines()]
+    assert next(line for line in said if line.get("layer") == "landlock")["detail"] == (
+        f"files; ABI {version}, signals not scoped"
+    )
+    assert [line["attack"] for line in said if line.get("made")] == [
+        one for name in OWNERS for one in (name, name)
+    ]
 
 
 async def test_without_the_walls_the_same_attacks_win(
@@ -240,13 +241,44 @@ async def test_the_network_is_the_list(make_bench: MakeBench, tmp_path: Path) ->
         server.close()
 
 
+async def test_a_run_without_a_user_of_its_own_owns_nothing_of_the_node(
+    make_bench: MakeBench, tmp_path: Path
+) -> None:
+    bench = await make_bench(sandbox=SandboxOptions(own_user=False))
+    skill = confined(
+        tmp_path / "guest",
+        """
+        import os
+
+        def run(ctx, path):
+            os.chmod(path, 0o666)
+            os.utime(path, (1, 1))
+            return os.getuid()
+        """,
+    )
+    key = tmp_path / "key"
+    key.touch(mode=0o600)
+    before = key.stat()
+    assert await bench.value("guest", str(key), confined=skill) == os.geteuid() == before.st_uid
+    after = key.stat()
+    assert (after.st_mode, after.st_mtime_ns) == (before.st_mode, before.st_mtime_ns)
+
+
+async def test_ordinary_programs_run_in_the_sandbox() -> None:
+    found = await errands()
+    assert len(found) >= 17 and found == dict.fromkeys(found, True)
+
+
+@pytest.mark.parametrize("version", [None, 2])
+def test_ordinary_programs_run_in_the_sandbox_of_a_node_that_is_nobody(version: int | None) -> None:
+    done = as_nobody("tests.skills.errands", *([f"--landlock-abi={version}"] if version else []))
+    assert done.returncode == 0, done.stderr[-2_000:]
+    found = json.loads(done.stdout)
+    assert len(found) >= 17 and found == dict.fromkeys(found, True)
+
+
 def _job(skill: ConfinedSkill) -> SkillJob:
     return SkillJob("t", 1, "guest", b"null", {}, None, 0, confined=skill)
-
-
-def _for_everybody(path: str) -> bool:
-    found = shutil.which(path) or path
-    return os.path.exists(found) and identity.can_others_read(os.path.realpath(found))
 
 
 async def test_a_host_without_untrusted_skills_starts_no_second_zygote() -> None:

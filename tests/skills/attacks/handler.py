@@ -6,9 +6,9 @@ import json
 import os
 from typing import Any
 
-from . import excess, files, kit, network, processes, rights
+from . import excess, files, kit, network, owner, processes, rights
 
-CHAPTERS = (excess, files, network, processes, rights)  # each registers its attacks
+CHAPTERS = (excess, files, network, owner, processes, rights)  # each registers its attacks
 PR_GET_SECCOMP = 21
 PR_GET_NO_NEW_PRIVS = 39
 FILTERED = 2  # what PR_GET_SECCOMP says behind a filter

@@ -80,7 +80,8 @@ class Walls:
         self.door = loopback.open_door() if box.network else None
         """To be handed to the node's proxy, if there is a network."""
         keep_reading = False
-        if os.geteuid() == 0 and box.own_user:
+        own_user = _is_own_user(box)
+        if own_user:
             keep_reading = not others_read_python()
             identity.become(identity.own_uid())
             counted_alone = True
@@ -91,7 +92,7 @@ class Walls:
         confine.renounce_privileges()
         _limit(box, counted_alone)
         _set_environment(box)
-        self._network = box.network
+        self._terms = seccomp.terms(box.network, own_user)
         self._files = landlock.Ruleset((loopback.PROXY_PORT,) if box.network else ())
         self._files.allow(readable=libraries(box.network), writable=map(Path, (box.work_dir, *DEVICES)))
 
@@ -101,13 +102,14 @@ class Walls:
         self._files.allow(readable=map(Path, grant.code_dirs))
         self._files.restrict()
         confine.set_limit(resource.RLIMIT_AS, grant.memory_bytes_max)
-        seccomp.restrict(self._network)
+        seccomp.restrict(self._terms)
 
 
 def prepare() -> None:
     """Find out before any fork what is the same for all boxes."""
     for network in (False, True):
-        seccomp.prepared(network)
+        for own_user in {False, os.geteuid() == 0}:
+            seccomp.prepared(seccomp.terms(network, own_user))
         libraries(network)
     others_read_python()
 
@@ -134,8 +136,12 @@ def _is_library(path: str) -> bool:
     return os.path.isabs(path) and path not in {"/", "/home", "/root", "/tmp", "/var", "/etc", "/usr"}
 
 
+def _is_own_user(box: Box) -> bool:
+    return os.geteuid() == 0 and box.own_user
+
+
 def _owner(box: Box) -> tuple[int, int]:
-    if os.geteuid() == 0 and box.own_user:
+    if _is_own_user(box):
         return identity.own_uid(), identity.own_uid()
     return os.geteuid(), os.getegid()
 

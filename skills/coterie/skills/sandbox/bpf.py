@@ -16,7 +16,7 @@ AT_NUMBER, AT_ARCH, AT_ARGUMENTS = 0, 4, 16
 
 ALLOW = 0x7FFF0000
 KILL = 0x80000000
-ERRNO = 0x00050000
+ERRNO = 0x00050000  # with the number of the error; with 0 the call is not made, and says that it was
 
 JUMP_MAX = 255
 INSTRUCTIONS_MAX = 4_096
@@ -48,8 +48,13 @@ class Program:
         self._lines.append(_Line(LOAD_WORD, offset))
 
     def load_argument(self, number: int) -> None:
-        """Look at the low half of an argument, 0..5; both machines are little-endian."""
+        """Look at the low half of an argument, 0..5; both machines are little-endian. Of what the kernel
+        takes as an int it looks at no more itself."""
         self.load(AT_ARGUMENTS + 8 * number)
+
+    def load_high_half(self, number: int) -> None:
+        """Look at the high half of an argument, which those of 64 bits have: pointers, lengths."""
+        self.load(AT_ARGUMENTS + 8 * number + 4)
 
     def mask(self, bits: int) -> None:
         """Keep only these bits of what is looked at."""

@@ -121,7 +121,7 @@ def _landlock() -> str:
 
 
 def _seccomp() -> str:
-    seccomp.restrict(network=False)
+    seccomp.restrict(seccomp.terms(network=False, own_user=False))
     try:
         kernel.call("unshare", 0)
     except PermissionError:

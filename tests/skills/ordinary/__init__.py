@@ -1,0 +1,1 @@
+"""A skill that does what ordinary programs do."""
