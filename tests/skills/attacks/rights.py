@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+import struct
 import time
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,13 @@ def new_namespace(given: Any) -> Any:
 def mount(given: Any) -> Any:
     os.mkdir("m")
     return 1 + int(syscall(165, b"none", b"m", b"tmpfs", 0, b""))
+
+
+@attack
+def list_mounts(given: Any) -> Any:
+    found = ctypes.create_string_buffer(8 * 64)
+    request = struct.pack("=IIQQ", 24, 0, 0xFFFF_FFFF_FFFF_FFFF, 0)
+    return syscall(458, request, found, 64, 0)
 
 
 @attack

@@ -41,6 +41,8 @@ _COMMON = {
     "landlock_restrict_self": 446,
     "memfd_secret": 447,
     "fchmodat2": 452,
+    "statmount": 457,
+    "listmount": 458,
 }
 NEWEST_KNOWN = 462  # mseal, Linux 6.10: what came later is unknown to us
 

@@ -25,7 +25,7 @@ DENIED = (
     "sched_setscheduler", "sched_setattr", "sched_setaffinity", "migrate_pages", "move_pages",
     "mount", "umount2", "move_mount", "open_tree", "fsopen", "fsconfig", "fsmount", "fspick",
     "mount_setattr", "pivot_root", "chroot", "unshare", "setns", "name_to_handle_at", "open_by_handle_at",
-    "fanotify_init", "quotactl", "acct", "swapon", "swapoff", "vhangup",
+    "fanotify_init", "quotactl", "acct", "swapon", "swapoff", "vhangup", "statmount", "listmount",
     "init_module", "finit_module", "delete_module", "kexec_load", "kexec_file_load", "reboot",
     "bpf", "perf_event_open", "userfaultfd", "io_uring_setup", "io_uring_enter", "io_uring_register",
     "add_key", "request_key", "keyctl", "syslog", "lookup_dcookie", "personality", "modify_ldt", "uselib",
