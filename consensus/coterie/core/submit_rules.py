@@ -23,7 +23,7 @@ from coterie.core.nouns import (
     make,
 )
 from coterie.core.request_ids import answered, forget_old, key_of_control, remember
-from coterie.core.runs.run import WORKFLOW, place_of
+from coterie.core.runs.run import WORKFLOW, Phase, place_of
 from coterie.core.skillbook import pinned, refusal
 from coterie.core.state import ClusterState, Moment, held
 from coterie.core.steplog import StepLog
@@ -204,7 +204,10 @@ def _bound(state: ClusterState, command: SubmitTask) -> Constraints:
 
 
 def _deadline_of(state: ClusterState, parent_id: TaskId) -> int:
-    parent = state.tasks.get(parent_id) if parent_id else None
+    """That of its parent. What undoes a run has none: the deadline may be what the run failed of."""
+    parent, run = state.tasks.get(parent_id) if parent_id else None, state.runs.get(parent_id)
+    if run is not None and run.head.phase is Phase.UNDOING:
+        return 0
     return parent.deadline_at_ms if parent is not None else 0
 
 
