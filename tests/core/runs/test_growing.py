@@ -11,7 +11,7 @@ from coterie.core.commands import Accepted, CancelTask, Rejected
 from coterie.core.graph.check import problems_of
 from coterie.core.graph.model import GRAPH_BYTES_MAX
 from coterie.core.graph.reading import graph_bytes, read_graph
-from coterie.core.nouns import TaskState, evolve
+from coterie.core.nouns import Data, Step, TaskState, evolve
 from coterie.core.runs import rules
 from coterie.core.runs.commands import AddNodes, RunWorkflow
 from coterie.core.runs.outline import whole_graph
@@ -122,3 +122,26 @@ def test_an_input_of_a_body_that_cannot_be_read_gives_it_no_names() -> None:
     node = {"id": "s", "type": "workflow", "body": body, "input": {"text": "1" * 401}}
     graph, problems = read_graph({"nodes": [node]})
     assert problems == [] and [one.where for one in problems_of(graph)] == ["s.x"]
+
+
+@pytest.mark.parametrize("edge", ["undo", ["undo", "true"]])
+def test_nothing_is_added_that_stands_on_an_undo_of_the_run(edge: Any) -> None:
+    world = World()
+    undo = {"id": "undo", "type": "compensate", "skill": "echo", "compensates": "a"}
+    world.run(echo("a"), undo, {**undo, "id": "again"}, on_failure="compensate")
+    refused = world.do(AddNodes(RUN, unchecked(echo("s", "a", edge))))
+    assert isinstance(refused, Rejected) and refused.code == "BAD_WORKFLOW"
+    assert refused.reason == "s: stands on undo, which runs only when the run has failed"
+    world.give("a", 1)
+    assert world.result() == {"a": 1}
+
+
+def test_a_branch_that_cannot_be_taken_over_is_none() -> None:
+    """Handed in as the result of an earlier run: no case can be told from it."""
+    world = World()
+    switch = {"id": "s", "type": "switch", "expr": "'1'", "cases": ["1"]}
+    steps = (Step("s", 1, Data(b'["\\ud800"]'), 5),)
+    world.run(
+        switch, echo("one", ["s", "1"]), echo("other", ["s", "default"]), echo("c"), more={"steps": steps}
+    )
+    assert world.open() == ["r~c~0"] and world.state.runs[RUN].nodes["s"].outcome == ""

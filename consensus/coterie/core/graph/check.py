@@ -52,6 +52,7 @@ class Surroundings:
     code_enabled: bool = False
     names: frozenset[str] = frozenset()  # given from outside
     nodes: frozenset[str] = frozenset()  # that are there already
+    undos: frozenset[str] = frozenset()  # those of them on which nothing can stand
     at: str = ""  # where the graph stands in another
     depth: int = 1
 
@@ -196,6 +197,12 @@ class _Check:
     def _edges(self, node: GraphNode) -> None:
         for edge in node.depends_on:
             target = self._flow.nodes.get(edge.node)
+            undoes = (
+                target.type is NodeType.COMPENSATE if target is not None else edge.node in self._around.undos
+            )
+            if undoes:
+                text = f"stands on {edge.node}, which runs only when the run has failed"
+                self._add("UNREACHABLE", node.node_id, text)
             if target is not None:
                 self._outcome(node, edge, target)
             elif edge.node not in self._around.nodes:
@@ -212,9 +219,6 @@ class _Check:
         return f"; did you mean {shown(meant)}?" if meant else ""
 
     def _outcome(self, node: GraphNode, edge: Edge, target: GraphNode) -> None:
-        if target.type is NodeType.COMPENSATE:
-            text = f"stands on {edge.node}, which runs only when the run has failed"
-            self._add("UNREACHABLE", node.node_id, text)
         outcomes = outcomes_of(target)
         if edge.when and edge.when not in outcomes:
             can = f"it can be {', '.join(sorted(outcomes))}" if outcomes else "it has no outcomes"

@@ -38,13 +38,13 @@ def _case(node: GraphNode, value: Any) -> str:
 
 
 def outcome_of(node: GraphNode, result: Data) -> str:
-    """The outcome of a branching node, from what it gave."""
+    """The outcome of a branching node, from what it gave; empty when it gave what nothing can be made of."""
     try:
         value = read_json(result.inline) if result.inline else None
+        if node.type is NodeType.SWITCH:
+            return _case(node, value)
     except ValueFault:
         return ""
-    if node.type is NodeType.SWITCH:
-        return _case(node, value)
     if node.type is NodeType.APPROVAL:
         return "true" if isinstance(value, dict) and value.get("approved") is True else "false"
     return {True: "true", False: "false"}.get(value, "") if isinstance(value, bool) else ""

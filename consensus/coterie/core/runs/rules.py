@@ -8,7 +8,7 @@ from typing import Any
 
 from coterie.core.commands import Accepted, Outcome, Rejected
 from coterie.core.graph.check import Surroundings, problems_of
-from coterie.core.graph.model import GRAPH_BYTES_MAX, NODES_MAX, Graph, GraphError
+from coterie.core.graph.model import GRAPH_BYTES_MAX, NODES_MAX, Graph, GraphError, NodeType
 from coterie.core.graph.needs import size
 from coterie.core.graph.reading import graph_bytes, graph_of
 from coterie.core.graph.values import ValueFault
@@ -77,7 +77,8 @@ def surroundings(run: Run, task: Task) -> Surroundings:
     """What nodes that are added to it are checked against."""
     book = run.book or Book(run, task)
     names = frozenset(book.producers) | frozenset(book.inputs)
-    return Surroundings(names=names, nodes=frozenset(book.nodes))
+    undos = frozenset(node_id for node_id, node in book.nodes.items() if node.type is NodeType.COMPENSATE)
+    return Surroundings(names=names, nodes=frozenset(book.nodes), undos=undos)
 
 
 def beyond_one_addition(nodes: int, size: int) -> str:
