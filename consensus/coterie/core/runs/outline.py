@@ -62,12 +62,16 @@ def known_outline(graph: bytes) -> Outline:
 
 
 def whole_graph(run: Run) -> Graph:
-    """The graph of a run with what was added to it. Raises GraphError."""
-    graph = graph_of(run.head.graph)
-    if not run.head.grown:
-        return graph
-    added = [node for raw in run.head.grown for node in graph_of(raw).nodes]
-    return Graph(**{**_fields(graph), "nodes": (*graph.nodes, *added)})
+    """The graph of a run with what was added to it, of which only what is new is read. Raises GraphError."""
+    grown = run.head.grown
+    if not grown:
+        return graph_of(run.head.graph)
+    pieces, graph = run.whole or ((), graph_of(run.head.graph))
+    if len(pieces) < len(grown):
+        added = [node for raw in grown[len(pieces) :] for node in graph_of(raw).nodes]
+        graph = Graph(**{**_fields(graph), "nodes": (*graph.nodes, *added)})
+        run.whole = grown, graph
+    return graph
 
 
 def _fields(graph: Graph) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
-from coterie.core.graph.model import SEPARATOR
+from coterie.core.graph.model import SEPARATOR, Graph
 from coterie.core.nouns import TaskId, TaskState, Wait, WaitReason
 
 if TYPE_CHECKING:
@@ -82,16 +82,21 @@ class RunHead:
 class Run:
     """One run. Mutable, because it may have thousands of nodes; its records are frozen."""
 
-    __slots__ = ("book", "head", "nodes")
+    __slots__ = ("book", "head", "nodes", "whole")
 
     def __init__(self, head: RunHead, nodes: dict[str, NodeRun] | None = None) -> None:
         self.head = head
         self.nodes = nodes if nodes is not None else {}
         self.book: Book | None = None  # derived, when first needed
+        self.whole: tuple[tuple[bytes, ...], Graph] | None = (
+            None  # likewise: what was added, and the graph with it
+        )
 
     def view(self) -> Run:
         """As it is now; later changes do not show."""
-        return Run(self.head, dict(self.nodes))
+        view = Run(self.head, dict(self.nodes))
+        view.whole = self.whole
+        return view
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Run) and self.head == other.head and self.nodes == other.nodes
