@@ -11,12 +11,13 @@ from typing import NamedTuple
 
 from coterie.core.bounds64 import within
 from coterie.core.commands import Rejected
-from coterie.core.llm.nouns import NOTHING, Account, Amount, Hold, LlmBudget, OnExhausted
+from coterie.core.llm.nouns import NOTHING, Account, Amount, Hold, LlmBudget, LlmCall, OnExhausted
 from coterie.core.llm.state import LlmState
 
 EACH = "*"
 ACCOUNTS_MAX = 100_000
 SWEEP = 2  # accounts looked at for each new one
+SWEEP_CROWDED = 100  # for each call for which there is no room
 SOON_MS = 500  # by then calls in the air may have been settled below their worst case
 DIMENSIONS = ("tokens", "micro_usd", "requests")
 
@@ -123,12 +124,12 @@ def _short(budget: LlmBudget, account: Account, dimension: str, need: int, at_ms
 
 
 def reserve(
-    llm: LlmState, found: list[Place], need: Amount, is_live: Callable[[str], bool]
+    llm: LlmState, found: list[Place], need: Amount, at_ms: int, is_live: Callable[[str], bool]
 ) -> tuple[Hold, ...]:
     """Set the amount aside in all of these accounts, which have room for it."""
     for _, account in found:
         if account.name not in llm.accounts:
-            _sweep(llm, account.window, is_live)
+            _sweep(llm, SWEEP, at_ms, is_live)
         llm.accounts[account.name] = replace(account, reserved=plus(account.reserved, need))
         llm.accounts.move_to_end(account.name)
     return tuple(Hold(account.name, account.window) for _, account in found)
@@ -145,28 +146,50 @@ def release(llm: LlmState, holds: tuple[Hold, ...], reserved: Amount, billed: Am
             llm.accounts[hold.account] = after
 
 
-def _sweep(llm: LlmState, window: int, is_live: Callable[[str], bool]) -> None:
-    """Forget accounts that were used longest ago and count nothing any more."""
-    for _ in range(min(SWEEP, len(llm.accounts))):
+def _sweep(llm: LlmState, count: int, at_ms: int, is_live: Callable[[str], bool]) -> None:
+    """Of the accounts that were used longest ago look at so many, and forget those that count nothing any
+    more: of a budget that is gone, a family that has ended, a window that has passed."""
+    for _ in range(min(count, len(llm.accounts))):
         name, account = next(iter(llm.accounts.items()))
         budget = llm.budgets.get(name.partition("\0")[0])
-        gone = bool(account.task) and account.reserved == NOTHING and not is_live(account.task)
-        if budget is None or gone:
+        if budget is None or _counts_nothing(budget, account, at_ms, is_live):
             del llm.accounts[name]
         else:
             llm.accounts.move_to_end(name)
 
 
-def full(llm: LlmState, found: list[Place]) -> bool:
-    """There is no room for the accounts that would be new."""
+def _counts_nothing(budget: LlmBudget, account: Account, at_ms: int, is_live: Callable[[str], bool]) -> bool:
+    if account.reserved != NOTHING:
+        return False
+    ended = bool(account.task) and not is_live(account.task)
+    return ended or account.window != window_of(budget, at_ms)
+
+
+def full(llm: LlmState, found: list[Place], at_ms: int, is_live: Callable[[str], bool]) -> bool:
+    """There is no room for the accounts that would be new, not even after a look at what may be forgotten."""
+    if _is_crowded(llm, found):
+        _sweep(llm, SWEEP_CROWDED, at_ms, is_live)
+    return _is_crowded(llm, found)
+
+
+def _is_crowded(llm: LlmState, found: list[Place]) -> bool:
     more = sum(place.account.name not in llm.accounts for place in found)
     return bool(more) and len(llm.accounts) + more > ACCOUNTS_MAX
 
 
 def forget_budget(llm: LlmState, budget_id: str) -> None:
-    """Drop the accounts of a budget; what was set aside in them counts nowhere any more."""
+    """Drop the accounts of a budget. What open calls have set aside in them counts nowhere any more, not in
+    accounts of the same names either that there may be again."""
     for name in list(accounts_of(llm, budget_id)):
         del llm.accounts[name]
+    prefix = f"{budget_id}\0"
+    for task_id, calls in llm.calls.items():
+        if any(hold.account.startswith(prefix) for call in calls for hold in call.holds):
+            llm.calls[task_id] = tuple(_without(call, prefix) for call in calls)
+
+
+def _without(call: LlmCall, prefix: str) -> LlmCall:
+    return replace(call, holds=tuple(hold for hold in call.holds if not hold.account.startswith(prefix)))
 
 
 def accounts_of(llm: LlmState, budget_id: str) -> Iterator[str]:

@@ -54,9 +54,9 @@ def begin(state: ClusterState, command: BeginLlmCall, moment: Moment) -> Outcome
     refused = accounts.refusal(found, need, moment.at_ms)
     if refused is not None:
         return refused
-    if accounts.full(state.llm, found):
+    if accounts.full(state.llm, found, moment.at_ms, state.tasks.__contains__):
         return Rejected("TOO_MANY_ACCOUNTS", f"budgets have at most {accounts.ACCOUNTS_MAX} accounts")
-    holds = accounts.reserve(state.llm, found, need, lambda root: root in state.tasks)
+    holds = accounts.reserve(state.llm, found, need, moment.at_ms, state.tasks.__contains__)
     keep(state.llm, _call(task, command, need, holds, moment))
     return Accepted(task.task_id)
 
