@@ -26,6 +26,7 @@ from coterie.core.commands import (
 )
 from coterie.core.nouns import (
     NO_DATA,
+    PAUSE,
     Data,
     ExpiryKind,
     NodeId,
@@ -211,6 +212,49 @@ def test_a_paused_wait_goes_on_waiting_or_not(cluster: CoreCluster) -> None:
     accepted(cluster, ResumeTask(T2))
     assert (state(cluster), state(cluster, "t2")) == (TaskState.WAITING, TaskState.PENDING)
     assert ExpireTask(T1, 1, ExpiryKind.WAIT) in plans(cluster), "but it does when it is resumed"
+
+
+def sleep(cluster: CoreCluster, name: str) -> None:
+    """A wait that runs out; the next attempt has begun."""
+    accepted(cluster, SuspendTask(T1, cluster.task().attempt, TIMER, name, timeout_ms=10))
+    cluster.now_ms += 20
+    accepted(cluster, ExpireTask(T1, 0, ExpiryKind.WAIT))
+    cluster.assign()
+
+
+def test_sleeps_use_up_no_signals(cluster: CoreCluster) -> None:
+    cluster.do(ConfigureCluster("c", "c", Policy(signals_per_task_max=2)))
+    cluster.running()
+    for number in range(5):
+        sleep(cluster, f"timer:{number}")
+    accepted(cluster, SignalTask(T1, "one"))
+    accepted(cluster, SignalTask(T1, "two"))
+    assert code(cluster.do(SignalTask(T1, "three"))) == "TOO_MANY_SIGNALS"
+
+
+def test_so_many_waits_of_a_task_run_out_and_no_more(cluster: CoreCluster) -> None:
+    """The end of each is kept, because later attempts come to it again."""
+    cluster.do(ConfigureCluster("c", "c", Policy(steps_per_task_max=2, task_bytes_max=700)))
+    cluster.running()
+    sleep(cluster, "timer:1")
+    sleep(cluster, "timer:2")
+    wait = SuspendTask(T1, 3, TIMER, "timer:3", timeout_ms=10)
+    assert code(cluster.do(wait)) == "TOO_MANY_STEPS"
+    cluster.do(ConfigureCluster("c", "c", Policy(task_bytes_max=601)))
+    assert code(cluster.do(wait)) == "TASK_TOO_LARGE"
+    accepted(cluster, SuspendTask(T1, 3, SIGNAL, "go"))
+
+
+def test_a_pause_that_is_no_step_leaves_nothing_behind(cluster: CoreCluster) -> None:
+    cluster.do(ConfigureCluster("c", "c", Policy(steps_per_task_max=1)))
+    cluster.running()
+    for _ in range(3):
+        sleep(cluster, f"{PAUSE}g1")
+    assert cluster.task().signals == () and state(cluster) is TaskState.SCHEDULED
+    accepted(cluster, SuspendTask(T1, 4, SIGNAL, f"{PAUSE}g1", timeout_ms=10))
+    cluster.now_ms += 20
+    accepted(cluster, ExpireTask(T1, 4, ExpiryKind.WAIT))
+    assert [signal.timed_out for signal in cluster.task().signals] == [True], "a skill may call a signal so"
 
 
 def test_signals_have_limits(cluster: CoreCluster) -> None:

@@ -13,6 +13,7 @@ from coterie.core.commands import (
     Outcome,
     Rejected,
 )
+from coterie.core.llm import rules
 from coterie.core.llm.commands import (
     DeleteLlmBudget,
     ForgetLlmAnswers,
@@ -96,6 +97,20 @@ def test_every_command_may_be_proposed_twice(cluster: CoreCluster) -> None:
     assert settle(cluster) == Accepted(T1, duplicate=True)
     [account] = cluster.state.llm.accounts.values()
     assert account.billed == Amount(15, 7, 1), "billed once"
+
+
+def test_a_task_has_so_many_calls_without_an_answer(
+    cluster: CoreCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rules, "CALLS_MAX", 2)
+    cluster.running()
+    for key in ("a", "b"):
+        begin(cluster, key=key)
+        settle(cluster, key=key, verdict=LlmVerdict.FAILED, result=NO_DATA)
+    assert code(begin(cluster, key="c")) == "TOO_MANY_LLM_CALLS"
+    assert isinstance(begin(cluster, key="b", number=2), Accepted), "the same step may try again"
+    settle(cluster, key="b", number=2)
+    assert isinstance(begin(cluster, key="c"), Accepted), "what was answered counts no more"
 
 
 def test_a_call_is_begun_once_for_all_attempts(cluster: CoreCluster) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from coterie.core.commands import ResolveApproval, ResolveStep
+from coterie.core.commands import ConfigureCluster, ExpireTask, ResolveApproval, ResolveStep, SuspendTask
 from coterie.core.decisions.nouns import Resolution
-from coterie.core.nouns import Data, TaskId, TaskState, WaitReason
+from coterie.core.nouns import Data, ExpiryKind, Policy, TaskId, TaskState, WaitReason
 from coterie.node.skillhost.nouns import Suspended
 from coterie.skills import CallRefused, Effect, InDoubt, NotDone, SkillContext, WaitTimedOut
 from tests.node.family_bench import PARENT, FamilyBench
@@ -49,6 +49,18 @@ async def died_in_the_air(bench: FamilyBench, target: Target, **options: Any) ->
     with pytest.raises(Dies):
         await bench.attempt(program(target, **options))
     bench.lose()
+
+
+async def test_an_approval_whose_end_finds_no_room_in_the_journal_is_refused(bench: FamilyBench) -> None:
+    async def run(ctx: SkillContext) -> Any:
+        return await ctx.approve("really?", {"delete": "all"}, timeout=60)
+
+    bench.core.do(ConfigureCluster("c", "c", Policy(steps_per_task_max=1), seal=b"seal"))
+    bench.core.do(SuspendTask(PARENT, 1, WaitReason.TIMER, "timer:1", timeout_ms=1))
+    bench.core.do(ExpireTask(PARENT, 1, ExpiryKind.WAIT))
+    bench.core.assign("p")
+    with pytest.raises(CallRefused, match="at most 1 waits"):
+        await bench.attempt(run)
 
 
 async def test_a_completed_effect_is_never_called_again(bench: FamilyBench) -> None:

@@ -18,6 +18,7 @@ from coterie.core.breakers import (
     BreakerState,
     Probe,
     is_key,
+    is_proven,
     keys_of,
     live_probes,
     phase,
@@ -134,6 +135,9 @@ def _admit(state: ClusterState, keys: Iterable[str], probe: Probe, moment: Momen
         breaker = state.breakers.get(key)
         if breaker is None or breaker.state is BreakerState.CLOSED:
             continue
+        if is_proven(breaker, state.meta.policy):
+            _close(state, breaker, moment)
+            continue
         if any(known.probe_id == probe.probe_id for known in live_probes(breaker, moment.at_ms)):
             continue
         reason = why(breaker, state.meta.policy, moment.at_ms)
@@ -172,7 +176,7 @@ def _settle(
         return True
     breaker = replace(breaker, probes=probes, passed=breaker.passed + (ok is True))
     state.breakers[key] = breaker
-    if breaker.passed >= max(1, state.meta.policy.breaker_probes):
+    if is_proven(breaker, state.meta.policy):
         _close(state, breaker, moment)
     return True
 

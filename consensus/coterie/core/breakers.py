@@ -83,8 +83,16 @@ def live_probes(breaker: Breaker, now_ms: int) -> tuple[Probe, ...]:
 
 
 def permits(breaker: Breaker, policy: Policy, now_ms: int) -> int:
-    """How many more may pass now, of a half-open one."""
-    return max(1, policy.breaker_probes) - breaker.passed - len(live_probes(breaker, now_ms))
+    """How many more may pass now, of a half-open one. The first that passes one that is proven closes it."""
+    probes = max(1, policy.breaker_probes)
+    if is_proven(breaker, policy):
+        return probes
+    return probes - breaker.passed - len(live_probes(breaker, now_ms))
+
+
+def is_proven(breaker: Breaker, policy: Policy) -> bool:
+    """So many probes have succeeded that it closes; maybe because fewer are asked for than when they began."""
+    return breaker.passed >= max(1, policy.breaker_probes)
 
 
 def why(breaker: Breaker, policy: Policy, now_ms: int) -> str:

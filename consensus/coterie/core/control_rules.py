@@ -17,6 +17,7 @@ from coterie.core.commands import (
     SuspendTask,
 )
 from coterie.core.lifecycle import (
+    SIGNAL_OVERHEAD_BYTES,
     cancel_task,
     change_task,
     end_cancelled,
@@ -24,6 +25,7 @@ from coterie.core.lifecycle import (
     heard,
     no_task,
     signal_bytes,
+    tells_its_end,
     wait_is_over,
     wake_if_over,
 )
@@ -143,11 +145,16 @@ def _signal_refused(state: ClusterState, task: Task, command: SignalTask) -> Rej
         return Rejected("BAD_SIGNAL", "a signal has a name")
     if task.cancel_requested:
         return Rejected("CANCELLED", "the task is being cancelled")
-    if len(task.signals) >= policy.signals_per_task_max:
+    if len(task.signals) - _ended_waits(task) >= policy.signals_per_task_max:
         return Rejected("TOO_MANY_SIGNALS", f"a task keeps at most {policy.signals_per_task_max} signals")
     if task.bytes_held + signal_bytes(command.payload.inline) > policy.task_bytes_max:
         return Rejected("TASK_TOO_LARGE", f"a task keeps at most {policy.task_bytes_max} bytes")
     return None
+
+
+def _ended_waits(task: Task) -> int:
+    """How many of its waits have run out: each has left a signal, which nobody sent."""
+    return sum(signal.timed_out for signal in task.signals)
 
 
 def suspend(state: ClusterState, command: SuspendTask, moment: Moment) -> Outcome:
@@ -167,10 +174,26 @@ def suspend(state: ClusterState, command: SuspendTask, moment: Moment) -> Outcom
     after = evolve(task, wait=_wait_of(command, until_ms))
     if wait_is_over(state, after):
         return Rejected("WAIT_OVER", f"{command.name or 'what it waits for'} is there already")
+    refused = _untellable(state, after)
+    if refused is not None:
+        return refused
     to = TaskState.PAUSED if task.pause_requested else TaskState.WAITING
     after = evolve(after, state=to, pause_requested=False, crashes=())  # a wait is further than it was
     change_task(state, task, after, moment, to.name.lower(), command.name)
     return Accepted(task.task_id)
+
+
+def _untellable(state: ClusterState, task: Task) -> Rejected | None:
+    """Its journal has no room for the end of the wait that it is about to begin."""
+    policy, wait = state.meta.policy, task.wait
+    if wait is None or not wait.until_ms or not tells_its_end(wait):
+        return None
+    if _ended_waits(task) >= policy.steps_per_task_max:
+        text = f"at most {policy.steps_per_task_max} waits of a task run out, sleeps among them"
+        return Rejected("TOO_MANY_STEPS", text)
+    if task.bytes_held + SIGNAL_OVERHEAD_BYTES > policy.task_bytes_max:
+        return Rejected("TASK_TOO_LARGE", f"a task keeps at most {policy.task_bytes_max} bytes")
+    return None
 
 
 def _until_ms(command: SuspendTask, moment: Moment) -> int:

@@ -14,6 +14,7 @@ from coterie.core.families import ChildEnd
 from coterie.core.llm.doubts import close_task
 from coterie.core.nouns import (
     NO_DATA,
+    PAUSE,
     DeadLetter,
     Event,
     Task,
@@ -247,6 +248,12 @@ def wait_is_over(state: ClusterState, task: Task) -> bool:
     if wait.reason is WaitReason.BUDGET and wait.seen:
         return wait.seen != state.llm.mark
     return sum(signal.name == wait.name for signal in task.signals) > wait.seen
+
+
+def tells_its_end(wait: Wait) -> bool:
+    """A wait that runs out leaves a signal that says so; but not one after which the task only asks again."""
+    pause = wait.reason is WaitReason.TIMER and wait.name.startswith(PAUSE)
+    return wait.reason not in (WaitReason.BUDGET, WaitReason.CIRCUIT_OPEN) and not pause
 
 
 def _is_decided(state: ClusterState, task: Task, key: str) -> bool:

@@ -51,6 +51,9 @@ class WaitReason(IntEnum):
     IN_DOUBT = 18  # nobody knows whether an effect of it happened; an operator decides
 
 
+PAUSE = "room:"  # how the name begins of a TIMER that is no step of the skill's own
+
+
 class Priority(IntEnum):
     LOW = 1
     NORMAL = 2

@@ -13,6 +13,7 @@ from coterie.core.lifecycle import (
     fenced,
     no_task,
     stale,
+    tells_its_end,
     to_queue,
 )
 from coterie.core.nouns import (
@@ -26,7 +27,6 @@ from coterie.core.nouns import (
     Task,
     TaskError,
     TaskState,
-    WaitReason,
     evolve,
 )
 from coterie.core.state import ClusterState, Moment
@@ -204,7 +204,7 @@ def _expire_wait(state: ClusterState, task: Task, moment: Moment) -> Outcome:
     if task.task_id in state.runs:
         state.note_run(task.task_id, "tick")
         return Accepted(task.task_id)
-    if wait.reason in (WaitReason.BUDGET, WaitReason.CIRCUIT_OPEN):  # nobody told it anything: it asks again
+    if not tells_its_end(wait):
         change_task(state, task, to_queue(state, task, wait=None), moment, "woken")
         return Accepted(task.task_id)
     signal = Signal(wait.name or CHILDREN, NO_DATA, moment.at_ms, timed_out=True)

@@ -22,7 +22,7 @@ from coterie.core.commands import (
     SuspendTask,
 )
 from coterie.core.families import ChildEnd, Family, child_id
-from coterie.core.nouns import Priority, TaskId, TaskState, WaitReason
+from coterie.core.nouns import PAUSE, Priority, TaskId, TaskState, WaitReason
 from coterie.node.admission import Admission
 from coterie.node.errors import from_rejection
 from coterie.node.payloads import LOADED_AT_ONCE, Payloads, together
@@ -132,7 +132,7 @@ class ChildCalls:
 
     async def pause(self, run: Run, args: Any) -> dict[str, Any]:
         """The queue is full and nothing of ours is in it: come back later, without the slot."""
-        name = f"room:{_group_of(args)}"
+        name = f"{PAUSE}{_group_of(args)}"
         task = run.state.tasks.get(run.task_id)
         seen = sum(signal.name == name for signal in task.signals) if task is not None else 0
         await run.await_signal(SkillWait("TIMER", name, seen, ROOM_PAUSE_MS))

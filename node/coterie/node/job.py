@@ -48,7 +48,7 @@ from coterie.node.optimist import WithNext, alone
 from coterie.node.patient_blobs import PatientBlobs
 from coterie.node.proposer import Proposer
 from coterie.node.service_times import ServiceTimes
-from coterie.node.skill_calls import Handlers, answer
+from coterie.node.skill_calls import JOURNAL_FULL, Handlers, answer
 from coterie.node.skillhost import SkillHost, SkillJob, SkillOutcome
 from coterie.node.skillhost.nouns import SkillWait, Suspended
 from coterie.skills import Fenced
@@ -63,7 +63,6 @@ MESSAGE_CHARS_MAX = 2_000
 CHILD_RESULT_INLINE_MAX = 2_048  # bytes
 NODE_FAULTS = {"HOST_LOST", "HOST_STOPPED"}  # the attempt is lost with its node's skills; it did not fail
 Answer = TypeVar("Answer")
-STEP_FULL = {"TOO_MANY_STEPS", "TASK_TOO_LARGE"}
 
 
 class JobFactory:
@@ -217,6 +216,7 @@ class Job:
                 raise Suspended
             signal = self._told(wait) if outcome.code == "WAIT_OVER" else None
             if signal is None:
+                self._believe(outcome)
                 raise Fenced(outcome.reason)
         return signal
 
@@ -246,7 +246,7 @@ class Job:
     def _believe(self, outcome: Outcome) -> None:
         if isinstance(outcome, Accepted):
             return
-        if outcome.code in STEP_FULL:
+        if outcome.code in JOURNAL_FULL:
             raise ValueError(outcome.reason)  # the skill's own fault: it sees the error
         raise Fenced(outcome.reason)
 

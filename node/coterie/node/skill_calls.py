@@ -31,6 +31,7 @@ PASSING = frozenset(
     }
 )
 ANSWER_BYTES_MAX = 16 * 1024 * 1024
+JOURNAL_FULL = frozenset({"TOO_MANY_STEPS", "TASK_TOO_LARGE"})  # the skill's own doing, not its attempt's end
 
 
 class Run(Protocol):

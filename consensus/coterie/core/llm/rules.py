@@ -30,6 +30,7 @@ from coterie.core.state import ClusterState, Moment
 from coterie.core.task_rules import record_step
 
 BUDGETS_MAX = 1_000
+CALLS_MAX = 1_000  # of a task, that have not been answered
 FAMILY_DEPTH_MAX = 64
 CACHED_BYTES_MAX = 64 * 1024  # of one answer
 CACHE_BYTES_MAX = 16 * 1024 * 1024
@@ -44,6 +45,8 @@ def begin(state: ClusterState, command: BeginLlmCall, moment: Moment) -> Outcome
     again = _begun_before(state, known, command)
     if again is not None:
         return again
+    if known is None and len(state.llm.calls.get(task.task_id, ())) >= CALLS_MAX:
+        return Rejected("TOO_MANY_LLM_CALLS", f"{CALLS_MAX} steps of the task have called without an answer")
     if command.cache_key and _is_kept(state.llm, command.cache_key, moment.at_ms):
         return Rejected("LLM_ANSWER_KEPT", "an equal call has been answered")
     if command.cache_key and not command.alone and command.cache_key in state.llm.flights:

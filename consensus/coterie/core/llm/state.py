@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
-from zlib import crc32
+from hashlib import sha256
 
 from coterie.core.llm.nouns import Account, CachedAnswer, DoubtfulCall, LlmBudget, LlmCall, LlmUsage
 from coterie.core.nouns import TaskId
+
+MARK_BYTES = 6
 
 
 def mark_of(budgets: Mapping[str, LlmBudget]) -> int:
     """A number that stands for these budgets, on every node the same; never 0."""
     records = (astuple(budget) for _, budget in sorted(budgets.items()))
     text = "\0".join(f"{value}" for record in records for value in record)
-    return crc32(text.encode()) + 1
+    return int.from_bytes(sha256(text.encode("utf-8", "surrogatepass")).digest()[:MARK_BYTES], "big") + 1
 
 
 @dataclass(slots=True)
