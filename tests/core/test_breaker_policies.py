@@ -28,7 +28,7 @@ def cluster() -> CoreCluster:
     made.now_ms += 10_000
     for probe in ("a", "b", "c"):
         assert isinstance(made.do(TakeProbe(KEY, probe, 1_000)), Accepted)
-        made.do(EndProbe(KEY, probe, ok=True))
+        made.do(EndProbe(KEY, probe, True, False))
     assert made.state.breakers[KEY].state is BreakerState.OPEN
     made.do(ConfigureCluster("c1", "test", replace(POLICY, breaker_probes=2)))
     return made
@@ -37,7 +37,7 @@ def cluster() -> CoreCluster:
 def test_enough_probes_for_a_lowered_policy_let_the_next_task_pass(cluster: CoreCluster) -> None:
     assert why(cluster.state.breakers[KEY], cluster.state.meta.policy, cluster.now_ms) == ""
     cluster.do(submit_command())
-    assignments = [one for one in plan(cluster.state, View(cluster.now_ms), PlanPolicy())]
+    assignments = list(plan(cluster.state, View(cluster.now_ms), PlanPolicy()))
     assert [type(one) for one in assignments] == [AssignTask], "the leader sees no breaker in the way"
     assert isinstance(cluster.do(assignments[0]), Accepted)
     assert cluster.state.breakers[KEY].state is BreakerState.CLOSED

@@ -91,7 +91,7 @@ def permits(breaker: Breaker, policy: Policy, now_ms: int) -> int:
 
 
 def is_proven(breaker: Breaker, policy: Policy) -> bool:
-    """So many probes have succeeded that it closes; maybe because fewer are asked for than when they began."""
+    """So many probes have succeeded that it closes: maybe fewer are asked for than when they began."""
     return breaker.passed >= max(1, policy.breaker_probes)
 
 

@@ -24,7 +24,8 @@ from coterie.core.state import ClusterState, Moment, held
 from coterie.core.steplog import StepLog
 from coterie.core.workqueue import profile_of
 
-STEP_OVERHEAD_BYTES = 200
+STEP_OVERHEAD_BYTES = 200  # with a key of ASCII, as almost all are
+STEP_KEY_CHARS_MAX = 160
 
 
 def assign(state: ClusterState, command: AssignTask, moment: Moment) -> Outcome:
@@ -117,7 +118,8 @@ def complete_step(state: ClusterState, task: Task, step: Step, moment: Moment, e
     """Append it to the journal of the task; it must not be there yet. None: it is there now."""
     steps = state.steps.get(task.task_id) or StepLog()
     more = held(step.result) + STEP_OVERHEAD_BYTES + sum(map(len, step.beside))
-    refused = _step_refused(state, task, len(steps), more)
+    more += max(0, len(step.key.encode("utf-8", "replace")) - STEP_KEY_CHARS_MAX)
+    refused = bad_key(step.key) or _step_refused(state, task, len(steps), more)
     if refused is not None:
         return refused
     steps.append(step)
@@ -129,6 +131,13 @@ def complete_step(state: ClusterState, task: Task, step: Step, moment: Moment, e
     detail = step.key if event == "step" else step.result.inline.decode("utf-8", "replace")
     change_task(state, task, after, moment, event, detail)
     return None
+
+
+def bad_key(key: str) -> Rejected | None:
+    """Why no step has that key; None: one may."""
+    if len(key) <= STEP_KEY_CHARS_MAX:
+        return None
+    return Rejected("BAD_STEP", f"the key of a step has at most {STEP_KEY_CHARS_MAX} characters")
 
 
 def _step_again(known: Step, command: RecordStep) -> Outcome:

@@ -16,7 +16,7 @@ from coterie.core.commands import (
 from coterie.core.decisions.nouns import Approval, OnUnknown, Resolution, Verdict, approval_id
 from coterie.core.nouns import Data, WaitReason
 from coterie.node.errors import from_rejection
-from coterie.node.skill_calls import JOURNAL_FULL, Handlers, Run, refused
+from coterie.node.skill_calls import STEP_FAULTS, Handlers, Run, refused
 from coterie.node.skillhost.nouns import Suspended
 from coterie.skills import Fenced
 from coterie.skills.decisions import CALL_BYTES_MAX, EVENT_BYTES_MAX, KEY_CHARS_MAX
@@ -101,7 +101,7 @@ async def _suspend(run: Run, reason: WaitReason, name: str, timeout_ms: int = 0)
     outcome = await run.commit_own(command)
     if isinstance(outcome, Accepted):
         raise Suspended
-    if outcome.code in JOURNAL_FULL:
+    if outcome.code in STEP_FAULTS:
         raise _refusal(outcome)
     if outcome.code != "WAIT_OVER":
         raise Fenced(outcome.reason)

@@ -48,7 +48,7 @@ from coterie.node.optimist import WithNext, alone
 from coterie.node.patient_blobs import PatientBlobs
 from coterie.node.proposer import Proposer
 from coterie.node.service_times import ServiceTimes
-from coterie.node.skill_calls import JOURNAL_FULL, Handlers, answer
+from coterie.node.skill_calls import STEP_FAULTS, Handlers, answer
 from coterie.node.skillhost import SkillHost, SkillJob, SkillOutcome
 from coterie.node.skillhost.nouns import SkillWait, Suspended
 from coterie.skills import Fenced
@@ -246,7 +246,7 @@ class Job:
     def _believe(self, outcome: Outcome) -> None:
         if isinstance(outcome, Accepted):
             return
-        if outcome.code in JOURNAL_FULL:
+        if outcome.code in STEP_FAULTS:
             raise ValueError(outcome.reason)  # the skill's own fault: it sees the error
         raise Fenced(outcome.reason)
 

@@ -31,7 +31,8 @@ PASSING = frozenset(
     }
 )
 ANSWER_BYTES_MAX = 16 * 1024 * 1024
-JOURNAL_FULL = frozenset({"TOO_MANY_STEPS", "TASK_TOO_LARGE"})  # the skill's own doing, not its attempt's end
+# The skill's own doing: it sees an error, and its attempt goes on.
+STEP_FAULTS = frozenset({"TOO_MANY_STEPS", "TASK_TOO_LARGE", "BAD_STEP"})
 
 
 class Run(Protocol):

@@ -21,7 +21,7 @@ from coterie.core.lifecycle import change_task, fenced, heard, no_task, wake_if_
 from coterie.core.nouns import ANYTHING, Step, Task
 from coterie.core.shown import shown
 from coterie.core.state import ClusterState, Moment
-from coterie.core.task_rules import complete_step
+from coterie.core.task_rules import bad_key, complete_step
 
 
 def begin(state: ClusterState, command: BeginStep, moment: Moment) -> Outcome:
@@ -35,8 +35,11 @@ def begin(state: ClusterState, command: BeginStep, moment: Moment) -> Outcome:
     held = state.open_steps.get(task.task_id) or OpenSteps(task.task_id, ())
     known = held.find(command.key)
     if known is None:
-        if len(held.steps) >= OPEN_STEPS_MAX:
-            return Rejected("TOO_MANY_STEPS", f"a task has at most {OPEN_STEPS_MAX} steps in the air")
+        refused = bad_key(command.key)
+        if refused is None and len(held.steps) >= OPEN_STEPS_MAX:
+            refused = Rejected("TOO_MANY_STEPS", f"a task has at most {OPEN_STEPS_MAX} steps in the air")
+        if refused is not None:
+            return refused
         put_step(state, held, _intent(command, moment))
         change_task(state, task, task, moment, "step_begun", command.key)
         return Accepted(task.task_id)

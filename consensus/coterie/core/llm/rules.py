@@ -27,7 +27,7 @@ from coterie.core.llm.nouns import COUNT_MAX, Amount, CachedAnswer, Hold, LlmBud
 from coterie.core.llm.state import LlmState
 from coterie.core.nouns import NO_PARENT, Task, WaitReason
 from coterie.core.state import ClusterState, Moment
-from coterie.core.task_rules import record_step
+from coterie.core.task_rules import bad_key, record_step
 
 BUDGETS_MAX = 1_000
 CALLS_MAX = 1_000  # of a task, that have not been answered
@@ -68,6 +68,9 @@ def _begun_before(state: ClusterState, known: LlmCall | None, command: BeginLlmC
     steps = state.steps.get(command.task_id)
     if steps is not None and steps.find(command.key) is not None:
         return Rejected("STEP_RECORDED", f"step {command.key} is completed")
+    refused = bad_key(command.key)
+    if refused is not None:  # before anything is paid for that no step could hold
+        return refused
     if min(command.tokens, command.micro_usd) < 0:
         return Rejected("BAD_LLM_CALL", "tokens and micro_usd are not negative")
     if known is not None and known.open:
