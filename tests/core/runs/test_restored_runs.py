@@ -21,6 +21,7 @@ from coterie.core.commands import (
 )
 from coterie.core.nouns import Data, TaskError, TaskId, TaskState
 from coterie.core.quotas import Tenant
+from coterie.core.runs import walk
 from coterie.core.runs.commands import AddNodes
 from coterie.core.scheduler import plan
 from coterie.core.view import PlanPolicy, View
@@ -40,6 +41,8 @@ def pair(**graph: Any) -> tuple[World, World]:
             {"id": "two", "type": "wait", "signal": "go", "depends_on": ["c"]},
             {"id": "one", "type": "wait", "signal": "go", "depends_on": []},
             {"id": "c", "type": "condition", "expr": "true"},
+            *(echo(f"w{place}", "c", when=f"{place} % 3 != 1 && c") for place in range(6)),
+            echo("last", *(f"w{place}" for place in range(6)), when="!failed()"),
             {"id": "a", "type": "map", "over": [1, 2, 3, 4, 5, 6], "skill": "echo", "window": 2},
             {"id": "b", "type": "map", "over": [1, 2, 3, 4, 5, 6], "skill": "echo", "window": 3},
             {"id": "in", "type": "map", "over": [1, 2, 3], "body": {"nodes": [echo("x"), echo("y", "x")]}},
@@ -86,8 +89,13 @@ def assign_one(worlds: tuple[World, World], dice: random.Random) -> None:
             world.assign(name)
 
 
+@pytest.mark.parametrize("work_max", [walk.WORK_MAX, 15])
 @pytest.mark.parametrize("seed", range(20))
-def test_a_restored_node_decides_as_one_that_was_there_all_the_time(seed: int) -> None:
+def test_a_restored_node_decides_as_one_that_was_there_all_the_time(
+    seed: int, work_max: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when an entry may do so little that conditions and nodes wait for the next, again and again."""
+    monkeypatch.setattr(walk, "WORK_MAX", work_max)
     dice = random.Random(seed)
     worlds = there, back = pair(**BOUNDS[seed % len(BOUNDS)])
     for _ in range(200):

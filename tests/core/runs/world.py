@@ -84,11 +84,16 @@ class World(CoreCluster):
     def pass_time(self, ms: int) -> None:
         """What the leader proposes when so much time has passed, until nothing is due."""
         self.now_ms += ms
-        while due := [
-            one for one in plan(self.state, View(self.now_ms), PlanPolicy()) if isinstance(one, ExpireTask)
-        ]:
-            for command in due:
-                self.do(command)
+        while self.pass_time_once():
+            pass
+
+    def pass_time_once(self) -> bool:
+        """What is due now, each in an entry; whether there was anything."""
+        found = plan(self.state, View(self.now_ms), PlanPolicy())
+        due = [one for one in found if isinstance(one, ExpireTask)]
+        for command in due:
+            self.do(command)
+        return bool(due)
 
 
 def echo(name: str, *depends_on: Any, **more: Any) -> dict[str, Any]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Any, Protocol
 
 from coterie.core.graph.expr import (
-    INT_MAX,
     Binary,
     Call,
     Choice,
@@ -19,11 +19,13 @@ from coterie.core.graph.expr import (
     Unary,
     parse,
 )
+from coterie.core.graph.functions import CALLED, TEXT_STEP_BITS, beyond_one, bounded, is_number, text_of
 from coterie.core.graph.values import VALUE_BYTES_MAX, ValueFault, type_name, weight
 from coterie.core.shown import shown
 
-STEPS_MAX = 10_000  # values looked at in one evaluation
-TEXT_MAX = 64 * 1024  # characters of a text that an expression makes
+STEPS_MAX = 10_000  # in one evaluation: a value that is looked at is one
+WEIGHT_STEP_BITS = 4  # of the bytes of a value that was made
+KEYS_MAX = 200  # of a map that are looked at for a message
 MISSING = "MISSING_VALUE"
 
 
@@ -52,20 +54,39 @@ class Values:
         return []
 
 
-def evaluate(text: str, scope: Scope) -> Any:
+class Meter:
+    """Adds up the steps that evaluations take: the same number on every machine."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+
+def evaluate(text: str, scope: Scope, meter: Meter | None = None) -> Any:
     """The value of the expression. Raises ValueFault."""
-    try:
-        value = _Evaluation(scope).of(parse(text))
-    except RecursionError as error:  # the bound of the parser comes first, wherever this is called from
-        raise ValueFault("TOO_COSTLY", f"{shown(text[:80])} is nested too deep") from error
-    if isinstance(value, list | dict) and weight(value, VALUE_BYTES_MAX) > VALUE_BYTES_MAX:
-        raise ValueFault("VALUE_TOO_LARGE", f"a value of more than {VALUE_BYTES_MAX} bytes")
+    meter = meter or Meter()
+    value = _value_of(text, scope, meter)
+    if isinstance(value, list | dict):
+        bytes_ = weight(value, VALUE_BYTES_MAX)
+        meter.steps += bytes_ >> WEIGHT_STEP_BITS
+        if bytes_ > VALUE_BYTES_MAX:
+            raise ValueFault("VALUE_TOO_LARGE", f"a value of more than {VALUE_BYTES_MAX} bytes")
     return value
 
 
-def holds(text: str, scope: Scope) -> bool:
+def _value_of(text: str, scope: Scope, meter: Meter) -> Any:
+    """To parse it counts too, even if it has been parsed before: on another node it may not have been."""
+    evaluation = _Evaluation(scope)
+    try:
+        return evaluation.of(parse(text))
+    except RecursionError as error:  # the bound of the parser comes first, wherever this is called from
+        raise ValueFault("TOO_COSTLY", f"{shown(text[:80])} is nested too deep") from error
+    finally:
+        meter.steps += len(text) + evaluation.paid
+
+
+def holds(text: str, scope: Scope, meter: Meter | None = None) -> bool:
     """Whether it is true. Raises ValueFault TYPE_ERROR when it is neither true nor false."""
-    value = evaluate(text, scope)
+    value = _value_of(text, scope, meter or Meter())
     if not isinstance(value, bool):
         raise ValueFault("TYPE_ERROR", f"{shown(text[:80])} is a {type_name(value)}, not true or false")
     return value
@@ -74,6 +95,10 @@ def holds(text: str, scope: Scope) -> bool:
 class _Evaluation:
     def __init__(self, scope: Scope) -> None:
         self._scope, self._left = scope, STEPS_MAX
+
+    @property
+    def paid(self) -> int:
+        return STEPS_MAX - self._left
 
     def of(self, tree: Tree) -> Any:
         self._pay()
@@ -93,7 +118,7 @@ class _Evaluation:
             case Items(items):
                 return [self.of(item) for item in items]
             case Pairs(pairs):
-                return {_text(self.of(key), "a key"): self.of(value) for key, value in pairs}
+                return {text_of(self.of(key), "a key"): self.of(value) for key, value in pairs}
             case Call(function, arguments):
                 return self._call(function, arguments)
 
@@ -118,6 +143,8 @@ class _Evaluation:
         if operator == "+" and isinstance(one, list) and isinstance(other, list):
             self._pay(len(one) + len(other))
             return one + other
+        if isinstance(one, str) and isinstance(other, str):
+            self._pay(min(len(one), len(other)) >> TEXT_STEP_BITS)
         return _COMPUTED[operator](one, other)
 
     def same(self, one: Any, other: Any) -> bool:
@@ -125,18 +152,35 @@ class _Evaluation:
         self._pay()
         if isinstance(one, bool) or isinstance(other, bool):
             return one is other
+        if isinstance(one, str) and isinstance(other, str):
+            self._pay(len(one) >> TEXT_STEP_BITS if len(one) == len(other) else 0)
+            return one == other
         if isinstance(one, list) and isinstance(other, list):
             return len(one) == len(other) and all(map(self.same, one, other))
         if isinstance(one, dict) and isinstance(other, dict):
+            self._pay(len(one) >> WEIGHT_STEP_BITS if len(one) == len(other) else 0)
             return one.keys() == other.keys() and all(self.same(one[key], other[key]) for key in one)
         return bool(one == other)
 
     def _within(self, one: Any, other: Any) -> bool:
         if isinstance(other, dict):
-            return _text(one, "a key") in other
+            self._pay(len(text_of(one, "a key")) >> TEXT_STEP_BITS)
+            return one in other
         if isinstance(other, list):
+            if isinstance(one, str) and not len(one) >> TEXT_STEP_BITS:
+                return self._is_among(one, other)
             return any(self.same(one, item) for item in other)
         raise ValueFault("TYPE_ERROR", f"`in` needs a list or a map, not a {type_name(other)}")
+
+    def _is_among(self, text: str, items: list[Any]) -> bool:
+        """As if each was compared in turn: a short text is equal to nothing but an equal text."""
+        try:
+            place = items.index(text)
+        except ValueError:
+            self._pay(len(items))
+            return False
+        self._pay(place + 1)
+        return True
 
     def _call(self, function: str, arguments: tuple[Tree, ...]) -> Any:
         if function in ("has", "default"):
@@ -149,8 +193,9 @@ class _Evaluation:
             return True if function == "has" else value
         values = [self.of(argument) for argument in arguments]
         if function in _ENDS:
-            return self._ended(function, _text(values[0], "a node") if values else "")
-        return _FUNCTIONS[function](*values)
+            return self._ended(function, text_of(values[0], "a node") if values else "")
+        self._pay(beyond_one(function, values))
+        return CALLED[function](*values)
 
     def _ended(self, function: str, node: str) -> bool:
         ends = self._scope.ends(node)
@@ -187,7 +232,8 @@ def member(of: Any, key: Any) -> Any:
 
 
 def _keys(of: dict[str, Any]) -> str:
-    return ", ".join(shown(key[:40]) for key in sorted(of)[:10]) or "nothing"
+    """Some of the first: to sort a hundred thousand for a message would take longer than all else."""
+    return ", ".join(shown(key[:40]) for key in sorted(islice(of, KEYS_MAX))[:10]) or "nothing"
 
 
 def _truth(value: Any, operator: str) -> bool:
@@ -196,44 +242,23 @@ def _truth(value: Any, operator: str) -> bool:
     return value
 
 
-def _text(value: Any, what: str) -> str:
-    if not isinstance(value, str):
-        raise ValueFault("TYPE_ERROR", f"{what} is a string, not a {type_name(value)}")
-    return value
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _unary(operator: str, value: Any) -> Any:
     if operator == "!":
         return not _truth(value, "!")
-    if not _is_number(value):
+    if not is_number(value):
         raise ValueFault("TYPE_ERROR", f"`-` needs a number, not a {type_name(value)}")
-    return _bounded(-value)
-
-
-def _bounded(value: Any) -> Any:
-    """Within 64 bits, as in CEL; a text within TEXT_MAX."""
-    if isinstance(value, int) and not -INT_MAX - 1 <= value <= INT_MAX:
-        raise ValueFault("OVERFLOW", "the number does not fit into 64 bits")
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        raise ValueFault("OVERFLOW", "the number is beyond all limits")
-    if isinstance(value, str) and len(value) > TEXT_MAX:
-        raise ValueFault("TOO_COSTLY", f"a text of more than {TEXT_MAX} characters")
-    return value
+    return bounded(-value)
 
 
 def _arithmetic(symbol: str, compute: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     def computed(one: Any, other: Any) -> Any:
         texts = symbol == "+" and isinstance(one, str) and isinstance(other, str)
-        if not texts and not (_is_number(one) and _is_number(other)):
+        if not texts and not (is_number(one) and is_number(other)):
             raise ValueFault("TYPE_ERROR", f"`{symbol}` of {type_name(one)} and {type_name(other)}")
         if not texts:
-            one, other = _bounded(one), _bounded(other)
+            one, other = bounded(one), bounded(other)
         try:
-            return _bounded(compute(one, other))
+            return bounded(compute(one, other))
         except ZeroDivisionError as error:
             raise ValueFault("DIVIDE_BY_ZERO", f"`{symbol}` by 0") from error
 
@@ -257,7 +282,7 @@ def _remainder(one: Any, other: Any) -> Any:
 def _comparison(symbol: str, compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
     def compared(one: Any, other: Any) -> bool:
         alike = isinstance(one, str) and isinstance(other, str)
-        if not alike and not (_is_number(one) and _is_number(other)):
+        if not alike and not (is_number(one) and is_number(other)):
             raise ValueFault("TYPE_ERROR", f"`{symbol}` of {type_name(one)} and {type_name(other)}")
         return compare(one, other)
 
@@ -274,60 +299,4 @@ _COMPUTED: Mapping[str, Callable[[Any, Any], Any]] = {
     "<=": _comparison("<=", lambda one, other: one <= other),
     ">": _comparison(">", lambda one, other: one > other),
     ">=": _comparison(">=", lambda one, other: one >= other),
-}
-
-
-def _size(value: Any) -> int:
-    if not isinstance(value, str | list | dict):
-        raise ValueFault("TYPE_ERROR", f"size() of a {type_name(value)}")
-    return len(value)
-
-
-def _int(value: Any) -> Any:
-    try:
-        if isinstance(value, str) and len(value) <= 20 and value.isascii():
-            return _bounded(int(value))
-        if _is_number(value):
-            return _bounded(int(_bounded(value)))
-    except ValueError as error:
-        raise ValueFault("TYPE_ERROR", f"{shown(value[:40])} is not an int") from error
-    raise ValueFault("TYPE_ERROR", f"int() of a {type_name(value)}")
-
-
-def _double(value: Any) -> Any:
-    try:
-        if isinstance(value, str) and len(value) <= 40 and value.isascii():
-            return _bounded(float(value))
-        if _is_number(value):
-            return _bounded(float(_bounded(value)))
-    except ValueError as error:
-        raise ValueFault("TYPE_ERROR", f"{shown(value[:40])} is not a number") from error
-    raise ValueFault("TYPE_ERROR", f"double() of a {type_name(value)}")
-
-
-def _string(value: Any) -> Any:
-    if isinstance(value, list | dict):
-        raise ValueFault("TYPE_ERROR", f"string() of a {type_name(value)}")
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return value if isinstance(value, str) else repr(_bounded(value))
-
-
-def _about(test: Callable[[str, str], bool]) -> Callable[[Any, Any], bool]:
-    return lambda one, other: test(_text(one, "a text"), _text(other, "a text"))
-
-
-# ASCII only: what Unicode knows of cases grows with every version of Python.
-_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
-_FUNCTIONS: Mapping[str, Callable[..., Any]] = {
-    "size": _size,
-    "int": _int,
-    "double": _double,
-    "string": _string,
-    "type": type_name,
-    "lower": lambda value: _text(value, "a text").translate(_LOWER),
-    "startsWith": _about(str.startswith),
-    "endsWith": _about(str.endswith),
-    "contains": _about(lambda one, other: other in one),
-    "always": lambda: True,
 }

@@ -339,6 +339,7 @@ def looks_at_ends(tree: Tree) -> bool:
     return called or any(looks_at_ends(child) for child in children(tree))
 
 
+@lru_cache(maxsize=16_384)  # asked at every end of a dependency; a graph has no more nodes than that
 def text_looks_at_ends(text: str) -> bool:
     """The same of a text; one that cannot be parsed asks for nothing."""
     try:

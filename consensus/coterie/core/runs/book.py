@@ -14,7 +14,7 @@ from coterie.core.nouns import Data, Task
 from coterie.core.ordered import Ordered
 from coterie.core.runs.joins import Tally, count
 from coterie.core.runs.outline import outline_of
-from coterie.core.runs.run import ENDED, NodeRun, NodeState, Phase, Run
+from coterie.core.runs.run import ENDED, UNDECIDED, NodeRun, NodeState, Phase, Run
 from coterie.core.steplog import StepLog
 
 NO_STEPS = StepLog()
@@ -30,6 +30,7 @@ class Book:
         self.undo_of, self.first = outline.undo_of, outline.first
         self.tallies = Tallies(self.nodes)
         self.ready: list[tuple[int, str]] = []  # a heap, in the order of the graph
+        self.undecided: list[tuple[int, str]] = []  # likewise, of nodes whose conditions had to wait
         self.hungry: Ordered[str] = Ordered()  # nodes that could begin more tasks, in the order of the graph
         self.timers: dict[str, int] = {}  # when a waiting node goes on by itself
         self.waiting: dict[str, None] = {}
@@ -49,7 +50,8 @@ class Book:
                 for dependent, when in self.dependents.get(node_id, ()):
                     count(self.tallies[dependent], when, record, self.graph.on_failure)
             elif record.state is NodeState.READY:
-                heappush(self.ready, (self.order[node_id], node_id))
+                heap = self.undecided if record.code == UNDECIDED else self.ready
+                heappush(heap, (self.order[node_id], node_id))
             elif record.state is NodeState.WAITING:
                 self.waiting[node_id] = None
                 if record.until_ms and goes_on:

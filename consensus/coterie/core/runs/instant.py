@@ -22,14 +22,15 @@ APPROVAL = "approval."  # before the id of the node: the signal it waits for
 
 
 def condition(walk: Walk, node: GraphNode) -> None:
-    is_true = holds(node.expr, walk.scope(node))
+    is_true = walk.counted(holds, node.expr, walk.scope(node))
     walk.succeed(node, inline(is_true), "true" if is_true else "false")
 
 
 def switch(walk: Walk, node: GraphNode) -> None:
-    value = evaluate(node.expr, walk.scope(node))
-    case = _case(node, value)
-    walk.succeed(node, inline(value), case)
+    value = walk.counted(evaluate, node.expr, walk.scope(node))
+    case, result = _case(node, value), inline(value)
+    walk.state.run_work += held(result) >> 10
+    walk.succeed(node, result, case)
 
 
 def _case(node: GraphNode, value: Any) -> str:

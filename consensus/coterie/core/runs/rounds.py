@@ -46,7 +46,7 @@ def iteration_ended(walk: Walk, node: GraphNode, task: Task, place: int) -> None
 def _after_iteration(walk: Walk, node: GraphNode, result: Data, place: int) -> None:
     record = walk.put(evolve(walk.run.nodes[node.node_id], succeeded=place + 1))
     more = {"output": json_of(result, "output"), "last": None, "iteration": place + 1}
-    if holds(node.expr, walk.scope(node, {**more, "last": more["output"]})):
+    if walk.counted(holds, node.expr, walk.scope(node, {**more, "last": more["output"]})):
         walk.succeed(node, result, message=f"after {place + 1} iterations")
     elif record.issued >= record.total:
         walk.fail(node, "MAX_ITERATIONS", f"{node.expr[:200]} did not hold after {place + 1} iterations")

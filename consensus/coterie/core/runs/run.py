@@ -21,7 +21,7 @@ FOR_NODES = Wait(WaitReason.DEPENDENCY)
 class NodeState(IntEnum):
     """Where a node stands; one that nothing has happened to yet has no record."""
 
-    READY = 1  # held back by max_parallel, or by a pause
+    READY = 1  # held back by max_parallel, by a pause, or until its condition is decided: see UNDECIDED
     RUNNING = 2
     WAITING = 3  # for a time or a signal
     SUCCEEDED = 4
@@ -31,6 +31,9 @@ class NodeState(IntEnum):
 
 
 ENDED = frozenset({NodeState.SUCCEEDED, NodeState.FAILED, NodeState.SKIPPED, NodeState.CANCELLED})
+
+
+UNDECIDED = "UNDECIDED"  # the code of a node whose condition had to wait for the next entry
 
 
 class Phase(IntEnum):

@@ -5,11 +5,11 @@ Everything here is called while one log entry is applied, by `follow_up.follow_u
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from heapq import heappop, heappush
-from typing import Any
+from typing import Any, TypeVar
 
-from coterie.core.graph.evaluate import holds
+from coterie.core.graph.evaluate import Meter, Scope, holds
 from coterie.core.graph.model import GraphNode, Join, NodeType, OnFailure
 from coterie.core.graph.values import ValueFault
 from coterie.core.lifecycle import cancel_task, change_task
@@ -17,17 +17,29 @@ from coterie.core.nouns import NO_DATA, Data, Step, Task, TaskId, TaskState, Wai
 from coterie.core.runs import endings, instant, parts
 from coterie.core.runs.book import NO_STEPS, Book
 from coterie.core.runs.joins import Verdict, count, decide
-from coterie.core.runs.run import ENDED, FOR_NODES, NodeRun, NodeState, Phase, Run, RunHead, child_id
+from coterie.core.runs.run import (
+    ENDED,
+    FOR_NODES,
+    UNDECIDED,
+    NodeRun,
+    NodeState,
+    Phase,
+    Run,
+    RunHead,
+    child_id,
+)
 from coterie.core.runs.scope import NOTHING, RunScope
 from coterie.core.state import ClusterState, Moment, held
 from coterie.core.steplog import StepLog
 from coterie.core.submit_rules import full
 
+V = TypeVar("V")
 STEP_OVERHEAD_BYTES = 200  # as of any step
 PERCENT_X100 = 10_000
 ALL = Join()  # of dependencies, where the join is one of agents
 WORK_MAX = 20_000  # KiB of values made in one entry, by all its commands; what is left goes on in the next
 BEGUN_WORK = 10  # what each node or task that is begun counts of that: so many KiB take about as long
+STEPS_PER_WORK_BITS = 4  # so many steps of conditions, 16, take as long as one of these
 ROOM_WAIT_MS = 1_000  # a run for which the queue is full looks again after so long at least, ...
 ROOM_WAIT_MAX_MS = 60_000  # ... and at most; in between the longer the more is queued, as others look too
 ROOM_WAIT_MS_PER_QUEUED = 5
@@ -43,7 +55,7 @@ class Walk:
             self.run.book = Book(self.run, self.task)
         self.book: Book = self.run.book
         self._todo: deque[str] = deque()
-        self._has_begun = False  # something, in this visit
+        self._has_moved = False  # something, in this visit
 
     @property
     def task(self) -> Task:
@@ -74,6 +86,14 @@ class Walk:
         scope = RunScope(self.run, self.task, self.steps, more)
         scope.node = node
         return scope
+
+    def counted(self, evaluate: Callable[[str, Scope, Meter], V], text: str, scope: Scope) -> V:
+        """What an expression gives; the steps it takes are work of this entry. Raises ValueFault."""
+        meter = Meter()
+        try:
+            return evaluate(text, scope, meter)
+        finally:
+            self.state.run_work += 1 + (meter.steps >> STEPS_PER_WORK_BITS)
 
     # --- what it is visited for
 
@@ -233,7 +253,7 @@ class Walk:
         while not self.is_over:
             if self._todo:
                 self._decide(self._todo.popleft())
-            elif not self._begin_next():
+            elif not (self._decide_next() or self._begin_next()):
                 break
         if not self.is_over:
             endings.conclude(self)
@@ -252,16 +272,38 @@ class Walk:
         if verdict is Verdict.SKIP:
             failed = "what it stands on failed" if tally.failed else "its branch was not taken"
             self.skip(node, "DEPENDENCY_FAILED" if tally.failed else "NOT_TAKEN", failed)
-        elif verdict is Verdict.RUN and self._wanted(node):
-            self.put(NodeRun(self.run_id, node_id, NodeState.READY, since_ms=self.moment.at_ms))
-            heappush(self.book.ready, (self.book.order[node_id], node_id))
+        elif verdict is Verdict.RUN:
+            self._admit(node)
+
+    def _admit(self, node: GraphNode) -> None:
+        """It is ready if its condition holds. When this entry has done enough, another will look at that."""
+        at = self.book.order[node.node_id], node.node_id
+        if node.when and self._is_spent:
+            self.put(evolve(self.record_of(node), code=UNDECIDED, message="its condition is decided next"))
+            heappush(self.book.undecided, at)
+        elif self._wanted(node):
+            self.put(evolve(self.record_of(node), code="", message=""))
+            heappush(self.book.ready, at)
+
+    def _decide_next(self) -> bool:
+        """Decide one more of the conditions that had to wait, if it may be."""
+        if not self.book.undecided or not self.may_begin or self._is_spent:
+            return False
+        self._admit(self.book.nodes[heappop(self.book.undecided)[1]])
+        return True
+
+    @property
+    def _is_spent(self) -> bool:
+        """Whether the entry has done enough."""
+        return self.state.run_work > WORK_MAX
 
     def _wanted(self, node: GraphNode) -> bool:
         """Whether its condition holds; when not, it is skipped, when it cannot be said, it fails."""
         if not node.when:
             return True
+        self._has_moved = True
         try:
-            wanted = holds(node.when, self.scope(node))
+            wanted = self.counted(holds, node.when, self.scope(node))
         except ValueFault as fault:
             self.fail(node, fault.code, f"when: {fault.text}")
             return False
@@ -272,7 +314,7 @@ class Walk:
     def _begin_next(self) -> bool:
         """Begin one more task or node, if it may be."""
         book = self.book
-        if not self.may_begin or self.state.run_work > WORK_MAX:
+        if not self.may_begin or self._is_spent:
             return False
         first = book.nodes[book.ready[0][1]] if book.ready else None
         if first is not None and (first.type in parts.WITHOUT_TASKS or self._has_room()):
@@ -288,7 +330,7 @@ class Walk:
         return False
 
     def _note_begun(self) -> None:
-        self._has_begun = True
+        self._has_moved = True
         self.state.run_work += BEGUN_WORK
 
     def _has_room(self) -> bool:
@@ -319,11 +361,12 @@ class Walk:
     def _goes_on_at_ms(self) -> int:
         """When it begins more by itself, because the entry or the queue has no room for it now; 0: never."""
         more = self.may_begin and (self.book.ready or self.book.hungry)
-        if not more or self.book.live >= self.book.graph.max_parallel:
+        may_more = more and self.book.live < self.book.graph.max_parallel
+        if not may_more and not (self.may_begin and self.book.undecided):
             return 0
         now_ms, set_ms = self.moment.at_ms, self.task.wait.until_ms if self.task.wait is not None else 0
-        if self.state.run_work > WORK_MAX:
-            return set_ms if 0 < set_ms <= now_ms and not self._has_begun else now_ms  # it keeps its turn
+        if self._is_spent:
+            return set_ms if 0 < set_ms <= now_ms and not self._has_moved else now_ms  # it keeps its turn
         wait_ms = ROOM_WAIT_MS_PER_QUEUED * self.state.indexes.queued
         at_ms = now_ms + min(max(wait_ms, ROOM_WAIT_MS), ROOM_WAIT_MAX_MS)
         return set_ms if now_ms < set_ms < at_ms else at_ms
