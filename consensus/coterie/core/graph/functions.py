@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from string import ascii_uppercase
 from typing import Any
 
 from coterie.core.graph.expr import INT_MAX
@@ -16,6 +15,8 @@ SLOW_STEP_BITS = 6  # ... where they take longer 64, ...
 PAIR_STEP_BITS = 12  # ... and where each may be compared with each of another, so many pairs
 PAIRED_MAX = 30_000  # characters; in longer texts no version of Python compares pair by pair, ...
 PAIRS_MAX = 3_000_000  # ... and in none of them more than so many
+
+_UPPER = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def text_of(value: Any, what: str) -> str:
@@ -84,7 +85,7 @@ def _lower(value: Any) -> str:
     text = text_of(value, "a text")
     if text.isascii():
         return text.lower()
-    for letter in ascii_uppercase:  # a table for `translate` takes ten times as long
+    for letter in _UPPER:  # a table for `translate` takes ten times as long
         text = text.replace(letter, letter.lower())
     return text
 
