@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +15,8 @@ import pytest
 from coterie.node import app, start
 from coterie.node.blob_errors import BlobStorageFailed
 from coterie.node.ledger import LedgerError
+from coterie.node.skillhost import SkillHost, SkillHostError, SkillHostOptions
+from coterie.node.skillhost.scratch import RUNS, SKILLS, Scratch, scratch_name
 
 _RAISED = """
 import resource, sys
@@ -62,3 +66,24 @@ def test_what_ends_a_node_that_had_started_is_worth_a_restart(
     nothing: Any = None
     assert start._run(nothing, nothing, nothing, nothing) == start.EXIT_FAILED
     assert str(error) in capsys.readouterr().err
+
+
+def test_a_start_tidies_up_after_a_process_that_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    data_dir = tmp_path / "data"
+    left = [Scratch(part, scratch_name("n1", data_dir)).folder() for part in (RUNS, SKILLS)]
+
+    def spawn(options: SkillHostOptions) -> SkillHost:
+        assert not any(place.exists() for place in left)
+        assert Scratch(RUNS, options.sandbox.scratch_name).folder() == left[0]
+        raise SkillHostError("seen")
+
+    monkeypatch.setattr(SkillHost, "spawn", spawn)
+    limits = SimpleNamespace(result_max=1, step_result_max=1, checkpoint_max=1)
+    fields = {"skill_dirs": (), "capacity": 1, "skill_networks": (), "skill_settings": {}}
+    settings: Any = SimpleNamespace(
+        node_id="n1", data_dir=data_dir, tls=None, limits=limits, confined_settings={}, **fields
+    )
+    assert start.start(settings) == start.EXIT_BAD_CONFIG

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from coterie.node.skillhost.cell import Cell
 from coterie.node.skillhost.nouns import ConfinedSkill, SandboxOptions
+from coterie.node.skillhost.scratch import RUNS, SKILLS, Scratch, clear_scratch, scratch_name
 from tests.skills.conftest import MakeBench
 from tests.skills.support import RecordingPort, alive, children_of, until
 
@@ -141,10 +144,58 @@ async def test_the_trusted_processes_end_even_if_the_others_cannot(
         "guest", 1, confined=guest(tmp_path / "guest", "def run(c, given): return given")
     )
 
-    def broken(folder: Path) -> None:
+    def broken(scratch: Scratch) -> None:
         raise RecursionError
 
-    monkeypatch.setattr("coterie.node.skillhost.confined.remove_tree", broken)
+    monkeypatch.setattr(Scratch, "clear", broken)
     with contextlib.suppress(RecursionError):
         await bench.host.stop()
     assert not alive(bench.host.zygote_pid)
+
+
+async def test_a_folder_that_was_tidied_away_is_made_again(
+    make_bench: MakeBench, tmp_path: Path, scratch: Path
+) -> None:
+    sandbox = SandboxOptions(scratch_dir=scratch, scratch_name="mine", waiting_children=1)
+    bench = await make_bench(sandbox=sandbox)
+    skill = guest(
+        tmp_path / "guest", "import os\ndef run(ctx, given):\n    open('x', 'w').close(); return os.getcwd()"
+    )
+    assert (await bench.value("guest", confined=skill)).startswith(str(scratch / f"mine-{RUNS}"))
+    pool = bench.host._confined
+    assert pool is not None
+    await until(lambda: bool(pool._idle), "a process waits in a folder of its own")
+    for _ in range(2):
+        shutil.rmtree(scratch / f"mine-{RUNS}")
+        assert (await bench.value("guest", confined=skill)).startswith(str(scratch))
+
+
+def test_what_a_killed_node_left_is_gone_after_its_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    names = [scratch_name("n1", tmp_path / data) for data in ("mine", "another's")]
+    left = [Scratch(part, name).folder() for name in names for part in (RUNS, SKILLS)]
+    for place in left:
+        (place / "1").mkdir()
+    clear_scratch(names[0])
+    assert [place.exists() for place in left] == [False, False, True, True]
+    again = Scratch(RUNS, names[1])
+    assert again.folder() == left[2] and os.listdir(left[2]) == []
+    (left[2] / "2").mkdir()
+    assert again.folder() == left[2] and os.listdir(left[2]) == ["2"], "emptied once only"
+
+
+def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "file").write_text("kept")
+    for name in ("link", "file"):
+        place = tmp_path / f"{name}-{RUNS}"
+        place.symlink_to(theirs) if name == "link" else place.write_text("here")
+        mine = Scratch(RUNS, name, tmp_path)
+        made = mine.folder()
+        assert made.is_dir() and made not in (place, theirs) and not any(made.iterdir())
+        mine.clear()
+        assert place.exists() and not made.exists()
+    assert os.listdir(theirs) == ["file"]

@@ -45,6 +45,7 @@ from coterie.node.roster import Roster
 from coterie.node.security.audit_log import rows as audit_rows
 from coterie.node.server import Listener, channel_credentials
 from coterie.node.skillhost import SkillHost
+from coterie.node.skillhost.scratch import skills_scratch
 from coterie.node.stopping import NotStopped, end_all, end_loops
 from coterie.node.tls import TlsMaterial
 from coterie.node.version import VERSION
@@ -228,7 +229,8 @@ class NodeApp(NodeParts):
             lambda: self.filler.catching_up,
             self.settings.keep,
         )
-        self.bundles = Bundles(self.state, self.exchange, self.settings.node_id, self.settings.skill_trust)
+        scratch = skills_scratch(self.settings.node_id, self.settings.data_dir)
+        self.bundles = Bundles(self.state, self.exchange, scratch, self.settings.skill_trust)
         self.host.source = self.bundles
         self.goals = goal_calls(self)
 

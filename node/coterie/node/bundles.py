@@ -6,7 +6,6 @@ import asyncio
 import compileall
 import json
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -20,19 +19,23 @@ from coterie.core.state import ClusterState
 from coterie.node.blob_exchange import BlobExchange
 from coterie.node.errors import ApiError
 from coterie.node.skillhost.nouns import ConfinedSkill, SkillJob, SkillOutcome
+from coterie.node.skillhost.scratch import Scratch
 from coterie.node.skillhost.trees import remove_tree
 from coterie.skills import bundle
 from coterie.skills.described import Described, from_json
 
 
 class Bundles:
-    """One folder per revision, made once. Another process of this node makes its own."""
+    """One folder per revision, made once; again when somebody has tidied it away."""
 
     def __init__(
-        self, state: Callable[[], ClusterState], exchange: BlobExchange, node_id: str, trust: tuple[str, ...]
+        self,
+        state: Callable[[], ClusterState],
+        exchange: BlobExchange,
+        scratch: Scratch,
+        trust: tuple[str, ...],
     ) -> None:
-        self._state, self._exchange, self._node_id, self._trust = state, exchange, node_id, trust
-        self._base: Path | None = None
+        self._state, self._exchange, self._scratch, self._trust = state, exchange, scratch, trust
         self._making: dict[str, asyncio.Lock] = {}
 
     async def resolve(self, job: SkillJob) -> SkillJob | SkillOutcome:
@@ -67,10 +70,7 @@ class Bundles:
 
     async def _folder(self, revision: SkillRevision) -> Path:
         async with self._making.setdefault(revision.revision, asyncio.Lock()):
-            if self._base is None:
-                made = await asyncio.to_thread(tempfile.mkdtemp, prefix=f"coterie-skills-{self._node_id}-")
-                self._base = Path(made)
-            folder = self._base / revision.revision
+            folder = await asyncio.to_thread(self._scratch.folder) / revision.revision
             if not folder.exists():
                 content = await self._exchange.load(revision.bundle)
                 await asyncio.to_thread(_lay_out, content, revision.revision, folder)
@@ -78,15 +78,12 @@ class Bundles:
 
     async def close(self) -> None:
         """Remove the files."""
-        if self._base is not None:
-            await asyncio.to_thread(remove_tree, self._base)
-            self._base = None
+        await asyncio.to_thread(self._scratch.clear)
 
 
 def _lay_out(content: bytes, revision: str, folder: Path) -> None:
     if bundle.revision_of(content) != revision:
         raise ApiError(grpc.StatusCode.DATA_LOSS, "BUNDLE_DAMAGED", f"the bundle is not {revision}")
-    folder.parent.chmod(0o755)  # read by the users that confined skills run as
     half = folder.with_name(f"{revision}.half")
     remove_tree(half)
     bundle.write(bundle.read(content), half)

@@ -16,6 +16,7 @@ from coterie.node.observability import get_logger
 from coterie.node.resync import RAFT_DIR
 from coterie.node.skillhost import SkillHost, SkillHostError, SkillHostOptions
 from coterie.node.skillhost.nouns import SandboxOptions
+from coterie.node.skillhost.scratch import clear_scratch, scratch_name
 from coterie.node.tls import TlsMaterial, load_tls
 from coterie.raft.disk import RealDisk
 from coterie.raft.errors import WrongDataDir
@@ -48,6 +49,7 @@ def start(settings: NodeSettings) -> int:
     disk = RealDisk(settings.data_dir / RAFT_DIR)
     try:
         disk.lock()  # before anything in the directory is touched, until nothing of it is open any more
+        clear_scratch(scratch_name(settings.node_id, settings.data_dir))
         host = SkillHost.spawn(_host_options(settings))  # before gRPC, uvloop and threads
         allow_many_open_files()  # for this process, not for those of skills
         return _run(settings, tls, host, disk)
@@ -147,7 +149,10 @@ def _host_options(settings: NodeSettings) -> SkillHostOptions:
             checkpoint_bytes_max=limits.checkpoint_max,
         ),
         node_id=settings.node_id,
-        sandbox=SandboxOptions(inside_networks=settings.skill_networks),
+        sandbox=SandboxOptions(
+            scratch_name=scratch_name(settings.node_id, settings.data_dir),
+            inside_networks=settings.skill_networks,
+        ),
         settings=settings.skill_settings,
         confined_settings=settings.confined_settings,
     )

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from coterie.node.skillhost import verdicts
@@ -19,7 +17,7 @@ from coterie.node.skillhost.cell import Cell
 from coterie.node.skillhost.child import Child, Run
 from coterie.node.skillhost.nouns import SkillHostOptions, SkillHostStats, SkillJob, SkillOutcome
 from coterie.node.skillhost.pool import ChildPool
-from coterie.node.skillhost.trees import remove_tree
+from coterie.node.skillhost.scratch import RUNS, Scratch
 from coterie.node.skillhost.zygote import Zygote
 from coterie.skills.sandbox import NETWORK, OWN_USER, REQUIRED, Layer
 
@@ -40,7 +38,9 @@ class ConfinedPool(ChildPool):
         super().__init__(options, zygote, stats, confining=True)
         self._standing = frozenset(layer.name for layer in layers if layer.active)
         self._missing = {layer.name: layer.detail for layer in layers if not layer.active}
-        self._scratch: Path | None = None
+        sandbox = options.sandbox
+        # Its runs, users of their own, go through it to their folders; they cannot list it.
+        self._scratch = Scratch(RUNS, sandbox.scratch_name, sandbox.scratch_dir, mode=0o711)
         self._cells = 0
         self._closing: set[asyncio.Task[None]] = set()
         self._watcher: asyncio.Task[None] | None = None
@@ -51,10 +51,7 @@ class ConfinedPool(ChildPool):
     async def start(self) -> None:
         """See ChildPool.start. Raises SkillHostError, OSError."""
         await super().start()
-        base = self._options.sandbox.scratch_dir
-        self._scratch = Path(tempfile.mkdtemp(prefix=f"coterie-{self._options.node_id}-", dir=base))
-        # Its runs, users of their own, go through it to their folders; they cannot list it.
-        self._scratch.chmod(0o711)
+        await asyncio.to_thread(self._scratch.folder)
         self._watcher = asyncio.get_running_loop().create_task(self._watch(), name="disks of skills")
 
     async def stop(self) -> None:
@@ -67,8 +64,7 @@ class ConfinedPool(ChildPool):
             await asyncio.wait([self._watcher])
         if self._closing:
             await asyncio.wait(self._closing)
-        if self._scratch is not None:
-            await asyncio.to_thread(remove_tree, self._scratch)
+        await asyncio.to_thread(self._scratch.clear)
 
     def set_lease(self, until: float) -> None:
         """Skills may run until then (monotonic clock, seconds)."""
@@ -99,22 +95,22 @@ class ConfinedPool(ChildPool):
         network = bool(run.job.confined.network)
         self._wanted.add(network)
         self._refill_later()
-        child = next(self._idle_ones(network), None)
-        if child is None:
-            return self._confined_child(network)
-        self._idle.remove(child)
-        return child
+        for child in list(self._idle_ones(network)):
+            self._idle.remove(child)
+            if child.cell is not None and child.cell.folder.is_dir():
+                return child
+            self._kill(child)  # its folder was tidied away while it waited
+        return self._confined_child(network)
 
     def _idle_ones(self, network: bool) -> Iterator[Child]:
         """The oldest first: it is the one most surely there."""
         return (child for child in self._idle if child.cell is not None and child.cell.box.network == network)
 
     def _confined_child(self, network: bool) -> Child:
-        assert self._scratch is not None
         self._cells += 1
         options = self._options.sandbox
         own_user = options.own_user and OWN_USER in self._standing
-        cell = Cell(self._scratch / str(self._cells), options, own_user, network)
+        cell = Cell(self._scratch.folder() / str(self._cells), options, own_user, network)
         try:
             return self._new_child(cell)
         except OSError:

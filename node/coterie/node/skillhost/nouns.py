@@ -33,7 +33,9 @@ class SandboxOptions:
     """How untrusted skills are confined. Sizes are bytes."""
 
     scratch_dir: Path | None = None
-    """Their working folders are made here; None: in the system's folder for temporary files."""
+    """The folder of their working folders is made here; None: in the system's folder for temporary files."""
+    scratch_name: str = ""
+    """What that is called, emptied at the start; empty: a new one is made for each process of the node."""
     memory_bytes: int = 1024 * MIB
     """Address space of one that does not say how much it needs."""
     disk_bytes_max: int = 256 * MIB
