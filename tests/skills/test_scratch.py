@@ -111,6 +111,7 @@ async def test_the_disk_limit_holds_for_every_run(
     for what in (how, "named"):
         outcome = await bench.run("guest", what, confined=skill, timeout_ms=15_000)
         assert outcome.code == "TOO_MUCH_DISK", outcome
+        assert ("nested" in outcome.message) == (what == "nested")
     await bench.host.stop()
     assert os.listdir(scratch) == []
 
@@ -137,9 +138,9 @@ async def test_a_run_that_cannot_be_measured_keeps_no_other_from_it(
 
 
 async def test_the_trusted_processes_end_even_if_the_others_cannot(
-    make_bench: MakeBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_bench: MakeBench, tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = await make_bench()
+    bench = await make_bench(sandbox=SandboxOptions(scratch_dir=scratch))
     assert await bench.value(
         "guest", 1, confined=guest(tmp_path / "guest", "def run(c, given): return given")
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from coterie.node.skillhost.nouns import SkillOutcome
+from coterie.node.skillhost.trees import ENDLESS
 
 MESSAGE_CHARS_MAX = 2_000
 CANCELLED = SkillOutcome("cancelled", code="CANCELLED", message="the task was cancelled", retryable=False)
@@ -61,7 +62,8 @@ def not_confinable(name: str, missing: Mapping[str, str]) -> SkillOutcome:
 
 def too_much_disk(used: int, bytes_max: int) -> SkillOutcome:
     """The run was ended for what it kept in its working folder."""
-    message = f"the skill kept {used} bytes in its working folder, the limit is {bytes_max}"
+    kept = f"{used} bytes" if used < ENDLESS else "more, or more deeply nested, than can be measured"
+    message = f"the skill kept {kept} in its working folder, the limit is {bytes_max} bytes"
     return SkillOutcome("failed", code="TOO_MUCH_DISK", message=message, retryable=False)
 
 
