@@ -65,9 +65,9 @@ class Client:
                 **chat_arguments(request), extra_headers=dict(headers)
             )
             stage.sent = True
-            async for chunk in self._lively(stream):
-                collector.take(chunk)
-        return collector.completion()
+            async for _ in self._taken(stream, collector):
+                """It keeps what it needs."""
+            return collector.completion()
 
     # --- responses
 
@@ -81,16 +81,15 @@ class Client:
                     **responses_arguments(request), extra_headers=dict(headers)
                 )
                 stage.sent = True
-                async for event in self._lively(stream):
-                    collector.take(event)
+                async for event in self._taken(stream, collector):
                     if request.provider.background and event.type == "response.created":
                         await on_handle(collector.response_id)
+                return collector.completion()
         except CallFault as fault:
             unclear = fault.verdict is LlmVerdict.IN_DOUBT
             if not (unclear and request.provider.background and collector.response_id):
                 raise
             return await self._follow(collector.response_id, collector)
-        return collector.completion()
 
     async def _follow(self, handle: str, collector: ResponseCollector) -> Completion:
         """What is missing of an answer that is made in the background, however often the line breaks."""
@@ -108,7 +107,8 @@ class Client:
                 raise last or CallFault("the answer does not go on", LlmVerdict.IN_DOUBT)
             if not collector.over:
                 await asyncio.sleep(RESUME_PAUSE_S * failures)
-        return collector.completion()
+        async with _faults(sent=True):
+            return collector.completion()
 
     async def _follow_once(self, handle: str, collector: ResponseCollector) -> None:
         from openai import NotFoundError
@@ -116,27 +116,31 @@ class Client:
         async with _faults(sent=True):
             try:
                 after = {"starting_after": collector.newest} if collector.newest >= 0 else {}
+                if not after:
+                    collector.restart()
                 stream: Any = await self._library().responses.retrieve(handle, stream=True, **after)  # type: ignore[call-overload]
             except NotFoundError as error:
                 raise Gone(handle) from error
-            async for event in self._lively(stream):
-                collector.take(event)
+            async for _ in self._taken(stream, collector):
+                """It keeps what it needs."""
 
     # --- inside
 
-    async def _lively(self, stream: Any) -> AsyncIterator[Any]:
-        """The items of a stream; a stall ends it."""
+    async def _taken(self, stream: Any, collector: ChatCollector | ResponseCollector) -> AsyncIterator[Any]:
+        """The items of a stream, as the collector takes them; a stall ends it, and an answer without end."""
         limit_s = self.settings.stall_timeout_ms / 1000
         items = aiter(stream)
         try:
-            while True:
+            while not collector.full:
                 try:
-                    yield await asyncio.wait_for(anext(items), limit_s)
+                    item = await asyncio.wait_for(anext(items), limit_s)
                 except StopAsyncIteration:
                     return
                 except TimeoutError:
                     text = f"no token for {limit_s:g} s"
                     raise CallFault(text, LlmVerdict.IN_DOUBT, code="LLM_STALLED") from None
+                collector.take(item)
+                yield item
         finally:
             await stream.close()
 
