@@ -64,6 +64,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(content)))
+        self.send_header("connection", "close")
         if session:
             self.send_header("mcp-session-id", session)
         self.end_headers()
@@ -158,6 +159,21 @@ async def test_what_http_says_is_no_answer_of_the_tool(
         assert (await world.call("add")).text == "3"
     assert len(old.statuses) == left
     assert bool(world.bench.core.state.open_steps) == is_open
+
+
+async def test_what_reached_nobody_is_undone(make: Make, old: OldServer) -> None:
+    world = make("external", url=old.url)
+
+    async def run(ctx: SkillContext) -> None:
+        await ctx.mcp("s", "add", {})
+        old.shutdown()
+        old.server_close()
+        with pytest.raises(CallFailed) as failed:
+            await ctx.mcp("s", "add", {})
+        assert failed.value.code == "MCP_UNREACHABLE"
+
+    await world.bench.attempt(run)
+    assert not world.bench.core.state.open_steps
 
 
 def test_a_call_that_was_accepted_is_never_held_for_undone() -> None:

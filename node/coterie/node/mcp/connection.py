@@ -196,10 +196,9 @@ class Connection:
     async def _client(self, stack: AsyncExitStack) -> Client:
         import httpx2
         from mcp import Client, StdioServerParameters
-        from mcp.client.streamable_http import streamable_http_client
         from mcp.types import Implementation
 
-        from coterie.node.mcp.transports import NotingClient, program
+        from coterie.node.mcp.transports import NotingClient, address, program
 
         settings = self.settings
         info = Implementation(name="coterie", version=VERSION)
@@ -209,7 +208,7 @@ class Connection:
             return Client(program(server), client_info=info, cache=None)
         limit = httpx2.Timeout(settings.timeout_ms / 1000 + 5, connect=HTTP_CONNECT_S)
         http = await stack.enter_async_context(NotingClient(headers=dict(settings.headers), timeout=limit))
-        return Client(streamable_http_client(settings.url, http_client=http), client_info=info, cache=None)
+        return Client(address(settings.url, http), client_info=info, cache=None)
 
 
 def _tool(tool: Any) -> dict[str, Any]:

@@ -21,9 +21,12 @@ STAND_INS = (
 
 @dataclass(slots=True)
 class Exchange:
-    """Of one call. `status`: of the last HTTP answer, 0: none came; `accepted`: one of them was good."""
+    """Of one call. `sent`: it was handed to the transport; `unreached`: which found nobody at the address.
+    `status`: of the last HTTP answer, 0: none came; `accepted`: one of them was good."""
 
     sent: bool = False
+    posts: int = 0
+    unreached: bool = False
     status: int = 0
     accepted: bool = False
     in_session: bool = False
@@ -42,7 +45,7 @@ class Exchange:
     def undone(self) -> bool:
         """Whether the server certainly did nothing."""
         refused = 300 <= self.status < 500 and self.status != TIMED_OUT
-        return not self.sent or (refused and not self.accepted)
+        return not self.sent or self.unreached or (refused and not self.accepted)
 
     def answered(self, status: int, in_session: bool) -> None:
         """By HTTP."""

@@ -11,6 +11,7 @@ import anyio
 import httpx2
 from mcp import StdioServerParameters
 from mcp.client.stdio import stdio_client
+from mcp.client.streamable_http import streamable_http_client
 
 from coterie.node.mcp.exchange import Exchange, current
 
@@ -23,11 +24,11 @@ class NotingClient(httpx2.AsyncClient):
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         """See AsyncClient."""
         exchange = current() if _is_request(request) else Exchange()
-        before, exchange.sent = exchange.sent, True
+        exchange.posts += 1
         try:
             response = await super().send(request, **options)
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout):
-            exchange.sent = before
+            exchange.unreached = exchange.posts == 1
             raise
         exchange.answered(response.status_code, SESSION_HEADER in request.headers)
         return response
@@ -40,7 +41,7 @@ def _is_request(request: httpx2.Request) -> bool:
 
 
 class _NotingStream:
-    """The way to a program."""
+    """The way to a server. It is used by the task that calls, whatever other tasks the library makes."""
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
@@ -69,4 +70,11 @@ class _NotingStream:
 async def program(server: StdioServerParameters) -> AsyncGenerator[Any, None]:
     """A program that is started, and ends with the context."""
     async with stdio_client(server) as (reading, writing):
+        yield reading, _NotingStream(writing)
+
+
+@asynccontextmanager
+async def address(url: str, client: NotingClient) -> AsyncGenerator[Any, None]:
+    """A server at an address."""
+    async with streamable_http_client(url, http_client=client) as (reading, writing):
         yield reading, _NotingStream(writing)
