@@ -107,13 +107,32 @@ def test_limits_are_the_same_for_more_profiles_than_are_remembered(
     gauges = cluster.state.indexes.gauges
     for _ in range(2):
         for key in ("a", "b", "c", "d"):
-            [counted] = gauges.counted(Profile("default", "", "echo", key))
-            assert counted.name.endswith(key)
+            for agent in ("ann", "bob", "cem"):
+                [counted] = gauges.counted(Profile("default", agent, "echo", key))
+                assert counted.name.endswith(key)
     cluster.do(submit_command("t1", key="a"))
     cluster.do(submit_command("t2", key="a"))
     assert isinstance(cluster.assign("t1"), Accepted)
     refused = cluster.assign("t2")
     assert isinstance(refused, Rejected) and refused.code == "LIMIT_REACHED"
+
+
+def test_many_limits_on_other_kinds_of_tasks_cost_no_look_for_each_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    core, looks, name_of = CoreCluster(), list[Limit](), limits.counter_name
+
+    def looked(limit: Limit, profile: limits.Profile) -> str | None:
+        looks.append(limit)
+        return name_of(limit, profile)
+
+    for number in range(50):
+        core.do(SetLimit(Limit(f"l{number}", tenant=f"tenant{number}", key="*", concurrent=5)))
+    monkeypatch.setattr(limits, "counter_name", looked)
+    for number in range(100):
+        core.do(submit_command(f"t{number}", key=f"k{number}", tenant="tenant0"))
+    core.do(SetLimit(Limit("l0", tenant="tenant0", key="*", concurrent=6)))
+    assert len(looks) == 2 * (50 + 100), "each limit once, then the one that counts for each key"
 
 
 def test_there_are_so_many_limits(cluster: CoreCluster) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from coterie.core.bounds64 import within
@@ -107,16 +108,23 @@ class Blocker(NamedTuple):
 
 NOTHING: Mapping[str, int] = {}
 MEMO_MAX = 10_000
+ANY_KEY = "*"
+
+
+def _counts(limit: Limit, kind: Profile) -> bool:
+    """It counts tasks of that tenant, agent and type, whatever it says of their key."""
+    return counter_name(replace(limit, key=""), kind) is not None
 
 
 class Gauges:
     """What runs under each limit, counted as tasks come and go."""
 
-    __slots__ = ("_buckets", "_limits", "_memo", "running")
+    __slots__ = ("_buckets", "_kinds", "_limits", "_memo", "running")
 
     def __init__(self, limits: Mapping[str, Limit], buckets: Mapping[str, Bucket]) -> None:
         self._limits, self._buckets = limits, buckets
         self._memo: dict[Profile, tuple[tuple[Counted, ...], tuple[Counted, ...]]] = {}
+        self._kinds: dict[Profile, tuple[Limit, ...]] = {}  # of whatever key
         self.running: dict[str, int] = {}  # by counter; never 0
 
     def counted(self, profile: Profile) -> tuple[Counted, ...]:
@@ -131,11 +139,22 @@ class Gauges:
             if len(self._memo) >= MEMO_MAX:
                 self._memo.clear()
             both: tuple[list[Counted], list[Counted]] = ([], [])
-            for _, limit in sorted(self._limits.items()):
-                name = None if limit.calls else counter_name(limit, profile)
+            for limit in self._of_kind(profile):
+                name = counter_name(limit, profile)
                 if name is not None:
                     both[not limit.key].append(Counted(limit, name))
             known = self._memo[profile] = tuple(both[0]), tuple(both[1])
+        return known
+
+    def _of_kind(self, profile: Profile) -> tuple[Limit, ...]:
+        """The limits on tasks that would count it under some key: there may be many limits, and many keys."""
+        kind = Profile(profile.tenant, profile.agent, profile.type, ANY_KEY)
+        known = self._kinds.get(kind)
+        if known is None:
+            if len(self._kinds) >= MEMO_MAX:
+                self._kinds.clear()
+            ranked = (limit for _, limit in sorted(self._limits.items()))
+            known = self._kinds[kind] = tuple(one for one in ranked if not one.calls and _counts(one, kind))
         return known
 
     def count(self, profile: Profile, by: int) -> bool:
@@ -186,4 +205,5 @@ class Gauges:
     def forget(self) -> None:
         """The limits have changed: everything has to be counted again."""
         self._memo.clear()
+        self._kinds.clear()
         self.running.clear()
