@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field, fields
 from hashlib import sha256
 
 from coterie.core.llm.nouns import Account, CachedAnswer, DoubtfulCall, LlmBudget, LlmCall, LlmUsage
 from coterie.core.nouns import TaskId
 
 MARK_BYTES = 6
+PARTS = tuple(part.name for part in fields(LlmBudget))
 
 
 def mark_of(budgets: Mapping[str, LlmBudget]) -> int:
     """A number that stands for these budgets, on every node the same; never 0."""
-    records = (astuple(budget) for _, budget in sorted(budgets.items()))
-    text = "\0".join(f"{value}" for record in records for value in record)
+    ranked = (budget for _, budget in sorted(budgets.items()))
+    text = "\0".join(f"{getattr(budget, part)}" for budget in ranked for part in PARTS)
     return int.from_bytes(sha256(text.encode("utf-8", "surrogatepass")).digest()[:MARK_BYTES], "big") + 1
 
 
@@ -35,7 +36,8 @@ class LlmState:
     mark: int = field(default=0, compare=False)  # of the budgets as they are: after a change it is another
 
     def __post_init__(self) -> None:
-        self.budgets_changed()
+        if not self.mark:
+            self.budgets_changed()
 
     def budgets_changed(self) -> None:
         """Whoever saw them before, and goes to sleep over what it saw, is told so: see `mark`."""
@@ -82,4 +84,5 @@ class LlmState:
             self.doubtful.copy(),
             dict(self.usage),
             self.cache.copy(),
+            mark=self.mark,
         )
