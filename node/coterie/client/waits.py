@@ -113,7 +113,7 @@ class Waiter:
 
     async def _pause(self, failure: ClusterError, backoff: Backoff) -> None:
         try:
-            await self._caller.before_retry(failure, backoff, self._deadline)
+            await self._caller.before_retry(failure, backoff, self._deadline, urgent=True)
         except ClusterError as final:
             self._fail_all(final)
 
