@@ -188,12 +188,12 @@ def test_a_call_that_was_accepted_is_never_held_for_undone() -> None:
 
 async def test_a_program_that_hangs_is_replaced(make: Make) -> None:
     world = make("external", timeout_ms=1_500)
-    hung = 0
+    hung, before = 0, children()
 
     async def run(ctx: SkillContext) -> None:
         nonlocal hung
         assert (await ctx.mcp("s", "add", {"a": 1, "b": 2})).text == "3"
-        (hung,) = children()
+        (hung,) = children() - before
         os.kill(hung, signal.SIGSTOP)
         for _ in range(2):
             with pytest.raises(CallFailed) as late:
@@ -207,10 +207,11 @@ async def test_a_program_that_hangs_is_replaced(make: Make) -> None:
 
 async def test_a_program_that_ended_between_two_calls_leaves_nothing_in_doubt(make: Make) -> None:
     world = make("external")
+    before = children()
 
     async def run(ctx: SkillContext) -> None:
         await ctx.mcp("s", "send", {"text": "a"})
-        (idle,) = children()
+        (idle,) = children() - before
         os.kill(idle, signal.SIGKILL)
         await until(lambda: idle not in children(), "the program is gone")
         await asyncio.sleep(0.1)  # its end is read

@@ -205,8 +205,10 @@ async def test_waiting_children_end_with_the_lease_and_with_the_zygote(
     bench.host.extend_lease(60_000)
     await bench.value("home", confined=home)
     pids = await filled(bench, 2)
-    os.kill(pool_of(bench).zygote_pid, signal.SIGKILL)
+    killed = pool_of(bench).zygote_pid
+    os.kill(killed, signal.SIGKILL)
     await until(lambda: not any(map(alive, pids)), "none outlives the zygote")
+    await until(lambda: pool_of(bench).zygote_pid != killed, "another one is there")
     assert await bench.value("home", confined=home) not in pids
 
 
