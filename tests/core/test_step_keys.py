@@ -8,6 +8,7 @@ from coterie.core.commands import Accepted, BeginStep, Outcome, RecordStep, Reje
 from coterie.core.decisions.nouns import OnUnknown
 from coterie.core.nouns import NO_DATA, TaskId
 from coterie.core.task_rules import STEP_KEY_CHARS_MAX, STEP_OVERHEAD_BYTES
+from coterie.skills import replay
 from tests.core.builders import CoreCluster
 from tests.core.llm_calls import begin
 
@@ -41,3 +42,8 @@ def test_what_a_key_takes_beyond_ascii_counts(cluster: CoreCluster, key: str, mo
     before = cluster.task().bytes_held
     cluster.do(RecordStep(T1, 1, key, NO_DATA))
     assert cluster.task().bytes_held == before + STEP_OVERHEAD_BYTES + more
+
+
+def test_a_skill_and_the_log_know_one_bound() -> None:
+    """The core imports nothing of the skills, so it is written down twice."""
+    assert replay.STEP_KEY_CHARS_MAX == STEP_KEY_CHARS_MAX

@@ -92,3 +92,12 @@ async def test_one_that_died_while_it_waited_is_replaced(checks: SchemaChecks) -
     process.kill()
     await process.wait()
     assert await checks.faults(NUMBERS, content) == []
+
+
+async def test_who_waits_for_a_process_when_all_end_is_told_and_gets_none(checks: SchemaChecks) -> None:
+    waiting = [asyncio.create_task(checks.faults(ENDLESS, DEEP)) for _ in range(schema_checks.PROCESSES + 1)]
+    await until(lambda: len(checks._busy) == schema_checks.PROCESSES, "all work")
+    await checks.close()
+    found = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 20)
+    assert [getattr(one, "reason", one) for one in found] == ["CHECK_LOST"] * len(waiting)
+    assert not checks._busy and not checks._idle

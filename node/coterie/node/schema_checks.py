@@ -33,6 +33,7 @@ class SchemaChecks:
         self._room = asyncio.Semaphore(PROCESSES)
         self._idle: dict[Process, asyncio.TimerHandle] = {}
         self._busy: set[Process] = set()
+        self._closed = False
 
     async def faults(self, schema: str, content: bytes, published: bool = False) -> Faults:
         """See schemas.faults_by_text. Raises ApiError where the check came to no end."""
@@ -40,10 +41,13 @@ class SchemaChecks:
         if found is not None:
             return found
         async with self._room:
+            if self._closed:
+                raise _lost("this node is stopping")
             return await self._elsewhere(schema.encode(), content)
 
     async def close(self) -> None:
         """End the processes; who still waits for one gets ApiError."""
+        self._closed = True
         processes = [*self._idle, *self._busy]
         for process in processes:
             _kill(process)
@@ -70,8 +74,7 @@ class SchemaChecks:
                 ("", f"takes longer than {limit_s:.0f} s to check; send less, or make the schema simpler")
             ]
         except (OSError, asyncio.IncompleteReadError) as error:
-            text = f"the process that checks schemas ended: {error}"
-            raise ApiError(grpc.StatusCode.UNAVAILABLE, "CHECK_LOST", text) from error
+            raise _lost(f"the process that checks schemas ended: {error}") from error
         finally:
             self._busy.discard(process)
             if answered:
@@ -104,6 +107,10 @@ async def _asked(process: Process, limit_s: int, schema: bytes, content: bytes) 
     await process.stdin.drain()
     (size,) = ANSWER.unpack(await process.stdout.readexactly(ANSWER.size))
     return [(place, text) for place, text in json.loads(await process.stdout.readexactly(size))]
+
+
+def _lost(text: str) -> ApiError:
+    return ApiError(grpc.StatusCode.UNAVAILABLE, "CHECK_LOST", text)
 
 
 def _kill(process: Process) -> None:

@@ -1,7 +1,8 @@
 """The process that checks what is too large to be checked on a node's event loop. It answers one request
 after the other, and ends with its input.
 
-A request is two lengths, the schema's text and the content; the answer a length and the faults as JSON."""
+A request is a limit in seconds, two lengths, the schema's text and the content; the answer is a length and
+the faults as JSON."""
 
 from __future__ import annotations
 
