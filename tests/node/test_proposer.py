@@ -7,13 +7,15 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from coterie.core.agentbook import RollBackAgent
 from coterie.core.commands import Accepted, CancelTask, Command, SubmitTask
 from coterie.core.nouns import Data, RetryPolicy, TaskId
-from coterie.core.ports import Committed, NotCommitted
+from coterie.core.ports import Committed, NoQuorum, NotCommitted
+from coterie.core.skill_commands import RollBackSkill
 from coterie.node.metrics import NodeMetrics
 from coterie.node.proposer import BYTES_MAX, COMMANDS_MAX, Proposer
 from coterie.raft import codec
-from coterie.raft.errors import EntryTooLarge, NoSpace
+from coterie.raft.errors import EntryTooLarge, NoSpace, TooManyProposals
 
 ENTRY_BYTES_MAX = 4 << 20
 
@@ -195,3 +197,61 @@ async def test_full_disks_turn_new_work_away_at_once_and_let_the_rest_of_the_ent
     assert isinstance(refused, NoSpace)
     engine.has_room = True
     assert await proposer.one(submit("t2"), 5) == Accepted(TaskId("t2"))
+
+
+class ForgetfulEngine(FakeEngine):
+    """Appends what it is given, and does not know so the first time; or has no room for it then."""
+
+    def __init__(self, first: NotCommitted) -> None:
+        super().__init__()
+        self._first: NotCommitted | None = first
+
+    async def propose(self, entry: bytes, timeout_s: float, *, vital: bool = False) -> Committed:
+        told, self._first = self._first, None
+        commands = codec.decode_batch(entry)
+        assert commands is not None
+        if not isinstance(told, TooManyProposals | NoSpace):
+            self.entries.append(commands)
+        if told is not None:
+            raise told
+        return Committed(len(self.entries), 1, 0, [Accepted() for _ in commands])
+
+
+ROLL_BACKS = (RollBackSkill("word-count"), RollBackAgent("analyst"))
+
+
+@pytest.mark.parametrize("command", ROLL_BACKS, ids=lambda command: type(command).__name__)
+async def test_a_roll_back_that_may_be_in_the_log_is_not_proposed_again(command: Command) -> None:
+    """A second one would go back to what the first has gone away from."""
+    engine = ForgetfulEngine(NotCommitted("no answer in time"))
+    proposer = Proposer(engine, NodeMetrics())  # type: ignore[arg-type]
+    with pytest.raises(NotCommitted, match="look before you ask again"):
+        await proposer.one(command, 5)
+    await proposer.close()
+    assert engine.entries == [[command]]
+
+
+async def test_what_is_safe_to_repeat_is_proposed_until_it_is_known() -> None:
+    forgetful = ForgetfulEngine(NotCommitted("no answer in time"))
+    proposer = Proposer(forgetful, NodeMetrics())  # type: ignore[arg-type]
+    assert await proposer.one(cancel("t1"), 5) == Accepted()
+    await proposer.close()
+    assert forgetful.entries == [[cancel("t1")], [cancel("t1")]]
+
+
+@pytest.mark.parametrize("error", [TooManyProposals("many"), NoSpace("full")], ids=["many", "full"])
+async def test_a_roll_back_that_was_not_appended_is_tried_until_there_is_room(error: NotCommitted) -> None:
+    engine = ForgetfulEngine(error)
+    proposer = Proposer(engine, NodeMetrics())  # type: ignore[arg-type]
+    assert await proposer.one(ROLL_BACKS[0], 5) == Accepted()
+    await proposer.close()
+    assert engine.entries == [[ROLL_BACKS[0]]]
+
+
+@pytest.mark.parametrize("error", [TooManyProposals("many"), NoQuorum("no leader")], ids=["many", "none"])
+async def test_a_roll_back_that_is_certainly_not_done_says_so(error: NotCommitted) -> None:
+    engine = ForgetfulEngine(error)
+    proposer = Proposer(engine, NodeMetrics())  # type: ignore[arg-type]
+    with pytest.raises(type(error), match=str(error)):
+        await proposer.one(ROLL_BACKS[0], 0.0)
+    await proposer.close()

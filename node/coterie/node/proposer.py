@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from coterie.core.agentbook import RollBackAgent
 from coterie.core.commands import (
     AdvanceClock,
     AssignTask,
@@ -25,12 +26,13 @@ from coterie.core.coordination.commands import (
     RunSchedule,
 )
 from coterie.core.meters import LeaseTokens, SettleTokens
-from coterie.core.ports import Engine, NotCommitted
+from coterie.core.ports import Engine, NoQuorum, NotCommitted
 from coterie.core.runs.commands import RunWorkflow
+from coterie.core.skill_commands import RollBackSkill
 from coterie.node.metrics import NodeMetrics
 from coterie.node.security.principal import caller
 from coterie.raft import codec
-from coterie.raft.errors import NoSpace
+from coterie.raft.errors import NoSpace, TooManyProposals
 
 COMMANDS_MAX = 256  # per entry, which every node applies without a turn for its event loop
 BYTES_MAX = 1 << 20  # per entry, unless a single command is larger
@@ -49,8 +51,11 @@ GROWING = (
     FireSchedule,
     RunSchedule,
 )  # not taken while the disks are too full for new work
+# Twice is not once: the second would take back the first.
+ONCE = (RollBackAgent, RollBackSkill)
 # Of the node, also when a call brings them about.
 OUR_OWN = (AssignTask, AdvanceClock, LeaseTokens, SettleTokens)
+IN_DOUBT = "not known to be committed in time; it may be, or may yet be: look before you ask again"
 LATE_S = 0.02  # the engine knows better why it is late than a clock does: it goes first
 
 
@@ -66,7 +71,8 @@ class _Item:
 
 
 class Proposer:
-    """Proposes commands and returns their outcomes. Every command must be safe to propose twice."""
+    """Proposes commands and returns their outcomes. Every command but those in ONCE must be safe to propose
+    twice."""
 
     def __init__(self, engine: Engine, metrics: NodeMetrics) -> None:
         self._engine = engine
@@ -91,6 +97,8 @@ class Proposer:
             return []
         if self._closed:
             raise NotCommitted("the node is stopping")
+        if any(isinstance(command, ONCE) for command in commands):
+            return await self._once(commands, timeout_s)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         vital = not any(isinstance(command, GROWING) for command in commands)
@@ -109,6 +117,30 @@ class Proposer:
 
     async def one(self, command: Command, timeout_s: float) -> Outcome:
         return (await self.propose([command], timeout_s))[0]
+
+    async def _once(self, commands: Sequence[Command], timeout_s: float) -> list[Outcome]:
+        """In an entry of their own, which the engine may follow through every change of the leader, but which
+        is never proposed again when it may be in the log."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        entry = codec.encode_batch(_called(commands))
+        while True:
+            began = loop.time()
+            try:
+                committed = await self._engine.propose(entry, max(0.01, deadline - began), vital=True)
+            except (NoSpace, TooManyProposals):  # certainly not in the log
+                if loop.time() + RETRY_PAUSE_S >= deadline:
+                    raise
+                await asyncio.sleep(RETRY_PAUSE_S)
+                continue
+            except NoQuorum:  # likewise
+                raise
+            except NotCommitted:
+                raise NotCommitted(IN_DOUBT) from None
+            self._metrics.committed(loop.time() - began, 1)
+            result = committed.result
+            assert isinstance(result, list)
+            return result
 
     async def close(self) -> None:
         self._closed = True
