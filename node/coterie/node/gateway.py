@@ -20,6 +20,7 @@ from coterie.node.admission import Admission, check_page_size, task_id_of, tenan
 from coterie.node.blob_exchange import CHUNK_BYTES, BlobExchange, receive_blob
 from coterie.node.blobs import BlobStore
 from coterie.node.clock import Clock
+from coterie.node.concise import concise
 from coterie.node.control import Control
 from coterie.node.errors import ApiError, Violation, disk_full, from_rejection, invalid, not_found, to_status
 from coterie.node.filters import parse_filter
@@ -133,7 +134,7 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
                 raise result
             slot.task.CopyFrom(await self._answer(result))
         except ApiError as error:
-            slot.status = to_status(error).SerializeToString()
+            slot.status = to_status(concise(error)).SerializeToString()
 
     async def _try_admit(self, request: tasks_pb2.SubmitTaskRequest) -> commands.SubmitTask | ApiError:
         try:

@@ -12,6 +12,7 @@ from typing import Any, NoReturn, TypeVar, cast
 import grpc
 
 from coterie.node.bodies import UNREADABLE, unreadable
+from coterie.node.concise import concise
 from coterie.node.errors import STATUS_DETAILS_KEY, ApiError, from_exception, to_status
 from coterie.node.observability import get_logger
 
@@ -64,9 +65,10 @@ def propose_seconds(context: Context) -> float:
 
 
 async def abort(context: Context, error: ApiError) -> NoReturn:
-    """End the call with the error's full status."""
-    details = to_status(error).SerializeToString()
-    await context.abort(error.code, error.message, trailing_metadata=((STATUS_DETAILS_KEY, details),))
+    """End the call with the error's status, as far as there is room for it."""
+    told = concise(error)
+    details = to_status(told).SerializeToString()
+    await context.abort(told.code, told.message, trailing_metadata=((STATUS_DETAILS_KEY, details),))
 
 
 async def _refuse(context: Context, error: Exception) -> NoReturn:
