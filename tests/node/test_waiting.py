@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import grpc
@@ -13,6 +13,7 @@ from coterie.core.commands import CancelTask, SaveCheckpoint, SubmitTask
 from coterie.core.nouns import Data, TaskId
 from coterie.core.ports import NoQuorum
 from coterie.node import reads, turns, waits, watch
+from coterie.node.admission import task_id_of
 from coterie.node.errors import ApiError
 from coterie.node.ledger import LedgerQuery
 from coterie.node.waits import wait_many
@@ -106,7 +107,7 @@ async def test_a_caller_that_reads_slowly_gets_all_and_little_is_held_for_it(
     node: QuietNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What there is no room for is read again: also what the state has forgotten since."""
-    monkeypatch.setattr(waits, "READY_BYTES_MAX", 3)
+    monkeypatch.setattr(waits, "READY_BYTES_MAX", 7)
     monkeypatch.setattr(waits, "BYTES_MAX", 1)
     asked = [f"t{number}" for number in range(1, 8)]
     for task_id in asked:
@@ -164,6 +165,82 @@ async def test_unread_checkpoints_are_held_within_the_bound_too(
     assert len(waiting._ready) == 1
     answers = [await waiting.next(), await waiting.next()]
     assert [task.task_id for answer in answers for task in answer.tasks] == ["t1", "t2"]
+
+
+async def test_unread_payloads_are_held_within_the_bound_too(
+    node: QuietNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are not told, but an ended task keeps its own."""
+    monkeypatch.setattr(waits, "READY_BYTES_MAX", 100)
+    waiting = waits.Waits(node.hub, node.reader)
+    for task_id in ("t1", "t2"):
+        node.do(submit_command(task_id, payload=Data(b"x" * 200)))
+        node.core.assign(task_id)
+        node.core.state.outbox.clear()
+        await waiting.add([task_id])
+        node.finish(task_id)
+    assert len(waiting._ready) == 1
+    assert [len((await waiting.next()).tasks) for _ in range(2)] == [1, 1]
+
+
+async def test_more_names_than_may_be_waited_for_are_not_looked_through(
+    node: QuietNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waits, "NAMES_MAX", 10)
+    waiting, drawn = waits.Waits(node.hub, node.reader), 0
+
+    def very_many() -> Iterator[str]:
+        nonlocal drawn
+        while drawn < 10_000:
+            drawn += 1
+            yield f"t{drawn}"
+
+    with pytest.raises(ApiError, match="more than 10 on one stream"):
+        await waiting.add(very_many())
+    assert drawn == 11 and node.hub.counts() == (0, 0)
+
+
+async def test_names_of_nothing_that_nobody_reads_are_bounded(
+    node: QuietNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waits, "NAMES_MAX", 10)
+    waiting = waits.Waits(node.hub, node.reader)
+    await waiting.add([f"u{number}" for number in range(8)])
+    with pytest.raises(ApiError, match="more than 10 on one stream"):
+        await waiting.add(["u8", "u9", "u10"])
+    assert len((await waiting.next()).not_found) == 8
+    await waiting.add(["u8", "u9", "u10"])
+
+
+async def test_many_names_are_taken_and_looked_at_in_turns_with_others(
+    node: QuietNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "SLICE_S", 0.0)
+    count, others = 100, 0
+    for number in range(count):
+        run(node, f"t{number}")
+
+    async def other() -> None:
+        nonlocal others
+        while True:
+            others += 1
+            await asyncio.sleep(0)
+
+    waiting = waits.Waits(node.hub, node.reader)
+    beside = asyncio.create_task(other())
+    await waiting.add([f"t{number}" for number in range(count)])
+    taken, others = others, 0
+    await waiting._recheck()
+    beside.cancel()
+    assert taken >= count and others >= count // 2
+    waiting.close()
+
+
+@pytest.mark.parametrize("name", ["tenants/" + "x" * 300 + "/tasks/t1", "/" * 1_000_000, "x" * 1_000_000])
+def test_a_name_that_is_too_long_is_refused_in_few_words(name: str) -> None:
+    with pytest.raises(ApiError, match="or a task id") as caught:
+        task_id_of(name)
+    assert len(caught.value.message) < 400
 
 
 async def test_a_watch_hears_of_an_end_that_came_with_a_snapshot(node: QuietNode) -> None:

@@ -20,6 +20,7 @@ DURATION_MS_MAX = 366 * 24 * 3_600_000
 LABELS_MAX = 32
 COMPANIONS_MAX = 8
 LABEL_CHARS_MAX = 256
+NAME_CHARS_MAX = 256  # of a task: its tenant and its id have less together
 CODES_MAX = 32
 TARGET = "task.constraints.target_node"
 PAGE_DEFAULT, PAGE_MAX = 50, 1_000
@@ -147,11 +148,12 @@ def tenant_of(parent: str) -> str:
 
 def task_id_of(name: str) -> TaskId:
     """The id in `tenants/{t}/tasks/{id}`, or a bare id. Raises ApiError for anything else."""
-    parts = name.split("/")
+    parts = name.split("/", 4)
     bare = parts[-1]
     well_formed = len(parts) == 1 or (len(parts) == 4 and parts[0] == "tenants" and parts[2] == "tasks")
-    if not well_formed or not _TASK_ID.fullmatch(bare):
-        raise invalid([Violation("name", f"{name!r} is not tenants/{{tenant}}/tasks/{{id}} or a task id")])
+    if not well_formed or len(name) > NAME_CHARS_MAX or not _TASK_ID.fullmatch(bare):
+        shown = name[:NAME_CHARS_MAX]
+        raise invalid([Violation("name", f"{shown!r} is not tenants/{{tenant}}/tasks/{{id}} or a task id")])
     return TaskId(bare)
 
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from coterie.node.bodies import BodyGuard
 from coterie.node.forgetting import Forgetting
+from coterie.node.health import HealthService
 from coterie.node.links import FRAME_BYTES_MAX, ROW_BYTES_MAX
 from coterie.node.tls import TlsMaterial
 from coterie.v1 import (
@@ -157,7 +158,7 @@ class Listener:
             maximum_concurrent_rpcs=CALLS_MAX,
             interceptors=[Forgetting(), *([guard] if guard is not None else []), BodyGuard()],
         )
-        self._health = health.aio.HealthServicer()
+        self._health = HealthService()
         self._served: dict[str, bool] = {}
         self._register(services)
         self._bind(address, server_credentials(tls) if tls else None)
@@ -208,15 +209,13 @@ class Listener:
     async def start(self) -> None:
         await self._server.start()
 
-    async def set_serving(self, name: str, serving: bool) -> None:
-        if self._served.get(name) is serving:
-            return
-        self._served[name] = serving
-        status = health_pb2.HealthCheckResponse.ServingStatus
-        await self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
+    def set_serving(self, name: str, serving: bool) -> None:
+        if self._served.get(name) is not serving:
+            self._served[name] = serving
+            self._health.set(name, serving)
 
     async def stop(self, grace_s: float) -> None:
-        await self._health.enter_graceful_shutdown()
+        self._health.end()
         await self._server.stop(grace_s)
 
 
@@ -238,8 +237,8 @@ class HealthKeeper:
         while True:
             serving = self._takes_clients()
             for name in CLIENT_SERVICES:
-                await self._listener.set_serving(name, serving)
-            await self._listener.set_serving(CLUSTER, True)
-            await self._listener.set_serving("raft.leader", self._leads())
-            await self._listener.set_serving("runner", self._runs_skills())
+                self._listener.set_serving(name, serving)
+            self._listener.set_serving(CLUSTER, True)
+            self._listener.set_serving("raft.leader", self._leads())
+            self._listener.set_serving("runner", self._runs_skills())
             await asyncio.sleep(self._interval_s)

@@ -14,6 +14,7 @@ from coterie.node.errors import ApiError, Violation, invalid
 from coterie.node.hub import Hub, wait_for_bell
 from coterie.node.reads import Found, Reader
 from coterie.node.security.principal import caller
+from coterie.node.turns import Turns
 from coterie.v1 import tasks_pb2
 
 NAMES_MAX = 100_000  # waited for on one stream
@@ -21,7 +22,7 @@ BYTES_MAX = 3 << 20  # of one message, about
 TASKS_MAX = 256
 MISSING_MAX = 4_096  # names in one message
 BARRIER_S = 10.0
-READY_BYTES_MAX = 64 << 20  # of results and checkpoints held for a slow reader; the rest is read again
+READY_BYTES_MAX = 64 << 20  # of what tasks hold that wait for a slow reader; the rest is read again
 RECHECK_S = 5.0  # between two looks at what is waited for: a snapshot brings ends without their events
 
 
@@ -41,15 +42,22 @@ class Waits:
 
     async def add(self, names: Iterable[str]) -> None:
         """Wait for these too; what has ended already is ready at once."""
-        asked = {task_id_of(name): name for name in names}
-        fresh = {task_id: name for task_id, name in asked.items() if task_id not in self._names}
-        if len(self._names) + len(self._ready) + len(fresh) > NAMES_MAX:
-            raise invalid([Violation("names", f"more than {NAMES_MAX} on one stream; open another")])
-        self._names |= fresh
-        for task_id in fresh:
+        turns, fresh = Turns(), dict[TaskId, str]()
+        held = len(self._names) + len(self._ready) + len(self._missing)
+        for name in names:
+            task_id = task_id_of(name)
+            if task_id not in self._names:
+                fresh[task_id] = name
+            if held + len(fresh) > NAMES_MAX:
+                raise invalid([Violation("names", f"more than {NAMES_MAX} on one stream; open another")])
+            await turns.take()
+        for task_id, name in fresh.items():
+            self._names[task_id] = name
             self._hub.on_finished(task_id, self._finished)
+            await turns.take()
         for task_id in fresh:
             await self._look(task_id)
+            await turns.take()
 
     async def _look(self, task_id: TaskId) -> None:
         known = self._reader.peek(task_id)
@@ -128,10 +136,12 @@ class Waits:
     async def _recheck(self) -> None:
         """Level-triggered: what has ended unheard is taken now. Raises NoQuorum on a node that is cut off."""
         await self._reader.still_connected()
+        turns = Turns()
         for task_id in self._names.keys() - self._later.keys():
             known = self._reader.peek(task_id)
             if known is None or known.state in TERMINAL:
                 await self._look(task_id)
+            await turns.take()
 
     def close(self) -> None:
         for task_id in list(self._names):
@@ -139,7 +149,7 @@ class Waits:
 
 
 def _held(task: Task) -> int:
-    return len(task.result.inline) + len(task.checkpoint.inline)
+    return len(task.result.inline) + len(task.checkpoint.inline) + len(task.payload.inline)
 
 
 async def wait_many(
