@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +255,49 @@ async def code_of(door: Door, method: str, **call: str) -> str:
     except Aborted as error:
         return str(error.args[0].name)
     return "OK"
+
+
+async def heard(door: Door, **call: str) -> AsyncIterator[int]:
+    """What comes of a stream without end. Raises Aborted."""
+
+    async def handler(request: Any, context: Any) -> AsyncIterator[int]:
+        for number in range(1_000):
+            yield number
+
+    async def found(details: Any) -> Any:
+        return grpc.unary_stream_rpc_method_handler(handler)
+
+    method = (
+        "/coterie.v1.Peer/FetchBlob" if "node/" in call.get("uri", "") else "/coterie.v1.KeyValue/WatchKeys"
+    )
+    details: Any = type("Details", (), {"method": method})()
+    guarded = await Guard(door.knows, nothing, no_news).intercept_service(found, details)
+    async for answer in guarded.unary_stream(None, Call(**call)):
+        yield answer
+
+
+async def test_a_stream_ends_with_the_token_that_opened_it(door: Door) -> None:
+    revoked, brief, kept = door.token(), door.token(valid_ms=500), door.token()
+    streams = [heard(door, token=secret) for secret in (revoked, brief, kept)]
+    assert [await anext(stream) for stream in streams] == [0, 0, 0]
+    door.core.do(RevokeToken(revoked.split("_")[1]))
+    door.now_ms = door.core.now_ms + 500
+    for stream in streams[:2]:
+        with pytest.raises(Aborted, match="UNAUTHENTICATED"):
+            await anext(stream)
+    assert await anext(streams[2]) == 1
+
+
+async def test_a_stream_ends_when_what_its_user_may_see_was_changed(door: Door) -> None:
+    door.core.do(SetUser(User("ann", "shop", (VIEWER,))))
+    ann, node = (heard(door, uri=f"coterie://{who}") for who in ("user/ann", "node/n1"))
+    assert [await anext(ann), await anext(node)] == [0, 0]
+    door.core.do(SetUser(User("ann", "shop", (VIEWER, SUBMITTER))))
+    assert [await anext(ann), await anext(node)] == [1, 1]
+    door.core.do(SetUser(User("ann", "bank", (VIEWER,))))
+    with pytest.raises(Aborted, match="UNAVAILABLE"):
+        await anext(ann)
+    assert await anext(node) == 2
 
 
 async def test_each_method_is_open_to_its_roles_only(door: Door) -> None:

@@ -20,6 +20,7 @@ from coterie.node.security.authenticator import Authenticator, UnknownToken
 from coterie.node.security.principal import STRANGER, Principal, enter
 from coterie.node.security.scope import confine, confined
 from coterie.node.security.table import ANYONE, RULES, Rule
+from coterie.node.security.tokens import BOOTSTRAP
 
 log = get_logger(__name__)
 
@@ -29,6 +30,7 @@ CATCH_UP_S = 2.0
 CATCHING_UP_MAX = 16  # calls with tokens that nobody knows cost this node no more than so many at once
 UNLISTED = Rule("")
 _TARGETS = ("node_id", "name", "target")
+_GRANTED = frozenset({RUNNER, STRANGER})  # by a certificate alone, at the beginning of a stream
 
 
 class Guard(grpc.aio.ServerInterceptor):
@@ -126,12 +128,26 @@ class Guard(grpc.aio.ServerInterceptor):
         self, call: Callable[[Any, Any], AsyncIterator[Any]], method: str, rule: Rule
     ) -> Callable[[Any, Any], AsyncIterator[Any]]:
         async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
-            _, request = await self._enter(request, context, method, rule)
+            principal, request = await self._enter(request, context, method, rule)
             async with aclosing(cast("Any", call(request, context))) as answers:
                 async for answer in answers:
+                    await self._still(principal, context, method, rule)
                     yield answer
 
         return guarded
+
+    async def _still(self, principal: Principal, context: Context, method: str, rule: Rule) -> None:
+        """Ends a stream whose caller may not hear any more of it."""
+        if principal.name == BOOTSTRAP or not _GRANTED.isdisjoint(principal.roles):
+            return
+        try:
+            now = self.admit(context, method, rule)
+            if (now.tenant, now.everywhere) != (principal.tenant, principal.everywhere):
+                text = f"what {now.name} may see was changed; call again"
+                raise ApiError(grpc.StatusCode.UNAVAILABLE, "GRANT_CHANGED", text)
+        except ApiError as error:
+            log.info("a stream was ended", extra={"method": method, "reason": error.reason})
+            await abort(context, error)
 
 
 def _for_itself(principal: Principal, request: Any) -> None:
