@@ -229,14 +229,20 @@ def _from_engine(error: Exception) -> ApiError | None:
     return None
 
 
+def reason_in(status: bytes) -> str:
+    """The reason in a status as `to_status` makes them; empty: there is none."""
+    info = error_details_pb2.ErrorInfo()
+    for detail in status_pb2.Status.FromString(status).details:
+        if detail.Unpack(info):
+            return info.reason
+    return ""
+
+
 def _from_peer(error: grpc.aio.AioRpcError) -> ApiError:
     """What another node answered to a call that was passed on to it: its refusal, or that it is not there."""
     for key, value in error.trailing_metadata() or ():
-        if key == STATUS_DETAILS_KEY and isinstance(value, bytes):
-            info = error_details_pb2.ErrorInfo()
-            for detail in status_pb2.Status.FromString(value).details:
-                if detail.Unpack(info):
-                    return ApiError(error.code(), info.reason, error.details() or "")
+        if key == STATUS_DETAILS_KEY and isinstance(value, bytes) and (reason := reason_in(value)):
+            return ApiError(error.code(), reason, error.details() or "")
     return _unavailable("NODE_UNREACHABLE", f"another node did not answer: {error.details()}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
@@ -13,7 +14,7 @@ import grpc.aio
 from coterie.core.access import RUNNER
 from coterie.core.access_commands import NoteCall
 from coterie.core.ports import NotCommitted
-from coterie.node.errors import ApiError
+from coterie.node.errors import STATUS_DETAILS_KEY, ApiError, reason_in
 from coterie.node.observability import get_logger
 from coterie.node.rpc import PROPOSE_MAX_S, Context, abort
 from coterie.node.security.authenticator import Authenticator, UnknownToken
@@ -29,6 +30,7 @@ CatchUp = Callable[[float], Awaitable[Any]]
 CATCH_UP_S = 2.0
 CATCHING_UP_MAX = 16  # calls with tokens that nobody knows cost this node no more than so many at once
 UNLISTED = Rule("")
+UNKNOWN = "UNKNOWN"  # it may have been done: the caller hung up, or the node could not tell
 _TARGETS = ("node_id", "name", "target")
 _GRANTED = frozenset({RUNNER, STRANGER})  # by a certificate alone, at the beginning of a stream
 
@@ -41,6 +43,7 @@ class Guard(grpc.aio.ServerInterceptor):
         what was committed before."""
         self._authenticator, self._note, self._catch_up = authenticator, note, catch_up
         self._catching_up = 0
+        self._recording: set[asyncio.Task[None]] = set()
 
     async def intercept_service(
         self,
@@ -109,13 +112,27 @@ class Guard(grpc.aio.ServerInterceptor):
     ) -> Callable[[Any, Any], Awaitable[Any]]:
         async def guarded(request: Any, context: Context) -> Any:
             principal, request = await self._enter(request, context, method, rule)
-            answer = await call(request, context)
-            if rule.noted and principal.audited:
-                target = next((str(v) for name in _TARGETS if (v := getattr(request, name, ""))), "")
-                await self._record(NoteCall(target, "OK"))
+            if not (rule.noted and principal.audited):
+                return await call(request, context)
+            target = next((str(v) for name in _TARGETS if (v := getattr(request, name, ""))), "")
+            try:
+                answer = await call(request, context)
+            except BaseException as error:
+                if STRANGER not in principal.roles:  # else a node that is turned away would fill the log
+                    self._begin_record(NoteCall(target, _code(context, error)))
+                raise
+            await asyncio.shield(self._begin_record(NoteCall(target, "OK")))
             return answer
 
         return guarded
+
+    def _begin_record(self, note: NoteCall) -> asyncio.Task[None]:
+        """In a task of its own: a caller that hangs up must not take the record along, and one that was
+        refused does not wait for it."""
+        recording = asyncio.create_task(self._record(note), name="audit-note")
+        self._recording.add(recording)
+        recording.add_done_callback(self._recording.discard)
+        return recording
 
     async def _record(self, note: NoteCall) -> None:
         """What was done is done: that it could not be recorded must not look like a failure of it."""
@@ -148,6 +165,15 @@ class Guard(grpc.aio.ServerInterceptor):
         except ApiError as error:
             log.info("a stream was ended", extra={"method": method, "reason": error.reason})
             await abort(context, error)
+
+
+def _code(context: Context, error: BaseException) -> str:
+    """What came of a call that ended so, as far as its caller was told."""
+    if isinstance(error, grpc.aio.AbortError):
+        for key, value in context.trailing_metadata() or ():
+            if key == STATUS_DETAILS_KEY and isinstance(value, bytes):
+                return reason_in(value) or UNKNOWN
+    return UNKNOWN
 
 
 def _for_itself(principal: Principal, request: Any) -> None:
