@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import random
 from contextlib import aclosing
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -13,10 +16,12 @@ import pytest
 from coterie.client import ClusterError, TokenChunk, TokenText
 from coterie.client.watch import Watch
 from coterie.core.nouns import TaskId
+from coterie.core.task_rules import STEP_KEY_CHARS_MAX
+from coterie.node import token_watch
 from coterie.node.cli.following import Words
 from coterie.node.errors import ApiError
 from coterie.node.llm.tokens import CHUNK_BYTES_MAX, Piece, TokenBoard, TokenHub
-from coterie.node.token_watch import answer_of, split_token
+from coterie.node.token_watch import STEPS_MAX, _Reading, answer_of, split_token
 from coterie.v1 import tasks_pb2
 
 TEXT = "Wörter 一二三 und noch eines. "
@@ -115,6 +120,55 @@ def test_the_client_joins_whatever_comes_twice_and_refuses_a_hole() -> None:
 def test_a_token_of_nobody_is_refused(token: str) -> None:
     with pytest.raises(ApiError, match="is not a token of a task"):
         split_token(token)
+
+
+@pytest.mark.parametrize("task_id", ["t", "run~fetch~0", "a.b~c.d"])
+@pytest.mark.parametrize("place", [".7", "@epoch.7", ".0"])
+def test_a_token_of_a_task_of_any_name_is_understood_again(task_id: str, place: str) -> None:
+    """The ids of children have the very mark in them that stands before the places in the texts."""
+    durable = f"{task_id}{place}"
+    before = "" if place == ".0" else durable
+    reading = _Reading(TaskId(task_id), durable, {}, TokenBoard())
+    assert split_token(reading._token()) == (before, {})
+    told = reading.chunk(Piece("llm", 2, 1, 3, "Wört".encode()))
+    assert split_token(told.resume_token) == (before, {"llm": (2, 1, 8)})
+
+
+def coded(text: str) -> str:
+    return "t.3~" + base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[["a",1,1,Infinity]]',
+        '[["a",1,1,NaN]]',
+        f'[["a",1,1,{1 << 63}]]',
+        "[" * 100_000,
+        "7",
+        '{"a":1}',
+        "[[]]",
+    ],
+)
+def test_whatever_is_in_a_token_of_nobody_it_is_refused(text: str) -> None:
+    with pytest.raises(ApiError, match="is not a token of a task"):
+        split_token(coded(text))
+
+
+def test_a_token_too_large_to_be_one_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+
+    def loads(text: bytes) -> Any:
+        read.append(len(text))
+        return json.loads(text)
+
+    monkeypatch.setattr(token_watch, "json", SimpleNamespace(loads=loads, dumps=json.dumps))
+    steps = [[chr(0x1F600) * (STEP_KEY_CHARS_MAX - 3) + f"{n:03}", 9, 9, 1 << 62] for n in range(STEPS_MAX)]
+    assert len(split_token(coded(json.dumps(steps, separators=(",", ":"))))[1]) == STEPS_MAX
+    for text in (json.dumps([*steps, ["x", 1, 1, 1]]), json.dumps([["x", 1, 1, 1]] * 1_000_000)):
+        with pytest.raises(ApiError, match="is not a token of a task"):
+            split_token(coded(text))
+    assert max(read) < 1 << 20
 
 
 def test_a_step_that_is_no_answer_of_a_model_has_no_words() -> None:

@@ -19,6 +19,7 @@ import grpc
 
 from coterie.core.nouns import NodeId, Step, TaskId
 from coterie.core.state import ClusterState
+from coterie.core.task_rules import STEP_KEY_CHARS_MAX
 from coterie.core.transitions import HELD
 from coterie.node.blob_exchange import BlobExchange
 from coterie.node.errors import Violation, invalid
@@ -32,6 +33,9 @@ from coterie.v1 import peer_pb2, tasks_pb2
 MARK = "~"  # in a token, before the places in the texts
 LOOK_S = 0.1
 STEPS_MAX = 256  # in a token
+PLACE_MAX = (1 << 63) - 1
+# A step's key, escaped as JSON does it, with three numbers beside it; in base64.
+CODED_CHARS_MAX = STEPS_MAX * (12 * STEP_KEY_CHARS_MAX + 3 * 20 + 8) * 4 // 3 + 8
 READ_S = 10.0
 
 Cursors = dict[str, tuple[int, int, int]]  # attempt, stream, offset by step
@@ -216,19 +220,30 @@ class _Reading:
 
 def split_token(token: str) -> tuple[str, Cursors]:
     """The token of the durable events, and the places in the texts. Raises ApiError for one of nobody's."""
-    durable, mark, coded = token.partition(MARK)
+    durable, mark, coded = token.rpartition(MARK)
+    if not mark or "." in coded:  # it was the mark in the id of a child: the number of an event follows
+        durable, mark = token, ""
     if durable.endswith(".0"):
         durable = ""  # before the first event
     if not mark:
         return durable, {}
     try:
-        places = json.loads(base64.urlsafe_b64decode(coded + "=" * (-len(coded) % 4)))
-        cursors = {str(step): (int(one), int(two), int(three)) for step, one, two, three in places}
-    except (ValueError, TypeError) as error:
-        raise invalid([Violation("resume_token", f"{token[:200]!r} is not a token of a task")]) from error
-    if len(cursors) > STEPS_MAX or any(min(at) < 0 for at in cursors.values()):
+        cursors = _cursors(coded)
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        cursors = None
+    if cursors is None or any(not 0 <= place <= PLACE_MAX for at in cursors.values() for place in at):
         raise invalid([Violation("resume_token", f"{token[:200]!r} is not a token of a task")])
     return durable, cursors
+
+
+def _cursors(coded: str) -> Cursors | None:
+    """Raises ValueError and its like for what is none; None: it is too large to be one."""
+    if len(coded) > CODED_CHARS_MAX:
+        return None
+    places = json.loads(base64.urlsafe_b64decode(coded + "=" * (-len(coded) % 4)))
+    if len(places) > STEPS_MAX:
+        return None
+    return {str(step): (int(one), int(two), int(three)) for step, one, two, three in places}
 
 
 def answer_of(result: bytes) -> tuple[int, int, bytes] | None:
