@@ -112,6 +112,26 @@ def test_limits_of_a_submission(field: str, task: tasks_pb2.Task) -> None:
     assert [violation.field for violation in caught.value.violations] == [field]
 
 
+def test_of_very_many_items_the_number_is_told_and_not_each_of_them() -> None:
+    """There may be millions in one request, and the loop has other duties."""
+    task = tasks_pb2.Task(
+        type="echo",
+        labels={str(number): "x" * 300 for number in range(2_000)},
+        retry=tasks_pb2.RetryPolicy(non_retryable=["no code"] * 2_000),
+        constraints=Zones(
+            labels={"": "x" * 300} | {str(number): "x" * 300 for number in range(2_000)},
+            zones=["z" * 257] * 2_000,
+            companions=[tasks_pb2.Companion()] * 2_000,
+        ),
+    )
+    with pytest.raises(ApiError) as caught:
+        Admission(AdmissionLimits()).command(tasks_pb2.SubmitTaskRequest(task=task), "id", {"echo"}, set())
+    told = caught.value.violations
+    assert len(told) < 60
+    fields = {"labels", "constraints.labels", "retry.non_retryable", "constraints.zones"}
+    assert {f"task.{field}" for field in fields | {"constraints.companions"}} < {one.field for one in told}
+
+
 class HungLeader:
     """Takes reports and never answers; the next one answers at once."""
 

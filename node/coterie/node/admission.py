@@ -253,6 +253,7 @@ def _labels(task: tasks_pb2.Task) -> list[Violation]:
     for name, labels in (("labels", task.labels), ("constraints.labels", task.constraints.labels)):
         if len(labels) > LABELS_MAX:
             wrong.append(Violation(f"task.{name}", f"{len(labels)} labels, the limit is {LABELS_MAX}"))
+            continue
         for key, value in labels.items():
             if not key or len(key) > LABEL_CHARS_MAX or len(value) > LABEL_CHARS_MAX:
                 text = f"key and value must have 1 and 0 to {LABEL_CHARS_MAX} characters"
@@ -296,7 +297,7 @@ def _retry(task: tasks_pb2.Task) -> list[Violation]:
         )
     wrong += [
         Violation(f"{at}.non_retryable[{place}]", f"{code[:80]!r} is not an error code: use A-Z, 0-9 and _")
-        for place, code in enumerate(retry.non_retryable)
+        for place, code in enumerate(retry.non_retryable[:CODES_MAX])
         if not ERROR_CODE.fullmatch(code)
     ]
     return wrong
@@ -312,7 +313,7 @@ def _zones(constraints: tasks_pb2.Constraints) -> list[Violation]:
         ("prefer_zone", [constraints.prefer_zone]),
         ("prefer_node", [constraints.prefer_node]),
     ):
-        if any(len(zone) > LABEL_CHARS_MAX for zone in zones):
+        if any(len(zone) > LABEL_CHARS_MAX for zone in zones[:LABELS_MAX]):
             text = f"a name has at most {LABEL_CHARS_MAX} characters"
             wrong.append(Violation(f"task.constraints.{name}", text))
     return wrong
@@ -335,7 +336,7 @@ def _wishes(constraints: tasks_pb2.Constraints) -> list[Violation]:
     if len(constraints.companions) > COMPANIONS_MAX:
         text = f"{len(constraints.companions)} companions, the limit is {COMPANIONS_MAX}"
         wrong.append(Violation(f"{at}.companions", text))
-    for place, one in enumerate(constraints.companions):
+    for place, one in enumerate(constraints.companions[:COMPANIONS_MAX]):
         texts = (one.task_id, one.type, one.label_key, one.label_value)
         if not any(texts[:3]) or any(len(text) > LABEL_CHARS_MAX for text in texts):
             text = f"name a task_id, a type or a label_key, of at most {LABEL_CHARS_MAX} characters"
