@@ -16,9 +16,11 @@ from coterie.node import blob_exchange
 from coterie.node.blob_errors import BlobQuotaExceeded, BlobStorageFailed
 from coterie.node.blob_exchange import BlobExchange, receive_blob
 from coterie.node.blob_keeper import BlobKeeper
-from coterie.node.blobs import BlobEntry, BlobStore
+from coterie.node.blobs import BlobEntry, BlobOptions, BlobStore
 from coterie.node.errors import ApiError, from_exception, to_status
+from coterie.node.gateway import BlobsService
 from coterie.node.patient_blobs import PatientBlobs
+from coterie.node.rpc import Gate
 from coterie.v1 import tasks_pb2
 
 CONTENT = b"x" * 3_000_000
@@ -227,6 +229,37 @@ async def test_peers_without_room_are_told_as_what_they_are(world: World) -> Non
     assert (await refused(world)).reason == "BLOB_QUOTA"
     world.peers["n2"].full, world.peers["n2"].down = False, True
     assert (await refused(world)).reason == "NO_QUORUM", "n2 may have room"
+
+
+class Aborted(Exception):
+    """How a call ended."""
+
+
+class Context:
+    async def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: Any) -> None:
+        raise Aborted(code, details)
+
+
+async def test_a_client_that_stops_sending_keeps_no_room(
+    tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some 160 calls that send nothing would use up the quota of a node, else, for as long as they please."""
+    monkeypatch.setattr(blob_exchange, "COPY_TIMEOUT_S", 0.02)
+    store = await BlobStore.open(tmp_path / "small", BlobOptions(total_bytes_max=len(CONTENT)))
+    tickets: Any = None
+    service: Any = BlobsService(store, world.exchange, tickets, tickets, Gate(1))
+    chunk = tasks_pb2.BlobChunk(ref=tasks_pb2.BlobRef(sha256="a" * 64, size_bytes=len(CONTENT)), data=b"a")
+
+    async def stalls() -> AsyncIterator[tasks_pb2.BlobChunk]:
+        yield chunk
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(30):
+        with pytest.raises(Aborted, match="no part of the blob came") as caught:
+            await service.PutBlob(stalls(), Context())
+    assert caught.value.args[0] is grpc.StatusCode.UNAVAILABLE
+    await store.put_bytes(CONTENT)
+    await store.close()
 
 
 async def test_tries_without_a_majority_come_ever_more_rarely(world: World) -> None:

@@ -229,6 +229,16 @@ async def _steady(call: AsyncIterable[tasks_pb2.BlobChunk]) -> AsyncIterator[tas
         yield message
 
 
+async def arriving(chunks: AsyncIterable[tasks_pb2.BlobChunk]) -> AsyncIterator[tasks_pb2.BlobChunk]:
+    """A blob that a client sends. Raises ApiError when it has stopped: room is kept for it meanwhile."""
+    try:
+        async for message in _steady(chunks):
+            yield message
+    except TimeoutError as error:
+        text = f"no part of the blob came for {COPY_TIMEOUT_S:g} s; send it again"
+        raise ApiError(grpc.StatusCode.UNAVAILABLE, "UPLOAD_STALLED", text) from error
+
+
 def _lacks(error: Exception) -> bool:
     """The peer says that it has no such blob."""
     return isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.NOT_FOUND

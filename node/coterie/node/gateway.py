@@ -17,7 +17,7 @@ from coterie.core.state import ClusterState
 from coterie.core.submit_rules import full
 from coterie.core.transitions import TERMINAL
 from coterie.node.admission import Admission, check_page_size, task_id_of, tenant_of
-from coterie.node.blob_exchange import CHUNK_BYTES, BlobExchange, receive_blob
+from coterie.node.blob_exchange import CHUNK_BYTES, BlobExchange, arriving, receive_blob
 from coterie.node.blobs import BlobStore
 from coterie.node.clock import Clock
 from coterie.node.concise import concise
@@ -338,7 +338,8 @@ class BlobsService(tasks_pb2_grpc.BlobsServicer):
 
     @unary
     async def PutBlob(self, request_iterator: Any, context: Context) -> tasks_pb2.BlobRef:
-        ref = await receive_blob(self._store, request_iterator, shown=not caller().everywhere)
+        chunks = arriving(request_iterator)
+        ref = await receive_blob(self._store, chunks, shown=not caller().everywhere)
         await self._exchange.spread(ref.sha256, ref.size_bytes)
         ticket = self._tickets.give(ref.sha256)
         return tasks_pb2.BlobRef(sha256=ref.sha256, size_bytes=ref.size_bytes, ticket=ticket)
