@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
 import pytest
 
 from coterie.core.nouns import Data, TaskId
-from coterie.node import blob_exchange
+from coterie.node import blob_exchange, blobs
 from coterie.node.blob_errors import BlobQuotaExceeded, BlobStorageFailed
 from coterie.node.blob_exchange import BlobExchange, receive_blob
 from coterie.node.blob_keeper import BlobKeeper
@@ -220,6 +222,42 @@ async def test_a_peer_that_stops_in_the_middle_is_left_for_another(
     async with asyncio.timeout(30):
         await world.exchange.ensure(NAME)
     assert await world.store.get(NAME) == CONTENT
+
+
+async def test_what_is_read_comes_once_whichever_peers_give_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blob_exchange, "COPY_TIMEOUT_S", 0.3)
+    content = bytes(range(256)) * 12_000
+    name = sha256(content).hexdigest()
+    for peer in world.peers.values():
+        await peer.store.put_bytes(content)
+    whole = world.peers["n2"].store.open_chunks
+
+    async def halts(name: str) -> AsyncIterator[bytes]:
+        async for part in whole(name, 1_000_003):
+            yield part
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(world.peers["n2"].store, "open_chunks", halts)
+    parts = [part async for part in world.exchange.read(name)]
+    assert b"".join(parts) == content and len(parts[0]) == 1_000_003
+
+
+async def test_large_content_is_not_hashed_on_the_event_loop(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """64 MiB take most of a tenth of a second."""
+    loop, there = threading.get_ident(), [0, 0]
+
+    def counting(content: bytes = b"") -> Any:
+        there[threading.get_ident() != loop] += len(content)
+        return sha256(content)
+
+    for module in (blob_exchange, blobs):
+        monkeypatch.setattr(module, "hashlib", SimpleNamespace(sha256=counting))
+    assert (await world.exchange.keep(CONTENT)).sha256 == NAME
+    assert there[0] == 0 and there[1] >= len(CONTENT)
 
 
 async def test_peers_without_room_are_told_as_what_they_are(world: World) -> None:

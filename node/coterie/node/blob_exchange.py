@@ -49,8 +49,7 @@ class BlobExchange:
         where less than usual may be inline."""
         if len(content) <= (self._inline_max if inline_max is None else min(inline_max, self._inline_max)):
             return Data(content) if content else NO_DATA
-        digest = hashlib.sha256(content).hexdigest()
-        await self._store.put_bytes(content)
+        digest = await self._store.put_bytes(content)
         await self.spread(digest, len(content))
         return Data(sha256=digest, size_bytes=len(content))
 
@@ -73,14 +72,19 @@ class BlobExchange:
             async for part in self._store.open_chunks(sha256, CHUNK_BYTES):
                 yield part
             return
-        silent = []
+        silent, given = [], 0
         for peer in self._channels.peers:
             call = None
             try:
                 with outliving(peer):
                     call = self._fetching(peer, sha256)
+                    seen = 0  # of this peer; another one may have given a part before it failed
                     async for message in _steady(call):
-                        yield message.data
+                        part = message.data[max(0, given - seen) :]
+                        seen += len(message.data)
+                        given = max(given, seen)
+                        if part:
+                            yield part
                 return
             except (grpc.aio.AioRpcError, TimeoutError) as error:
                 if not _lacks(error):
