@@ -11,6 +11,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import grpc
 
@@ -82,10 +83,23 @@ class Bundles:
 
 
 def _lay_out(content: bytes, revision: str, folder: Path) -> None:
+    """Whole, or not at all. That of an attempt that was cancelled goes on beside the next one's: each fills a
+    folder of its own, and who is first has made it."""
     if bundle.revision_of(content) != revision:
         raise ApiError(grpc.StatusCode.DATA_LOSS, "BUNDLE_DAMAGED", f"the bundle is not {revision}")
-    half = folder.with_name(f"{revision}.half")
-    remove_tree(half)
+    half = folder.with_name(f"{revision}.{uuid4().hex[:8]}.half")
+    try:
+        _fill(half, content, folder)
+        half.rename(folder)
+        folder.chmod(0o555)
+    except OSError:
+        if not folder.exists():
+            raise
+    finally:
+        remove_tree(half)
+
+
+def _fill(half: Path, content: bytes, folder: Path) -> None:
     bundle.write(bundle.read(content), half)
     # Nobody may write there later, so what can be compiled is compiled now; it is not run.
     compileall.compile_dir(half, quiet=2, stripdir=str(half), prependdir=str(folder))
@@ -93,8 +107,6 @@ def _lay_out(content: bytes, revision: str, folder: Path) -> None:
         for name in folders + names:
             path = Path(place, name)
             path.chmod(0o555 if path.is_dir() else path.stat().st_mode & 0o555)
-    half.rename(folder)
-    folder.chmod(0o555)
 
 
 def _text(schema: Mapping[str, Any] | None) -> str:
