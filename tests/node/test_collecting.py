@@ -113,6 +113,16 @@ async def test_what_only_a_blob_of_another_node_names_stays(node: Node) -> None:
     assert await node.left() == set()
 
 
+async def test_blobs_elsewhere_are_forgotten_with_what_named_them(node: Node) -> None:
+    await node.old_blob(b"else there is nothing to look for")
+    for number in range(3):
+        elsewhere = await node.world.peers["n2"].store.put_bytes(b"only at n2: %d" % number)
+        kept = await node.old_blob(b"kept: " + elsewhere.encode())
+        node.state = [reference(kept)]
+        assert await node.left() == {kept}
+        assert set(node.collector._inside) == {kept.encode(), elsewhere.encode()}
+
+
 async def test_what_the_state_or_the_ledger_refers_to_stays(node: Node) -> None:
     in_state, of_task, of_event, queued = [await node.old_blob(b"%d" % number) for number in range(4)]
     node.state = [b"", reference(in_state)]

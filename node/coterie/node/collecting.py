@@ -138,6 +138,8 @@ class Collector:
                 inner -= foreign
             used |= inner
             ahead += inner
+        # Names of blobs elsewhere are never removed here: they would become ever more.
+        self._inside = {name: held for name, held in self._inside.items() if name in used or name in stored}
         return used
 
     async def _mentioned_in(self, name: bytes, stored: set[bytes]) -> set[bytes]:
