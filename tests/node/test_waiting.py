@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from coterie.core.commands import CancelTask, SaveCheckpoint, SubmitTask
 from coterie.core.nouns import Data, TaskId
 from coterie.core.ports import NoQuorum
-from coterie.node import reads, turns, waits, watch
+from coterie.node import convert, reads, turns, waits, watch
 from coterie.node.admission import task_id_of
 from coterie.node.errors import ApiError
 from coterie.node.ledger import LedgerQuery
@@ -309,6 +310,34 @@ async def test_a_task_that_ends_while_a_page_is_read_is_on_it(
     monkeypatch.setattr(node.ledger, "tasks", ends_meanwhile)
     page = await node.reader.page(LedgerQuery(), None, 10)
     assert [found.task.task_id for found in page] == ["t1"]
+
+
+async def test_a_page_of_history_is_decoded_in_turns_with_others(
+    node: QuietNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each row holds all steps of its task: a thousand of them take most of a second."""
+    monkeypatch.setattr(turns, "SLICE_S", 0.0)
+    for number in range(20):
+        run(node, f"t{number}")
+        node.finish(f"t{number}")
+    others, decode = 0, convert.read_finished
+    seen: list[int] = []
+
+    async def other() -> None:
+        nonlocal others
+        while True:
+            others += 1
+            await asyncio.sleep(0)
+
+    def decoding(record: bytes) -> Any:
+        seen.append(others)
+        return decode(record)
+
+    monkeypatch.setattr(convert, "read_finished", decoding)
+    beside = asyncio.create_task(other())
+    page = await node.reader.page(LedgerQuery(), None, 50)
+    beside.cancel()
+    assert len(page) == 20 and len(set(seen)) >= 19
 
 
 async def test_a_long_queue_is_looked_through_in_turns_with_others(

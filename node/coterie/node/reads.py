@@ -198,7 +198,10 @@ class Reader:
         in the ledger then, and would be in neither the other way round."""
         live = await self._live(query, before, limit)
         rows = await self._ledger.tasks(query, before, limit)
-        finished = [Found(*convert.read_finished(row.record)) for row in rows]
+        turns, finished = Turns(), list[Found]()
+        for row in rows:  # each with all its steps
+            finished.append(Found(*convert.read_finished(row.record)))
+            await turns.take()
         known = {found.task.task_id for found in finished}
         unfinished = [found for found in live if found.task.task_id not in known]
         return heapq.nlargest(limit, [*unfinished, *finished], key=lambda found: found.task.order)
