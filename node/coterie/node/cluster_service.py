@@ -55,7 +55,7 @@ class ClusterService(cluster_pb2_grpc.ClusterServicer):
     """Status and node management, on any node."""
 
     def __init__(self, parts: ClusterParts) -> None:
-        self._parts = parts
+        self._parts, self._hashing = parts, asyncio.Lock()
         self._members = MemberCalls(parts.engine, parts.state, parts.proposer, parts.book, parts.policy)
 
     @unary
@@ -63,9 +63,18 @@ class ClusterService(cluster_pb2_grpc.ClusterServicer):
         self, request: cluster_pb2.GetStatusRequest, context: Context
     ) -> cluster_pb2.ClusterStatus:
         """From this node's replica unless LINEARIZABLE is asked for: it must work without a quorum."""
-        parts, engine = self._parts, self._parts.engine
         if request.read_mode == tasks_pb2.LINEARIZABLE:
-            await engine.read_barrier(seconds_left(context))
+            await self._parts.engine.read_barrier(seconds_left(context))
+        if not request.include_state_hash:
+            return (await self._status())[0]
+        async with self._hashing:  # each takes a thread, and together they would leave the loop no time
+            status, state = await self._status()
+            status.state_hash = await hash_of(state)
+            return status
+
+    async def _status(self) -> tuple[cluster_pb2.ClusterStatus, ClusterState]:
+        """The status, and the state of that very moment."""
+        parts, engine = self._parts, self._parts.engine
         nodes = await self._nodes()
         state = parts.state()
         status = cluster_pb2.ClusterStatus(
@@ -89,9 +98,7 @@ class ClusterService(cluster_pb2_grpc.ClusterServicer):
             steps_recorded_total=state.meta.steps_total,
         )
         status.time.FromMilliseconds(parts.clock.now_ms())
-        if request.include_state_hash:
-            status.state_hash = await hash_of(state)
-        return status
+        return status, state
 
     @unary
     async def ListNodes(
