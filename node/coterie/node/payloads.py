@@ -15,6 +15,7 @@ from coterie.node.skill_calls import Run, refused
 
 LOADED_AT_ONCE = 16  # results: each may have to come from another node
 JOINED_BYTES_MAX = 64 * 1024 * 1024  # results in one payload
+LINES_MAX = 200_000  # of a batch; there are never so many children
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
@@ -62,7 +63,7 @@ class Payloads:
         if sha256 not in self._batches:
             Tickets(lambda: self._run.state).check(self._run.task.tenant, sha256, ticket)
             batch = await self._run.load(Data(sha256=sha256, size_bytes=size))
-            self._batches[sha256] = batch.split(b"\n")
+            self._batches[sha256] = batch.split(b"\n", LINES_MAX)[:LINES_MAX]
         lines = self._batches[sha256]
         if not 0 <= number < len(lines):
             raise refused("BAD_CHILD", f"line: {number} is not in 0..{len(lines) - 1}")
