@@ -81,6 +81,13 @@ def test_a_refusal_of_another_node_is_passed_on_as_it_is() -> None:
     assert (told.code, told.reason, told.message) == (refusal.code, refusal.reason, refusal.message)
 
 
+def test_what_answers_with_bytes_that_are_no_status_is_not_there() -> None:
+    """It ends a call, and no loop that makes calls: see RaftDialer."""
+    trailing = grpc.aio.Metadata((STATUS_DETAILS_KEY, b"\xff" * 9))
+    error = grpc.aio.AioRpcError(grpc.StatusCode.NOT_FOUND, grpc.aio.Metadata(), trailing, "no")
+    assert from_exception(error).reason == "NODE_UNREACHABLE"
+
+
 @pytest.mark.parametrize(
     "error",
     [

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import grpc
 from google.protobuf import any_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from coterie.core.commands import Rejected
@@ -232,9 +233,12 @@ def _from_engine(error: Exception) -> ApiError | None:
 def reason_in(status: bytes) -> str:
     """The reason in a status as `to_status` makes them; empty: there is none."""
     info = error_details_pb2.ErrorInfo()
-    for detail in status_pb2.Status.FromString(status).details:
-        if detail.Unpack(info):
-            return info.reason
+    try:
+        for detail in status_pb2.Status.FromString(status).details:
+            if detail.Unpack(info):
+                return info.reason
+    except DecodeError:  # whatever has answered, it is none of ours
+        pass
     return ""
 
 
