@@ -11,13 +11,17 @@ from typing import Any
 import grpc
 import pytest
 
+from coterie.client.rpc_errors import decode_status
 from coterie.core.commands import Accepted, RecordStep, SaveCheckpoint
 from coterie.core.nouns import Data, TaskId
+from coterie.core.ports import NotCommitted
 from coterie.node import gateway
 from coterie.node.admission import Admission, AdmissionLimits
+from coterie.node.blob_errors import BlobQuotaExceeded
 from coterie.node.clock import Clock
 from coterie.node.gateway import TasksService
-from coterie.node.ledger import Ledger, LedgerOptions
+from coterie.node.ledger import Ledger, LedgerError, LedgerOptions
+from coterie.node.metrics import NodeMetrics
 from coterie.node.rpc import Gate
 from coterie.node.skillhost.nouns import SkillInfo
 from coterie.v1 import tasks_pb2
@@ -169,6 +173,39 @@ async def test_a_task_too_large_to_send_is_refused_with_a_remedy(
     request = tasks_pb2.GetTaskRequest(name="t1", include_steps=True)
     assert await refusal(service.GetTask, request) is grpc.StatusCode.FAILED_PRECONDITION
     assert (await service.GetTask(tasks_pb2.GetTaskRequest(name="t1"), Context())).step_count == 1
+
+
+async def test_what_is_wrong_with_one_task_of_a_batch_is_told_of_that_one(
+    node: QuietNode, service: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tasks of quite different callers of a client travel in one batch."""
+    for task_id in ("t2", "t3"):
+        run(node, task_id)
+    find = node.reader.get
+
+    async def submitted(commands: list[Any], context: Any) -> list[Accepted]:
+        return [Accepted(command.task_id) for command in commands]
+
+    async def admitted(request: tasks_pb2.SubmitTaskRequest) -> Any:
+        if request.task.task_id == "t1":
+            raise BlobQuotaExceeded("no room for its payload here")
+        return submit_command(request.task.task_id)
+
+    async def found(task_id: TaskId, timeout_s: float) -> Any:
+        if task_id in slow:
+            raise slow[task_id]
+        return await find(task_id, timeout_s)
+
+    slow = {TaskId("t4"): LedgerError("too many wait"), TaskId("t5"): NotCommitted("no leader")}
+    monkeypatch.setattr(service, "_submit", submitted)
+    monkeypatch.setattr(service, "_admit", admitted)
+    monkeypatch.setattr(node.reader, "get", found)
+    service._parts.metrics = NodeMetrics()
+    requests = [submission(f"t{number}") for number in range(1, 6)]
+    answer = await service.BatchSubmitTasks(tasks_pb2.BatchSubmitTasksRequest(requests=requests), Context())
+    assert [one.task.task_id for one in answer.results] == ["", "t2", "t3", "", ""]
+    told = [decode_status(one.status).reason if one.status else "" for one in answer.results]
+    assert told == ["BLOB_QUOTA", "", "", "HISTORY_BUSY", "NO_LEADER"]
 
 
 async def test_a_batch_of_tasks_that_have_ended_is_answered_within_a_size(

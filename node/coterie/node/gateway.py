@@ -13,18 +13,30 @@ import grpc
 from coterie.core import commands
 from coterie.core.commands import Accepted, Outcome
 from coterie.core.nouns import Task, TaskId
+from coterie.core.ports import NotCommitted
 from coterie.core.state import ClusterState
 from coterie.core.submit_rules import full
 from coterie.core.transitions import TERMINAL
 from coterie.node.admission import Admission, check_page_size, task_id_of, tenant_of
+from coterie.node.blob_errors import BlobError
 from coterie.node.blob_exchange import CHUNK_BYTES, BlobExchange, arriving, receive_blob
 from coterie.node.blobs import BlobStore
 from coterie.node.clock import Clock
 from coterie.node.concise import concise
 from coterie.node.control import Control
-from coterie.node.errors import ApiError, Violation, disk_full, from_rejection, invalid, not_found, to_status
+from coterie.node.errors import (
+    ApiError,
+    Violation,
+    disk_full,
+    from_exception,
+    from_rejection,
+    invalid,
+    not_found,
+    to_status,
+)
 from coterie.node.filters import parse_filter
 from coterie.node.hub import Hub
+from coterie.node.ledger.rows import LedgerError
 from coterie.node.links import FRAME_BYTES_MAX
 from coterie.node.metrics import NodeMetrics
 from coterie.node.optimist import Optimist
@@ -55,6 +67,11 @@ BATCH_MAX = 512
 PAGE_BYTES_MAX = 3 << 20  # of a list, about, the rest is on the next page; of a batch: see _lighten
 ANSWER_BYTES_MAX = FRAME_BYTES_MAX - 65_536
 LEDGER_BACKLOG_MAX = 100_000
+ITS_OWN = (
+    ApiError,
+    BlobError,
+    LedgerError,
+)  # what is wrong with one task of a batch, and not with the others
 WAITING_BYTES_MAX = 64 << 20  # of proposals without an answer, as when there is no leader
 
 
@@ -133,14 +150,14 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
             if isinstance(result, ApiError):
                 raise result
             slot.task.CopyFrom(await self._answer(result))
-        except ApiError as error:
-            slot.status = to_status(concise(error)).SerializeToString()
+        except (*ITS_OWN, NotCommitted) as error:  # it may have been taken: the same again finds out
+            slot.status = to_status(concise(from_exception(error))).SerializeToString()
 
     async def _try_admit(self, request: tasks_pb2.SubmitTaskRequest) -> commands.SubmitTask | ApiError:
         try:
             return await self._admit(request)
-        except ApiError as error:
-            return error
+        except ITS_OWN as error:
+            return from_exception(error)
 
     async def _admit(self, request: tasks_pb2.SubmitTaskRequest) -> commands.SubmitTask:
         """Everything that can be refused is refused here, before anything is proposed."""
@@ -338,8 +355,7 @@ class BlobsService(tasks_pb2_grpc.BlobsServicer):
 
     @unary
     async def PutBlob(self, request_iterator: Any, context: Context) -> tasks_pb2.BlobRef:
-        chunks = arriving(request_iterator)
-        ref = await receive_blob(self._store, chunks, shown=not caller().everywhere)
+        ref = await receive_blob(self._store, arriving(request_iterator), shown=not caller().everywhere)
         await self._exchange.spread(ref.sha256, ref.size_bytes)
         ticket = self._tickets.give(ref.sha256)
         return tasks_pb2.BlobRef(sha256=ref.sha256, size_bytes=ref.size_bytes, ticket=ticket)
