@@ -26,7 +26,7 @@ from tests.core.builders import CoreCluster
 NODE = cluster_pb2.RemoveNodeRequest(node_id="n7")
 
 
-class Service(cluster_pb2_grpc.ClusterServicer):
+class Service:
     """Removes a node, refuses to, or takes for ever."""
 
     def __init__(self) -> None:
@@ -77,7 +77,13 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 
     knows = Authenticator(lambda: core.state, lambda: 1_000, lambda name: False, tmp_path / "none")
     server = grpc.aio.server(interceptors=[Guard(knows, note, no_news)])
-    cluster_pb2_grpc.add_ClusterServicer_to_server(made.service, server)
+    method = grpc.unary_unary_rpc_method_handler(
+        made.service.RemoveNode,
+        request_deserializer=cluster_pb2.RemoveNodeRequest.FromString,
+        response_serializer=cluster_pb2.RemoveNodeResponse.SerializeToString,
+    )
+    handler = grpc.method_handlers_generic_handler("coterie.v1.Cluster", {"RemoveNode": method})
+    server.add_generic_rpc_handlers((handler,))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

@@ -31,7 +31,7 @@ def trailer_bytes(error: ApiError) -> int:
     """What the error takes of the trailers, as far as it is of interest: more than the limit is too much."""
     if len(error.message) > TRAILERS_BYTES_MAX or len(error.violations) > VIOLATIONS_MAX:
         return TRAILERS_BYTES_MAX + 1
-    return _encoded(error.message) + to_status(error).ByteSize()
+    return _encoded(error.message) + int(to_status(error).ByteSize())
 
 
 def _fitting(violations: Sequence[Violation], room: int) -> list[Violation]:

@@ -236,7 +236,7 @@ def reason_in(status: bytes) -> str:
     try:
         for detail in status_pb2.Status.FromString(status).details:
             if detail.Unpack(info):
-                return info.reason
+                return str(info.reason)
     except DecodeError:  # whatever has answered, it is none of ours
         pass
     return ""

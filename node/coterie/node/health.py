@@ -18,7 +18,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 WATCHES_MAX: Final = 500  # nobody is asked who they are: places must be left for calls
 
 
-class HealthService(health_pb2_grpc.HealthServicer):
+class HealthService(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
     """Tells whoever asks. Setting an answer waits for nobody."""
 
     def __init__(self, watches_max: int = WATCHES_MAX) -> None:
