@@ -134,6 +134,15 @@ def test_a_token_of_a_task_of_any_name_is_understood_again(task_id: str, place: 
     assert split_token(told.resume_token) == (before, {"llm": (2, 1, 8)})
 
 
+def test_a_reader_who_says_that_he_stands_within_a_character_is_served() -> None:
+    """No token that was given out says so; whoever makes one up gets what can be read."""
+    board = TokenBoard()
+    board.add(piece("Wört"))
+    reading = _Reading(TaskId("t"), "t.7", {"llm": (1, 1, 2)}, board)
+    [rest] = reading.fresh(lambda task_id, step: False)
+    assert reading.chunk(rest).token.text == "\N{REPLACEMENT CHARACTER}rt"
+
+
 def coded(text: str) -> str:
     return "t.3~" + base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 

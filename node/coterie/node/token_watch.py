@@ -198,7 +198,7 @@ class _Reading:
             attempt=piece.attempt,
             stream=piece.stream,
             offset=piece.offset,
-            text=piece.text.decode(),
+            text=piece.text.decode("utf-8", "replace"),  # a reader may say that it stands within a character
             replayed=replayed,
         )
         return tasks_pb2.TaskEvent(resume_token=self._token(), token=chunk)
