@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 import tarfile
@@ -13,17 +14,22 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import grpc.aio
 
-from coterie.client.errors import DataLoss, InvalidRequest, Unavailable
+from coterie.client.caller import Backoff
+from coterie.client.errors import ClusterError, DataLoss, InvalidRequest, Unavailable
 from coterie.client.rpc_errors import invalid
 from coterie.v1 import cluster_pb2
 
 if TYPE_CHECKING:
     from coterie.client.connection import Connection
+    from coterie.client.endpoints import Endpoint
 
 _LAST = "manifest.sha256"
+_FIRST_S = 15.0  # within this a node that works has begun: it waits for a majority and makes no piece before
 _SILENCE_S = 120.0  # a node may wait for so long for a large blob of another node
 _MODE = 0o600  # payloads, results and values are in it as they are
 _BLOCK = tarfile.BLOCKSIZE
+# What a file system says that knows no hard links, such as exFAT or one that is mounted from elsewhere.
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,26 +51,44 @@ async def create_backup(opened: Callable[[], Connection], path: Path, *, history
     partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
     connection = opened()
     request = cluster_pb2.CreateBackupRequest(without_history=not history)
-    endpoint = connection.caller.pool.pick()
     writer = await asyncio.to_thread(_Writer, path, partial)
     try:
-        with connection.caller.using(endpoint):
-            await _receive(endpoint.cluster.CreateBackup(request), writer)
+        await _receive(connection, request, writer)
         return await asyncio.to_thread(writer.finish)
     finally:
         await asyncio.to_thread(writer.close)
 
 
-async def _receive(call: Any, writer: _Writer) -> None:
+async def _receive(connection: Connection, request: cluster_pb2.CreateBackupRequest, writer: _Writer) -> None:
+    """All pieces, from the first node that begins: a node that is down must not cost the backup."""
+    caller, backoff = connection.caller, Backoff()
+    deadline = caller.clock() + caller.timeouts.call
+    endpoint: Endpoint | None = None
+    while True:
+        endpoint = caller.pool.pick(avoid=endpoint)
+        try:
+            with caller.using(endpoint):
+                await _stream(endpoint.cluster.CreateBackup(request), writer)
+            return
+        except TimeoutError:
+            failure = caller.silent(endpoint, "the node took the call and said nothing")
+            if writer.begun:
+                raise Unavailable(f"the node said nothing for {_SILENCE_S:g} s", code="UNAVAILABLE") from None
+        except ClusterError as error:
+            failure = error
+            if writer.begun:
+                raise
+        await caller.before_retry(failure, backoff, deadline)
+
+
+async def _stream(call: Any, writer: _Writer) -> None:
     try:
         while True:
-            async with asyncio.timeout(_SILENCE_S):
+            async with asyncio.timeout(_SILENCE_S if writer.begun else _FIRST_S):
                 piece = await call.read()
             if piece is grpc.aio.EOF:
                 return
             await asyncio.to_thread(writer.add, piece)
-    except TimeoutError:
-        raise Unavailable(f"the node said nothing for {_SILENCE_S:g} s", code="UNAVAILABLE") from None
     finally:
         call.cancel()
 
@@ -81,6 +105,11 @@ class _Writer:
         self._digest = hashlib.sha256()
         self._members = self._size = 0
         self._name, self._left = "", 0  # of the member that is being written
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything is written."""
+        return self._members > 0
 
     def add(self, piece: cluster_pb2.BackupPart) -> None:
         """Raises DataLoss when the pieces do not fit."""
@@ -109,11 +138,7 @@ class _Writer:
         os.fsync(self._file.fileno())
         self._file.close()
         self._file = None
-        try:
-            os.link(self._partial, self._path)  # unlike a rename, it replaces nothing
-        except FileExistsError as error:
-            raise _taken(self._path) from error
-        self._partial.unlink()
+        self._name_it()
         _sync(self._path.parent)
         return BackupFile(self._path, self._size, self._members, self._digest.hexdigest())
 
@@ -123,6 +148,20 @@ class _Writer:
             self._file.close()
             self._file = None
         self._partial.unlink(missing_ok=True)
+
+    def _name_it(self) -> None:
+        try:
+            os.link(self._partial, self._path)  # unlike a rename, it replaces nothing
+        except FileExistsError as error:
+            raise _taken(self._path) from error
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            if self._path.exists():
+                raise _taken(self._path) from error
+            self._partial.rename(self._path)
+        else:
+            self._partial.unlink()
 
     def _end_member(self) -> None:
         if self._left:
