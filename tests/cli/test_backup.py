@@ -72,6 +72,24 @@ async def test_the_old_name_and_an_unknown_node_are_refused(made: Made) -> None:
     assert "there are n1, n2, n3" in said["error"]["message"]
 
 
+async def test_the_secrets_of_the_nodes_are_not_needed(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COTERIE_TEST_KEY", raising=False)
+    path, data = await made.file(), made.folder / "data"
+    first = cluster_file(made.folder, "prod-2")
+    more = made.folder / "models.yaml"
+    key = {"env": "COTERIE_TEST_KEY"}
+    provider = {"baseUrl": "http://127.0.0.1:1/v1", "model": "m", "apiKey": key}
+    tools = {"command": ["no-such-program-here"], "allow": ["*"], "env": {"KEY": key}}
+    document = {
+        "llm": {"providers": {"main": provider}},
+        "mcp": {"servers": {"tools": tools}},
+        "skills": {"settings": {"mine": {"key": key}}},
+    }
+    more.write_text(yaml.safe_dump(document))
+    code, said = await run("restore", path, "--data", data, "--config", first, "--config", more)
+    assert code == 0, said
+
+
 async def test_nothing_is_written_over(made: Made) -> None:
     path = await made.file()
     code, said = await run("create", "--out", path, "--endpoint", "127.0.0.1:1")

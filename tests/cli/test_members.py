@@ -105,6 +105,15 @@ def test_resync_puts_the_old_data_aside_between_leaving_and_joining(config: Path
     assert cluster.calls[2] == ("add", "n1", "127.0.0.1:7001")
 
 
+def test_resync_needs_no_secrets_of_models(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COTERIE_TEST_KEY", raising=False)
+    with config.open("a") as file:
+        file.write(
+            "llm: {providers: {a: {baseUrl: 'http://x/v1', model: m, apiKey: {env: COTERIE_TEST_KEY}}}}"
+        )
+    assert resync(FakeCluster(), config)["old_data"] is None
+
+
 def test_resync_of_a_wiped_or_removed_node_only_joins(config: Path) -> None:
     gone = NotFound("no node 'n1'", reason="NODE_NOT_FOUND")
     cluster = FakeCluster(nodes=[node_info("n2")], failures={"remove": gone})

@@ -186,7 +186,7 @@ def _plan(data: Path, configs: tuple[Path, ...], only: str) -> Plan:
         raise bad_input("--config", "the file names no nodes; add cluster.nodes")
     if only and only not in founders:
         raise bad_input("--only", f"{only!r} is no founder in the file; there are {', '.join(founders)}")
-    settings = node_settings(config, founders[0], insecure=True)
+    settings = node_settings(config, founders[0], insecure=True, secrets=False)
     chosen = [only] if only else settings.founders
     addresses = {name: settings.members[name] for name in chosen}
     return Plan(data.absolute(), settings.cluster_name, addresses)

@@ -135,7 +135,8 @@ class _Moved:
 def _settings(configs: tuple[Path, ...], node_id: str, insecure: bool) -> NodeSettings:
     from coterie.node.config import load_config, node_settings
 
-    settings = node_settings(load_config(configs, os.environ).config, node_id, insecure=insecure)
+    config = load_config(configs, os.environ).config
+    settings = node_settings(config, node_id, insecure=insecure, secrets=False)
     if not settings.peers:
         text = f"the file names no other node from which {settings.node_id} could fetch anything"
         raise bad_input("--config", text)

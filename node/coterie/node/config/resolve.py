@@ -16,7 +16,9 @@ from coterie.node.config.discovery import discovery_name, with_entry
 from coterie.node.config.document import document_of
 from coterie.node.config.findings import ConfigError
 from coterie.node.config.goal_model import goals_of
+from coterie.node.config.llm_model import Llm
 from coterie.node.config.llm_settings import llm_settings
+from coterie.node.config.mcp_model import Mcp
 from coterie.node.config.mcp_settings import mcp_settings
 from coterie.node.config.model import ClusterConfig, NodeEntry, Tls
 from coterie.node.config.settings import (
@@ -38,11 +40,18 @@ from coterie.node.config.skill_settings import skill_settings, without_secrets
 
 
 def node_settings(
-    config: ClusterConfig, node_id: str = "", *, insecure: bool = False, join: bool = False
+    config: ClusterConfig,
+    node_id: str = "",
+    *,
+    insecure: bool = False,
+    join: bool = False,
+    secrets: bool = True,
 ) -> NodeSettings:
     """What the node `node_id` needs to start; empty: the only node there is. `insecure` allows plain text on
-    loopback; `join` stands for the key of that name. Raises ConfigError when there is no such node, nobody
-    to join, or when it would listen in plain text where that is not allowed."""
+    loopback; `join` stands for the key of that name. Without `secrets` nothing that runs tasks is resolved:
+    no keys of models, no MCP servers, no settings of skills. Raises ConfigError when there is no such node,
+    nobody to join, or when it would listen in plain text where that is not allowed."""
+    config = config if secrets else _without_secrets(config)
     own = _settings(with_entry(config, node_id), node_id, insecure, join)
     goals = goals_of(config.goals, config.routing_rules)
     return replace(own, goals=goals, replicated=json.dumps(document_of(config)))
@@ -98,6 +107,11 @@ def _settings(config: ClusterConfig, node_id: str, insecure: bool, join: bool) -
         security=_security(config, entry, host, tls),
         **_with_secrets(config),
     )
+
+
+def _without_secrets(config: ClusterConfig) -> ClusterConfig:
+    skills = config.skills.model_copy(update={"settings": {}})
+    return config.model_copy(update={"llm": Llm(), "mcp": Mcp(), "skills": skills})
 
 
 def _with_secrets(config: ClusterConfig) -> dict[str, Any]:
