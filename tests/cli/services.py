@@ -15,7 +15,8 @@ STREAMS = frozenset({"watch", "subscribe", "list_keys"})
 
 @dataclass
 class Service:
-    """`answers[method]`: a value to return, an exception to raise, or the items of a stream as a tuple."""
+    """`answers[method]`: a value to return, an exception to raise, or the items of a stream as a tuple, one
+    of which may be an exception, too."""
 
     answers: dict[str, Any] = field(default_factory=dict)
     calls: list[tuple[Any, ...]] = field(default_factory=list)
@@ -37,7 +38,7 @@ async def _one(answer: Any) -> Any:
 
 async def _items(answer: tuple[Any, ...]) -> AsyncIterator[Any]:
     for item in answer:
-        yield item
+        yield await _one(item)
 
 
 def call(name: str, answers: dict[str, Any], *words: str) -> tuple[Result, Service]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import click
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from coterie.node.cli.connect import Target
 
 
+_NUMBERS: Final = ("sequence", "index", "at_ms")  # of a record; the rest of it is text
 NO_RECORDS = "there are no records: who calls is recorded where security.auth is required, and nowhere else"
 
 
@@ -38,7 +40,7 @@ def export(session: Session, out: Path, after: int) -> None:
 
     async def work(cluster: Cluster) -> tuple[int, AuditHead]:
         head, written = await cluster.audit.head(), 0
-        with out.open("x", encoding="utf-8") as file:
+        with _new_file(out) as file:
             async for entry in cluster.audit.entries(after=after):
                 if entry.sequence <= head.count:
                     file.write(json.dumps(asdict(entry)) + "\n")
@@ -51,6 +53,17 @@ def export(session: Session, out: Path, after: int) -> None:
         session.say(NO_RECORDS)
     document = {"file": out, "records": written, "head": asdict(head)}
     session.emit(document, lambda console: console.print(f"{out}: {written} records", soft_wrap=True))
+
+
+@contextlib.contextmanager
+def _new_file(path: Path) -> Iterator[TextIO]:
+    """Gone again where it was not written to its end."""
+    with path.open("x", encoding="utf-8") as file:
+        try:
+            yield file
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
 
 
 @click.command(cls=LeafCommand)
@@ -102,31 +115,52 @@ async def _check_node(session: Session, target: Target) -> dict[str, Any]:
 
 def _check_file(path: Path, head: str) -> dict[str, Any]:
     lines = list(_lines(path))
-    agreed = lines[-1].get("head") if lines else None
-    if not isinstance(agreed, dict):
+    agreed = _agreed(lines[-1].get("head")) if lines else None
+    if agreed is None:
         fault = "the last line, which says what the log must end with, is missing"
         return {"where": str(path), "records": max(0, len(lines)), "head": "", "fault": fault}
-    if head and head != agreed.get("digest"):
-        fault = f"ends with {agreed.get('digest')}, not with {head}"
+    count, digest = agreed
+    if head and head.lower() != digest:
+        fault = f"ends with {digest}, not with {head}"
         return {"where": str(path), "records": len(lines) - 1, "head": head, "fault": fault}
-    from coterie.core.audit import AuditRecord
 
     async def known() -> AsyncIterator[AuditRecord]:
         for number, line in enumerate(lines[:-1], 1):
             try:
-                yield AuditRecord(**{**line, "digest": bytes.fromhex(str(line["digest"]))})
+                yield _written(line)
             except (TypeError, ValueError, KeyError) as error:
                 raise bad_input("FILE", f"{path}: line {number} is no record: {error}") from error
 
-    return asyncio.run(_check(str(path), known(), int(agreed["count"]), str(agreed["digest"])))
+    return asyncio.run(_check(str(path), known(), count, digest))
+
+
+def _agreed(said: object) -> tuple[int, str] | None:
+    """How many records, and the digest of the last one; None where that is not what is said."""
+    count, digest = (said.get("count"), said.get("digest")) if isinstance(said, dict) else (None, None)
+    if not isinstance(count, int) or not isinstance(digest, str):
+        return None
+    try:
+        return count, bytes.fromhex(digest).hex()
+    except ValueError:
+        return None
+
+
+def _written(line: Mapping[str, Any]) -> AuditRecord:
+    """Raises TypeError, ValueError, KeyError."""
+    from coterie.core.audit import AuditRecord
+
+    for name, value in line.items():
+        if not isinstance(value, int if name in _NUMBERS else str):
+            raise TypeError(f"{name} is {value!r}")
+    return AuditRecord(**{**line, "digest": bytes.fromhex(line["digest"])})
 
 
 def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
                 found = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise bad_input("FILE", f"{path}: line {number} is no JSON: {error}") from error
             yield found if isinstance(found, dict) else {}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,19 +54,33 @@ def create(
         raise bad_input("--out", f"{out}: is there already; choose another file")
 
     async def work(cluster: Cluster) -> tuple[TokenInfo, WhoAmI]:
+        # The token comes last: nothing after it may fail, for its secret is told once.
+        who = await cluster.security.whoami()
         made = await cluster.security.create_token(roles, tenant=tenant, valid_for=valid_for, note=note)
-        return made, await cluster.security.whoami()
+        return made, who
 
-    made, who = session.call(work)
-    secret = made.secret
+    with _place(out) as keep:
+        made, who = session.call(work)
+        keep(made.secret)
     if who.principal == ANONYMOUS:
         session.say(OPEN_ACCESS)
-    if out is not None:
-        from coterie.node.config.secret_files import write_secret
-
-        write_secret(out, secret)
-    document = {**_document(made), "secret": "" if out else secret, "file": out}
+    document = {**_document(made), "secret": "" if out else made.secret, "file": out}
     session.emit({"token": document}, lambda console: _print_made(console, made, out))
+
+
+@contextmanager
+def _place(out: Path | None) -> Iterator[Callable[[str], object]]:
+    """Where the secret goes; nowhere without a file. Raises CommandFailed before there is a secret."""
+    if out is None:
+        yield lambda secret: None
+        return
+    from coterie.node.config.secret_files import SecretFileError, secret_file
+
+    try:
+        with secret_file(out) as write:
+            yield write
+    except SecretFileError as error:
+        raise bad_input("--out", str(error)) from error
 
 
 @click.command("list", cls=LeafCommand)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -35,12 +37,24 @@ def read_secret(path: Path) -> str:
 
 def write_secret(path: Path, secret: str) -> None:
     """A new file. Raises SecretFileError when there is one already: nothing is overwritten."""
+    with secret_file(path) as write:
+        write(secret)
+
+
+@contextmanager
+def secret_file(path: Path) -> Iterator[Callable[[str], object]]:
+    """A new file for a secret that is yet to be made, so that none is made that cannot be kept; gone again
+    when it was not. Raises SecretFileError as `write_secret` does."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError as error:
-        raise SecretFileError(f"{path}: is there already; delete it first, or use it") from error
     except OSError as error:
+        if os.path.lexists(path):
+            raise SecretFileError(f"{path}: is there already; delete it first, or use it") from error
         raise SecretFileError(f"{path}: cannot be made: {error.strerror}") from error
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(secret + "\n")
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            yield lambda secret: file.write(secret + "\n")
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
