@@ -9,9 +9,14 @@ import pytest
 from rich.console import Console
 
 from coterie import client
+from coterie.client.tokens import TokenChunk
 from coterie.node.cli import text
+from coterie.node.cli.following import Words, print_end
 from coterie.node.cli.live import Rate, Screen, StatusView
-from tests.cli.fakes import FakeCluster, node_info, status_info
+from coterie.node.cli.output import console
+from coterie.node.cli.session import Session
+from coterie.v1 import tasks_pb2
+from tests.cli.fakes import FakeCluster, node_info, run, status_info, task_info
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 
@@ -103,3 +108,45 @@ async def test_without_a_terminal_a_line_is_printed_when_something_changed() -> 
             screen.draw()
     lines = out.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert [line.split("term ")[1][0] for line in lines] == ["3", "4"]
+
+
+@pytest.mark.parametrize(
+    "kept", ["日本\u3000語", "10\u202f000\u00a0€", "👩\u200d💻", "auf\u200clage", "Zucker\u00adrübe"]
+)
+def test_what_other_scripts_write_stays_as_it_is(kept: str) -> None:
+    assert text.clean(kept) == kept
+
+
+def test_lines_of_other_systems_end_as_lines_do() -> None:
+    assert text.clean("a\r\nb\rc\u202e") == "a\nb�c�"
+
+
+HOSTILE = "\x1b]0;gone\x07\x1b[2J"
+
+
+def test_nothing_that_is_printed_steers_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    console().print(f"failed: {HOSTILE}", soft_wrap=True)
+    words = Words(to_stderr=False)
+    words.print(TokenChunk(f"think{HOSTILE}", 1, 1, 0, f"a{HOSTILE}b", False))
+    words.end()
+    shown = capsys.readouterr().out
+    assert "failed: �]0;gone��[2J" in shown and "a�]0;gone��[2Jb" in shown
+    assert "\x1b" not in shown and "\x07" not in shown
+
+
+def test_bytes_go_to_files_and_pipes_and_not_to_a_terminal(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    session = Session()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("coterie.node.cli.output.console", lambda: Console(force_terminal=True))
+        print_end(session, task_info(), HOSTILE.encode())
+    print_end(session, task_info(), b"\x00\x1b")
+    assert capfdbinary.readouterr().out == b"%d bytes\n\x00\x1b" % len(HOSTILE)
+
+
+def test_the_error_of_a_skill_is_shown_not_obeyed() -> None:
+    error = tasks_pb2.TaskError(code="BAD", message=HOSTILE)
+    task = task_info("t1", "FAILED", error=error)
+    for command in (["why", "t1"], ["task", "show", "t1"], ["tasks"]):
+        result = run(FakeCluster(tasks={"t1": task}), *command)
+        assert result.exit_code == 0, result.stderr
+        assert "gone" in result.stdout and "\x1b" not in result.stdout

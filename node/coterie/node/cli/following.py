@@ -12,6 +12,7 @@ import click
 
 from coterie.node.cli.failures import EXIT_TIMEOUT, CommandFailed, Failure
 from coterie.node.cli.session import Session
+from coterie.node.cli.text import echo, value_text
 from coterie.node.units import format_duration
 
 if TYPE_CHECKING:
@@ -42,9 +43,9 @@ class Words:
         if anew or self._open != chunk.step:
             self.end()
             again = f", from the beginning, attempt {chunk.attempt}.{chunk.stream}" if anew else ""
-            click.echo(f"[{chunk.step}{again}] ", nl=False, err=self._err)
+            echo(f"[{chunk.step}{again}] ", nl=False, err=self._err)
             self._open = chunk.step
-        click.echo(chunk.text, nl=False, err=self._err)
+        echo(chunk.text, nl=False, err=self._err)
 
     def end(self) -> None:
         """Something else is printed."""
@@ -81,7 +82,7 @@ async def watch_events(
                         continue
                     words.end()
                     events.append(event)
-                    click.echo(event_line(event), err=session.json)
+                    echo(event_line(event), err=session.json)
     except TimeoutError as error:
         if not scope.expired():
             raise
@@ -106,10 +107,8 @@ def print_end(session: Session, task: TaskInfo, result: Any, events: list[Event]
 
 
 def _print_result(out: Console, result: Any) -> None:
-    if isinstance(result, bytes):
+    if isinstance(result, bytes) and not out.is_terminal:
         sys.stdout.buffer.write(result)
         sys.stdout.buffer.flush()
         return
-    from coterie.node.cli.text import value_text
-
     click.echo(value_text(result))

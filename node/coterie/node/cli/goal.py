@@ -14,6 +14,7 @@ from coterie.node.cli.following import follow, print_end, progress_line
 from coterie.node.cli.framework import LeafCommand
 from coterie.node.cli.payloads import read_payload, read_text
 from coterie.node.cli.session import Session
+from coterie.node.cli.text import echo
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -76,11 +77,11 @@ def route(session: Session, goal: str) -> None:
 
 def _print_route(out: Console, found: GoalRoute) -> None:
     names = f" {', '.join(found.names)}" if found.names else ""
-    click.echo(f"{found.rule or 'no rule matches'}: {found.target}{names}")
+    echo(f"{found.rule or 'no rule matches'}: {found.target}{names}")
     for name, priority in found.matched:
-        click.echo(f"  {priority:>6}  {name}")
+        echo(f"  {priority:>6}  {name}")
     if found.ambiguous:
-        click.echo(f"ambiguous: {', '.join(found.ambiguous)} have the same priority; the first counts")
+        echo(f"ambiguous: {', '.join(found.ambiguous)} have the same priority; the first counts")
 
 
 @click.command(cls=LeafCommand)
@@ -149,7 +150,7 @@ def _print_match(out: Console, found: Match) -> None:
     columns = ("AGENT", "SCORE", "FIT", "LOAD", "SUCCESS", "WHY")
     right = ("SCORE", "FIT", "LOAD", "SUCCESS")
     out.print(table(columns, rows, right=right) if rows else "there is no agent")
-    click.echo(f"{found.strategy}: {found.winner or 'nobody'}")
+    echo(f"{found.strategy}: {found.winner or 'nobody'}")
 
 
 def _why(bid: Any) -> str:

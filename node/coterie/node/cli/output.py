@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 from rich.table import Table
@@ -33,11 +33,18 @@ _STATE_STYLES: Final[Mapping[str, str]] = {
 _LIVE_STATES: Final = ("PENDING", "SCHEDULED", "RUNNING", "WAITING", "PAUSED")
 
 
+class _Console(Console):
+    """Texts that are printed are shown, whoever wrote them; rich itself lets escape sequences through."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(clean(one) if isinstance(one, str) else one for one in objects), **options)
+
+
 def console(*, err: bool = False) -> Console:
     """A console for the standard output (or error) of now. Colours only when a person looks at it."""
     stream = sys.stderr if err else sys.stdout
     width = None if stream.isatty() else PIPE_WIDTH
-    return Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
+    return _Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], right: Sequence[str] = ()) -> Table:

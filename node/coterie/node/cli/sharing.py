@@ -13,6 +13,7 @@ from coterie.node.cli.framework import DURATION, LeafCommand
 from coterie.node.cli.payloads import read_payload
 from coterie.node.cli.session import Session
 from coterie.node.cli.submit import LabelType
+from coterie.node.cli.text import echo
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -285,7 +286,7 @@ def _follow(
                     if session.json or count:
                         found.append(item)
                     if not session.json:
-                        click.echo(line(item))
+                        echo(line(item))
                     if count and len(found) >= count:
                         return
         except TimeoutError:

@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
+import click
+
+# Line ends and tabs; and what joins letters, keeps them apart, or says where a word may be broken.
+_KEPT: Final = frozenset("\n\t\u200c\u200d\u00ad")
 _SPANS = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
 
 
 def clean(text: str) -> str:
     """Without control characters: what a skill or a node says must not steer the terminal."""
-    return "".join(char if char.isprintable() or char in "\n\t" else "�" for char in text)
+    if text.isprintable():
+        return text
+    return "".join(char if _is_harmless(char) else "�" for char in text.replace("\r\n", "\n"))
+
+
+def _is_harmless(char: str) -> bool:
+    # Spaces of other scripts and of typesetters are not "printable" to Python.
+    return char.isprintable() or char in _KEPT or unicodedata.category(char) == "Zs"
+
+
+def echo(text: str, *, err: bool = False, nl: bool = True) -> None:
+    """Print what comes from outside."""
+    click.echo(clean(text), err=err, nl=nl)
 
 
 def one_line(text: str, width: int = 80) -> str:
