@@ -150,6 +150,16 @@ async def test_nodes_that_do_not_answer_are_named_when_time_is_up(stand_ins: Sta
         await stand_ins.wait_ready(0.2)
 
 
+def test_nodes_are_where_their_file_says_whatever_the_shell_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("STORAGE_DIR", "LISTEN_GRPC", "LISTEN_HTTP", "ADVERTISE", "TLS_DIR", "LOG_LEVEL"):
+        monkeypatch.setenv(f"COTERIE_{name}", "elsewhere")
+    cluster = StandIns(nodes=1, base_dir=tmp_path, tls=False, env={"COTERIE_TLS_DIR": "wanted"})
+    given = {name: value for name, value in cluster.node_env("node-1").items() if name.startswith("COTERIE_")}
+    assert given == {"COTERIE_LOG_LEVEL": "elsewhere", "COTERIE_TLS_DIR": "wanted"}
+
+
 @pytest.mark.parametrize("nodes", [0, 10])
 def test_a_wrong_number_of_nodes_is_refused(nodes: int) -> None:
     with pytest.raises(ValueError, match=f"nodes: {nodes}"):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from coterie.node.config import load_config
+from coterie.node.config.dev import without_places
 from coterie.node.config.findings import ConfigError, KeyPath
 from coterie.node.config.read import Tree, read_tree
 
@@ -39,7 +40,7 @@ def check_before(files: Sequence[Path], flags: Mapping[KeyPath, str]) -> None:
 def check_together(config_path: Path, files: Sequence[Path]) -> None:
     """As each node will read them. Raises ConfigError with every problem."""
     if files:
-        load_config([config_path, *files], os.environ)
+        load_config([config_path, *files], without_places(os.environ))
 
 
 def _said(tree: Tree, path: KeyPath, text: str) -> str:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
 from pydantic import BaseModel
 
 from coterie.node.config.model import ClusterConfig
-from coterie.node.config.read import camel
+from coterie.node.config.read import ENVIRONMENT, camel
 
 FIRST_PORT = 7101
 _LOOPBACK = "127.0.0.1"
@@ -55,6 +55,13 @@ def dev_config(
             "skills": {"dirs": [path.absolute() for path in skill_dirs]},
         }
     )
+
+
+def without_places(env: Mapping[str, str]) -> dict[str, str]:
+    """The environment without what says where a cluster's data, addresses and certificates are: where it is
+    set it means another cluster, and would be laid over the file of this one."""
+    places = {name for name, path in ENVIRONMENT.items() if path[0] in ("storage", "listen", "security")}
+    return {name: value for name, value in env.items() if name not in places}
 
 
 def free_ports(count: int) -> list[int]:

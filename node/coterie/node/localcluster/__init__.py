@@ -32,6 +32,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from coterie.node.config.dev import without_places
 from coterie.node.config.settings import TlsPaths
 from coterie.node.localcluster.config import make_tls, write_config
 from coterie.node.localcluster.wait import wait_agreed
@@ -330,7 +331,9 @@ def free_addresses(count: int) -> list[str]:
 def _environment() -> dict[str, str]:
     """Ours, for the nodes. Without byte code on the disk every start of every node would compile all modules
     anew, which takes longer than all the rest of it."""
-    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    ours = without_places(os.environ)
+    ours.pop("PYTHONDONTWRITEBYTECODE", None)
+    return ours
 
 
 def _pipe(process: subprocess.Popen[bytes]) -> IO[bytes]:
