@@ -50,6 +50,13 @@ def test_the_env_file_survives_odd_paths(tmp_path: Path) -> None:
     assert read_dev_env(tmp_path / "none") is None
 
 
+def test_an_env_file_that_no_shell_takes_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "env"
+    path.write_text("export COTERIE_ENDPOINT='127.0.0.1:1", encoding="utf-8")
+    with pytest.raises(CommandFailed, match=r"env: .* cannot be read"):
+        read_dev_env(path)
+
+
 def test_tls_from_a_directory_by_option_or_environment(tmp_path: Path, tls_dir: Path) -> None:
     for session, environ in (
         (Session(endpoint="a:1", tls_dir=str(tls_dir)), {}),

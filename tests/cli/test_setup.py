@@ -159,10 +159,27 @@ def test_a_directory_of_another_size_is_not_taken_over(tmp_path: Path) -> None:
     assert choose_ports(tmp_path, 5, None) == []
 
 
+def test_fresh_takes_nothing_where_no_dev_cluster_was(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.txt").write_text("keep", encoding="utf-8")
+    with pytest.raises(CommandFailed, match=r"holds data, and no cluster\.yaml"):
+        forget(tmp_path)
+    assert (tmp_path / "data" / "mine.txt").read_text(encoding="utf-8") == "keep"
+    (tmp_path / "data").rename(tmp_path / "other")
+    forget(tmp_path)
+
+
 def test_a_damaged_cluster_file_says_how_to_go_on(tmp_path: Path) -> None:
     (tmp_path / "cluster.yaml").write_text("cluster: 7", encoding="utf-8")
     with pytest.raises(CommandFailed, match="--fresh"):
         choose_ports(tmp_path, 3, None)
+
+
+def test_whoever_reads_the_env_file_reads_all_of_it(tmp_path: Path) -> None:
+    with write_env(tmp_path, "127.0.0.1:1", None).open(encoding="utf-8") as before:
+        write_env(tmp_path, "127.0.0.1:2", None)
+        assert before.read() == "export COTERIE_ENDPOINT=127.0.0.1:1\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["env"]
 
 
 def test_the_env_file_goes_with_the_cluster(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from coterie.node.cli.failures import EXIT_USAGE, CommandFailed, Failure, bad_input
+from coterie.node.cli.text import one_line
 
 if TYPE_CHECKING:
     from coterie.client.cluster import Cluster
@@ -117,7 +118,8 @@ def tls_files_in(directory: str) -> TlsFiles:
 
 
 def read_dev_env(path: Path) -> dict[str, str] | None:
-    """The variables in a file of `export NAME=value` lines; None when there is no such file."""
+    """The variables in a file of `export NAME=value` lines; None when there is no such file. Raises
+    CommandFailed for a line that no shell would take."""
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             lines = file.read(_ENV_BYTES_MAX).splitlines()
@@ -125,7 +127,11 @@ def read_dev_env(path: Path) -> dict[str, str] | None:
         return None
     found = {}
     for line in lines:
-        words = shlex.split(line, comments=True) if line.startswith("export ") else []
+        try:
+            words = shlex.split(line, comments=True) if line.startswith("export ") else []
+        except ValueError as error:
+            text = f"{path}: {one_line(line)!r} cannot be read ({error}); `coterie dev` makes it anew"
+            raise bad_input("--endpoint", text) from error
         for word in words[1:]:
             name, _, value = word.partition("=")
             found[name] = value

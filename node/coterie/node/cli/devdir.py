@@ -17,6 +17,7 @@ from coterie.node.cli.failures import bad_input
 
 _LOCK: Final = "lock"
 _CLUSTER_FILE: Final = "cluster.yaml"
+_FOLDERS: Final = ("data", "tls")
 _LOOPBACK: Final = "127.0.0.1"
 _PORT_MAX: Final = 65_535
 
@@ -40,8 +41,13 @@ def only_one(directory: Path) -> Iterator[None]:
 
 
 def forget(directory: Path) -> None:
-    """Remove what an earlier cluster left: its data, logs, certificates and cluster file, nothing else."""
-    for name in ("data", "tls"):
+    """Remove what an earlier cluster left: its data, logs, certificates and cluster file, nothing else.
+    Raises CommandFailed where folders of these names are there and no such cluster was."""
+    held = [name for name in _FOLDERS if (directory / name).exists()]
+    if held and not (directory / _CLUSTER_FILE).exists():
+        text = f"{directory} holds {' and '.join(held)}, and no {_CLUSTER_FILE} of an earlier `coterie dev`"
+        raise bad_input("--fresh", f"{text}; delete what is to go by hand, or give another --dir")
+    for name in _FOLDERS:
         shutil.rmtree(directory / name, ignore_errors=True)
     for path in (directory / _CLUSTER_FILE, *directory.glob("node-*.log")):
         path.unlink(missing_ok=True)
@@ -86,8 +92,10 @@ def write_env(directory: Path, endpoints: str, tls_dir: Path | None) -> Path:
     variables = {ENDPOINT: endpoints} | ({TLS_DIR: str(tls_dir)} if tls_dir else {})
     path = directory / DEV_ENV
     text = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
-    path.write_text(text, encoding="utf-8")
-    return path
+    # Whole or not at all: other commands read it while this one starts.
+    beside = directory / f".{DEV_ENV}.{os.getpid()}"
+    beside.write_text(text, encoding="utf-8")
+    return beside.replace(path)
 
 
 def remove_env(directory: Path) -> None:
