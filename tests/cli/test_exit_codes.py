@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
 import pytest
+from click.testing import CliRunner
 
 from coterie import client
-from tests.cli.fakes import FakeCluster, document, run, status_info, task_info
+from coterie.node.cli.history import read_changes
+from coterie.node.cli.main import cli
+from coterie.node.cli.runs import _inputs as run_inputs
+from coterie.node.cli.session import Session
+from coterie.v1 import tasks_pb2
+from tests.cli.fakes import ENDPOINT, FakeCluster, document, run, status_info, task_info
 
 BAD = client.InvalidRequest(
     "type: no such skill; priority: 'x' is none",
@@ -142,6 +154,91 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str], word: str) -> None:
     assert in_json.exit_code == 2
     assert word in document(in_json)["error"]["message"]
     assert cluster.calls == []
+
+
+HUGE, DEEP, NO_TEXT = "9" * 20, "[" * 100_000, "a\udcff"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["limits", "set", "x", "--rate", HUGE],
+        ["tenants", "set", "x", "--weight", HUGE],
+        ["budgets", "set", "x", "--tokens", HUGE],
+        ["budgets", "set", "x", "--usd", "inf"],
+        ["budgets", "set", "x", "--usd", "nan"],
+        ["lock", "release", "x", HUGE],
+        ["kv", "put", "k", "1", "--expect", HUGE],
+        ["kv", "watch", "--after", HUGE],
+        ["bus", "keep", "t", "--bytes", HUGE],
+        ["state", "--at", HUGE],
+        ["replay", "t1", "--until", str(2**31)],
+        ["config", "show", "--revision", HUGE],
+        ["config", "rollback", "1", "--expected", HUGE],
+        ["workflow", "apply", __file__, "--revision", HUGE],
+        ["audit", "export", "--out", "x", "--after", HUGE],
+    ],
+    ids=" ".join,
+)
+def test_a_number_that_no_message_carries_is_wrong_usage(arguments: list[str]) -> None:
+    cluster = FakeCluster()
+    result = run(cluster, *arguments)
+    assert result.exit_code == 2 and " is more than " in result.stderr and cluster.calls == []
+
+
+def test_an_argument_that_is_no_text_is_wrong_usage() -> None:
+    wrong = UnicodeEncodeError("utf-8", NO_TEXT, 1, 2, "surrogates not allowed")
+    result = run(FakeCluster(failures={"get": wrong}), "task", "show", NO_TEXT)
+    assert result.exit_code == 2 and "'a\\udcff' is no UTF-8 text" in result.stderr
+
+
+def test_a_value_that_is_too_deep_for_json_is_a_text() -> None:
+    assert read_changes((("a", DEEP),)) == {"a": DEEP}
+    assert run_inputs(None, (("a", DEEP),)) == {"a": DEEP}
+
+
+def test_a_workflow_to_keep_that_is_no_text_is_wrong_input(tmp_path: Path) -> None:
+    (tmp_path / "w.yaml").write_bytes(b"\xff")
+    result = run(FakeCluster(), "workflow", "apply", str(tmp_path / "w.yaml"))
+    assert result.exit_code == 2 and "w.yaml" in result.stderr
+
+
+def test_what_a_terminal_cannot_show_is_escaped() -> None:
+    task = task_info("t1", "FAILED", error=tasks_pb2.TaskError(code="BAD", message="größer"))
+    cluster: Any = FakeCluster(tasks={"t1": task})
+    environment = {"COTERIE_ENDPOINT": ENDPOINT}
+    given = Session(connect=lambda target: cluster)
+    result = CliRunner(charset="ascii").invoke(cli, ["task", "show", "t1"], env=environment, obj=given)
+    assert result.exit_code == 0 and "gr\\xf6\\xdfer" in result.stdout
+
+
+def test_a_closed_output_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster: Any = FakeCluster()
+    monkeypatch.setenv("COTERIE_ENDPOINT", ENDPOINT)
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    given = Session(connect=lambda target: cluster)
+    assert cli.main(["tasks"], standalone_mode=False, obj=given) == 0
+    for name in ("stdin", "stdout", "stderr"):
+        getattr(sys, name).close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stream", "code"),
+    [(["version"], "stdout", 141), (["--help"], "stdout", 141), (["no-such"], "stderr", 2)],
+)
+def test_where_nobody_reads_the_code_does_not_say_that_a_task_failed(
+    arguments: list[str], stream: str, code: int
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "coterie.node.cli", *arguments]
+    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | {stream: writing}
+    try:
+        done = subprocess.run(command, **streams, timeout=60, check=False)
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stdout or b"", done.stderr or b"") == (code, b"", b"")
 
 
 def test_no_arguments_show_the_help() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from coterie.node.cli.map_reduce import _read_documents
 from tests.cli.console import Console
 from tests.client.conftest import fake as fake
 from tests.client.fake import FakeCluster as Nodes
@@ -57,6 +58,14 @@ async def test_files_become_documents_and_every_option_arrives(console: Console,
         "on_map_failure": "skip",
         "failures_max": 1,
     }
+
+
+@pytest.mark.parametrize("inside", ["\u2028", "\u0085", "\u2029"])
+def test_only_the_end_of_a_line_ends_a_document(tmp_path: Path, inside: str) -> None:
+    lines = [json.dumps({"text": f"one{inside}document"}, ensure_ascii=False), '"two"']
+    (tmp_path / "given").write_text("\r\n".join(lines), encoding="utf-8", newline="")
+    found = _read_documents(f"@{tmp_path / 'given'}")
+    assert found == [{"text": f"one{inside}document"}, "two"]
 
 
 @pytest.mark.parametrize("text", ['[1, "two", {"n": 3}]', '1\n"two"\n \n{"n": 3}\n'])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from coterie.node.cli.framework import LeafCommand
+from coterie.node.cli.framework import LeafCommand, WholeType
 from coterie.node.cli.session import Session
 
 if TYPE_CHECKING:
@@ -22,13 +22,13 @@ _RESET = click.option(
     "--reset", multiple=True, metavar="KEY", help="Give this key or section its default again; repeatable."
 )
 _EXPECTED = click.option(
-    "--expected", type=click.IntRange(min=1), default=None, help="Refuse when this revision does not hold."
+    "--expected", type=WholeType(1), default=None, help="Refuse when this revision does not hold."
 )
 _NOTE = click.option("--note", default="", help="Why, for the history.")
 
 
 @click.command(cls=LeafCommand)
-@click.option("--revision", type=click.IntRange(min=1), default=None, help="An earlier one that is kept.")
+@click.option("--revision", type=WholeType(1), default=None, help="An earlier one that is kept.")
 @click.option("--given", is_flag=True, help="Only what was set, without defaults.")
 @click.pass_obj
 def show(session: Session, revision: int | None, given: bool) -> None:
@@ -81,7 +81,7 @@ def history(session: Session) -> None:
 
 
 @click.command(cls=LeafCommand)
-@click.argument("revision", type=click.IntRange(min=1))
+@click.argument("revision", type=WholeType(1))
 @_EXPECTED
 @_NOTE
 @click.option("--dry-run", is_flag=True, help="Only say what would change.")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 import click
 
 from coterie.node.cli.failures import EXIT_TASK_FAILED, CommandFailed, Failure, bad_input
-from coterie.node.cli.framework import LeafCommand
+from coterie.node.cli.framework import WHOLE, LeafCommand
 from coterie.node.cli.session import Session
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ NO_RECORDS = "there are no records: who calls is recorded where security.auth is
 
 @click.command(cls=LeafCommand)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="New file, a JSON object a line.")
-@click.option("--after", type=click.IntRange(min=0), default=0, help="Leave out those up to this sequence.")
+@click.option("--after", type=WHOLE, default=0, help="Leave out those up to this sequence.")
 @click.pass_obj
 def export(session: Session, out: Path, after: int) -> None:
     """Write the audit log to a file; its last line says what the cluster has agreed on about it.

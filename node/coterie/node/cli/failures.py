@@ -1,7 +1,7 @@
 """From exceptions to exit codes and the words for them.
 
 0 done · 1 the task failed · 2 wrong usage, input or configuration · 3 unavailable, no quorum · 4 refused
-5 timeout · 70 a defect of this program or of a node · 130 interrupted"""
+5 timeout · 70 a defect of this program or of a node · 130 interrupted · 141 nobody reads the output"""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+
+from coterie.node.cli.streams import NoReader
 
 if TYPE_CHECKING:
     from coterie.client import errors as client_errors
@@ -22,6 +24,7 @@ EXIT_REFUSED: Final = 4
 EXIT_TIMEOUT: Final = 5
 EXIT_DEFECT: Final = 70  # EX_SOFTWARE of sysexits.h
 EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells say it
+EXIT_NO_READER: Final = 141  # 128 + SIGPIPE
 
 USAGE: Final = "USAGE"  # the reason of a command line that cannot be understood
 
@@ -52,8 +55,8 @@ class Failure:
 
     @property
     def lines(self) -> list[str]:
-        """For people; nothing when they interrupted it themselves."""
-        if self.exit_code == EXIT_INTERRUPTED:
+        """For people; nothing when they ended it themselves."""
+        if self.exit_code in (EXIT_INTERRUPTED, EXIT_NO_READER):
             return []
         if self.reason == USAGE:
             return [self.message]
@@ -95,6 +98,8 @@ def explain(error: BaseException) -> Failure:
         return error.failure
     if isinstance(error, KeyboardInterrupt | click.Abort):
         return Failure(EXIT_INTERRUPTED, "CANCELLED", "interrupted", "INTERRUPTED")
+    if isinstance(error, NoReader):
+        return Failure(EXIT_NO_READER, "CANCELLED", "nobody reads the output", "NO_READER")
     if isinstance(error, click.ClickException):
         return _usage(error)
     return _of_config(error) or _of_client(error) or _of_system(error)
@@ -185,5 +190,8 @@ def _of_system(error: BaseException) -> Failure:
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
         return Failure(EXIT_USAGE, "INVALID_ARGUMENT", f"{place}{error.strerror}", "FILE")
+    if isinstance(error, UnicodeEncodeError):  # what is printed is escaped: it is a part of what was given
+        text = f"{error.object[:60]!a} is no UTF-8 text; write it anew"
+        return Failure(EXIT_USAGE, "INVALID_ARGUMENT", text, "BAD_TEXT")
     message = f"{type(error).__name__}: {error}; this is a defect, --debug shows where"
     return Failure(EXIT_DEFECT, "INTERNAL", message, "DEFECT", expected=False)

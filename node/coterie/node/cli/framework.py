@@ -11,8 +11,9 @@ from typing import Any
 
 import click
 
-from coterie.node.cli.failures import explain
+from coterie.node.cli.failures import EXIT_NO_READER, explain
 from coterie.node.cli.session import Session
+from coterie.node.cli.streams import make_ready, nobody_need_read, noticing, silence
 from coterie.node.units import parse_duration_ms
 
 PROGRAM = "coterie"
@@ -37,6 +38,24 @@ class DurationType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
 
 DURATION = DurationType()
+INT32_MAX, INT64_MAX = 2**31 - 1, 2**63 - 1
+
+
+class WholeType(click.IntRange):
+    """A whole number from `low` on that a message can carry."""
+
+    def __init__(self, low: int = 0, most: int = INT64_MAX) -> None:
+        super().__init__(min=low)
+        self._most = most
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        number = int(super().convert(value, param, ctx))
+        if number > self._most:
+            self.fail(f"{number} is more than {self._most}", param, ctx)
+        return number
+
+
+WHOLE = WholeType()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +122,7 @@ class RootGroup(LazyGroup):
         arguments = list(sys.argv[1:] if args is None else args)
         arguments = arguments or ["--help"]
         session: Session = extra.pop("obj", None) or Session()
+        make_ready()
         try:
             answer = super().main(arguments, prog_name or PROGRAM, complete_var, False, obj=session, **extra)
             code = answer if isinstance(answer, int) else 0
@@ -111,11 +131,22 @@ class RootGroup(LazyGroup):
             session.json |= isinstance(error, click.UsageError) and "--json" in arguments
             session.debug |= isinstance(error, click.UsageError) and "--debug" in arguments
             failure = explain(error)
-            session.fail(failure, error)
             code = failure.exit_code
+            with nobody_need_read():
+                session.fail(failure, error)
+            if code == EXIT_NO_READER:
+                silence()
         if standalone_mode:
             sys.exit(code)
         return code
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        with noticing():  # help is printed here
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with noticing():
+            return super().invoke(ctx)
 
 
 class LeafCommand(click.Command):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from coterie.node.cli.failures import bad_input
-from coterie.node.cli.framework import LeafCommand
+from coterie.node.cli.framework import INT32_MAX, LeafCommand, WholeType
 from coterie.node.cli.session import Session
 from coterie.node.cli.submit import LabelType
 
@@ -60,7 +60,7 @@ def story(session: Session, task_id: str) -> None:
 
 @click.command(cls=LeafCommand)
 @click.argument("task_id", metavar="RUN")
-@click.option("--until", type=click.IntRange(1), default=None, help="Stop after so many events.")
+@click.option("--until", type=WholeType(1, INT32_MAX), default=None, help="Stop after so many events.")
 @click.pass_obj
 def replay(session: Session, task_id: str, until: int | None) -> None:
     """Recompute the states of RUN and of all below it from their events, one by one.
@@ -127,7 +127,7 @@ def read_changes(changes: tuple[tuple[str, str], ...]) -> dict[str, Any]:
             raise bad_input("--set", f"{name} is given twice; give it once")
         try:
             values[name] = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             values[name] = text
     return values
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from coterie.node.cli.framework import LeafCommand
+from coterie.node.cli.failures import bad_input
+from coterie.node.cli.framework import WHOLE, LeafCommand
 from coterie.node.cli.runs import FILE
 from coterie.node.cli.session import Session
 
@@ -21,11 +22,14 @@ if TYPE_CHECKING:
 @click.command(cls=LeafCommand)
 @click.argument("file", type=FILE)
 @click.option("--name", default="", help="Default: the name of the file.")
-@click.option("--revision", type=click.IntRange(min=0), default=0, help="The one it replaces. 0: any.")
+@click.option("--revision", type=WHOLE, default=0, help="The one it replaces. 0: any.")
 @click.pass_obj
 def apply(session: Session, file: Path, name: str, revision: int) -> None:
     """Keep the workflow in FILE in the cluster, for runs by name and for use inside other workflows."""
-    text = file.read_text(encoding="utf-8-sig")
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise bad_input("FILE", f"{file}: {error}") from error
 
     async def work(cluster: Cluster) -> KeptWorkflow:
         return await cluster.workflows.apply(name or file.stem, text, revision=revision)

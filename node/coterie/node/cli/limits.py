@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from coterie.node.cli.framework import DURATION, LeafCommand
+from coterie.node.cli.framework import DURATION, WHOLE, LeafCommand, WholeType
 from coterie.node.cli.session import Session
 
 if TYPE_CHECKING:
@@ -15,15 +15,13 @@ if TYPE_CHECKING:
     from coterie.client.cluster import Cluster
     from coterie.client.queueing import Limit, Tenant
 
-COUNT = click.IntRange(min=0)
-
 
 @click.command("set", cls=LeafCommand)
 @click.argument("limit_id", metavar="ID")
-@click.option("--concurrent", type=COUNT, default=0, help="Tasks at once.")
-@click.option("--rate", type=COUNT, default=0, help="Starts per --period.")
+@click.option("--concurrent", type=WHOLE, default=0, help="Tasks at once.")
+@click.option("--rate", type=WHOLE, default=0, help="Starts per --period.")
 @click.option("--period", type=DURATION, default=0.0, help="E.g. 1s or 1m.")
-@click.option("--burst", type=COUNT, default=0, help="So many at once. 0: strictly the rate.")
+@click.option("--burst", type=WHOLE, default=0, help="So many at once. 0: strictly the rate.")
 @click.option("--calls", is_flag=True, help="It counts calls (`ctx.limit`), not starts of tasks.")
 @click.option("--tenant", default="", help="Only of this tenant; '*': of each for itself.")
 @click.option("--agent", default="", help="Likewise of an agent.")
@@ -76,8 +74,8 @@ def remove(session: Session, limit_id: str) -> None:
 
 @click.command("set", cls=LeafCommand)
 @click.argument("name")
-@click.option("--weight", type=click.IntRange(min=1), default=1, show_default=True, help="Share of slots.")
-@click.option("--pending-max", type=COUNT, default=0, help="Tasks that may wait. 0: the cluster's own share.")
+@click.option("--weight", type=WholeType(1), default=1, show_default=True, help="Share of slots.")
+@click.option("--pending-max", type=WHOLE, default=0, help="Tasks that may wait. 0: the cluster's own share.")
 @click.pass_obj
 def set_tenant(session: Session, name: str, weight: int, pending_max: int) -> None:
     """Set what the tenant NAME may have of the cluster."""

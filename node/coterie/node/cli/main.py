@@ -7,7 +7,8 @@ from coterie.node.cli.framework import Entry, LazyGroup, RootGroup
 _AT = "coterie.node.cli"
 _EXIT_CODES = (
     "Exit codes: 0 done, 1 the task failed, 2 wrong usage or input, 3 unavailable or no quorum, "
-    "4 refused, 5 timeout, 70 a defect, 130 interrupted."
+    "4 refused, 5 timeout, 70 a defect, 130 interrupted, "
+    "141 nobody reads the output."
 )
 
 _TASK = LazyGroup(

@@ -115,7 +115,7 @@ def _read_documents(source: str) -> list[Any]:
     try:
         whole = json.loads(text)
     except (ValueError, RecursionError):
-        return [_line(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+        return [_line(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     return whole if isinstance(whole, list) else [whole]
 
 

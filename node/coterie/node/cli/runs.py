@@ -213,7 +213,7 @@ def _inputs(given: str | None, single: tuple[tuple[str, str], ...]) -> dict[str,
             raise bad_input("--input", f"{name} is given twice; give it once")
         try:
             inputs[name] = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             inputs[name] = text
     return inputs
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from coterie.node.cli.framework import DURATION, LeafCommand
+from coterie.node.cli.framework import DURATION, WHOLE, LeafCommand
 from coterie.node.cli.payloads import read_payload
 from coterie.node.cli.session import Session
 from coterie.node.cli.submit import LabelType
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from coterie.client.cluster import Cluster
     from coterie.client.keys import KeyEntry
     from coterie.client.locks import LockInfo
-
-COUNT = click.IntRange(min=0)
 
 # --- locks
 
@@ -59,7 +57,7 @@ def acquire(session: Session, name: str, ttl: float, wait: float, owner: str) ->
 
 @click.command(cls=LeafCommand)
 @click.argument("name")
-@click.argument("fence", metavar="TOKEN", type=int)
+@click.argument("fence", metavar="TOKEN", type=WHOLE)
 @click.pass_obj
 def release(session: Session, name: str, fence: int) -> None:
     """Let go of the lock NAME, held by TOKEN. With the token of `lock list` an operator frees a stuck one."""
@@ -108,7 +106,7 @@ def get(session: Session, key: str) -> None:
 @click.argument("key")
 @click.argument("value", metavar="JSON|@FILE|-")
 @click.option("--ttl", type=DURATION, help="Then it is gone.")
-@click.option("--expect", type=COUNT, help="Only if the key is at this version; 0: if it does not exist.")
+@click.option("--expect", type=WHOLE, help="Only if the key is at this version; 0: if it does not exist.")
 @click.option("--request-id", default="", help="The same id sets it once.")
 @click.pass_obj
 def put(
@@ -126,7 +124,7 @@ def put(
 
 @click.command(cls=LeafCommand)
 @click.argument("key")
-@click.option("--expect", type=COUNT, help="Only if the key is at this version.")
+@click.option("--expect", type=WHOLE, help="Only if the key is at this version.")
 @click.pass_obj
 def delete(session: Session, key: str, expect: int | None) -> None:
     """Remove KEY."""
@@ -162,8 +160,8 @@ def _print_keys(out: Console, found: list[KeyEntry]) -> None:
 
 @click.command(cls=LeafCommand)
 @click.argument("prefix", default="")
-@click.option("--count", type=COUNT, default=0, help="End after so many changes.")
-@click.option("--after", "after", type=COUNT, default=0, help="Only what came after this version.")
+@click.option("--count", type=WHOLE, default=0, help="End after so many changes.")
+@click.option("--after", "after", type=WHOLE, default=0, help="Only what came after this version.")
 @click.pass_obj
 def watch(session: Session, prefix: str, count: int, after: int) -> None:
     """Print the keys that begin with PREFIX, then each change. --timeout bounds it."""
@@ -201,8 +199,8 @@ def pub(
 
 @click.command(cls=LeafCommand)
 @click.argument("pattern")
-@click.option("--after", type=COUNT, help="From behind this position; 0: everything that is kept.")
-@click.option("--count", type=COUNT, default=0, help="End after so many messages.")
+@click.option("--after", type=WHOLE, help="From behind this position; 0: everything that is kept.")
+@click.option("--count", type=WHOLE, default=0, help="End after so many messages.")
 @click.pass_obj
 def sub(session: Session, pattern: str, after: int | None, count: int) -> None:
     """Print the messages under PATTERN: a.b, a.* for any one word, a.> for one or more.
@@ -236,8 +234,8 @@ def topics(session: Session, pattern: str) -> None:
 
 @click.command(cls=LeafCommand)
 @click.argument("topic")
-@click.option("--count", "kept_count", type=COUNT, default=0, help="Messages. [1000]")
-@click.option("--bytes", "kept_bytes", type=COUNT, default=0, help="Bytes. [4 MiB]")
+@click.option("--count", "kept_count", type=WHOLE, default=0, help="Messages. [1000]")
+@click.option("--bytes", "kept_bytes", type=WHOLE, default=0, help="Bytes. [4 MiB]")
 @click.option("--age", "kept_for", type=DURATION, default=86_400.0, help="Time; 0: any. [24h]")
 @click.pass_obj
 def keep(session: Session, /, topic: str, **kept: Any) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from coterie.node.cli.framework import LeafCommand
+from coterie.node.cli.framework import WHOLE, LeafCommand
 from coterie.node.cli.session import Session
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ VALUE_CHARS_MAX = 200
 
 @click.command("state", cls=LeafCommand)
 @click.argument("task_id", metavar="RUN", required=False, default="")
-@click.option("--at", "index", type=click.IntRange(0), default=0, help="Index in the log; 0: now.")
+@click.option("--at", "index", type=WHOLE, default=0, help="Index in the log; 0: now.")
 @click.pass_obj
 def state_at(session: Session, task_id: str, index: int) -> None:
     """Show how the cluster stood right after a log entry, or RUN, a task or a run of a workflow.
@@ -72,7 +72,7 @@ def _value(step: StepInfo) -> str:
     text = data.inline.decode("utf-8", "replace")
     try:
         found: Any = json.loads(text) if text else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return one_line(text, VALUE_CHARS_MAX)
     return one_line(json.dumps(found, ensure_ascii=False), VALUE_CHARS_MAX)
 

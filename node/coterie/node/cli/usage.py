@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from coterie.node.cli.framework import LeafCommand
+from coterie.node.cli.framework import WHOLE, LeafCommand
 from coterie.node.cli.session import Session
 
 if TYPE_CHECKING:
@@ -15,7 +15,20 @@ if TYPE_CHECKING:
     from coterie.client.cluster import Cluster
     from coterie.client.usage import Account, Budget, By, DoubtfulCall, UsageRow
 
-COUNT = click.IntRange(min=0)
+USD_MAX = 1e12
+
+
+class UsdType(click.FloatRange):
+    """An amount of money."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        amount = float(super().convert(value, param, ctx))
+        if not amount <= USD_MAX:  # what is no number is not, either
+            self.fail(f"{value} is more than {USD_MAX:.0f}", param, ctx)
+        return amount
 
 
 @click.command("usage", cls=LeafCommand)
@@ -41,9 +54,9 @@ def usage(session: Session, by: By | None, in_doubt: bool) -> None:
 
 @click.command("set", cls=LeafCommand)
 @click.argument("budget_id", metavar="ID")
-@click.option("--tokens", type=COUNT, default=0, help="In and out.")
-@click.option("--usd", type=click.FloatRange(min=0), default=0.0, help="Money.")
-@click.option("--requests", type=COUNT, default=0, help="Calls.")
+@click.option("--tokens", type=WHOLE, default=0, help="In and out.")
+@click.option("--usd", type=UsdType(), default=0.0, help="Money.")
+@click.option("--requests", type=WHOLE, default=0, help="Calls.")
 @click.option("--window", default="total", show_default=True, help="minute, hour, day, total, or e.g. 10m.")
 @click.option("--tenant", default="", help="Only of this tenant; '*': of each for itself.")
 @click.option("--agent", default="", help="Likewise of an agent.")
