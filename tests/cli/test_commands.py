@@ -248,6 +248,14 @@ def test_drain_wait_stays_until_the_node_is_empty() -> None:
     assert document(run(cluster, "drain", "node-1", "--wait", "--json"))["node"]["state"] == "DRAINED"
 
 
+def test_drain_wait_ends_with_a_node_that_is_gone() -> None:
+    words = ("drain", "node-1", "--wait", "--timeout", "20s")
+    down = run(FakeCluster(nodes=[node_info("node-1", "DOWN")]), *words)
+    assert down.exit_code == 0 and "DOWN, 0 running" in down.stdout
+    removed = run(FakeCluster(nodes=[node_info("node-2")]), *words)
+    assert removed.exit_code == 4 and "removed meanwhile" in removed.stderr
+
+
 def test_drain_wait_gives_up_when_it_is_told_to() -> None:
     cluster = FakeCluster(nodes=[node_info("node-1", "DRAINING", running=1)])
     result = run(cluster, "drain", "node-1", "--wait", "--timeout", "50ms")

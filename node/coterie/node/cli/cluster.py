@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from coterie.node.cli.failures import EXIT_TIMEOUT, EXIT_UNAVAILABLE, CommandFailed, Failure, bad_input
+from coterie.node.cli.failures import (
+    EXIT_REFUSED,
+    EXIT_TIMEOUT,
+    EXIT_UNAVAILABLE,
+    CommandFailed,
+    Failure,
+    bad_input,
+)
 from coterie.node.cli.framework import DURATION, LeafCommand
 from coterie.node.cli.session import Session
 
@@ -110,9 +117,9 @@ def transfer(session: Session, node: str | None) -> None:
 async def _drained(session: Session, cluster: Cluster, node: NodeInfo) -> NodeInfo:
     try:
         async with asyncio.timeout(session.timeout) as scope:
-            while node.state != "DRAINED":
+            while not _is_empty(node):
                 await asyncio.sleep(DRAIN_POLL_S)
-                node = next((found for found in await cluster.list_nodes() if found.id == node.id), node)
+                node = await _listed(cluster, node.id)
     except TimeoutError as error:
         if not scope.expired():
             raise
@@ -123,6 +130,19 @@ async def _drained(session: Session, cluster: Cluster, node: NodeInfo) -> NodeIn
             Failure(EXIT_TIMEOUT, "DEADLINE_EXCEEDED", text, "WAIT_TIMEOUT", facts={"node": node})
         ) from error
     return node
+
+
+def _is_empty(node: NodeInfo) -> bool:
+    """What a node had that died while it was drained runs elsewhere."""
+    return node.state == "DRAINED" or (node.state == "DOWN" and not node.running)
+
+
+async def _listed(cluster: Cluster, node_id: str) -> NodeInfo:
+    found = next((node for node in await cluster.list_nodes() if node.id == node_id), None)
+    if found is None:
+        text = f"{node_id} is no member any more: it was removed meanwhile"
+        raise CommandFailed(Failure(EXIT_REFUSED, "NOT_FOUND", text, "NODE_NOT_FOUND"))
+    return found
 
 
 def _emit_node(session: Session, node: NodeInfo) -> None:
