@@ -151,6 +151,7 @@ def two_nodes(first: str, second: str) -> str:
             two_nodes("id: a, port: 1, httpPort: 2", "id: b, port: 2"),
             "cluster.nodes[1]: 127.0.0.1:2 is taken by a",
         ),
+        (two_nodes("id: a, port: 1, clientsPort: 1", "id: b"), "cluster.nodes[0]: 127.0.0.1:1 is taken by a"),
         (two_nodes("id: a, port: 1, httpPort: 1", "id: b"), "cluster.nodes[0]: 127.0.0.1:1 is taken by a"),
         (
             two_nodes("id: a, port: 1", "id: b, port: 2") + "\nlisten: {grpc: ':3'}",

@@ -49,6 +49,20 @@ def test_a_mistake_is_named(tmp_path: Path, text: str, problem: str) -> None:
     assert len(said) == 1 and "cluster.yaml:3" in said[0]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "llm: {providers: {a: {baseUrl: 'http://x/v1', model: m, apiKey: sk-hidden}}}",
+        "mcp: {servers: {a: {url: 'http://x/v1', allow: ['*'], headers: {Authorization: sk-hidden}}}}",
+        "mcp: {servers: {a: {command: [x], allow: ['*'], env: {TOKEN: sk-hidden}}}}",
+    ],
+)
+def test_a_secret_that_stands_in_the_file_itself_is_refused_and_not_shown(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        settings(tmp_path, text)
+    assert "expected env or file" in str(caught.value) and "sk-hidden" not in str(caught.value)
+
+
 def test_a_provider_with_everything(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("sk-1\n")
     llm = settings(

@@ -128,8 +128,8 @@ def _addresses(config: ClusterConfig) -> Iterator[Finding]:
     ports = node_ports(config)
     taken: dict[tuple[str, int], str] = {}
     for place, entry in enumerate(config.cluster.nodes):
-        named = ((ports[entry.id], "port"), (entry.http_port, "http_port"), (entry.raft_port, "raft_port"))
-        for port, key in named:
+        own = ((key, getattr(entry, key)) for key in ("http_port", "raft_port", "clients_port"))
+        for key, port in (("port", ports[entry.id]), *own):
             if not port:
                 continue
             owner = taken.setdefault((entry.host.lower(), port), f"{entry.id} {key}")

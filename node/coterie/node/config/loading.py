@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 
 from coterie.node.config.check import errors, not_yet, notes, refused_values, warnings
 from coterie.node.config.findings import ConfigError, Finding, KeyPath
+from coterie.node.config.llm_model import ApiKey
 from coterie.node.config.model import ClusterConfig
 from coterie.node.config.multi_agent import contradictions, fold
 from coterie.node.config.read import Tree, read_tree
@@ -141,6 +142,8 @@ def describe(detail: ErrorDetails) -> str:
         return str(context["error"])
     if kind == "literal_error":
         return f"{_shown(value)} is not known; {_choices(value, str(context['expected']))}"
+    if context.get("class_name") == ApiKey.__name__:
+        return "expected env or file, which say where the secret is; what stands here is not shown"
     expected = _EXPECTED.get(kind)
     if expected is None:
         return f"{_shown(value)}: {detail['msg']}"
