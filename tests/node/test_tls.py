@@ -22,6 +22,7 @@ from coterie.node.tls import (
     node_paths,
     user_paths,
 )
+from coterie.node.tls.issue import open_authority
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +191,24 @@ def test_a_mixed_up_authority_is_refused(own: Path, tmp_path: Path) -> None:
     (own / "ca.key").write_text("x", encoding="utf-8")
     with pytest.raises(TlsError, match="cannot be read"):
         issue_node(own, "node-4")
+
+
+def test_an_authority_that_has_expired_signs_nothing_more(own: Path) -> None:
+    late = datetime.now(UTC) + timedelta(days=3_651)
+    with pytest.raises(TlsError, match=r"ca\.crt: expired on .*; move it and ca\.key away"):
+        open_authority(own, late)
+    open_authority(own, late - timedelta(days=2))
+
+
+@pytest.mark.parametrize(
+    ("hosts", "user"), [({"node-2": ["a b"]}, "admin"), ({"node-1": ["10.0.0.1"]}, "../admin")]
+)
+def test_nothing_is_written_for_names_that_cannot_be(
+    tmp_path: Path, hosts: dict[str, list[str]], user: str
+) -> None:
+    with pytest.raises(TlsError):
+        init_tls(tmp_path / "tls", ["node-1", "node-2"], hosts, user)
+    assert not (tmp_path / "tls").exists()
 
 
 @pytest.mark.parametrize("node_id", ["", "ca", "a/b", "../x", "a b", "-a"])

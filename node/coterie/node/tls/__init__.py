@@ -30,13 +30,15 @@ def init_tls(
     """An authority, a certificate for each node and one for `user`, whose files are returned.
 
     hosts: names and addresses at which the nodes are dialled, for all of them or by node id. An authority
-    that is already in `directory` is used again; certificates are made anew. Raises TlsError."""
+    that is already in `directory` is used again; certificates are made anew. Raises TlsError; for a name
+    that cannot be, before anything is written."""
     from coterie.node.tls import issue as tls_issue
 
+    by_node = hosts if isinstance(hosts, Mapping) else dict.fromkeys(node_ids, hosts)
+    tls_issue.check_names(node_ids, by_node, user)
     authority = tls_issue.open_authority(directory)
     for node_id in node_ids:
-        names = hosts.get(node_id, ()) if isinstance(hosts, Mapping) else hosts
-        tls_issue.issue_node(authority, directory, node_id, names)
+        tls_issue.issue_node(authority, directory, node_id, by_node.get(node_id, ()))
     return tls_issue.issue_user(authority, directory, user)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -36,8 +36,9 @@ class Authority:
     key: ec.EllipticCurvePrivateKey
 
 
-def open_authority(directory: Path) -> Authority:
-    """The authority in `directory`; a new one when there is none. Raises TlsError when it is damaged."""
+def open_authority(directory: Path, now: datetime | None = None) -> Authority:
+    """The authority in `directory`; a new one when there is none. Raises TlsError when it is damaged, or has
+    expired."""
     cert_path, key_path = directory / CA_CERT, directory / CA_KEY
     if cert_path.exists() != key_path.exists():
         missing = key_path if cert_path.exists() else cert_path
@@ -53,15 +54,23 @@ def open_authority(directory: Path) -> Authority:
         ) from error
     if not isinstance(key, ec.EllipticCurvePrivateKey) or cert.public_key() != key.public_key():
         raise TlsError(f"{key_path}: not the key of {cert_path}; restore the pair from a backup")
+    if (now or datetime.now(UTC)) > cert.not_valid_after_utc:
+        when = f"{cert.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
+        text = f"{cert_path}: expired on {when}, and what it signs is accepted nowhere; move it and {CA_KEY}"
+        raise TlsError(f"{text} away for a new authority, and make all certificates anew")
     return Authority(cert, key)
+
+
+def check_names(node_ids: Sequence[str], hosts: Mapping[str, Sequence[str]], user: str) -> None:
+    """Raises TlsError when one of them gets no certificate."""
+    for node_id in node_ids:
+        _names_of(node_id, hosts.get(node_id, ()))
+    _check_user(user)
 
 
 def issue_node(authority: Authority, directory: Path, node_id: str, hosts: Sequence[str]) -> TlsPaths:
     """A certificate that serves and calls, for the node's id, its hosts, and loopback when it is on it."""
-    try:
-        names = [check_node_id(node_id), *(check_host(host) for host in hosts)]
-    except ValueError as error:
-        raise TlsError(f"no certificate for {node_id}: {error}") from error
+    names = _names_of(node_id, hosts)
     if not hosts or any(is_loopback(host) for host in hosts):
         names += _LOOPBACK
     subject = [_general_name(name) for name in dict.fromkeys(names)]
@@ -72,10 +81,21 @@ def issue_node(authority: Authority, directory: Path, node_id: str, hosts: Seque
 
 def issue_user(authority: Authority, directory: Path, name: str) -> TlsPaths:
     """A certificate that only calls."""
-    if not _USER.fullmatch(name):
-        raise TlsError(f"{name!r} is not a user name: letters, digits, and . _ @ - inside, at most 64")
+    _check_user(name)
     subject: list[x509.GeneralName] = [x509.UniformResourceIdentifier(USER_URI + name)]
     return _issue(authority, user_paths(directory, name), name, subject, [ExtendedKeyUsageOID.CLIENT_AUTH])
+
+
+def _names_of(node_id: str, hosts: Sequence[str]) -> list[str]:
+    try:
+        return [check_node_id(node_id), *(check_host(host) for host in hosts)]
+    except ValueError as error:
+        raise TlsError(f"no certificate for {node_id}: {error}") from error
+
+
+def _check_user(name: str) -> None:
+    if not _USER.fullmatch(name):
+        raise TlsError(f"{name!r} is not a user name: letters, digits, and . _ @ - inside, at most 64")
 
 
 def _create_authority(directory: Path) -> Authority:
