@@ -9,22 +9,25 @@ import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from coterie.core.commands import FailAttempt, FinishTask, RecordStep, SignalTask, SuspendTask
 from coterie.core.epochs import Epoch, begin_epoch
-from coterie.core.nouns import Data, TaskError, TaskId, WaitReason
+from coterie.core.nouns import Data, Step, TaskError, TaskId, WaitReason
 from coterie.core.runs.run import RUN_ID_MAX
 from coterie.node import turns
-from coterie.node.debugger.model import Happening
+from coterie.node.debugger.gather import call_of
+from coterie.node.debugger.model import Happening, ModelCall
 from coterie.node.debugger.pictures import bare, gantt_of, label, mermaid_of_history
 from coterie.node.debugger.refold import replay_of
 from coterie.node.debugger.story import story_of
 from coterie.node.debugger.timeline import text_of
-from coterie.node.debugger.words import PHRASES, said
+from coterie.node.debugger.words import PHRASES, call_words, said
 from coterie.node.ledger.family import FamilyLimits, FamilyRows
 from coterie.node.ledger.feed import feed
+from coterie.node.llm.completion import OBJECT
 from tests.core.builders import submit_command
 from tests.core.runs.world import RUN, echo
 from tests.node.debugger.mermaid import check
@@ -206,6 +209,41 @@ async def test_a_damaged_or_foreign_blob_leaves_only_its_call_out(world: Recorde
     world.damaged.clear()
     world.blobs[digest] += b" "
     assert [call.step for call in (await world.history("t1")).root.calls] == ["ask"]
+
+
+DEEP = f'{{"object": "{OBJECT}", "x": {"[" * 100_000}'
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"call": 2**31},
+        {"call": float("inf")},
+        {"call": -1},
+        {"provider": "\ud800"},
+        {"model": ["m"]},
+        {"usage": {"tokens_in": 2**63, "tokens_out": 1, "micro_usd": 1}},
+        {"usage": {"tokens_in": 1, "tokens_out": 1, "micro_usd": 1e308}},
+        {"usage": []},
+        {},
+    ],
+    ids=str,
+)
+async def test_what_only_looks_like_the_answer_of_a_model_is_no_call(
+    world: Recorded, more: dict[str, Any]
+) -> None:
+    """Of a skill, which may record what it likes: it must not spoil the history of all that is above it."""
+    moved_task(world)
+    task = (await world.history("t1")).root.task
+    step = Step("ask", 1, Data(), task.created_at_ms + 1)
+    assert call_of(task, step, answer_of_model("x", 1)) is not None
+    forged = answer_of_model("x", 1, **more) if more else DEEP.encode()
+    assert call_of(task, step, forged) is None
+
+
+def test_the_name_of_a_model_does_not_steer_the_terminal() -> None:
+    call = ModelCall("s", 1, 1, "main\x1b[2J", "m\n-1", "answered", 0)
+    assert call_words(call).startswith("main [2J/m -1 answered")
 
 
 async def test_a_step_taken_over_is_not_paid_again(world: Recorded) -> None:

@@ -44,6 +44,9 @@ from coterie.v1 import log_pb2
 
 EVENTS_MAX = 20_000
 RECORDS_BYTES_MAX = 32 << 20  # of all that is read for one history
+CALLS_MAX = 2**31 - 1
+NUMBER_MAX = 10**11  # tokens, or micro-USD, of one call: the sums of all that is read for a history fit
+NAME_BYTES_MAX = 200
 BLOB_READ_MAX = 1 << 20  # a recorded answer of a model that is larger is not looked into
 Read = Callable[[str], AsyncIterator[bytes]]
 OfTask = TypeVar("OfTask", DoubtfulCall, Doubt)
@@ -218,15 +221,30 @@ def call_of(task: Task, step: Step, content: bytes) -> ModelCall | None:
         if answer["object"] != OBJECT:
             return None
         usage = answer["usage"]
-        facts = (int(answer["call"]), str(answer["provider"]), str(answer["model"]))
-        spent = (int(usage["tokens_in"]), int(usage["tokens_out"]), int(usage["micro_usd"]))
-    except (ValueError, TypeError, KeyError):
+        facts = (_number(answer["call"], CALLS_MAX), _name(answer["provider"]), _name(answer["model"]))
+        tokens = (_number(usage["tokens_in"]), _number(usage["tokens_out"]))
+        spent = (*tokens, _number(usage["micro_usd"]))
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
     outcome = CACHED if answer.get("cached") else ANSWERED
     if step.at_ms < task.created_at_ms:
         outcome = TAKEN_OVER
     number, provider, model = facts
     return ModelCall(step.key, number, step.attempt, provider, model, outcome, step.at_ms, *spent)
+
+
+def _number(value: object, most: int = NUMBER_MAX) -> int:
+    """Raises ValueError for what no call has: a skill may record what only looks like an answer."""
+    if not isinstance(value, int) or not 0 <= value <= most:
+        raise ValueError(f"{value!r} is no number of a call")
+    return value
+
+
+def _name(value: object) -> str:
+    """Raises ValueError."""
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no name")
+    return value.encode()[:NAME_BYTES_MAX].decode(errors="ignore")
 
 
 def _other_calls(

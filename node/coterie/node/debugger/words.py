@@ -51,7 +51,7 @@ def joined(names: Iterable[str]) -> str:
 
 def call_words(call: ModelCall) -> str:
     """A call of a model in a few words."""
-    who = f"{call.provider}/{call.model}".rstrip("/")
+    who = flat(f"{call.provider}/{call.model}".rstrip("/"))
     return f"{who} {call.outcome}: {call.tokens_in} in, {call.tokens_out} out, {money(call.micro_usd)}"
 
 
