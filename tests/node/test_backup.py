@@ -234,6 +234,13 @@ async def test_damage_anywhere_is_found_and_its_place_is_named(made: Made, tmp_p
             await asyncio.to_thread(open_archive, bad)
 
 
+def test_of_a_large_file_that_is_no_backup_little_is_read(tmp_path: Path) -> None:
+    with (tmp_path / "disk.img").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(BadBackup, match=r"disk\.img is damaged at byte 0"):
+        open_archive(tmp_path / "disk.img")
+
+
 async def test_a_missing_blob_and_a_newer_format_are_told(made: Made, tmp_path: Path) -> None:
     path = await made.file()
     archive = await asyncio.to_thread(open_archive, path)

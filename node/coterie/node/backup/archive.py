@@ -111,7 +111,7 @@ def _places(file: BinaryIO, path: Path) -> Iterator[Place]:
 
 def _require_end(file: BinaryIO, path: Path, position: int) -> None:
     file.seek(position)
-    if file.read() != bytes(2 * _BLOCK):
+    if file.read(2 * _BLOCK + 1) != bytes(2 * _BLOCK):
         raise BadBackup(_damaged(path, position, "the end mark is not what it was"))
 
 
