@@ -47,7 +47,9 @@ def test_endpoints_are_a_text_or_a_list(given: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", ["host", "host:", ":80", "host:0", "host:70000", "host:x", [7], ["a:1"] * 0]
+    "wrong",
+    ["host", "host:", ":80", "host:0", "host:70000", "host:x", f"host:{'9' * 5_000}", [7], ["a:1"] * 0],
+    ids=lambda wrong: str(wrong)[:20],
 )
 def test_a_bad_endpoint_is_named(wrong: Any) -> None:
     with pytest.raises(ConfigError):
@@ -139,6 +141,22 @@ def test_a_bad_file_is_named_with_the_fault(tmp_path: Path, text: str, fault: st
     with pytest.raises(ConfigError, match=fault) as refused:
         load_config(file)
     assert str(file) in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("port", ["http", "70000", "-1", "9" * 5_000, "1.5"], ids=lambda port: port[:8])
+def test_a_port_to_look_up_that_is_none_is_named(tmp_path: Path, port: str) -> None:
+    file = tmp_path / "cluster.json"
+    discovery = {"method": "dns", "name": "c.example.org", "port": port}
+    file.write_text(json.dumps({"cluster": {"discovery": discovery}}))
+    with pytest.raises(ConfigError, match=r"cluster\.discovery\.port"):
+        load_config(file)
+
+
+def test_a_file_that_is_too_deep_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "client.json"
+    file.write_text("[" * 100_000)
+    with pytest.raises(ConfigError, match="not JSON"):
+        load_config(file)
 
 
 def test_a_missing_file_and_bad_json(tmp_path: Path) -> None:

@@ -153,7 +153,8 @@ def parse_endpoints(given: str | Sequence[str]) -> tuple[str, ...]:
         raise ConfigError(f"{len(addresses)} endpoints are given: at most {_ENDPOINTS_MAX} make sense")
     for address in addresses:
         host, _, port = address.rpartition(":")
-        if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        # No more digits than a port has: longer ones Python may refuse to read.
+        if not host or not port.isascii() or not port.isdigit() or not 0 < int(port[:6]) < 65536:
             raise ConfigError(f"endpoint {address!r}: write host:port, e.g. 127.0.0.1:8080")
     return addresses
 
@@ -234,11 +235,18 @@ def _from_cluster_file(document: dict[str, Any], path: Path) -> dict[str, Any]:
     discovery = _mapping(cluster.get("discovery") or {}, path, "cluster.discovery")
     if name := _discovery_name(discovery):
         server = str(discovery.get("nameserver") or "")
-        found["names"] = (DnsName(name, int(discovery.get("port") or default_port), server),)
+        found["names"] = (DnsName(name, _port(discovery.get("port") or default_port, path), server),)
     security = _mapping(document.get("security") or {}, path, "security")
     if security.get("tls"):
         found["tls"] = _tls(security["tls"], path)
     return found
+
+
+def _port(value: Any, path: Path) -> int:
+    text = str(value)
+    if not text.isascii() or not text.isdigit() or len(text) > len("65535") or not 0 < int(text) < 65536:
+        raise ConfigError(f"{path}: cluster.discovery.port: {text[:40]!r} is no port")
+    return int(text)
 
 
 def _discovery_name(discovery: Mapping[str, Any]) -> str:
@@ -325,7 +333,7 @@ def _parse(path: Path) -> Any:
         raise ConfigError(f"{path}: larger than {_CONFIG_BYTES_MAX} bytes: this is no config file")
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         if path.suffix == ".json":
             raise ConfigError(f"{path}: not JSON: {error}") from error
     return _parse_yaml(text, path)
