@@ -11,7 +11,7 @@ import pytest
 
 from coterie.client import TLS, Cluster, ConfigError, Timeouts
 from coterie.client.names import DnsName
-from coterie.client.settings import Settings, load_config, parse_endpoints, resolve
+from coterie.client.settings import Settings, credentials, load_config, parse_endpoints, resolve
 
 CLUSTER_FILE = """
 cluster:
@@ -48,7 +48,20 @@ def test_endpoints_are_a_text_or_a_list(given: Any) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    ["host", "host:", ":80", "host:0", "host:70000", "host:x", f"host:{'9' * 5_000}", [7], ["a:1"] * 0],
+    [
+        "host",
+        "host:",
+        ":80",
+        "host:0",
+        "host:70000",
+        "host:x",
+        "::1:80",
+        "[::1:80",
+        "fe80::1:80",
+        f"host:{'9' * 5_000}",
+        [7],
+        ["a:1"] * 0,
+    ],
     ids=lambda wrong: str(wrong)[:20],
 )
 def test_a_bad_endpoint_is_named(wrong: Any) -> None:
@@ -150,6 +163,25 @@ def test_a_port_to_look_up_that_is_none_is_named(tmp_path: Path, port: str) -> N
     file.write_text(json.dumps({"cluster": {"discovery": discovery}}))
     with pytest.raises(ConfigError, match=r"cluster\.discovery\.port"):
         load_config(file)
+
+
+CERTIFICATE = "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"
+
+
+@pytest.mark.parametrize(
+    ("cert", "key", "fault"),
+    [
+        (CERTIFICATE, "no key", "key file .*: holds no PRIVATE KEY in PEM"),
+        (CERTIFICATE, "-----BEGIN ENCRYPTED PRIVATE KEY-----\n", "key file .* has a password"),
+        ("no certificate", "-----BEGIN PRIVATE KEY-----\n", "cert file .* holds no CERTIFICATE in PEM"),
+    ],
+)
+def test_a_file_that_is_no_pem_is_named(tmp_path: Path, cert: str, key: str, fault: str) -> None:
+    files = [tmp_path / name for name in ("ca", "cert", "key")]
+    for file, text in zip(files, (CERTIFICATE, cert, key), strict=True):
+        file.write_text(text)
+    with pytest.raises(ConfigError, match=fault):
+        credentials(TLS(*files))
 
 
 def test_a_file_that_is_too_deep_is_named(tmp_path: Path) -> None:

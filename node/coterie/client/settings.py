@@ -156,6 +156,9 @@ def parse_endpoints(given: str | Sequence[str]) -> tuple[str, ...]:
         # No more digits than a port has: longer ones Python may refuse to read.
         if not host or not port.isascii() or not port.isdigit() or not 0 < int(port[:6]) < 65536:
             raise ConfigError(f"endpoint {address!r}: write host:port, e.g. 127.0.0.1:8080")
+        if ":" in host and not (host.startswith("[") and host.endswith("]")):
+            # Else it would be dialled as an address without a port, and not the one it looks like.
+            raise ConfigError(f"endpoint {address!r}: write an IPv6 address in brackets, e.g. [::1]:8080")
     return addresses
 
 
@@ -359,10 +362,17 @@ def _mapping(value: Any, path: Path, name: str) -> dict[str, Any]:
 
 
 def _read_pem(path: str | Path, name: str) -> bytes:
+    """gRPC would say of what is no such file only that no node can be reached."""
     try:
-        return Path(path).read_bytes()
+        data = Path(path).read_bytes()
     except OSError as error:
         raise ConfigError(f"TLS {name} file {path}: {error.strerror or error}") from error
+    wanted = "PRIVATE KEY" if name == "key" else "CERTIFICATE"
+    if f"{wanted}-----".encode() not in data:
+        raise ConfigError(f"TLS {name} file {path}: holds no {wanted} in PEM")
+    if name == "key" and b"ENCRYPTED" in data:
+        raise ConfigError(f"TLS {name} file {path}: has a password; give one without")
+    return data
 
 
 def _snake(key: str) -> str:
