@@ -186,6 +186,27 @@ def test_a_number_that_no_message_carries_is_wrong_usage(arguments: list[str]) -
     assert result.exit_code == 2 and " is more than " in result.stderr and cluster.calls == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["kv", "put", "k", "{"], "VALUE"),
+        (["kv", "put", "k", "@no-such-file"], "VALUE"),
+        (["bus", "pub", "t", "{"], "BODY"),
+        (["submit", "echo", "--payload", "{"], "--payload"),
+        (["submit", "--goal", "@no-such-file"], "--goal"),
+        (["submit", "--goal", "x", "--context", "@no-such-file"], "--context"),
+        (["workflow", "run", "--kept", "x", "--inputs", "{"], "--inputs"),
+        (["map-reduce", "--map", "x", "--documents", "@no-such-file"], "--documents"),
+        (["map-reduce", "--map", "x", "--reduce-input", "{", __file__], "--reduce-input"),
+        (["task", "resolve", "t1", "s", "--done", "{"], "--done"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_read_is_named_as_it_was_given(arguments: list[str], name: str) -> None:
+    found = document(run(FakeCluster(), *arguments, "--json"))["error"]
+    assert found["violations"][0]["field"] == name and found["message"].startswith(f"{name}: ")
+
+
 def test_an_argument_that_is_no_text_is_wrong_usage() -> None:
     wrong = UnicodeEncodeError("utf-8", NO_TEXT, 1, 2, "surrogates not allowed")
     result = run(FakeCluster(failures={"get": wrong}), "task", "show", NO_TEXT)

@@ -97,7 +97,14 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
     assert refused.value.problems[-1] == "skills: b is there twice"
 
 
-@pytest.mark.parametrize("text", ["", "[]", "skills: {}", "skills: []\nmore: 1", "a: [", "skills: \x00"])
+DEEP = f"skills: {'[' * 2_000}{']' * 2_000}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "skills: {}", "skills: []\nmore: 1", "a: [", "skills: \x00", DEEP],
+    ids=lambda text: text[:15],
+)
 def test_a_file_of_another_shape_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(RegistryError, match=r"skill-registry\.yaml"):
         read_registry(written(tmp_path, text))

@@ -43,7 +43,7 @@ def read_registry(path: Path) -> list[Registered]:
     """All entries of the file. Raises RegistryError with all that is wrong."""
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise RegistryError([f"{path}: {error}"]) from error
     entries = document.get("skills") if isinstance(document, Mapping) else None
     if not isinstance(entries, list) or len(document) != 1:

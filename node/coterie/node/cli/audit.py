@@ -159,7 +159,7 @@ def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
-                found = json.loads(line)
+                found = json.loads(line.decode())
             except (ValueError, RecursionError) as error:
                 raise bad_input("FILE", f"{path}: line {number} is no JSON: {error}") from error
             yield found if isinstance(found, dict) else {}

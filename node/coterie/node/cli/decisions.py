@@ -123,7 +123,7 @@ def resolve(
     """Decide about a STEP in doubt, of which nobody knows whether its effect happened."""
     if (done is not None) + again + fails != 1:
         raise click.UsageError("give one of --done, --retry and --fail")
-    result = read_payload(done)
+    result = read_payload(done, "--done")
 
     async def work(cluster: Cluster) -> TaskInfo:
         effects = cluster.effects

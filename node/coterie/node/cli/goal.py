@@ -47,7 +47,7 @@ def goal_of(options: dict[str, Any], type_: str | None) -> dict[str, Any] | None
     for name in OF_TASKS:
         if options[name]:
             raise bad_input(f"--{name}", "is not for goals; what belongs to the request goes into --context")
-    given["goal"] = read_text(goal) if goal == "-" or goal.startswith("@") else goal
+    given["goal"] = read_text(goal, "--goal") if goal == "-" or goal.startswith("@") else goal
     given["context"] = _context(given["context"])
     return given
 
@@ -55,7 +55,7 @@ def goal_of(options: dict[str, Any], type_: str | None) -> dict[str, Any] | None
 def _context(text: str | None) -> Any:
     if text is None:
         return None
-    data = read_text(text) if text == "-" or text.startswith("@") else text
+    data = read_text(text, "--context") if text == "-" or text.startswith("@") else text
     try:
         return json.loads(data)
     except (ValueError, RecursionError):
@@ -95,7 +95,7 @@ def _print_route(out: Console, found: GoalRoute) -> None:
 def mend(session: Session, /, file: Path, wait: bool, **options: Any) -> None:
     """Run the workflow in FILE. Where its dependencies are wrong, as in a cycle, a language model corrects
     them, and nothing else; the result says what it changed."""
-    inputs = read_payload(options.pop("inputs"))
+    inputs = read_payload(options.pop("inputs"), "--inputs")
     if inputs is not None and not isinstance(inputs, dict):
         raise bad_input("--inputs", "is a JSON object with the inputs of the run by their names")
     try:

@@ -83,7 +83,7 @@ def _asked(options: dict[str, Any]) -> dict[str, Any]:
     if attempts:
         asked["map_options"] = {"max_attempts": attempts}
     if reduce_input:
-        asked["reduce_input"] = read_payload(reduce_input)
+        asked["reduce_input"] = read_payload(reduce_input, "--reduce-input")
     return asked
 
 
@@ -111,7 +111,7 @@ def _read_files(files: tuple[Path, ...]) -> list[dict[str, str]]:
 def _read_documents(source: str) -> list[Any]:
     if source != "-" and not source.startswith("@"):
         raise bad_input("--documents", f"{source!r}: write @FILE, or - for standard input")
-    text = read_text(source)
+    text = read_text(source, "--documents")
     try:
         whole = json.loads(text)
     except (ValueError, RecursionError):

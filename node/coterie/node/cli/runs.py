@@ -205,7 +205,7 @@ def _read(file: Path, rule: str) -> Any:
 
 
 def _inputs(given: str | None, single: tuple[tuple[str, str], ...]) -> dict[str, Any]:
-    inputs = read_payload(given) if given is not None else {}
+    inputs = read_payload(given, "--inputs") if given is not None else {}
     if not isinstance(inputs, dict):
         raise bad_input("--inputs", "is a JSON object with the inputs of the run by their names")
     for name, text in single:

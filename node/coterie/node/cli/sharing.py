@@ -113,7 +113,7 @@ def put(
     session: Session, key: str, value: str, ttl: float | None, expect: int | None, request_id: str
 ) -> None:
     """Set KEY. Prints the new version."""
-    given = read_payload(value)
+    given = read_payload(value, "VALUE")
 
     async def work(cluster: Cluster) -> int:
         return await cluster.kv.put(key, given, ttl=ttl, expected_version=expect, request_id=request_id)
@@ -188,7 +188,7 @@ def pub(
     session: Session, topic: str, body: str | None, headers: tuple[tuple[str, str], ...], request_id: str
 ) -> None:
     """Publish a message. Prints its position."""
-    given = read_payload(body)
+    given = read_payload(body, "BODY")
 
     async def work(cluster: Cluster) -> int:
         return await cluster.bus.publish(topic, given, headers=dict(headers), request_id=request_id)
