@@ -11,7 +11,11 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from coterie.client.backup import BackupFile
 from coterie.node.cli.main import cli
+from tests.cli.fakes import FakeCluster
+from tests.cli.fakes import run as run_with
+from tests.core.builders import submit_command
 from tests.node.test_backup import Made, made
 
 _ = made  # a fixture
@@ -70,6 +74,25 @@ async def test_the_old_name_and_an_unknown_node_are_refused(made: Made) -> None:
     code, said = await run("restore", path, "--data", data, "--config", config, "--only", "n9")
     assert code == 2
     assert "there are n1, n2, n3" in said["error"]["message"]
+
+
+async def test_a_gap_in_the_history_is_told_by_verify(made: Made) -> None:
+    made.node.do(submit_command("missed"), seen=False)
+    made.node.restore()
+    path = await made.file()
+    code, said = await run("verify", path)
+    assert code == 0 and len(said["history_gaps"]) == 1
+    shown = await asyncio.to_thread(CliRunner().invoke, cli, ["backup", "verify", str(path)])
+    assert "warning: the history lacks what happened from index" in shown.stdout
+
+
+def test_a_gap_in_the_history_is_told_by_create(tmp_path: Path) -> None:
+    class Lacking(FakeCluster):
+        async def create_backup(self, path: Path, *, history: bool) -> BackupFile:
+            return BackupFile(path, 10, 3, "00", ((4, 9),))
+
+    result = run_with(Lacking(), "backup", "create", "--out", str(tmp_path / "b.tar"))
+    assert result.exit_code == 0 and "lacks what happened from index 5 to 9" in result.stderr
 
 
 async def test_the_secrets_of_the_nodes_are_not_needed(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,21 @@ async def test_a_node_that_cannot_begin_is_passed_over(fake: FakeCluster, tmp_pa
     assert made.members == 2 and files_in(tmp_path) == ["b.tar"]
 
 
+@pytest.mark.parametrize(
+    ("manifest", "gaps"),
+    [(b'{"history_gaps": [[4, 9]]}', ((4, 9),)), (b"{}", ()), (b"[]", ()), (b"\xff", ()), (b"", ())],
+)
+async def test_what_the_history_lacks_is_told(
+    fake: FakeCluster, tmp_path: Path, manifest: bytes, gaps: tuple[tuple[int, int], ...]
+) -> None:
+    told = cluster_pb2.BackupPart(name="manifest.json", size_bytes=len(manifest), data=manifest)
+    for node in fake.nodes:
+        node.backup = [PIECES[0], told, PIECES[1]]
+    async with client_of(fake) as client:
+        made = await client.create_backup(tmp_path / "b.tar")
+    assert made.history_gaps == gaps
+
+
 async def test_a_node_that_breaks_off_in_the_middle_is_not_replaced_by_another(
     fake: FakeCluster, tmp_path: Path
 ) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import json
 import random
 import tarfile
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -16,9 +18,9 @@ from coterie.client.backup import _Writer
 from coterie.client.errors import DataLoss, InvalidRequest
 from coterie.core.nouns import Data, TaskId, TaskState, evolve
 from coterie.node.backup import restoring
-from coterie.node.backup.archive import open_archive
+from coterie.node.backup.archive import _require_end, open_archive
 from coterie.node.backup.making import BackupParts, Backups, Frozen
-from coterie.node.backup.manifest import HISTORY, STATE, BadBackup
+from coterie.node.backup.manifest import HISTORY, STATE, BadBackup, read_manifest
 from coterie.node.backup.restoring import Plan, RestoreRefused, check_contents, restore
 from coterie.node.blob_exchange import BlobExchange
 from coterie.node.blobs import BlobStore
@@ -156,6 +158,36 @@ async def test_without_history_a_gap_says_so(made: Made) -> None:
         await ledger.close()
 
 
+async def test_the_history_behind_a_gap_is_there_and_the_gap_is_told(made: Made) -> None:
+    core, node = made.node.core, made.node
+    before = core.index
+    node.do(submit_command("missed"), seen=False)
+    node.restore()  # a snapshot, as for a node that was away; nobody else has what it missed, either
+    node.finish("runs")
+    path = await made.file()
+    archive = await asyncio.to_thread(open_archive, path)
+    assert archive.manifest.history_gaps == [(before, before + 1)]
+    assert archive.manifest.history_through == before
+    plan = Plan(made.folder / "new", "prod-2", {"a": "h:1"})
+    found = await asyncio.to_thread(restore, archive, plan)
+    ledger = await Ledger.open(found.directories["a"] / "ledger.db")
+    try:
+        for name in ("done", "runs"):
+            assert await ledger.task(name) is not None, f"{name} is lost"
+        assert [(gap.after_index, gap.up_to_index) for gap in ledger.gaps] == [(before, before + 1)]
+    finally:
+        await ledger.close()
+
+
+async def test_a_backup_whose_gap_was_not_noted_had_no_history_behind_it(made: Made) -> None:
+    archive = await asyncio.to_thread(open_archive, await made.file())
+    old = json.loads(archive.manifest.encode())
+    assert old.pop("history_gaps") == []
+    assert read_manifest(json.dumps(old).encode(), "m").history_gaps == []
+    old["history_through"] = 2
+    assert read_manifest(json.dumps(old).encode(), "m").history_gaps == [(2, archive.head.index)]
+
+
 async def test_what_ended_after_the_index_is_not_in_the_new_history(made: Made) -> None:
     """The ledger goes on while it is copied."""
     frozen = made.frozen()
@@ -234,11 +266,20 @@ async def test_damage_anywhere_is_found_and_its_place_is_named(made: Made, tmp_p
             await asyncio.to_thread(open_archive, bad)
 
 
-def test_of_a_large_file_that_is_no_backup_little_is_read(tmp_path: Path) -> None:
-    with (tmp_path / "disk.img").open("wb") as file:
-        file.truncate(1 << 40)
-    with pytest.raises(BadBackup, match=r"disk\.img is damaged at byte 0"):
-        open_archive(tmp_path / "disk.img")
+class Counted(io.BytesIO):
+    """Says how much was asked for at most; -1: all there is."""
+
+    asked: ClassVar[list[int]] = []
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.asked.append(-1 if size is None else size)
+        return super().read(size)
+
+
+def test_of_what_follows_the_end_little_is_read() -> None:
+    with pytest.raises(BadBackup, match="damaged at byte 0: the end mark"):
+        _require_end(Counted(bytes(5_000)), Path("disk.img"), 0)
+    assert len(Counted.asked) == 1 and 0 < Counted.asked[0] < 5_000
 
 
 async def test_a_missing_blob_and_a_newer_format_are_told(made: Made, tmp_path: Path) -> None:

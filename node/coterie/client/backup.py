@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
+import json
 import os
 import tarfile
 from collections.abc import Callable
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from coterie.client.connection import Connection
     from coterie.client.endpoints import Endpoint
 
-_LAST = "manifest.sha256"
+_MANIFEST, _LAST = "manifest.json", "manifest.sha256"
 _FIRST_S = 15.0  # within this a node that works has begun: it waits for a majority and makes no piece before
 _SILENCE_S = 120.0  # a node may wait for so long for a large blob of another node
 _MODE = 0o600  # payloads, results and values are in it as they are
@@ -34,12 +35,14 @@ _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSY
 
 @dataclass(frozen=True, slots=True)
 class BackupFile:
-    """A file that is complete and on the disk."""
+    """A file that is complete and on the disk. `history_gaps`: parts of the log (behind the first index, up
+    to the second) of whose history the node that made it lacked something; another node may have it."""
 
     path: Path
     size_bytes: int
     members: int
     sha256: str
+    history_gaps: tuple[tuple[int, int], ...] = ()
 
 
 async def create_backup(opened: Callable[[], Connection], path: Path, *, history: bool = True) -> BackupFile:
@@ -105,6 +108,7 @@ class _Writer:
         self._digest = hashlib.sha256()
         self._members = self._size = 0
         self._name, self._left = "", 0  # of the member that is being written
+        self._manifest = bytearray()
 
     @property
     def begun(self) -> bool:
@@ -124,6 +128,8 @@ class _Writer:
             raise DataLoss(f"{self._name} has more bytes than the node said")
         self._write(piece.data)
         self._left -= len(piece.data)
+        if self._name == _MANIFEST:
+            self._manifest += piece.data
         if not self._left:
             self._write(bytes(-self._size % _BLOCK))
 
@@ -140,7 +146,8 @@ class _Writer:
         self._file = None
         self._name_it()
         _sync(self._path.parent)
-        return BackupFile(self._path, self._size, self._members, self._digest.hexdigest())
+        digest = self._digest.hexdigest()
+        return BackupFile(self._path, self._size, self._members, digest, _gaps_in(self._manifest))
 
     def close(self) -> None:
         """Leave nothing, unless it is finished."""
@@ -172,6 +179,15 @@ class _Writer:
         self._file.write(data)
         self._digest.update(data)
         self._size += len(data)
+
+
+def _gaps_in(manifest: bytes | bytearray) -> tuple[tuple[int, int], ...]:
+    """None from a node of a version that does not say."""
+    try:
+        found = json.loads(manifest).get("history_gaps", ())
+        return tuple((int(after), int(up_to)) for after, up_to in found)
+    except (ValueError, TypeError, AttributeError):
+        return ()
 
 
 def _taken(path: Path) -> InvalidRequest:

@@ -143,10 +143,15 @@ class _Making:
             number += 1
         if not self._with_history:
             return
-        number, index = 0, self.head.index
-        await self._parts.ledger.flush(index)
-        async for rows in pages(self._parts.ledger, 0, index):
-            self._manifest.history_through = min(index, rows.through_index)
+        number, index, ledger = 0, self.head.index, self._parts.ledger
+        await ledger.flush(index)
+        # Before the rows are read: what is filled meanwhile may be half in them.
+        gaps = [
+            (gap.after_index, min(gap.up_to_index, index)) for gap in ledger.gaps if gap.after_index < index
+        ]
+        self._manifest.history_gaps = gaps
+        self._manifest.history_through = gaps[0][0] if gaps else index
+        async for rows in pages(ledger, 0, index, across_gaps=True):
             yield f"{HISTORY}{number:08}", rows.SerializeToString()
             number += 1
 

@@ -55,13 +55,14 @@ class Entry:
 @dataclass(slots=True)
 class Manifest:
     """`absent`: blobs that something refers to, and that no node had any more when the backup was made.
-    `history_through`: the index up to which the history is there; below the head's where the ledger of the
-    node that made the backup had a gap."""
+    `history_gaps`: parts of the log (behind the first index, up to the second) of which the ledger of the
+    node that made the backup lacked rows; `history_through`: the index up to the first of them."""
 
     head: Head
     members: list[Entry] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
     history_through: int = 0
+    history_gaps: list[tuple[int, int]] = field(default_factory=list)
 
     def encode(self) -> bytes:
         return json.dumps(asdict(self)).encode() + b"\n"
@@ -88,7 +89,11 @@ def read_manifest(raw: bytes, where: str) -> Manifest:
     try:
         head = read_head(json.dumps(values["head"]).encode(), where)
         members = [Entry(one["name"], one["size"], one["sha256"]) for one in values["members"]]
-        return Manifest(head, members, list(values["absent"]), int(values["history_through"]))
+        through = int(values["history_through"])
+        # Before gaps were noted, the history ended at the first of them.
+        rest = [(through, head.index)] if head.with_history and through < head.index else []
+        gaps = [(int(after), int(up_to)) for after, up_to in values.get("history_gaps", rest)]
+        return Manifest(head, members, list(values["absent"]), through, gaps)
     except (KeyError, TypeError, ValueError) as error:
         raise BadBackup(f"{where}: it is not what a manifest looks like ({error!r})") from error
 

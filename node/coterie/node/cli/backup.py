@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,7 +53,14 @@ def create(session: Session, out: Path, no_history: bool) -> None:
         return await cluster.create_backup(path, history=not no_history)
 
     made = session.call(work, patient=True)
-    document = {"file": made.path, "size_bytes": made.size_bytes, "sha256": made.sha256}
+    for warning in _lacking(made.history_gaps):
+        session.say(f"warning: {warning}")
+    document = {
+        "file": made.path,
+        "size_bytes": made.size_bytes,
+        "sha256": made.sha256,
+        "history_gaps": made.history_gaps,
+    }
     text = f"{made.path}: {made.size_bytes} bytes, sha256 {made.sha256}"
     session.emit(document, lambda console: console.print(text, soft_wrap=True))
 
@@ -84,6 +92,7 @@ def verify(session: Session, file: Path) -> None:
         "blobs": len(archive.names(BLOBS)),
         "lost_blobs": archive.manifest.absent,
         "history_through": archive.manifest.history_through,
+        "history_gaps": archive.manifest.history_gaps,
     }
 
     def human(console: Console) -> None:
@@ -103,10 +112,15 @@ def _warnings(archive: Archive) -> list[str]:
     found = []
     if archive.manifest.absent:
         found.append(f"{len(archive.manifest.absent)} blobs were lost before the backup was made")
-    if archive.head.with_history and archive.manifest.history_through < archive.head.index:
-        through = archive.manifest.history_through
-        found.append(f"the history goes to index {through}: the node's ledger had a gap behind it")
-    return found
+    return found + _lacking(archive.manifest.history_gaps)
+
+
+def _lacking(gaps: Sequence[tuple[int, int]]) -> list[str]:
+    return [
+        f"the history lacks what happened from index {after + 1} to {up_to}, at least in part: the ledger of "
+        "the node that made the backup had a gap there; another node may have it"
+        for after, up_to in gaps
+    ]
 
 
 def _facts(head: Head) -> dict[str, Any]:

@@ -198,13 +198,14 @@ class Ledger:
         stored = await self._reader.run(lambda connection: select_family_rows(connection, task_id, limits))
         return with_queued(stored, queued, task_id, limits)
 
-    async def rows_after(self, after_index: int, limit: int) -> LedgerPage:
+    async def rows_after(self, after_index: int, limit: int, across_gaps: bool = False) -> LedgerPage:
         """Committed rows with a log index above `after_index`, for copying to another node.
 
-        Go on with `through_index`; it stands still when this ledger ends, or has a gap, there."""
-        limit = self._limit(limit)
+        Go on with `through_index`; it stands still when this ledger ends, or has a gap, there. `across_gaps`:
+        the rows behind a gap too, and those within it; then look at `gaps` for what may be missing."""
+        limit, most = self._limit(limit), self._options.page_bytes_max
         return await self._reader.run(
-            lambda connection: select_page(connection, after_index, limit, self._options.page_bytes_max)
+            lambda connection: select_page(connection, after_index, limit, most, across_gaps)
         )
 
     async def adopt(

@@ -66,10 +66,13 @@ def _event_row(event: Event) -> LedgerEvent:
     return LedgerEvent(task.task_id, task.sequence, event.index, convert.event_record(event))
 
 
-async def pages(ledger: Ledger, after_index: int, up_to_index: int) -> AsyncIterator[peer_pb2.LedgerRows]:
-    """Rows with log indexes above `after_index`, page by page, as far as this ledger has no gap itself."""
+async def pages(
+    ledger: Ledger, after_index: int, up_to_index: int, across_gaps: bool = False
+) -> AsyncIterator[peer_pb2.LedgerRows]:
+    """Rows with log indexes above `after_index`, page by page, as far as this ledger has no gap itself, or
+    `across_gaps`."""
     while after_index < up_to_index:
-        page = await ledger.rows_after(after_index, PAGE_ROWS)
+        page = await ledger.rows_after(after_index, PAGE_ROWS, across_gaps)
         for rows in _messages(page, after_index):
             yield rows
         if not page.more or page.through_index <= after_index:

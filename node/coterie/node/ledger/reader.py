@@ -191,12 +191,15 @@ def select_counts(connection: sqlite3.Connection) -> dict[str, int]:
     return dict(rows.fetchall())
 
 
-def select_page(connection: sqlite3.Connection, after_index: int, limit: int, bytes_max: int) -> LedgerPage:
-    """Committed rows above `after_index`. An index is never split over two pages, so a page may exceed the
-    limits by the rows of one log entry."""
+def select_page(
+    connection: sqlite3.Connection, after_index: int, limit: int, bytes_max: int, across_gaps: bool = False
+) -> LedgerPage:
+    """Committed rows above `after_index`, up to the next gap unless `across_gaps`. An index is never split
+    over two pages, so a page may exceed the limits by the rows of one log entry."""
     found = connection.execute("SELECT value FROM meta WHERE key = 'index'").fetchone()
     committed = found[0] if found else 0
-    gaps = [Gap(*row) for row in connection.execute("SELECT * FROM gaps ORDER BY after_index")]
+    noted = () if across_gaps else connection.execute("SELECT * FROM gaps ORDER BY after_index")
+    gaps = [Gap(*row) for row in noted]
     covered = covered_through(gaps, after_index, committed)
     through, more = _cut(connection, after_index, covered, limit, bytes_max)
     window = (after_index, through)
