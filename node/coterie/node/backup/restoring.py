@@ -17,13 +17,12 @@ from google.protobuf.message import DecodeError, Message
 from coterie.core.epochs import Epoch, begin_epoch
 from coterie.core.state import ClusterState
 from coterie.node.backup.archive import REMEDY, Archive
-from coterie.node.backup.manifest import BLOBS, HISTORY, STATE, BadBackup, Manifest
+from coterie.node.backup.manifest import BLOBS, HISTORY, STATE, BadBackup
 from coterie.node.blobs import BlobOptions, BlobStore
 from coterie.node.clock import Clock
 from coterie.node.collecting import references
 from coterie.node.ledger import Gap, Ledger
 from coterie.node.ledger.feed import adopt_rows, store
-from coterie.node.ledger.gaps import fill_gap
 from coterie.node.resync import RAFT_DIR
 from coterie.node.security.audit_log import rows as audit_rows
 from coterie.raft import codec
@@ -187,21 +186,14 @@ async def _write_ledger(archive: Archive, state: ClusterState, path: Path) -> No
         await store(ledger, (), audit_rows(noted))
         for start in range(0, len(events), EVENTS_AT_ONCE):
             await store(ledger, events[start : start + EVENTS_AT_ONCE])
-        for part in _covered(archive.manifest):
-            await ledger.adopt((), (), part)
+        # What the backup lacks nobody has, or ever will have: nobody is to wait for it, and a node that joins
+        # is to be given what lies behind it.
+        await ledger.adopt((), (), Gap(0, index))
         if ledger.rows_lost:
             text = f"{ledger.rows_lost} rows of the history could not be stored; the log says why"
             raise RestoreRefused(f"{archive.path}: {text}. Nothing was restored")
     finally:
         await ledger.close()
-
-
-def _covered(manifest: Manifest) -> tuple[Gap, ...]:
-    """The parts of the log of which the whole history is in the backup."""
-    parts: tuple[Gap, ...] = (Gap(0, manifest.head.index),) if manifest.head.with_history else ()
-    for after_index, up_to_index in manifest.history_gaps:
-        parts = fill_gap(parts, Gap(after_index, up_to_index))
-    return parts
 
 
 async def _write_blobs(archive: Archive, directory: Path) -> int:

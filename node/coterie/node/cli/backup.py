@@ -171,6 +171,8 @@ def restore(session: Session, file: Path, data: Path, configs: tuple[Path, ...],
     except restoring.RestoreRefused as error:
         failure = Failure(EXIT_REFUSED, "FAILED_PRECONDITION", str(error), "RESTORE_REFUSED")
         raise CommandFailed(failure) from error
+    for warning in _warnings(archive):
+        session.say(f"warning: {warning}")
     document = {
         **_facts(archive.head),
         "new_cluster_id": made.cluster_id,
