@@ -177,11 +177,11 @@ CERTIFICATE = "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"
     ],
 )
 def test_a_file_that_is_no_pem_is_named(tmp_path: Path, cert: str, key: str, fault: str) -> None:
-    files = [tmp_path / name for name in ("ca", "cert", "key")]
-    for file, text in zip(files, (CERTIFICATE, cert, key), strict=True):
-        file.write_text(text)
+    for name, text in (("ca", CERTIFICATE), ("cert", cert), ("key", key)):
+        (tmp_path / name).write_text(text)
+    files = TLS(ca=tmp_path / "ca", cert=tmp_path / "cert", key=tmp_path / "key")
     with pytest.raises(ConfigError, match=fault):
-        credentials(TLS(*files))
+        credentials(files)
 
 
 def test_a_file_that_is_too_deep_is_named(tmp_path: Path) -> None:
