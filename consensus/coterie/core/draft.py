@@ -11,10 +11,12 @@ from typing import Generic, TypeVar
 
 from coterie.core.fairness import attempt_cost, standing
 from coterie.core.nouns import Task, TaskId
+from coterie.core.routing.round import KINDS_LEAST, KINDS_MAX
 from coterie.core.state import ClusterState
 from coterie.core.workqueue import Group, Lane, profile_of
 
 T = TypeVar("T")
+BEHIND = 1 << 80  # added to a standing: more than any two of them differ by
 
 
 class Merge(Generic[T]):
@@ -62,6 +64,8 @@ class Draft:
         self._started: Counter[str] = Counter()  # by the counters of the limits
         self._turns = [(standing(state, tenant, now_ms), tenant) for tenant in state.indexes.queue.tenants]
         heapify(self._turns)
+        self._looks: Counter[str] = Counter()  # of each tenant: see drop
+        self._looks_max = max(KINDS_LEAST, KINDS_MAX // max(1, len(self._turns)))
         self._groups: dict[str, Merge[Group]] = {}
         self._lanes: dict[Group, Merge[Lane]] = {}
         self._tasks: dict[Lane, Merge[TaskId]] = {}
@@ -94,9 +98,16 @@ class Draft:
         if head is not None:
             lanes.push(head[0], offer.lane)
 
-    def drop(self, offer: Offer) -> None:
-        """Nothing of its group can go now."""
-        self._groups[offer.group.profile.tenant].pop()
+    def drop(self, offer: Offer, *, looked: bool) -> None:
+        """Nothing of its group can go now. `looked`: it took a look at every node to find that out. A round
+        has time for so many looks, and who runs nothing is first in every round: a tenant that has had its
+        part of them goes behind the others."""
+        tenant = offer.group.profile.tenant
+        self._groups[tenant].pop()
+        if looked:
+            self._looks[tenant] += 1
+            if self._looks[tenant] % self._looks_max == 0:
+                heapreplace(self._turns, (self._turns[0][0] + BEHIND, tenant))
 
     def _offer_of(self, tenant: str) -> Offer | None:
         queue = self._state.indexes.queue

@@ -140,13 +140,13 @@ def _assignments(state: ClusterState, view: View, policy: PlanPolicy) -> Iterato
         offer = draft.next()
         if offer is None:
             return
-        task = offer.task
+        task, looks = offer.task, placing.looks
         decision = placing.place(task)
         if decision is not None:
             draft.take(offer)
             yield decision.assignment(task.task_id, task.attempt + 1)
         elif placing.is_stuck(task):
-            draft.drop(offer)
+            draft.drop(offer, looked=placing.looks > looks)
         else:
             draft.skip(offer)
 

@@ -10,6 +10,7 @@ from coterie.core.routing.pool import Placeable, Pool, RoutingRules, Sight
 from coterie.core.state import ClusterState
 
 KINDS_MAX = 500  # kinds of task found to have no node in one round; each costs a look at every node
+KINDS_LEAST = 50  # of these for each tenant, however many there are
 SKIPPED_MAX = 2_000  # tasks passed over because they are better off waiting
 
 
@@ -19,13 +20,14 @@ class Round:
     def __init__(self, state: ClusterState, sight: Sight, rules: RoutingRules) -> None:
         self.pool = Pool(state, sight, rules)
         self._stuck: set[Hashable] = set()
+        self._kinds_max = max(KINDS_MAX, KINDS_LEAST * len(state.indexes.queue.tenants))
         self._better_off: dict[Hashable, int] = {}  # kind -> how many more of it wait for a busy node
         self._skipped = 0
 
     @property
     def over(self) -> bool:
         """No node has a slot left, or looking further is not worth it."""
-        return self.pool.free <= 0 or len(self._stuck) >= KINDS_MAX or self._skipped >= SKIPPED_MAX
+        return self.pool.free <= 0 or len(self._stuck) >= self._kinds_max or self._skipped >= SKIPPED_MAX
 
     def place(self, task: Placeable) -> Decision | None:
         """Where the task goes now; None: nowhere in this round. The pool has given the slot away then."""
@@ -42,6 +44,11 @@ class Round:
             return None
         self.pool.give(task, decision.chosen)
         return decision
+
+    @property
+    def looks(self) -> int:
+        """Kinds of task that were found to have no node."""
+        return len(self._stuck)
 
     def is_stuck(self, task: Placeable) -> bool:
         """No node takes a task of this kind any more in this round."""
