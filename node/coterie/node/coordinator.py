@@ -44,6 +44,7 @@ IDLE_S = 0.1  # at most this long between two looks at the load reports
 RUNNING_LIMIT = "config.maxRunning"
 HANDOVER_S = 2.0
 FIRE_AGAIN_MS = 500
+FIRE_MORE_MS = 100  # while there are others that had no room beside those that were refused
 HANDOVER_PAUSE_S = 5.0
 
 
@@ -155,13 +156,17 @@ class Coordinator:
 
     async def _fire_schedules(self) -> None:
         """Once a round. What the queue has no room for is tried again after a while."""
-        state, now_ms = self._state(), self._time.now_ms()
-        if now_ms < self._fire_at_ms or not self._may_plan():
+        if self._time.now_ms() < self._fire_at_ms:
             return
-        commands = self._firing.plan(state, now_ms)
+        for _ in iter(lambda: self._firing.look(self._state()), False):
+            await asyncio.sleep(0)
+        if not self._may_plan():
+            return
+        now_ms = self._time.now_ms()
+        commands = self._firing.plan(self._state(), now_ms)
         outcomes = await self._proposer.propose(commands, PROPOSE_TIMEOUT_S)
         if any(isinstance(outcome, Rejected) for outcome in outcomes):
-            self._fire_at_ms = now_ms + FIRE_AGAIN_MS
+            self._fire_at_ms = now_ms + (FIRE_MORE_MS if self._firing.more else FIRE_AGAIN_MS)
 
     def _may_plan(self) -> bool:
         """This leadership is still the one the load book belongs to, and a majority answers it. A leader that

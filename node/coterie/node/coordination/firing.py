@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
-from itertools import islice
+from itertools import islice, takewhile
 
 from coterie.core.commands import AdvanceClock, Command
 from coterie.core.coordination.commands import FireSchedule
@@ -13,7 +14,8 @@ from coterie.node.coordination.timing import BadTiming, times_after
 
 COMMANDS_MAX = 128
 PUNCTUAL_MS = 5_000  # a time that is no later than this has not been missed, whatever the misfire policy
-LOOKED_THROUGH_MAX = 5_000  # missed times of one schedule that are looked at in one go
+LOOKED_THROUGH_MAX = 1_000  # times that are looked at in one go, of all schedules: each costs up to 15 us
+LOOKS_MAX = 50  # schedules whose next time is found in one go: one can cost a millisecond
 
 
 class Firing:
@@ -22,40 +24,72 @@ class Firing:
     def __init__(self) -> None:
         self._version = -1
         self._seen: dict[str, tuple[Schedule, int]] = {}  # with its next time; 0: none
-        self._waiting: list[Schedule] = []  # with runs that wait for others
+        self._waiting: dict[str, Schedule] = {}  # with runs that wait for others
+        self._last = ""  # the schedule whose orders were the last that had room
+        self.more = False  # than the last plan had room for
         self.next_ms = 0  # 0: nothing comes
+
+    def look(self, state: ClusterState) -> bool:
+        """Find the next times of schedules that have changed: of some of them. Whether there are more."""
+        if state.meta.schedules_version == self._version:
+            return False
+        seen: dict[str, tuple[Schedule, int]] = {}
+        looks = 0
+        for key, schedule in state.schedules.items():
+            known = self._seen.get(key)
+            if known is not None and known[0] is schedule:
+                seen[key] = known
+            elif looks < LOOKS_MAX:
+                seen[key] = schedule, _next(schedule)
+                looks += 1
+            else:
+                looks += 1
+        self._seen = seen
+        if looks > LOOKS_MAX:
+            return True
+        self._version = state.meta.schedules_version
+        self._waiting = {key: schedule for key, schedule in state.schedules.items() if schedule.queued}
+        self.next_ms = min((at_ms for _, at_ms in seen.values() if at_ms), default=0)
+        return False
 
     def plan(self, state: ClusterState, now_ms: int) -> list[Command]:
         """What to propose now: the clock first, so that what is due here is due there."""
-        if not state.schedules and self._version == state.meta.schedules_version:
-            return []
-        if state.meta.schedules_version != self._version:
-            self._look(state)
-        orders = list(islice(self._orders(state, now_ms), COMMANDS_MAX))
+        while self.look(state):
+            pass
+        orders = self._orders(state, now_ms)
         return [AdvanceClock(now_ms), *orders] if orders else []
 
     def earlier(self, due_ms: int) -> int:
         """The earlier of a time and the next nominal one; 0 is none."""
         return min(due_ms or self.next_ms, self.next_ms or due_ms)
 
-    def _look(self, state: ClusterState) -> None:
-        seen: dict[str, tuple[Schedule, int]] = {}
-        for key, schedule in state.schedules.items():
-            known = self._seen.get(key)
-            fresh = known is None or known[0] is not schedule
-            seen[key] = (schedule, _next(schedule)) if known is None or fresh else known
-        self._seen, self._version = seen, state.meta.schedules_version
-        self._waiting = [schedule for schedule in state.schedules.values() if schedule.queued]
-        self.next_ms = min((at_ms for _, at_ms in seen.values() if at_ms), default=0)
+    def _orders(self, state: ClusterState, now_ms: int) -> list[Command]:
+        """Of all schedules in turn: where there is not room for all of them, the next look begins behind the
+        last one. What is refused, as by a full queue, comes again and again, and keeps no other from it."""
+        orders: list[Command] = []
+        looks = LOOKED_THROUGH_MAX
+        for key in self._turns(now_ms):
+            schedule, next_ms = self._seen[key]
+            orders += _queued(state, schedule)
+            if 0 < next_ms <= now_ms:
+                come = takewhile(lambda at_ms: at_ms <= now_ms, _times(schedule))
+                times = list(islice(come, looks + 1))
+                orders += _due(schedule, times[:looks], now_ms, more=len(times) > looks)
+                looks -= len(times)
+            if looks <= 0 or len(orders) >= COMMANDS_MAX:
+                self._last, self.more = key, True
+                return orders[:COMMANDS_MAX]
+        self.more = False
+        return orders
 
-    def _orders(self, state: ClusterState, now_ms: int) -> Iterator[Command]:
-        for schedule in self._waiting:
-            if not schedule.paused and not any(task_id in state.tasks for task_id in schedule.runs):
-                yield _order(schedule, schedule.queued[0], FireKind.QUEUED)
+    def _turns(self, now_ms: int) -> list[str]:
+        """Schedules for which something may be to be done."""
+        found = dict.fromkeys(self._waiting)
         if self.next_ms and self.next_ms <= now_ms:
-            for schedule, next_ms in self._seen.values():
-                if 0 < next_ms <= now_ms:
-                    yield from _due(schedule, now_ms)
+            found.update({key: None for key, (_, next_ms) in self._seen.items() if 0 < next_ms <= now_ms})
+        ordered = sorted(found)
+        first = bisect_right(ordered, self._last)
+        return ordered[first:] + ordered[:first]
 
 
 def _next(schedule: Schedule) -> int:
@@ -71,14 +105,16 @@ def _times(schedule: Schedule) -> Iterator[int]:
         return
 
 
-def _due(schedule: Schedule, now_ms: int) -> Iterator[Command]:
-    """Times that have come, with those that are given up, in order."""
-    times: list[int] = []
-    for at_ms in islice(_times(schedule), LOOKED_THROUGH_MAX):
-        if at_ms > now_ms:
-            break
-        times.append(at_ms)
-    wanted = _wanted(schedule, times, now_ms)
+def _queued(state: ClusterState, schedule: Schedule) -> list[Command]:
+    """The run that waits, when those that it waits for are over."""
+    if not schedule.queued or schedule.paused or any(task_id in state.tasks for task_id in schedule.runs):
+        return []
+    return [_order(schedule, schedule.queued[0], FireKind.QUEUED)]
+
+
+def _due(schedule: Schedule, times: list[int], now_ms: int, *, more: bool) -> Iterator[Command]:
+    """Times that have come, with those that are given up, in order. `more`: later ones have come too."""
+    wanted = _wanted(schedule, times, now_ms, more)
     missed = 0
     for at_ms in times:
         if at_ms in wanted:
@@ -90,7 +126,7 @@ def _due(schedule: Schedule, now_ms: int) -> Iterator[Command]:
         yield _order(schedule, times[-1], FireKind.PASS, missed - 1)
 
 
-def _wanted(schedule: Schedule, times: list[int], now_ms: int) -> set[int]:
+def _wanted(schedule: Schedule, times: list[int], now_ms: int, more: bool) -> set[int]:
     """Those that fire: what is on time always, what is late as the misfire policy says."""
     plan = schedule.plan
     late = [at_ms for at_ms in times if at_ms < now_ms - PUNCTUAL_MS]
@@ -99,7 +135,7 @@ def _wanted(schedule: Schedule, times: list[int], now_ms: int) -> set[int]:
     if plan.misfire is Misfire.FIRE_ALL:
         return on_time | set(in_window)
     if plan.misfire is Misfire.FIRE_ONCE and not on_time:
-        return set(in_window[-1:])
+        return set() if more else set(in_window[-1:])
     return on_time
 
 
