@@ -194,6 +194,18 @@ def test_companions_may_be_a_condition(cluster: CoreCluster) -> None:
     assert gone.wait is WaitReason.NO_NODE and "none of the tasks" in gone.detail
 
 
+@pytest.mark.parametrize(("zone", "expected"), [(False, ["n1", "n2", "n3"]), (True, ["n1", "n2"])])
+def test_tasks_that_must_be_apart_are_so_when_one_round_places_them_all(
+    zone: bool, expected: list[str], cluster: CoreCluster
+) -> None:
+    apart = Companion(label_key="app", label_value="db", away=True, required=True, zone=zone)
+    wanted = {"labels": (Label("app", "db"),), "constraints": Constraints(companions=(apart,))}
+    for number in range(5):
+        cluster.do(submit_command(f"t{number}", **wanted))
+    commands = plan(cluster.state, View(cluster.now_ms), PlanPolicy())
+    assert [one.node_id for one in commands if isinstance(one, AssignTask)] == expected
+
+
 # --- wishes
 
 

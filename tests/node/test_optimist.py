@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from coterie.core.commands import Accepted, AssignTask, FinishTask
 from coterie.core.graph.reading import graph_bytes, read_graph
-from coterie.core.nouns import Data, NodeId, TaskId, TaskState
+from coterie.core.nouns import Companion, Constraints, Data, NodeId, TaskId, TaskState
 from coterie.core.routing import RoutingRules
 from coterie.core.runs.commands import RunWorkflow
 from coterie.core.runs.run import WORKFLOW
@@ -57,3 +57,18 @@ def test_what_waits_in_the_queue_goes_first_and_promises_are_kept() -> None:
     with hopeful.with_next(end) as first:
         assert len(first) == 2 and sum(hopeful._promised.values()) == 1
     assert not +hopeful._promised
+
+
+def test_where_others_run_is_left_to_the_leader() -> None:
+    world = World()
+    world.with_node("n1", capacity=4)
+    near = Constraints(companions=(Companion(type="echo", away=True, required=True),))
+    submits = [submit_command("s1"), submit_command("s2", constraints=near)]
+    with optimist(world).with_assignments(submits) as (commands, _):
+        assert [one.task_id for one in commands if isinstance(one, AssignTask)] == ["s1"]
+    graph, _ = read_graph({"nodes": [echo("a")]})
+    command = RunWorkflow(
+        submit_command(RUN, type=WORKFLOW, payload=Data(b"{}"), constraints=near), graph_bytes(graph)
+    )
+    with optimist(world).with_next(command) as commands:
+        assert commands == [command]

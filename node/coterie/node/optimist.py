@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from coterie.core.commands import AssignTask, Command, FinishTask, SubmitTask
 from coterie.core.graph.reading import graph_of
 from coterie.core.nouns import NodeId
-from coterie.core.routing import Pool, RoutingRules, choose
+from coterie.core.routing import Placeable, Pool, RoutingRules, choose
 from coterie.core.runs.commands import RunWorkflow
 from coterie.core.runs.foresee import Foreseen, after_success, at_the_beginning
 from coterie.core.runs.outline import is_large
@@ -90,8 +90,8 @@ class Optimist:
                 candidate.held -= candidate.node.node_id == self._me
         assignments: list[AssignTask] = []
         for task in foreseen[: min(FORESEEN_MAX, max(0, pool.free))]:
-            decision = choose(task, pool, near=self._me)
-            if decision.chosen is None:
+            decision = None if _looks_around(task) else choose(task, pool, near=self._me)
+            if decision is None or decision.chosen is None:
                 break
             pool.give(task, decision.chosen)
             assignments.append(decision.assignment(task.task_id, 1, if_first=True))
@@ -119,10 +119,15 @@ class Optimist:
         return pool
 
     def _assign(self, submit: SubmitTask, pool: Pool | None) -> AssignTask | None:
-        if submit.start_delay_ms or pool is None or pool.free <= 0:
+        if submit.start_delay_ms or pool is None or pool.free <= 0 or _looks_around(submit):
             return None
         decision = choose(submit, pool, near=self._me)
         if decision.chosen is None:
             return None
         pool.give(submit, decision.chosen)
         return decision.assignment(submit.task_id, 1, if_first=True)
+
+
+def _looks_around(task: Placeable) -> bool:
+    """Where it may run depends on where others run: what is on its way to them is known to the leader."""
+    return any(companion.required for companion in task.constraints.companions)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 from coterie.core.breakers import keys_of, open_ones, permits, why
 from coterie.core.holdings import SetAside, set_aside
-from coterie.core.nouns import Companion, Constraints, Node, NodeId, NodeStatus, Task
+from coterie.core.nouns import Companion, Constraints, Node, NodeId, NodeStatus, TaskId
 from coterie.core.routing.loads import Measures, NodeLoad
 from coterie.core.state import ClusterState
 
@@ -48,6 +48,8 @@ class Placeable(Protocol):
     """What is placed: a task, or the command that will make one."""
 
     @property
+    def task_id(self) -> TaskId: ...
+    @property
     def type(self) -> str: ...
     @property
     def constraints(self) -> Constraints: ...
@@ -72,6 +74,7 @@ class Candidate:
     taken: SetAside
     turn: int
     given: dict[str, int] = field(default_factory=dict)  # type -> how many in this round
+    placed: list[Placeable] = field(default_factory=list)  # the same, one by one
     waiting: int = 0  # tasks of this round that are better off waiting for it
 
     @property
@@ -121,6 +124,7 @@ class Pool:
         self.free -= 1
         wanted = task.constraints
         candidate.given[task.type] = candidate.given.get(task.type, 0) + 1
+        candidate.placed.append(task)
         if wanted.memory_bytes or wanted.gpus:
             taken = candidate.taken
             candidate.taken = SetAside(taken.memory_bytes + wanted.memory_bytes, taken.gpus + wanted.gpus)
@@ -160,9 +164,13 @@ class Pool:
         return sum(self._count_matching(place, companion) for place in places)
 
     def _count_matching(self, candidate: Candidate, companion: Companion) -> int:
-        tasks = self.state.tasks
-        held = self.state.indexes.held_by(candidate.node.node_id)
-        return sum(_matches(tasks[task_id], companion) for task_id in held)
+        key = ("companions", candidate.node.node_id, companion)
+        found = self.memo.get(key)
+        if found is None:
+            tasks = self.state.tasks
+            held = self.state.indexes.held_by(candidate.node.node_id)
+            found = self.memo[key] = sum(_matches(tasks[task_id], companion) for task_id in held)
+        return cast("int", found) + sum(_matches(task, companion) for task in candidate.placed)
 
 
 def takes_work(node: Node) -> bool:
@@ -178,7 +186,7 @@ def standbys_called(state: ClusterState) -> frozenset[NodeId]:
     return frozenset(ready[:missing] if active else ready)
 
 
-def _matches(task: Task, companion: Companion) -> bool:
+def _matches(task: Placeable, companion: Companion) -> bool:
     if companion.task_id and task.task_id != companion.task_id:
         return False
     if companion.type and task.type != companion.type:
@@ -187,5 +195,5 @@ def _matches(task: Task, companion: Companion) -> bool:
         return True
     return any(
         label.key == companion.label_key and companion.label_value in ("", label.value)
-        for label in task.labels
+        for label in getattr(task, "labels", ())
     )
