@@ -12,6 +12,7 @@ from coterie.core.coordination.nouns import FireKind, Misfire, Overlap, Schedule
 from coterie.core.nouns import Data, RetryPolicy
 from coterie.node.coordination import firing
 from coterie.node.coordination.firing import COMMANDS_MAX, LOOKED_THROUGH_MAX, LOOKS_MAX, Firing
+from coterie.node.coordination.timing import times_after
 from tests.core.builders import CoreCluster
 
 TEMPLATE = TaskTemplate("echo", Data(b"{}"), 2, RetryPolicy())
@@ -69,7 +70,6 @@ def test_what_fires_once_fires_once_however_many_times_were_missed() -> None:
 def test_one_plan_looks_at_so_many_times_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster, leader = cluster_of(COMMANDS_MAX, every_second(Misfire.SKIP)), Firing()
     looked = count()
-    times_after = firing.times_after
 
     def counted(plan: SchedulePlan, made_at_ms: int, after_ms: int) -> object:
         for at_ms in times_after(plan, made_at_ms, after_ms):

@@ -202,7 +202,8 @@ class World:
         return 1
 
     def _kv_list(self, args: Any) -> Any:
-        return [{"key": key, "value": value, "version": 1} for key, value in sorted(self.kept.items())]
+        found = [{"key": key, "value": value, "version": 1} for key, value in sorted(self.kept.items())]
+        return {"found": found, "more": False}
 
 
 def ended(child: Mapping[str, Any]) -> dict[str, Any]:

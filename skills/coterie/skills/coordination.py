@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
@@ -10,14 +11,14 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
-from coterie.skills.errors import CallFailed, CallRefused, LockHeld, LockLost, VersionMismatch
+from coterie.skills.errors import CallFailed, CallRefused, LockHeld, LockLost, SkillError, VersionMismatch
 from coterie.skills.link import Link
 
 TTL_S = 30.0
 TTL_S_MAX = 24 * 3_600.0
 ANY_VERSION = -1
 _ASK_S = 8.0  # how long one call waits in the queue
-_PAGE = 1_000  # keys that the node lists at once
+_LEAVE_S = 1.0  # how long leaving the queue may take
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +125,11 @@ class SkillKeys:
         after = ""
         while True:
             page = await self._context._link.call("kv.list", {"prefix": prefix, "after": after})
-            for found in page:
+            for found in page["found"]:
                 yield KeyValue(**found)
-            if len(page) < _PAGE:
+            if not page["more"]:
                 return
-            after = page[-1]["key"]
+            after = page["found"][-1]["key"]
 
 
 class SkillLock:
@@ -147,7 +148,11 @@ class SkillLock:
         while True:
             wait_s = max(0.0, min(_ASK_S, ends_at - clock()))
             spans = {"ttl_ms": int(self._ttl_s * 1000), "wait_ms": int(wait_s * 1000)}
-            taken = await self._acquire(spans)
+            try:
+                taken = await self._acquire(spans)
+            except asyncio.CancelledError:
+                await self._leave()
+                raise
             if taken is not None:
                 break
             if clock() >= ends_at:
@@ -164,6 +169,12 @@ class SkillLock:
             if error.code == "LOCK_HELD":
                 raise LockHeld(str(error)) from error
             raise
+
+    async def _leave(self) -> None:
+        """Who waits no more stands in the queue no more: the lock would be his, and he would not know."""
+        with contextlib.suppress(SkillError, TimeoutError):
+            async with asyncio.timeout(_LEAVE_S):
+                await self._call("lock.release", token=0)
 
     async def __aexit__(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -16,8 +17,9 @@ from coterie.core.coordination.commands import (
     ReleaseLock,
     RenewLock,
 )
-from coterie.core.coordination.look_ups import name_key
-from coterie.core.coordination.nouns import KvEntry
+from coterie.core.coordination.look_ups import entry_bytes, name_key
+from coterie.core.coordination.nouns import KvEntry, Lock
+from coterie.core.nouns import TaskId
 from coterie.node.coordination.bus import body_faults
 from coterie.node.coordination.desk import (
     Desk,
@@ -33,10 +35,12 @@ from coterie.node.coordination.locks import ASK_AGAIN_S, LEASE_MS_MIN, obtain
 from coterie.node.errors import Violation, invalid
 from coterie.node.skill_calls import Handlers, Run
 from coterie.skills import Fenced
+from coterie.skills.replay import STEP_KEY_CHARS_MAX
 from coterie.v1 import tasks_pb2
 
 ONCE = b"skill"  # a step of a task is done once, whatever a later attempt would put there
 KEYS_LISTED_MAX = 1_000
+KEYS_BYTES_MAX = 2 << 20  # of one answer: it is read and written in one go
 READ_S = 30.0
 
 
@@ -61,12 +65,14 @@ class _Calls:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+        self._asking: dict[tuple[TaskId, int, str, str], asyncio.Task[Lock | None]] = {}  # for a lock
 
     # --- locks
 
     async def acquire(self, run: Run, args: Any) -> dict[str, int] | None:
         """The lock, or None: the run stands in the queue and should ask again."""
-        name, owner = _text(args, "name"), f"task:{run.task_id}/{_text(args, 'use')}"
+        name, use = _text(args, "name"), _use(args)
+        owner = f"task:{run.task_id}/{use}"
         ttl_ms, wait_ms = _int(args, "ttl_ms"), _int(args, "wait_ms")
         _refuse(lock_faults(name), range_faults("ttl_ms", ttl_ms, LEASE_MS_MIN, LEASE_MS_MAX))
         task = run.task
@@ -76,7 +82,20 @@ class _Calls:
             return _unless_deposed(await run.commit(asked))
 
         wait_s = min(wait_ms / 1000, ASK_AGAIN_S)
-        lock = await obtain(command, self._desk.state, self._desk.tide, propose, wait_s)
+        asking = asyncio.create_task(
+            obtain(command, self._desk.state, self._desk.tide, propose, wait_s), name=f"lock {name}"
+        )
+        place = run.task_id, run.attempt, name, use
+        self._asking[place] = asking
+        try:
+            lock = await asking
+        except asyncio.CancelledError:
+            if self._asking.get(place) is asking:
+                raise  # else the skill waits for it no more: see release
+            lock = None
+        finally:
+            if self._asking.get(place) is asking:
+                del self._asking[place]
         if lock is None:
             return None
         return {"token": lock.token, "left_ms": max(0, lock.expires_at_ms - self._desk.time.now_ms())}
@@ -88,8 +107,11 @@ class _Calls:
 
     async def release(self, run: Run, args: Any) -> bool:
         tenant, name = run.task.tenant, _text(args, "name")
-        token = _int(args, "token")
-        owner = "" if token else f"task:{run.task_id}/{_text(args, 'use')}"
+        token, use = _int(args, "token"), _use(args)
+        asking = None if token else self._asking.pop((run.task_id, run.attempt, name, use), None)
+        if asking is not None:
+            asking.cancel()  # or it would ask for its place in the queue again
+        owner = "" if token else f"task:{run.task_id}/{use}"
         return not accepted(await run.commit(ReleaseLock(tenant, name, token, owner))).duplicate
 
     # --- keys
@@ -105,14 +127,14 @@ class _Calls:
         key, ttl_ms, expected = _key(args), _int(args, "ttl_ms"), _int(args, "expected")
         _refuse(range_faults("ttl", ttl_ms, 0, TTL_MS_MAX))
         value = json.dumps(args.get("value"), ensure_ascii=False, separators=(",", ":")).encode()
-        request_id = f"{run.task_id}/{_text(args, 'use')}"
+        request_id = f"{run.task_id}/{_use(args)}"
         command = PutKey(run.task.tenant, key, value, expected, ttl_ms, request_id, ONCE)
         return self._changed(run, key, await run.commit(command))
 
     async def delete(self, run: Run, args: Any) -> int:
         """The version of the change; 0: it was not there."""
         key, expected = _key(args), _int(args, "expected")
-        request_id = f"{run.task_id}/{_text(args, 'use')}"
+        request_id = f"{run.task_id}/{_use(args)}"
         outcome = await run.commit(DeleteKey(run.task.tenant, key, expected, request_id, ONCE))
         return self._changed(run, key, outcome)
 
@@ -122,19 +144,22 @@ class _Calls:
             raise mismatch(outcome, entry.version if entry is not None else 0)
         return accepted(outcome).number
 
-    async def list_keys(self, run: Run, args: Any) -> list[dict[str, Any]]:
-        """At most KEYS_LISTED_MAX, those after `after`."""
+    async def list_keys(self, run: Run, args: Any) -> dict[str, Any]:
+        """Some of those after `after`, and whether there are more."""
         prefix, after = _text(args, "prefix"), _text(args, "after")
         await self._desk.reader.barrier(tasks_pb2.LINEARIZABLE, READ_S)
         state, now_ms, tenant = run.state, self._desk.time.now_ms(), run.task.tenant
         found: list[dict[str, Any]] = []
+        held = 0
         for key in state.coordination.keys_from(tenant, prefix, after):
             entry = kv.get(state, tenant, key, now_ms)
-            if entry is not None:
-                found.append(_entry(entry))
-            if len(found) >= KEYS_LISTED_MAX:
-                break
-        return found
+            if entry is None:
+                continue
+            held += entry_bytes(entry)
+            if found and (held > KEYS_BYTES_MAX or len(found) >= KEYS_LISTED_MAX):
+                return {"found": found, "more": True}
+            found.append(_entry(entry))
+        return {"found": found, "more": False}
 
     # --- topics and time
 
@@ -151,7 +176,7 @@ class _Calls:
             body,
             headers_of(headers),
             f"task:{run.task_id}",
-            f"{run.task_id}/{_text(args, 'use')}",
+            f"{run.task_id}/{_use(args)}",
             ONCE,
         )
         return accepted(await run.commit(command)).number
@@ -192,6 +217,13 @@ def _text(args: Any, name: str) -> str:
     if not isinstance(value, str):
         raise invalid([Violation(name, f"{value!r} is not a string")])
     return value
+
+
+def _use(args: Any) -> str:
+    """Which use of a name it is. It becomes a part of what the log remembers."""
+    use = _text(args, "use")
+    _refuse(range_faults("use", len(use), 0, STEP_KEY_CHARS_MAX, " characters"))
+    return use
 
 
 def _int(args: Any, name: str) -> int:
