@@ -18,6 +18,7 @@ RUNNING_MS = 1_000  # what an attempt that runs counts for, beside the time it h
 ATTEMPT_MS = 5  # what an attempt that has ended counts for at least: who ran for no time at all had a slot
 WINDOW_MS = 10_000
 SHARES_MAX = 1_000  # beyond, those that say nothing any more are swept out
+SHARES_KEPT_MAX = 4_000  # beyond, of those whose tenants hold nothing the half with the least use goes
 
 
 def weight_of(state: ClusterState, tenant: str) -> int:
@@ -80,8 +81,13 @@ def _keep(state: ClusterState, tenant: str, used: int) -> None:
 
 
 def _sweep(state: ClusterState) -> None:
-    """A tenant that holds nothing and stands at the floor anyway is as good as one never seen."""
-    floor = _floor(state)
+    """A tenant that holds nothing and stands at the floor anyway is as good as one never seen. Where very
+    many came once each nobody raises the floor: then those near to it are taken for such, too."""
+    floor, usage = _floor(state), state.indexes.usage
     for tenant in [t for t, share in state.shares.items() if share.used <= floor]:
-        if tenant not in state.indexes.usage:
+        if tenant not in usage:
+            del state.shares[tenant]
+    if len(state.shares) >= SHARES_KEPT_MAX:
+        idle = sorted((share.used, t) for t, share in state.shares.items() if t not in usage)
+        for _, tenant in idle[: len(idle) // 2]:
             del state.shares[tenant]

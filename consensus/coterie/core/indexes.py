@@ -223,13 +223,14 @@ class TaskIndexes:
         """Tasks the node holds, with their attempts."""
         return self.assigned.get(node_id, {})
 
-    def relimit(self, tasks: Mapping[TaskId, Task]) -> None:
-        """The limits have changed."""
+    def relimit(self, tasks: Mapping[TaskId, Task], *, keyed: bool) -> None:
+        """The limits have changed. `keyed`: one that looks at keys, of which there may be very many."""
         self.gauges.forget()
         for held in self.assigned.values():
             for task_id in held:
                 self.gauges.count(profile_of(tasks[task_id]), 1)
-        self.queue.recheck_all()
+        if keyed:
+            self.queue.recheck_all()
 
     # --- the queue
 

@@ -47,7 +47,7 @@ def set_limit(state: ClusterState, command: SetLimit, moment: Moment) -> Outcome
     if known != limit:
         if known is not None:
             _carry_over(state, known, limit, moment)
-        state.indexes.relimit(state.tasks)
+        state.indexes.relimit(state.tasks, keyed=bool(limit.key or (known is not None and known.key)))
     return Accepted(duplicate=known == limit)
 
 
@@ -94,10 +94,11 @@ def _limit_fault(limit: Limit) -> str:
 
 
 def delete_limit(state: ClusterState, command: DeleteLimit, moment: Moment) -> Outcome:
-    if state.limits.pop(command.limit_id, None) is None:
+    known = state.limits.pop(command.limit_id, None)
+    if known is None:
         return Rejected("LIMIT_NOT_FOUND", f"no limit {command.limit_id}")
     _forget(state, command.limit_id)
-    state.indexes.relimit(state.tasks)
+    state.indexes.relimit(state.tasks, keyed=bool(known.key))
     return Accepted()
 
 

@@ -159,6 +159,7 @@ def next_clock_ms(state: ClusterState, now_ms: int) -> int:
         limited.append(state.coordination.alarms.next_ms)
     if state.buckets:
         gauges = state.indexes.gauges
-        blockers = (gauges.other_blocker(group.profile, now_ms) for group in state.indexes.queue.groups())
+        profiles = dict.fromkeys(group.profile for group in state.indexes.queue.groups())
+        blockers = (gauges.other_blocker(profile, now_ms) for profile in profiles)
         limited += [blocker.until_ms for blocker in blockers if blocker is not None and blocker.until_ms]
     return min(limited, default=0)

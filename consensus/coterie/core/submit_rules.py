@@ -312,8 +312,9 @@ def _new_run(state: ClusterState, source: Task, task_id: TaskId, steps: tuple[St
 
 def purge(state: ClusterState, command: PurgeDeadLetters, moment: Moment) -> Outcome:
     """`task_id` of the answer stays empty: how many went is the difference of the lists."""
+    named = frozenset(command.task_ids)
     for task_id in list(state.indexes.dead_of(command.tenant)):
         ended_at_ms = state.dead_letters[task_id].task.finished_at_ms
-        if task_id in command.task_ids or ended_at_ms < command.before_ms:
+        if task_id in named or ended_at_ms < command.before_ms:
             unbury(state, task_id)
     return Accepted()
