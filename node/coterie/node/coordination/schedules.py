@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from itertools import islice
 
@@ -31,6 +32,7 @@ from coterie.v1 import schedules_pb2, schedules_pb2_grpc, tasks_pb2
 CATCH_UP_MS = 3_600_000
 INTERVAL_MS_MIN = 1_000
 SHOWN = 3  # next times
+TURN = 20  # schedules shown in one go
 _FOREIGN = ("task_id", "parent_task", "start_delay_ms")
 
 
@@ -81,7 +83,12 @@ class SchedulesService(schedules_pb2_grpc.SchedulesServicer):
         await self._desk.look(context)
         known = self._desk.state().schedules.values()
         mine = sorted((one for one in known if one.tenant == tenant), key=lambda one: one.schedule_id)
-        return schedules_pb2.ListSchedulesResponse(schedules=[self._to_pb(one) for one in mine])
+        found = []
+        for place, one in enumerate(mine):
+            if place % TURN == TURN - 1:
+                await asyncio.sleep(0)  # next times are worked out: a few of them cost milliseconds
+            found.append(self._to_pb(one))
+        return schedules_pb2.ListSchedulesResponse(schedules=found)
 
     @unary
     async def DeleteSchedule(
@@ -122,15 +129,14 @@ class SchedulesService(schedules_pb2_grpc.SchedulesServicer):
         self, request: schedules_pb2.BackfillScheduleRequest, context: Context
     ) -> schedules_pb2.RunScheduleResponse:
         wrong = schedule_faults(request.schedule_id) + _run_id_faults(request.request_id)
+        wrong += range_faults("from_ms", request.from_ms, 0, timing.YEARS_MAX_MS)
         if request.to_ms <= request.from_ms:
             wrong.append(Violation("to_ms", f"{request.to_ms} is not after from_ms, {request.from_ms}"))
         tenant = check(request.parent, wrong)
         await self._desk.look(context)
         schedule = self._find(tenant, request.schedule_id)
         to_ms = min(request.to_ms, self._desk.time.now_ms())
-        nominals = timing.times_between(
-            schedule.plan, schedule.created_at_ms, request.from_ms, to_ms, NOMINALS_MAX + 1
-        )
+        nominals = _times_between(schedule, request.from_ms, to_ms)
         if len(nominals) > NOMINALS_MAX:
             text = f"more than {NOMINALS_MAX} times are before it; do it in parts"
             raise invalid([Violation("to_ms", text)])
@@ -172,7 +178,6 @@ class SchedulesService(schedules_pb2_grpc.SchedulesServicer):
     def _to_pb(self, schedule: Schedule) -> schedules_pb2.Schedule:
         plan, now_ms = schedule.plan, self._desk.time.now_ms()
         after_ms = max(schedule.last_nominal_ms, now_ms)
-        times = timing.times_after(plan, schedule.created_at_ms, after_ms)
         tasks = self._desk.state().tasks
         return schedules_pb2.Schedule(
             schedule_id=schedule.schedule_id,
@@ -188,7 +193,7 @@ class SchedulesService(schedules_pb2_grpc.SchedulesServicer):
             version=schedule.version,
             paused=schedule.paused,
             pause_reason=schedule.pause_reason,
-            next_ms=[] if schedule.paused else list(islice(times, SHOWN)),
+            next_ms=[] if schedule.paused else _next_times(schedule, after_ms),
             last_nominal_ms=schedule.last_nominal_ms,
             last_task=schedule.last_task_id,
             running=[task_id for task_id in schedule.runs if task_id in tasks],
@@ -197,6 +202,22 @@ class SchedulesService(schedules_pb2_grpc.SchedulesServicer):
             skipped=schedule.skipped,
             missed=schedule.missed,
         )
+
+
+def _next_times(schedule: Schedule, after_ms: int) -> list[int]:
+    try:
+        return list(islice(timing.times_after(schedule.plan, schedule.created_at_ms, after_ms), SHOWN))
+    except timing.BadTiming:  # a zone that this node does not know: others may
+        return []
+
+
+def _times_between(schedule: Schedule, from_ms: int, to_ms: int) -> list[int]:
+    """One more than may run at once, at most."""
+    plan, made_at_ms = schedule.plan, schedule.created_at_ms
+    try:
+        return timing.times_between(plan, made_at_ms, from_ms, to_ms, NOMINALS_MAX + 1)
+    except timing.BadTiming as error:
+        raise invalid([Violation(f"schedule.{error.field}", str(error))]) from error
 
 
 def _run_id_faults(request_id: str) -> list[Violation]:
