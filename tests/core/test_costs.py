@@ -9,6 +9,8 @@ import pytest
 
 from coterie.core import fairness
 from coterie.core.commands import DeleteLimit, FailAttempt, FinishTask, PurgeDeadLetters, SetLimit
+from coterie.core.coordination import topics
+from coterie.core.coordination.commands import DeleteTopic, PublishMessage
 from coterie.core.limits import Gauges
 from coterie.core.nouns import NO_DATA, Constraints, RetryPolicy, TaskError, TaskId
 from coterie.core.quotas import Bucket, Limit
@@ -84,6 +86,37 @@ def test_a_purge_compares_no_letter_with_all_names(cluster: CoreCluster) -> None
     Name.compared = 0
     cluster.do(PurgeDeadLetters("default", tuple(TaskId(Name(f"x{number}")) for number in range(TASKS))))
     assert Name.compared < TASKS
+
+
+def test_a_pattern_is_compared_with_the_topics_when_they_change_and_not_for_each_reader(
+    cluster: CoreCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(TASKS):
+        cluster.do(PublishMessage("a", f"t.{number}", b"x"))
+    calls, matches = count(), topics.matches
+
+    def compare(pattern: str, topic: str) -> bool:
+        next(calls)
+        return matches(pattern, topic)
+
+    def read(pattern: str, after: int = 0) -> list[str]:
+        return [message.topic for message in topics.read(cluster.state, "a", pattern, after, TASKS)]
+
+    monkeypatch.setattr(topics, "matches", compare)
+    for _ in range(3):
+        assert len(read("t.*")) == TASKS and not read("t.*", TASKS) and not read("other.>")
+        assert read("t.7") == ["t.7"] and not read("t.none")
+    assert next(calls) == 2 * TASKS
+    cluster.do(PublishMessage("a", "other.1", b"x"))
+    assert read("other.>") == ["other.1"]
+    cluster.do(DeleteTopic("a", "other.1"))
+    cluster.do(PublishMessage("b", "other.1", b"x"))
+    assert not read("other.>"), "gone, and another tenant's is nobody else's"
+    for number in range(2 * topics.PATTERNS_MAX):
+        assert not read(f"none.{number}.*")
+    assert len(cluster.state.coordination.under["a"]) <= topics.PATTERNS_MAX
+    assert not topics.read(cluster.state, "nobody", "t.*", 0, TASKS)
+    assert set(cluster.state.coordination.under) == {"a"}, "nothing is kept of who has no topics"
 
 
 def test_tenants_that_come_once_each_leave_no_more_than_so_many_shares(

@@ -86,6 +86,10 @@ class Backlog:
         """Its position. There must be one."""
         return self._positions[self._first]
 
+    def newest(self) -> int:
+        """Its position; 0 where nothing is kept."""
+        return self._positions[-1] if len(self) else 0
+
     def drop(self, message: TopicMessage) -> None:
         """The oldest one leaves."""
         assert self.oldest() == message.position, "only the oldest message leaves"
@@ -130,6 +134,7 @@ class LookUps:
         "message_bytes",
         "task_locks",
         "topics",
+        "under",
     )
 
     def __init__(self) -> None:
@@ -139,6 +144,7 @@ class LookUps:
         self.key_bytes: dict[str, int] = {}
         self.all_key_bytes = 0
         self.topics: dict[str, dict[str, None]] = {}  # names by tenant
+        self.under: dict[str, dict[str, list[str]]] = {}  # by tenant: names of topics that patterns found
         self.backlogs: dict[str, Backlog] = {}
         self.message_bytes = 0
         self.changed: set[str] = set()  # "lock", "key", "topic", "schedule": emptied by the shell
@@ -189,10 +195,12 @@ class LookUps:
 
     def add_topic(self, topic: Topic) -> None:
         self.topics.setdefault(topic.tenant, {})[topic.name] = None
+        self.under.pop(topic.tenant, None)
         self.backlogs[name_key(topic.tenant, topic.name)] = Backlog()
 
     def drop_topic(self, topic: Topic) -> None:
         names = self.topics[topic.tenant]
+        self.under.pop(topic.tenant, None)
         del names[topic.name], self.backlogs[name_key(topic.tenant, topic.name)]
         if not names:
             del self.topics[topic.tenant]

@@ -23,6 +23,7 @@ from coterie.core.state import ClusterState, Moment
 HEADERS_MAX = 16
 ONE, REST, REST_OR_NONE, HIDDEN = frozenset("*+"), ">", "#", "$"
 WILD = ONE | {REST, REST_OR_NONE}
+PATTERNS_MAX = 64  # of one tenant, whose topics are known
 ROOM_BYTES = bounds.BODY_BYTES_MAX + bounds.MESSAGE_OVERHEAD_BYTES + HEADERS_MAX * 2 * bounds.NAME_CHARS_MAX
 
 
@@ -164,19 +165,30 @@ def matches(pattern: str, topic: str) -> bool:
     return len(tokens) == len(wanted)
 
 
+def _names_under(state: ClusterState, tenant: str, pattern: str) -> list[str]:
+    """Names of the tenant's topics under the pattern, kept until it has other topics: whoever waits for
+    messages asks for them again and again."""
+    names = state.coordination.topics.get(tenant, {})
+    if not names or WILD.isdisjoint(pattern):
+        return [pattern] if pattern in names else []
+    known = state.coordination.under.setdefault(tenant, {})
+    if pattern not in known:
+        if len(known) >= PATTERNS_MAX:
+            known.clear()
+        known[pattern] = [name for name in names if matches(pattern, name)]
+    return known[pattern]
+
+
 def topics_under(state: ClusterState, tenant: str, pattern: str) -> Iterator[Topic]:
     """The tenant's topics that fall under the pattern."""
-    names = state.coordination.topics.get(tenant, {})
-    exact = WILD.isdisjoint(pattern)
-    for name in [pattern] if exact and pattern in names else [] if exact else names:
-        if matches(pattern, name):
-            yield state.topics[name_key(tenant, name)]
+    return (state.topics[name_key(tenant, name)] for name in _names_under(state, tenant, pattern))
 
 
 def read(state: ClusterState, tenant: str, pattern: str, after: int, count: int) -> list[TopicMessage]:
     """The next messages under a pattern behind a position, in order."""
     backlogs = state.coordination.backlogs
-    streams = [backlogs[name_key(tenant, t.name)].after(after) for t in topics_under(state, tenant, pattern)]
+    found = (backlogs[name_key(tenant, name)] for name in _names_under(state, tenant, pattern))
+    streams = [backlog.after(after) for backlog in found if backlog.newest() > after]
     return [state.messages[position] for position in islice(heapq.merge(*streams), count)]
 
 
