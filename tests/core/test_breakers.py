@@ -114,6 +114,10 @@ def test_a_skill_that_dies_everywhere_is_kept_from_all_and_no_node_is_blamed(clu
         end(cluster, f"t{number}", f"n{1 + number % 3}", CRASH)
         end(cluster, f"u{number}", f"n{1 + number % 3}", CRASH, "map")
     assert sorted(tripped(cluster)) == ["skill:echo", "skill:map"]
+    opened(cluster, "skill:echo")
+    assert tripped(cluster) == ["skill:map"]
+    opened(cluster, "skill:map")
+    assert tripped(cluster) == [], "nor when the skills are known to be at fault"
 
 
 def test_a_node_on_which_different_skills_die_is_blamed_itself(cluster: CoreCluster) -> None:

@@ -102,36 +102,45 @@ class Outcomes:
             window.prune(now_ms)
             if not window.failures:
                 del self.windows[key]
-                continue
-            count = self._counted(key, window, policy)
+        deaths = self._deaths()
+        for key, window in list(self.windows.items()):
+            count = _counted(key, window, policy, deaths)
             if count >= policy.breaker_failures and count >= len(window.passes):
-                yield key, self._told(count, window)
+                yield key, _told(count, window)
 
     def _window(self, key: str) -> Window:
         if key not in self.windows and len(self.windows) >= KEYS_MAX:
             del self.windows[next(iter(self.windows))]
         return self.windows.setdefault(key, Window())
 
-    def _counted(self, key: str, window: Window, policy: Policy) -> int:
-        """Failures that are the fault of what the key names; 0 while it may be something else's."""
-        crashes = [one for one in window.failures if one.task_id]
-        if key.startswith("node:"):
-            crashes = [one for one in crashes if len(self._nodes(one.type)) < 2]
-            own = len(window.failures) - len([one for one in window.failures if one.task_id])
-            return own + (len(crashes) if len({one.type for one in crashes}) > 1 else 0)
-        if len({one.task_id for one in crashes}) < min(2, policy.breaker_failures):
-            return 0
-        if "@" not in key and len({one.node_id for one in crashes}) < 2:
-            return 0
-        return len(crashes)
+    def _deaths(self) -> dict[str, set[NodeId]]:
+        """The nodes on which attempts of each type died lately. When the breaker of a skill opens its own
+        window is forgotten: those of the nodes still tell that it died on several, and is to blame itself."""
+        found: dict[str, set[NodeId]] = {}
+        for key, window in self.windows.items():
+            if key.startswith("node:") or "@" not in key:
+                for one in window.failures:
+                    if one.task_id:
+                        found.setdefault(one.type, set()).add(one.node_id)
+        return found
 
-    def _nodes(self, type_: str) -> set[NodeId]:
-        """Where attempts of that type died lately."""
-        window = self.windows.get(f"skill:{type_}")
-        return {one.node_id for one in window.failures} if window is not None else set()
 
-    def _told(self, count: int, window: Window) -> str:
-        total = len(window.failures) + len(window.passes)
-        kinds = sorted({one.type for one in window.failures if one.task_id})
-        what = f"attempts of {', '.join(kinds[:3])} died" if kinds else "the node was lost or started nothing"
-        return f"{count} of {total} failed within {WINDOW_MS // 1000} s: {what}"
+def _counted(key: str, window: Window, policy: Policy, deaths: dict[str, set[NodeId]]) -> int:
+    """Failures that are the fault of what the key names; 0 while it may be something else's."""
+    crashes = [one for one in window.failures if one.task_id]
+    if key.startswith("node:"):
+        own = len(window.failures) - len(crashes)
+        here_only = [one for one in crashes if len(deaths[one.type]) < 2]
+        return own + (len(here_only) if len({one.type for one in here_only}) > 1 else 0)
+    if len({one.task_id for one in crashes}) < min(2, policy.breaker_failures):
+        return 0
+    if "@" not in key and len({one.node_id for one in crashes}) < 2:
+        return 0
+    return len(crashes)
+
+
+def _told(count: int, window: Window) -> str:
+    total = len(window.failures) + len(window.passes)
+    kinds = sorted({one.type for one in window.failures if one.task_id})
+    what = f"attempts of {', '.join(kinds[:3])} died" if kinds else "the node was lost or started nothing"
+    return f"{count} of {total} failed within {WINDOW_MS // 1000} s: {what}"
