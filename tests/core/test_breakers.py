@@ -223,6 +223,9 @@ def test_there_are_only_so_many_and_closed_ones_make_room(cluster: CoreCluster) 
         opened(cluster, f"provider:p{number}")
     outcome = cluster.do(TripBreaker("provider:more", 0, "x"))
     assert isinstance(outcome, Rejected) and outcome.code == "TOO_MANY_BREAKERS"
+    for number in range(4):
+        end(cluster, f"t{number}", "n1", CRASH)
+    assert tripped(cluster) == [], "it would be refused, in every plan anew, and nothing else be planned"
     cluster.do(ResetBreaker("provider:p7"))
     opened(cluster, "provider:more")
     assert "provider:p7" not in cluster.state.breakers and len(cluster.state.breakers) == BREAKERS_MAX

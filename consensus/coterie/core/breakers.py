@@ -8,7 +8,7 @@ opens it again, for longer. (Nygard, "Release It!", 2007; the jitter as in Brook
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -116,6 +116,13 @@ def _draw(dice: int, turn: int) -> int:
     for _ in range(min(turn, MEMORY) - 1):
         dice = (dice * 1_664_525 + 1_013_904_223) % DICE_SIDES
     return dice
+
+
+def has_room(breakers: Mapping[str, Breaker]) -> bool:
+    """One more may open: there are few enough, or one that is closed may be forgotten."""
+    return len(breakers) < BREAKERS_MAX or any(
+        breaker.state is BreakerState.CLOSED for breaker in breakers.values()
+    )
 
 
 def open_ones(breakers: Iterable[Breaker], now_ms: int) -> Iterator[Breaker]:

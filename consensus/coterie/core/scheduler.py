@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import islice
 
 from coterie.core.breaker_commands import TripBreaker
-from coterie.core.breakers import BreakerState
+from coterie.core.breakers import BreakerState, has_room
 from coterie.core.commands import AdvanceClock, Command, ExpireTask, MarkNode, ReleaseTask
 from coterie.core.coordination.look_ups import FAR_MS
 from coterie.core.draft import Draft
@@ -74,11 +74,15 @@ def _is_back(state: ClusterState, node: Node, load: NodeLoad, view: View, policy
 
 
 def _trips(state: ClusterState, view: View) -> Iterator[Command]:
-    """Breakers that should be open by what was seen lately."""
+    """Breakers that should be open by what was seen lately. One for which there is no room would be refused
+    again and again, and nothing else be planned meanwhile."""
     if not state.outcomes.windows:
         return
+    room = has_room(state.breakers)
     for key, reason in state.outcomes.tripped(state.meta.policy, view.now_ms):
         known = state.breakers.get(key)
+        if known is None and not room:
+            continue
         if known is None or known.state is BreakerState.CLOSED:
             yield TripBreaker(key, known.number if known is not None else 0, reason, view.dice)
 
