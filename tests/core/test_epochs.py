@@ -15,7 +15,7 @@ from coterie.core.commands import (
     Rejected,
     SuspendTask,
 )
-from coterie.core.coordination.commands import AcquireLock, PutKey
+from coterie.core.coordination.commands import AcquireLock, DeleteKey, PutKey
 from coterie.core.epochs import ATTEMPTS_JUMP, NUMBERS_JUMP, Epoch, begin_epoch
 from coterie.core.machine import apply
 from coterie.core.nouns import Data, NodeId, TaskId, TaskState, WaitReason
@@ -82,6 +82,21 @@ def test_numbers_that_were_handed_out_are_never_handed_out_again() -> None:
         assert getattr(meta, name) == getattr(old, name) + NUMBERS_JUMP
     after.do(AcquireLock("default", "gate", "me", 10_000, 0))
     assert max(lock.token for lock in after.state.locks.values()) > NUMBERS_JUMP
+
+
+def test_who_watched_keys_before_starts_over() -> None:
+    cluster = CoreCluster()
+    cluster.do(PutKey("default", "k", b"1"))
+    cluster.do(PutKey("default", "gone", b"1"))
+    cluster.do(DeleteKey("default", "gone"))
+    after = restored(cluster)
+    for number in range(5):  # what the old cluster did since the backup
+        cluster.do(PutKey("default", "k", b"undone"))
+        assert cluster.state.meta.kv_version < after.state.meta.kv_forgotten, number
+    forgotten = after.state.meta.kv_forgotten
+    assert forgotten <= after.state.meta.kv_version and not after.state.tombstones
+    after.do(DeleteKey("default", "k"))
+    assert after.state.meta.kv_forgotten == forgotten < after.state.meta.kv_version
 
 
 def test_a_request_of_before_is_still_known() -> None:

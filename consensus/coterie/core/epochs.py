@@ -47,6 +47,7 @@ def begin_epoch(state: ClusterState, epoch: Epoch, index: int) -> None:
         raised = evolve(task, attempt=task.attempt + ATTEMPTS_JUMP)
         change_task(state, task, raised, moment, "restored", epoch.origin)
     meta = state.meta
+    state.tombstones.clear()
     state.meta = evolve(
         meta,
         cluster_id=epoch.cluster_id,
@@ -55,6 +56,7 @@ def begin_epoch(state: ClusterState, epoch: Epoch, index: int) -> None:
         seal=b"",
         fencing_token=meta.fencing_token + NUMBERS_JUMP,
         kv_version=meta.kv_version + NUMBERS_JUMP,
+        kv_forgotten=meta.kv_version + NUMBERS_JUMP,  # who watched has seen what is undone: it starts over
         message_position=meta.message_position + NUMBERS_JUMP,
         schedules_version=meta.schedules_version + NUMBERS_JUMP,
     )
