@@ -217,7 +217,10 @@ def test_kinds_of_task_that_no_node_takes_keep_nobody_else_waiting(
 ) -> None:
     for number in range(tenants * kinds):
         wanted = Constraints(zones=(f"nowhere-{number}",))
-        cluster.do(submit_command(f"a{number}", tenant=f"a{number % tenants}", constraints=wanted))
+        for priority in (1, 2):  # of one kind, which is looked at once
+            name = f"a{number}-{priority}"
+            tenant = f"a{number % tenants}"
+            cluster.do(submit_command(name, tenant=tenant, constraints=wanted, priority=priority))
     cluster.do(submit_command("z", tenant="z"))
     assert chosen(cluster) == ["z"], "tenants that run nothing go first in every plan"
 
