@@ -14,16 +14,19 @@ from coterie.core.commands import (
     AssignTask,
     BeginLeadership,
     Command,
+    FinishTask,
     MarkNode,
     Outcome,
     SetDrain,
 )
+from coterie.core.coordination.commands import ApplySchedule, FireSchedule
+from coterie.core.coordination.nouns import SchedulePlan, TaskTemplate
 from coterie.core.machine import apply
-from coterie.core.nouns import NodeId, NodeStatus, Policy
+from coterie.core.nouns import Data, NodeId, NodeStatus, Policy, RetryPolicy
 from coterie.core.ports import Member, NotCommitted, Role
 from coterie.core.state import Moment
 from coterie.core.view import PlanPolicy
-from coterie.node.coordinator import ClusterNaming, Coordinator, CoordinatorParts
+from coterie.node.coordinator import PLANS_MAX, ClusterNaming, Coordinator, CoordinatorParts
 from coterie.node.hub import Bell
 from coterie.node.loads import LoadBook
 from coterie.raft.errors import TransferFailed
@@ -266,3 +269,29 @@ async def test_a_task_overdue_without_a_node_does_not_make_the_loop_spin(world: 
     assert world.coordinator._pause_s() >= 0.1
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_schedules_fire_and_leadership_moves_while_work_comes_and_goes_all_the_time(
+    world: World,
+) -> None:
+    template = TaskTemplate("echo", Data(b"{}"), 2, RetryPolicy())
+    world.core.do(ApplySchedule("default", "s", SchedulePlan("", 1_000), template))
+    world.clock.now_s += 1.5
+    world.report(ME, OTHER)
+    world.core.do(SetDrain(ME, True))
+    held = world.core.state.indexes.held_by
+
+    def work() -> None:
+        """One task ends, another one comes: each plan has something to assign."""
+        for task_id, attempt in list(held(OTHER).items())[:1]:
+            world.core.do(FinishTask(task_id, attempt, Data(b"1")))
+        world.core.do(submit_command(f"t{world.core.index}"))
+
+    work()
+    world.during = [work] * (20 * PLANS_MAX)
+    proposed = await world.look()
+    assert sum(isinstance(one, AssignTask) for one in proposed) >= PLANS_MAX
+    assert any(isinstance(one, FireSchedule) for one in proposed)
+    assert len(world.during) > 10 * PLANS_MAX, "it was not only when nothing was left to plan"
+    assert world.engine.asked == [OTHER]
+    assert world.coordinator._bell.is_set(), "and it goes on at once"

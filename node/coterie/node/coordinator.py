@@ -43,6 +43,7 @@ PROPOSE_TIMEOUT_S = 5.0
 IDLE_S = 0.1  # at most this long between two looks at the load reports
 RUNNING_LIMIT = "config.maxRunning"
 HANDOVER_S = 2.0
+PLANS_MAX = 16  # of one round: what follows them has its turn, however much there is to plan
 FIRE_AGAIN_MS = 500
 FIRE_MORE_MS = 100  # while there are others that had no room beside those that were refused
 HANDOVER_PAUSE_S = 5.0
@@ -123,12 +124,12 @@ class Coordinator:
         if self._term != self._engine.term and not await self._begin():
             return
         await self._keep_to_config()
-        while self._may_plan():
-            commands = self._plan()
-            if not commands:
+        for _ in range(PLANS_MAX):
+            commands = self._plan() if self._may_plan() else []
+            if not commands or not await self._carry_out(commands):
                 break
-            if not await self._carry_out(commands):
-                break
+        else:
+            self._bell.set()  # where work comes and goes all the time there is always more to plan
         if self._failovers is not None:
             self._failovers.look(self._state())
         if self._state().breakers:
