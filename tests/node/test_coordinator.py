@@ -22,8 +22,9 @@ from coterie.core.commands import (
 from coterie.core.coordination.commands import ApplySchedule, FireSchedule
 from coterie.core.coordination.nouns import SchedulePlan, TaskTemplate
 from coterie.core.machine import apply
-from coterie.core.nouns import Data, NodeId, NodeStatus, Policy, RetryPolicy
+from coterie.core.nouns import Constraints, Data, NodeId, NodeStatus, Policy, RetryPolicy
 from coterie.core.ports import Member, NotCommitted, Role
+from coterie.core.routing.round import KINDS_MAX
 from coterie.core.state import Moment
 from coterie.core.view import PlanPolicy
 from coterie.node.coordinator import PLANS_MAX, ClusterNaming, Coordinator, CoordinatorParts
@@ -295,3 +296,12 @@ async def test_schedules_fire_and_leadership_moves_while_work_comes_and_goes_all
     assert len(world.during) > 10 * PLANS_MAX, "it was not only when nothing was left to plan"
     assert world.engine.asked == [OTHER]
     assert world.coordinator._bell.is_set(), "and it goes on at once"
+
+
+async def test_what_no_node_takes_is_remembered_from_round_to_round(world: World) -> None:
+    for number in range(KINDS_MAX + 1):
+        wanted = Constraints(zones=(f"nowhere-{number}",))
+        world.core.do(submit_command(f"a{number}", constraints=wanted))
+    world.core.do(submit_command("last"))
+    assert await world.look() == []
+    assert [one.task_id for one in await world.look() if isinstance(one, AssignTask)] == ["last"]

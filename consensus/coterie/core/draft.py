@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 from coterie.core.fairness import attempt_cost, standing
 from coterie.core.nouns import Task, TaskId
 from coterie.core.routing.round import KINDS_LEAST, KINDS_MAX
+from coterie.core.routing.unfit import Unfit
 from coterie.core.state import ClusterState
 from coterie.core.workqueue import Group, Lane, profile_of
 
@@ -59,8 +60,8 @@ class Offer:
 class Draft:
     """Ask for `next`, say what became of it (`take`, `skip`, `drop`), ask again."""
 
-    def __init__(self, state: ClusterState, now_ms: int) -> None:
-        self._state, self._now_ms = state, now_ms
+    def __init__(self, state: ClusterState, now_ms: int, unfit: Unfit) -> None:
+        self._state, self._now_ms, self._unfit = state, now_ms, unfit
         self._started: Counter[str] = Counter()  # by the counters of the limits
         self._turns = [(standing(state, tenant, now_ms), tenant) for tenant in state.indexes.queue.tenants]
         heapify(self._turns)
@@ -116,7 +117,8 @@ class Draft:
             groups = self._groups[tenant] = Merge(queue.tenants[tenant].items())
         while (head := groups.peek()) is not None:
             rank, group = head
-            first = None if self._is_blocked(group) else self._first_lane(group)
+            waits = group in self._unfit or self._is_blocked(group)
+            first = None if waits else self._first_lane(group)
             if first is None:
                 groups.pop()
             elif first[0] + queue.penalty(group) != rank:  # its oldest task has gone, or waits

@@ -139,7 +139,8 @@ def _assignments(state: ClusterState, view: View, policy: PlanPolicy) -> Iterato
     placing = Round(state, view, policy.routing)
     if placing.over:
         return
-    draft = Draft(state, view.now_ms)
+    view.unfit.begin(state, view.leader)
+    draft = Draft(state, view.now_ms, view.unfit)
     while not placing.over:
         offer = draft.next()
         if offer is None:
@@ -151,6 +152,8 @@ def _assignments(state: ClusterState, view: View, policy: PlanPolicy) -> Iterato
             yield decision.assignment(task.task_id, task.attempt + 1)
         elif placing.is_stuck(task):
             draft.drop(offer, looked=placing.looks > looks)
+            if placing.is_unfit(task):
+                view.unfit.add(offer.group)
         else:
             draft.skip(offer)
 

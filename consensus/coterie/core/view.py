@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from coterie.core.nouns import NO_NODE, NodeId
 from coterie.core.routing import NodeLoad, RoutingRules
+from coterie.core.routing.unfit import Unfit
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +35,4 @@ class View:
     term: int = 0  # of the leadership that looks
     leader: NodeId = NO_NODE
     rebalance: bool = False  # it is time to look whether work should go elsewhere
+    unfit: Unfit = field(default_factory=Unfit, compare=False)  # what earlier plans found out

@@ -211,6 +211,15 @@ class WorkQueue:
         for order in self.tenants.values():
             yield from order.values()
 
+    @property
+    def group_count(self) -> int:
+        """How many groups there are."""
+        return len(self._groups)
+
+    def holds(self, group: Group) -> bool:
+        """The group has tasks in the queue."""
+        return self._groups.get(group.identity) is group
+
     def is_first(self, task: Task) -> bool:
         """Whether no older one of its kind, class and tenant may start now, nor one of its key waits."""
         group = self._groups.get(_identity(task))

@@ -23,6 +23,7 @@ from coterie.core.config_commands import ApplyConfig
 from coterie.core.nouns import NodeId, NodeStatus, Policy
 from coterie.core.ports import Engine, NotCommitted, Role
 from coterie.core.quotas import Limit
+from coterie.core.routing.unfit import Unfit
 from coterie.core.scheduler import next_clock_ms, plan
 from coterie.core.state import ClusterState
 from coterie.core.view import PlanPolicy, View
@@ -91,7 +92,7 @@ class Coordinator:
         self._hand_over_at = float("-inf")  # monotonic: not before
         self._firing, self._fire_at_ms = Firing(), 0
         self._condemned: set[NodeId] = set()  # a verdict that they are down is on its way
-        self._breaker_log = BreakerLog()
+        self._breaker_log, self._unfit = BreakerLog(), Unfit()
         self._book.grants = self.may_lease
 
     async def run(self) -> None:
@@ -197,6 +198,7 @@ class Coordinator:
             self._term,
             self._me,
             rebalance=self._clock.monotonic() >= self._rebalance_at,
+            unfit=self._unfit,
         )
         policy = self._policy()
         commands = plan(state, view, policy)

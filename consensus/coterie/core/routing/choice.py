@@ -9,7 +9,7 @@ from typing import NamedTuple
 from coterie.core.commands import AssignTask
 from coterie.core.kinds import kind
 from coterie.core.nouns import NO_NODE, NodeId, TaskId, WaitReason
-from coterie.core.routing.filters import Objection, blocked, told, unfit
+from coterie.core.routing.filters import LASTING, Objection, blocked, told, unfit
 from coterie.core.routing.pool import Candidate, Placeable, Pool, Term
 from coterie.core.routing.strategies import NEVER, STRATEGIES
 from coterie.core.routing.wishes import wishes
@@ -43,6 +43,12 @@ class Decision:
     detail: str = ""
     turn: int = 0
     better_off: int = 0  # tasks of this kind, this one included, that should rather wait for a busy node
+
+    @property
+    def unfit(self) -> bool:
+        """No node may run the task, and that stays so until the nodes are others."""
+        reasons = ({objection.filter for objection in refused.objections} for refused in self.refused)
+        return not self.ranked and all(not LASTING.isdisjoint(told) for told in reasons)
 
     def assignment(self, task_id: TaskId, attempt: int, *, if_first: bool = False) -> AssignTask:
         """The command that carries it out, as that attempt."""

@@ -141,6 +141,9 @@ MOVING: tuple[tuple[str, Moving], ...] = (
     ("companions", _companions),
 )
 
+LASTING = frozenset({*(name for name, _ in FIXED), "standby", "coordinator"})
+"""Filters that say the same of a kind and a node until some node is another one, or leads."""
+
 
 def _breaker(task: Placeable, candidate: Candidate, pool: Pool) -> str:
     found = (pool.breakers.get(key) for key in keys_of(task.type, candidate.node.node_id))

@@ -20,6 +20,7 @@ class Round:
     def __init__(self, state: ClusterState, sight: Sight, rules: RoutingRules) -> None:
         self.pool = Pool(state, sight, rules)
         self._stuck: set[Hashable] = set()
+        self._unfit: set[Hashable] = set()  # of these, those that no node may run
         self._kinds_max = max(KINDS_MAX, KINDS_LEAST * len(state.indexes.queue.tenants))
         self._better_off: dict[Hashable, int] = {}  # kind -> how many more of it wait for a busy node
         self._skipped = 0
@@ -41,6 +42,8 @@ class Round:
                 self._skipped += 1
             else:
                 self._stuck.add(of_kind)
+                if decision.unfit:
+                    self._unfit.add(of_kind)
             return None
         self.pool.give(task, decision.chosen)
         return decision
@@ -53,6 +56,10 @@ class Round:
     def is_stuck(self, task: Placeable) -> bool:
         """No node takes a task of this kind any more in this round."""
         return kind(task) in self._stuck
+
+    def is_unfit(self, task: Placeable) -> bool:
+        """No node may run a task of this kind, whatever it holds: see Unfit."""
+        return kind(task) in self._unfit
 
     def _waits(self, of_kind: Hashable) -> bool:
         left = self._better_off.get(of_kind, 0)
