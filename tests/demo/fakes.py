@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from coterie.skills import jsonio
@@ -45,9 +46,11 @@ def context(
     steps: dict[str, bytes] | None = None,
     checkpoint: bytes | None = None,
     task_id: str = "task-1",
+    settings: Mapping[str, Any] | None = None,
 ) -> SkillContext:
     """The context a child process would make for this run."""
     facts = RunFacts(task_id, attempt, "node-1", steps or {}, checkpoint, 8 * 1024 * 1024, 8 * 1024 * 1024)
+    facts = replace(facts, settings=dict(settings or {}))
     return SkillContext(facts, link, logging.getLogger("test"))
 
 

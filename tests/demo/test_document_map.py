@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sysconfig
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from coterie.skills.document_map import fingerprint, handler, prose, python_code, survey, terms
 from coterie.skills.errors import BadInput
+from coterie.skills.shipped import BadSettings
 from tests.demo.fakes import SOURCE, FakeLink, context, mapped
 
 STEPS = ["survey", "words", "terms", "structure", "fingerprint"]
@@ -25,12 +27,12 @@ async def test_a_run_records_five_steps_in_order_and_reports_progress() -> None:
 
 
 async def test_a_resumed_run_gives_the_same_result_without_running_recorded_steps(tmp_path: Path) -> None:
-    first = FakeLink()
-    document = {"path": "a.md", "text": "# Title\n\nSome words.\n", "witness": str(tmp_path / "witness")}
-    whole = await handler.run(context(first), document)
+    first, allowed = FakeLink(), {"witness": str(tmp_path / "witness")}
+    document = {"path": "a.md", "text": "# Title\n\nSome words.\n", **allowed}
+    whole = await handler.run(context(first, settings=allowed), document)
     recorded = {name: first.steps[name] for name in STEPS[:3]}
     second = FakeLink()
-    assert await handler.run(context(second, attempt=2, steps=recorded), document) == whole
+    assert await handler.run(context(second, attempt=2, steps=recorded, settings=allowed), document) == whole
     assert list(second.steps) == STEPS[3:]
     lines = [line.split("\t") for line in (tmp_path / "witness").read_text().splitlines()]
     assert [(step, attempt) for _, step, attempt, _ in lines] == [
@@ -39,10 +41,24 @@ async def test_a_resumed_run_gives_the_same_result_without_running_recorded_step
     ]
 
 
+async def test_no_file_is_written_but_the_one_that_the_operator_names(tmp_path: Path) -> None:
+    link, document = FakeLink(), {"path": "a.md", "text": "x", "witness": str(tmp_path / "log")}
+    with pytest.raises(BadSettings, match=r"document-map\.witness"):
+        await handler.run(context(link), document)
+    with pytest.raises(BadInput, match="witness"):
+        await handler.run(context(link, settings={"witness": str(tmp_path / "other")}), document)
+    assert not link.steps and not os.listdir(tmp_path)
+
+
 @pytest.mark.parametrize("document", [None, [], "text", {"path": 1, "text": b"", "witness": 3, "kind": "c"}])
 async def test_bad_input_is_refused(document: Any) -> None:
     with pytest.raises(BadInput):
         await handler.run(context(FakeLink()), document)
+
+
+async def test_a_text_that_is_no_unicode_is_refused() -> None:
+    with pytest.raises(BadInput, match="text: half of a surrogate pair at character 2"):
+        await handler.run(context(FakeLink()), {"path": "a.md", "text": "ab\ud800"})
 
 
 def test_a_refusal_names_every_field_at_once() -> None:

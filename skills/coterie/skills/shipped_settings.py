@@ -10,6 +10,7 @@ from coterie.skills.shipped import Settings
 _MODELS: Mapping[str, str] = {
     "communication": "communication.request:ChannelSettings",
     "data-analysis": "data_analysis.request:AnalysisSettings",
+    "document-map": "document_map.request:MapSettings",
     "file-management": "file_management.request:FileSettings",
     "k8s-deploy": "k8s_deploy.request:DeploySettings",
     "object-storage": "object_storage.request:StoreSettings",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import uuid
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -26,6 +27,7 @@ from coterie.node.localcluster import LocalCluster
 
 RUN_MAX_S = 300.0
 CAPACITY = 8
+WITNESS = "witness.tsv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ class Demo:
         for label in self._choice.labels:
             self._console.print(f"  {label}", markup=False, highlight=False, soft_wrap=True)
         nodes = LocalCluster(nodes=self._options.nodes, capacity=CAPACITY)
+        nodes.files = [allow_witness(nodes.base_dir)]
         try:
             async with beside(show(self._console, self._journal, self._options.plain)):
                 nodes.start()
@@ -71,7 +74,7 @@ class Demo:
             nodes.stop()
 
     async def _observed(self, nodes: LocalCluster) -> list[proof.Check]:
-        witness = nodes.base_dir / "witness.tsv"
+        witness = nodes.base_dir / WITNESS
         async with AsyncExitStack() as stack:
             cluster = await stack.enter_async_context(client_of(nodes, nodes.endpoints))
             await stack.enter_async_context(beside(follow(self._journal, nodes, cluster)))
@@ -131,3 +134,11 @@ class Demo:
     def _keep_logs(self, nodes: LocalCluster) -> None:
         logs = output.keep_logs(self._options.out, [nodes.log_path(node_id) for node_id in nodes.node_ids])
         self._console.print(f"the nodes' logs are in {logs}", markup=False, highlight=False, soft_wrap=True)
+
+
+def allow_witness(folder: Path) -> Path:
+    """A file of the cluster that lets document-map write its witness, and nothing else."""
+    file = folder / "witness.yaml"
+    settings = {"document-map": {"witness": str(folder / WITNESS)}}
+    file.write_text(json.dumps({"skills": {"settings": settings}}))
+    return file

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from coterie.skills.errors import BadInput
 
 TEXT_CHARS_MAX = 1024 * 1024
 PATH_CHARS_MAX = 1_024
+_HALF = re.compile("[\ud800-\udfff]")  # JSON can spell it, no encoding has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +32,13 @@ class Document:
 
 
 async def run(ctx: SkillContext, input: Any) -> dict[str, Any]:
-    """The analysis of `input["text"]`. Raises BadInput naming every field that is wrong."""
+    """The analysis of `input["text"]`. Raises BadInput naming every field that is wrong, BadSettings."""
     document = read_input(input)
     path, text, kind = document.path, document.text, document.kind
+    if document.witness:
+        from coterie.skills.document_map.request import check_witness  # most runs need none of it
+
+        check_witness(ctx, document.witness)
 
     async def step(name: str, fn: Callable[..., dict[str, Any]], *args: str) -> dict[str, Any]:
         call = witnessed(document.witness, ctx, name, fn) if document.witness else fn
@@ -73,6 +79,8 @@ def read_input(input: Any) -> Document:
         problems.append(f"path: {len(path)} characters, give 1 to {PATH_CHARS_MAX}")
     if isinstance(text, str) and len(text) > TEXT_CHARS_MAX:
         problems.append(f"text: {len(text)} characters, at most {TEXT_CHARS_MAX}; split the document")
+    elif isinstance(text, str) and (half := _HALF.search(text)) is not None:
+        problems.append(f"text: half of a surrogate pair at character {half.start()}; send Unicode")
     kind = input.get("kind") or ""
     if kind and kind not in KINDS:
         problems.append(f"kind: {kind!r} is none of {', '.join(KINDS)}; leave it out to have it detected")
