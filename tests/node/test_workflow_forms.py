@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from coterie.core.graph.model import JoinKind, NodeType, OnFailure
+from coterie.core.graph.model import NODES_MAX, JoinKind, NodeType, OnFailure
 from coterie.core.graph.plan import plan_of
-from coterie.node.workflows import Known, Loaded, load
+from coterie.node.workflows import Known, Loaded, load, native
 
 STEPS = Path(__file__).parent / "fixtures" / "workflows" / "steps.yaml"
 RULES = Path(__file__).parent / "fixtures" / "workflows" / "routing-rules.yaml"
@@ -173,12 +173,38 @@ def test_the_native_form_shows_types_by_their_keys() -> None:
         ("nodes: {a: {skill: echo, priority: urgent}}", "BAD_FIELD"),
         ("steps: [{id: a, edback: 1, agent: x}]", "BAD_FIELD"),
         ("tasks: 7", "BAD_FIELD"),
+        ("tasks:", "BAD_FIELD"),
+        ("steps:", "BAD_FIELD"),
+        ("subtasks:", "BAD_FIELD"),
+        ("workflow_id: a", "BAD_FIELD"),
         ("routing_rules: [{name: a, workflow: []}, {name: b, workflow: []}]", "BAD_FIELD"),
         ("nodes: {}", "EMPTY"),
     ],
 )
 def test_what_cannot_be_read_is_said(text: str, code: str) -> None:
     assert code in [one.code for one in load(text).problems]
+
+
+def test_workflows_that_name_each_other_many_times_are_refused_before_they_fill_the_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Three short texts, which together stand for very many nodes."""
+    texts = {
+        name: "\n".join(["nodes:", *(f"  n{number}: {does}" for number in range(40))])
+        for name, does in (("a", "{workflow: b}"), ("b", "{workflow: c}"), ("c", "{skill: echo}"))
+    }
+    read, node = [], native._Writer.node
+    monkeypatch.setattr(native._Writer, "node", lambda *given: read.append(1) or node(*given))  # type: ignore[func-returns-value]
+    loaded = load("nodes: {one: {workflow: a}}", Known(workflows=texts))
+    assert [(one.code, one.where) for one in loaded.problems] == [("TOO_LARGE", "workflow")]
+    assert len(read) <= NODES_MAX + 40 < 40**3
+
+
+def test_a_workflow_that_is_named_many_times_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(native, "read_source", lambda text, name, _: read.append(name) or {"nodes": []})  # type: ignore[func-returns-value]
+    load("nodes: {a: {workflow: x}, b: {workflow: x}}", Known(workflows={"x": ""}))
+    assert read == ["x"]
 
 
 def test_a_file_that_is_no_json_is_told_where() -> None:

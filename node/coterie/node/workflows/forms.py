@@ -98,7 +98,7 @@ def _from_steps(value: Raw, problems: list[Problem]) -> Raw:
     names = ("workflow", "name", "steps", "total_timeout", "timeout", "inputs", "outputs", "on_failure")
     found = _kept(value, (*names, "max_parallel"), "workflow", problems)
     nodes = []
-    for place, step in enumerate(_items(found.pop("steps"), "steps", problems)):
+    for place, step in enumerate(_items(found.pop("steps", None), "steps", problems)):
         kept = _kept(step, _STEP, f"steps[{place}]", problems)
         named = kept.pop("inputs", [])
         names_ = named if isinstance(named, list) else [named]
@@ -121,7 +121,7 @@ def _from_dag(value: Raw, problems: list[Problem]) -> Raw:
     names = ("workflow_id", "name", "nodes", "entry_points", "inputs", "outputs", "timeout", "on_failure")
     found = _kept(value, (*names, "max_parallel"), "workflow", problems)
     nodes = []
-    for place, one in enumerate(_items(found.pop("nodes"), "nodes", problems)):
+    for place, one in enumerate(_items(found.pop("nodes", None), "nodes", problems)):
         where = f"nodes[{place}]"
         kept = _kept(one, ("node_id", "node_type", "config", "depends_on", "output_var"), where, problems)
         config = kept.pop("config", {})
@@ -162,7 +162,7 @@ def _from_tasks(value: Raw, problems: list[Problem]) -> Raw:
     names = ("name", "tasks", "execution_order", "estimated_time", "on_failure", "timeout", "max_parallel")
     found = _kept(value, names, "workflow", problems)
     nodes = []
-    for place, one in enumerate(_items(found.pop("tasks"), "tasks", problems)):
+    for place, one in enumerate(_items(found.pop("tasks", None), "tasks", problems)):
         keys = (
             "id",
             "name",
@@ -194,7 +194,7 @@ def _described(node: Raw) -> Raw:
 def _from_subtasks(value: Raw, problems: list[Problem]) -> Raw:
     """Subtasks name each other, so a name must be one subtask's alone."""
     found = _kept(value, ("name", "subtasks", "on_failure", "timeout"), "workflow", problems)
-    subtasks = _items(found.pop("subtasks"), "subtasks", problems)
+    subtasks = _items(found.pop("subtasks", None), "subtasks", problems)
     ids = {str(one.get("name")): f"task_{place}" for place, one in reversed(list(enumerate(subtasks, 1)))}
     nodes = []
     for place, one in enumerate(subtasks, 1):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from coterie.core.graph.model import DEPTH_MAX, GraphNode, Problem
+from coterie.core.graph.model import DEPTH_MAX, NODES_MAX, GraphNode, Problem
 from coterie.core.graph.near import near
 from coterie.node.units import parse_duration_ms
 from coterie.node.workflows.source import read_source
@@ -54,12 +54,23 @@ _PRIORITIES = {"low": 1, "normal": 2, "high": 3, "critical": 4}
 def canonical(native: Raw, problems: list[Problem], workflows: Mapping[str, str] | None) -> Raw:
     """What `coterie.core.graph.reading` reads. `workflows`: sources of those that can be named; None: no
     cluster was asked."""
-    return _Writer(problems, workflows).graph(native, "", 1)
+    try:
+        return _Writer(problems, workflows).graph(native, "", 1)
+    except _TooManyNodes:
+        text = f"more than {NODES_MAX} nodes with those of the workflows it names; use a map, or several runs"
+        problems.append(Problem("TOO_LARGE", "workflow", text))
+        return {}
+
+
+class _TooManyNodes(Exception):
+    """A few texts that name each other stand for more than a memory holds."""
 
 
 class _Writer:
     def __init__(self, problems: list[Problem], workflows: Mapping[str, str] | None) -> None:
         self._problems, self._workflows = problems, workflows
+        self._read: dict[str, Raw] = {}  # by the name of a workflow: each text is read once
+        self._nodes = 0  # of all graphs so far
 
     def _wrong(self, where: str, text: str, code: str = "BAD_FIELD") -> None:
         self._problems.append(Problem(code, where or "workflow", text))
@@ -73,6 +84,7 @@ class _Writer:
         if isinstance(nodes, dict):
             nodes = [{"id": key, **one} if isinstance(one, dict) else one for key, one in nodes.items()]
         if isinstance(nodes, list):
+            self._nodes += len(nodes)
             found["nodes"] = [self.node(one, at, depth) if isinstance(one, dict) else one for one in nodes]
         self._times(found, at)
         self._from_one(found, at, "")
@@ -225,14 +237,18 @@ class _Writer:
         if depth >= DEPTH_MAX:
             self._wrong(where, f"workflows inside workflows go {DEPTH_MAX} deep at most", "TOO_LARGE")
             return {"nodes": []}
-        value = read_source(self._workflows[name], name, self._problems)
-        return self.graph(to_native(value or {}, self._problems), where, depth + 1)
+        if self._nodes > NODES_MAX:
+            raise _TooManyNodes
+        if name not in self._read:
+            value = read_source(self._workflows[name], name, self._problems)
+            self._read[name] = to_native(value or {}, self._problems)
+        return self.graph(self._read[name], where, depth + 1)
 
 
 def _unknown(name: str, workflows: Mapping[str, str] | None) -> str:
     if workflows is None:
         return f"the workflow {name!r} is looked up in a cluster, and none was asked: --check asks it"
-    return f"no workflow {name!r} is applied; known: {', '.join(sorted(workflows)) or 'none'}"
+    return f"no workflow {name!r} is applied; known: {', '.join(sorted(workflows)[:20]) or 'none'}"
 
 
 def _outcome(value: Any) -> Any:
