@@ -73,6 +73,8 @@ async def test_an_object_is_written_read_copied_and_deleted(server: str) -> None
     assert (await do(server, "get", key="c"))["content"] == "x"
     await do(server, "delete", key="c")
     assert await code(server, "info", key="c") == "NOT_FOUND"
+    assert (await do(server, "put", key="empty", content=""))["bytes"] == 0
+    assert (await do(server, "get", key="empty"))["content"] == ""
 
 
 async def test_objects_are_listed_in_parts(server: str) -> None:

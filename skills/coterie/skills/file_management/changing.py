@@ -10,7 +10,7 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from coterie.skills.decisions import Effect
@@ -72,7 +72,16 @@ def copy(place: Place, to: Place, overwrite: bool, bytes_max: int, effect: Effec
         size = os.fstat(fd).st_size
         if size > bytes_max:
             raise TooLarge(f"{place.path}: {size} bytes, the limit is {bytes_max}")
-        return _put(to, iter(lambda: os.read(fd, MIB), b""), overwrite, effect)
+        return _put(to, _parts(fd, place, bytes_max), overwrite, effect)
+
+
+def _parts(fd: int, place: Place, bytes_max: int) -> Iterator[bytes]:
+    """The content, of a file that may grow meanwhile."""
+    while part := os.read(fd, MIB):
+        bytes_max -= len(part)
+        if bytes_max < 0:
+            raise TooLarge(f"{place.path}: grew beyond the limit while it was copied")
+        yield part
 
 
 def make_folder(place: Place, effect: Effect) -> dict[str, Any]:

@@ -40,7 +40,8 @@ async def _changed(
     ctx: SkillContext, request: FileRequest, scope: Scope, settings: FileSettings
 ) -> dict[str, Any]:
     """A refusal is recorded like a result: the effect is not in doubt."""
-    place = scope.place(request.path, write=request.operation != "copy")
+    goes = request.operation in ("move", "delete")
+    place = scope.place(request.path, write=request.operation != "copy", whole=goes)
     change = await _change(ctx, request, place, scope, settings)
     done: dict[str, Any] = await ctx.effect(request.operation, changing.settled(change, request.path))
     if "refused" in done:

@@ -61,6 +61,9 @@ def read(place: Place, request: FileRequest, settings: FileSettings) -> dict[str
         data = _read_at(fd, request.offset, length)
     if request.encoding == "utf-8":
         text, used = _text_of(data, place, at_end=request.offset + len(data) >= size)
+        if data and not used:
+            text = f"limit: {length} bytes hold no whole character of {place.path} here; ask for 4 or more"
+            raise Refused(text, code="BAD_INPUT")
     else:
         text, used = base64.b64encode(data).decode(), len(data)
     answer = {"path": place.path, "size": size, "offset": request.offset, "content": text}

@@ -27,6 +27,7 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "delete": ("path",),
 }
 PathText = Annotated[str, Field(max_length=PATH_CHARS_MAX)]
+_NOTHING = {"content": None}  # "" is a content: that of an empty file
 
 
 class FileRequest(Input):
@@ -55,7 +56,8 @@ class FileRequest(Input):
 
     @model_validator(mode="after")
     def _has_all(self) -> FileRequest:
-        missing = [name for name in _NEEDS.get(self.operation, ()) if getattr(self, name) in ("", None)]
+        needs = _NEEDS.get(self.operation, ())
+        missing = [name for name in needs if getattr(self, name) == _NOTHING.get(name, "")]
         if missing:
             raise ValueError(f"{self.operation} needs {' and '.join(missing)}")
         return self

@@ -36,8 +36,8 @@ class Place:
 
     @property
     def path(self) -> str:
-        """As it is shown."""
-        return os.path.join(self.root, *self.parts)
+        """As it is shown: with a ? for each byte of a name that is no UTF-8."""
+        return os.path.join(self.root, *self.parts).encode("utf-8", "replace").decode()
 
 
 class Scope:
@@ -54,8 +54,8 @@ class Scope:
         """What may be touched."""
         return [{"path": real, "kind": "folder", "write": write} for _, real, write in self._roots]
 
-    def place(self, path: str, *, write: bool = False) -> Place:
-        """Where `path` is. Raises Refused."""
+    def place(self, path: str, *, write: bool = False, whole: bool = False) -> Place:
+        """Where `path` is. `whole`: it is to go with all that is in it. Raises Refused."""
         if "\0" in path:
             raise Refused(f"{path!r} has a null character in it")
         if ".." in path.split("/"):
@@ -69,6 +69,11 @@ class Scope:
             raise Refused(f"{path}: may be read, not changed; the operator allows that with write: true")
         if write and not place.parts:
             raise Refused(f"{path}: is an allowed folder itself; only what is in it may be changed")
+        inside = [real for _, real, _ in self._roots if _below(real, place.path)] if whole else []
+        if inside:
+            raise Refused(
+                f"{path}: holds the allowed folder {inside[0]}; only what is beside it may be changed"
+            )
         if self._agent is not None and not any(_within(place.path, one) for one in self._agent):
             raise Refused(f"{path}: the agent may not touch it (agent.permissions.file_access)")
         return place
@@ -76,8 +81,7 @@ class Scope:
     def _find(self, path: str) -> tuple[Place, bool] | None:
         """In the innermost of the folders that hold it."""
         if not path.startswith("/"):
-            _, real, write = self._roots[0]
-            return Place(real, () if path == "." else tuple(path.split("/"))), write
+            path = os.path.normpath(os.path.join(self._roots[0][1], path))
         best: tuple[Place, bool] | None = None
         for written, real, write in self._roots:
             for root in (written, real):

@@ -16,6 +16,7 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "put": ("key", "content"),
     "copy": ("key", "to_bucket", "to_key"),
 }
+_NOTHING = {"content": None}  # "" is a content: that of an empty object
 
 
 class ObjectRequest(Input):
@@ -44,7 +45,7 @@ class ObjectRequest(Input):
     @model_validator(mode="after")
     def _has_all(self) -> ObjectRequest:
         needs = _NEEDS.get(self.operation, ("key",))
-        missing = [name for name in needs if getattr(self, name) in ("", None)]
+        missing = [name for name in needs if getattr(self, name) == _NOTHING.get(name, "")]
         if missing:
             raise ValueError(f"{self.operation} needs {' and '.join(missing)}")
         return self
