@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from coterie.core.graph.evaluate import MISSING, Scope, member
+from coterie.core.graph.evaluate import MISSING, WEIGHT_STEP_BITS, Meter, Scope, member
 from coterie.core.graph.values import (
     FILLED_BYTES_MAX,
     VALUE_BYTES_MAX,
@@ -151,18 +151,24 @@ def whole(template: str) -> Ref | None:
     return pieces[0] if len(pieces) == 1 and isinstance(pieces[0], Ref) else None
 
 
-def fill(template: str, scope: Scope) -> Any:
-    """The document with its references replaced. Raises ValueFault."""
-    return _Filling(scope).of(read_json(template))
+def fill(template: str, scope: Scope, meter: Meter | None = None, limit: int = FILLED_BYTES_MAX) -> Any:
+    """The document with its references replaced. `limit`: the bytes beyond which nobody can use it. Raises
+    ValueFault."""
+    filling = _Filling(scope, limit)
+    try:
+        return filling.of(read_json(template))
+    finally:
+        if meter is not None:
+            meter.steps += filling.weighed >> WEIGHT_STEP_BITS
 
 
 UNWEIGHED_MAX = 8  # references in one document
 
 
 class _Filling:
-    def __init__(self, scope: Scope) -> None:
-        self._scope = scope
-        self._values = self._bytes = 0
+    def __init__(self, scope: Scope, limit: int) -> None:
+        self._scope, self._limit = scope, limit
+        self._values = self.weighed = 0
 
     def of(self, value: Any) -> Any:
         if isinstance(value, str):
@@ -190,9 +196,9 @@ class _Filling:
         value = value_of(ref, self._scope)
         self._values += 1
         if self._values > UNWEIGHED_MAX:
-            self._bytes += weight(value, FILLED_BYTES_MAX)
-        if self._bytes > FILLED_BYTES_MAX:
-            raise ValueFault("VALUE_TOO_LARGE", f"references to more than {FILLED_BYTES_MAX} bytes")
+            self.weighed += weight(value, self._limit)
+        if self.weighed > self._limit:
+            raise ValueFault("VALUE_TOO_LARGE", f"references to more than {self._limit} bytes")
         return value
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from coterie.core.graph.model import OnFailure
 from coterie.core.graph.values import ValueFault
@@ -10,7 +10,7 @@ from coterie.core.lifecycle import change_task
 from coterie.core.nouns import Data, Task, TaskError, TaskState, evolve
 from coterie.core.runs import parts
 from coterie.core.runs.run import NodeState, Phase
-from coterie.core.runs.scope import described, inline
+from coterie.core.runs.scope import inline, listed
 from coterie.core.state import ClusterState, Moment
 
 if TYPE_CHECKING:
@@ -75,12 +75,12 @@ def _outputs(walk: Walk) -> Data:
     template = walk.book.graph.outputs
     if template:
         return walk.scope().filled(template)
-    found: dict[str, Any] = {}
+    found: dict[str, Data] = {}
     for node in walk.book.sinks():
         step = walk.steps.find(node.node_id)
         if step is not None:
-            found[node.variable] = described(step.result)
-    return inline(found)
+            found[node.variable] = step.result
+    return inline(dict(zip(found, listed(found.values()), strict=True)))
 
 
 def _stopped(walk: Walk) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from coterie.core.graph.evaluate import evaluate, holds
+from coterie.core.graph.evaluate import Meter, Scope, evaluate, holds
 from coterie.core.graph.model import GraphNode, NodeType
 from coterie.core.graph.refs import fill
 from coterie.core.graph.values import ValueFault, read_json
 from coterie.core.nouns import Data, evolve
 from coterie.core.runs.reducers import reduced
 from coterie.core.runs.run import NodeState, Taken
-from coterie.core.runs.scope import described, inline
+from coterie.core.runs.scope import bounded, described, inline
 from coterie.core.runs.tasks import begin_task, input_of
 from coterie.core.state import held
 
@@ -52,13 +52,18 @@ def outcome_of(node: GraphNode, result: Data) -> str:
 
 
 def reduce(walk: Walk, node: GraphNode) -> None:
-    if node.reducer is None:
-        items = fill(node.over, walk.scope(node))
+    reducer, scope = node.reducer, walk.scope(node)
+    if reducer is None:
+        items = walk.counted(fill, node.over, scope)
         walk.put(evolve(walk.run.nodes[node.node_id], total=1))
         given = described(input_of(walk, node)) if node.input else None
         begin_task(walk, node, 0, inline({"items": items, **({"input": given} if node.input else {})}))
         return
-    result = inline(reduced(node.reducer, fill(node.over, walk.scope(node))))
+
+    def evaluated(over: str, scope: Scope, meter: Meter) -> Any:
+        return reduced(reducer, fill(over, scope, meter), meter)
+
+    result = inline(bounded(walk.counted(evaluated, node.over, scope)))
     walk.state.run_work += held(result) >> 10
     walk.succeed(node, result)
 

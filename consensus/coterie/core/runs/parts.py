@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from coterie.core.graph.model import BY_SKILL, GraphNode, JoinKind, NodeType
-from coterie.core.graph.values import ValueFault
+from coterie.core.graph.refs import UNWEIGHED_MAX
+from coterie.core.graph.values import VALUE_BYTES_MAX, ValueFault
 from coterie.core.nouns import NO_DATA, Data, Task, TaskState, evolve
 from coterie.core.runs import instant, rounds
 from coterie.core.runs.asking import asked, chosen
 from coterie.core.runs.joins import Verdict, answered
 from coterie.core.runs.run import NodeState, part_key
-from coterie.core.runs.scope import described, inline
+from coterie.core.runs.scope import described, inline, listed
 from coterie.core.runs.tasks import begin_run, begin_task, error_of, input_of, parts_of
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ WITHOUT_TASKS = frozenset(
     {NodeType.CONDITION, NodeType.SWITCH, NodeType.WAIT, NodeType.TIMER, NodeType.APPROVAL}
 )
 
+TOO_LARGE_WORK = (UNWEIGHED_MAX * VALUE_BYTES_MAX) >> 10  # KiB, as `walk.WORK_MAX`
+
 
 def begin(walk: Walk, node: GraphNode) -> None:
     """Its dependencies and its condition are satisfied, and there is room."""
@@ -29,8 +32,7 @@ def begin(walk: Walk, node: GraphNode) -> None:
     try:
         _BEGIN.get(node.type, _begin_tasks)(walk, node)
     except ValueFault as fault:
-        walk.cancel_live(node.node_id, "another part of its node failed")
-        walk.fail(node, fault.code, fault.text)
+        _cannot(walk, node, fault)
 
 
 def begin_more(walk: Walk, node: GraphNode) -> None:
@@ -43,8 +45,7 @@ def begin_more(walk: Walk, node: GraphNode) -> None:
         else:
             _weigh(walk, node)
     except ValueFault as fault:
-        walk.cancel_live(node.node_id, "another part of its node failed")
-        walk.fail(node, fault.code, fault.text)
+        _cannot(walk, node, fault)
 
 
 def part_ended(walk: Walk, node: GraphNode, task: Task, place: int) -> None:
@@ -55,8 +56,15 @@ def part_ended(walk: Walk, node: GraphNode, task: Task, place: int) -> None:
         else:
             _part_failed(walk, node, task)
     except ValueFault as fault:
-        walk.cancel_live(node.node_id, "another part of its node failed")
-        walk.fail(node, fault.code, fault.text)
+        _cannot(walk, node, fault)
+
+
+def _cannot(walk: Walk, node: GraphNode, fault: ValueFault) -> None:
+    """A value of it cannot be had. To find that one is too large may take as long as to make the largest."""
+    if fault.code == "VALUE_TOO_LARGE":
+        walk.state.run_work += TOO_LARGE_WORK
+    walk.cancel_live(node.node_id, "another part of its node failed")
+    walk.fail(node, fault.code, fault.text)
 
 
 def _begin_tasks(walk: Walk, node: GraphNode) -> None:
@@ -112,7 +120,7 @@ def _weigh(walk: Walk, node: GraphNode) -> bool:
         elif node.join.kind is JoinKind.FIRST:
             walk.succeed(node, found[0])
         else:
-            walk.succeed(node, inline([described(one) for one in found]))
+            walk.succeed(node, inline(listed(found)))
     return verdict is not Verdict.WAIT
 
 
@@ -124,7 +132,7 @@ def _judge(walk: Walk, node: GraphNode, answers: list[Data]) -> None:
     """One more task chooses; while the run is paused it has to wait."""
     if not walk.may_begin:
         return
-    given = {"answers": [described(one) for one in answers], "input": described(input_of(walk, node))}
+    given = {"answers": listed(answers), "input": described(input_of(walk, node))}
     begin_task(walk, node, len(node.agents), inline(given), skill=node.judge or "llm")
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from coterie.core.graph.evaluate import WEIGHT_STEP_BITS, Meter
 from coterie.core.graph.model import Reducer
 from coterie.core.graph.values import INT_DIGITS_MAX, ValueFault, type_name, written
 
 
-def reduced(reducer: Reducer, items: Any) -> Any:
+def reduced(reducer: Reducer, items: Any, meter: Meter | None = None) -> Any:
     """Raises ValueFault TYPE_ERROR when the items are not of the kind it needs."""
     if not isinstance(items, list):
         raise ValueFault("TYPE_ERROR", f"`over` is a {type_name(items)}, not a list")
-    return _REDUCERS[reducer](items)
+    return _vote(items, meter or Meter()) if reducer is Reducer.VOTE else _REDUCERS[reducer](items)
 
 
 def _numbers(items: list[Any]) -> list[Any]:
@@ -53,14 +55,14 @@ def _merge(items: list[Any]) -> dict[str, Any]:
     return merged
 
 
-def _vote(items: list[Any]) -> Any:
+def _vote(items: list[Any], meter: Meter) -> Any:
     if not items:
         raise ValueFault("TYPE_ERROR", "vote needs at least one item")
-    votes: dict[str, int] = {}
-    for item in items:
-        votes[written(item)] = votes.get(written(item), 0) + 1
+    texts = [written(item) for item in items]
+    meter.steps += sum(map(len, texts)) >> WEIGHT_STEP_BITS
+    votes = Counter(texts)
     most = max(votes.values())
-    return next(item for item in items if votes[written(item)] == most)
+    return next(item for item, text in zip(items, texts, strict=True) if votes[text] == most)
 
 
 def _best(choose: Callable[[list[Any]], Any]) -> Callable[[list[Any]], Any]:
@@ -78,5 +80,4 @@ _REDUCERS: dict[Reducer, Callable[[list[Any]], Any]] = {
     Reducer.MIN: _best(min),
     Reducer.MAX: _best(max),
     Reducer.MERGE: _merge,
-    Reducer.VOTE: _vote,
 }

@@ -10,7 +10,7 @@ from coterie.core.graph.refs import fill, references
 from coterie.core.graph.values import ValueFault, type_name
 from coterie.core.nouns import Data, Task, evolve
 from coterie.core.runs.run import list_key, part_key
-from coterie.core.runs.scope import described, inline, json_of
+from coterie.core.runs.scope import described, inline, json_of, listed
 from coterie.core.runs.tasks import begin_run, begin_task, input_of, parts_of
 from coterie.core.state import held
 
@@ -58,7 +58,7 @@ def _items(walk: Walk, node: GraphNode) -> list[Any]:
     if key in walk.book.values:
         found: list[Any] = walk.book.values[key]
         return found
-    items = fill(node.over, walk.scope(node)) if step is None else json_of(step.result, "over")
+    items = walk.counted(fill, node.over, walk.scope(node)) if step is None else json_of(step.result, "over")
     if not isinstance(items, list):
         raise ValueFault("TYPE_ERROR", f"`over` is a {type_name(items)}, not a list")
     if len(items) > ITEMS_MAX:
@@ -121,7 +121,7 @@ def map_over(walk: Walk, node: GraphNode) -> None:
     record = walk.run.nodes[node.node_id]
     if record.succeeded + record.failed < record.total or record.live:
         return
-    result = inline([described(one) for one in parts_of(walk, node)])
+    result = inline(listed(parts_of(walk, node)))
     walk.state.run_work += held(result) >> 10
     lost = f"{record.failed} of {record.total} items failed and are left out" if record.failed else ""
     walk.succeed(node, result, message=lost)

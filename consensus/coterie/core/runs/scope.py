@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from coterie.core.graph.evaluate import MISSING
 from coterie.core.graph.model import GraphNode
 from coterie.core.graph.refs import fill, whole
-from coterie.core.graph.values import ValueFault, read_json, write_json
+from coterie.core.graph.values import VALUE_BYTES_MAX, ValueFault, read_json, weight, write_json
 from coterie.core.nouns import Data, Task
 from coterie.core.runs.book import Book
 from coterie.core.runs.run import Run
 from coterie.core.shown import shown
+from coterie.core.state import held
 from coterie.core.steplog import StepLog
 
 NOTHING: Mapping[str, Any] = {}
@@ -70,7 +71,7 @@ class RunScope:
             producer = self._book.producers.get(name)
             if producer is not None and name not in self._more and self._steps.find(producer) is not None:
                 return self.data(producer, name)
-        return inline(fill(template, self))
+        return inline(fill(template, self, limit=VALUE_BYTES_MAX))
 
 
 def json_of(data: Data, name: str) -> Any:
@@ -89,6 +90,28 @@ def described(data: Data) -> Any:
         return read_json(data.inline) if data.inline else None
     except ValueFault:
         return {"bytes": len(data.inline)}
+
+
+def listed(found: Iterable[Data]) -> list[Any]:
+    """What tasks gave, each as `described`. Of more than a value may be no more is read than shows that it is
+    more. Raises ValueFault VALUE_TOO_LARGE."""
+    values, read, bytes_ = [], 0, 0
+    for data in found:
+        values.append(described(data))
+        read += held(data)
+        if read > VALUE_BYTES_MAX:  # which tells nothing yet: what a task gave may be written with blanks
+            bytes_ += weight(values[-1], VALUE_BYTES_MAX)
+        if bytes_ > VALUE_BYTES_MAX:
+            raise ValueFault("VALUE_TOO_LARGE", f"results of more than {VALUE_BYTES_MAX} bytes")
+    return values
+
+
+def bounded(value: Any) -> Any:
+    """The same value, if it may be one: to weigh it takes less than to write what is far too large. Raises
+    ValueFault VALUE_TOO_LARGE."""
+    if isinstance(value, list | dict) and weight(value, VALUE_BYTES_MAX) > VALUE_BYTES_MAX:
+        raise ValueFault("VALUE_TOO_LARGE", f"a value of more than {VALUE_BYTES_MAX} bytes")
+    return value
 
 
 def inline(value: Any) -> Data:

@@ -10,7 +10,7 @@ from coterie.core.graph.model import GraphNode, Retry
 from coterie.core.graph.values import ValueFault
 from coterie.core.nouns import Data, RetryPolicy, Task, TaskError, TaskId, evolve
 from coterie.core.runs.run import FOR_NODES, WORKFLOW, Run, RunHead, child_id, part_key
-from coterie.core.runs.scope import described, inline
+from coterie.core.runs.scope import inline, listed
 from coterie.core.state import held
 from coterie.core.submit_rules import create, unskilled
 
@@ -99,12 +99,13 @@ def input_of(walk: Walk, node: GraphNode, more: Mapping[str, Any] | None = None)
     """Its input filled in; without one, what its dependencies gave, by their names."""
     if node.input:
         return walk.scope(node, more or {}).filled(node.input)
-    found = {}
+    found: dict[str, Data] = {}
     for edge in node.depends_on:
         step = walk.steps.find(edge.node)
         if step is not None and edge.node in walk.book.nodes:
-            found[walk.book.nodes[edge.node].variable] = described(step.result)
-    return inline({**found, **(more or {})})
+            found[walk.book.nodes[edge.node].variable] = step.result
+    given = dict(zip(found, listed(found.values()), strict=True))
+    return inline({**given, **(more or {})})
 
 
 def parts_of(walk: Walk, node: GraphNode) -> list[Data]:
