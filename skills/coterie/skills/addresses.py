@@ -8,7 +8,10 @@ from collections.abc import Sequence
 # Addresses at which clouds hand out credentials, also those that count as global.
 METADATA = tuple(
     ipaddress.ip_network(text)
-    for text in ("169.254.0.0/16", "100.100.100.200/32", "192.0.0.192/32", "fd00:ec2::/32", "fe80::/10")
+    for text in (
+        *("169.254.0.0/16", "100.100.100.200/32", "168.63.129.16/32", "192.0.0.192/32"),
+        *("fd00:ec2::/32", "fd20:ce::254/128", "fe80::/10"),
+    )
 )
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 

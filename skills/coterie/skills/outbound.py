@@ -10,6 +10,7 @@ import fnmatch
 import http.client
 import ipaddress
 import os
+import re
 import socket
 import ssl
 import time
@@ -29,6 +30,11 @@ CHUNK_BYTES = 64 * 1024
 AGENT = "coterie"
 ANY_HOST = "*"
 EVERYWHERE: tuple[Network, ...] = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
+GZIP_BEGINS = b"\x1f"
+_HEADER_NAME, _HEADER_VALUE = (
+    re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"),
+    re.compile(r"[\t\x20-\x7e\xa0-\xff]*"),
+)
 _SECRET_HEADERS = frozenset({"authorization", "cookie", "x-subscription-token", "x-api-key"})
 
 
@@ -36,6 +42,12 @@ class NotAllowed(NonRetryable):
     """Nobody lets the skill go there."""
 
     code = "NOT_ALLOWED"
+
+
+class BadHeader(NonRetryable):
+    """What was to be sent beside a request is none; its value, which may be a secret, is not shown."""
+
+    code = "BAD_HEADER"
 
 
 class Unreachable(SkillError):
@@ -91,7 +103,11 @@ class Answer:
 
 
 def send(way: Way, request: Request) -> Answer:
-    """Send it and follow redirections of a GET. Blocks. Raises NotAllowed, BadInput, Unreachable."""
+    """Send it and follow redirections of a GET. Blocks. Raises NotAllowed, BadInput, BadHeader,
+    Unreachable."""
+    for name, value in request.headers.items():
+        if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
+            raise BadHeader(f"header {name[:80]!r}: name or value has characters that no header may have")
     until = time.monotonic() + way.timeout_s
     for _ in range(way.redirects_max + 1):
         answer = _once(way, request, until)
@@ -123,6 +139,16 @@ def endpoints_of(permissions: Mapping[str, object] | None) -> tuple[str, ...] | 
         return ()
     allowed = permissions["allowed_endpoints"]
     return tuple(str(one) for one in allowed) or None if isinstance(allowed, list | tuple) else None
+
+
+def target_of(url: str) -> str:
+    """Where it leads, as an entry of `Way.hosts`. Raises BadInput."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError as error:
+        raise BadInput(f"is no address: {error}") from error
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def check(way: Way, url: str) -> SplitResult:
@@ -187,7 +213,7 @@ def _connection(way: Way, parts: SplitResult, until: float) -> tuple[http.client
     path = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
     path = path if path.startswith("/") else f"/{path}"
     proxy = os.environ.get("HTTPS_PROXY" if secure else "HTTP_PROXY", "")
-    trusted = ssl.create_default_context(cafile=way.ca_file or None) if secure else None
+    trusted = _trusted(way) if secure else None
     if proxy:
         near = urlsplit(proxy)
         place = [(near.hostname or "", near.port or 80)]
@@ -195,6 +221,13 @@ def _connection(way: Way, parts: SplitResult, until: float) -> tuple[http.client
             return _Pinned(host, port, place, until, trusted, tunnel=(host, port)), path
         return _Pinned(host, port, place, until, None), parts._replace(fragment="").geturl()
     return _Pinned(host, port, _resolve(way, host, port), until, trusted), path
+
+
+def _trusted(way: Way) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=way.ca_file or None)
+    except OSError as error:
+        raise Unreachable(f"caFile {way.ca_file}: {error.strerror or error}", sent=False) from error
 
 
 def _resolve(way: Way, host: str, port: int) -> list[tuple[str, int]]:
@@ -276,12 +309,16 @@ def _raw(response: http.client.HTTPResponse, until: float) -> Iterator[bytes]:
 
 
 def _unpacked(parts: Iterator[bytes]) -> Iterator[bytes]:
-    """A small answer that unpacks to a huge one is never held."""
+    """A small answer that unpacks to a huge one is never held, nor what follows its end; but gzip may have
+    several members, one behind the other (RFC 1952)."""
     unpack = zlib.decompressobj(zlib.MAX_WBITS | 32)
     for part in parts:
         while part:
+            if unpack.eof and not part.startswith(GZIP_BEGINS):
+                return
+            unpack = zlib.decompressobj(zlib.MAX_WBITS | 32) if unpack.eof else unpack
             yield unpack.decompress(part, CHUNK_BYTES)
-            part = unpack.unconsumed_tail
+            part = unpack.unconsumed_tail or unpack.unused_data
     yield unpack.flush()
 
 

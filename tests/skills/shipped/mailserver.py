@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 
 @dataclass
 class MailServer:
-    """`replies` overrides answers by command (MAIL, RCPT, DATA, END, AUTH); END "hang up" gives none."""
+    """`replies` overrides answers by command (MAIL, RCPT, DATA, END, AUTH, QUIT).
+
+    END "hang up" gives none."""
 
     port: int
     mails: list[tuple[list[str], str]] = field(default_factory=list)
@@ -36,7 +38,7 @@ class _Handler(socketserver.StreamRequestHandler):
         while line := self.rfile.readline().decode("ascii", "replace").strip():
             verb = line.split()[0].upper()
             if verb == "QUIT":
-                self._say("221 bye")
+                self._say(self.mail.replies.get("QUIT", "221 bye"))
                 return
             if not self._one(verb, line):
                 return

@@ -110,6 +110,27 @@ async def test_what_is_known_of_a_mail_that_failed(
         assert "secret-pw" not in outcome.message + outcome.traceback
 
 
+@pytest.mark.parametrize("bye", ["250 whatever", "421 too busy to say it"])
+async def test_a_mail_that_was_taken_is_sent_however_the_server_says_goodbye(bye: str) -> None:
+    with mail_server() as server:
+        server.replies = {"QUIT": bye}
+        journal = Journal()
+        await value(SKILL, MAIL, by_mail(server), journal=journal)
+        assert (len(server.mails), "send" in journal.steps) == (1, True)
+        server.replies["END"] = "451 later"
+        assert (await attempt(SKILL, MAIL, by_mail(server))).code == "NOT_DONE"
+
+
+async def test_the_name_of_a_sender_may_be_any() -> None:
+    with mail_server() as server:
+        await value(SKILL, MAIL, by_mail(server, sender="Büro <bot@example.org>"))
+        mail = message_from_string(server.mails[0][1], policy=default)
+        assert mail["From"].addresses[0].display_name == "Büro"
+        outcome = await refusal(SKILL, MAIL, by_mail(server, user="me", password="größe"))
+        assert (outcome.code, "ASCII" in outcome.message) == ("NOT_SENT", True)
+        assert "größe" not in outcome.message + outcome.traceback
+
+
 async def test_a_mail_server_that_is_not_there_was_told_nothing() -> None:
     journal = Journal()
     with mail_server() as server:
@@ -168,6 +189,27 @@ async def test_what_is_known_of_a_post_that_failed(
     assert ("send" in journal.begun and "send" not in journal.steps) == in_doubt
 
 
+@pytest.mark.parametrize(
+    ("more", "code", "named"),
+    [
+        ({"url": "http://me:s3cret@127.0.0.1:9/s3cret"}, "NOT_SENT", "url of the channel"),
+        ({"url": "http://127.0.0.1:99999/s3cret"}, "NOT_SENT", "url of the channel"),
+        ({"url": "http://127.0.0.1:9/s3cret\u00e4"}, "NOT_SENT", "url of the channel"),
+        ({"headers": {"Authorization": "s3cret\r\nX: y"}}, "NOT_SENT", "Authorization"),
+        ({"url": "https://127.0.0.1:9/", "caFile": "/nowhere/ca.crt"}, "NOT_DONE", "/nowhere/ca.crt"),
+        ({"url": "http://[::1]:9/"}, "NOT_DONE", "::1"),
+    ],
+)
+async def test_what_could_not_be_asked_was_told_nothing(
+    web: WebServer, more: dict[str, Any], code: str, named: str
+) -> None:
+    journal = Journal()
+    outcome = await attempt(SKILL, HOOK, by_hook(web, **more), journal)
+    assert (outcome.code, named in outcome.message) == (code, True), outcome.message
+    assert "s3cret" not in outcome.message + outcome.traceback
+    assert web.asked == [] and ("send" in journal.steps) == ("send" in journal.begun)
+
+
 async def test_feishu_is_told_through_its_sdk(web: WebServer) -> None:
     token = {"code": 0, "tenant_access_token": "t-1", "expire": 7200}
     web.routes["/open-apis/auth/v3/tenant_access_token/internal"] = replying(token)
@@ -224,6 +266,7 @@ async def test_feishu_that_is_not_there_was_told_nothing() -> None:
         ({**MAIL, "subject": "a\r\nBcc: x@evil.org"}, "BAD_INPUT", "one line"),
         ({**MAIL, "to": ["a@example.org\r\nx"]}, "BAD_INPUT", "one line"),
         ({"channel": "hook"}, "BAD_INPUT", "data: give it, or text"),
+        ({"channel": "hook", "data": ["\ud800"]}, "BAD_INPUT", "data: cannot be written as JSON"),
         ({**TEAM, "to": ["oc_1", "oc_2"]}, "BAD_INPUT", "one receiver"),
         ({**TEAM, "to": ["ou_1"]}, "NOT_ALLOWED", "ou_1"),
     ],

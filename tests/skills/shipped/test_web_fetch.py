@@ -9,6 +9,7 @@ import os
 import socket
 import ssl
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +257,24 @@ def test_what_is_packed_is_unpacked_in_small_parts() -> None:
     assert max(len(part) for part in outbound._unpacked(iter([bomb]))) <= outbound.CHUNK_BYTES
 
 
+def test_what_follows_the_end_of_what_is_packed_is_not_collected() -> None:
+    read: list[int] = []
+
+    def parts() -> Iterator[bytes]:
+        for number in range(1_000):
+            read.append(number)
+            yield b"rubbish" if number else gzip.compress(b"one") + gzip.compress(b" two")
+
+    assert (b"".join(outbound._unpacked(parts())), len(read)) == (b"one two", 2)
+
+
+def test_a_header_that_is_none_is_told_without_its_value() -> None:
+    request = Request("GET", "http://127.0.0.1:9/", {"Authorization": "s3cret\n"})
+    with pytest.raises(outbound.BadHeader, match="Authorization") as caught:
+        send(Way(hosts=("127.0.0.1:9",), inside=outbound.EVERYWHERE), request)
+    assert "s3cret" not in str(caught.value)
+
+
 def test_a_link_is_listed_once_with_the_text_that_it_has_first() -> None:
     page = read_page("<a href=/x><img></a><a href=/x>one</a><a href=/x#y>two</a>", "http://x/")
     assert page.links == [{"url": "http://x/x", "text": "one"}]
@@ -266,3 +285,5 @@ def test_a_public_address_is_so_in_every_spelling() -> None:
         assert why_not("h", address, ()) == ""
     for address in ("::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::", "fe80::1", "224.0.0.1", "0.0.0.0"):
         assert why_not("h", address, ()) != ""
+    for address in ("168.63.129.16", "::ffff:168.63.129.16", "fd20:ce::254", "169.254.169.254"):
+        assert "credentials" in why_not("h", address, outbound.EVERYWHERE)

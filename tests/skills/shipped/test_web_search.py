@@ -161,6 +161,29 @@ def _add(path: Path, start: int) -> None:
         local.add(path, [Document(id=str(number), text=f"word{number} common")])
 
 
+def test_the_words_are_looked_through_once_whatever_is_added(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    connect = sqlite3.connect
+
+    def traced(*args: Any, **more: Any) -> sqlite3.Connection:
+        index = connect(*args, **more)
+        index.set_trace_callback(said.append)
+        return index
+
+    monkeypatch.setattr(local.sqlite3, "connect", traced)
+    documents = [Document(id=f"d{number}", text="word") for number in range(20)]
+    assert local.add(tmp_path / "i", documents) == 20
+    assert not [one for one in said if one.startswith("DELETE FROM words")]
+    twice = [Document(id="d1", text="first"), Document(id="d1", text="last")]
+    assert local.add(tmp_path / "i", [*documents, *twice]) == 20
+    assert len([one for one in said if one.startswith("DELETE FROM words")]) == 1
+    assert [one["id"] for one in local.search(tmp_path / "i", "last", 5)] == ["d1"]
+    assert local.search(tmp_path / "i", "first", 5) == []
+    assert len(local.search(tmp_path / "i", "wo\0rd word", 50)) == 19
+
+
 def test_processes_may_write_at_the_same_time(tmp_path: Path) -> None:
     path = tmp_path / "index.sqlite"
     local.add(path, [Document(id="0", text="x")])

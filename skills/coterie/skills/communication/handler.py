@@ -15,7 +15,7 @@ from coterie.skills.communication.request import (
     Webhook,
     strangers,
 )
-from coterie.skills.communication.sending import Refused, is_address, post, send_mail
+from coterie.skills.communication.sending import Refused, body_of, is_address, post, send_mail
 from coterie.skills.errors import BadInput
 from coterie.skills.outbound import NotAllowed
 from coterie.skills.shipped import needs_extra, permissions_of, settings_of
@@ -46,7 +46,8 @@ def _sender(channel: Channel, message: Message) -> Send:
     if isinstance(channel, Webhook):
         if message.data is None and not message.text:
             raise BadInput("data: give it, or text")
-        return lambda effect: post(channel, message, effect)
+        body = body_of(message)
+        return lambda effect: post(channel, body, effect)
     if not message.to or not message.text:
         raise BadInput(f"{'to' if not message.to else 'text'}: missing; {channel.kind} needs it")
     if unknown := strangers(message.to, channel.allow_to):

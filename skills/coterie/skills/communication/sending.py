@@ -5,6 +5,7 @@ tried again. Any other error leaves it unknown."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
@@ -14,14 +15,14 @@ import time
 from email.errors import MessageError
 from email.message import EmailMessage
 from email.policy import SMTP
-from email.utils import formatdate, getaddresses
+from email.utils import formatdate, getaddresses, parseaddr
 from typing import Any
 from urllib.parse import urlsplit
 
 from coterie.skills import Effect, NotDone, SkillError
 from coterie.skills.communication.request import Message, Smtp, Webhook
-from coterie.skills.errors import NonRetryable
-from coterie.skills.outbound import EVERYWHERE, Request, Unreachable, Way, send
+from coterie.skills.errors import BadInput, NonRetryable
+from coterie.skills.outbound import EVERYWHERE, BadHeader, Request, Unreachable, Way, send, target_of
 
 MESSAGE_ID_HOST = "coterie"
 BUSY = frozenset({429, 503})
@@ -46,23 +47,42 @@ def send_mail(channel: Smtp, message: Message, effect: Effect) -> dict[str, Any]
         server = _open(channel)
     except (OSError, smtplib.SMTPException) as error:
         raise _not_sent(channel, error) from error
-    with server:
+    except UnicodeError:
+        raise Refused(f"{channel.host}: user and password of the channel must be ASCII") from None
+    try:
         return _hand_over(server, channel, mail, message.to)
+    finally:
+        with contextlib.suppress(OSError, smtplib.SMTPException):  # whatever it says now, that is known
+            server.quit()
+        server.close()
 
 
-def post(channel: Webhook, message: Message, effect: Effect) -> dict[str, Any]:
+def body_of(message: Message) -> bytes:
+    """What a webhook gets. Raises BadInput."""
+    try:
+        return json.dumps(_content(message), ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError) as error:
+        said = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise BadInput(f"data: cannot be written as JSON: {said}") from error
+
+
+def post(channel: Webhook, body: bytes, effect: Effect) -> dict[str, Any]:
     """One POST with the key of the effect as Idempotency-Key, signed where there is a secret."""
-    body = json.dumps(_content(message), ensure_ascii=False).encode()
     headers = {"Content-Type": "application/json", "Idempotency-Key": effect.key, **channel.headers}
     if channel.secret:
         stamp = str(int(time.time()))
         signed = hmac.new(channel.secret.encode(), f"{stamp}.".encode() + body, hashlib.sha256).hexdigest()
         headers |= {"X-Coterie-Timestamp": stamp, "X-Coterie-Signature": f"sha256={signed}"}
-    host, way = _way(channel)
     try:
+        host, way = _way(channel)
         answer = send(way, Request("POST", channel.url, headers, body))
     except Unreachable as error:
         raise Unknown(str(error)) if error.sent else NotDone(str(error)) from error
+    except BadHeader as error:
+        raise Refused(f"headers of the channel: {error}") from error
+    except NonRetryable:  # its words may show the address, which may be a secret
+        said = "url of the channel: is none that can be asked; write https://host/path, without a password"
+        raise Refused(said) from None
     if answer.status in BUSY:
         raise NotDone(f"{host} answers {answer.status}")
     if answer.status >= 500:
@@ -117,13 +137,14 @@ def _hand_over(
     server: smtplib.SMTP, channel: Smtp, mail: EmailMessage, to: tuple[str, ...]
 ) -> dict[str, Any]:
     try:
-        refused = server.send_message(mail, from_addr=channel.sender, to_addrs=list(to))
+        sender = parseaddr(channel.sender)[1] or channel.sender
+        refused = server.send_message(mail, from_addr=sender, to_addrs=list(to))
     except smtplib.SMTPRecipientsRefused as error:
         told = {who: _said(code, text) for who, (code, text) in error.recipients.items()}
         if all(400 <= code < 500 for code, _ in error.recipients.values()):
             raise NotDone(f"{channel.host} takes mail for none of them now: {told}") from error
         raise Refused(f"{channel.host} takes mail for none of them: {told}") from error
-    except smtplib.SMTPResponseException as error:
+    except (smtplib.SMTPResponseException, smtplib.SMTPNotSupportedError) as error:
         raise _not_sent(channel, error) from error
     except (OSError, smtplib.SMTPException) as error:
         raise Unknown(f"{channel.host}: {error}") from error
@@ -154,14 +175,12 @@ def _content(message: Message) -> Any:
 
 
 def _way(channel: Webhook) -> tuple[str, Way]:
-    parts = urlsplit(channel.url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
     # The operator wrote this address: it may be inside, and no answer leads away from it.
     way = Way(
-        hosts=(f"{parts.hostname}:{port}",),
+        hosts=(target_of(channel.url),),
         inside=EVERYWHERE,
         timeout_s=channel.timeout_s,
         redirects_max=0,
         ca_file=str(channel.ca_file or ""),
     )
-    return parts.hostname or "", way
+    return urlsplit(channel.url).hostname or "", way

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from coterie.skills.errors import NonRetryable, SkillError
-from coterie.skills.outbound import EVERYWHERE, Request, Way, send
+from coterie.skills.outbound import EVERYWHERE, Request, Way, send, target_of
 from coterie.skills.web_search.request import Engine, SearchRequest
 
 BRAVE_URL = "https://api.search.brave.com/res/v1"
@@ -61,10 +61,9 @@ def _brave(engine: Engine, request: SearchRequest) -> Iterator[dict[str, Any]]:
 
 def _ask(engine: Engine, url: str, headers: Mapping[str, str]) -> Mapping[str, Any]:
     parts = urlsplit(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
     # The operator wrote this address: it may be inside, and no answer may lead away from it.
     way = Way(
-        hosts=(f"{parts.hostname}:{port}",),
+        hosts=(target_of(url),),
         inside=EVERYWHERE,
         timeout_s=engine.timeout_s,
         bytes_max=ANSWER_BYTES_MAX,

@@ -6,6 +6,7 @@ own; a query of several of them asks for them side by side.
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -45,17 +46,17 @@ class IndexBusy(SkillError):
 
 
 def add(path: Path, documents: Sequence[Document]) -> int:
-    """Put documents in, in place of those with the same ids. How many the index has then."""
+    """Put documents in, in place of those with the same ids, of which the last counts. How many the index has
+    then."""
+    latest = {document.id: document for document in documents}
     with _opened(path, write=True) as index:
         index.executescript(_SCHEMA)
         with index:
-            _drop(index, [document.id for document in documents])
-            for document in documents:
+            _drop(index, list(latest))
+            for document in latest.values():
                 index.execute(
-                    "INSERT OR REPLACE INTO documents VALUES (?, ?, ?)",
-                    (document.id, document.url, document.title),
+                    "INSERT INTO documents VALUES (?, ?, ?)", (document.id, document.url, document.title)
                 )
-                index.execute("DELETE FROM words WHERE id = ?", (document.id,))
                 words = (document.id, _spaced(document.title), _spaced(document.text))
                 index.execute("INSERT INTO words VALUES (?, ?, ?)", words)
         return _count(index)
@@ -106,8 +107,11 @@ def _opened(path: Path, *, write: bool) -> Iterator[sqlite3.Connection]:
 
 
 def _drop(index: sqlite3.Connection, ids: Sequence[str]) -> None:
-    index.executemany("DELETE FROM words WHERE id = ?", [(one,) for one in ids])
-    index.executemany("DELETE FROM documents WHERE id = ?", [(one,) for one in ids])
+    """The words have no index of ids: all are looked at, once for all ids, and only where some are there."""
+    given = (json.dumps(list(ids)),)
+    gone = index.execute("DELETE FROM documents WHERE id IN (SELECT value FROM json_each(?))", given)
+    if gone.rowcount:
+        index.execute("DELETE FROM words WHERE id IN (SELECT value FROM json_each(?))", given)
 
 
 def _count(index: sqlite3.Connection) -> int:
@@ -117,7 +121,7 @@ def _count(index: sqlite3.Connection) -> int:
 def _terms(query: str) -> list[str]:
     """Each as a quoted string of FTS5's language, so that nothing in it is an operator."""
     found = (phrase or word for phrase, word in _PARTS.findall(query))
-    spaced = (_spaced(one).replace('"', " ").strip() for one in found)
+    spaced = (_spaced(one).replace('"', " ").replace("\0", " ").strip() for one in found)
     return [f'"{one}"' for one in spaced if any(char.isalnum() for char in one)]
 
 
