@@ -100,6 +100,30 @@ async def test_objects_are_tried_applied_and_waited_for(cluster: Cluster) -> Non
     assert again["objects"][0]["version"] == first["objects"][0]["version"]
 
 
+HEAD = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: conf}\n"
+TENFOLD = "".join(f"b{n}: &b{n} [{', '.join([f'*b{n - 1}'] * 10)}]\n" for n in range(1, 9))
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (HEAD + "b0: &b0 [x]\n" + TENFOLD, "aliases"),
+        (HEAD + f"b0: &b0 {'x' * 100_000}\nb1: [{', '.join(['*b0'] * 100)}]\n", "aliases"),
+        (HEAD + "data: &d {a: *d}\n", "aliases"),
+        (HEAD + "data: {since: 2026-01-01}\n", "2026-01-01 is a date, no value of JSON; put it in quotes"),
+        (HEAD + "data: {key: !!binary eA==}\n", "is a bytes"),
+        (HEAD + "data: {key: .nan}\n", "is a float"),
+        (HEAD + "data: {2026-01-01: x}\n", "is a date"),
+    ],
+)
+async def test_yaml_that_is_more_or_else_than_it_looks_like_is_refused(
+    cluster: Cluster, text: str, named: str
+) -> None:
+    ended = await refused(cluster, "apply", yaml=text)
+    assert (ended.code, named in ended.message) == ("BAD_INPUT", True), ended.message
+    assert cluster[1].asked == []
+
+
 async def test_documents_of_yaml_are_taken_and_a_dry_run_changes_nothing(cluster: Cluster) -> None:
     text = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: conf}\ndata: {a: '1'}\n---\n"
     found = await do(cluster, "apply", yaml=text, dry_run=True)
@@ -270,6 +294,8 @@ async def test_objects_are_listed_through_all_pages(cluster: Cluster) -> None:
         ("apply", {"manifests": [CONFIG], "yaml": "a: 1"}, "BAD_INPUT"),
         ("apply", {"yaml": "{"}, "BAD_INPUT"),
         ("apply", {"yaml": "- 1"}, "BAD_INPUT"),
+        ("apply", {"manifests": [{**CONFIG, "metadata": {"name": ".."}}]}, "BAD_INPUT"),
+        ("apply", {"manifests": [{**CONFIG, "metadata": {"name": "../x"}}]}, "BAD_INPUT"),
         ("apply", {}, "BAD_INPUT"),
         ("apply", {"manifests": [CONFIG], "cluster": "none"}, "BAD_INPUT"),
         ("status", {"kind": "Deployment", "name": "none"}, "NOT_FOUND"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +16,7 @@ from coterie.skills.shipped import Input, Settings
 
 MANIFESTS_MAX = 100
 YAML_CHARS_MAX = 1024**2
+WRITTEN_CHARS_MAX = 4 * YAML_CHARS_MAX  # with aliases written out
 WAIT_S_MAX = 1_700  # within the time of a task of this skill
 NAME = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 _NEEDS = {"status": ("kind", "name"), "delete": ("kind", "name"), "rollback": ("name",), "list": ("kind",)}
@@ -114,7 +116,33 @@ def _documents(text: str) -> list[Any]:
         raise BadInput(f"yaml: {error}") from error
     if not 1 <= len(found) <= MANIFESTS_MAX:
         raise BadInput(f"yaml: has {len(found)} documents; give 1 to {MANIFESTS_MAX}")
+    _check_plain(found)
     return found
+
+
+def _check_plain(documents: list[Any]) -> None:
+    """They are JSON, and no more of it than such a text should be: aliases are written out when it is sent,
+    and a few lines of them can stand for gigabytes, or for themselves. Raises BadInput."""
+    left, room = list(documents), WRITTEN_CHARS_MAX
+    while left:
+        one = left.pop()
+        inner: list[Any] = []
+        if isinstance(one, dict):
+            inner = [*one, *one.values()]
+        elif isinstance(one, list):
+            inner = one
+        elif isinstance(one, str):
+            room -= len(one)
+        elif not (one is None or isinstance(one, int) or (isinstance(one, float) and math.isfinite(one))):
+            raise BadInput(
+                f"yaml: {str(one)[:80]} is a {type(one).__name__}, no value of JSON; put it in quotes"
+            )
+        room -= 1 + len(inner)
+        if room < 0:
+            raise BadInput(
+                f"yaml: stands for more than {WRITTEN_CHARS_MAX} characters; repeat less by aliases"
+            )
+        left += inner
 
 
 def _checked(given: Any, where: str, request: DeployRequest, target: Target) -> tuple[Ref, dict[str, Any]]:
@@ -126,6 +154,8 @@ def _checked(given: Any, where: str, request: DeployRequest, target: Target) -> 
     name = metadata.get("name")
     if not isinstance(name, str) or not name:
         raise BadInput(f"{where}.metadata.name: missing; an apply needs one (generateName does not do)")
+    if name in (".", "..") or "/" in name or "%" in name:
+        raise BadInput(f"{where}.metadata.name: {name[:253]!r} cannot be a name: no . or .., no / and %")
     if metadata.get("namespace", request.namespace) != request.namespace:
         raise BadInput(
             f"{where}.metadata.namespace: {metadata['namespace']!r} is not {request.namespace!r};"
