@@ -9,7 +9,7 @@ import polars as pl
 
 from coterie.skills.data_analysis import tables
 from coterie.skills.data_analysis.request import AnalysisRequest, AnalysisSettings
-from coterie.skills.errors import TooLarge
+from coterie.skills.errors import BadInput, TooLarge
 from coterie.skills.file_management.scope import Place, opened
 from coterie.skills.shipped import needs_extra
 
@@ -18,6 +18,16 @@ def answer(
     request: AnalysisRequest, settings: AnalysisSettings, source: Place | None
 ) -> dict[str, Any] | bytes:
     """What was asked; bytes: a picture. Raises BadInput, TooLarge, MissingExtra, OSError."""
+    try:
+        return _answered(request, settings, source)
+    except pl.exceptions.PolarsError as error:  # such as the least of a column of lists
+        said = " ".join(str(error).split())[:300]
+        raise BadInput(f"{request.operation}: cannot be done with these columns: {said}") from error
+
+
+def _answered(
+    request: AnalysisRequest, settings: AnalysisSettings, source: Place | None
+) -> dict[str, Any] | bytes:
     table = tables.chosen(_table(request, settings, source), request)
     if request.operation == "describe":
         return tables.describe(table, request.columns)

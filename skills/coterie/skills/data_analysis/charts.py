@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import io
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from coterie.skills.data_analysis.request import Chart
-from coterie.skills.data_analysis.tables import column_values
+from coterie.skills.data_analysis.tables import column_values, plain
 from coterie.skills.errors import BadInput
 
 DPI = 100
@@ -29,7 +32,7 @@ def draw(table: pl.DataFrame, chart: Chart) -> bytes:
     if table.height > POINTS_MAX:
         raise BadInput(f"chart: {table.height} rows, at most {POINTS_MAX} can be drawn; use by and measures")
     # Nothing of the picture may depend on when or where it was drawn.
-    with rc_context({"svg.hashsalt": "coterie", "svg.fonttype": "none"}):
+    with rc_context({"svg.hashsalt": "coterie", "svg.fonttype": "none", "text.parse_math": False}):
         figure = Figure(figsize=(chart.width / DPI, chart.height / DPI), dpi=DPI, layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
@@ -46,12 +49,19 @@ def draw(table: pl.DataFrame, chart: Chart) -> bytes:
 
 def _line(axes: Axes, table: pl.DataFrame, chart: Chart) -> None:
     assert chart.x is not None
-    ordered = table.sort(chart.x) if chart.x in table.columns else table
-    along = column_values(ordered, chart.x, "chart.x", number=False)
+    ordered = table.drop_nulls(chart.x).sort(chart.x) if chart.x in table.columns else table
+    along = [_shown(value) for value in column_values(ordered, chart.x, "chart.x", number=False)]
     for name in chart.y:
         axes.plot(along, _numbers(ordered, name), marker="o" if len(along) <= 50 else None, label=name)
     if along and isinstance(along[0], str):
         _turn(axes, along)
+
+
+def _shown(value: Any) -> Any:
+    """What matplotlib knows no axis for is shown as text."""
+    return (
+        value if isinstance(value, str | int | float | decimal.Decimal | datetime.date) else str(plain(value))
+    )
 
 
 def _bar(axes: Axes, table: pl.DataFrame, chart: Chart) -> None:
@@ -70,7 +80,8 @@ def _bar(axes: Axes, table: pl.DataFrame, chart: Chart) -> None:
 
 def _scatter(axes: Axes, table: pl.DataFrame, chart: Chart) -> None:
     assert chart.x is not None
-    along = column_values(table, chart.x, "chart.x", number=True)
+    table = table.drop_nulls(chart.x) if chart.x in table.columns else table
+    along = [math.nan if x is None else x for x in column_values(table, chart.x, "chart.x", number=True)]
     for name in chart.y:
         axes.scatter(along, _numbers(table, name), s=12, label=name)
 

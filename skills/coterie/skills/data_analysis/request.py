@@ -12,7 +12,6 @@ from coterie.skills.shipped import Input, Settings
 MIB = 1024**2
 COLUMNS_MAX = 500
 ROWS_MAX = 10_000
-CELLS_GIVEN_MAX = 1_000_000
 
 Column = Annotated[str, Field(min_length=1, max_length=300)]
 Columns = Annotated[tuple[Column, ...], Field(max_length=COLUMNS_MAX)]

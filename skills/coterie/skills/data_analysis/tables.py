@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import polars as pl
 
-from coterie.skills.data_analysis.request import AnalysisRequest, Filter, Measure
+from coterie.skills.data_analysis.request import COLUMNS_MAX, AnalysisRequest, Filter, Measure
 from coterie.skills.errors import BadInput
 
 INFER_ROWS = 10_000
@@ -22,7 +22,7 @@ FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
 
 _MEASURES: dict[str, Callable[[pl.Expr], pl.Expr]] = {
     "count": lambda column: column.count(),
-    "sum": lambda column: column.sum(),
+    "sum": lambda column: column.sum(),  # of whole numbers: see _sum
     "mean": lambda column: column.mean(),
     "median": lambda column: column.median(),
     "min": lambda column: column.min(),
@@ -54,10 +54,12 @@ def read_file(file: BinaryIO, name: str, separator: str | None) -> pl.DataFrame:
         if kind == ".parquet":
             return pl.read_parquet(file)
         if kind in (".jsonl", ".ndjson"):
-            return pl.read_ndjson(file, infer_schema_length=INFER_ROWS)
+            return _inferred(lambda rows: pl.read_ndjson(file, infer_schema_length=rows), file)
         if kind == ".json":
             return read_rows(json.load(file))
         return _read_csv(file, separator or ("\t" if kind == ".tsv" else ","))
+    except RecursionError as error:
+        raise BadInput(f"path: {name}: is nested too deeply") from error
     except (pl.exceptions.PolarsError, ValueError, OSError) as error:
         raise BadInput(f"path: {name}: is no table that can be read: {_line(error)}") from error
 
@@ -123,6 +125,8 @@ def correlations(table: pl.DataFrame, columns: Sequence[str]) -> dict[str, Any]:
     names = _check(table, columns, "columns") or [
         name for name, kind in table.schema.items() if kind.is_numeric()
     ]
+    if len(names) > COLUMNS_MAX:
+        raise BadInput(f"columns: {len(names)} columns of numbers; name at most {COLUMNS_MAX} of them")
     for name in names:
         _check_number(table, name, "columns")
     pairs = []
@@ -139,6 +143,7 @@ def column_values(table: pl.DataFrame, name: str, where: str, *, number: bool) -
     _check(table, (name,), where)
     if number:
         _check_number(table, name, where)
+        return [plain(value) for value in table[name].to_list()]  # what is not finite has no place
     return table[name].to_list()
 
 
@@ -162,17 +167,29 @@ def plain(value: Any) -> Any:
 
 
 def _read_csv(file: BinaryIO, separator: str) -> pl.DataFrame:
-    return pl.read_csv(
-        file,
-        separator=separator,
-        infer_schema_length=INFER_ROWS,
-        try_parse_dates=True,
-        null_values=["", "NA"],
-    )
+    def read(rows: int | None) -> pl.DataFrame:
+        return pl.read_csv(
+            file,
+            separator=separator,
+            infer_schema_length=rows,
+            try_parse_dates=True,
+            null_values=["", "NA"],
+        )
+
+    return _inferred(read, file)
+
+
+def _inferred(read: Callable[[int | None], pl.DataFrame], file: BinaryIO) -> pl.DataFrame:
+    """By the first rows, which is soon done; where later ones are otherwise, by all of them."""
+    try:
+        return read(INFER_ROWS)
+    except pl.exceptions.ComputeError:
+        file.seek(0)
+        return read(None)
 
 
 def _describe(column: pl.Series) -> dict[str, Any]:
-    values = column.drop_nulls()
+    values = column.drop_nulls().alias("value")
     found: dict[str, Any] = {"name": column.name, "type": str(column.dtype), "nulls": column.null_count()}
     if isinstance(column.dtype, pl.List | pl.Struct | pl.Array | pl.Object):
         return found
@@ -181,13 +198,13 @@ def _describe(column: pl.Series) -> dict[str, Any]:
         quartiles = [values.quantile(share, "linear") for share in (0.25, 0.5, 0.75)]
         numbers: dict[str, Any] = dict(zip(("p25", "median", "p75"), quartiles, strict=True))
         numbers |= {"min": values.min(), "max": values.max(), "mean": values.mean(), "std": values.std()}
-        numbers["sum"] = values.sum()
+        numbers["sum"] = values.to_frame().select(_sum(values.dtype, pl.col("value"))).item()
         return found | {name: plain(value) for name, value in numbers.items()}
     if column.dtype.is_temporal() and values.len():
         return found | {"min": plain(values.min()), "max": plain(values.max())}
-    counts = values.value_counts(name="rows").sort(["rows", column.name], descending=[True, False])
+    counts = values.value_counts(name="rows").sort(["rows", "value"], descending=[True, False])
     top = counts.head(TOP_VALUES).iter_rows(named=True)
-    return found | {"top": [{"value": _short(row[column.name]), "rows": row["rows"]} for row in top]}
+    return found | {"top": [{"value": _short(row["value"]), "rows": row["rows"]} for row in top]}
 
 
 def _short(value: Any) -> Any:
@@ -208,17 +225,33 @@ def _measure(table: pl.DataFrame, measure: Measure, place: int) -> pl.Expr:
     _check(table, (measure.column,), where)
     if measure.function in _NUMBERS_ONLY:
         _check_number(table, measure.column, where)
-    return _MEASURES[measure.function](pl.col(measure.column)).alias(measure.title)
+    column, kind = pl.col(measure.column), table.schema[measure.column]
+    found = _sum(kind, column) if measure.function == "sum" else _MEASURES[measure.function](column)
+    return found.alias(measure.title)
+
+
+def _sum(kind: pl.DataType, column: pl.Expr) -> pl.Expr:
+    """Of 64 bits a sum would begin again at their end."""
+    return (column.cast(pl.Int128) if kind.is_integer() else column).sum()
 
 
 def _expression(table: pl.DataFrame, condition: Filter) -> pl.Expr:
-    value = condition.value
+    value, column, kind = condition.value, pl.col(condition.column), table.schema[condition.column]
     if condition.is_ == "in" and not isinstance(value, list):
         raise ValueError("in wants a list of values")
-    if table.schema[condition.column].is_temporal() and condition.is_ in ("==", "!=", "<", "<=", ">", ">="):
-        # Times are compared as times, however they are written.
-        value = pl.Series([value], dtype=pl.String).str.to_datetime().cast(table.schema[condition.column])[0]
-    return _COMPARE[condition.is_](pl.col(condition.column), value)
+    if condition.is_ not in ("in", "null", "not null") and not isinstance(value, str | int | float):
+        raise ValueError("a text, a number, true or false is wanted; null and not null want none")
+    if kind.is_temporal() and condition.is_ not in ("contains", "null", "not null"):
+        # Times are compared as times, however they are written; a date is its first moment.
+        column = column.cast(pl.Datetime) if kind == pl.Date else column
+        kind = pl.Datetime() if kind == pl.Date else kind
+        value = [_moment(one, kind) for one in value] if isinstance(value, list) else _moment(value, kind)
+    return _COMPARE[condition.is_](column, value)
+
+
+def _moment(value: Any, kind: pl.DataType) -> Any:
+    given = pl.Series([value], dtype=pl.String).str
+    return given.to_time()[0] if kind == pl.Time else given.to_datetime().cast(kind)[0]
 
 
 def _check(table: pl.DataFrame, names: Sequence[str], where: str) -> list[str]:
@@ -227,6 +260,8 @@ def _check(table: pl.DataFrame, names: Sequence[str], where: str) -> list[str]:
         if name not in table.columns:
             known = ", ".join(table.columns[:50]) or "none"
             raise BadInput(f"{where}: there is no column {name!r}; the columns are: {known}")
+    if len(set(names)) < len(names):
+        raise BadInput(f"{where}: a column is named twice: {', '.join(names)}")
     return list(names)
 
 
