@@ -70,6 +70,17 @@ def test_bad_input_is_refused(payload: Any, named: str) -> None:
     assert named in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"terms": 1}, {"words": {}}, {"markers": []}, {"min_hash": "xyz"}, {"code": {"parsed": True}}],
+)
+async def test_what_document_map_did_not_give_is_refused(
+    documents: list[dict[str, Any]], change: dict[str, Any]
+) -> None:
+    with pytest.raises(BadInput, match="as document-map gives it"):
+        await handler.run(context(FakeLink()), {"documents": [*documents, {**documents[0], **change}]})
+
+
 def test_totals(documents: list[dict[str, Any]]) -> None:
     found = rankings.totals(documents)
     assert found["kinds"] == {"python": 4, "markdown": 3}

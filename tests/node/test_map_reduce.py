@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from coterie.client import skip
 from coterie.core.nouns import Data, Priority, Task
 from coterie.node import payloads
 from coterie.node.errors import ApiError
@@ -178,6 +179,14 @@ async def test_no_more_lines_of_a_batch_are_made_than_can_be_children(
         await lines.content({"line": {**source, "line": 3}})
 
 
+@pytest.mark.parametrize(("percent", "failures"), [(0.57, 57), (0.07, 7), (29, 2_900), (0.009, 0)])
+def test_a_part_of_the_documents_is_exact(percent: float, failures: int) -> None:
+    assert skip(percent=percent).of(10_000) == failures
+
+
+BATCH = {"sha256": "x", "size_bytes": 1, "ticket": "t", "count": 2}
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -188,6 +197,9 @@ async def test_no_more_lines_of_a_batch_are_made_than_can_be_children(
         ({"map": "map", "batches": [{"sha256": "x"}]}, "sha256, size_bytes, ticket and count"),
         ({"map": "map", "documents": [1], "reducer": "heap"}, "none of list, keyed, tree"),
         ({"map": "map", "documents": [1], "window": 0}, "window: 0"),
+        ({"map": "map", "batches": [BATCH, {**BATCH, "count": -1}]}, "count: -1"),
+        ({"map": "map", "batches": [{**BATCH, "count": 1.5}]}, "count: 1.5"),
+        ({"map": "map", "batches": [{**BATCH, "count": float("inf")}]}, "count: inf"),
     ],
 )
 async def test_bad_input_is_refused_by_name(given: Any, said: str) -> None:

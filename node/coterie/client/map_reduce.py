@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Literal
 
 from coterie.client.cluster import Cluster
@@ -31,7 +32,7 @@ class Skip:
 
     def of(self, count: int) -> int:
         """How many of `count` may fail."""
-        return self.max if self.percent is None else int(count * self.percent / 100)
+        return self.max if self.percent is None else int(count * Fraction(str(self.percent)) / 100)
 
 
 def skip(max: int | None = None, *, percent: float | None = None) -> Skip:

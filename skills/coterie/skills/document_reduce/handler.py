@@ -19,7 +19,17 @@ _NEEDED = ("path", "kind", "lines", "markers", "words", "terms", "min_hash", "sh
 
 async def run(ctx: SkillContext, input: Any) -> dict[str, Any]:
     """The report over `input["documents"]`. Raises BadInput naming what is wrong."""
-    documents, title, failed = read_input(input)
+    given = read_input(input)
+    try:
+        return await _merged(ctx, *given)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        said = f"{type(error).__name__}: {error}"
+        raise BadInput(f"documents: something in them is not as document-map gives it: {said}") from error
+
+
+async def _merged(
+    ctx: SkillContext, documents: list[dict[str, Any]], title: str, failed: list[str]
+) -> dict[str, Any]:
     analysis = ctx.restored
     if analysis is None:
         analysis = await _analyse(ctx, documents)

@@ -100,8 +100,8 @@ def _counts(batches: Sequence[Any]) -> list[int]:
     try:
         for batch in batches:
             str(batch["sha256"]), int(batch["size_bytes"]), str(batch["ticket"])
-        return [int(batch["count"]) for batch in batches]
-    except (TypeError, KeyError, ValueError) as error:
+        return [_number(batch, "count", 0, 1, CHILDREN_MAX) for batch in batches]
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
         raise BadInput("batches: each is an object with sha256, size_bytes, ticket and count") from error
 
 
