@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from coterie.core.graph.flow import Flow
 from coterie.core.graph.model import Graph, GraphError, GraphNode, NodeType, OnFailure
 from coterie.core.graph.plan import mermaid_of
 from coterie.core.graph.reading import graph_bytes, graph_of
-from coterie.core.graph.values import ValueFault, read_json, written
+from coterie.core.graph.values import ValueFault, written
 from coterie.core.nouns import Step, Task
 from coterie.core.runs.commands import RunWorkflow
 from coterie.core.runs.outline import whole_graph
@@ -28,9 +29,11 @@ PART = part_key("", 0)[0]  # what follows the node in the key of a part
 def graph_left_by(task: Task) -> tuple[Graph, list[dict[str, Any]]]:
     """The graph of an ended run and the rows of its nodes. Raises ApiError when the history lost them."""
     try:
-        table = read_json(task.checkpoint.inline)
+        table = json.loads(
+            task.checkpoint.inline
+        )  # the graph in it is as deep as values may be: it is deeper
         return graph_of(written(table["workflow"]).encode()), list(table["nodes"])
-    except (ValueFault, GraphError, KeyError, TypeError) as error:
+    except (ValueError, ValueFault, GraphError, KeyError, TypeError) as error:
         text = f"run {task.task_id} has left no table of its nodes"
         raise ApiError(grpc.StatusCode.FAILED_PRECONDITION, "NO_TABLE", text) from error
 

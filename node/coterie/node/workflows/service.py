@@ -14,6 +14,7 @@ from coterie.core.graph.model import Graph
 from coterie.core.graph.near import near
 from coterie.core.graph.plan import mermaid_of, plan_of, text_of
 from coterie.core.graph.reading import graph_of
+from coterie.core.graph.values import ValueFault, read_json
 from coterie.core.nouns import Data
 from coterie.core.runs.book import inputs_of
 from coterie.core.runs.commands import AddNodes, RunWorkflow
@@ -255,6 +256,10 @@ def _check_inputs(loaded: Loaded, payload: Data) -> None:
         )
     if payload.inline[:1] not in (b"", b"{"):
         raise invalid([Violation("task.payload", "the inputs of a run are a JSON object")])
+    try:
+        read_json(payload.inline or b"{}")
+    except ValueFault as fault:
+        raise invalid([Violation("task.payload", f"the inputs of a run are JSON: {fault.text}")]) from fault
     given = inputs_of(loaded.graph, payload)
     known = [one.name for one in loaded.graph.inputs]
     strange = sorted(given.keys() - {*known, "input"}) if not loaded.graph.open_inputs else []
