@@ -70,6 +70,7 @@ class _Check:
         self._graph, self._around = graph, around
         self._flow = Flow(graph)
         self._found: list[Problem] = []
+        self._undone_by: dict[str, str] = {}
         self._dot = f"{around.at}." if around.at else ""
         # Names of a run that grows: what stands in it already would read something else under them.
         self._taken = around.names if around.nodes else frozenset()
@@ -209,9 +210,22 @@ class _Check:
                 hint = self._near(edge.node, self._flow.nodes)
                 text = f"depends on {shown(edge.node)}, which no node is{hint}"
                 self._add("UNKNOWN_DEPENDENCY", node.node_id, text)
-        if node.compensates and node.compensates not in self._flow.nodes:
+        if node.compensates:
+            self._undo(node)
+
+    def _undo(self, node: GraphNode) -> None:
+        target = self._flow.nodes.get(node.compensates)
+        first = self._undone_by.setdefault(node.compensates, node.node_id)
+        if target is None:
             text = f"compensates {shown(node.compensates)}, which no node is"
             self._add("UNKNOWN_DEPENDENCY", node.node_id, text)
+        elif target.type is NodeType.COMPENSATE:
+            self._add(
+                "BAD_FIELD", node.node_id, f"compensates {target.node_id}, which undoes something itself"
+            )
+        elif first != node.node_id:
+            text = f"compensates {target.node_id}, as {first} does: one node undoes another"
+            self._add("BAD_FIELD", node.node_id, text)
 
     @staticmethod
     def _near(name: str, known: Iterable[str]) -> str:

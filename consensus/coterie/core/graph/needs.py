@@ -113,7 +113,10 @@ def _bounds(node: GraphNode) -> Iterator[str]:
 
 def _joins(node: GraphNode) -> Iterator[str]:
     joined = len(node.agents) if len(node.agents) > 1 else len(node.depends_on)
-    if node.join.kind is J.QUORUM and not 1 <= node.join.count <= max(1, joined):
+    counts = node.join.kind in (J.ANY, J.FIRST, J.QUORUM)
+    if counts and not joined and node.type is not T.COMPENSATE and not expr.text_looks_at_ends(node.when):
+        yield f"join {node.join.kind.value} of nothing: it would never run; take the join out"
+    elif node.join.kind is J.QUORUM and not 1 <= node.join.count <= max(1, joined):
         yield f"join quorum({node.join.count}) of {joined}: it must be from 1 to {max(1, joined)}"
     if node.join.kind is J.JUDGE and len(node.agents) < 2:
         yield "join llm-judge chooses among the answers of several agents; name them, or use all or any"
