@@ -129,7 +129,7 @@ def test_an_input_of_a_body_that_cannot_be_read_gives_it_no_names() -> None:
 def test_nothing_is_added_that_stands_on_an_undo_of_the_run(edge: Any) -> None:
     world = World()
     undo = {"id": "undo", "type": "compensate", "skill": "echo", "compensates": "a"}
-    world.run(echo("a"), undo, {**undo, "id": "again"}, on_failure="compensate")
+    world.run(echo("a"), undo, on_failure="compensate")
     refused = world.do(AddNodes(RUN, unchecked(echo("s", "a", edge))))
     assert isinstance(refused, Rejected) and refused.code == "BAD_WORKFLOW"
     assert refused.reason == "s: stands on undo, which runs only when the run has failed"
