@@ -77,6 +77,18 @@ async def test_an_object_is_written_read_copied_and_deleted(server: str) -> None
     assert (await do(server, "get", key="empty"))["content"] == ""
 
 
+async def test_an_object_that_is_replaced_while_it_is_read_may_be_read_again(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from coterie.skills.object_storage import store
+
+    facts = store._info
+    monkeypatch.setattr(store, "_info", lambda *given: {**facts(*given), "etag": "0" * 32})
+    given = {"operation": "get", "bucket": "library", "key": "books/one"}
+    ended = await attempt(SKILL, given, settings(server))
+    assert (ended.kind, ended.code, ended.retryable) == ("failed", "STORE_FAILED", True)
+
+
 async def test_objects_are_listed_in_parts(server: str) -> None:
     for number in range(5):
         await do(server, "put", key=f"many/{number}", content="x", overwrite=True)

@@ -26,6 +26,7 @@ _CODES = {
 }
 _CODES |= {"403": "NOT_ALLOWED", "PreconditionFailed": "EXISTS", "412": "EXISTS", "InvalidRange": "BAD_INPUT"}
 _PASSING = frozenset({409, 429})
+CHANGED = 412
 
 
 class Refused(NonRetryable):
@@ -74,7 +75,8 @@ def _said(work: Callable[[], dict[str, Any]], request: ObjectRequest) -> dict[st
         told = error.response.get("Error", {})
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         said = f"{where}: {told.get('Code', status)}: {told.get('Message', '')}"
-        if status >= 500 or status in _PASSING:
+        changed = status == CHANGED and not request.changes  # between the two calls that read it
+        if status >= 500 or status in _PASSING or changed:
             raise StoreFailed(said) from error
         raise Refused(said, code=_CODES.get(str(told.get("Code")), Refused.code)) from error
     except BotoCoreError as error:
