@@ -18,7 +18,8 @@ SCHEMA_CHARS_MAX = 24 * 1024
 NETWORK_MAX = 64
 CPUS_MAX, GPUS_MAX, ATTEMPTS_MAX = 1_024, 64, 100
 MEMORY_BYTES_MIN, MEMORY_BYTES_MAX = 64 * 1024**2, 1 << 50
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?)?B?")
+RATE_COUNT_MAX = 1_000_000_000  # as of any limit
+_SIZE = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)\s*([KMGT]i?)?B?")
 _SIZE_UNITS: dict[str, int] = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12} | {
     f"{letter}i": 1024**power for power, letter in enumerate("KMGT", start=1)
 }
@@ -92,15 +93,16 @@ def parse_bytes(value: object) -> int:
     """Bytes of a number, or of text such as "512Mi" or "4Gi". Raises ValueError."""
     match = _SIZE.fullmatch(str(value).strip())
     if match is None or isinstance(value, bool):
-        raise ValueError(f'{value!r} is not a size; write bytes or text such as "512Mi" or "4Gi"')
+        raise ValueError(f'{str(value)[:80]!r} is not a size; write bytes or text such as "512Mi" or "4Gi"')
     return int(float(match[1]) * _SIZE_UNITS[match[2] or ""])
 
 
 def parse_rate(value: object) -> tuple[int, int]:
     """Count and period in ms of text such as "100/minute". Raises ValueError."""
     match = _RATE.fullmatch(str(value).strip())
-    if match is None or int(match[1]) < 1:
-        raise ValueError(f'{value!r} is not a rate; write text such as "100/minute"')
+    if match is None or not 1 <= int(match[1]) <= RATE_COUNT_MAX:
+        text = f"{str(value)[:80]!r} is not a rate of at most {RATE_COUNT_MAX}"
+        raise ValueError(f'{text}; write text such as "100/minute"')
     return int(match[1]), _PERIOD_MS[match[2][0]]
 
 
