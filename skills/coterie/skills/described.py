@@ -100,9 +100,10 @@ def parse_bytes(value: object) -> int:
 def parse_rate(value: object) -> tuple[int, int]:
     """Count and period in ms of text such as "100/minute". Raises ValueError."""
     match = _RATE.fullmatch(str(value).strip())
-    if match is None or not 1 <= int(match[1]) <= RATE_COUNT_MAX:
-        text = f"{str(value)[:80]!r} is not a rate of at most {RATE_COUNT_MAX}"
-        raise ValueError(f'{text}; write text such as "100/minute"')
+    if match is None or int(match[1]) < 1:
+        raise ValueError(f'{str(value)[:80]!r} is not a rate; write text such as "100/minute"')
+    if int(match[1]) > RATE_COUNT_MAX:
+        raise ValueError(f"{str(value)[:80]!r} is not a rate of at most {RATE_COUNT_MAX}")
     return int(match[1]), _PERIOD_MS[match[2][0]]
 
 
