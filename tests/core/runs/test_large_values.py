@@ -56,7 +56,7 @@ def asking(**node: Any) -> World:
 
 
 REDUCE = {"type": "reduce", "skill": "", "over": ["{{ x }}"] * MANY}
-TOO_LARGE = [
+TOO_LARGE: list[dict[str, Any]] = [
     {"input": ["{{ x }}"] * MANY},
     {"input": {f"{number}": "{{ x }}{{ x }}" for number in range(MANY)}},
     {"input": ["{{ x }}"] * UNWEIGHED_MAX},

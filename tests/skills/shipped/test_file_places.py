@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from coterie.skills.file_management import changing
 from tests.skills.shipped.support import refusal, value
 
 SKILL = "file-management"
@@ -80,7 +79,7 @@ async def test_a_file_that_grows_while_it_is_copied_stops_at_the_limit(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[int] = []
-    monkeypatch.setattr(changing.os, "read", lambda fd, size: read.append(size) or b"x" * 100)  # type: ignore[func-returns-value]
+    monkeypatch.setattr(os, "read", lambda fd, size: read.append(size) or b"x" * 100)  # type: ignore[func-returns-value]
     given = {"operation": "copy", "path": "books/one", "to": "copy"}
     ended = await refusal(SKILL, given, settings(tree, copyBytesMax=1_000))
     assert (ended.code, len(read)) == ("TOO_LARGE", 11)

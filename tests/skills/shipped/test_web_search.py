@@ -168,11 +168,11 @@ def test_the_words_are_looked_through_once_whatever_is_added(
     connect = sqlite3.connect
 
     def traced(*args: Any, **more: Any) -> sqlite3.Connection:
-        index = connect(*args, **more)
+        index: sqlite3.Connection = connect(*args, **more)
         index.set_trace_callback(said.append)
         return index
 
-    monkeypatch.setattr(local.sqlite3, "connect", traced)
+    monkeypatch.setattr(sqlite3, "connect", traced)
     documents = [Document(id=f"d{number}", text="word") for number in range(20)]
     assert local.add(tmp_path / "i", documents) == 20
     assert not [one for one in said if one.startswith("DELETE FROM words")]
