@@ -13,9 +13,11 @@ import os
 import re
 import socket
 import ssl
+import threading
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from urllib.parse import SplitResult, urljoin, urlsplit
 
@@ -194,16 +196,36 @@ def _once(way: Way, request: Request, until: float) -> Answer:
         connection.connect()
         sent = True
         headers = {"User-Agent": AGENT, "Accept-Encoding": "gzip", "Host": parts.netloc, **request.headers}
-        connection.request(request.method, target, request.body or None, {**headers, "Connection": "close"})
-        with connection.getresponse() as response:
-            found = {name.lower(): value for name, value in response.getheaders()}
-            body, truncated = _body(response, found, way.bytes_max, until)
-            return Answer(response.status, request.url, found, body, truncated)
+        headers["Connection"] = "close"
+        with _cut_off(connection.sock, until):
+            connection.request(request.method, target, request.body or None, headers)
+            with connection.getresponse() as response:
+                found = {name.lower(): value for name, value in response.getheaders()}
+                body, truncated = _body(response, found, way.bytes_max, until)
+        _left_s(until)  # else what was cut off would pass for the whole
+        return Answer(response.status, request.url, found, body, truncated)
     except (OSError, http.client.HTTPException, zlib.error) as error:
         said = str(error) or type(error).__name__
         raise Unreachable(f"{parts.hostname}: {said}", sent=sent) from error
     finally:
         connection.close()
+
+
+@contextmanager
+def _cut_off(sock: socket.socket, until: float) -> Iterator[None]:
+    """A server that sends a letter now and then never lets a read time out."""
+
+    def shut() -> None:
+        with suppress(OSError):
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+    timer = threading.Timer(max(0.0, until - time.monotonic()), shut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _connection(way: Way, parts: SplitResult, until: float) -> tuple[http.client.HTTPConnection, str]:

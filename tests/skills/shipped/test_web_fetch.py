@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import json
 import os
@@ -266,6 +267,27 @@ def test_what_follows_the_end_of_what_is_packed_is_not_collected() -> None:
             yield b"rubbish" if number else gzip.compress(b"one") + gzip.compress(b" two")
 
     assert (b"".join(outbound._unpacked(parts())), len(read)) == (b"one two", 2)
+
+
+@pytest.mark.parametrize("beginning", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\n\r\n"])
+def test_an_answer_that_comes_letter_by_letter_ends_with_its_time(beginning: bytes) -> None:
+    over = threading.Event()
+
+    def trickle(server: socket.socket) -> None:
+        with server.accept()[0] as sock, contextlib.suppress(OSError):
+            sock.recv(1_000)
+            sock.sendall(beginning)
+            while not over.wait(0.02):
+                sock.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=trickle, args=(server,), daemon=True).start()
+        host = f"127.0.0.1:{server.getsockname()[1]}"
+        way = Way(hosts=(host,), inside=outbound.EVERYWHERE, timeout_s=0.5)
+        with pytest.raises(outbound.Unreachable) as caught:
+            send(way, Request("GET", f"http://{host}/"))
+    over.set()
+    assert caught.value.sent
 
 
 def test_a_header_that_is_none_is_told_without_its_value() -> None:
