@@ -185,8 +185,13 @@ class SkillLock:
         if self._renewing is not None:
             self._renewing.cancel()
             await asyncio.gather(self._renewing, return_exceptions=True)
-        held = not self.lost and await self._call("lock.release", token=self.token)
-        if not held and error is None:
+        held = False
+        try:
+            held = not self.lost and bool(await self._call("lock.release", token=self.token))
+        except (CallFailed, CallRefused):
+            if error is None:
+                raise
+        if not held and error is None:  # else what went wrong inside is what is told
             raise LockLost(f"lock {self.name} was lost while token {self.token} was in use")
 
     async def _renew(self, left_s: float) -> None:
