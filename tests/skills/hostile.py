@@ -88,3 +88,11 @@ async def many_steps(ctx: SkillContext, given: dict[str, int]) -> str:
     steps = (ctx.step(f"s{number}", lambda: "x" * given["size"]) for number in range(given["count"]))
     await asyncio.gather(*steps)
     return "done"
+
+
+@skill(name="impatient")
+async def impatient(ctx: SkillContext, count: int) -> str:
+    """Steps whose results nobody waits for long enough."""
+    steps = (ctx.step(f"s{number}", lambda: number) for number in range(count))
+    await asyncio.gather(*(asyncio.wait_for(step, 0.5) for step in steps), return_exceptions=True)
+    return "done"

@@ -16,6 +16,7 @@ import pytest
 
 from coterie.node.skillhost.records import PER_TURN, RECORDS_MAX
 from coterie.skills.frames import FrameSocket
+from coterie.skills.limits import REQUESTS_MAX
 from tests.skills.conftest import MakeBench
 from tests.skills.support import SAMPLES, Bench, RecordingPort, alive, open_fds, until
 
@@ -201,6 +202,25 @@ async def test_what_is_in_flight_is_limited_and_nothing_of_it_is_lost(
     port.go.set()
     assert (await run).result == b'"done"'
     assert len(port.steps) == 60
+
+
+async def test_more_requests_than_the_node_serves_at_once_wait_their_turn(make_bench: MakeBench) -> None:
+    bench = await hostile_bench(make_bench)
+    port = SlowPort()
+    run = asyncio.create_task(bench.run("many-steps", {"count": 600, "size": 1}, port=port))
+    await until(lambda: port.begun >= REQUESTS_MAX, "the node serves as many as it may")
+    await asyncio.sleep(0.2)
+    assert port.begun == REQUESTS_MAX
+    port.go.set()
+    assert (await run).result == b'"done"'
+    assert len(port.steps) == 600
+
+
+async def test_a_request_that_nobody_waits_for_any_more_still_counts(make_bench: MakeBench) -> None:
+    bench = await hostile_bench(make_bench)
+    port = SlowPort()
+    outcome = await bench.run("impatient", REQUESTS_MAX + 50, port=port)
+    assert (outcome.kind, outcome.result, port.begun) == ("succeeded", b'"done"', REQUESTS_MAX)
 
 
 @pytest.mark.parametrize("key", ["", "k" * 161, 7, None])

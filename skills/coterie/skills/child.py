@@ -27,7 +27,7 @@ from coterie.skills.context import SkillContext
 from coterie.skills.errors import CallFailed, CallRefused, Fenced, NotRecorded, SkillError
 from coterie.skills.frames import Frame, FrameDecoder, FrameSocket, Header
 from coterie.skills.lease import Place
-from coterie.skills.limits import Limits
+from coterie.skills.limits import REQUESTS_MAX, Limits
 from coterie.skills.output import Budget, capture
 from coterie.skills.registry import LoadError, Skill, load_one
 from coterie.skills.runframe import RUN_BODY_BYTES_MAX, RUN_HEADER_BYTES_MAX, unpack_run
@@ -65,6 +65,7 @@ class Child:
         self._threads = ThreadPoolExecutor(THREADS_MAX, confine.THREAD_NAME)
         self._calls: set[Future[Any]] = set()
         self._waiting: dict[int, asyncio.Future[Frame]] = {}
+        self._room = asyncio.Semaphore(REQUESTS_MAX)
         self._requests = 0
         self._run_task: asyncio.Task[None] | None = None
         self._context: SkillContext | None = None
@@ -137,7 +138,10 @@ class Child:
 
     def _on_reply(self, frame: Frame) -> None:
         waiting = self._waiting.pop(frame.header["id"], None)
-        if waiting is None or waiting.done():
+        if waiting is None:
+            return
+        self._room.release()  # only now: the node serves a request also when nobody waits for its answer
+        if waiting.done():
             return
         if frame.header.get("error") is None:
             waiting.set_result(frame)
@@ -145,6 +149,7 @@ class Child:
             waiting.set_exception(_error_of(frame.header))
 
     async def _request(self, header: Header, body: bytes) -> Frame:
+        await self._room.acquire()
         self._requests += 1
         waiting: asyncio.Future[Frame] = self._loop.create_future()
         self._waiting[self._requests] = waiting
@@ -175,6 +180,7 @@ class Child:
         if reuse:
             self._place.mark(False)
         self._waiting.clear()
+        self._room = asyncio.Semaphore(REQUESTS_MAX)
         self._context = None
         done = {
             "op": "done",

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 KIB = 1024
 MIB = 1024 * KIB
 
+REQUESTS_MAX = 256
+"""Steps, calls and the like of one run that the node serves at once; the others wait in its process."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:

@@ -35,13 +35,12 @@ from coterie.skills.context import (
 )
 from coterie.skills.frames import Frame, FrameDecoder, FrameError, FrameSocket, Header
 from coterie.skills.jsonio import clip
-from coterie.skills.limits import Limits
+from coterie.skills.limits import REQUESTS_MAX, Limits
 from coterie.skills.output import RECORD_CHARS_MAX
 from coterie.skills.replay import STEP_KEY_CHARS_MAX, step_names
 from coterie.skills.runframe import pack_run
 
 CODE_CHARS_MAX = 64
-REQUESTS_MAX = 256
 IN_FLIGHT_BYTES_MAX = 32 * 1024 * 1024
 """Of requests that are being served: beyond it the process is not listened to until some are done."""
 UNSENT_BYTES_MAX = 64 * 1024 * 1024
