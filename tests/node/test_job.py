@@ -207,6 +207,21 @@ async def test_an_end_that_cannot_be_proposed_is_reported_as_a_failure(
     assert isinstance(await bench.reported(), FailAttempt)
 
 
+async def test_who_is_said_to_be_deposed_is_reported_as_failed_and_the_log_decides(bench: Bench) -> None:
+    """A skill may raise Fenced itself. Without a report the same attempt would be started again, for ever."""
+    bench.start()
+    bench.host.end.set_result(SkillOutcome("fenced", code="FENCED", message="I stop"))
+    command = await bench.reported()
+    assert isinstance(command, FailAttempt)
+    assert (command.error.code, command.error.message, command.error.retryable) == ("FENCED", "I stop", True)
+
+
+async def test_a_skill_cannot_say_that_its_node_is_to_blame(bench: Bench) -> None:
+    bench.start()
+    bench.host.end.set_result(SkillOutcome("failed", code="HOST_LOST", message="not me"))
+    assert isinstance(await bench.reported(), FailAttempt)
+
+
 async def test_an_end_is_reported_until_the_log_answers(bench: Bench) -> None:
     bench.proposer.faults = [NotCommitted("no leader")] * 2
     bench.start()

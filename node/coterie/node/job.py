@@ -376,14 +376,15 @@ class Job:
             )
         if outcome.kind == "succeeded":
             return FinishTask(task_id, attempt, await self.keep(outcome.result, self._inline_max()))
-        if outcome.kind in ("fenced", "suspended"):
+        if outcome.kind == "suspended":
             return None
         if outcome.kind == "lease_lost":
             return ReleaseTask(task_id, attempt, "its node lost its lease", lost=True)
-        if outcome.code in NODE_FAULTS:
+        if outcome.kind == "crashed" and outcome.code in NODE_FAULTS:
             return ReleaseTask(task_id, attempt, outcome.message, lost=True)
         if outcome.kind == "timed_out":
             return ExpireTask(task_id, attempt, ExpiryKind.ATTEMPT, self._shared.clock.dice())
+        # Also when it is said to be deposed: the log knows, and a skill that says it would start again for ever.
         error = TaskError(outcome.code, outcome.message, outcome.retryable, outcome.traceback)
         return self._failed(error)
 
