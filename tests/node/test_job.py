@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -22,7 +22,7 @@ from coterie.core.commands import (
     StartTask,
     SuspendTask,
 )
-from coterie.core.nouns import Data, RetryPolicy, Signal, Task, TaskId, TaskState, WaitReason, evolve
+from coterie.core.nouns import Data, RetryPolicy, Signal, Step, Task, TaskId, TaskState, WaitReason, evolve
 from coterie.core.ports import NotCommitted
 from coterie.core.state import ClusterState
 from coterie.node.blob_errors import BlobDiskFull, BlobMismatch, BlobQuotaExceeded
@@ -123,11 +123,13 @@ class FakeHost:
 class Bench:
     """A job with everything around it pretended."""
 
-    def __init__(self, proposer: FakeProposer | None = None, host: FakeHost | None = None) -> None:
+    def __init__(
+        self, proposer: FakeProposer | None = None, host: FakeHost | None = None, steps: Sequence[Step] = ()
+    ) -> None:
         self.proposer, self.blobs, self.host = proposer or FakeProposer(), FakeBlobs(), host or FakeHost()
         self.state = ClusterState()
         parts: Any = (lambda: self.state, self.proposer, self.blobs, self.host, Clock(), NodeMetrics(), CALLS)
-        self.job = JobFactory(*parts).make(task(), [])
+        self.job = JobFactory(*parts).make(task(), steps)
         self.ends = 0
 
     def start(self) -> Job:
@@ -220,6 +222,17 @@ async def test_a_skill_cannot_say_that_its_node_is_to_blame(bench: Bench) -> Non
     bench.start()
     bench.host.end.set_result(SkillOutcome("failed", code="HOST_LOST", message="not me"))
     assert isinstance(await bench.reported(), FailAttempt)
+
+
+async def test_a_journal_that_no_process_takes_is_not_even_loaded() -> None:
+    """Only what lies in the log counts against the bytes of a task; of blobs there may be any amount."""
+    steps = [Step(f"s{n}", 1, Data(sha256="0" * 64, size_bytes=1 << 20), 1) for n in range(1_025)]
+    bench = Bench(steps=steps)
+    bench.blobs.faults = [RuntimeError("something was loaded")]
+    bench.start()
+    command = await bench.reported()
+    assert isinstance(command, FailAttempt)
+    assert (command.error.code, command.error.retryable) == ("TOO_LARGE", False)
 
 
 async def test_an_end_is_reported_until_the_log_answers(bench: Bench) -> None:

@@ -25,7 +25,6 @@ from coterie.core.commands import (
     SuspendTask,
 )
 from coterie.core.nouns import (
-    NO_DATA,
     Data,
     ExpiryKind,
     Signal,
@@ -36,12 +35,12 @@ from coterie.core.nouns import (
     WaitReason,
 )
 from coterie.core.ports import NotCommitted
-from coterie.core.skillbook import pin_of
 from coterie.core.state import ClusterState
 from coterie.node.blob_exchange import BlobExchange
 from coterie.node.clock import Clock
 from coterie.node.departure import Departure
 from coterie.node.errors import from_exception
+from coterie.node.inputs import skill_job
 from coterie.node.metrics import NodeMetrics
 from coterie.node.observability import get_logger
 from coterie.node.optimist import WithNext, alone
@@ -49,7 +48,7 @@ from coterie.node.patient_blobs import PatientBlobs
 from coterie.node.proposer import Proposer
 from coterie.node.service_times import ServiceTimes
 from coterie.node.skill_calls import STEP_FAULTS, Handlers, answer
-from coterie.node.skillhost import SkillHost, SkillJob, SkillOutcome
+from coterie.node.skillhost import SkillHost, SkillOutcome
 from coterie.node.skillhost.nouns import SkillWait, Suspended
 from coterie.skills import Fenced
 
@@ -315,19 +314,9 @@ class Job:
             await self._report_end(outcome)
 
     async def _run_skill(self) -> SkillOutcome:
-        task = self._task
-        job = SkillJob(
-            task_id=task.task_id,
-            attempt=task.attempt,
-            skill=task.type,
-            payload=await self.load(task.payload),
-            steps={step.key: await self.load(step.result) for step in self._steps},
-            checkpoint=None if task.checkpoint is NO_DATA else await self.load(task.checkpoint),
-            timeout_ms=task.attempt_timeout_ms,
-            revision=pin_of(task.constraints),
-            checkpointed=task.checkpointed,
-            beside={step.key: step.beside for step in self._steps if step.beside},
-        )
+        job = await skill_job(self._task, self._steps, self.load)
+        if isinstance(job, SkillOutcome):
+            return job
         self._in_host = True
         return await self._shared.host.run(job, self)
 
