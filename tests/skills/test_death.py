@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
+import pkgutil
 import resource
 import signal
 import sys
@@ -17,7 +19,7 @@ import pytest_asyncio
 
 from coterie.node.skillhost import SkillHost, SkillHostError
 from tests.skills.conftest import MakeBench
-from tests.skills.support import WAIT_S, Bench, RecordingPort, alive, children_of, options, until
+from tests.skills.support import WAIT_S, Bench, RecordingPort, alive, children_of, open_fds, options, until
 
 ROOT = Path(__file__).resolve().parents[2]
 LEASE_MS = 700
@@ -132,6 +134,27 @@ async def test_a_new_zygote_does_not_take_over_how_many_files_the_node_may_open(
         resource.setrlimit(resource.RLIMIT_NOFILE, (before, hard))
     assert bench.host.zygote_pid != old
     assert resource.prlimit(bench.host.zygote_pid, resource.RLIMIT_NOFILE) == (min(4_096, hard), hard)
+
+
+@pytest.mark.parametrize("call", ["socket.socketpair", "os.pipe", "subprocess.Popen"])
+async def test_a_zygote_that_cannot_be_made_at_once_is_made_later(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """As when the node has as many files open as it may."""
+    makes, failures = pkgutil.resolve_name(call), [OSError(errno.EMFILE, "Too many open files")] * 2
+
+    def fails_at_first(*args: Any, **options: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return makes(*args, **options)
+
+    old, before = bench.host.zygote_pid, open_fds()
+    monkeypatch.setattr(call, fails_at_first)
+    os.kill(old, signal.SIGKILL)
+    await until(lambda: bench.host.zygote_pid != old, "there is a new zygote")
+    assert bench.host.stats.restarts == 3
+    assert await bench.value("echo", 1) == 1
+    assert open_fds() == before + 2 * len(bench.host.child_pids)
 
 
 async def test_a_run_asked_for_while_the_zygote_is_away_waits_for_the_new_one(bench: Bench) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -63,25 +64,6 @@ class Zygote:
         """
         if threading.current_thread() is not threading.main_thread():
             raise SkillHostError("skill processes must be started from the main thread")
-        ours, theirs = socket.socketpair()
-        output_out, output_in = os.pipe()
-        try:
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "coterie.skills.zygote", str(theirs.fileno()), str(os.getpid())],
-                stdin=subprocess.DEVNULL,
-                stdout=output_in,
-                stderr=output_in,
-                pass_fds=[theirs.fileno()],
-                env=_environment(options, confining),
-                start_new_session=True,
-            )
-        except OSError as error:
-            ours.close()
-            os.close(output_out)
-            raise SkillHostError(f"cannot start the process for skills: {error}") from error
-        finally:
-            theirs.close()
-            os.close(output_in)
         hello = {
             "op": "hello",
             "skill_dirs": [] if confining else [str(Path(place).absolute()) for place in options.skill_dirs],
@@ -89,7 +71,32 @@ class Zygote:
             "preload": PRELOADED if confining else [],
             "probe": True,
         }
-        ours.sendall(encode_frame(hello))
+        try:
+            return cls._launch(encode_frame(hello), _environment(options, confining))
+        except OSError as error:
+            raise SkillHostError(f"cannot start the process for skills: {error}") from error
+
+    @classmethod
+    def _launch(cls, hello: bytes, env: dict[str, str]) -> Zygote:
+        """Raises OSError, as when too many files are open; then it leaves none open itself."""
+        with contextlib.ExitStack() as kept, contextlib.ExitStack() as handed_over:
+            ours, theirs = socket.socketpair()
+            kept.callback(ours.close)
+            handed_over.callback(theirs.close)
+            output_out, output_in = os.pipe()
+            kept.callback(os.close, output_out)
+            handed_over.callback(os.close, output_in)
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "coterie.skills.zygote", str(theirs.fileno()), str(os.getpid())],
+                stdin=subprocess.DEVNULL,
+                stdout=output_in,
+                stderr=output_in,
+                pass_fds=[theirs.fileno()],
+                env=env,
+                start_new_session=True,
+            )
+            ours.sendall(hello)  # the other end is still open here too, whatever became of the process
+            kept.pop_all()
         return cls(process, ours, output_out)
 
     @property
