@@ -96,3 +96,9 @@ async def impatient(ctx: SkillContext, count: int) -> str:
     steps = (ctx.step(f"s{number}", lambda: number) for number in range(count))
     await asyncio.gather(*(asyncio.wait_for(step, 0.5) for step in steps), return_exceptions=True)
     return "done"
+
+
+@skill(name="says")
+async def says(ctx: SkillContext, given: dict[str, Any]) -> str:
+    """A long error in the words of somebody else."""
+    raise ValueError(given["char"] * given["count"])

@@ -204,6 +204,14 @@ async def test_what_is_in_flight_is_limited_and_nothing_of_it_is_lost(
     assert len(port.steps) == 60
 
 
+@pytest.mark.parametrize("char", ["a", "字", "😀"])
+async def test_an_error_may_be_said_in_any_script(make_bench: MakeBench, char: str) -> None:
+    bench = await hostile_bench(make_bench)
+    outcome = await bench.run("says", {"char": char, "count": 20_000})
+    assert (outcome.kind, outcome.code) == ("failed", "SKILL_FAILED")
+    assert outcome.message.count(char) > 4_000 and outcome.traceback.count(char) > 4_000
+
+
 async def test_more_requests_than_the_node_serves_at_once_wait_their_turn(make_bench: MakeBench) -> None:
     bench = await hostile_bench(make_bench)
     port = SlowPort()

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 LENGTHS = struct.Struct("!II")
-HEADER_BYTES_MAX = 64 * 1024
+HEADER_BYTES_MAX = 256 * 1024  # a message and a traceback, of characters that take 12 bytes each in JSON
 RECEIVE_BYTES = 32 * 1024
 DRAIN_READS_MAX = 512
 
