@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -99,3 +101,48 @@ def test_a_file_without_a_name_is_counted_once(tmp_path: Path) -> None:
         assert unlinked_bytes(os.getpid(), NOBODY) == 0
         os.close(again)
     assert unlinked_bytes(os.getpid(), 0) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="shown to root")
+def test_a_file_that_a_process_has_sent_to_itself_cannot_be_measured(tmp_path: Path) -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        with open(tmp_path / "file", "wb") as file:
+            socket.send_fds(near, [b"x"], [file.fileno()])
+        assert unlinked_bytes(os.getpid(), 0) == ENDLESS
+        _, fds, _, _ = socket.recv_fds(far, 1, 1)
+        os.close(fds[0])
+        assert unlinked_bytes(os.getpid(), 0) < ENDLESS
+
+
+SYS_EXIT = {"x86_64": 60, "aarch64": 93}  # of one thread
+MAPPED = """
+import ctypes, os, sys, threading
+path, sys_exit = sys.argv[1:]
+fd = os.open(path, os.O_CREAT | os.O_RDWR)
+os.write(fd, b"x" * 1_000_000)
+os.unlink(path)
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+libc.mmap(None, 4096, 1, 1, fd, 0)  # PROT_READ, MAP_SHARED
+os.close(fd)
+def last():
+    print("mapped", flush=True)
+    sys.stdin.read()
+    os._exit(0)
+threading.Thread(target=last).start()
+libc.syscall(int(sys_exit), 0)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or platform.machine() not in SYS_EXIT, reason="shown to root")
+def test_what_is_mapped_is_counted_also_when_the_first_thread_has_ended(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", MAPPED, str(tmp_path / "file"), str(SYS_EXIT[platform.machine()])]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None
+        assert process.stdout.readline() == b"mapped\n"
+        while "(zombie)" not in Path(f"/proc/{process.pid}/status").read_text():
+            assert process.poll() is None
+        assert unlinked_bytes(process.pid, 0) >= 1_000_000
+        process.stdin.close()

@@ -92,23 +92,44 @@ def _if_gone(error: OSError) -> int:
 
 def unlinked_bytes(pid: int, owner: int) -> int:
     """What the files of `owner` take that have no name any more and that this process holds, open or mapped.
-    0 where the kernel does not show that: to a node that is not root."""
+    ENDLESS when it has sent some to itself: nobody can see which. 0 where the kernel does not show all that:
+    to a node that is not root."""
     found: dict[tuple[int, int], int] = {}
     for path in _held(pid):
         with contextlib.suppress(OSError):
             file = os.stat(path)
+            if stat.S_ISSOCK(file.st_mode) and _has_files_under_way(path):
+                return ENDLESS
             if not file.st_nlink and file.st_uid == owner and stat.S_ISREG(file.st_mode):
                 found[file.st_dev, file.st_ino] = file.st_blocks * _BLOCK_BYTES
     return sum(found.values())
 
 
 def _held(pid: int) -> Iterator[str]:
-    """Each thread may have open files of its own."""
-    with contextlib.suppress(OSError):
-        tables = [f"/proc/{pid}/task/{thread}/fd" for thread in os.listdir(f"/proc/{pid}/task")]
-        for table in (*tables, f"/proc/{pid}/map_files"):
-            with contextlib.suppress(OSError):
-                yield from (f"{table}/{name}" for name in os.listdir(table))
+    """Each thread may have open files of its own. The mappings of all are the same, but one that has ended
+    has none, and that may be the first."""
+    threads = _names(f"/proc/{pid}/task")
+    for thread in threads:
+        table = f"/proc/{pid}/task/{thread}/fd"
+        yield from (f"{table}/{name}" for name in _names(table))
+    for table in (f"/proc/{thread}/map_files" for thread in threads):
+        if mapped := _names(table):
+            yield from (f"{table}/{name}" for name in mapped)
+            break
+
+
+def _names(place: str) -> list[str]:
+    try:
+        return os.listdir(place)
+    except OSError:
+        return []
+
+
+def _has_files_under_way(socket: str) -> bool:
+    """Descriptors that were sent through it and not yet taken."""
+    with open(socket.replace("/fd/", "/fdinfo/"), encoding="ascii") as facts:
+        told = [line.split() for line in facts if line.startswith("scm_fds:")]
+    return any(words[1:] != ["0"] for words in told)
 
 
 def remove_tree(folder: Path) -> None:
