@@ -76,6 +76,9 @@ def test_calls_are_judged_by_their_arguments(machine: str) -> None:
     assert judge("tgkill", 1, 1, 9) == EPERM
     assert judge("prlimit64", 0, 7) == bpf.ALLOW
     assert judge("prlimit64", 1, 7) == EPERM
+    assert judge("prctl", 15) == bpf.ALLOW
+    assert judge("prctl", kernel.PR_SET_PDEATHSIG) == EPERM
+    assert judge("prctl", 1 << 32 | kernel.PR_SET_PDEATHSIG) == EPERM
     assert judge("socketpair", 1, 1 | 0o2000000) == bpf.ALLOW
     assert judge("socketpair", 1, 2) == EPERM
 

@@ -40,7 +40,7 @@ STOPPED_ELSEWHERE = {
     "new_namespace", "loopback_by_proxy", "name_of_loopback_by_proxy", "mapped_loopback_by_proxy",
     "inherited_descriptors", "many_descriptors", "flood_of_output", "big_result", "list_home", "stolen_page",
     "forge_the_lease", "queue_signal_to_node", "mark_a_file", "read_a_mark", "flags_of_a_file",
-    "lease_of_a_file", "mode_by_place", "list_mounts",
+    "lease_of_a_file", "mode_by_place", "list_mounts", "contexts_of_the_machine",
 }  # fmt: skip
 
 

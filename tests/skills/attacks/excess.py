@@ -91,3 +91,9 @@ def stolen_page(given: Any) -> Any:
         and any(value == words for key, value in list(thing.items()) if key != "secret")
         and "words" not in thing
     ]
+
+
+@attack
+def contexts_of_the_machine(given: Any) -> Any:
+    """Of those for asynchronous access to files there are only so many, for all users together."""
+    return 1 + syscall(206, 64, ctypes.byref(ctypes.c_ulong(0)))

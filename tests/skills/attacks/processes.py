@@ -193,3 +193,9 @@ def thread_bomb(given: Any) -> Any:
     finally:
         stop.set()
     return len(threads)
+
+
+@attack
+def outlive_the_node(given: Any) -> Any:
+    """Ask not to be killed when the zygote dies: its node may be dead by then."""
+    return 1 + syscall(157, 1, 0, 0, 0, 0)

@@ -1,9 +1,10 @@
 """Which system calls a confined skill may not make, and the filter that says so to the kernel.
 
-Denied are: other processes (making, signalling, tracing, reading, re-prioritising them), sockets of any kind
-but pairs, namespaces and mounts, kernel modules, keys, BPF, io_uring, shared memory by name, anonymous files,
-clocks; what Landlock leaves to the owner of a file, whoever that is; and whatever is newer than what we know.
-A denied call gets EPERM: Python raises PermissionError.
+Denied are: other processes (making, signalling, tracing, reading, re-prioritising them, living on without the
+zygote), sockets of any kind but pairs, namespaces and mounts, kernel modules, keys, BPF, io_uring and its
+forerunner, shared memory by name, anonymous files, clocks; what Landlock leaves to the owner of a file,
+whoever that is; and whatever is newer than what we know. A denied call gets EPERM: Python raises
+PermissionError.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ DENIED = (
     "shmget", "shmat", "shmctl", "semget", "semop", "semtimedop", "semctl", "msgget", "msgsnd", "msgrcv",
     "msgctl", "mq_open", "mq_unlink", "memfd_create", "memfd_secret",
     "settimeofday", "clock_settime", "clock_adjtime", "adjtimex", "sethostname", "setdomainname",
-    "chown", "fchown", "lchown", "fchownat", "quotactl_fd",
+    "chown", "fchown", "lchown", "fchownat", "quotactl_fd", "io_setup",
     "inotify_init", "inotify_init1", "inotify_add_watch",  # names in folders that cannot be listed
 )  # fmt: skip
 DENIED_WITHOUT_NETWORK = ("socket", "connect", "bind", "listen", "accept", "accept4")
@@ -157,7 +158,7 @@ def build(pid: int, given: Terms, machine: str = kernel.MACHINE) -> bytes:
 def _judged(given: Terms) -> dict[str, str]:
     """The calls that are not simply allowed, and the label where it goes on with each; the frequent first."""
     found = {name: name for name in ("openat", "open", "fcntl", "ioctl")}
-    found |= {name: name for name in ("clone", "kill", "tgkill", "prlimit64", "socketpair")}
+    found |= {name: name for name in ("clone", "kill", "tgkill", "prlimit64", "prctl", "socketpair")}
     if given.network:
         found["socket"] = "socket"
     # The C library tries clone3 first, whose flags no filter can see; told so, it takes clone. As openat2.
@@ -200,7 +201,7 @@ def _judge_files(program: Program, given: Terms) -> None:
 
 
 def _judge_processes(program: Program, pid: int) -> None:
-    """Threads yes, processes no; signals and limits for itself only."""
+    """Threads yes, processes no; signals and limits for itself only; death with its parent for good."""
     program.label("clone")
     program.load_argument(0)
     program.jump_if(bpf.JUMP_ANY_BIT, _CLONE_THREAD, "allow", "deny")
@@ -211,6 +212,9 @@ def _judge_processes(program: Program, pid: int) -> None:
     program.label("prlimit64")
     program.load_argument(0)
     program.jump_if(bpf.JUMP_EQUAL, 0, "allow", "deny")
+    program.label("prctl")
+    program.load_argument(0)
+    program.jump_if(bpf.JUMP_EQUAL, kernel.PR_SET_PDEATHSIG, "deny", "allow")
 
 
 def _judge_sockets(program: Program, given: Terms) -> None:
