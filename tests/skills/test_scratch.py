@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from coterie.node.skillhost.cell import Cell
 from coterie.node.skillhost.nouns import ConfinedSkill, SandboxOptions
 from coterie.node.skillhost.scratch import RUNS, SKILLS, Scratch, clear_scratch, scratch_name
 from tests.skills.conftest import MakeBench
-from tests.skills.support import RecordingPort, alive, children_of, until
+from tests.skills.support import RecordingPort, alive, children_of, open_fds, until
 
 
 @pytest.fixture
@@ -49,6 +51,38 @@ async def test_a_run_that_is_cancelled_while_the_sandbox_begins_never_runs(
     assert (await run).kind == "cancelled"
     assert port.progress == []
     assert (await bench.run("guest", port=port, confined=skill)).kind == "succeeded"
+
+
+async def test_a_process_that_cannot_be_made_leaves_no_descriptor(
+    make_bench: MakeBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cannot be made when there are too many open already."""
+
+    def too_many() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    bench = await make_bench()
+    skill = replace(guest(tmp_path / "guest", "def run(ctx, given): return given"), network=("example.org",))
+    begun = await bench.run("guest", 1, confined=skill)
+    if begun.code == "SANDBOX_MISSING":
+        pytest.skip(f"no network of its own for a run here: {begun.message}")
+    pool = bench.host._confined
+    assert pool is not None
+    await until(lambda: len(pool._idle) == len(pool._children) == 4 and not pool._closing, "all others wait")
+    monkeypatch.setattr("coterie.node.skillhost.child._open_ends", too_many)
+    for _ in range(4):
+        before, cells = open_fds(), len(os.listdir(pool._scratch.folder()))
+        with pytest.raises(OSError, match="Too many"):
+            pool._confined_child(network=True)
+        await asyncio.gather(*pool._closing)
+        assert (open_fds(), len(os.listdir(pool._scratch.folder()))) == (before, cells)
+
+
+def test_a_cell_without_a_gate_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.socketpair", lambda: os.open("", os.O_RDONLY))
+    with pytest.raises(OSError):
+        Cell(tmp_path / "1", SandboxOptions(), own_user=False, network=True)
+    assert os.listdir(tmp_path) == []
 
 
 async def test_a_sandbox_that_cannot_begin_leaves_no_process(make_bench: MakeBench, tmp_path: Path) -> None:

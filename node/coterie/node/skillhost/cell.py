@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import socket
 from pathlib import Path
 
@@ -29,16 +30,28 @@ class Cell:
             own_user=own_user,
             network=network,
         )
-        self.gate_fds: tuple[int, ...] = ()
+        self._gate_fds: tuple[int, ...] = ()
         self._options = options
         self._given = False
         self._gate: socket.socket | None = None
         self._proxy: Proxy | None = None
         self._opening: asyncio.Task[None] | None = None
         if network:
+            self._open_gate()
+
+    def _open_gate(self) -> None:
+        try:
             self._gate, theirs = socket.socketpair()
-            self._gate.setblocking(False)
-            self.gate_fds = (theirs.detach(),)
+        except OSError:
+            self.folder.rmdir()
+            raise
+        self._gate.setblocking(False)
+        self._gate_fds = (theirs.detach(),)
+
+    def take_gate(self) -> tuple[int, ...]:
+        """The process's end of the gate, if it has a network; whoever takes it closes it."""
+        fds, self._gate_fds = self._gate_fds, ()
+        return fds
 
     def give_to(self, skill: ConfinedSkill, task_id: str) -> Grant:
         """Let this skill's run have it, and no other ever; what its process is to be granted for that."""
@@ -86,5 +99,7 @@ class Cell:
                 await self._proxy.close()
             if self._gate is not None:
                 self._gate.close()
+            for fd in self.take_gate():  # its process could not be made
+                os.close(fd)
         finally:
             await asyncio.to_thread(remove_tree, self.folder)

@@ -136,7 +136,7 @@ class Child:
         body_bytes_max = max(limits.result_bytes_max, limits.step_bytes_max, limits.checkpoint_bytes_max)
         self._output = OutputPipe(loop, output_out, limits.log_bytes_max, self._on_output)
         self._frames = FrameSocket(loop, ours, FrameDecoder(body_bytes_max), self._on_frame, self._on_closed)
-        gate, box = (cell.gate_fds, cell.box) if cell is not None else ((), None)
+        gate, box = (cell.take_gate(), cell.box) if cell is not None else ((), None)
         zygote.spawn_child(number, (theirs.detach(), output_in, *gate), box)
 
     @property
