@@ -187,7 +187,7 @@ async def test_no_run_begins_before_the_walls_are_closed(make_bench: MakeBench, 
     open_dir.chmod(0o777)
     early = skill(tmp_path / "early", f"open('{open_dir}/began', 'w')\n{HOME}")
     facts = {"skill": "early", "task_id": "t", "attempt": 1, "node_id": "n", "source": early.as_source()}
-    child._frames.send(*pack_run(facts, b"1", None, {}))
+    child._frames.send_parts(*pack_run(facts, b"1", None, {}))
     await asyncio.wait_for(child.exited, WAIT_S)
     assert not alive(pid) and os.listdir(open_dir) == []
 

@@ -7,6 +7,7 @@ import math
 import os
 import socket
 import time
+import tracemalloc
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,16 @@ from hypothesis import strategies as st
 
 from coterie.skills import jsonio
 from coterie.skills.errors import NotJson, TooLarge
-from coterie.skills.frames import LENGTHS, Frame, FrameDecoder, FrameError, FrameSocket, encode_frame
+from coterie.skills.frames import (
+    JOINED_BYTES_MAX,
+    LENGTHS,
+    Frame,
+    FrameDecoder,
+    FrameError,
+    FrameSocket,
+    encode_frame,
+    encode_parts,
+)
 from coterie.skills.lease import LeaseBoard
 from coterie.skills.limits import Limits
 from coterie.skills.runframe import pack_run, unpack_run
@@ -59,6 +69,32 @@ def test_a_header_without_op_is_refused(header: bytes) -> None:
         FrameDecoder(100).feed(LENGTHS.pack(len(header), 0) + header)
 
 
+def test_few_pieces_are_made_of_many_parts_and_large_ones_are_not_copied() -> None:
+    large, small = b"x" * (JOINED_BYTES_MAX + 1), [b"%04d" % number for number in range(10_000)]
+    parts = [*small, large, b"", large, *small]
+    pieces = encode_parts({"op": "x"}, parts)
+    assert len(pieces) == 4 and sum(piece is large for piece in pieces) == 2
+    assert b"".join(pieces) == encode_frame({"op": "x"}, b"".join(parts))
+
+
+async def test_a_large_journal_is_sent_without_a_copy_of_it() -> None:
+    """It would take the loop's time, and several times the memory."""
+    ours, theirs = socket.socketpair()
+    frames = FrameSocket(
+        asyncio.get_running_loop(), ours, FrameDecoder(0), lambda frame: None, lambda error: None
+    )
+    steps = {f"s{number}": bytes([number]) * 1_000_000 for number in range(20)}
+    tracemalloc.start()
+    try:
+        frames.send_parts(*pack_run({"skill": "s"}, b"1", None, steps))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        frames.close()
+        theirs.close()
+    assert peak < 1_000_000
+
+
 async def test_a_slow_reader_gets_all_frames_and_descriptors_in_order() -> None:
     ours, theirs = socket.socketpair()
     loop = asyncio.get_running_loop()
@@ -95,8 +131,9 @@ def test_a_run_arrives_as_it_was_sent(
     payload: bytes, checkpoint: bytes | None, steps: dict[str, bytes]
 ) -> None:
     facts = {"skill": "s", "task_id": "t", "attempt": 3, "node_id": "n"}
-    header, body = pack_run(facts, payload, checkpoint, steps)
-    got, run = unpack_run(Frame(header, body), Limits())
+    pieces = encode_parts(*pack_run(facts, payload, checkpoint, steps))
+    [frame] = FrameDecoder(10_000_000, 10_000_000).feed(b"".join(pieces))
+    got, run = unpack_run(frame, Limits())
     assert (got, run.checkpoint, run.steps) == (payload, checkpoint, steps)
     assert (run.task_id, run.attempt, run.node_id) == ("t", 3, "n")
 

@@ -20,6 +20,7 @@ LENGTHS = struct.Struct("!II")
 HEADER_BYTES_MAX = 256 * 1024  # a message and a traceback, of characters that take 12 bytes each in JSON
 RECEIVE_BYTES = 32 * 1024
 DRAIN_READS_MAX = 512
+JOINED_BYTES_MAX = 64 * 1024  # parts of a body that are larger are sent as they are: joining them is a copy
 
 _write_json = json.JSONEncoder(separators=(",", ":")).encode  # made once: json.dumps makes one for each call
 
@@ -41,6 +42,20 @@ def encode_frame(header: Header, body: bytes = b"") -> bytes:
     """The bytes of one frame."""
     text = _write_json(header).encode()
     return b"".join((LENGTHS.pack(len(text), len(body)), text, body))
+
+
+def encode_parts(header: Header, parts: Sequence[bytes]) -> list[bytes]:
+    """The same for a body in several parts, in few pieces."""
+    text = _write_json(header).encode()
+    pieces, small = [], [LENGTHS.pack(len(text), sum(map(len, parts))), text]
+    size = len(text)
+    for part in filter(None, parts):
+        if size + len(part) > JOINED_BYTES_MAX:
+            pieces.append(b"".join(small))  # no copy when it is one alone
+            small, size = [], 0
+        small.append(part)
+        size += len(part)
+    return [*pieces, b"".join(small)]
 
 
 class FrameDecoder:
@@ -116,7 +131,14 @@ class FrameSocket:
 
     def send(self, header: Header, body: bytes = b"", fds: Sequence[int] = ()) -> None:
         """Send one frame. `fds` travel with it; they are closed on this side once they are sent."""
-        data = encode_frame(header, body)
+        self._put(encode_frame(header, body), fds)
+
+    def send_parts(self, header: Header, parts: Sequence[bytes]) -> None:
+        """Send one frame with the parts for a body. However large that is, it is not copied."""
+        for piece in encode_parts(header, parts):
+            self._put(piece, ())
+
+    def _put(self, data: bytes, fds: Sequence[int]) -> None:
         if self.closed:
             _close_all(fds)
             return
@@ -124,10 +146,12 @@ class FrameSocket:
             sent = self._try_send(data, fds)
             if sent == len(data) or self.closed:
                 return
-            data, fds = data[sent:], () if sent else fds
+            rest, fds = memoryview(data)[sent:], () if sent else fds
             self._loop.add_writer(self._sock.fileno(), self._writable)
-        self._unsent.append((memoryview(data), fds))
-        self.unsent_bytes += len(data)
+        else:
+            rest = memoryview(data)
+        self._unsent.append((rest, fds))
+        self.unsent_bytes += len(rest)
 
     def pause(self, paused: bool) -> None:
         """Whether what arrives is left where it is for now."""

@@ -14,8 +14,8 @@ RUN_BODY_BYTES_MAX = 1024 * 1024 * 1024
 
 def pack_run(
     header: Header, payload: bytes, checkpoint: bytes | None, steps: Mapping[str, bytes]
-) -> tuple[Header, bytes]:
-    """Header and body. `header` holds the small facts; the body is all bytes in a row."""
+) -> tuple[Header, list[bytes]]:
+    """Header and the parts of the body. `header` holds the small facts; the body is all bytes in a row."""
     described = {
         **header,
         "op": "run",
@@ -23,7 +23,7 @@ def pack_run(
         "checkpoint": None if checkpoint is None else len(checkpoint),
         "steps": [[key, len(result)] for key, result in steps.items()],
     }
-    return described, b"".join((payload, checkpoint or b"", *steps.values()))
+    return described, [payload, checkpoint or b"", *steps.values()]
 
 
 def unpack_run(frame: Frame, limits: Limits) -> tuple[bytes, RunFacts]:

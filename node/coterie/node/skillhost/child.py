@@ -163,7 +163,8 @@ class Child:
             facts["beside"] = job.beside
         if job.checkpointed:
             facts["checkpointed"] = job.checkpointed
-        self._frames.send(*pack_run({**facts, "settings": settings}, job.payload, job.checkpoint, job.steps))
+        packed = pack_run({**facts, "settings": settings}, job.payload, job.checkpoint, job.steps)
+        self._frames.send_parts(*packed)
 
     def ask_to_cancel(self) -> None:
         """Tell the skill to stop; it may ignore it."""
