@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import json
+from typing import Any, Literal
 
 import pytest
 
 from coterie.core.commands import AdvanceClock, ExpireTask
-from coterie.core.nouns import ExpiryKind, TaskState, WaitReason
+from coterie.core.nouns import Data, ExpiryKind, TaskState, WaitReason
 from coterie.node.admission import Admission, AdmissionLimits
 from coterie.node.child_calls import ChildCalls
 from coterie.node.decision_calls import HANDLERS
 from coterie.node.skillhost.nouns import Suspended
 from coterie.skills import CallRefused, DeterminismError, SkillContext, TaskFailed
+from coterie.skills.children import FanOut
+from tests.node import family_bench
 from tests.node.family_bench import PARENT, FamilyBench
 
 
@@ -252,3 +255,31 @@ async def test_a_payload_takes_each_result_once_and_no_more_than_there_is_room_f
 
     monkeypatch.setattr("coterie.node.payloads.JOINED_BYTES_MAX", 300, raising=False)
     assert await bench.run(program) == ["BAD_CHILD", "taken", "BAD_CHILD", "BAD_CHILD", "BAD_CHILD"]
+
+
+@pytest.mark.parametrize("show", ["results", "keys"])
+async def test_each_result_is_loaded_once_and_no_more_of_them_than_an_answer_takes(
+    monkeypatch: pytest.MonkeyPatch, show: Literal["results", "keys"]
+) -> None:
+    bench, loaded = FamilyBench(lambda kind, payload: {"x": "y" * payload}), list[int]()
+    load, at_once = family_bench._Link.load, set[int]()
+
+    async def counted(link: Any, data: Data) -> bytes:
+        loaded.append(len(data.inline))
+        at_once.add(len(loaded))
+        await asyncio.sleep(0)
+        in_memory.append(sum(loaded[number - 1] for number in at_once))
+        at_once.discard(min(at_once))
+        return await load(link, data)
+
+    async def program(ctx: SkillContext) -> Any:
+        fan = FanOut(ctx._link, "g", 50)
+        await fan.run(lambda place: ctx.task("map", 1_000 if place % 10 == 9 else 100, name=f"c{place}").asked())
+        return [len(json.loads(end["result"])) async for end in fan.ends(show)]
+
+    in_memory: list[int] = []
+    monkeypatch.setattr("coterie.node.child_calls.ENDS_BYTES_MAX", 400)
+    monkeypatch.setattr(family_bench._Link, "load", counted)
+    assert await bench.run(program) == [1] * 50
+    assert len(loaded) == 50
+    assert max(in_memory) == max(loaded) > 400, "a large one alone, small ones up to the limit"

@@ -25,6 +25,7 @@ from coterie.core.families import ChildEnd, Family, child_id
 from coterie.core.nouns import PAUSE, Priority, TaskId, TaskState, WaitReason
 from coterie.node.admission import Admission
 from coterie.node.errors import from_rejection
+from coterie.node.inputs import size_of
 from coterie.node.payloads import LOADED_AT_ONCE, Payloads, together
 from coterie.node.skill_calls import Handlers, Run, refused
 from coterie.node.skillhost.nouns import SkillWait, Suspended
@@ -157,9 +158,11 @@ class ChildCalls:
         places = family.group(_group_of(args)).places[_number(args, "from") :][:ENDS_MAX]
         answer: list[dict[str, Any]] = []
         size = 0
-        for start in range(0, len(places), LOADED_AT_ONCE):
-            some = places[start : start + LOADED_AT_ONCE]
-            for end in await together(lambda place: _end_to_json(run, family, place, show), some):
+        while rest := places[len(answer) :]:
+            some = _fitting(family, rest, show, ENDS_BYTES_MAX - size)
+            if not some and answer and show != "keys":
+                return answer
+            for end in await together(lambda place: _end_to_json(run, family, place, show), some or rest[:1]):
                 size += len(end.get("result", ""))
                 if answer and size > ENDS_BYTES_MAX:
                     return answer
@@ -230,6 +233,16 @@ def _known(run: Run, group: str) -> list[tuple[str, str]]:
     family, prefix = _family(run), len(run.task_id) + 1
     children = (family[place] for place in family.group(group).places)
     return [(child.task_id[prefix:], child.digest.hex()) for child in children]
+
+
+def _fitting(family: Family, places: Sequence[int], show: str | None, room: int) -> Sequence[int]:
+    """The first few of them whose results have room together: how large each is is known before it comes."""
+    for count, place in enumerate(places[:LOADED_AT_ONCE]):
+        end = family.end_of(place)
+        room -= size_of(end.result) if end is not None and show != "failures" else 0
+        if room < 0:
+            return places[:count]
+    return places[:LOADED_AT_ONCE]
 
 
 async def _end_to_json(run: Run, family: Family, place: int, show: str | None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ Load = Callable[[Data], Awaitable[bytes]]
 
 async def skill_job(task: Task, steps: Sequence[Step], load: Load) -> SkillJob | SkillOutcome:
     """The job with all that it needs in memory, or why it cannot run."""
-    size = sum(map(_size, (task.payload, task.checkpoint, *(step.result for step in steps))))
+    size = sum(map(size_of, (task.payload, task.checkpoint, *(step.result for step in steps))))
     if size > RUN_BODY_BYTES_MAX:  # looked at before: a journal of blobs may be larger than the memory
         return verdicts.too_large(size, RUN_BODY_BYTES_MAX)
     return SkillJob(
@@ -31,5 +31,6 @@ async def skill_job(task: Task, steps: Sequence[Step], load: Load) -> SkillJob |
     )
 
 
-def _size(data: Data) -> int:
+def size_of(data: Data) -> int:
+    """In bytes, wherever they are."""
     return data.size_bytes if data.sha256 else len(data.inline)
