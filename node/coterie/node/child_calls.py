@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from coterie.client.errors import InvalidRequest
@@ -26,6 +26,7 @@ from coterie.core.nouns import PAUSE, Priority, TaskId, TaskState, WaitReason
 from coterie.node.admission import Admission
 from coterie.node.errors import from_rejection
 from coterie.node.inputs import size_of
+from coterie.node.large_json import LargeJson
 from coterie.node.payloads import LOADED_AT_ONCE, Payloads, together
 from coterie.node.skill_calls import Handlers, Run, refused
 from coterie.node.skillhost.nouns import SkillWait, Suspended
@@ -65,6 +66,7 @@ class ChildCalls:
 
     admission: Admission
     linger_s: float = LINGER_S
+    large: LargeJson = field(default_factory=LargeJson)
 
     def handlers(self) -> Handlers:
         return {
@@ -90,7 +92,7 @@ class ChildCalls:
         group, asked = _group_of(args), args.get("children")
         if not isinstance(asked, list) or not 1 <= len(asked) <= SPAWN_CHILDREN_MAX:
             raise refused("BAD_CHILD", f"children: a list of 1 to {SPAWN_CHILDREN_MAX} is expected")
-        payloads = Payloads(run)
+        payloads = Payloads(run, self.large)
         tasks = [await self._task(run, child, payloads) for child in asked]
         full = False
         first = len(_family(run).group(group).places)
@@ -150,7 +152,7 @@ class ChildCalls:
         place = family.group(group).first_failed
         if place < 0:
             raise refused("NO_FAILURE", f"no child of group {group} has failed")
-        return {**await _end_to_json(run, family, place, "failures"), "codes": _codes(family, group)}
+        return {**await self._end(run, family, place, "failures"), "codes": _codes(family, group)}
 
     async def ends(self, run: Run, args: Any) -> list[dict[str, Any]]:
         """How children ended, in their order, from one on; as many as fit."""
@@ -162,12 +164,28 @@ class ChildCalls:
             some = _fitting(family, rest, show, ENDS_BYTES_MAX - size)
             if not some and answer and show != "keys":
                 return answer
-            for end in await together(lambda place: _end_to_json(run, family, place, show), some or rest[:1]):
+            for end in await together(lambda place: self._end(run, family, place, show), some or rest[:1]):
                 size += len(end.get("result", ""))
                 if answer and size > ENDS_BYTES_MAX:
                     return answer
                 answer.append(end)
         return answer
+
+    async def _end(self, run: Run, family: Family, place: int, show: str | None) -> dict[str, Any]:
+        end = family.end_of(place)
+        if end is None:
+            raise refused("NOT_ENDED", f"child {family[place].task_id} has not ended")
+        if end.state is TaskState.SUCCEEDED:
+            return {"result": "null" if show == "failures" else await self._result(run, end, show == "keys")}
+        assert end.error is not None, "set by note_end_of_child"
+        error = {"code": end.error.code, "message": end.error.message}
+        return {"task_id": family[place].task_id, "state": end.state.name, "error": error}
+
+    async def _result(self, run: Run, end: ChildEnd, only_keys: bool) -> str:
+        content = await run.load(end.result)
+        if only_keys:
+            content = await self.large.part(content or b"null", None)
+        return content.decode("utf-8", "replace")
 
     async def _begin(self, run: Run, commands: Sequence[SpawnChild]) -> list[Outcome]:
         """In as few entries as they fit into. What comes after a refusal is refused too."""
@@ -245,30 +263,11 @@ def _fitting(family: Family, places: Sequence[int], show: str | None, room: int)
     return places[:LOADED_AT_ONCE]
 
 
-async def _end_to_json(run: Run, family: Family, place: int, show: str | None) -> dict[str, Any]:
-    end = family.end_of(place)
-    if end is None:
-        raise refused("NOT_ENDED", f"child {family[place].task_id} has not ended")
-    if end.state is TaskState.SUCCEEDED:
-        return {"result": "null" if show == "failures" else await _result(run, end, show == "keys")}
-    assert end.error is not None, "set by note_end_of_child"
-    error = {"code": end.error.code, "message": end.error.message}
-    return {"task_id": family[place].task_id, "state": end.state.name, "error": error}
-
-
 def _codes(family: Family, group: str) -> dict[str, int]:
     """How many children failed with which code; those that were cancelled are not among them."""
     ends = (family.end_of(place) for place in family.group(group).places)
     failed = (end for end in ends if end is not None and end.state is not TaskState.CANCELLED)
     return Counter(end.error.code for end in failed if end.error is not None)
-
-
-async def _result(run: Run, end: ChildEnd, only_keys: bool) -> str:
-    text = (await run.load(end.result)).decode("utf-8", "replace")
-    if not only_keys:
-        return text
-    value = json.loads(text) if text else None
-    return json.dumps(list(value) if isinstance(value, dict) else None)
 
 
 def _refusal(outcome: Rejected) -> Exception:

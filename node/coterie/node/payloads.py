@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from coterie.core.families import Family
 from coterie.core.nouns import Data, TaskState
+from coterie.node.large_json import LargeJson
 from coterie.node.security.tickets import Tickets
 from coterie.node.skill_calls import Run, refused
 
@@ -38,8 +39,8 @@ async def together(load: Callable[[Item], Coroutine[Any, Any, Found]], items: Se
 class Payloads:
     """Of the children of one call; a batch is read once."""
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
+    def __init__(self, run: Run, large: LargeJson) -> None:
+        self._run, self._large = run, large
         self._batches: dict[str, list[bytes]] = {}
 
     async def content(self, child: dict[str, Any]) -> bytes:
@@ -76,6 +77,8 @@ class Payloads:
             select, into = source.get("select"), dict(source.get("into", {}))
         except (TypeError, KeyError, ValueError, OverflowError, AttributeError) as error:
             raise refused("BAD_CHILD", "results: group and indexes are expected") from error
+        if select is not None and not isinstance(select, str):
+            raise refused("BAD_CHILD", "results: select is a name")
         if len(set(indexes)) < len(indexes):
             raise refused("BAD_CHILD", "results: an index is there twice")
         family = self._run.state.families.get(self._run.task_id) or Family()
@@ -102,6 +105,4 @@ class Payloads:
         content = await self._run.load(end.result) or b"null"
         if select is None:
             return content
-        value = json.loads(content)
-        chosen = value.get(select) if isinstance(value, dict) else None
-        return json.dumps(chosen, ensure_ascii=False, separators=(",", ":")).encode()
+        return await self._large.part(content, select)
