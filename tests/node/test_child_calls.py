@@ -274,7 +274,9 @@ async def test_each_result_is_loaded_once_and_no_more_of_them_than_an_answer_tak
 
     async def program(ctx: SkillContext) -> Any:
         fan = FanOut(ctx._link, "g", 50)
-        await fan.run(lambda place: ctx.task("map", 1_000 if place % 10 == 9 else 100, name=f"c{place}").asked())
+        await fan.run(
+            lambda place: ctx.task("map", 1_000 if place % 10 == 9 else 100, name=f"c{place}").asked()
+        )
         return [len(json.loads(end["result"])) async for end in fan.ends(show)]
 
     in_memory: list[int] = []

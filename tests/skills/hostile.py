@@ -93,7 +93,7 @@ async def many_steps(ctx: SkillContext, given: dict[str, int]) -> str:
 @skill(name="impatient")
 async def impatient(ctx: SkillContext, count: int) -> str:
     """Steps whose results nobody waits for long enough."""
-    steps = (ctx.step(f"s{number}", lambda: number) for number in range(count))
+    steps = (ctx.step(f"s{number}", str, number) for number in range(count))
     await asyncio.gather(*(asyncio.wait_for(step, 0.5) for step in steps), return_exceptions=True)
     return "done"
 

@@ -373,7 +373,7 @@ class Job:
             return ReleaseTask(task_id, attempt, outcome.message, lost=True)
         if outcome.kind == "timed_out":
             return ExpireTask(task_id, attempt, ExpiryKind.ATTEMPT, self._shared.clock.dice())
-        # Also when it is said to be deposed: the log knows, and a skill that says it would start again for ever.
+        # Also when it is said to be deposed: the log knows if it is; if not, it would start again for ever.
         error = TaskError(outcome.code, outcome.message, outcome.retryable, outcome.traceback)
         return self._failed(error)
 

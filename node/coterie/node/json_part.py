@@ -19,9 +19,8 @@ def json_part(content: bytes, name: str | None) -> bytes:
         value = json.loads(content)
     except RecursionError:
         raise ValueError("JSON is nested too deeply") from None
-    if not isinstance(value, dict):
-        found = None
-    else:
+    found = None
+    if isinstance(value, dict):
         found = list(value) if name is None else value.get(name)
     return json.dumps(found, ensure_ascii=False, separators=(",", ":")).encode()
 

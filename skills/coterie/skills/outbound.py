@@ -332,16 +332,24 @@ def _raw(response: http.client.HTTPResponse, until: float) -> Iterator[bytes]:
 
 def _unpacked(parts: Iterator[bytes]) -> Iterator[bytes]:
     """A small answer that unpacks to a huge one is never held, nor what follows its end; but gzip may have
-    several members, one behind the other (RFC 1952)."""
-    unpack = zlib.decompressobj(zlib.MAX_WBITS | 32)
+    several members, one behind the other (RFC 1952). Raises zlib.error where the last one does not end."""
+    unpack, begun = _unpacker(), False
     for part in parts:
         while part:
-            if unpack.eof and not part.startswith(GZIP_BEGINS):
-                return
-            unpack = zlib.decompressobj(zlib.MAX_WBITS | 32) if unpack.eof else unpack
+            if unpack.eof:
+                if not part.startswith(GZIP_BEGINS):
+                    return
+                unpack = _unpacker()
+            begun = True
             yield unpack.decompress(part, CHUNK_BYTES)
-            part = unpack.unconsumed_tail or unpack.unused_data
+            part = unpack.unused_data if unpack.eof else unpack.unconsumed_tail
     yield unpack.flush()
+    if begun and not unpack.eof:
+        raise zlib.error("the packed content has no end")
+
+
+def _unpacker() -> zlib._Decompress:
+    return zlib.decompressobj(zlib.MAX_WBITS | 32)
 
 
 def _redirected(request: Request, url: str) -> Request:

@@ -19,7 +19,7 @@ import pytest
 from coterie.node.tls import init_tls, node_paths
 from coterie.skills import outbound
 from coterie.skills.addresses import why_not
-from coterie.skills.outbound import Request, Way, networks, send
+from coterie.skills.outbound import Request, Unreachable, Way, networks, send
 from coterie.skills.web_fetch.page import read_page
 from tests.skills.shipped.support import Journal, attempt, refusal, value
 from tests.skills.shipped.webserver import INSIDE, Reply, WebServer, serving
@@ -105,6 +105,24 @@ async def test_too_much_is_cut_also_when_it_is_packed(web: WebServer) -> None:
     given = {"url": web.url + "/bomb", "limit": 1_000_000}
     cut = await value(SKILL, given, settings(web, bytesMax=1_000))
     assert (len(cut["text"]), cut["truncated"]) == (1_000, True)
+
+
+def test_a_packed_answer_is_whole_or_none(web: WebServer) -> None:
+    headers = {"Content-Type": "text/plain", "Content-Encoding": "gzip"}
+    one, other = gzip.compress(b"one, " * 50_000), gzip.compress(b"other")
+    way = Way(hosts=(web.target,), inside=networks(INSIDE))
+    for name, body in {
+        "both": one + other + b"\0\0",
+        "empty": b"",
+        "cut": one[:-20],
+        "cut2": one + other[:9],
+    }.items():
+        web.routes[f"/{name}"] = lambda asked, body=body: Reply(body, headers=headers)  # type: ignore[misc]
+    assert send(way, Request("GET", web.url + "/both")).body == b"one, " * 50_000 + b"other"
+    assert send(way, Request("GET", web.url + "/empty")).body == b""
+    for name in ("cut", "cut2"):
+        with pytest.raises(Unreachable, match="no end"):
+            send(way, Request("GET", f"{web.url}/{name}"))
 
 
 async def test_redirections_are_followed_where_they_may_go(web: WebServer) -> None:
