@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -22,7 +22,7 @@ from coterie.core.commands import (
     StartTask,
     SuspendTask,
 )
-from coterie.core.nouns import Data, RetryPolicy, Signal, Step, Task, TaskId, TaskState, WaitReason, evolve
+from coterie.core.nouns import Data, RetryPolicy, Signal, Task, TaskId, TaskState, WaitReason, evolve
 from coterie.core.ports import NotCommitted
 from coterie.core.state import ClusterState
 from coterie.node.blob_errors import BlobDiskFull, BlobMismatch, BlobQuotaExceeded
@@ -123,13 +123,11 @@ class FakeHost:
 class Bench:
     """A job with everything around it pretended."""
 
-    def __init__(
-        self, proposer: FakeProposer | None = None, host: FakeHost | None = None, steps: Sequence[Step] = ()
-    ) -> None:
+    def __init__(self, proposer: FakeProposer | None = None, host: FakeHost | None = None) -> None:
         self.proposer, self.blobs, self.host = proposer or FakeProposer(), FakeBlobs(), host or FakeHost()
         self.state = ClusterState()
         parts: Any = (lambda: self.state, self.proposer, self.blobs, self.host, Clock(), NodeMetrics(), CALLS)
-        self.job = JobFactory(*parts).make(task(), steps)
+        self.job = JobFactory(*parts).make(task(), [])
         self.ends = 0
 
     def start(self) -> Job:
@@ -207,32 +205,6 @@ async def test_an_end_that_cannot_be_proposed_is_reported_as_a_failure(
     bench.start()
     bench.host.end.set_result(SkillOutcome("succeeded", b"42"))
     assert isinstance(await bench.reported(), FailAttempt)
-
-
-async def test_who_is_said_to_be_deposed_is_reported_as_failed_and_the_log_decides(bench: Bench) -> None:
-    """A skill may raise Fenced itself. Without a report the same attempt would be started again, for ever."""
-    bench.start()
-    bench.host.end.set_result(SkillOutcome("fenced", code="FENCED", message="I stop"))
-    command = await bench.reported()
-    assert isinstance(command, FailAttempt)
-    assert (command.error.code, command.error.message, command.error.retryable) == ("FENCED", "I stop", True)
-
-
-async def test_a_skill_cannot_say_that_its_node_is_to_blame(bench: Bench) -> None:
-    bench.start()
-    bench.host.end.set_result(SkillOutcome("failed", code="HOST_LOST", message="not me"))
-    assert isinstance(await bench.reported(), FailAttempt)
-
-
-async def test_a_journal_that_no_process_takes_is_not_even_loaded() -> None:
-    """Only what lies in the log counts against the bytes of a task; of blobs there may be any amount."""
-    steps = [Step(f"s{n}", 1, Data(sha256="0" * 64, size_bytes=1 << 20), 1) for n in range(1_025)]
-    bench = Bench(steps=steps)
-    bench.blobs.faults = [RuntimeError("something was loaded")]
-    bench.start()
-    command = await bench.reported()
-    assert isinstance(command, FailAttempt)
-    assert (command.error.code, command.error.retryable) == ("TOO_LARGE", False)
 
 
 async def test_an_end_is_reported_until_the_log_answers(bench: Bench) -> None:

@@ -17,7 +17,7 @@ from coterie.skills.children import FanOut
 from tests.node.family_bench import FamilyBench
 from tests.skills.support import children_of, until
 
-VALUES = [{}, {"a": 1, "b": {"a": 2}}, {"ä": 'ö"\n😀', "": None}, [1, {"a": 1}], "a", 7, None]
+VALUES: list[Any] = [{}, {"a": 1, "b": {"a": 2}}, {"ä": 'ö"\n😀', "": None}, [1, {"a": 1}], "a", 7, None]
 
 
 @pytest.fixture(params=["here", "elsewhere"])
