@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
-from typing import Any, Literal
+from types import SimpleNamespace
+from typing import Any, Literal, cast
 
 import pytest
 
@@ -13,6 +15,9 @@ from coterie.core.nouns import Data, ExpiryKind, TaskState, WaitReason
 from coterie.node.admission import Admission, AdmissionLimits
 from coterie.node.child_calls import ChildCalls
 from coterie.node.decision_calls import HANDLERS
+from coterie.node.large_json import LargeJson
+from coterie.node.lines import Lines
+from coterie.node.payloads import Payloads
 from coterie.node.skillhost.nouns import Suspended
 from coterie.skills import CallRefused, DeterminismError, SkillContext, TaskFailed
 from coterie.skills.children import FanOut
@@ -285,3 +290,49 @@ async def test_each_result_is_loaded_once_and_no_more_of_them_than_an_answer_tak
     assert await bench.run(program) == [1] * 50
     assert len(loaded) == 50
     assert max(in_memory) == max(loaded) > 400, "a large one alone, small ones up to the limit"
+
+
+async def test_a_run_has_the_payloads_of_one_call_made_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, under_way, most = FamilyBench(double), 0, 0
+    keep = family_bench._Link.keep
+
+    async def slow(link: Any, content: bytes) -> Data:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0)
+        under_way -= 1
+        return await keep(link, content)
+
+    async def program(ctx: SkillContext) -> Any:
+        groups = [[ctx.task("map", 10 * number) for number in range(4)] for _ in range(5)]
+        return await asyncio.gather(*(ctx.gather(*children) for children in groups))
+
+    monkeypatch.setattr(family_bench._Link, "keep", slow)
+    with pytest.raises(Suspended):
+        await bench.attempt(program)
+    assert most == 1
+
+
+async def test_of_several_batches_one_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+
+    class Loads:
+        task = SimpleNamespace(tenant="t")
+        state = None
+
+        async def load(self, data: Data) -> bytes:
+            loaded.append(data.sha256)
+            return b"one\ntwo"
+
+    monkeypatch.setattr("coterie.node.security.tickets.Tickets.check", lambda *args: None)
+    before, payloads = batches(), Payloads(cast(Any, Loads()), LargeJson())
+    source = {"size_bytes": 7, "ticket": "", "line": 1}
+    for name in "aabbc":
+        assert await payloads.content({"line": {**source, "sha256": name}}) == b"two"
+    assert loaded == ["a", "b", "c"]
+    assert batches() - before == 1
+
+
+def batches() -> int:
+    return sum(isinstance(one, Lines) for one in gc.get_objects())

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from coterie.client import skip
-from coterie.core.nouns import Data, Priority, Task
-from coterie.node import payloads
-from coterie.node.errors import ApiError
+from coterie.core.nouns import Priority, Task
 from coterie.node.security.tickets import Tickets
 from coterie.skills import CallRefused, NonRetryable, SkillContext, TaskFailed
 from coterie.skills.errors import BadInput
@@ -159,24 +156,6 @@ async def test_documents_may_lie_in_blobs() -> None:
     batches[1]["ticket"] = batches[0]["ticket"]
     with pytest.raises(CallRefused, match="no blob"):
         await seen_by_reduce(again, {"map": "map", "batches": batches})
-
-
-async def test_no_more_lines_of_a_batch_are_made_than_can_be_children(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """64 MiB of line ends would be as many lines, and half a gigabyte."""
-    monkeypatch.setattr(payloads, "LINES_MAX", 3)
-    monkeypatch.setattr(Tickets, "check", lambda *_: None)
-
-    async def load(data: Data) -> bytes:
-        return b"a\nb\nc\nd\ne"
-
-    attempt: Any = SimpleNamespace(load=load, task=SimpleNamespace(tenant="default"), state=None)
-    source = {"sha256": "0" * 64, "size_bytes": 9, "ticket": "t"}
-    lines = payloads.Payloads(attempt)
-    assert [await lines.content({"line": {**source, "line": n}}) for n in range(3)] == [b"a", b"b", b"c"]
-    with pytest.raises(ApiError, match=r"line: 3 is not in 0\.\.2"):
-        await lines.content({"line": {**source, "line": 3}})
 
 
 @pytest.mark.parametrize(("percent", "failures"), [(0.57, 57), (0.07, 7), (29, 2_900), (0.009, 0)])

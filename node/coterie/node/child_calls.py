@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from coterie.client.errors import InvalidRequest
 from coterie.client.spec import TaskSpec, prepare
@@ -67,6 +68,8 @@ class ChildCalls:
     admission: Admission
     linger_s: float = LINGER_S
     large: LargeJson = field(default_factory=LargeJson)
+    turns: WeakKeyDictionary[Run, asyncio.Lock] = field(default_factory=WeakKeyDictionary)
+    """A run has the payloads of one call made at a time: those of all it may ask for are more than memory."""
 
     def handlers(self) -> Handlers:
         return {
@@ -92,8 +95,9 @@ class ChildCalls:
         group, asked = _group_of(args), args.get("children")
         if not isinstance(asked, list) or not 1 <= len(asked) <= SPAWN_CHILDREN_MAX:
             raise refused("BAD_CHILD", f"children: a list of 1 to {SPAWN_CHILDREN_MAX} is expected")
-        payloads = Payloads(run, self.large)
-        tasks = [await self._task(run, child, payloads) for child in asked]
+        async with self.turns.setdefault(run, asyncio.Lock()):
+            payloads = Payloads(run, self.large)
+            tasks = [await self._task(run, child, payloads) for child in asked]
         full = False
         first = len(_family(run).group(group).places)
         commands = [SpawnChild(run.attempt, group, first + at, task) for at, task in enumerate(tasks)]

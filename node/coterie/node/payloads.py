@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 from coterie.core.families import Family
 from coterie.core.nouns import Data, TaskState
 from coterie.node.large_json import LargeJson
+from coterie.node.lines import Lines
 from coterie.node.security.tickets import Tickets
 from coterie.node.skill_calls import Run, refused
 
 LOADED_AT_ONCE = 16  # results: each may have to come from another node
 JOINED_BYTES_MAX = 64 * 1024 * 1024  # results in one payload
-LINES_MAX = 200_000  # of a batch; there are never so many children
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
@@ -37,11 +37,12 @@ async def together(load: Callable[[Item], Coroutine[Any, Any, Found]], items: Se
 
 
 class Payloads:
-    """Of the children of one call; a batch is read once."""
+    """Of the children of one call; a batch is read once for those that follow each other in it."""
 
     def __init__(self, run: Run, large: LargeJson) -> None:
         self._run, self._large = run, large
-        self._batches: dict[str, list[bytes]] = {}
+        self._batch_name = ""
+        self._batch = Lines(b"", [])
 
     async def content(self, child: dict[str, Any]) -> bytes:
         """The payload of a child. Raises ApiError for what it cannot be."""
@@ -61,14 +62,14 @@ class Payloads:
             ticket = str(source["ticket"])
         except (TypeError, KeyError, ValueError) as error:
             raise refused("BAD_CHILD", "line: sha256, size_bytes, ticket and line are expected") from error
-        if sha256 not in self._batches:
+        if sha256 != self._batch_name:
             Tickets(lambda: self._run.state).check(self._run.task.tenant, sha256, ticket)
-            batch = await self._run.load(Data(sha256=sha256, size_bytes=size))
-            self._batches[sha256] = batch.split(b"\n", LINES_MAX)[:LINES_MAX]
-        lines = self._batches[sha256]
-        if not 0 <= number < len(lines):
-            raise refused("BAD_CHILD", f"line: {number} is not in 0..{len(lines) - 1}")
-        return lines[number]
+            self._batch = Lines(b"", [])  # large ones are not held together
+            self._batch = await Lines.of(await self._run.load(Data(sha256=sha256, size_bytes=size)))
+            self._batch_name = sha256
+        if not 0 <= number < len(self._batch):
+            raise refused("BAD_CHILD", f"line: {number} is not in 0..{len(self._batch) - 1}")
+        return self._batch[number]
 
     async def _results(self, source: Any) -> bytes:
         """Results of ended children of this task, as a list, in an object."""
