@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
+from coterie.node.skillhost.child import Child, Run
 from tests.skills.conftest import MakeBench
 from tests.skills.support import Bench, RecordingPort, alive, children_of, open_fds, until
 
@@ -92,6 +95,24 @@ async def test_a_skill_that_agrees_is_cancelled_and_its_process_used_again(bench
     bench.host.cancel(job.task_id, job.attempt, MINUTE_MS)
     outcome = await task
     assert (outcome.kind, outcome.code, outcome.retryable) == ("cancelled", "CANCELLED", False)
+    assert await bench.value("pid") == pid
+
+
+async def test_a_cancellation_that_comes_with_the_run_is_not_lost(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process finds both in its socket when it begins to read."""
+    start = Child.start
+
+    def cancelled(self: Child, run: Run, node_id: str, settings: Mapping[str, Any]) -> None:
+        start(self, run, node_id, settings)
+        bench.host.cancel(run.job.task_id, run.job.attempt, 60_000)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Child, "start", cancelled)
+        outcome = await bench.run("pid")
+    assert (outcome.kind, outcome.code, outcome.retryable) == ("cancelled", "CANCELLED", False)
+    [pid] = bench.host.child_pids
     assert await bench.value("pid") == pid
 
 

@@ -31,7 +31,7 @@ from coterie.skills.limits import REQUESTS_MAX, Limits
 from coterie.skills.output import Budget, capture
 from coterie.skills.registry import LoadError, Skill, load_one
 from coterie.skills.runframe import RUN_BODY_BYTES_MAX, RUN_HEADER_BYTES_MAX, unpack_run
-from coterie.skills.runner import Outcome, failure, run_skill
+from coterie.skills.runner import CANCELLED, Outcome, failure, run_skill
 from coterie.skills.sandbox import Walls, grant_from
 
 PROGRESS_INTERVAL_S = 0.1
@@ -71,6 +71,7 @@ class Child:
         self._context: SkillContext | None = None
         self._saving: asyncio.Task[None] | None = None  # held, so that it is not collected
         self._in_async_handler = False
+        self._cancelled_early = False
         self._progress: tuple[float, str] | None = None
         self._progress_timer: asyncio.TimerHandle | None = None
         decoder = FrameDecoder(RUN_BODY_BYTES_MAX, RUN_HEADER_BYTES_MAX)
@@ -117,11 +118,14 @@ class Child:
         if self._open_walls is not None:
             self._close_walls(self._open_walls, frame)
         elif op == "run":
+            self._cancelled_early = False
             self._run_task = self._loop.create_task(self._run(frame))
         elif op == "reply":
             self._on_reply(frame)
         elif op == "save" and self._context is not None:
             self._saving = self._loop.create_task(self._context.save_now(bool(frame.header["leaving"])))
+        elif op == "cancel" and self._context is None:
+            self._cancelled_early = True  # it came with the run, or late for one that is over
         elif op == "cancel" and self._context is not None:
             self._context.request_cancel()
             if self._in_async_handler and self._run_task is not None:
@@ -170,6 +174,8 @@ class Child:
         self._budget.reset()
         if self._place.expired:
             outcome = Outcome("lease_lost", code="LEASE_LOST", message="the node's lease had run out")
+        elif self._cancelled_early:
+            outcome = CANCELLED
         else:
             outcome = await self._run_in_context(frame)
         reuse = outcome.reuse and await self._is_clean()

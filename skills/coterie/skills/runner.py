@@ -31,6 +31,9 @@ class Outcome:
     reuse: bool = True
 
 
+CANCELLED = Outcome("cancelled", code="CANCELLED", message="the task was cancelled", retryable=False)
+
+
 async def run_skill(skill: Skill, ctx: SkillContext, payload: bytes, limits: Limits) -> Outcome:
     """Run the skill; every ending becomes an Outcome."""
     try:
@@ -110,7 +113,7 @@ def _after_cancel(ctx: SkillContext, error: asyncio.CancelledError, limits: Limi
     if task is not None:
         task.uncancel()
     if ctx.cancelled:
-        return Outcome("cancelled", code="CANCELLED", message="the task was cancelled", retryable=False)
+        return CANCELLED
     return failure(error, limits)
 
 
