@@ -55,10 +55,16 @@ class Listening(LlmServer):
 
     async def serve(self, request: Request, exchange: Exchange) -> None:
         asked.append((request.path, dict(request.query), request.headers.get("authorization", "")))
-        await super().serve(request, exchange)
+        keys.append(request.headers.get("idempotency-key", ""))
+        if len(keys) > 1 and refusals:
+            await exchange.json(refusals.pop(0), {})
+        else:
+            await super().serve(request, exchange)
 
 
 asked: list[tuple[str, dict[str, str], str]] = []
+keys: list[str] = []
+refusals: list[int] = []  # statuses of the requests after the first one
 
 
 class AheadClock(FakeClock):
@@ -80,6 +86,7 @@ class World:
             {
                 "main": main,
                 "back": replace(main, name="back", responses_api=True, background=True),
+                "keyed": replace(main, name="keyed", idempotency_keys=True),
                 "other": replace(main, name="other", api_key="sk-other", model="n"),
                 "hasty": replace(main, name="hasty", timeout_ms=3_000),
                 "brief": replace(main, name="brief", stall_timeout_ms=300),
@@ -115,7 +122,8 @@ async def _nothing(run: Any, args: Any) -> None:
 
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
-    asked.clear()
+    for noted in (asked, keys, refusals):
+        noted.clear()
     server = Listening()
     listener = await server.start("127.0.0.1", 0)
     made = World(server, f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v1", **BREAKER)
@@ -134,6 +142,42 @@ async def test_a_broken_line_goes_on_after_the_last_event_for_one_bill(world: Wo
     assert answer.text == "You said: one two three four five six" and world.bills == 1
     again = [query for path, query, _ in asked if path != "/v1/responses"]
     assert len(again) == 1 and again[0]["stream"] == "true" and int(again[0]["starting_after"]) >= 1
+
+
+@pytest.mark.parametrize("statuses", [[409], [503], []])
+async def test_what_may_have_been_billed_is_asked_for_again_under_its_key_alone(
+    world: World, statuses: list[int]
+) -> None:
+    world.script({"times": 1, "disconnect": 0})
+    refusals[:] = statuses
+    answer = await world.ask("twice?", model="keyed")
+    assert answer.text == "You said: twice?" and world.bills == 1
+    assert len(keys) == 2 + len(statuses) and len(set(keys)) == 1
+    assert not world.bench.core.state.llm.doubtful
+
+
+async def test_a_call_that_was_left_open_keeps_its_key_over_a_refusal(world: World) -> None:
+    keyed = world.settings.providers["keyed"]
+    world.settings.providers["keyed"] = replace(keyed, tries_max=1)  # every fault ends the attempt
+    world.nodes.append(world.caller())
+    world.script({"times": 1, "disconnect": 0})
+    refusals[:] = [429]
+    for _ in range(2):
+        with pytest.raises(CallFailed):
+            await world.ask("twice?", node=2, model="keyed")
+    assert (await world.ask("twice?", node=2, model="keyed")).text == "You said: twice?"
+    assert world.bills == 1 and len(keys) == 3 and len(set(keys)) == 1
+
+
+async def test_what_was_sent_and_is_then_refused_stands_in_the_ledger(world: World) -> None:
+    world.script({"times": 1, "disconnect": 0})
+    refusals[:] = [400, 400]
+    with pytest.raises(CallRefused) as refused:
+        await world.ask("twice?", model="keyed")
+    assert refused.value.code == "LLM_REFUSED" and world.bills == 1
+    assert [one.number for one in world.bench.core.state.llm.doubtful.values()] == [1]
+    [sums] = world.bench.core.state.llm.usage.values()
+    assert (sums.in_doubt, sums.failed) == (1, 1)
 
 
 async def test_providers_have_keys_and_models_of_their_own(world: World) -> None:

@@ -74,5 +74,10 @@ class CallFault(Exception):
         self.retry_after_s = retry_after_s
 
 
+def in_doubt(fault: CallFault) -> CallFault:
+    """The same of a call that was sent before, and may have been billed then."""
+    return CallFault(str(fault), LlmVerdict.IN_DOUBT, code=fault.code, permanent=fault.permanent)
+
+
 class Gone(Exception):
     """The provider does not know the answer that was asked for again."""

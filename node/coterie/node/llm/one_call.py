@@ -21,7 +21,7 @@ from coterie.core.nouns import NO_DATA
 from coterie.core.ports import NotCommitted
 from coterie.node.breakers import Breakers, CircuitOpen, Permit
 from coterie.node.clock import Clock
-from coterie.node.llm.completion import CallFault, Completion, Gone, OnText, Usage
+from coterie.node.llm.completion import CallFault, Completion, Gone, OnText, Usage, in_doubt
 from coterie.node.llm.provider import Provider
 from coterie.node.llm.request import LlmRequest, cost
 from coterie.node.llm.retrying import RetryBudget, pause_s
@@ -187,14 +187,17 @@ class OneCall:
         return record
 
     async def _try(self, number: int, outcome: str) -> dict[str, Any] | None:
-        """Call the provider. None: the call is settled without an answer, and another may be begun."""
+        """Call the provider. None: the call is settled without an answer, and another may be begun. One that
+        may have been billed under its key is never held for unbilled, whatever becomes of its repetition."""
+        sent = outcome == "resumed"
         while True:
             try:
                 completion = await self._ask(number)
             except CallFault as fault:
-                same_again = fault.verdict is LlmVerdict.IN_DOUBT and self._request.provider.idempotency_keys
+                sent = sent or fault.verdict is LlmVerdict.IN_DOUBT
+                same_again = sent and self._request.provider.idempotency_keys and not fault.permanent
                 if not same_again:
-                    await self._fail(number, fault)
+                    await self._fail(number, in_doubt(fault) if sent else fault)
                 await self._pause(fault)
                 if not same_again:
                     return None
