@@ -12,9 +12,10 @@ from typing import Final
 
 import yaml
 
+from coterie.node.config.yaml_extent import DEPTH_MAX, TooMuch, check_extent
+
 FILE_BYTES_MAX: Final = 1024 * 1024
 _VALUES_MAX: Final = 100_000  # of one file, aliases counted each time: a bomb of aliases stays small
-_DEPTH_MAX: Final = 30
 _TAG = "tag:yaml.org,2002:"
 
 
@@ -68,6 +69,7 @@ def read_yaml(file: Path, problems: list[str]) -> Value | None:
 def parse_yaml(text: str, name: str, problems: list[str]) -> Value | None:
     """Like `read_yaml`, for text; `name` stands for the file in messages."""
     try:
+        check_extent(text, 2 * _VALUES_MAX)  # keys included
         node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
@@ -76,6 +78,9 @@ def parse_yaml(text: str, name: str, problems: list[str]) -> Value | None:
     except yaml.YAMLError as error:
         problems.append(f"{name}: not valid YAML: {' '.join(str(error).split())}")
         return None
+    except TooMuch:
+        problems.append(_too_much(name))
+        return None
     if node is None:
         return Value(1, [], is_mapping=True)
     if not isinstance(node, yaml.MappingNode):
@@ -83,15 +88,13 @@ def parse_yaml(text: str, name: str, problems: list[str]) -> Value | None:
         return None
     try:
         return _Builder(name, problems).build(node, 0)
-    except _TooMuch:
-        problems.append(
-            f"{name}: more than {_VALUES_MAX} values or {_DEPTH_MAX} levels; repeat less by aliases"
-        )
+    except TooMuch:
+        problems.append(_too_much(name))
         return None
 
 
-class _TooMuch(Exception):
-    """The file is small and what it stands for is not."""
+def _too_much(name: str) -> str:
+    return f"{name}: more than {_VALUES_MAX} values or {DEPTH_MAX} levels; repeat less by aliases"
 
 
 class _Builder:
@@ -104,8 +107,8 @@ class _Builder:
 
     def build(self, node: yaml.Node, depth: int) -> Value | None:
         self._count += 1
-        if self._count > _VALUES_MAX or depth > _DEPTH_MAX:
-            raise _TooMuch
+        if self._count > _VALUES_MAX or depth > DEPTH_MAX:
+            raise TooMuch
         line = node.start_mark.line + 1
         if isinstance(node, yaml.MappingNode):
             return Value(line, self._entries(node, depth), is_mapping=True)

@@ -1,0 +1,60 @@
+"""How much a YAML text stands for, found without composing it: composing recurses on the C stack, where
+50,000 brackets end the process, and a few lines of aliases can stand for billions of values."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import yaml
+
+DEPTH_MAX: Final = 30
+_C_LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class TooMuch(Exception):
+    """The text is small and what it stands for is not."""
+
+
+class _Extent:
+    """Counts values, keys included, and aliases as often as they stand for something."""
+
+    def __init__(self, values_max: int) -> None:
+        self._values_max = values_max
+        self._count = 0
+        self._sizes: dict[str, int] = {}  # by anchor
+        self._open: list[tuple[str | None, int]] = []  # anchors of what we are in, and the count before it
+
+    def take(self, event: yaml.Event) -> None:
+        """The next one. Raises TooMuch."""
+        if isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = self._open.pop()
+            self._note(anchor, before)
+        elif isinstance(event, yaml.AliasEvent):
+            self._add(self._size_of(event.anchor))
+        elif isinstance(event, yaml.CollectionStartEvent):
+            self._open.append((event.anchor, self._count))
+            self._add(1)
+        elif isinstance(event, yaml.ScalarEvent):
+            self._add(1)
+            self._note(event.anchor, self._count - 1)
+
+    def _size_of(self, anchor: str) -> int:
+        if any(anchor == one for one, _ in self._open):
+            raise TooMuch  # it is within itself
+        return self._sizes.get(anchor, 1)
+
+    def _note(self, anchor: str | None, before: int) -> None:
+        if anchor is not None:
+            self._sizes[anchor] = self._count - before
+
+    def _add(self, count: int) -> None:
+        self._count += count
+        if self._count > self._values_max or len(self._open) > DEPTH_MAX + 1:
+            raise TooMuch
+
+
+def check_extent(text: str, values_max: int) -> None:
+    """Raises TooMuch for more values or levels, yaml.YAMLError for what is no YAML."""
+    extent = _Extent(values_max)
+    for event in yaml.parse(text, Loader=_C_LOADER):
+        extent.take(event)
