@@ -14,6 +14,7 @@ from coterie.skills.decorator import EFFECTS
 FILE_BYTES_MAX = 256 * 1024
 NAME_CHARS_MAX = 64
 DESCRIPTION_CHARS_MAX = 1_024
+VALUES_MAX, LEVELS_MAX = 20_000, 100  # of the front matter, schemas included
 TIMEOUT_MS_MAX = 30 * 24 * 3_600_000
 
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -134,14 +135,18 @@ def _parse_yaml(text: str, strict: bool) -> Mapping[str, Any]:
     # Imported here because only the node's extra brings it, and the skill API must work without.
     import yaml
 
+    from coterie.skills.yaml_extent import TooMuch, load_yaml
+
     try:
-        fields = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
+        fields = load_yaml(text, VALUES_MAX, LEVELS_MAX)
+    except TooMuch as error:
+        raise ManifestError(f"the front matter is too much: {error}") from error
+    except (yaml.YAMLError, ValueError):
         # The format's guide asks readers to accept values with an unquoted colon.
         quoted = _COLON_IN_VALUE.sub(lambda match: match[1] + json.dumps(match[2].rstrip()), text)
         try:
-            fields = yaml.safe_load(text if strict else quoted)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            fields = load_yaml(text if strict else quoted, VALUES_MAX, LEVELS_MAX)
+        except (yaml.YAMLError, ValueError) as error:
             first_line = " ".join(str(error).split())
             raise ManifestError(f"the front matter is not YAML: {first_line}") from error
     if not isinstance(fields, Mapping):

@@ -12,7 +12,7 @@ from typing import Final
 
 import yaml
 
-from coterie.node.config.yaml_extent import DEPTH_MAX, TooMuch, check_extent
+from coterie.skills.yaml_extent import DEPTH_MAX, TooMuch, check_extent
 
 FILE_BYTES_MAX: Final = 1024 * 1024
 _VALUES_MAX: Final = 100_000  # of one file, aliases counted each time: a bomb of aliases stays small

@@ -8,11 +8,14 @@ import sys
 import pytest
 import yaml
 
-from coterie.node.config.yaml_extent import DEPTH_MAX, TooMuch, check_extent
 from coterie.node.config.yaml_text import parse_yaml
+from coterie.skills.validation import validate
+from coterie.skills.yaml_extent import DEPTH_MAX, TooMuch, check_extent
 
 VALUES_MAX = 1_000
-BOMB = "a: &a [" + "x," * 9 + "]\n" + "".join(f"b{i}: &{c} [{f'*{b},' * 9}]\n" for i, (b, c) in enumerate(["ab", "bc", "cd"]))  # fmt: skip
+BOMB = "a: &a [" + "x," * 9 + "]\n"
+for _before, _name in ("ab", "bc", "cd"):
+    BOMB += f"{_name}: &{_name} [{f'*{_before},' * 9}]\n"
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "a: " + "{b: " * 100_000, "- " * 100_000, "? " * 100_000])
@@ -53,3 +56,13 @@ def test_what_is_small_is_taken() -> None:
         check_extent("a: &a {b: [1, 2]}\nc: *a\nd: [*a, *a]\n", 24)
     with pytest.raises(yaml.YAMLError):
         check_extent("a: [", VALUES_MAX)
+
+
+def test_a_manifest_that_stands_for_much_is_refused_in_few_words() -> None:
+    for metadata in ("*d", "{coterie: {effects: *d}}", "&e [*e]"):
+        text = f"---\nname: s\ndescription: d\n{BOMB}compatibility: [*d, *d, *d]\nmetadata: {metadata}\n---\n"
+        ((_, said),) = validate("s", {"SKILL.md": text.encode()}).faults
+        assert "too much" in said and len(said) < 200
+    text = "---\nname: s\ndescription: !!timestamp soon\n---\n"
+    ((_, said),) = validate("s", {"SKILL.md": text.encode()}).faults
+    assert "tag" in said

@@ -3,23 +3,23 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import yaml
 
 DEPTH_MAX: Final = 30
-_C_LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class TooMuch(Exception):
+class TooMuch(ValueError):
     """The text is small and what it stands for is not."""
 
 
 class _Extent:
     """Counts values, keys included, and aliases as often as they stand for something."""
 
-    def __init__(self, values_max: int) -> None:
-        self._values_max = values_max
+    def __init__(self, values_max: int, levels_max: int) -> None:
+        self._values_max, self._levels_max = values_max, levels_max
         self._count = 0
         self._sizes: dict[str, int] = {}  # by anchor
         self._open: list[tuple[str | None, int]] = []  # anchors of what we are in, and the count before it
@@ -40,7 +40,7 @@ class _Extent:
 
     def _size_of(self, anchor: str) -> int:
         if any(anchor == one for one, _ in self._open):
-            raise TooMuch  # it is within itself
+            raise TooMuch(f"{anchor} is within itself")
         return self._sizes.get(anchor, 1)
 
     def _note(self, anchor: str | None, before: int) -> None:
@@ -49,12 +49,22 @@ class _Extent:
 
     def _add(self, count: int) -> None:
         self._count += count
-        if self._count > self._values_max or len(self._open) > DEPTH_MAX + 1:
-            raise TooMuch
+        if self._count > self._values_max or len(self._open) > self._levels_max + 1:
+            raise TooMuch(f"more than {self._values_max} values or {self._levels_max} levels")
 
 
-def check_extent(text: str, values_max: int) -> None:
+def load_yaml(text: str, values_max: int, levels_max: int = DEPTH_MAX) -> Any:
+    """As yaml.safe_load. Raises ValueError that says what is wrong, TooMuch where it is too much."""
+    check_extent(text, values_max, levels_max)
+    try:
+        return yaml.load(text, Loader=_LOADER)
+    except (KeyError, AttributeError, TypeError, ArithmeticError) as error:
+        # An explicit tag that does not fit.
+        raise ValueError(f"a value does not fit its tag ({error})") from error
+
+
+def check_extent(text: str, values_max: int, levels_max: int = DEPTH_MAX) -> None:
     """Raises TooMuch for more values or levels, yaml.YAMLError for what is no YAML."""
-    extent = _Extent(values_max)
-    for event in yaml.parse(text, Loader=_C_LOADER):
+    extent = _Extent(values_max, levels_max)
+    for event in yaml.parse(text, Loader=_LOADER):
         extent.take(event)
