@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -131,6 +132,72 @@ def test_everything_wrong_is_said_at_once() -> None:
     with pytest.raises(AgentProblems) as refused:
         read(bad, tools_config__json="x", **{"tools-config__json": '{"deny": 1}', "SOUL__md": "x" * 20_001})
     assert len(refused.value.problems) >= 4
+
+
+def refused(**given: str) -> list[str]:
+    """What is said of such files."""
+    with pytest.raises(AgentProblems) as caught:
+        read_definition(
+            {"config.yaml": "id: a", **{name.replace("__", "."): text for name, text in given.items()}}
+        )
+    return caught.value.problems
+
+
+BOMB = "id: a\nx0: &x0 [a, a]\n" + "".join(f"x{i + 1}: &x{i + 1} [*x{i}, *x{i}]\n" for i in range(16))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("id: a\nname: [" + "[]," * 7_000 + "]", "21014 characters, at most 20000"),
+        (BOMB + "name: *x16", "more than 20000 values"),
+        ("id: a\nname: &n [*n]", "n is within itself"),
+        ("id: a\nname: " + "[" * 5_000, "or 30 levels"),
+        ("id: a\nname: 2020-99-99", "not YAML: month must be"),
+        ("id: a\nname: !!timestamp soon", "does not fit its tag"),
+        ("id: a\nmemory: {ttl: .inf}", "inf is no number of seconds"),
+        ("id: a\nrate_limits: {usd_per_day: .inf}", "usd_per_day: input should be less"),
+    ],
+)
+def test_what_stands_for_much_or_for_nothing_is_refused_in_few_words(text: str, said: str) -> None:
+    [problem] = refused(config__yaml=text)
+    assert said in problem and len(problem) < 300
+
+
+def test_a_value_is_shown_as_far_as_it_helps() -> None:
+    long = refused(config__yaml="id: a\nname: [" + "[x]," * 2_000 + "]")
+    assert len(long) == 1 and len(long[0]) < 300
+    many = refused(config__yaml="id: a\nskills: [" + "1," * 5_000 + "]")
+    assert many[0].endswith("skills.0: a mapping is expected (it is 1)")
+    assert len(many) == 101 and many[-1] == "agent: and 4900 problems more"
+
+
+def test_what_is_no_json_is_a_problem_of_the_files() -> None:
+    assert "not JSON" in refused(**{"tools-config__json": "[" * 20_000})[0]
+    assert "not JSON" in refused(registry__json="{")[0]
+
+
+def test_lines_of_an_identity_are_read_in_time_that_grows_with_their_length() -> None:
+    def taken(line: str) -> float:
+        began = time.process_time()
+        read_definition({"config.yaml": "id: a", "IDENTITY.md": line})
+        return time.process_time() - began
+
+    usual = max(taken(IDENTITY.replace("agent-ai-001", "a")) for _ in range(5))
+    for line in (
+        "- " + " " * 10_000,
+        "- a: b" + " " * 10_000 + "c",
+        "-" + " *" * 5_000,
+        "- a" + " " * 10_000,
+    ):
+        assert taken(line) < 100 * usual
+
+
+@pytest.mark.parametrize(
+    "line", ["- Name: x y", "* **Name**: x y", "- ** Name ** : x y  ", "  -Name:x y", "- **Name** :x y"]
+)
+def test_a_label_may_be_written_in_several_ways(line: str) -> None:
+    assert read(IDENTITY__md=line).identity == {"name": "x y"}
 
 
 def test_an_identity_of_somebody_else_is_refused() -> None:

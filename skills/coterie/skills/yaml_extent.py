@@ -8,6 +8,7 @@ from typing import Any, Final
 import yaml
 
 DEPTH_MAX: Final = 30
+CHARS_A_VALUE: Final = 100  # so much of a long text counts as one value more
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -35,8 +36,9 @@ class _Extent:
             self._open.append((event.anchor, self._count))
             self._add(1)
         elif isinstance(event, yaml.ScalarEvent):
-            self._add(1)
-            self._note(event.anchor, self._count - 1)
+            before = self._count
+            self._add(1 + len(event.value) // CHARS_A_VALUE)
+            self._note(event.anchor, before)
 
     def _size_of(self, anchor: str) -> int:
         if any(anchor == one for one, _ in self._open):

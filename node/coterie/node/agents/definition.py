@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from reprlib import Repr
 from typing import Any, TypeVar
 
 import yaml
@@ -14,10 +15,17 @@ from pydantic import BaseModel, ValidationError
 
 from coterie.node.agents import files as f
 from coterie.node.agents.model import AgentConfig, RegistryEntry, ToolsConfig
+from coterie.skills.yaml_extent import load_yaml
 
-_LABEL = re.compile(r"^\s*[-*]\s*\**(?P<label>[^:*]{1,40}?)\**\s*:\s*(?P<value>.+?)\s*$")
+# No part of it can take what another one may: its time grows with the length of the line alone.
+_LABEL = re.compile(r"[-*]\s*+\**+\s*+(?P<label>[^:*\s][^:*]{0,39}?)\**\s*+:\s*+(?P<value>.+)")
 _PLACEHOLDER = re.compile(r"^[_<\[(]|^https?://\.\.\.$|^\.\.\.$|^(tbd|todo|none)$", re.IGNORECASE)
 Section = TypeVar("Section", bound=BaseModel)
+VALUES_MAX = 20_000  # of a YAML file, aliases counted each time
+SHOWN_MAX = 100  # problems
+VALUE_CHARS_MAX, MESSAGE_CHARS_MAX = 80, 300
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxother = VALUE_CHARS_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +77,16 @@ class Definition:
 def read_definition(files: f.Files) -> Definition:
     """Raises AgentProblems with everything that is wrong."""
     problems = f.size_problems(files)
-    config = _config(files.get(f.CONFIG, ""), problems)
-    tools = _tools(files.get(f.TOOLS, "{}"), problems)
-    registry = _registry(files.get(f.REGISTRY, ""), problems)
-    identity = dict(_identity(files.get(f.IDENTITY, "")))
+    short = {name: text for name, text in files.items() if len(text) <= f.FILE_CHARS_MAX}
+    config = _config(short.get(f.CONFIG, ""), problems) if files.keys() & {f.CONFIG} <= short.keys() else None
+    tools = _tools(short.get(f.TOOLS, "{}"), problems)
+    registry = _registry(short.get(f.REGISTRY, ""), problems)
+    identity = dict(_identity(short.get(f.IDENTITY, "")))
     if config is not None:
         problems += _contradictions(config, identity, registry)
     if problems or config is None or tools is None:
-        raise f.AgentProblems(problems)
+        more = [f"agent: and {len(problems) - SHOWN_MAX} problems more"] if len(problems) > SHOWN_MAX else []
+        raise f.AgentProblems([*problems[:SHOWN_MAX], *more])
     texts = {name: files[name] for name in (f.SOUL, f.RULES, f.USER, f.MEMORY) if files.get(name, "").strip()}
     return Definition(config, tools, identity, texts, registry)
 
@@ -101,31 +111,38 @@ def read_registry(text: str) -> dict[str, dict[str, Any]]:
 
 
 def _config(text: str, problems: list[str]) -> AgentConfig | None:
+    before = len(problems)
     document = _yaml(text, f.CONFIG, problems)
+    if len(problems) > before:
+        return None
     if isinstance(document, dict) and set(document) == {"agent"}:
         return _section(AgentConfig, document["agent"], f"{f.CONFIG}: agent", problems)
     return _section(AgentConfig, document, f.CONFIG, problems)
 
 
 def _tools(text: str, problems: list[str]) -> ToolsConfig | None:
-    try:
-        document = json.loads(text)
-    except ValueError as error:
-        problems.append(f"{f.TOOLS}: not JSON: {error}")
-        return None
-    return _section(ToolsConfig, document, f.TOOLS, problems)
+    return _json_section(ToolsConfig, text, f.TOOLS, problems)
 
 
 def _registry(text: str, problems: list[str]) -> RegistryEntry | None:
     if not text:
         return None
-    return _section(RegistryEntry, json.loads(text), "agent-registry.yaml", problems)
+    return _json_section(RegistryEntry, text, "agent-registry.yaml", problems)
+
+
+def _json_section(kind: type[Section], text: str, name: str, problems: list[str]) -> Section | None:
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        problems.append(f"{name}: not JSON: {error}")
+        return None
+    return _section(kind, document, name, problems)
 
 
 def _yaml(text: str, name: str, problems: list[str]) -> Any:
     try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
+        return load_yaml(text, VALUES_MAX)
+    except (yaml.YAMLError, ValueError) as error:
         problems.append(f"{name}: not YAML: {' '.join(str(error).split())}")
         return {}
 
@@ -135,7 +152,7 @@ def _section(kind: type[Section], value: object, name: str, problems: list[str])
         return kind.model_validate(value)
     except ValidationError as error:
         for detail in error.errors(include_url=False, include_input=True):
-            path = ".".join(str(part) for part in detail["loc"])
+            path = ".".join(str(part)[:VALUE_CHARS_MAX] for part in detail["loc"])
             problems.append(f"{name}{_sep(name, path)}{path}: {_said(kind, detail)}")
         return None
 
@@ -165,8 +182,8 @@ def _said(kind: type[BaseModel], detail: Any) -> str:
         return f"unknown key; did you mean {near[0]}?" if near else f"unknown key; known: {', '.join(known)}"
     if detail["type"] == "missing":
         return "missing"
-    message = _PLAIN.get(detail["type"]) or detail["msg"].removeprefix("Value error, ")
-    return f"{message[0].lower()}{message[1:]} (it is {detail['input']!r})"
+    message = _PLAIN.get(detail["type"]) or detail["msg"].removeprefix("Value error, ")[:MESSAGE_CHARS_MAX]
+    return f"{message[0].lower()}{message[1:]} (it is {_SHORT.repr(detail['input'])})"
 
 
 def _keys_at(kind: type[BaseModel], path: Sequence[object]) -> list[str]:
@@ -194,7 +211,7 @@ def _is_model(kind: object) -> bool:
 def _identity(text: str) -> Iterator[tuple[str, str]]:
     """`- Label: value` lines; placeholders that nobody has filled in are none."""
     for line in text.splitlines():
-        found = _LABEL.match(line)
+        found = _LABEL.match(line.strip())
         if found and not _PLACEHOLDER.match(found["value"]):
             yield found["label"].strip().lower(), found["value"]
 

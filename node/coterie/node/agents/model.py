@@ -27,6 +27,7 @@ Count = Annotated[StrictInt, Field(ge=1, le=1_000_000_000)]
 
 
 AVAILABILITY_MAX = 0.99999
+SECONDS_MAX = 1e11
 _THROUGHPUT = re.compile(
     r"(?P<count>\d{1,7})\s*(req|requests?|runs?)?\s*/\s*(?P<unit>s|sec|second|m|min|minute|h|hour)"
 )
@@ -36,6 +37,8 @@ _PER_HOUR = {"s": 3_600, "m": 60, "h": 1}
 def _duration(value: object) -> object:
     """A number is seconds, as everywhere in these files."""
     if isinstance(value, int | float) and not isinstance(value, bool):
+        if not abs(value) <= SECONDS_MAX:
+            raise ValueError(f"{value} is no number of seconds that anything could take")
         return round(value * 1_000)
     return parse_duration_ms(value)
 
@@ -89,7 +92,7 @@ def _cores(value: object) -> object:
 
 Ms = Annotated[int, BeforeValidator(_duration), Field(ge=0)]
 Bytes = Annotated[int, BeforeValidator(parse_size_bytes)]
-Ratio = Annotated[float, BeforeValidator(_percent)]
+Ratio = Annotated[float, BeforeValidator(_percent), Field(allow_inf_nan=False)]
 
 
 class Section(BaseModel):
@@ -145,7 +148,7 @@ class Memory(Section):
 class RateLimits(Section):
     requests_per_minute: Count | None = None
     tokens_per_day: Count | None = None
-    usd_per_day: Annotated[float, Field(gt=0)] | None = None
+    usd_per_day: Annotated[float, Field(gt=0, le=1e9)] | None = None
     concurrent_sessions: Count | None = None
 
 
