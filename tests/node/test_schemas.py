@@ -14,6 +14,7 @@ from coterie.node.errors import ApiError
 from coterie.node.schemas import (
     FAULTS_SHOWN,
     HERE_BYTES_MAX,
+    PLACE_CHARS_MAX,
     Faults,
     faults_by_text,
     faults_here,
@@ -57,6 +58,16 @@ def test_a_fault_says_where_what_and_how(value: Any, said: tuple[str, str]) -> N
     assert faults(SCHEMA, json.dumps(value).encode()) == [said]
 
 
+def test_all_that_is_missing_is_one_fault_of_few_words() -> None:
+    schema = {"required": ["a", "b"], "properties": {"a": {"type": "integer"}}}
+    missing = "'a' is missing; add an integer; 'b' is missing; add it"
+    assert faults(schema, b"{}") == [("", missing)] and faults(schema, b"[]") == []
+    ((_, said),) = faults({"required": [f"n{i}" for i in range(500)]}, b"{}")
+    assert said.endswith("add it; and 480 more") and len(said) < 1_000
+    deep = faults({"additionalProperties": {"type": "null"}}, json.dumps({"x" * 9_000: 1}).encode())
+    assert len(deep[0][0]) == PLACE_CHARS_MAX
+
+
 def test_all_faults_are_told_within_reason() -> None:
     many = faults(SCHEMA, json.dumps({"rows": ["x"] * 100, "how": 1}).encode())
     assert len(many) == FAULTS_SHOWN
@@ -83,6 +94,13 @@ def doubling(levels: int) -> Any:
     return {"$ref": "#/$defs/x0", "$defs": {**parts, f"x{levels}": {}}}
 
 
+def loop(first: str, then: str) -> Any:
+    """`x` and `y` apply each other to the same value, and `y` applies `x` to an inner value too."""
+    ways: Any = {"properties": {"p": {"$ref": "#/$defs/x"}}, "allOf": [{"$ref": "#/$defs/x"}]}
+    y = {first: ways[first], then: ways[then]}
+    return {"$ref": "#/$defs/y", "$defs": {"y": y, "x": {"allOf": [{"$ref": "#/$defs/y"}]}}}
+
+
 NESTED: Any = {}
 for _ in range(600):
     NESTED = {"not": NESTED}
@@ -106,7 +124,15 @@ TREE: Any = {
         ({"$ref": "#/$defs/b", "$defs": {"a": {}}}, "'#/$defs/b', which is not in it"),
         ({"$ref": "https://example.org/x"}, "another document"),
         ({"$dynamicRef": "#x"}, "$dynamicRef"),
-        ({"$ref": "#/const", "const": {"pattern": "(a+)+$"}}, "what uses pattern"),
+        (loop("properties", "allOf"), "without an end"),
+        (loop("allOf", "properties"), "without an end"),
+        ({"$ref": "#/const", "const": {"pattern": "(a+)+$"}}, "'#/const', where no schema stands"),
+        ({"$ref": "#/title", "title": "x"}, "where no schema stands"),
+        ({"$ref": "#/x", "x": {"properties": [1]}}, "put it under $defs"),
+        ({"$ref": "#/x/0", "x": [{"type": 5}]}, "where no schema stands"),
+        ({"$ref": "#/properties/a/items", "properties": {"a": {"items": {}}}}, ""),
+        ({"$ref": "#/definitions/a", "definitions": {"a": True}}, ""),
+        ({"dependentRequired": {"pattern": ["$ref"], "$ref": []}}, ""),
         ({"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "https://a.b/c", **TREE}, ""),
         (NESTED, "nested deeper than 50 levels"),
     ],
@@ -140,6 +166,18 @@ def test_numbers_that_cannot_be_checked_are_faults() -> None:
     assert "cannot be checked" in faults({"multipleOf": 0.1}, b"1e400")[0][1]
 
 
+def often(count: int, schema: Any) -> Any:
+    """So often the same of the same value."""
+    return {"allOf": [{"$ref": "#/$defs/it"}] * count, "$defs": {"it": schema}}
+
+
+WIDE: Any = [[0] * 200]
+MANY = [f"b{i}" for i in range(50)]
+STEEP: Any = {"properties": {"a": {"$ref": "#"}}}  # few steps, each deep in the stack
+for _ in range(14):
+    STEEP = {"allOf": [STEEP]}
+
+
 @pytest.mark.parametrize(
     ("schema", "content"),
     [
@@ -148,6 +186,13 @@ def test_numbers_that_cannot_be_checked_are_faults() -> None:
         (doubling(11), b"1"),
         ({"items": {"allOf": [{"$ref": "#"}] * 2}}, b"[" * 40 + b"]" * 40),
         ({"anyOf": [{"type": "string"}] * 500}, json.dumps([[1] * 2_000]).encode()),
+        (often(200, {"const": WIDE}), json.dumps(WIDE).encode()),
+        (often(200, {"enum": [[1], WIDE]}), json.dumps(WIDE).encode()),
+        (often(200, {"uniqueItems": True}), json.dumps(WIDE).encode()),
+        (often(200, {"uniqueItems": True}), json.dumps(["x" * 5_000]).encode()),
+        (often(200, {"anyOf": [{"dependentRequired": {"a": MANY}}, {}]}), b'{"a": 1}'),
+        (often(200, {"unevaluatedProperties": True}), b'{"a": 1}'),
+        (STEEP, b'{"a":' * 28 + b"{}" + b"}" * 28),
     ],
 )
 def test_what_takes_many_steps_is_not_checked_on_a_loop(schema: Any, content: bytes) -> None:

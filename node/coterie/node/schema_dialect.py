@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
     from jsonschema.protocols import Validator
 
-CHARS_A_STEP = 64  # of what is said of a fault, which shows the whole value
+CHARS_A_STEP = 64  # of a text that is compared, or of what is said of a fault, which shows the whole value
+WHOLE = frozenset({"const", "enum", "uniqueItems"})  # words that look at a value down to its leaves
+# These walk through all that was applied to the value, and what its references lead to, uncounted.
+WALKING = frozenset({"unevaluatedItems", "unevaluatedProperties"})
+WALK_STEPS = 20
 
 Word = Callable[..., "Iterator[ValidationError] | None"]
 
@@ -33,6 +37,17 @@ class Steps:
         self._left -= count
         if self._left < 0:
             raise TooMany
+
+    def take_whole(self, value: Any, times: int) -> None:
+        """As many as the value has parts, so often. Raises TooMany."""
+        left = [value]
+        while left:
+            one = left.pop()
+            if isinstance(one, str):
+                self.take(times * (len(one) // CHARS_A_STEP))
+            elif isinstance(one, list | dict):
+                self.take(times * len(one))
+                left += one if isinstance(one, list) else [*one.values(), *one]
 
 
 _counted: ContextVar[Steps | None] = ContextVar("steps of a check", default=None)
@@ -58,22 +73,30 @@ def dialect() -> type[Validator]:
     """Validators of our kind."""
     from jsonschema import Draft202012Validator, validators
 
-    words: dict[str, Word] = {**Draft202012Validator.VALIDATORS, "uniqueItems": _unique}
+    words: dict[str, Word] = {
+        **Draft202012Validator.VALIDATORS,
+        "required": _required,
+        "uniqueItems": _unique,
+    }
     extend: Any = validators.extend  # has no types
     ours: type[Validator] = extend(
-        Draft202012Validator, {name: _with_steps(word) for name, word in words.items()}
+        Draft202012Validator, {name: _with_steps(name, word) for name, word in words.items()}
     )
     return ours
 
 
-def _with_steps(word: Word) -> Word:
+def _with_steps(name: str, word: Word) -> Word:
     def check(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
         steps = _counted.get()
         if steps is not None:
             steps.take(1 + _size(value) + _size(instance))
+            if name in WALKING:
+                steps.take(WALK_STEPS)
+            if name in WHOLE:
+                steps.take_whole(instance, max(1, _size(value)))
         for error in word(validator, value, instance, schema) or ():
             if steps is not None:
-                steps.take(len(error.message) // CHARS_A_STEP)
+                steps.take(1 + len(error.message) // CHARS_A_STEP)
             yield error
 
     return check
@@ -81,6 +104,14 @@ def _with_steps(word: Word) -> Word:
 
 def _size(value: Any) -> int:
     return len(value) if isinstance(value, list | dict) else 0
+
+
+def _required(validator: Any, names: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+    """All that is missing is one fault."""
+    from jsonschema.exceptions import ValidationError
+
+    if isinstance(instance, dict) and not all(name in instance for name in names):
+        yield ValidationError("fields are missing")
 
 
 def _unique(validator: Any, wanted: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:

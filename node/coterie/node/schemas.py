@@ -20,12 +20,15 @@ if TYPE_CHECKING:
 FAULTS_SHOWN = 20
 VALUE_CHARS_MAX = 80
 NAMES_SHOWN, NAMES_COMPARED = 20, 100
+PLACE_CHARS_MAX = 2_000
 SCHEMAS_KEPT = 512
 # A check within these takes some 20 ms at most, and comes nowhere near the end of the stack.
 HERE_BYTES_MAX, HERE_STEPS_MAX, HERE_LEVELS_MAX = 64 * 1024, 5_000, 30
 SCHEMA_LEVELS_MAX = 50
 NAMES = frozenset({"properties", "$defs", "definitions", "dependentSchemas"})  # maps from names to schemas
-VALUES = frozenset({"const", "default", "enum", "examples", "required"})  # no schemas inside
+VALUES = frozenset(
+    {"const", "default", "dependentRequired", "enum", "examples", "required"}
+)  # no schemas inside
 
 Faults = list[tuple[str, str]]
 """Where (a path such as `.items[2]`), and what is wrong there and what to do."""
@@ -114,8 +117,10 @@ def _faults(validator: Validator, content: bytes) -> Faults:
     found: Faults = []
     try:
         for fault in islice(validator.iter_errors(value), FAULTS_SHOWN):
-            found.append((_path(fault), _said(fault)))
-    except RecursionError:
+            found.append((_path(fault)[:PLACE_CHARS_MAX], _said(fault)))
+    except RecursionError as error:
+        if is_counted():  # here the stack is short, and others stand on it
+            raise TooMany from error
         found.append(("", "is nested too deep; send it flatter"))
     except ArithmeticError as error:
         found.append(("", f"has a number that cannot be checked ({error}); send a smaller one"))
@@ -139,7 +144,12 @@ def _said(error: ValidationError) -> str:
             return f"{_shown(given)} is not {_any_of(types)}; send {_any_of(types)}"
         case "required":
             missing = [name for name in wanted if name not in given]
-            return "; ".join(f"{name!r} is missing; add {_described(schema, name)}" for name in missing)
+            said = [
+                f"{name[:VALUE_CHARS_MAX]!r} is missing; add {_described(schema, name)}"
+                for name in missing[:FAULTS_SHOWN]
+            ]
+            more = [f"and {len(missing) - FAULTS_SHOWN} more"] if len(missing) > FAULTS_SHOWN else []
+            return "; ".join([*said, *more])
         case "additionalProperties" if wanted is False:
             return "; ".join(_unknown(schema, given))
         case "enum":
