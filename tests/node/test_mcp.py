@@ -40,7 +40,7 @@ class World:
     ) -> None:
         self.ledger = folder / "ledger"
         mine = (sys.executable, SERVER, "--ledger", str(self.ledger))
-        settings = McpServerSettings(
+        self.settings = settings = McpServerSettings(
             name="s",
             command=command or (() if url else mine),
             url=url,

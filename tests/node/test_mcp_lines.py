@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 
+from coterie.node.mcp import connection
 from coterie.node.mcp.answers import ANSWER_BYTES_MAX, size_at_least
 from coterie.node.mcp.connection import _Held
 from coterie.node.mcp.exchange import Exchange
+from coterie.node.mcp.faults import McpFault
 from coterie.skills import CallFailed, SkillContext
-from tests.node.test_mcp import Make, make
+from tests.node.test_mcp import Make, World, make
 from tests.skills.support import until
 
 _ = make  # a fixture
@@ -184,6 +186,33 @@ def test_a_call_that_was_accepted_is_never_held_for_undone() -> None:
     exchange.answered(200, True)
     exchange.answered(404, True)
     assert not exchange.undone
+
+
+def test_words_of_a_server_are_not_held_for_those_of_the_library() -> None:
+    exchange = Exchange(sent=True)
+    assert not exchange.is_stand_in("Not Found"), "a program has no status"
+    exchange.answered(200, True)
+    assert not exchange.is_stand_in("Not Found: there is no such note")
+    assert exchange.is_stand_in("Unexpected content type: text/html")
+    exchange.answered(403, True)
+    assert exchange.is_stand_in("Server returned an error response")
+    assert not exchange.is_stand_in("Failed to parse JSON response of the user")
+
+
+async def test_who_waits_for_a_program_that_does_not_greet_waits_once_with_all_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "CONNECT_S", 1.0)
+    begun = tmp_path / "begun"
+    world = World(tmp_path, "none", command=("sh", "-c", f"echo >> {begun}; exec sleep 60"))
+    line = connection.Connection(world.settings)
+    waiting = [asyncio.create_task(line.tools()) for _ in range(5)]
+    await until(begun.exists, "the program has begun")
+    waiting[0].cancel()
+    ends = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(one) for one in ends] == [asyncio.CancelledError, *[McpFault] * 4]
+    assert begun.read_text() == "\n"
+    await line.close()
 
 
 async def test_a_program_that_hangs_is_replaced(make: Make) -> None:

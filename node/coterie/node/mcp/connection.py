@@ -61,7 +61,7 @@ class Connection:
     def __init__(self, settings: McpServerSettings) -> None:
         self.settings = settings
         self._held: _Held | None = None
-        self._opening = asyncio.Lock()
+        self._opening: asyncio.Task[_Held] | None = None
         self._holders: set[asyncio.Task[None]] = set()
 
     async def prepare(self) -> None:
@@ -95,6 +95,8 @@ class Connection:
 
     async def close(self) -> None:
         """Let go of the server; a program that was started ends."""
+        if self._opening is not None:
+            self._opening.cancel()
         if self._held is not None:
             self._held.leave.set()
         if self._holders:
@@ -158,13 +160,19 @@ class Connection:
             self._held = None
 
     async def _open(self) -> _Held:
-        """The connection, opened where there is none. Raises McpFault."""
-        async with self._opening:
-            if self._held is not None and self._held.holder.done():
-                self._held = None
-            if self._held is None:
-                self._held = await self._opened()
+        """The connection, opened where there is none. Raises McpFault: the same for all who wait for it, who
+        would else wait for a server that does not greet one after the other."""
+        if self._held is not None and not self._held.holder.done():
             return self._held
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._opened(), name=f"mcp-{self.settings.name}-opening")
+            self._opening.add_done_callback(self._keep)
+        return await asyncio.shield(self._opening)
+
+    def _keep(self, opening: asyncio.Task[_Held]) -> None:
+        self._opening = None
+        if not opening.cancelled() and opening.exception() is None:
+            self._held = opening.result()
 
     async def _opened(self) -> _Held:
         ready: asyncio.Future[Client] = asyncio.get_running_loop().create_future()

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 
 NOT_FOUND, TIMED_OUT = 404, 408
 # How the library's HTTP transport begins what it says where the server said nothing in the protocol's words.
-STAND_INS = (
-    "Session terminated",
-    "Not Found",
-    "Server returned an error response",
+# A server may use the same words itself: what is said of one kind of status does not come with the other.
+OF_REFUSALS = ("Session terminated", "Not Found", "Server returned an error response")
+OF_ANSWERS = (
     "Unexpected content type",
     "Failed to parse JSON response",
     "server answered a request with 202",
@@ -38,8 +37,10 @@ class Exchange:
 
     def is_stand_in(self, error: str) -> bool:
         """Whether an error is not the server's word in the protocol."""
-        redirected = 300 <= self.status < 400
-        return bool(self.status) and (redirected or self.session_ended or error.startswith(STAND_INS))
+        if 300 <= self.status < 400 or self.session_ended:
+            return True
+        words = OF_REFUSALS if self.status >= 400 else OF_ANSWERS
+        return bool(self.status) and error.startswith(words)
 
     @property
     def undone(self) -> bool:
