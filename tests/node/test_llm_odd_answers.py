@@ -90,6 +90,22 @@ def test_odd_events_are_read() -> None:
     assert told == Completion("hi", (ToolUse("a", "f", '{"a": 1}'),), "tool_calls", "", "r", Usage(3, 3))
 
 
+def test_what_comes_again_is_told_once() -> None:
+    told: list[str] = []
+    collector = ResponseCollector(told.append)
+
+    def say(*texts: str) -> None:
+        for text in texts:
+            collector.take(ResponseTextDeltaEvent.construct(type="response.output_text.delta", delta=text))
+
+    say("one ", "two ")
+    collector.restart()
+    say("one", " two thr", "ee")
+    response = {"id": "r", "model": "m", "status": "completed", "output": [], "usage": None}
+    collector.take(ResponseCompletedEvent.construct(type="response.completed", response=response))
+    assert collector.completion().text == "".join(told) == "one two three"
+
+
 def test_an_answer_without_end_ends_where_there_is_no_more_room() -> None:
     heard: list[str] = []
     collector = ChatCollector(heard.append, _room=collecting._Room(5))

@@ -142,6 +142,8 @@ class ResponseCollector:
     newest: int = -1  # number of the newest event
     _text: list[str] = field(default_factory=list)
     _room: _Room = field(default_factory=_Room)
+    _chars: int = 0  # of the text
+    _told: int = 0  # of these, those that were told
     _final: Any = None
 
     @property
@@ -172,11 +174,15 @@ class ResponseCollector:
     def _add(self, text: str) -> None:
         text = self._room.fit(_plain(text))
         self._text.append(text)
-        self.on_text(text)
+        fresh = text[max(0, self._told - self._chars) :]
+        self._chars += len(text)
+        if fresh:
+            self._told = self._chars
+            self.on_text(fresh)
 
     def restart(self) -> None:
-        """The events come again from the first one."""
-        self._text, self._room = [], _Room()
+        """The events come again from the first one; their text is told where it goes on."""
+        self._text, self._room, self._chars = [], _Room(), 0
 
     def completion(self) -> Completion:
         """The whole. Raises CallFault for a stream that ended before its end."""
