@@ -9,6 +9,7 @@ import pytest
 
 from coterie.core.bidding import Selection
 from coterie.node.config.goal_settings import RoutingRule
+from coterie.node.goals import outcome
 from coterie.node.goals.outcome import ANSWER_BYTES_MAX, _bounded
 from coterie.node.goals.plans import by_rule
 from coterie.node.goals.service import _faults, _payload
@@ -69,6 +70,21 @@ async def test_an_answer_that_is_too_large_is_cut_and_that_is_told(said: Any) ->
     result = await bench.goal(goal="Report", aggregate="concat" if isinstance(said, str) else "list")
     assert result["complete"] and "the answer takes" in result["note"]
     assert 1_000 < len(json.dumps(result["answer"], ensure_ascii=False).encode()) < ANSWER_BYTES_MAX + 100
+
+
+@pytest.mark.parametrize(
+    ("one", "all_of_them", "read"), [(10_000, 100_000, 2), (100, 100_000, 1), (10_000, 194, 1)]
+)
+async def test_results_that_are_too_large_are_not_read(
+    monkeypatch: pytest.MonkeyPatch, one: int, all_of_them: int, read: int
+) -> None:
+    monkeypatch.setattr(outcome, "VALUE_BYTES_MAX", one)
+    monkeypatch.setattr(outcome, "VALUES_BYTES_MAX", all_of_them)
+    plan = {"tasks": [task(name, skill="echo", input={"n": n}) for name, n in (("a", 1), ("b", 190))]}
+    bench = GoalBench(model(plan), lambda kind, given: "x" * given["n"])
+    result = await bench.goal(goal="Report", aggregate="list")
+    assert result["answer"] == ["x", "x" * 190 if read == 2 else {"bytes": 192}]
+    assert ("b: 192 bytes, not read" in result.get("note", "")) == (read == 1)
 
 
 def test_many_rows_stay_within_their_bytes_and_failures_stay() -> None:

@@ -22,6 +22,7 @@ from coterie.node.skill_calls import Run, refused
 from coterie.node.workflows.runs import graph_left_by
 
 VALUE_CHARS_MAX = 8_000  # of one result, as it is shown to a model
+VALUE_BYTES_MAX, VALUES_BYTES_MAX = 4 << 20, 32 << 20  # of results that are read: of one, of all of a run
 ANSWER_BYTES_MAX, ROWS_BYTES_MAX, ROWS_MAX, NOTES_MAX = 256 * 1024, 256 * 1024, 1_000, 10
 LEDGER_S, LOOK_S = 10.0, 0.05
 REDUCERS = frozenset(one.value for one in Reducer)
@@ -36,13 +37,13 @@ async def ended_run(reader: Reader, run: Run, run_id: TaskId, aggregate: str) ->
     given = {step.key: step.result for step in found.steps}
     by_id = {row["id"]: row for row in rows}
     sinks = _sinks(graph)
-    values: dict[str, Any] = {}
-    for node in graph.nodes:
-        if node.node_id in given:
-            values[node.node_id] = await _value(run, given[node.node_id])
+    values, unread = await _values(
+        run, {one.node_id: given[one.node_id] for one in graph.nodes if one.node_id in given}
+    )
     results = [_row(node, by_id.get(node.node_id, {}), values, node.node_id in sinks) for node in graph.nodes]
     counts = {"total": len(results), **Counter(row["state"].lower() for row in results)}
     results, notes = _bounded(results)
+    notes = [*unread, *notes][:NOTES_MAX]
     answer = _bounded_answer(_reduced(aggregate, [values[name] for name in sinks if name in values]))
     if notes and "note" in answer:
         notes.append(answer["note"])
@@ -146,9 +147,24 @@ def _head(text: str, bytes_max: int) -> str:
     return taken
 
 
-async def _value(run: Run, data: Data) -> Any:
+async def _values(run: Run, given: dict[str, Data]) -> tuple[dict[str, Any], list[str]]:
+    """What the nodes gave, and what was left unread: all at once may be more than this node has memory."""
+    values: dict[str, Any] = {}
+    unread, left = [], VALUES_BYTES_MAX
+    for name, data in given.items():
+        size = data.size_bytes if data.sha256 else len(data.inline)
+        if size > min(VALUE_BYTES_MAX, left):
+            values[name] = {"bytes": size}
+            unread.append(f"{name}: {size} bytes, not read; the run's tasks have all of it")
+        else:
+            left -= size
+            values[name] = _value(await run.load(data) if data.sha256 else data.inline)
+            await asyncio.sleep(0)  # a value takes its time to be read
+    return values, unread
+
+
+def _value(content: bytes) -> Any:
     """What a node gave; of an agent's run, its answer."""
-    content = await run.load(data) if data.sha256 else data.inline
     try:
         value = json.loads(content) if content else None
     except (ValueError, RecursionError):
