@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import Any
 
 import pytest
 
-from coterie.core.bidding import Selection
+from coterie.core.bidding import Candidate, Selection
 from coterie.node.config.goal_settings import RoutingRule
-from coterie.node.goals import outcome
+from coterie.node.goals import calls, outcome
 from coterie.node.goals.outcome import ANSWER_BYTES_MAX, _bounded
-from coterie.node.goals.plans import by_rule
+from coterie.node.goals.plans import by_plan, by_rule, wants_of
 from coterie.node.goals.service import _faults, _payload
 from coterie.node.goals.staff import Staff
+from coterie.node.workflows.aside import HERE_MAX
 from coterie.skills import CallRefused
 from coterie.skills.goal.planning import BadPlan
 from coterie.v1 import workflows_pb2
@@ -113,3 +115,32 @@ async def test_a_plan_that_is_no_json_is_sent_back_to_the_model(text: str) -> No
     bench = GoalBench(lambda step, messages: said[step], worker)
     assert (await bench.goal(goal="Report"))["complete"]
     assert [step for step, _ in bench.model.asked] == ["intent", "decompose", "decompose.repair1"]
+
+
+async def test_bids_for_much_are_taken_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = GoalBench(model({"tasks": [task("a", capabilities=["x"])]}), worker)
+    threads: list[threading.Thread] = []
+
+    def planned(*given: Any) -> Any:
+        threads.append(threading.current_thread())
+        return by_plan(*given)
+
+    monkeypatch.setattr(calls, "by_plan", planned)
+    await bench.goal(goal="Report")
+    monkeypatch.setattr("coterie.node.workflows.aside.HERE_MAX", -1)
+    bench = GoalBench(model({"tasks": [task("a", capabilities=["x"])]}), worker)
+    await bench.goal(goal="Report")
+    assert threads[0] is threading.main_thread() and threads[1] is not threading.main_thread()
+    many = Staff((), [Candidate(f"a{number}") for number in range(100)], Selection.SCORE)
+    assert many.effort(30, 90) > HERE_MAX > many.effort(1, 3)
+
+
+@pytest.mark.parametrize("wanted", [["x"] * 65, ["x" * 1_001], "x", [1]])
+def test_a_task_wants_no_more_than_can_be_bid_for(wanted: Any) -> None:
+    draft = by_plan({"tasks": [task("a", capabilities=wanted)]}, "g", None, Staff((), [], Selection.SCORE), 9)
+    assert ["capabilities: is a list of at most 64" in one.text for one in draft.problems] == [True]
+    assert wants_of({"tasks": [task("a", capabilities=wanted), task("b", capabilities=["x", "y"])]}, 9) == (
+        1,
+        2,
+    )
+    assert wants_of({"tasks": 1}, 9) == wants_of(None, 9) == (0, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 
 from coterie.core.agent_counts import pledge_of
 from coterie.core.agent_slo import LATELY_MS, Advice, Live, Room, Standing, advice, standings
@@ -108,8 +109,13 @@ def _room(state: ClusterState) -> Room:
 def _usage(state: ClusterState) -> dict[str, list[LlmUsage]]:
     """What was used of each model, by the id of the agent; those of several tenants and names together."""
     sums: dict[tuple[str, str], LlmUsage] = {}
+
+    @cache  # a name that is no id is looked for among all
+    def named(agent: str) -> AgentEntry | None:
+        return find_agent(state.agents, agent)
+
     for row in state.llm.usage.values():
-        entry = find_agent(state.agents, row.agent) if row.agent else None
+        entry = named(row.agent) if row.agent else None
         if entry is not None:
             known = sums.get((entry.agent_id, row.model), LlmUsage("", entry.agent_id, row.model))
             sums[entry.agent_id, row.model] = LlmUsage(

@@ -36,6 +36,7 @@ from coterie.node.reads import Reader
 from coterie.node.rpc import Context, Gate, propose_seconds, seconds_left, unary
 from coterie.node.security.principal import caller
 from coterie.node.skillhost import SkillInfo
+from coterie.node.workflows.aside import aside
 from coterie.v1 import agents_pb2 as pb
 from coterie.v1 import agents_pb2_grpc, tasks_pb2
 
@@ -128,7 +129,8 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
             parts.settings(), parts.state(), parts.skills(), parts.known, parts.exchange.load
         )
         how = Selection(request.strategy) if request.strategy else staff.selection
-        offers = bids(wanted, staff.candidates, how)
+        effort = staff.effort(1, len(wanted)) + sum(map(len, wanted))
+        offers = await aside(effort, lambda: bids(wanted, staff.candidates, how))
         shown = [pb.AgentBid(**asdict(bid)) for bid in offers]
         return pb.MatchAgentsResponse(bids=shown, strategy=how.value, winner=winner(offers))
 

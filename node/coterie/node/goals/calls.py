@@ -29,7 +29,7 @@ from coterie.node.goals.candidates import Definitions
 from coterie.node.goals.catalogue import Local, catalogue
 from coterie.node.goals.inputs import inputs_json
 from coterie.node.goals.outcome import LEDGER_S, check_its_run, ended_run
-from coterie.node.goals.plans import GOAL, Draft, by_plan, by_rule
+from coterie.node.goals.plans import GOAL, Draft, by_plan, by_rule, wants_of
 from coterie.node.goals.rules import Routed, normalised, revision_of, route
 from coterie.node.goals.staff import Staff, staff_of
 from coterie.node.reads import Reader
@@ -109,14 +109,10 @@ class GoalCalls:
         """A model's plan as a workflow, with all that is wrong with it, and who was chosen for what."""
         if args.get("counts"):
             self.counts["cache" if args.get("cached") else "model"] += 1
-        goals = self.settings().goals
-        draft = by_plan(
-            args.get("plan"),
-            _text(args, "goal"),
-            args.get("context"),
-            await self._staff(run),
-            goals.tasks_max,
-        )
+        plan, goal, context = args.get("plan"), _text(args, "goal"), args.get("context")
+        staff, tasks_max = await self._staff(run), self.settings().goals.tasks_max
+        effort = staff.effort(*wants_of(plan, tasks_max))
+        draft = await aside(effort, lambda: by_plan(plan, goal, context, staff, tasks_max))
         return await self._drafted(run, draft)
 
     async def check(self, run: Run, args: Any) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
+from functools import cache
 from typing import Any
 
-from coterie.core.agentbook import AGENT_TYPE, AgentEntry, find_agent
+from coterie.core.agentbook import AGENT_TYPE, AGENTS_MAX, AgentEntry, find_agent
 from coterie.core.bidding import Bid, Candidate
 from coterie.core.nouns import Data, Task, TaskState
 from coterie.core.state import ClusterState
@@ -18,7 +20,7 @@ from coterie.node.errors import ApiError
 NEEDED = ("agent_id", "score", "fit", "load", "success")
 Load = Callable[[Data], Awaitable[bytes]]
 Definitions = dict[str, Definition]  # by revision
-KEPT_MAX = 256
+KEPT_MAX = AGENTS_MAX + 24  # else those of many agents would be read anew each time
 Counts = dict[str, Counter[str]]
 
 
@@ -70,15 +72,20 @@ async def _definition(entry: AgentEntry, load: Load, known: Definitions) -> Defi
         while len(known) >= KEPT_MAX:
             del known[next(iter(known))]
         known[found.revision] = definition
-    return known[found.revision]
+        await asyncio.sleep(0)  # each takes its time, and there may be many
+    return known.get(found.revision)
 
 
 def _counted(state: ClusterState) -> Counts:
     """Runs by agent: live ones, and the recently finished ones that the state remembers."""
     counts: Counts = {}
 
+    @cache  # a name that is no id is looked for among all
+    def found(agent: str) -> AgentEntry | None:
+        return find_agent(state.agents, agent)
+
     def add(agent: str, what: str, count: int) -> None:
-        entry = find_agent(state.agents, agent)
+        entry = found(agent)
         if entry is not None:
             counts.setdefault(entry.agent_id, Counter())[what] += count
 

@@ -22,6 +22,7 @@ from coterie.node.goals.staff import Staff
 
 TEXT_CHARS_MAX = 20_000
 DEPTH_MAX = 20
+CAPABILITIES_MAX, CAPABILITY_CHARS_MAX = 64, 1_000  # of a task; of one
 GOAL, CONTEXT, GIVEN = "goal", "context", "given"  # inputs of the run
 LLM = "llm"
 KEYS = ("id", "name", "description", "dependencies", "capabilities", "skill", "agent", "input", "critical")
@@ -119,6 +120,21 @@ def by_plan(plan: Any, goal: str, context: Any, staff: Staff, tasks_max: int) ->
     return draft
 
 
+def wants_of(plan: Any, tasks_max: int) -> tuple[int, int]:
+    """How many tasks want an agent by what it can do, and how much they want in all."""
+    tasks = plan.get("tasks") if isinstance(plan, dict) else None
+    given = (
+        [one.get("capabilities") for one in tasks if isinstance(one, dict)] if isinstance(tasks, list) else []
+    )
+    wants = [len(one) for one in given[:tasks_max] if one and _are_wants(one)]
+    return len(wants), sum(wants)
+
+
+def _are_wants(given: Any) -> bool:
+    listed = isinstance(given, list) and len(given) <= CAPABILITIES_MAX
+    return listed and all(isinstance(one, str) and len(one) <= CAPABILITY_CHARS_MAX for one in given)
+
+
 class _Writer:
     def __init__(self, draft: Draft, staff: Staff, tasks: Sequence[Mapping[str, Any]]) -> None:
         self._draft, self._staff = draft, staff
@@ -184,8 +200,9 @@ class _Writer:
                 text = f"skill: {str(skill)[:80]!r} may not be used; there are: {said}"
                 self._wrong(where, text, "UNKNOWN_SKILL")
             return {"skill": str(skill)}
-        if not isinstance(wanted, list) or not all(isinstance(one, str) for one in wanted):
-            self._wrong(where, "capabilities: is a list of texts")
+        if not _are_wants(wanted):
+            most = f"at most {CAPABILITIES_MAX} texts of {CAPABILITY_CHARS_MAX} characters"
+            self._wrong(where, f"capabilities: is a list of {most}")
             return {"skill": LLM}
         if wanted and (chosen := _awarded(self._draft, self._staff, where, wanted)):
             return {"agent": chosen}

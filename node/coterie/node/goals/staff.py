@@ -11,6 +11,8 @@ from coterie.node.config import NodeSettings
 from coterie.node.goals.candidates import Definitions, Load, candidates
 from coterie.node.goals.catalogue import Local, skill_names
 
+LABELS = 10  # of an agent, about
+
 
 @dataclass(frozen=True, slots=True)
 class Staff:
@@ -24,6 +26,10 @@ class Staff:
         """Of all agents, or of some."""
         asked = [one for one in self.candidates if not among or one.agent_id in among]
         return bids(wanted, asked, self.selection)
+
+    def effort(self, awards: int, wanted: int) -> int:
+        """How much work so many awards are, with so many wants in all, as if it were characters to read."""
+        return len(self.candidates) * LABELS * (awards + wanted)
 
 
 async def staff_of(
