@@ -157,8 +157,8 @@ async def test_what_may_have_been_billed_is_asked_for_again_under_its_key_alone(
 
 
 async def test_a_call_that_was_left_open_keeps_its_key_over_a_refusal(world: World) -> None:
-    keyed = world.settings.providers["keyed"]
-    world.settings.providers["keyed"] = replace(keyed, tries_max=1)  # every fault ends the attempt
+    keyed = replace(world.settings.providers["keyed"], tries_max=1)  # every fault ends the attempt
+    world.settings = replace(world.settings, providers={"keyed": keyed})
     world.nodes.append(world.caller())
     world.script({"times": 1, "disconnect": 0})
     refusals[:] = [429]

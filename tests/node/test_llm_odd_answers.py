@@ -101,7 +101,7 @@ def test_what_comes_again_is_told_once() -> None:
     say("one ", "two ")
     collector.restart()
     say("one", " two thr", "ee")
-    response = {"id": "r", "model": "m", "status": "completed", "output": [], "usage": None}
+    response: dict[str, Any] = {"id": "r", "model": "m", "status": "completed", "output": [], "usage": None}
     collector.take(ResponseCompletedEvent.construct(type="response.completed", response=response))
     assert collector.completion().text == "".join(told) == "one two three"
 

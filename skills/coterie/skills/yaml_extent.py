@@ -40,10 +40,10 @@ class _Extent:
             self._add(1 + len(event.value) // CHARS_A_VALUE)
             self._note(event.anchor, before)
 
-    def _size_of(self, anchor: str) -> int:
+    def _size_of(self, anchor: str | None) -> int:
         if any(anchor == one for one, _ in self._open):
             raise TooMuch(f"{anchor} is within itself")
-        return self._sizes.get(anchor, 1)
+        return self._sizes.get(anchor or "", 1)
 
     def _note(self, anchor: str | None, before: int) -> None:
         if anchor is not None:
