@@ -56,6 +56,7 @@ class Listening(LlmServer):
     async def serve(self, request: Request, exchange: Exchange) -> None:
         asked.append((request.path, dict(request.query), request.headers.get("authorization", "")))
         keys.append(request.headers.get("idempotency-key", ""))
+        bodies.append(json.loads(request.body or b"null"))
         if len(keys) > 1 and refusals:
             await exchange.json(refusals.pop(0), {})
         else:
@@ -64,6 +65,7 @@ class Listening(LlmServer):
 
 asked: list[tuple[str, dict[str, str], str]] = []
 keys: list[str] = []
+bodies: list[Any] = []
 refusals: list[int] = []  # statuses of the requests after the first one
 
 
@@ -122,7 +124,7 @@ async def _nothing(run: Any, args: Any) -> None:
 
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
-    for noted in (asked, keys, refusals):
+    for noted in (asked, keys, bodies, refusals):
         noted.clear()
     server = Listening()
     listener = await server.start("127.0.0.1", 0)
@@ -178,6 +180,33 @@ async def test_what_was_sent_and_is_then_refused_stands_in_the_ledger(world: Wor
     assert [one.number for one in world.bench.core.state.llm.doubtful.values()] == [1]
     [sums] = world.bench.core.state.llm.usage.values()
     assert (sums.in_doubt, sums.failed) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("model", "sent"),
+    [
+        ("main", {"reasoning_effort": "low", "top_k": 5}),
+        ("back", {"reasoning": {"effort": "low"}, "top_k": 5}),
+    ],
+)
+async def test_further_parameters_are_given_on_in_the_words_of_the_api(
+    world: World, model: str, sent: dict[str, Any]
+) -> None:
+    extra = {"reasoning_effort": "low", "top_k": 5}
+    assert (await world.ask("well?", model=model, extra=extra)).text == "You said: well?"
+    assert bodies[0].items() >= sent.items() and ("reasoning_effort" in bodies[0]) == (model == "main")
+    assert world.bills == 1 and not world.bench.core.state.llm.doubtful
+
+
+@pytest.mark.parametrize(
+    "extra", [{"n": 5}, {"model": "dear"}, {"max_completion_tokens": 10**6}, {"previous_response_id": "r"}]
+)
+async def test_no_parameter_lets_a_call_cost_more_than_was_set_aside(
+    world: World, extra: dict[str, Any]
+) -> None:
+    with pytest.raises(CallRefused, match=f"extra: .*{next(iter(extra))}") as refused:
+        await world.ask("more?", extra=extra)
+    assert refused.value.code == "BAD_LLM_CALL" and not bodies
 
 
 async def test_providers_have_keys_and_models_of_their_own(world: World) -> None:

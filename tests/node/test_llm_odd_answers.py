@@ -122,3 +122,12 @@ async def test_what_cannot_be_read_at_all_is_in_doubt() -> None:
         async with _faults(sent=True):
             chat(chunk({"tool_calls": 5}))
     assert fault.value.verdict is LlmVerdict.IN_DOUBT
+
+
+@pytest.mark.parametrize("error", [TypeError("no such keyword"), ValueError("NaN is no JSON")])
+async def test_what_the_library_does_not_send_is_not_billed(error: Exception) -> None:
+    for sent, verdict in ((False, LlmVerdict.UNSENT), (True, LlmVerdict.IN_DOUBT)):
+        with pytest.raises(CallFault) as fault:
+            async with _faults(sent=sent):
+                raise error
+        assert fault.value.verdict is verdict and fault.value.permanent is not sent

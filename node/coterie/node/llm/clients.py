@@ -185,6 +185,8 @@ def fault_of(error: Exception, sent: bool) -> CallFault:
         return _refusal(error, text)
     if not sent and isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout):
         return CallFault(text, LlmVerdict.UNSENT, code="LLM_UNREACHABLE")
+    if not sent and isinstance(error, TypeError | ValueError):  # what the library does not take
+        return CallFault(text, LlmVerdict.UNSENT, code="BAD_LLM_CALL", permanent=True)
     return CallFault(text, LlmVerdict.IN_DOUBT, code="LLM_CUT_OFF")
 
 

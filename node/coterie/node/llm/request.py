@@ -7,7 +7,16 @@ import json
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    field_validator,
+)
 
 from coterie.node.config import LlmSettings, ProviderSettings
 from coterie.skills import CallRefused
@@ -17,6 +26,15 @@ MESSAGE_TOKENS = 16  # that a provider adds for each message, at most
 MILLION = 1_000_000
 DAY_MS = 86_400_000
 ASKED = {"messages", "tools", "tool_choice", "output_schema", "temperature", "extra"}
+
+# Parameters by which a call would cost more than its worst case, or be another one than was intended.
+NOT_EXTRA = frozenset(
+    [
+        *("model", "messages", "input", "prompt", "conversation", "previous_response_id"),
+        *("max_tokens", "max_completion_tokens", "max_output_tokens", "n", "best_of"),
+        *("stream", "stream_options", "store", "background"),
+    ]
+)
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 
@@ -72,6 +90,13 @@ class CallArgs(_Given):
     extra: dict[str, Any] = Field(default_factory=dict)  # further parameters, given on as they are
     stream: StrictBool = True  # tell watchers the words as they come
     beside: Annotated[tuple[StepName, ...], Field(max_length=BESIDE_MAX)] = ()  # see coterie.skills.replay
+
+    @field_validator("extra")
+    @classmethod
+    def _keeps_the_worst_case(cls, extra: dict[str, Any]) -> dict[str, Any]:
+        if wrong := sorted(NOT_EXTRA & extra.keys()):
+            raise ValueError(f"may not hold {', '.join(wrong)}: these are the call's own")
+        return extra
 
 
 @dataclass(frozen=True, slots=True)

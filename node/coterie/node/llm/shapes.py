@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from coterie.node.llm.request import LlmRequest, Message, Tool
 
-ANSWER_NAME = "answer"
+ANSWER_NAME, EFFORT = "answer", "reasoning_effort"
 WORDS = {"auto", "none", "required"}
 
 
@@ -19,7 +20,7 @@ def chat_arguments(request: LlmRequest) -> dict[str, Any]:
         "max_completion_tokens": request.max_tokens,
         "stream": True,
         "stream_options": {"include_usage": True},
-        **args.extra,
+        "extra_body": args.extra,  # also what the library does not know
     }
     if args.tools:
         given["tools"] = [{"type": "function", "function": _function(tool)} for tool in args.tools]
@@ -59,7 +60,7 @@ def responses_arguments(request: LlmRequest) -> dict[str, Any]:
         "max_output_tokens": request.max_tokens,
         "stream": True,
         "store": request.provider.background,
-        **args.extra,
+        "extra_body": _in_words_of_responses(args.extra),
     }
     if request.provider.background:
         given["background"] = True
@@ -74,6 +75,13 @@ def responses_arguments(request: LlmRequest) -> dict[str, Any]:
     if args.temperature is not None:
         given["temperature"] = args.temperature
     return given
+
+
+def _in_words_of_responses(extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Skills and agents ask for an effort as chat completions call it."""
+    given = dict(extra)
+    effort = given.pop(EFFORT, None)
+    return {"reasoning": {"effort": effort}, **given} if effort is not None else given
 
 
 def _items(message: Message) -> list[dict[str, Any]]:
