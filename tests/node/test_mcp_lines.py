@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import os
 import signal
@@ -35,6 +36,7 @@ class OldServer(ThreadingHTTPServer):
         self.sessions: set[str] = set()
         self.statuses: list[int] = []  # of the next calls; then they are answered
         self.done = 0
+        self.size = 1  # of an answer
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
@@ -51,7 +53,7 @@ class OldServer(ThreadingHTTPServer):
             case "tools/list":
                 return {"tools": [{"name": "add", "inputSchema": {"type": "object"}}]}
         self.done += 1
-        return {"content": [{"type": "text", "text": "3"}]}
+        return {"content": [{"type": "text", "text": "3" * self.size}]}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -213,6 +215,28 @@ async def test_who_waits_for_a_program_that_does_not_greet_waits_once_with_all_o
     assert [type(one) for one in ends] == [asyncio.CancelledError, *[McpFault] * 4]
     assert begun.read_text() == "\n"
     await line.close()
+
+
+@pytest.mark.parametrize("way", ["program", "address"])
+async def test_a_message_without_end_is_not_waited_for(
+    make: Make, old: OldServer, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    transports = importlib.import_module("coterie.node.mcp.transports")
+    monkeypatch.setattr(transports, "MESSAGE_SIZE_MAX", 200_000)
+    world = make(url=old.url if way == "address" else "")
+
+    async def run(ctx: SkillContext) -> list[int]:
+        found = []
+        for size in (100_000, 300_000, 1):
+            old.size = size
+            try:
+                found.append(len((await ctx.mcp("s", "large", {"size": size})).text))
+            except CallFailed as failed:
+                assert failed.code == "MCP_CUT_OFF"
+                found.append(-1)
+        return found
+
+    assert await world.bench.attempt(run) == [100_000, -1, 1]
 
 
 async def test_a_program_that_hangs_is_replaced(make: Make) -> None:

@@ -3,19 +3,60 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 import httpx2
+from anyio.streams.text import TextReceiveStream
 from mcp import StdioServerParameters
+from mcp.client import stdio
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
 from coterie.node.mcp.exchange import Exchange, current
 
 SESSION_HEADER = "mcp-session-id"
+# Of one message of a server, well above what is kept of an answer: the library gathers a message whole, and
+# looks at all there is of a line with each piece of it, which takes minutes for what takes a second to send.
+MESSAGE_SIZE_MAX = 32 << 20
+
+
+class _Lines(TextReceiveStream):
+    """What a program writes, whose lines have an end. A longer one is the end of the connection."""
+
+    _size = 0
+
+    async def receive(self) -> str:
+        text = await super().receive()
+        end = text.rfind("\n")
+        self._size = self._size + len(text) if end < 0 else len(text) - end - 1
+        if self._size > MESSAGE_SIZE_MAX:
+            await self.aclose()  # else the library reads on to the end of the program before it says so
+            raise anyio.BrokenResourceError(f"a line of more than {MESSAGE_SIZE_MAX} characters")
+        return text
+
+
+stdio.TextReceiveStream = _Lines  # type: ignore[attr-defined]  # the library has no limit of its own
+
+
+class _Body(httpx2.AsyncByteStream):
+    """An answer by HTTP, which has an end."""
+
+    def __init__(self, inner: httpx2.AsyncByteStream) -> None:
+        self._inner = inner
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        left = MESSAGE_SIZE_MAX
+        async for piece in self._inner:
+            left -= len(piece)
+            if left < 0:
+                raise httpx2.StreamError(f"more than {MESSAGE_SIZE_MAX} bytes")
+            yield piece
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
 
 
 class NotingClient(httpx2.AsyncClient):
@@ -31,6 +72,9 @@ class NotingClient(httpx2.AsyncClient):
             exchange.unreached = exchange.posts == 1
             raise
         exchange.answered(response.status_code, SESSION_HEADER in request.headers)
+        is_stream = response.headers.get("content-type", "").startswith("text/event-stream")
+        if isinstance(response.stream, httpx2.AsyncByteStream) and not is_stream:
+            response.stream = _Body(response.stream)
         return response
 
 
