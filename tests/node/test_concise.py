@@ -79,3 +79,10 @@ def test_every_cut_error_keeps_to_the_room(text: str) -> None:
     for count in (0, 1, 7, 60, 5_000):
         error = invalid([Violation(text, text, 5)] * count) if count else not_found("BLOB", text * 300)
         assert trailer_bytes(concise(error)) <= TRAILERS_BYTES_MAX
+
+
+async def test_halves_of_characters_do_not_make_another_error_of_it(node: tuple[Failing, Any]) -> None:
+    """Protobuf writes none."""
+    told = await heard(node, invalid([Violation("a\ud800", "b\udfff", 3)], "BAD_INPUT"))
+    assert isinstance(told, InvalidRequest) and told.reason == "BAD_INPUT"
+    assert told.message == "a?: b?" and told.violations == [("a?", "b?")]

@@ -19,12 +19,35 @@ _PLAIN: Final = bytes(byte for byte in range(0x20, 0x7F) if byte != ord("%"))
 def concise(error: ApiError) -> ApiError:
     """The error if it fits, else what fits of it: its code and reason, the beginning of its message, and as
     many violations as there is room for, with how many more there are."""
+    error = _sendable(error)
     if trailer_bytes(error) <= TRAILERS_BYTES_MAX:
         return error
     told = replace(
         error, message=_cut(error.message, MESSAGE_BYTES_MAX), violations=(), metadata=_facts(error.metadata)
     )
     return replace(told, violations=_fitting(error.violations, TRAILERS_BYTES_MAX - trailer_bytes(told)))
+
+
+def _sendable(error: ApiError) -> ApiError:
+    """Half of a character, which JSON can spell, is told as a question mark: no message can hold it."""
+    texts = [error.message, *error.metadata, *error.metadata.values()]
+    texts += [text for one in error.violations for text in (one.field, one.description)]
+    if all(map(_is_whole, texts)):
+        return error
+    return replace(
+        error,
+        message=_whole(error.message),
+        violations=[Violation(_whole(v.field), _whole(v.description), v.limit) for v in error.violations],
+        metadata={_whole(key): _whole(value) for key, value in error.metadata.items()},
+    )
+
+
+def _is_whole(text: str) -> bool:
+    return text.isascii() or _whole(text) == text
+
+
+def _whole(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
 
 
 def trailer_bytes(error: ApiError) -> int:
