@@ -47,15 +47,19 @@ def agents(state: ClusterState) -> frozenset[str] | None:
 
 
 def more_nodes(state: ClusterState, run_id: TaskId, loaded: Loaded, known: Known) -> Graph:
-    """The nodes that are to be added; the log looks at them again. Raises ApiError with all that is wrong."""
+    """The nodes that are to be added; the log looks at them again, and adds the same ones once. Raises ApiError
+    with all that is wrong."""
     form = [one for one in loaded.problems if one.code in FORM]
     if form:
         raise refused_for(form)
     nodes = replace(loaded.graph, name="", open_inputs=False)
-    beyond = beyond_one_addition(size(nodes), len(bytes_of(nodes)))
+    written = bytes_of(nodes)
+    beyond = beyond_one_addition(size(nodes), len(written))
     if beyond:
         raise invalid([Violation("nodes", beyond)], "TOO_LARGE")
     run, task = state.runs.get(run_id), state.tasks.get(run_id)
+    if run is not None and written in run.head.grown:
+        return nodes  # asked again, as by the next attempt of a planner that was lost before it was answered
     around = surroundings(run, task) if run is not None and task is not None else NOTHING_KNOWN
     around = replace(around, skills=known.skills, agents=known.agents, code_enabled=known.code_enabled)
     wrong = problems_of(Graph(nodes=nodes.nodes), around) if run is not None else []
