@@ -58,11 +58,14 @@ class _Extent:
 def load_yaml(text: str, values_max: int, levels_max: int = DEPTH_MAX) -> Any:
     """As yaml.safe_load. Raises ValueError that says what is wrong, TooMuch where it is too much."""
     check_extent(text, values_max, levels_max)
+    loader = _LOADER(text)
     try:
-        return yaml.load(text, Loader=_LOADER)
+        return loader.get_single_data()
     except (KeyError, AttributeError, TypeError, ArithmeticError) as error:
         # An explicit tag that does not fit.
         raise ValueError(f"a value does not fit its tag ({error})") from error
+    finally:
+        loader.dispose()
 
 
 def check_extent(text: str, values_max: int, levels_max: int = DEPTH_MAX) -> None:
