@@ -193,6 +193,11 @@ def test_shared_parts_are_weighed_as_often_as_they_are_written(shape: Any) -> No
     assert weight(value, 10) <= 10 or size > 10
 
 
+@pytest.mark.parametrize("number", [0, 7, 8, 9, 10, 15, 16, 99, -8, 10**15, 10**400, 1 << 4_000])
+def test_a_number_is_weighed_as_no_more_than_it_is_written_in(number: int) -> None:
+    assert weight([number] * 9, 1 << 30) <= len(write_json([number] * 9))
+
+
 SMALL: dict[str, Any] = {"x": "y" * 50, "l": [1, 22, 333], "o": {"k": "v"}, "n": 10**30}
 
 

@@ -89,7 +89,7 @@ def assign_one(worlds: tuple[World, World], dice: random.Random) -> None:
             world.assign(name)
 
 
-@pytest.mark.parametrize("work_max", [walk.WORK_MAX, 15])
+@pytest.mark.parametrize("work_max", [walk.WORK_MAX, 15, 20])
 @pytest.mark.parametrize("seed", range(20))
 def test_a_restored_node_decides_as_one_that_was_there_all_the_time(
     seed: int, work_max: int, monkeypatch: pytest.MonkeyPatch
@@ -108,6 +108,26 @@ def test_a_restored_node_decides_as_one_that_was_there_all_the_time(
         assert state_hash(there.state) == state_hash(back.state), f"seed {seed}: after {command}"
         if dice.random() < 0.1:
             there.now_ms = back.now_ms = there.now_ms + 1_000
+
+
+@pytest.mark.parametrize("over", [list(range(4_500)), ["{{ big }}"] * 15 + [1] * 40])
+def test_a_restored_node_begins_as_many_items_as_one_that_was_there_all_the_time(over: list[Any]) -> None:
+    """It has to make the list of a map again, which the others remember: that is no work of the entry."""
+    worlds = there, back = World(), World()
+    for world in worlds:
+        world.do(SetTenant(Tenant("default", pending_tasks_max=10_000)))
+        node = {"id": "m", "type": "map", "over": over, "skill": "echo", "window": 10_000}
+        given = {"big": "x" * 900_000}
+        world.run(node, given=given, inputs=[{"name": "big"}], max_parallel=10_000)
+    for _ in range(3):
+        back.state = codec.decode_state(list(codec.encode_state(back.state.copy())))
+        due = [
+            one for one in plan(there.state, View(there.now_ms), PlanPolicy()) if isinstance(one, ExpireTask)
+        ]
+        for command in due:
+            assert there.do(command) == back.do(command), command
+        assert len(there.state.tasks) == len(back.state.tasks)
+        assert state_hash(there.state) == state_hash(back.state)
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -107,7 +107,7 @@ def weight(value: Any, limit: int) -> int:
                 bytes_ += len(key) + 3
                 left.append(inner)
         else:
-            bytes_ += 1 + (one.bit_length() >> 2 if isinstance(one, int) else 0)
+            bytes_ += 1 + (max(0, one.bit_length() - 1) >> 2 if isinstance(one, int) else 0)
     return bytes_
 
 

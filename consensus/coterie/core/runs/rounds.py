@@ -53,18 +53,32 @@ def _after_iteration(walk: Walk, node: GraphNode, result: Data, place: int) -> N
 
 
 def _items(walk: Walk, node: GraphNode) -> list[Any]:
-    """The list a map goes over, the same at every look: see `_is_kept`."""
-    key, step = f"~{node.node_id}", walk.steps.find(list_key(node.node_id))
-    if key in walk.book.values:
-        found: list[Any] = walk.book.values[key]
-        return found
-    items = walk.counted(fill, node.over, walk.scope(node)) if step is None else json_of(step.result, "over")
+    """The list a map goes over, the same at every look: see `_is_kept`. It is no work of an entry: a replica
+    that was restored may have to make it again where the others remember it."""
+    known: list[Any] | None = walk.book.values.get(f"~{node.node_id}")
+    if known is not None:
+        return known
+    step = walk.steps.find(list_key(node.node_id))
+    return _listed(
+        walk, node, fill(node.over, walk.scope(node)) if step is None else json_of(step.result, "over")
+    )
+
+
+def _first_items(walk: Walk, node: GraphNode) -> list[Any]:
+    """The same when the map begins, which is at the same entry on every replica: then it is work."""
+    step = walk.steps.find(list_key(node.node_id))
+    if step is not None:
+        return _listed(walk, node, json_of(step.result, "over"))
+    return _listed(walk, node, walk.counted(fill, node.over, walk.scope(node)))
+
+
+def _listed(walk: Walk, node: GraphNode, items: Any) -> list[Any]:
     if not isinstance(items, list):
         raise ValueFault("TYPE_ERROR", f"`over` is a {type_name(items)}, not a list")
     if len(items) > ITEMS_MAX:
         raise ValueFault("TOO_MANY_ITEMS", f"{len(items)} items, the limit is {ITEMS_MAX}")
-    if step is not None or not _may_change(node):
-        walk.book.values[key] = items
+    if walk.steps.find(list_key(node.node_id)) is not None or not _may_change(node):
+        walk.book.values[f"~{node.node_id}"] = items
     return items
 
 
@@ -84,7 +98,7 @@ def _is_kept(walk: Walk, node: GraphNode, items: list[Any]) -> bool:
 
 
 def map_items(walk: Walk, node: GraphNode) -> None:
-    items = _items(walk, node)
+    items = _first_items(walk, node)
     if _is_kept(walk, node, items):
         walk.put(evolve(walk.run.nodes[node.node_id], total=len(items)))
         map_over(walk, node)
