@@ -29,7 +29,7 @@ from coterie.core.commands import (
 )
 from coterie.core.fairness import SCALE
 from coterie.core.indexes import RELEASED_MAX
-from coterie.core.nouns import NO_DATA, Constraints, NodeId, Policy, SkillRef, TaskId, WaitReason
+from coterie.core.nouns import NO_DATA, NodeId, Policy, SkillRef, TaskId, WaitReason
 from coterie.core.ordered import CHUNK, Ordered
 from coterie.core.quotas import Limit, Tenant
 from coterie.core.scheduler import next_clock_ms, plan
@@ -209,20 +209,6 @@ def test_a_tenant_has_a_share_of_the_queue(cluster: CoreCluster) -> None:
     assert code(cluster.do(submit_command("b1", tenant="b"))) == "QUEUE_FULL"
     cluster.do(PauseTask(TaskId("a0")))
     assert code(cluster.do(submit_command("b1", tenant="b"))) == "QUEUE_FULL", "paused tasks count"
-
-
-@pytest.mark.parametrize(("tenants", "kinds"), [(1, 501), (12, 50)])
-def test_kinds_of_task_that_no_node_takes_keep_nobody_else_waiting(
-    tenants: int, kinds: int, cluster: CoreCluster
-) -> None:
-    for number in range(tenants * kinds):
-        wanted = Constraints(zones=(f"nowhere-{number}",))
-        for priority in (1, 2):  # of one kind, which is looked at once
-            name = f"a{number}-{priority}"
-            tenant = f"a{number % tenants}"
-            cluster.do(submit_command(name, tenant=tenant, constraints=wanted, priority=priority))
-    cluster.do(submit_command("z", tenant="z"))
-    assert chosen(cluster) == ["z"], "tenants that run nothing go first in every plan"
 
 
 # --- limits

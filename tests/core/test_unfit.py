@@ -9,7 +9,7 @@ from coterie.core import scheduler
 from coterie.core.commands import AssignTask, CancelTask, SetDrain
 from coterie.core.nouns import Companion, Constraints, NodeId, TaskId
 from coterie.core.routing import Round
-from coterie.core.routing.round import KINDS_MAX
+from coterie.core.routing.round import KINDS_FREE, KINDS_MAX
 from coterie.core.routing.unfit import SLACK, Unfit
 from coterie.core.scheduler import plan
 from coterie.core.view import PlanPolicy, View
@@ -35,7 +35,7 @@ def planned(cluster: CoreCluster, unfit: Unfit, leader: NodeId = N1) -> list[str
 
 
 def test_what_stands_behind_very_many_of_them_has_its_turn(cluster: CoreCluster) -> None:
-    queue(cluster, *(f"{number}" for number in range(2 * KINDS_MAX)))
+    queue(cluster, *(f"{number}" for number in range(2 * (KINDS_FREE + KINDS_MAX))))
     cluster.do(submit_command("last"))
     unfit = Unfit()
     assert [planned(cluster, unfit) for _ in range(3)] == [[], [], ["last"]]

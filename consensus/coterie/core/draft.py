@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from coterie.core.fairness import attempt_cost, standing
 from coterie.core.nouns import Task, TaskId
-from coterie.core.routing.round import KINDS_LEAST, KINDS_MAX
+from coterie.core.routing.round import KINDS_FREE, KINDS_LEAST, KINDS_MAX
 from coterie.core.routing.unfit import Unfit
 from coterie.core.state import ClusterState
 from coterie.core.workqueue import Group, Lane, profile_of
@@ -101,13 +101,14 @@ class Draft:
 
     def drop(self, offer: Offer, *, looked: bool) -> None:
         """Nothing of its group can go now. `looked`: it took a look at every node to find that out. A round
-        has time for so many looks, and who runs nothing is first in every round: a tenant that has had its
-        part of them goes behind the others."""
+        has time for so many looks, and who runs nothing is first in every round: when they run short, a
+        tenant that has had its part of them goes behind the others."""
         tenant = offer.group.profile.tenant
         self._groups[tenant].pop()
         if looked:
             self._looks[tenant] += 1
-            if self._looks[tenant] % self._looks_max == 0:
+            short = self._looks.total() >= KINDS_FREE
+            if short and self._looks[tenant] % self._looks_max == 0:
                 heapreplace(self._turns, (self._turns[0][0] + BEHIND, tenant))
 
     def _offer_of(self, tenant: str) -> Offer | None:

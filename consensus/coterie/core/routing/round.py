@@ -9,8 +9,11 @@ from coterie.core.routing.choice import Decision, choose
 from coterie.core.routing.pool import Placeable, Pool, RoutingRules, Sight
 from coterie.core.state import ClusterState
 
-KINDS_MAX = 500  # kinds of task found to have no node in one round; each costs a look at every node
-KINDS_LEAST = 50  # of these for each tenant, however many there are
+# Kinds of task found to have no node in one round; each costs a look at every node.
+KINDS_FREE = 250  # whoever they are of
+KINDS_MAX = 500  # beyond these, shared among the tenants
+KINDS_LEAST = 50  # of them for each tenant, as long as that is no more than
+KINDS_MOST = 2_000  # in all: the event loop waits for a round
 SKIPPED_MAX = 2_000  # tasks passed over because they are better off waiting
 
 
@@ -21,7 +24,8 @@ class Round:
         self.pool = Pool(state, sight, rules)
         self._stuck: set[Hashable] = set()
         self._unfit: set[Hashable] = set()  # of these, those that no node may run
-        self._kinds_max = max(KINDS_MAX, KINDS_LEAST * len(state.indexes.queue.tenants))
+        shared = max(KINDS_MAX, KINDS_LEAST * len(state.indexes.queue.tenants))
+        self._kinds_max = min(KINDS_FREE + shared, KINDS_MOST)
         self._better_off: dict[Hashable, int] = {}  # kind -> how many more of it wait for a busy node
         self._skipped = 0
 
