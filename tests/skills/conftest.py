@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
+import uvloop
 
 from coterie.node.skillhost import SkillHost
 from tests.skills.support import Bench, alive, children_of, options
 
 MakeBench = Callable[..., Awaitable[Bench]]
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], Any]]:
+    """Against hostile processes the loop of a node, which reads what has come before it calls back for tasks
+    that are done; asyncio's does it the other way round."""
+    hostile = item.path.name == "test_hostile.py"
+    return {"uvloop": uvloop.new_event_loop} if hostile else {"asyncio": asyncio.new_event_loop}
 
 
 @pytest_asyncio.fixture

@@ -224,6 +224,35 @@ async def test_more_requests_than_the_node_serves_at_once_wait_their_turn(make_b
     assert len(port.steps) == 600
 
 
+class TidalPort(RecordingPort):
+    """Answers all that are held in one turn of the loop, as one entry of the log does; then the next ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._held: list[asyncio.Future[None]] = []
+
+    async def record_step(self, key: str, result: bytes, beside: Sequence[str] = ()) -> None:
+        loop = asyncio.get_running_loop()
+        held: asyncio.Future[None] = loop.create_future()
+        if not self._held:
+            loop.call_later(0.02, self._answer)
+        self._held.append(held)
+        await held
+        await super().record_step(key, result, beside)
+
+    def _answer(self) -> None:
+        answered, self._held = self._held, []
+        for held in answered:
+            held.set_result(None)
+
+
+async def test_answers_that_come_at_once_let_as_many_requests_come(make_bench: MakeBench) -> None:
+    bench = await hostile_bench(make_bench)
+    port = TidalPort()
+    outcome = await bench.run("many-steps", {"count": 1_000, "size": 1}, port=port)
+    assert (outcome.kind, outcome.code, len(port.steps)) == ("succeeded", "", 1_000)
+
+
 async def test_a_request_that_nobody_waits_for_any_more_still_counts(make_bench: MakeBench) -> None:
     bench = await hostile_bench(make_bench)
     port = SlowPort()

@@ -300,6 +300,8 @@ class Child:
         if self._frames.unsent_bytes > UNSENT_BYTES_MAX:
             self._break(f"it does not read its answers, {self._frames.unsent_bytes} bytes by now")
         else:
+            # The answer lets the next request come, and the loop of a node reads it before it calls back.
+            run.requests.discard(asyncio.current_task())  # type: ignore[arg-type]
             self._frames.send({**reply, "timed_out": payload is None}, payload or b"")
 
     def _on_output(self, line: str) -> None:
