@@ -199,7 +199,11 @@ async def test_further_parameters_are_given_on_in_the_words_of_the_api(
 
 
 @pytest.mark.parametrize(
-    "extra", [{"n": 5}, {"model": "dear"}, {"max_completion_tokens": 10**6}, {"previous_response_id": "r"}]
+    "extra",
+    [
+        *({"n": 5}, {"model": "dear"}, {"max_completion_tokens": 10**6}, {"previous_response_id": "r"}),
+        *({"extra_body": {"n": 5}}, {"timeout": 1}),
+    ],
 )
 async def test_no_parameter_lets_a_call_cost_more_than_was_set_aside(
     world: World, extra: dict[str, Any]
@@ -207,6 +211,17 @@ async def test_no_parameter_lets_a_call_cost_more_than_was_set_aside(
     with pytest.raises(CallRefused, match=f"extra: .*{next(iter(extra))}") as refused:
         await world.ask("more?", extra=extra)
     assert refused.value.code == "BAD_LLM_CALL" and not bodies
+
+
+@pytest.mark.parametrize(("model", "word"), [("main", "response_format"), ("back", "text")])
+async def test_the_calls_own_parameters_stand_before_further_ones(
+    world: World, model: str, word: str
+) -> None:
+    schema = {"type": "object"}
+    extra = {word: {"verbosity": "low", "type": "text", "format": 1}, "temperature": 2}
+    await world.ask("well?", model=model, extra=extra, temperature=0, schema=schema)
+    assert '"schema": {"type": "object"}' in json.dumps(bodies[0][word])
+    assert bodies[0][word]["verbosity"] == "low" and bodies[0]["temperature"] == 0
 
 
 async def test_providers_have_keys_and_models_of_their_own(world: World) -> None:

@@ -103,7 +103,7 @@ class Models:
         `options`: model ("provider", "provider/model" or "model"), tools [{name, description, parameters}],
         tool_choice, temperature, max_tokens, cache_ttl (seconds for which equal requests of the tenant get
         the same answer), on_unknown (retry, ask, fail), timeout (seconds), stream (False: watchers see no
-        tokens), extra (further parameters of the API, none by which it would cost more).
+        tokens), extra (further parameters of the API, beside those of the call).
         Raises CallRefused (code BUDGET_EXHAUSTED, LLM_REFUSED, LLM_IN_DOUBT, BAD_LLM_CALL …), CallFailed,
         BadAnswer, Fenced.
         """

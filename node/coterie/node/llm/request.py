@@ -32,7 +32,12 @@ NOT_EXTRA = frozenset(
     [
         *("model", "messages", "input", "prompt", "conversation", "previous_response_id"),
         *("max_tokens", "max_completion_tokens", "max_output_tokens", "n", "best_of"),
-        *("stream", "stream_options", "store", "background"),
+        *("stream", "stream_options", "store", "background", "timeout"),
+        *(
+            "extra_body",
+            "extra_query",
+            "extra_headers",
+        ),  # words of a library: what would stand in them goes here
     ]
 )
 

@@ -20,7 +20,6 @@ def chat_arguments(request: LlmRequest) -> dict[str, Any]:
         "max_completion_tokens": request.max_tokens,
         "stream": True,
         "stream_options": {"include_usage": True},
-        "extra_body": args.extra,  # also what the library does not know
     }
     if args.tools:
         given["tools"] = [{"type": "function", "function": _function(tool)} for tool in args.tools]
@@ -32,7 +31,16 @@ def chat_arguments(request: LlmRequest) -> dict[str, Any]:
         given["response_format"] = {"type": "json_schema", "json_schema": shape}
     if args.temperature is not None:
         given["temperature"] = args.temperature
-    return given
+    return _with_extra(given, args.extra)
+
+
+def _with_extra(given: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Further parameters go into the body, also those the library does not know. The call's own stand."""
+    body = {name: value for name, value in extra.items() if name not in given}
+    for name in extra.keys() & given.keys():
+        if isinstance(extra[name], dict) and isinstance(given[name], dict):
+            body[name] = {**extra[name], **given[name]}
+    return {**given, "extra_body": body}
 
 
 def _function(tool: Tool) -> dict[str, Any]:
@@ -60,7 +68,6 @@ def responses_arguments(request: LlmRequest) -> dict[str, Any]:
         "max_output_tokens": request.max_tokens,
         "stream": True,
         "store": request.provider.background,
-        "extra_body": _in_words_of_responses(args.extra),
     }
     if request.provider.background:
         given["background"] = True
@@ -74,7 +81,7 @@ def responses_arguments(request: LlmRequest) -> dict[str, Any]:
         given["text"] = {"format": shape}
     if args.temperature is not None:
         given["temperature"] = args.temperature
-    return given
+    return _with_extra(given, _in_words_of_responses(args.extra))
 
 
 def _in_words_of_responses(extra: Mapping[str, Any]) -> dict[str, Any]:
