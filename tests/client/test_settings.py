@@ -69,6 +69,11 @@ def test_a_bad_endpoint_is_named(wrong: Any) -> None:
         settings_of(wrong, insecure=True)
 
 
+@pytest.mark.parametrize("target", ["dns:///coterie.svc:8080", "ipv4:10.0.0.1:8080", "[::1]:8080"])
+def test_what_the_library_dials_by_other_words_is_taken(target: str) -> None:
+    assert parse_endpoints(target) == (target,)
+
+
 def test_the_environment_is_the_last_resort(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("COTERIE_ENDPOINT", "10.0.0.1:1,10.0.0.2:1")
     monkeypatch.setenv("COTERIE_TLS_CA", "ca.pem")

@@ -105,6 +105,20 @@ async def test_who_waits_for_a_group_that_holds_all_it_may_proposes_nothing_mean
     assert world.fetches == before + 2, "at the beginning and at the end"
 
 
+async def test_a_full_group_has_room_again_when_old_messages_are_kept_no_more() -> None:
+    world = World()
+    await world.publish(UNACKED_MAX, "t.small", b"x")
+    while (await world.fetch(f"f{world.fetches}")).messages:
+        pass
+    assert world.leased() == UNACKED_MAX and not world.service._anything("default", "g")
+    await world.publish(1, "t.small", b"y")
+    assert not world.service._anything("default", "g"), "there is something, and no room for it"
+    await world.commit(SetTopic("default", "t.small", kept_count=UNACKED_MAX), None)
+    assert world.service._anything("default", "g")
+    given = [message.position for message in (await world.fetch("more")).messages]
+    assert given == [UNACKED_MAX + 1]
+
+
 async def test_a_clock_that_is_ahead_of_the_log_makes_no_storm_of_proposals() -> None:
     world = World()
     await world.publish(1, "t.small", b"x")

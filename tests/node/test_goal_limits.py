@@ -89,6 +89,18 @@ async def test_results_that_are_too_large_are_not_read(
     assert ("b: 192 bytes, not read" in result.get("note", "")) == (read == 1)
 
 
+async def test_the_last_results_are_read_first_and_all_that_was_not_read_is_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(outcome, "VALUES_BYTES_MAX", 300)
+    early = [task(f"a{n}", skill="echo", input={"n": 100}) for n in range(15)]
+    last = task("z", skill="echo", input={"n": 250}, dependencies=[f"a{n}" for n in range(15)])
+    bench = GoalBench(model({"tasks": [*early, last]}), lambda kind, given: "x" * given["n"])
+    result = await bench.goal(goal="Report", aggregate="list")
+    assert result["answer"] == ["x" * 250]
+    assert result["note"].endswith("and 5 more")
+
+
 def test_many_rows_stay_within_their_bytes_and_failures_stay() -> None:
     good = [{"task": f"t{n}", "state": "SUCCEEDED", "result": "x" * 8_000} for n in range(3_000)]
     bad = {"task": "bad", "state": "FAILED", "message": "m" * 8_000}

@@ -156,10 +156,18 @@ def parse_endpoints(given: str | Sequence[str]) -> tuple[str, ...]:
         # No more digits than a port has: longer ones Python may refuse to read.
         if not host or not port.isascii() or not port.isdigit() or not 0 < int(port[:6]) < 65536:
             raise ConfigError(f"endpoint {address!r}: write host:port, e.g. 127.0.0.1:8080")
-        if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        if _is_ipv6(host) or _is_ipv6(address) or host.startswith("[") != host.endswith("]"):
             # Else it would be dialled as an address without a port, and not the one it looks like.
             raise ConfigError(f"endpoint {address!r}: write an IPv6 address in brackets, e.g. [::1]:8080")
     return addresses
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _items(given: str | Sequence[str]) -> tuple[str, ...]:

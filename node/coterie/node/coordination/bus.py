@@ -216,8 +216,8 @@ class BusService(bus_pb2_grpc.BusServicer):
         group = state.groups.get(name_key(tenant, name))
         if group is None or any(one.until_ms <= now_ms for one in group.unacked):
             return True
-        if len(group.unacked) >= bounds.UNACKED_MAX:
-            return False
+        if len(group.unacked) >= bounds.UNACKED_MAX:  # what is kept no more makes room
+            return any(one.position not in state.messages for one in group.unacked)
         return bool(topics.read(state, tenant, group.pattern, group.cursor, 1))
 
     def _fetched(self, tenant: str, name: str, fetch_id: str) -> list[bus_pb2.BusMessage]:

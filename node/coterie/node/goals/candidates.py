@@ -64,7 +64,8 @@ async def _definition(entry: AgentEntry, load: Load, known: Definitions) -> Defi
     found = entry.find(entry.live)
     if found is None:
         return None
-    if found.revision not in known:
+    definition = known.get(found.revision)
+    if definition is None:
         try:
             definition = read_definition(unpack(await load(found.bundle)))
         except (AgentProblems, ApiError, ValueError, OSError):
@@ -73,7 +74,7 @@ async def _definition(entry: AgentEntry, load: Load, known: Definitions) -> Defi
             del known[next(iter(known))]
         known[found.revision] = definition
         await asyncio.sleep(0)  # each takes its time, and there may be many
-    return known.get(found.revision)
+    return definition
 
 
 def _counted(state: ClusterState) -> Counts:

@@ -37,13 +37,13 @@ async def ended_run(reader: Reader, run: Run, run_id: TaskId, aggregate: str) ->
     given = {step.key: step.result for step in found.steps}
     by_id = {row["id"]: row for row in rows}
     sinks = _sinks(graph)
-    values, unread = await _values(
-        run, {one.node_id: given[one.node_id] for one in graph.nodes if one.node_id in given}
-    )
+    first = [*sinks, *(node.node_id for node in graph.nodes)]  # the answer is made of those without followers
+    values, unread = await _values(run, {name: given[name] for name in first if name in given})
     results = [_row(node, by_id.get(node.node_id, {}), values, node.node_id in sinks) for node in graph.nodes]
     counts = {"total": len(results), **Counter(row["state"].lower() for row in results)}
     results, notes = _bounded(results)
-    notes = [*unread, *notes][:NOTES_MAX]
+    notes = [*unread, *notes]
+    notes = [*notes[:NOTES_MAX], *([f"and {len(notes) - NOTES_MAX} more"] if len(notes) > NOTES_MAX else [])]
     answer = _bounded_answer(_reduced(aggregate, [values[name] for name in sinks if name in values]))
     if notes and "note" in answer:
         notes.append(answer["note"])

@@ -47,8 +47,8 @@ def agents(state: ClusterState) -> frozenset[str] | None:
 
 
 def more_nodes(state: ClusterState, run_id: TaskId, loaded: Loaded, known: Known) -> Graph:
-    """The nodes that are to be added; the log looks at them again, and adds the same ones once. Raises ApiError
-    with all that is wrong."""
+    """The nodes that are to be added; the log looks at them again, and adds the same ones once. Raises
+    ApiError with all that is wrong."""
     form = [one for one in loaded.problems if one.code in FORM]
     if form:
         raise refused_for(form)
