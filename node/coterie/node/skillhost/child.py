@@ -301,7 +301,7 @@ class Child:
             self._break(f"it does not read its answers, {self._frames.unsent_bytes} bytes by now")
         else:
             # The answer lets the next request come, and the loop of a node reads it before it calls back.
-            run.requests.discard(asyncio.current_task())  # type: ignore[arg-type]
+            run.requests.discard(asyncio.current_task())
             self._frames.send({**reply, "timed_out": payload is None}, payload or b"")
 
     def _on_output(self, line: str) -> None:
