@@ -24,7 +24,7 @@ from coterie.core.coordination.nouns import SchedulePlan, TaskTemplate
 from coterie.core.machine import apply
 from coterie.core.nouns import Constraints, Data, NodeId, NodeStatus, Policy, RetryPolicy
 from coterie.core.ports import Member, NotCommitted, Role
-from coterie.core.routing.round import KINDS_MAX
+from coterie.core.routing.round import KINDS_FREE, KINDS_MAX
 from coterie.core.state import Moment
 from coterie.core.view import PlanPolicy
 from coterie.node.coordinator import PLANS_MAX, ClusterNaming, Coordinator, CoordinatorParts
@@ -299,7 +299,7 @@ async def test_schedules_fire_and_leadership_moves_while_work_comes_and_goes_all
 
 
 async def test_what_no_node_takes_is_remembered_from_round_to_round(world: World) -> None:
-    for number in range(KINDS_MAX + 1):
+    for number in range(KINDS_FREE + KINDS_MAX + 1):
         wanted = Constraints(zones=(f"nowhere-{number}",))
         world.core.do(submit_command(f"a{number}", constraints=wanted))
     world.core.do(submit_command("last"))
