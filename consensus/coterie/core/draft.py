@@ -66,6 +66,7 @@ class Draft:
         self._turns = [(standing(state, tenant, now_ms), tenant) for tenant in state.indexes.queue.tenants]
         heapify(self._turns)
         self._looks: Counter[str] = Counter()  # of each tenant: see drop
+        self._looks_total = 0  # kept, for there may be very many tenants
         self._looks_max = max(KINDS_LEAST, KINDS_MAX // max(1, len(self._turns)))
         self._groups: dict[str, Merge[Group]] = {}
         self._lanes: dict[Group, Merge[Lane]] = {}
@@ -107,7 +108,8 @@ class Draft:
         self._groups[tenant].pop()
         if looked:
             self._looks[tenant] += 1
-            short = self._looks.total() >= KINDS_FREE
+            self._looks_total += 1
+            short = self._looks_total >= KINDS_FREE
             if short and self._looks[tenant] % self._looks_max == 0:
                 heapreplace(self._turns, (self._turns[0][0] + BEHIND, tenant))
 
