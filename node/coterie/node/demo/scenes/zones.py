@@ -16,10 +16,12 @@ from coterie.node.demo.stage import Scene, Stage
 ZONES = {"node-1": "a", "node-2": "a", "node-3": "b", "node-4": "b", "node-5": "c"}
 DEAD_ZONE = "b"
 WAVE = 45
-# A preference is weighed against waiting: a home that is crowded, or slow at the moment, gives work away. So
-# few tasks are on their way at a time, and some may go elsewhere; by chance a third would be at home.
+# A preference is weighed against waiting: a home that is crowded, or half as slow again as the others, gives
+# work away. So few tasks are on their way at a time, each long beside what a busy machine adds to it, and some
+# may go elsewhere; by chance a third would be at home.
 AT_ONCE = 9
-AT_HOME_MIN = 0.75
+TASK = {"seconds": 0.8, "steps": 2}
+AT_HOME_MIN = 0.6
 BACK_MAX_S = 40.0
 POLL_S = 0.2
 
@@ -68,8 +70,7 @@ async def _wave(stage: Stage, phase: str) -> dict[str, Counter[str]]:
 
 def _entries(wanted: Sequence[str]) -> Iterator[dict[str, Any]]:
     for zone in wanted:
-        payload = {"seconds": 0.2, "steps": 2}
-        yield {"type": "sleep", "payload": payload, "constraints": {"prefer_zone": zone}}
+        yield {"type": "sleep", "payload": TASK, "constraints": {"prefer_zone": zone}}
 
 
 def _shares(counts: Counter[str]) -> str:
