@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from coterie.client import Cluster, TaskFailed, TaskInfo
+from coterie.client import Cluster, TaskFailed, TaskInfo, TaskTimedOut
 from coterie.node.localcluster import LocalCluster
 from tests.cluster.conftest import client_of, until
 
@@ -55,6 +55,21 @@ async def test_a_failed_child_fails_its_parent_and_ends_its_siblings(
             return {(await child(client, job.id, n)).state for n in (1, 2)} == {"CANCELLED"}
 
         await until(ended, "the siblings to be cancelled where they run")
+
+
+async def test_the_timeout_of_a_skill_on_the_nodes_disks_counts_wherever_its_task_comes_from(
+    shared: LocalCluster,
+) -> None:
+    async with client_of(shared) as client:
+        alone = await client.submit_task(type="brief", payload={}, max_attempts=1)
+        parent = await client.submit_task(type="brief", payload={"child": True}, timeout="90s")
+        run = await client.run_workflow("nodes: {a: {skill: brief, input: {}, retry: 1}}")
+        for job in (alone, parent, run):
+            with pytest.raises((TaskTimedOut, TaskFailed)):
+                await job.wait(timeout=60)
+        for task_id in (alone.id, f"{parent.id}~late", f"{run.id}~a~0"):
+            error = (await client.job(task_id).get()).error
+            assert error is not None and error.code == "ATTEMPT_TIMEOUT", task_id
 
 
 async def test_a_waiting_parent_holds_no_slot_and_takes_its_children_along_when_cancelled(

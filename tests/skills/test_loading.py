@@ -156,6 +156,20 @@ async def test_a_skill_s_own_timeout_counts_when_the_job_has_none(
     assert (await bench.run("slow")).message == "the attempt took longer than 200 ms"
 
 
+@pytest.mark.parametrize("timeout", ["0", None])
+async def test_a_skill_that_says_nothing_has_the_cluster_s_and_one_that_says_0_has_none(
+    make_bench: MakeBench, skill_folder: WriteFolder, timeout: str | None
+) -> None:
+    handler = "import time\ndef run(ctx, input):\n    time.sleep(input)\n    return 'done'\n"
+    said = manifest("slow", timeout=timeout) if timeout is not None else manifest("slow")
+    bench = await make_bench(skill_folder("slow", said, handler))
+    if timeout is None:
+        outcome = await bench.run("slow", 3_600, default_timeout_ms=200)
+        assert outcome.message == "the attempt took longer than 200 ms"
+    else:
+        assert await bench.value("slow", 0.6, default_timeout_ms=200) == "done"
+
+
 async def test_two_skills_may_have_files_of_the_same_name(
     make_bench: MakeBench, skill_folder: WriteFolder
 ) -> None:

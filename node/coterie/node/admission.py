@@ -65,6 +65,11 @@ class Admission:
     def _limits(self) -> AdmissionLimits:
         return self._live()
 
+    @property
+    def attempt_timeout_ms(self) -> int:
+        """Of an attempt of which neither the task nor its skill says anything."""
+        return self._limits.attempt_timeout_ms
+
     def command(
         self,
         request: tasks_pb2.SubmitTaskRequest,
@@ -87,7 +92,7 @@ class Admission:
             # A proposal whose outcome was unknown is made again: without an id it would meet its own task.
             request_id=request.request_id or new_id,
             digest=_digest(request),
-            attempt_timeout_ms=task.attempt_timeout_ms or limits.attempt_timeout_ms,
+            attempt_timeout_ms=task.attempt_timeout_ms,  # 0: what its skill says, see skillset.filled
             deadline_after_ms=task.deadline_ms,
             start_delay_ms=task.start_delay_ms,
             checkpointing=not task.no_checkpoint,

@@ -191,6 +191,7 @@ class NodeApp(NodeParts):
                 skill_calls(self),
                 settings.rebalance,
                 self.optimist.with_next,
+                lambda: self.live().default_attempt_timeout_ms,
             )
         )
         self.coordinator = Coordinator(

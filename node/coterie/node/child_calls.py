@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -30,8 +30,8 @@ from coterie.node.inputs import size_of
 from coterie.node.large_json import LargeJson
 from coterie.node.payloads import LOADED_AT_ONCE, Payloads, together
 from coterie.node.skill_calls import Handlers, Run, refused
-from coterie.node.skillhost.nouns import SkillWait, Suspended
-from coterie.node.skillset import known_skills, with_defaults
+from coterie.node.skillhost.nouns import SkillInfo, SkillWait, Suspended
+from coterie.node.skillset import filled, known_skills
 from coterie.skills import Fenced
 from coterie.skills.children import CHILDREN_MAX, SPAWN_CHILDREN_MAX, chain_of
 
@@ -68,6 +68,8 @@ class ChildCalls:
     admission: Admission
     linger_s: float = LINGER_S
     large: LargeJson = field(default_factory=LargeJson)
+    local: Callable[[], Mapping[str, SkillInfo]] = dict
+    """The skills on this node's disk."""
     turns: WeakKeyDictionary[Run, asyncio.Lock] = field(default_factory=WeakKeyDictionary)
     """A run has the payloads of one call made at a time: those of all it may ask for are more than memory."""
 
@@ -223,14 +225,15 @@ class ChildCalls:
         )
 
     def _admitted(self, run: Run, kind: str, options: dict[str, Any]) -> SubmitTask:
-        """Checked as any submitted task is."""
+        """Checked as any submitted task is, but for its payload: the node where it runs looks at that."""
         nodes = run.state.nodes
         try:
             request = prepare(TaskSpec(type=kind, **options), run.task.tenant).request
         except InvalidRequest as error:
             raise refused("BAD_CHILD", str(error)) from error
         command = self.admission.command(request, "child", known_skills(run.state), nodes.keys())
-        return with_defaults(command, request.task, run.state, {})
+        default_ms = self.admission.attempt_timeout_ms
+        return filled(command, request.task, run.state, self.local(), default_ms)
 
 
 def _digest(child: dict[str, Any]) -> bytes:

@@ -175,12 +175,11 @@ class TasksService(tasks_pb2_grpc.TasksServicer):
 
     def _checked(self, request: tasks_pb2.SubmitTaskRequest, origin: str = "") -> commands.SubmitTask:
         """The command for a request without mistakes. Raises ApiError with all of them."""
-        parts, nodes = self._parts, self._parts.state().nodes
-        state = parts.state()
-        skills = known_skills(state) | parts.local_skills().keys()
-        command = parts.admission.command(request, parts.clock.new_id(), skills, nodes.keys())
+        parts, state, local = self._parts, self._parts.state(), self._parts.local_skills()
+        skills, default_ms = known_skills(state) | local.keys(), parts.admission.attempt_timeout_ms
+        command = parts.admission.command(request, parts.clock.new_id(), skills, state.nodes.keys())
         refuse_unknown_agent(state, command)
-        command = with_defaults(command, request.task, state, parts.local_skills())
+        command = with_defaults(command, request.task, state, local, default_ms)
         same_zone = request.task.constraints.prefer_same_zone
         return parts.router.stamped(command, same_zone=same_zone, origin=origin)
 

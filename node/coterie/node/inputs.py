@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 
 from coterie.core.nouns import NO_DATA, Data, Step, Task
-from coterie.core.skillbook import pin_of
+from coterie.core.skillbook import SkillEntry, pin_of
 from coterie.node.skillhost import SkillJob, SkillOutcome, verdicts
 from coterie.skills.runframe import RUN_BODY_BYTES_MAX
 
@@ -29,6 +30,14 @@ async def skill_job(task: Task, steps: Sequence[Step], load: Load) -> SkillJob |
         checkpointed=task.checkpointed,
         beside={step.key: step.beside for step in steps if step.beside},
     )
+
+
+def bounded(job: SkillJob, skillbook: Mapping[str, SkillEntry], default_ms: int) -> SkillJob:
+    """The job with the time that it has where its task says none: what the operator says of the skill, else
+    the skill itself, else the cluster."""
+    entry = skillbook.get(job.skill)
+    said_ms = job.timeout_ms or (entry.policy.timeout_ms if entry is not None else 0)
+    return replace(job, timeout_ms=said_ms, default_timeout_ms=default_ms)
 
 
 def size_of(data: Data) -> int:

@@ -40,7 +40,7 @@ from coterie.node.blob_exchange import BlobExchange
 from coterie.node.clock import Clock
 from coterie.node.departure import Departure
 from coterie.node.errors import from_exception
-from coterie.node.inputs import skill_job
+from coterie.node.inputs import bounded, skill_job
 from coterie.node.metrics import NodeMetrics
 from coterie.node.observability import get_logger
 from coterie.node.optimist import WithNext, alone
@@ -82,6 +82,8 @@ class JobFactory:
         self.with_next = with_next
         self.clock, self.metrics, self.calls = clock, metrics, calls
         self.times = ServiceTimes(clock)
+        self.default_timeout_ms: Callable[[], int] = lambda: 0
+        """Of an attempt of which neither the task nor its skill says anything; 0: none."""
 
     def make(self, task: Task, steps: Iterable[Step]) -> Job:
         return Job(self, task, steps)
@@ -317,6 +319,7 @@ class Job:
         job = await skill_job(self._task, self._steps, self.load)
         if isinstance(job, SkillOutcome):
             return job
+        job = bounded(job, self.state.skillbook, self._shared.default_timeout_ms())
         self._in_host = True
         return await self._shared.host.run(job, self)
 

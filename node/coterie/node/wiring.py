@@ -197,7 +197,7 @@ def naming(app: NodeParts) -> ClusterNaming:
 def skill_calls(app: NodeParts) -> Handlers:
     """What running skills may ask for."""
     growing = {
-        **ChildCalls(_admission(app)).handlers(),
+        **ChildCalls(_admission(app), local=lambda: app.host.skills).handlers(),
         **GrowCalls(lambda: app.host.skills).handlers(),
     }
     return {

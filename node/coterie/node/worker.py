@@ -59,6 +59,7 @@ class WorkerParts:
     calls: Handlers = field(default_factory=dict)
     rebalance: RebalanceSettings = field(default_factory=RebalanceSettings)
     with_next: WithNext = alone
+    default_timeout_ms: Callable[[], int] = lambda: 0
 
 
 class Worker:
@@ -86,6 +87,7 @@ class Worker:
             parts.calls,
             parts.with_next,
         )
+        self._factory.default_timeout_ms = parts.default_timeout_ms
 
     async def run(self) -> None:
         try:

@@ -35,7 +35,7 @@ class Entry:
     name: str
     version: str
     description: str
-    timeout_ms: int
+    timeout_ms: int | None
     effects: str
     loaded: Skill | None
     input: str = ""

@@ -72,7 +72,8 @@ class Skill:
     name: str
     version: str
     description: str
-    timeout_ms: int
+    timeout_ms: int | None
+    """Of one attempt; 0 is none, None: it says nothing."""
     effects: str
     handler: Handler
     model: type | None
@@ -257,10 +258,10 @@ def _from_mark(handler: Handler, mark: SkillMark) -> Skill:
     )
 
 
-def _mark_timeout_ms(mark: SkillMark) -> int:
+def _mark_timeout_ms(mark: SkillMark) -> int | None:
     try:
         check_effects(mark.effects)
-        return 0 if mark.timeout is None else parse_duration_ms(mark.timeout, "timeout")
+        return None if mark.timeout is None else parse_duration_ms(mark.timeout, "timeout")
     except ManifestError as error:
         raise LoadError(str(error)) from error
 

@@ -190,7 +190,7 @@ def _advice(found: Described, body: str, metadata: object) -> list[Fault]:
     if isinstance(metadata, Mapping) and isinstance(metadata.get("coterie"), Mapping):
         advice.append(("metadata.coterie", "is a map; other clients want text: write it as a JSON string"))
     if found.handler and not found.timeout_ms:
-        advice.append(("metadata.coterie.timeout", "not said: a run may take for ever"))
+        advice.append(("metadata.coterie.timeout", "not said: attemptTimeout of the cluster counts"))
     if found.handler and not found.effects:
         advice.append(("metadata.coterie.effects", 'not said: "idempotent" is assumed'))
     return advice

@@ -58,7 +58,7 @@ def test_each_says_what_it_takes_and_when_to_use_it() -> None:
             schema = json.loads(skill.input)
             Draft202012Validator.check_schema(schema)
             assert schema["type"] == "object" and schema["additionalProperties"] is False, skill.name
-            assert skill.timeout_ms > 0, skill.name
+            assert (skill.timeout_ms or 0) > 0, skill.name
 
 
 def test_settings_are_checked_with_the_classes_that_the_skills_read_them_with() -> None:

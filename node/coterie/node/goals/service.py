@@ -21,9 +21,9 @@ from coterie.node.goals.inputs import INPUTS_BYTES_MAX, strict_json
 from coterie.node.goals.rules import GOAL_CHARS_MAX, revision_of, route
 from coterie.node.optimist import Optimist
 from coterie.node.rpc import Context, Gate, propose_seconds, seconds_left, unary
+from coterie.node.skillset import GOAL_TYPE
 from coterie.v1 import tasks_pb2, workflows_pb2, workflows_pb2_grpc
 
-GOAL = "goal"  # the skill
 GOAL_ID_MAX = 50  # its run's id is longer, and those of the run's tasks still more
 AGGREGATES = ("llm", "answer", "list", "concat", "merge", "vote", "sum", "count", "min", "max")
 
@@ -92,12 +92,12 @@ class GoalsPart(workflows_pb2_grpc.WorkflowsServicer):
         parts = self._goals
         asked = tasks_pb2.Task()
         asked.CopyFrom(request.task)
-        asked.type = GOAL
+        asked.type = GOAL_TYPE
         asked.payload.inline = json.dumps(payload, ensure_ascii=False).encode()
         submit = tasks_pb2.SubmitTaskRequest(parent=request.parent, task=asked, request_id=request.request_id)
         nodes = parts.state().nodes.keys()
         control = parts.control
-        command = control.admission.command(submit, control.clock.new_id(), {GOAL}, nodes)
+        command = control.admission.command(submit, control.clock.new_id(), {GOAL_TYPE}, nodes)
         digest = hashlib.sha256(command.digest + command.payload.inline).digest()[:16]
         return replace(command, digest=digest)
 

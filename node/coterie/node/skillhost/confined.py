@@ -82,7 +82,7 @@ class ConfinedPool(ChildPool):
 
     def _default_timeout_ms(self, job: SkillJob) -> int:
         assert job.confined is not None
-        return job.confined.timeout_ms
+        return job.confined.timeout_ms or job.default_timeout_ms
 
     def _may_run_again(self, child: Child) -> bool:
         return False

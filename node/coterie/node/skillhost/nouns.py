@@ -80,12 +80,12 @@ class SkillHostOptions:
 
 @dataclass(frozen=True, slots=True)
 class SkillInfo:
-    """A skill that this node can run. timeout_ms 0 is none."""
+    """A skill that this node can run. timeout_ms 0 is none; None: it says nothing, the cluster's counts."""
 
     name: str
     version: str
     description: str
-    timeout_ms: int
+    timeout_ms: int | None
     effects: str
     input: str = ""
     """JSON schema of its input; empty: anything."""
@@ -140,7 +140,7 @@ class ConfinedSkill:
 
 @dataclass(frozen=True, slots=True)
 class SkillJob:
-    """One attempt of one task. timeout_ms 0: the skill's own timeout counts."""
+    """One attempt of one task. timeout_ms 0: the skill's own timeout counts, else default_timeout_ms."""
 
     task_id: str
     attempt: int
@@ -157,6 +157,8 @@ class SkillJob:
     """How many of the steps came before the checkpoint; 0: not known."""
     beside: Mapping[str, tuple[str, ...]] = field(default_factory=dict, kw_only=True)
     """By step: those that were asked for before it and had no result."""
+    default_timeout_ms: int = field(default=0, kw_only=True)
+    """For an attempt of which neither the task nor its skill says anything; 0: none."""
 
 
 @dataclass(frozen=True, slots=True)

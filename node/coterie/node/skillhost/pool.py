@@ -174,7 +174,10 @@ class ChildPool:
 
     def _default_timeout_ms(self, job: SkillJob) -> int:
         """For a job that names no timeout; 0 is none."""
-        return job.confined.timeout_ms if job.confined is not None else self.skills[job.skill].timeout_ms
+        if job.confined is not None:
+            return job.confined.timeout_ms or job.default_timeout_ms
+        own_ms = self.skills[job.skill].timeout_ms
+        return job.default_timeout_ms if own_ms is None else own_ms
 
     def _settings_of(self, job: SkillJob) -> Mapping[str, Any]:
         """What the operator says to the skill, secrets included."""
