@@ -95,7 +95,7 @@ class Security:
         return [_user(user) for user in answer.users]
 
     async def remove_user(self, name: str) -> None:
-        """Raises NotFound."""
+        """Raises NotFound; InvalidRequest for `admin`, which is an admin wherever nothing is set for it."""
         request = security_pb2.DeleteUserRequest(name=name)
         await self._opened().caller.delete(lambda e: e.security.DeleteUser, request)
 

@@ -139,7 +139,7 @@ def list_users(session: Session) -> None:
 @click.argument("name")
 @click.pass_obj
 def remove_user(session: Session, name: str) -> None:
-    """Take everything from the user NAME."""
+    """Take everything from the user NAME; `admin` is refused, for with nothing set it is an admin."""
 
     async def work(cluster: Cluster) -> None:
         await cluster.security.remove_user(name)

@@ -15,6 +15,7 @@ from coterie.node.errors import Violation, from_rejection, invalid
 from coterie.node.proposer import Proposer
 from coterie.node.reads import Reader
 from coterie.node.rpc import Context, Gate, propose_seconds, seconds_left, unary
+from coterie.node.security.authenticator import FIRST_USER
 from coterie.node.security.principal import caller
 from coterie.node.security.tokens import mint, parse
 from coterie.v1 import security_pb2 as pb
@@ -22,6 +23,10 @@ from coterie.v1 import security_pb2_grpc, tasks_pb2
 
 _USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")  # as certificates are made for
 VALID_MS_MAX = 10 * DURATION_MS_MAX
+_FIRST_STAYS = (
+    f"{FIRST_USER} is what `coterie tls init` makes, and an admin wherever nothing is set for it: set less "
+    f"(`coterie user set {FIRST_USER} --role viewer --tenant NAME`), or make a new authority"
+)
 
 
 class SecurityService(security_pb2_grpc.SecurityServicer):
@@ -89,6 +94,8 @@ class SecurityService(security_pb2_grpc.SecurityServicer):
 
     @unary
     async def DeleteUser(self, request: pb.DeleteUserRequest, context: Context) -> pb.DeleteUserResponse:
+        if request.name == FIRST_USER:
+            raise invalid([Violation("name", _FIRST_STAYS)])
         await self._commit(DeleteUser(request.name), context)
         return pb.DeleteUserResponse()
 
