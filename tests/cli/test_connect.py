@@ -10,6 +10,8 @@ from coterie.node.cli.connect import Target, TlsFiles, cluster_for, read_dev_env
 from coterie.node.cli.devdir import write_env
 from coterie.node.cli.failures import CommandFailed
 from coterie.node.cli.session import Session
+from coterie.node.config.secret_files import write_secret
+from coterie.node.security.tokens import BOOTSTRAP, mint
 from coterie.node.tls import init_tls, issue_user
 from tests.cli.fakes import FakeCluster, run
 
@@ -84,6 +86,15 @@ def test_single_files_overlay_the_directory(tmp_path: Path, tls_dir: Path) -> No
 def test_what_contradicts_or_is_missing_is_named(session: Session, word: str, tmp_path: Path) -> None:
     with pytest.raises(CommandFailed, match=word):
         resolve_target(session, {}, tmp_path)
+
+
+def test_a_bootstrap_token_is_for_the_nodes_that_were_named(tmp_path: Path, tls_dir: Path) -> None:
+    for token_id, discover in ((BOOTSTRAP, False), ("", True)):
+        path = tmp_path / f"token-{token_id}"
+        write_secret(path, mint(token_id))
+        session = Session(endpoint="a:1", tls_dir=str(tls_dir), token=str(path))
+        assert resolve_target(session, {}, tmp_path).discover is discover
+    assert resolve_target(Session(endpoint="a:1"), {}, tmp_path).discover
 
 
 def test_one_other_user_is_taken_and_several_are_not_guessed(tmp_path: Path) -> None:

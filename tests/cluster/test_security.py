@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,9 @@ import pytest
 
 from coterie.client import Budget, Cluster, Limit, NotFound, PermissionDenied, Tenant
 from coterie.client.schedules import Timing
+from coterie.node.config.secret_files import read_secret
 from coterie.node.localcluster import LocalCluster
+from coterie.node.tls import node_paths
 from coterie.v1 import security_pb2, security_pb2_grpc
 from tests.cluster import isolation
 from tests.cluster.conftest import READY_S, client_of, until
@@ -65,6 +70,33 @@ async def test_a_token_works_without_a_certificate_on_every_node_until_it_is_rev
             return False
 
         await until(refused, "the token opens nothing")
+
+
+def test_a_bootstrap_token_makes_a_real_one_as_its_help_says(secured: LocalCluster, tmp_path: Path) -> None:
+    at = ["--config", str(secured.config_path), "--id", "node-1"]
+    told = coterie("token", "bootstrap", *at, "--json")
+    tls = node_paths(secured.base_dir / "tls", "node-1")
+    line: list[str | Path] = [
+        "--endpoint",
+        secured.addresses["node-1"],
+        "--tls-ca",
+        tls.ca,
+        "--tls-cert",
+        tls.cert,
+    ]
+    line += ["--tls-key", tls.key, "--token", json.loads(told)["file"]]
+    for number in range(5):
+        out = tmp_path / f"{number}.token"
+        coterie(*line, "token", "create", "--role", "admin", "--out", out)
+        assert read_secret(out).startswith("cot_")
+
+
+def coterie(*arguments: str | Path) -> str:
+    """What the program says. Fails unless it ends well."""
+    command = [sys.executable, "-m", "coterie.node.cli", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 async def test_nobody_is_let_in_without_proof_and_peers_only_with_a_nodes_certificate(

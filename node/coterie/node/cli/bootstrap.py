@@ -24,9 +24,12 @@ def bootstrap(session: Session, configs: tuple[Path, ...], node_id: str, data_di
 
     \b
     coterie token bootstrap --config cluster.yaml --id node-1
-    coterie --endpoint node-1:8080 --tls-ca ca.crt --token data/node-1/bootstrap.token \\
-        token create --role admin --out admin.token
+    coterie --endpoint node-1:8080 --tls-ca ca.crt --tls-cert node-1.crt --tls-key node-1.key \\
+        --token data/node-1/bootstrap.token token create --role admin --out admin.token
     rm data/node-1/bootstrap.token
+
+    On the port of nodes a certificate is needed too: that of the node lies on its host. Where the node has
+    a clientsPort, --tls-ca is enough there.
     """
     from coterie.node.config.secret_files import BOOTSTRAP_FILE, SecretFileError, write_secret
     from coterie.node.security.tokens import BOOTSTRAP, mint

@@ -76,7 +76,18 @@ def resolve_target(options: GlobalOptions, environ: Mapping[str, str], directory
         )
     token = _token(options, environ, secure=tls is not None)
     tenant = options.tenant or environ.get(TENANT) or DEFAULT_TENANT
-    return Target(endpoints, tls, options.insecure, options.timeout or CALL_S, options.timeout, token, tenant)
+    call_s, discover = options.timeout or CALL_S, not _is_of_one_node(token)
+    return Target(endpoints, tls, options.insecure, call_s, options.timeout, token, tenant, discover)
+
+
+def _is_of_one_node(token: str) -> bool:
+    """Whether it is a bootstrap token: other nodes of the cluster refuse it."""
+    if not token:
+        return False
+    from coterie.node.security.tokens import BOOTSTRAP, parse
+
+    parsed = parse(token)
+    return parsed is not None and parsed.token_id == BOOTSTRAP
 
 
 def _token(options: GlobalOptions, environ: Mapping[str, str], *, secure: bool) -> str:
