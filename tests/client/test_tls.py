@@ -78,12 +78,12 @@ class House:
     tls: TLS
 
 
-async def serve(fake: FakeCluster, name: str, ca: Party, server: Party | None) -> str:
+async def serve(fake: FakeCluster, name: str, ca: Party, server: Party | None, *, mutual: bool = True) -> str:
     node = FakeNode(fake, name)
     credentials = None
     if server is not None:
         credentials = grpc.ssl_server_credentials(
-            [(server.key_pem, server.cert_pem)], root_certificates=ca.cert_pem, require_client_auth=True
+            [(server.key_pem, server.cert_pem)], root_certificates=ca.cert_pem, require_client_auth=mutual
         )
     await node.start(credentials)
     fake.nodes.append(node)
@@ -118,6 +118,21 @@ async def failure(endpoints: list[str], tls: TLS | None, call: float = 30.0) -> 
 async def test_mutual_tls_works(house: House) -> None:
     async with Cluster(house.endpoints, tls=house.tls, auto_discovery=False) as client:
         assert (await client.get_status()).leader == "n1"
+
+
+@pytest.mark.parametrize("certificate", [True, False])
+async def test_a_caller_without_a_certificate_stays_with_the_addresses_it_was_given(
+    bare: FakeCluster, house: House, certificate: bool
+) -> None:
+    """Those that nodes tell want one."""
+    given = await serve(bare, "n3", house.ca, party("node", house.ca), mutual=False)
+    tls = house.tls if certificate else TLS(ca=house.tls.ca)
+    async with Cluster(
+        given, tls=tls, token="cot_1_0123456789ab", timeouts=Timeouts(discovery=0.05)
+    ) as client:
+        await bare.until(lambda: len(bare.methods("ListNodes")) >= 3)
+        assert set(client.endpoints) == {given, *(house.endpoints if certificate else ())}
+        assert await client.list_nodes()
 
 
 async def test_another_ca_is_told_at_once(house: House) -> None:

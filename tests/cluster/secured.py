@@ -39,7 +39,7 @@ def bearer(cluster: LocalCluster, token: str, tenant: str, **arguments: Any) -> 
     assert cluster.client_tls is not None
     endpoints = [f"127.0.0.1:{port}" for port in client_ports(cluster)]
     tls = TLS(ca=cluster.client_tls.ca)
-    return Cluster(endpoints, tls=tls, token=token, tenant=tenant, auto_discovery=False, **arguments)
+    return Cluster(endpoints, tls=tls, token=token, tenant=tenant, **arguments)
 
 
 @contextlib.asynccontextmanager

@@ -57,6 +57,8 @@ async def test_a_token_works_without_a_certificate_on_every_node_until_it_is_rev
         assert (who.principal, who.tenant, who.roles) == (f"token:{made.id}", A, ("submitter",))
         jobs = [await client.submit_task(type="echo", payload=number) for number in range(6)]
         assert [await job.wait(timeout=30) for job in jobs] == list(range(6))
+        given = {f"127.0.0.1:{port}" for port in client_ports(secured)}
+        assert set(client.endpoints) == given, "those of the nodes want a certificate"
         with pytest.raises(PermissionDenied, match="DrainNode needs operator"):
             await client.drain_node("node-1")
         assert [token.id for token in await admin.security.tokens()] == [made.id]

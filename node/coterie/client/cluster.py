@@ -42,7 +42,8 @@ class Cluster(Services, Operations):
       directory COTERIE_TLS_DIR.
     - `insecure`: allow plain text to other machines, and ignore the environment's TLS files. Plain text
       to loopback needs no permission.
-    - `auto_discovery`: ask the cluster for its members now and then, and after failures.
+    - `auto_discovery`: ask the cluster for its members now and then, and after failures. A client that has
+      no certificate under TLS stays with the endpoints it was given: those of the members want one.
     - `tenant`: whose tasks these are.
     - `token`: proves who calls, where a certificate does not; needs `tls`.
     - `timeouts`: how long to try; see `Timeouts`.

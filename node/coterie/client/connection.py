@@ -123,6 +123,8 @@ class Connection:
             log.debug("looking up the names failed", extra={"error": str(error)})
 
     def _adopt(self, nodes: list[cluster_pb2.Node]) -> None:
+        if self.settings.has_no_certificate:
+            return  # the addresses that nodes tell are those of the port where one is needed
         members: dict[str, bool] = {}
         for node in nodes[:_MEMBERS_MAX]:
             if usable(node.address) and self.settings.allows(node.address):

@@ -85,6 +85,11 @@ class Settings:
     tenant: str
     token: str = field(default="", repr=False)
 
+    @property
+    def has_no_certificate(self) -> bool:
+        """Over TLS, and known by a token at most."""
+        return self.tls is not None and self.tls.cert is None
+
     def allows(self, address: str) -> bool:
         """Whether an address may be used: without TLS only loopback, unless `insecure` says otherwise."""
         return self.tls is not None or self.insecure or is_loopback(address)
