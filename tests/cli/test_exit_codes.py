@@ -121,6 +121,14 @@ def test_an_unknown_outcome_says_how_to_ask_again() -> None:
     assert "--request-id r-7" in run(FakeCluster(failures={"submit": error}), "submit", "echo").stderr
 
 
+@pytest.mark.parametrize(("method", "arguments"), COMMANDS, ids=[" ".join(a) for _, a in COMMANDS])
+def test_no_command_is_told_to_use_an_option_that_it_has_not(method: str, arguments: list[str]) -> None:
+    error = client.Unavailable("no node answered in time", request_id="r-7")
+    told = run(FakeCluster(failures={method: error}), *arguments).stderr
+    assert "no node answered in time; it may have been accepted" in told
+    assert ("--request-id" in told) == ("--request-id" in run(FakeCluster(), *arguments, "--help").stdout)
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [

@@ -92,8 +92,8 @@ def bad_input(field_name: str, text: str) -> CommandFailed:
     return CommandFailed(failure)
 
 
-def explain(error: BaseException) -> Failure:
-    """The failure for any exception."""
+def explain(error: BaseException, *, repeatable: bool = True) -> Failure:
+    """The failure for any exception. `repeatable`: the command that ended by it takes --request-id."""
     if isinstance(error, CommandFailed):
         return error.failure
     if isinstance(error, KeyboardInterrupt | click.Abort):
@@ -102,7 +102,7 @@ def explain(error: BaseException) -> Failure:
         return Failure(EXIT_NO_READER, "CANCELLED", "nobody reads the output", "NO_READER")
     if isinstance(error, click.ClickException):
         return _usage(error)
-    return _of_config(error) or _of_client(error) or _of_system(error)
+    return _of_config(error) or _of_client(error, repeatable) or _of_system(error)
 
 
 def _usage(error: click.ClickException) -> Failure:
@@ -140,12 +140,12 @@ def _split(problem: str) -> tuple[str, str]:
     return (name, text) if colon else ("", problem)
 
 
-def _of_client(error: BaseException) -> Failure | None:
+def _of_client(error: BaseException, repeatable: bool) -> Failure | None:
     known: Any = sys.modules.get(_CLIENT_ERRORS)
     if known is None or not isinstance(error, known.CoterieError):
         return None
     if isinstance(error, known.ClusterError):
-        return _of_cluster(error)
+        return _of_cluster(error, repeatable)
     if isinstance(error, known.TaskError):
         return of_task(error)
     if isinstance(error, known.WaitTimeout):
@@ -155,7 +155,7 @@ def _of_client(error: BaseException) -> Failure | None:
     return Failure(EXIT_DEFECT, "INTERNAL", str(error), type(error).__name__)
 
 
-def _of_cluster(error: client_errors.ClusterError) -> Failure:
+def _of_cluster(error: client_errors.ClusterError, repeatable: bool) -> Failure:
     facts: dict[str, Any] = {}
     if error.metadata:
         facts["metadata"] = error.metadata
@@ -169,7 +169,8 @@ def _of_cluster(error: client_errors.ClusterError) -> Failure:
     request_id = getattr(error, "request_id", "")
     if request_id:
         facts["request_id"] = request_id
-        message += f"; it may have been accepted: ask again with --request-id {request_id}"
+        message += "; it may have been accepted: "
+        message += f"ask again with --request-id {request_id}" if repeatable else "look, or give it again"
     if error.retry_after is not None and error.code == "RESOURCE_EXHAUSTED":
         message += f"; come back in {error.retry_after:g} s"
     violations = tuple(getattr(error, "violations", ()))

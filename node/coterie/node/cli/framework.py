@@ -130,7 +130,7 @@ class RootGroup(LazyGroup):
             # A command line that could not be parsed has not told the session yet what it wants.
             session.json |= isinstance(error, click.UsageError) and "--json" in arguments
             session.debug |= isinstance(error, click.UsageError) and "--debug" in arguments
-            failure = explain(error)
+            failure = explain(error, repeatable=session.repeatable)
             code = failure.exit_code
             with nobody_need_read():
                 session.fail(failure, error)
@@ -157,6 +157,10 @@ class LeafCommand(click.Command):
         super().__init__(*args, **kwargs)
         taken = {text for parameter in self.params for text in parameter.opts}
         self.params += [option for option in global_options(hidden=True) if not taken & set(option.opts)]
+
+    def invoke(self, ctx: click.Context) -> Any:
+        ctx.ensure_object(Session).repeatable = any(one.name == "request_id" for one in self.params)
+        return super().invoke(ctx)
 
 
 def global_options(*, hidden: bool) -> list[click.Option]:

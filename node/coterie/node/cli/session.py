@@ -43,6 +43,8 @@ class Session(GlobalOptions):
     json: bool = False
     debug: bool = False
     emitted: bool = False
+    repeatable: bool = False
+    """The command that runs takes --request-id."""
 
     def target(self) -> Target:
         """Whom to call and how. Raises CommandFailed when nobody was named."""
