@@ -1,4 +1,4 @@
-"""The Security service itself."""
+"""The Security service itself, and that tools are shown every service there is."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from coterie.core.access_commands import SetUser
 from coterie.core.commands import Command, Outcome
 from coterie.node.rpc import Gate
 from coterie.node.security.service import SecurityService
+from coterie.node.security.table import RULES
+from coterie.node.server import SERVICES
 from coterie.v1 import security_pb2
 from tests.core.builders import CoreCluster
 
@@ -53,3 +55,8 @@ async def test_the_first_user_is_not_taken_out_for_it_would_be_an_admin_again() 
     with pytest.raises(Refused, match=r"INVALID_ARGUMENT name: .*user set admin --role viewer"):
         await world.delete("admin")
     assert set(world.core.state.users) == {"admin"}
+
+
+def test_every_service_of_ours_is_shown_by_reflection_and_has_its_health() -> None:
+    known = {method.split("/")[1] for method in RULES}
+    assert set(SERVICES) == {name for name in known if name.startswith("coterie.")}

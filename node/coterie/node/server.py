@@ -74,9 +74,10 @@ AUDIT = security_pb2.DESCRIPTOR.services_by_name["Audit"].full_name
 PEER = peer_pb2.DESCRIPTOR.services_by_name["Peer"].full_name
 # Off while draining; Cluster answers on: it is how a drain is ended.
 CLIENT_SERVICES = (
-    *("", TASKS, DEAD_LETTERS, LIMITS, USAGE, BREAKERS, REGISTRY, APPROVALS, EFFECTS),
+    *("", TASKS, DEAD_LETTERS, LIMITS, USAGE, AGENTS, BREAKERS, REGISTRY, APPROVALS, EFFECTS),
     *(SCHEDULES, LOCKS, KEY_VALUE, BUS, WORKFLOWS, DEBUGGER, BLOBS),
 )
+SERVICES = (*CLIENT_SERVICES[1:], CLUSTER, CONFIG, SECURITY, AUDIT, PEER)
 SERVER_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.so_reuseport", 0),
     ("grpc.max_concurrent_streams", 1_000),
@@ -190,9 +191,7 @@ class Listener:
         security_pb2_grpc.add_AuditServicer_to_server(services.audit, server)
         peer_pb2_grpc.add_PeerServicer_to_server(services.peer, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        ours = (*CLIENT_SERVICES[1:], CLUSTER, CONFIG, SECURITY, AUDIT, PEER)
-        names = (*ours, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server)
+        reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
 
     def _bind(self, address: str, credentials: grpc.ServerCredentials | None) -> None:
         text = f"cannot listen on {address}: the port is in use or the address is not of this host"
