@@ -136,7 +136,7 @@ def two_nodes(first: str, second: str) -> str:
             "task_timeout: means 5000 for distribution.task_queue.attempt_timeout, which says",
         ),
         ("messageBus: {type: redis}", "messageBus: there is no message bus beside the cluster"),
-        ("listen: {raft: ':1'}", "listen.raft: Raft has no port of its own"),
+        ("listen: {raft: ':1'}", "listen.raft: the port of Raft frames is each node's own"),
         ("security: {tokens: {file: x}}", "security.tokens: tokens live in the cluster"),
         ("storage: {historyRetention: 0s}", "storage.historyRetention:"),
         ("storage: {unusedBlobRetention: 1s}", "storage.unusedBlobRetention:"),

@@ -25,7 +25,10 @@ REFUSED_KEYS: Final[Mapping[Keys, str]] = {
     ),
     ("state_sync",): "there is nothing to configure: every node's state follows the Raft log",
     ("message_bus",): "there is no message bus beside the cluster: the Raft log is the bus",
-    ("listen", "raft"): "Raft has no port of its own: it runs on the gRPC port, under the same certificate",
+    ("listen", "raft"): (
+        "the port of Raft frames is each node's own: write cluster.nodes[].raftPort "
+        "(0: they travel on the gRPC port)"
+    ),
     (
         "security",
         "tokens",
