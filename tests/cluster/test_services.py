@@ -15,6 +15,7 @@ from coterie.client.usage import Budget
 from coterie.node.config import free_ports
 from coterie.node.localcluster import LocalCluster
 from coterie.node.security.table import RULES
+from coterie.node.tls import load_tls, node_paths
 from tests.cluster.conftest import READY_S, client_of, new_cluster, until
 from tests.node.test_alerts import every_metric
 
@@ -112,6 +113,9 @@ async def test_metrics_and_probes_over_http() -> None:
         }
         assert finished["SUCCEEDED"] == 1
         exported = {sample.name for family in families.values() for sample in family.samples}
+        certificate = load_tls(node_paths(cluster.base_dir / "tls", "node-1"), "node-1")
+        (ends,) = families["tls_certificate_expires_seconds"].samples
+        assert ends.value == certificate.expires_at.timestamp()
         assert every_metric() <= exported, "the alerts look at something that no node says"
 
 

@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 import tempfile
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from coterie.node.blob_errors import BlobStorageFailed
 from coterie.node.ledger import LedgerError
 from coterie.node.skillhost import SkillHost, SkillHostError, SkillHostOptions
 from coterie.node.skillhost.scratch import RUNS, SKILLS, Scratch, scratch_name
+from coterie.node.tls import TlsMaterial
 
 _RAISED = """
 import resource, sys
@@ -35,6 +37,15 @@ def test_a_node_may_open_as_many_files_as_it_is_allowed_to(soft: int, hard: int)
     assert done.stdout.split() == [str(hard), str(hard)], done.stderr
 
 
+def settings_of(data_dir: Path, tls: Any = None) -> Any:
+    """As far as a start looks at them before it has its processes for skills."""
+    limits = SimpleNamespace(result_max=1, step_result_max=1, checkpoint_max=1)
+    fields = {"skill_dirs": (), "capacity": 1, "skill_networks": (), "skill_settings": {}}
+    return SimpleNamespace(
+        node_id="n1", data_dir=data_dir, tls=tls, limits=limits, confined_settings={}, **fields
+    )
+
+
 class Unsound(app.NodeApp):
     """Starts well; what its loops do is up to the test."""
 
@@ -47,6 +58,24 @@ class Unsound(app.NodeApp):
 
     async def _shut_down(self, running: Any) -> None:
         pass
+
+
+@pytest.mark.parametrize(("days", "said"), [(29, True), (31, False)])
+def test_a_node_says_at_its_start_that_its_certificate_ends_soon(
+    days: int,
+    said: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def spawn(options: SkillHostOptions) -> SkillHost:
+        raise SkillHostError("seen")
+
+    tls = TlsMaterial(b"", b"", b"", datetime.now(UTC) + timedelta(days=days))
+    monkeypatch.setattr(start, "load_tls", lambda paths, node_id: tls)
+    monkeypatch.setattr(SkillHost, "spawn", spawn)
+    assert start.start(settings_of(tmp_path / "data", tls=True)) == start.EXIT_BAD_CONFIG
+    assert ("the certificate ends soon" in caplog.text) == said
 
 
 @pytest.mark.parametrize(
@@ -81,9 +110,4 @@ def test_a_start_tidies_up_after_a_process_that_was_killed(
         raise SkillHostError("seen")
 
     monkeypatch.setattr(SkillHost, "spawn", spawn)
-    limits = SimpleNamespace(result_max=1, step_result_max=1, checkpoint_max=1)
-    fields = {"skill_dirs": (), "capacity": 1, "skill_networks": (), "skill_settings": {}}
-    settings: Any = SimpleNamespace(
-        node_id="n1", data_dir=data_dir, tls=None, limits=limits, confined_settings={}, **fields
-    )
-    assert start.start(settings) == start.EXIT_BAD_CONFIG
+    assert start.start(settings_of(data_dir)) == start.EXIT_BAD_CONFIG

@@ -54,6 +54,7 @@ GAUGES = {
     "dead_letters": "Tasks that were given up and stand in the list of dead letters.",
     "dead_letters_dropped_total": "Dead letters that left the list because it was full.",
     "budget_used_ratio": "Billed and set aside of each budget's limit, in its fullest account.",
+    "tls_certificate_expires_seconds": "Unix time at which the certificate of this node ends.",
     "watching_calls": "Open calls that follow the events of a task.",
 }
 

@@ -9,6 +9,7 @@ import os
 import resource
 import sys
 import threading
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from coterie.node.config import ConfigError, NodeSettings
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
+ENDS_SOON = timedelta(days=30)
 FATAL_GRACE_S = 0.4
 REFUSED_GRACE_S = 5.0
 OPEN_FILES_MAX = 1 << 20
@@ -46,6 +48,9 @@ def start(settings: NodeSettings) -> int:
         return _cannot_start(
             f"data directory {settings.data_dir}: {error.strerror}; choose another storage.dir"
         )
+    if tls is not None and tls.expires_at - datetime.now(UTC) < ENDS_SOON:
+        fields = {"ends": f"{tls.expires_at:%Y-%m-%d %H:%M} UTC"}
+        log.warning("the certificate ends soon: make a new one and restart this node", extra=fields)
     disk = RealDisk(settings.data_dir / RAFT_DIR)
     try:
         disk.lock()  # before anything in the directory is touched, until nothing of it is open any more

@@ -8,6 +8,7 @@ from coterie.core.breakers import BreakerState, phase
 from coterie.core.llm.accounts import DIMENSIONS, window_of
 from coterie.core.ports import Role
 from coterie.core.state import ClusterState
+from coterie.node.tls import TlsMaterial
 from coterie.v1 import peer_pb2
 
 if TYPE_CHECKING:
@@ -80,9 +81,15 @@ def gauges(app: NodeParts) -> dict[str, float]:
         "breakers_opened_total": state.meta.breakers_opened,
         "dead_letters": len(state.dead_letters),
         "dead_letters_dropped_total": state.meta.dead_letters_dropped,
+        **_certificate(app.tls),
         **_breakers(state, app.clock.now_ms()),
         **_budgets(state),
     }
+
+
+def _certificate(tls: TlsMaterial | None) -> dict[str, float]:
+    """The one that this process goes by: new files count after the next start."""
+    return {} if tls is None else {"tls_certificate_expires_seconds": tls.expires_at.timestamp()}
 
 
 def _budgets(state: ClusterState) -> dict[str, float]:
