@@ -49,7 +49,7 @@ from coterie.node.skillhost.scratch import skills_scratch
 from coterie.node.stopping import NotStopped, end_all, end_loops
 from coterie.node.tls import TlsMaterial
 from coterie.node.version import VERSION
-from coterie.node.vitals import gauges, ready
+from coterie.node.vitals import bind_gauges, ready_beside
 from coterie.node.wiring import (
     clients_address,
     goal_calls,
@@ -154,10 +154,7 @@ class NodeApp(NodeParts):
         await self.engine.start()
         undo.push_async_callback(self.engine.stop)
         await self.direct.start(self.settings.host, self.settings.raft_port, self.engine.disk_id)
-        self.metrics.bind(lambda: gauges(self))
-        self.metrics.bind(self.outside.gauges)
-        self.metrics.bind_families(self.agent_watch.families)
-        self.metrics.bind(self.goals.gauges)
+        bind_gauges(self)
         self._start_http()
         undo.callback(self._stop_http)
         await self.listener.start()
@@ -339,7 +336,7 @@ class NodeApp(NodeParts):
         settings = self.settings
         self.http = None
         if settings.http_port is not None:
-            self.http = HttpServer(settings.http_host, settings.http_port, self.metrics, lambda: ready(self))
+            self.http = HttpServer(settings.http_host, settings.http_port, self.metrics, ready_beside(self))
             self.http.start()
 
     async def _until_stopped(self, loops: list[asyncio.Task[None]]) -> None:

@@ -33,7 +33,7 @@ class HttpListenError(Exception):
 class HttpServer:
     """`/healthz`: this process lives. `/readyz`: what `ready` says, 200 or 503. `/metrics`: Prometheus.
 
-    `ready` and the sources of the metrics are called in threads of this server."""
+    `ready` is called, and the metrics are rendered, in threads of this server."""
 
     def __init__(self, host: str, port: int, metrics: NodeMetrics, ready: Readiness) -> None:
         self._host = host

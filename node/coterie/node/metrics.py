@@ -15,8 +15,11 @@ from prometheus_client.registry import Collector
 
 from coterie.core.nouns import Event, TaskState
 from coterie.core.transitions import TERMINAL
+from coterie.node.on_loop import LoopSilent
 
 GaugeSource = Callable[[], Mapping[str, float]]
+Readings = list[Mapping[str, float]]
+Asking = Callable[[Callable[[], Readings]], Readings]
 
 _logger = logging.getLogger("coterie.metrics")
 _LABEL_VALUES_MAX = 64
@@ -86,8 +89,13 @@ class Histogram:
         return cumulative, self._sum
 
 
+def _at_once(read: Callable[[], Readings]) -> Readings:
+    """Where no loop runs."""
+    return read()
+
+
 class NodeMetrics:
-    """What a node counts. Methods are called on the event loop, `render` in any thread."""
+    """What a node counts. Methods are called on the event loop, `render` in other threads."""
 
     def __init__(self) -> None:
         self.tasks_submitted = 0
@@ -105,16 +113,22 @@ class NodeMetrics:
         self._rpcs: dict[tuple[str, str], int] = {}
         self._rpc_seconds: dict[str, Histogram] = {}
         self._sources: list[GaugeSource] = []
+        self._beside: list[GaugeSource] = []
         self._family_sources: list[Callable[[], Iterable[Metric]]] = []
+        self.on_loop: Asking = _at_once  # has the gauges read where they change
         self._started_at_ms = int(time.time() * 1000)
         self._registry = CollectorRegistry()
         self._registry.register(_Exposition(self))
         ProcessCollector(registry=self._registry)
 
     def bind(self, source: GaugeSource) -> None:
-        """Ask `source` for gauges at every scrape, in the thread of the scrape. A key is a metric name, or
+        """Ask `source` for gauges at every scrape, on the event loop. A key is a metric name, or
         `name{label="value"}`; names that end in `_total` are exported as counters."""
         self._sources.append(source)
+
+    def bind_beside(self, source: GaugeSource) -> None:
+        """The same in the thread of the scrape: it must not go through what the loop changes."""
+        self._beside.append(source)
 
     def bind_families(self, source: Callable[[], Iterable[Metric]]) -> None:
         """Ask `source` for whole families at every scrape, in the thread of the scrape."""
@@ -241,8 +255,8 @@ class NodeMetrics:
 
     def _gauges(self) -> Iterator[Metric]:
         families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
-        for source in self._sources:
-            for key, value in self._ask(source).items():
+        for found in [*self._ask_on_loop(), *map(self._ask, self._beside)]:
+            for key, value in found.items():
                 match = _KEY.fullmatch(key)
                 if match is None:
                     self.scrape_errors += 1
@@ -251,6 +265,15 @@ class NodeMetrics:
                 family = families.setdefault(name, _gauge_family(name, labels))
                 family.add_metric([match["value"]] if labels else [], float(value))
         yield from families.values()
+
+    def _ask_on_loop(self) -> Readings:
+        """All in one turn of the loop, and in one wait for it."""
+        try:
+            return self.on_loop(lambda: [self._ask(source) for source in self._sources])
+        except LoopSilent as error:
+            self.scrape_errors += 1
+            _logger.warning("no gauges for a scrape", extra={"error": str(error)})
+            return []
 
     def _ask(self, source: GaugeSource) -> Mapping[str, float]:
         try:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from coterie.core.breakers import BreakerState, phase
 from coterie.core.llm.accounts import DIMENSIONS, window_of
 from coterie.core.ports import Role
 from coterie.core.state import ClusterState
+from coterie.node.on_loop import OnLoop
 from coterie.node.tls import TlsMaterial
 from coterie.v1 import peer_pb2
 
@@ -53,8 +56,25 @@ def ready(app: NodeParts) -> tuple[bool, str]:
     return behind < BEHIND_MAX, f"{behind} entries behind"
 
 
+def ready_beside(app: NodeParts) -> Callable[[], tuple[bool, str]]:
+    """The same for other threads."""
+    on_loop = OnLoop(asyncio.get_running_loop())
+    return lambda: on_loop(lambda: ready(app))
+
+
+def bind_gauges(app: NodeParts) -> None:
+    """Give the metrics their sources: what the loop changes is looked at on the loop."""
+    metrics = app.metrics
+    metrics.on_loop = OnLoop(asyncio.get_running_loop())
+    metrics.bind(lambda: gauges(app))
+    metrics.bind(app.outside.gauges)
+    metrics.bind(app.goals.gauges)
+    metrics.bind_beside(lambda: shares(app))
+    metrics.bind_families(app.agent_watch.families)
+
+
 def gauges(app: NodeParts) -> dict[str, float]:
-    """What metrics show as of now."""
+    """What metrics show as of now, as the event loop sees it."""
     state, engine = app.state(), app.engine
     waiters, watchers = app.hub.counts()
     return {
@@ -82,14 +102,19 @@ def gauges(app: NodeParts) -> dict[str, float]:
         "dead_letters": len(state.dead_letters),
         "dead_letters_dropped_total": state.meta.dead_letters_dropped,
         **_certificate(app.tls),
-        **_breakers(state, app.clock.now_ms()),
-        **_budgets(state),
     }
 
 
 def _certificate(tls: TlsMaterial | None) -> dict[str, float]:
     """The one that this process goes by: new files count after the next start."""
     return {} if tls is None else {"tls_certificate_expires_seconds": tls.expires_at.timestamp()}
+
+
+def shares(app: NodeParts) -> dict[str, float]:
+    """What takes too long for the event loop. Only records that never change are looked at, of lists that one
+    step of the interpreter copied."""
+    state = app.state()
+    return {**_breakers(state, app.clock.now_ms()), **_budgets(state)}
 
 
 def _budgets(state: ClusterState) -> dict[str, float]:
