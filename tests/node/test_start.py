@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 import tempfile
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,12 +14,14 @@ from typing import Any
 
 import pytest
 
+from coterie.core.nouns import NodeId
 from coterie.node import app, start
 from coterie.node.blob_errors import BlobStorageFailed
 from coterie.node.ledger import LedgerError
 from coterie.node.skillhost import SkillHost, SkillHostError, SkillHostOptions
 from coterie.node.skillhost.scratch import RUNS, SKILLS, Scratch, scratch_name
 from coterie.node.tls import TlsMaterial
+from coterie.raft.errors import DiskFailed
 
 _RAISED = """
 import resource, sys
@@ -95,6 +98,32 @@ def test_what_ends_a_node_that_had_started_is_worth_a_restart(
     nothing: Any = None
     assert start._run(nothing, nothing, nothing, nothing) == start.EXIT_FAILED
     assert str(error) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ends", ["_fatal", "refused"])
+def test_a_node_that_cannot_go_on_ends_also_when_its_last_resort_fails(ends: str) -> None:
+    """It needs a thread, which a process may not get: a node that stood still would never be restarted."""
+
+    def no_thread(error: Exception) -> None:
+        raise RuntimeError("can't start new thread")
+
+    node = Unsound()
+    node.me, node.last_resort = NodeId("n1"), no_thread
+    with pytest.raises(RuntimeError, match="thread"):
+        getattr(node, ends)(DiskFailed("EIO"))
+    assert node._stop.is_set() and node.fatal is not None
+
+
+def test_a_process_that_may_have_no_more_threads_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_thread(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    ended: list[tuple[Exception, int]] = []
+    monkeypatch.setattr(start, "_end", lambda error, code: ended.append((error, code)))
+    monkeypatch.setattr(threading.Timer, "start", no_thread)
+    error = DiskFailed("EIO")
+    start._exit_soon(error)
+    assert ended == [(error, start.EXIT_FAILED)]
 
 
 def test_a_start_tidies_up_after_a_process_that_was_killed(

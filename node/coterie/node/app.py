@@ -318,8 +318,8 @@ class NodeApp(NodeParts):
     def _fatal(self, error: FatalRaftError) -> None:
         log.critical("the node stops: nothing that it writes can be relied on", extra={"error": str(error)})
         self.fatal = error
+        self._stop.set()  # first: whatever becomes of the last resort, the node ends
         self.last_resort(error)
-        self._stop.set()
 
     def refused(self, reason: str) -> None:
         """The others do not let this node in, and will not."""
@@ -327,8 +327,8 @@ class NodeApp(NodeParts):
             remedy = f"let it fetch everything anew: {resync_hint(self.me)}"
             self.fatal = NodeRefused(f"the cluster refuses node {self.me}: {reason}. Or {remedy}")
             log.critical("the node stops: the cluster refuses it", extra={"reason": reason})
-            self.last_resort(self.fatal)
             self._stop.set()
+            self.last_resort(self.fatal)
 
     # --- running
 

@@ -129,7 +129,10 @@ def _exit_soon(error: Exception) -> None:
     grace_s, code = (REFUSED_GRACE_S, EXIT_REFUSED) if refused else (FATAL_GRACE_S, EXIT_FAILED)
     timer = threading.Timer(grace_s, _end, (error, code))
     timer.daemon = True
-    timer.start()
+    try:
+        timer.start()
+    except RuntimeError:  # no more threads for this process: nobody would end it later
+        _end(error, code)
 
 
 def _end(error: Exception, code: int) -> None:
