@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
+from types import SimpleNamespace
 from typing import Any, cast
 
 import grpc
@@ -14,6 +15,7 @@ from coterie.core.ports import Engine, Member, Role
 from coterie.node.blob_exchange import BlobExchange
 from coterie.node.blobs import BlobStore
 from coterie.node.clock import Clock
+from coterie.node.cluster_service import ClusterService
 from coterie.node.dialer import DialerParts, RaftDialer
 from coterie.node.errors import ApiError
 from coterie.node.hub import Bell
@@ -23,7 +25,7 @@ from coterie.node.ledger.feed import GapFiller
 from coterie.node.links import Links, PeerChannels, Write
 from coterie.node.loads import Lease, LoadBook, Reporter
 from coterie.node.roster import Roster
-from coterie.v1 import peer_pb2, peer_pb2_grpc
+from coterie.v1 import cluster_pb2, cluster_pb2_grpc, peer_pb2, peer_pb2_grpc
 
 ENDS_S = 20
 
@@ -102,11 +104,52 @@ class World:
 async def world() -> AsyncIterator[World]:
     server, peer = grpc.aio.server(), Mute()
     peer_pb2_grpc.add_PeerServicer_to_server(peer, cast("Any", server))
+    cluster_pb2_grpc.add_ClusterServicer_to_server(Mutest(peer), cast("Any", server))
     world = World(peer, f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
     await server.start()
     yield world
     await world.channels.close()
     await server.stop(0)
+
+
+class Mutest(cluster_pb2_grpc.ClusterServicer):
+    """The same for operators' calls."""
+
+    def __init__(self, peer: Mute) -> None:
+        self._peer = peer
+
+    async def TransferLeadership(self, request: Any, context: Any) -> Any:
+        await self._peer._never()
+
+
+class Caller:
+    """The context of a call from outside; what it is told is raised."""
+
+    def time_remaining(self) -> float:
+        return 3_600.0
+
+    async def abort(self, code: grpc.StatusCode, message: str, trailing_metadata: Any) -> None:
+        raise Told(code, message)
+
+
+class Told(Exception):
+    """How the call ended."""
+
+
+async def test_a_call_that_was_passed_on_to_the_leader(world: World) -> None:
+    """Whoever asked hears that the leader is gone, not that the call was cancelled."""
+    engine = SimpleNamespace(leader="n1", is_leader=False, members=())
+    parts: Any = SimpleNamespace(engine=engine, channels=world.channels)
+    parts.state = parts.proposer = parts.book = parts.policy = None
+    service: Any = ClusterService(parts)
+    asking = asyncio.ensure_future(
+        service.TransferLeadership(cluster_pb2.TransferLeadershipRequest(), Caller())
+    )
+    await world.until_called()
+    world.channels.update({})
+    with pytest.raises(Told) as told:
+        await asyncio.wait_for(asking, ENDS_S)
+    assert told.value.args[0] is grpc.StatusCode.UNAVAILABLE
 
 
 class Follower:

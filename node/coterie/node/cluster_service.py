@@ -170,9 +170,10 @@ class ClusterService(cluster_pb2_grpc.ClusterServicer):
             leader = await parts.engine.transfer_leadership(request.node_id, timeout)
             return cluster_pb2.TransferLeadershipResponse(leader=leader)
         stub: Any = cluster_pb2_grpc.ClusterStub(parts.channels.channel(leader, "bulk"))
-        answer: cluster_pb2.TransferLeadershipResponse = await stub.TransferLeadership(
-            request, timeout=timeout
-        )
+        with outliving(leader):
+            answer: cluster_pb2.TransferLeadershipResponse = await stub.TransferLeadership(
+                request, timeout=timeout
+            )
         return answer
 
     @streaming
