@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from coterie.core.commands import FailAttempt
+import logging
+
+import pytest
+
+from coterie.core.commands import FailAttempt, ReleaseTask
 from coterie.core.nouns import Data, Step
-from coterie.node.skillhost import SkillOutcome
+from coterie.node.skillhost import SkillOutcome, verdicts
 from tests.node.test_job import Bench
 
 
@@ -16,6 +20,18 @@ async def test_who_is_said_to_be_deposed_is_reported_as_failed_and_the_log_decid
     command = await bench.reported()
     assert isinstance(command, FailAttempt)
     assert (command.error.code, command.error.message, command.error.retryable) == ("FENCED", "I stop", True)
+
+
+async def test_a_lost_lease_is_told_in_the_log_of_its_node(caplog: pytest.LogCaptureFixture) -> None:
+    """Else a task that is begun again and again by a node that is cut off would have no visible cause."""
+    bench = Bench()
+    bench.start()
+    with caplog.at_level(logging.WARNING, "coterie.node.job"):
+        bench.host.end.set_result(verdicts.LEASE_LOST)
+        assert isinstance(await bench.reported(), ReleaseTask)
+    [said] = caplog.records
+    assert (said.levelno, said.__dict__["task_id"], said.__dict__["attempt"]) == (logging.WARNING, "t1", 1)
+    assert said.message == said.msg and "lease" in said.message, "the same phrase each time: so it is limited"
 
 
 async def test_a_skill_cannot_say_that_its_node_is_to_blame() -> None:

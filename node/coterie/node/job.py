@@ -371,6 +371,8 @@ class Job:
         if outcome.kind == "suspended":
             return None
         if outcome.kind == "lease_lost":
+            fields = {"task_id": task_id, "attempt": attempt, "skill": self._task.type}
+            log.warning("an attempt was ended because this node has lost its lease", extra=fields)
             return ReleaseTask(task_id, attempt, "its node lost its lease", lost=True)
         if outcome.kind == "crashed" and outcome.code in NODE_FAULTS:
             return ReleaseTask(task_id, attempt, outcome.message, lost=True)
