@@ -25,7 +25,9 @@ from coterie.node.ledger.feed import GapFiller
 from coterie.node.links import Links, PeerChannels, Write
 from coterie.node.loads import Lease, LoadBook, Reporter
 from coterie.node.roster import Roster
-from coterie.v1 import cluster_pb2, cluster_pb2_grpc, peer_pb2, peer_pb2_grpc
+from coterie.node.routes import Router
+from coterie.node.server import CLUSTER, TASKS
+from coterie.v1 import cluster_pb2, peer_pb2, peer_pb2_grpc, tasks_pb2
 
 ENDS_S = 20
 
@@ -104,7 +106,9 @@ class World:
 async def world() -> AsyncIterator[World]:
     server, peer = grpc.aio.server(), Mute()
     peer_pb2_grpc.add_PeerServicer_to_server(peer, cast("Any", server))
-    cluster_pb2_grpc.add_ClusterServicer_to_server(Mutest(peer), cast("Any", server))
+    server.add_generic_rpc_handlers(
+        (mute(peer, CLUSTER, "TransferLeadership"), mute(peer, TASKS, "RouteTask"))
+    )
     world = World(peer, f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
     await server.start()
     yield world
@@ -112,14 +116,14 @@ async def world() -> AsyncIterator[World]:
     await server.stop(0)
 
 
-class Mutest(cluster_pb2_grpc.ClusterServicer):
-    """The same for operators' calls."""
+def mute(peer: Mute, service: str, method: str) -> grpc.GenericRpcHandler:
+    """The same for a call of a client that a node passes on."""
 
-    def __init__(self, peer: Mute) -> None:
-        self._peer = peer
+    async def never(request: Any, context: Any) -> None:
+        await peer._never()
 
-    async def TransferLeadership(self, request: Any, context: Any) -> Any:
-        await self._peer._never()
+    handler: Any = grpc.unary_unary_rpc_method_handler(cast("Any", never))
+    return grpc.method_handlers_generic_handler(service, {method: handler})
 
 
 class Caller:
@@ -150,6 +154,18 @@ async def test_a_call_that_was_passed_on_to_the_leader(world: World) -> None:
     with pytest.raises(Told) as told:
         await asyncio.wait_for(asking, ENDS_S)
     assert told.value.args[0] is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_question_to_the_leader_where_a_task_would_go(world: World) -> None:
+    """This node answers by what it knows."""
+    parts: Any = SimpleNamespace(
+        engine=SimpleNamespace(leader="n1", is_leader=False), channels=world.channels
+    )
+    parts.me = "n2"
+    asking = asyncio.ensure_future(Router(parts).ask_leader(tasks_pb2.RouteTaskRequest()))
+    await world.until_called()
+    world.channels.update({})
+    assert await asyncio.wait_for(asking, ENDS_S) is None
 
 
 class Follower:

@@ -18,7 +18,7 @@ from coterie.core.view import View
 from coterie.core.waiting import wait_reason
 from coterie.node.clock import Clock
 from coterie.node.errors import Violation, invalid
-from coterie.node.links import PeerChannels
+from coterie.node.links import PeerChannels, outliving
 from coterie.node.loads import LoadBook
 from coterie.node.observability import get_logger
 from coterie.node.reads import Found
@@ -80,7 +80,8 @@ class Router:
         onward.local, onward.origin = True, request.origin or parts.me
         stub: Any = tasks_pb2_grpc.TasksStub(parts.channels.channel(leader, "bulk"))
         try:
-            answer: tasks_pb2.Route = await stub.RouteTask(onward, timeout=ASK_TIMEOUT_S)
+            with outliving(leader):
+                answer: tasks_pb2.Route = await stub.RouteTask(onward, timeout=ASK_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
             if error.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND):
                 return None  # it is said here in the same words
