@@ -234,7 +234,7 @@ async def trial(runs: int, seed: int, kill_every_s: float = 2.0) -> Figures:
             "llm": {"default": "plain", "providers": providers},
             **KILLED_BY_US,
         }
-        with new_cluster(options=options, capacity=16) as nodes:
+        with new_cluster(options=options, patient=False, capacity=16) as nodes:
             await nodes.wait_ready(READY_S)
             async with client_of(nodes) as client:
                 return await Trial(nodes, client, server, Figures(runs, seed)).run(Path(folder), kill_every_s)

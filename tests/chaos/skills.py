@@ -93,7 +93,7 @@ async def _said(jobs: list[Job], steps: int, figures: Figures) -> dict[str, int]
 
 async def run(runs: int, steps: int, pause_s: float) -> Figures:
     """On a cluster of its own."""
-    with new_cluster(options=KILLED_BY_US) as nodes:
+    with new_cluster(options=KILLED_BY_US, patient=False) as nodes:
         await nodes.wait_ready(READY_S)
         async with client_of(nodes) as client:
             return await keep_revisions(nodes, client, runs=runs, steps=steps, pause_s=pause_s)

@@ -137,7 +137,7 @@ async def streams(
         common = {"baseUrl": server.url, "model": "m", "maxTries": 20}
         providers = {"plain": common, "background": {**common, "api": "responses"}}
         options = {"llm": {"default": "plain", "providers": providers}, **KILLED_BY_US}
-        with new_cluster(options=options) as nodes:
+        with new_cluster(options=options, patient=False) as nodes:
             await nodes.wait_ready(READY_S)
             async with client_of(nodes) as client:
                 stop = asyncio.Event()

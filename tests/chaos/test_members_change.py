@@ -160,7 +160,7 @@ async def test_no_acked_task_is_lost_while_members_and_leaders_change(tmp_path: 
     stepped: list[Job] = []
     kills: list[str] = []
     payload = steps_payload(witness, steps=6, step_ms=100)
-    with GrowingCluster() as cluster:
+    with GrowingCluster(patient=False) as cluster:
         await cluster.wait_ready(READY_S)
         async with client_of(cluster) as client:
             operator = Operator(cluster, client, dice)

@@ -127,7 +127,7 @@ async def test_random_faults_lose_and_repeat_nothing(tmp_path: Path) -> None:
     """Repeat with COTERIE_CHAOS_SEED: it fixes the faults, not their timing."""
     print(f"seed {SEED}")
     path = tmp_path / "history.jsonl"
-    with new_cluster() as cluster, HistoryFile(path) as recorder:
+    with new_cluster(patient=False) as cluster, HistoryFile(path) as recorder:
         await cluster.wait_ready(READY_S)
         client = client_of(cluster)
         client.recorder = recorder

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import pytest
@@ -13,11 +14,15 @@ import pytest
 from coterie.client import TLS, Cluster
 from coterie.node.demo.llmserver.process import LlmServerProcess
 from coterie.node.localcluster import LocalCluster
+from coterie.node.localcluster.config import merge
 
 SKILLS = Path(__file__).parent / "skills"
 READY_S = 60.0
 KEY = "sk-of-the-tests"
 PRICE = {"in": 1.0, "out": 2.0}
+# What is counted in tests is what they do: no attempt is lost to an election, nor because a busy machine let
+# a node stand for two seconds. A node is DOWN after 3 s, and its lease ends after 2.6 s.
+PATIENT = {"faultTolerance": {"healthCheck": {"unhealthyThreshold": 20}}}
 
 
 def llm_options(server: LlmServerProcess, key_file: Path) -> dict[str, Any]:
@@ -31,10 +36,43 @@ def llm_options(server: LlmServerProcess, key_file: Path) -> dict[str, Any]:
     return {"llm": {"default": "plain", "providers": providers}}
 
 
-def new_cluster(options: dict[str, Any] | None = None, **arguments: Any) -> LocalCluster:
-    """Three nodes with the test skills. `options` are further keys of the cluster file."""
-    merged = {"skills": {"dirs": [str(SKILLS)]}, **(options or {})}
-    return LocalCluster(options=merged, **{"nodes": 3, "capacity": 8, **arguments})
+class ShownCluster(LocalCluster):
+    """A test that fails while it is open shows the last words of its nodes."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            print(self.log_tails())
+        super().__exit__(kind, error, trace)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """The same for the clusters of its fixtures, which are open still."""
+    report = yield
+    if report.failed:
+        given = getattr(item, "funcargs", {})
+        held = [getattr(value, name, None) for value in given.values() for name in ("nodes", "cluster")]
+        found = [one for one in (*given.values(), *held) if isinstance(one, LocalCluster)]
+        report.sections += [(f"nodes in {one.base_dir}", one.log_tails()) for one in dict.fromkeys(found)]
+    return report
+
+
+def with_skills(options: dict[str, Any] | None = None, *, patient: bool = True) -> dict[str, Any]:
+    """Keys of the cluster file: the test skills, and those that are given."""
+    return merge(PATIENT if patient else {}, {"skills": {"dirs": [str(SKILLS)]}, **(options or {})})
+
+
+def new_cluster(
+    options: dict[str, Any] | None = None, *, patient: bool = True, **arguments: Any
+) -> ShownCluster:
+    """Three nodes with the test skills. `options` are further keys of the cluster file; not `patient`: leases
+    are short, as where nodes are stopped and cut off by the way."""
+    merged = with_skills(options, patient=patient)
+    return ShownCluster(options=merged, **{"nodes": 3, "capacity": 8, **arguments})
 
 
 def client_of(cluster: LocalCluster, *node_ids: str, **arguments: Any) -> Cluster:

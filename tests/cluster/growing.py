@@ -14,9 +14,9 @@ from typing import Any
 import yaml
 
 from coterie.client import Cluster, ClusterError
-from coterie.node.localcluster import LocalCluster, free_addresses
+from coterie.node.localcluster import free_addresses
 from coterie.node.tls.issue import issue_node, open_authority
-from tests.cluster.conftest import SKILLS, client_of, until
+from tests.cluster.conftest import ShownCluster, client_of, until, with_skills
 
 CLI_S = 90.0
 ENDED_S = 30.0
@@ -30,11 +30,13 @@ class CliFailed(Exception):
         self.code, self.reason = code, str(error.get("reason", ""))
 
 
-class GrowingCluster(LocalCluster):
+class GrowingCluster(ShownCluster):
     """Nodes may be added to it, and their data wiped."""
 
-    def __init__(self, options: dict[str, Any] | None = None, **arguments: Any) -> None:
-        merged = {"skills": {"dirs": [str(SKILLS)]}, **(options or {})}
+    def __init__(
+        self, options: dict[str, Any] | None = None, *, patient: bool = True, **arguments: Any
+    ) -> None:
+        merged = with_skills(options, patient=patient)
         super().__init__(options=merged, **{"nodes": 3, "capacity": 8, **arguments})
 
     def prepare(self, node_id: str) -> str:

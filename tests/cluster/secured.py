@@ -11,20 +11,21 @@ import grpc
 import yaml
 
 from coterie.client import TLS, Cluster
-from coterie.node.config import free_ports
-from coterie.node.localcluster import LocalCluster
-from tests.cluster.conftest import SKILLS
+from coterie.node.localcluster import LocalCluster, free_addresses
+from tests.cluster.conftest import ShownCluster, with_skills
 
 A, B = "shop", "bank"
 
 
 def secured_cluster(base_dir: Path, **options: Any) -> LocalCluster:
     """Three nodes with `security.auth: required`, not started yet."""
-    merged = {"skills": {"dirs": [str(SKILLS)]}, "security": {"auth": "required"}, **options}
-    cluster = LocalCluster(nodes=3, capacity=8, base_dir=base_dir, options=merged)
+    merged = with_skills({"security": {"auth": "required"}, **options})
+    cluster = ShownCluster(nodes=3, capacity=8, base_dir=base_dir, options=merged)
     document = yaml.safe_load(cluster.config_path.read_text("utf-8"))
-    for node, port in zip(document["cluster"]["nodes"], free_ports(3), strict=True):
-        node["clientsPort"] = port
+    # The nodes do not listen yet, so what is free may be theirs.
+    free = [address for address in free_addresses(6) if address not in cluster.addresses.values()]
+    for node, address in zip(document["cluster"]["nodes"], free, strict=False):
+        node["clientsPort"] = int(address.rpartition(":")[2])
     cluster.config_path.write_text(yaml.safe_dump(document, sort_keys=False), "utf-8")
     return cluster
 

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from coterie.client import Cluster, Progress, TaskInfo, TaskRouter
-from coterie.node.localcluster import LocalCluster
 from tests.cluster.conftest import READY_S, client_of, new_cluster, until
 
 pytestmark = pytest.mark.cluster
@@ -75,7 +74,7 @@ async def map_reduce(cluster: Cluster, documents: Sequence[Any], map_skill: str,
 
 
 async def test_the_published_example_runs_and_survives_the_death_of_its_node() -> None:
-    with LocalCluster(3, options={"cluster": {"nodes": ZONES}}) as nodes:
+    with new_cluster({"cluster": {"nodes": ZONES}}) as nodes:
         await nodes.wait_ready(READY_S)
         task = {"type": "sleep", "payload": {"seconds": 6.0, "steps": 12}}
         example = asyncio.create_task(distribute_task(nodes.config_path, task))
@@ -109,7 +108,7 @@ async def test_the_published_map_reduce_runs_and_reduces_on_the_coordinator() ->
 
 
 async def test_the_gpu_that_no_node_has_is_said_so_for_every_node() -> None:
-    with LocalCluster(3) as nodes:
+    with new_cluster() as nodes:
         await nodes.wait_ready(READY_S)
         async with Cluster(config_path=nodes.config_path) as cluster:
             task = {"type": "echo", "payload": 1}
