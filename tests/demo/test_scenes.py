@@ -7,12 +7,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from rich.console import Console
 
 from coterie.node.demo.proof import Check
-from coterie.node.demo.scenes import SCENES, load_scene
+from coterie.node.demo.scenes import SCENES, avalanche, load_scene
 from coterie.node.demo.stage import Scene, Stage, run_scene
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
@@ -42,3 +43,14 @@ def test_a_broken_promise_is_an_exit_code_and_keeps_the_logs(tmp_path: Path) -> 
     assert asyncio.run(run_scene(scene, console, tmp_path, plain=True)) == 1
     assert "BROKEN" in console.export_text()
     assert (tmp_path / "logs" / "node-1.log").exists()
+
+
+def test_an_agent_that_is_down_for_a_moment_in_the_rush_has_not_failed() -> None:
+    rush = avalanche.Rush(cast(Any, None))
+    for at, down in ((0.0, True), (2.9, True), (3.0, False), (3.1, True), (6.0, True)):
+        rush.look("node-2", down=down, at=at)
+    assert not rush.unwell
+    rush.look("node-2", down=True, at=6.1)
+    rush.look(avalanche.FIRST, down=True, at=0.0)
+    rush.look(avalanche.FIRST, down=True, at=10.0)
+    assert rush.unwell == {"node-2"}, "and not the one that was killed"

@@ -20,6 +20,9 @@ from coterie.node.localcluster import LocalCluster
 
 READY_MAX_S = 90.0  # a machine with other work to do starts three processes slowly
 STATUS_PERIOD_S = 0.25
+# For scenes that count what was lost: an election, or a node that stands for two seconds on a busy machine,
+# ends no attempt. A node is given up after 3 s.
+PATIENT: Mapping[str, Any] = {"faultTolerance": {"healthCheck": {"unhealthyThreshold": 20}}}
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,14 @@ from coterie.client import Job
 from coterie.node.demo.facts import write_modules
 from coterie.node.demo.llmserver.process import LlmServerProcess
 from coterie.node.demo.proof import Check
-from coterie.node.demo.stage import Asked, Scene, Setting, Stage
+from coterie.node.demo.stage import PATIENT, Asked, Scene, Setting, Stage
 from coterie.node.demo.team import ANALYST, COLLECTOR, VISUALIZER, WRITER, Table, agent_files, look_at, script
 
 THOUGHTS = 10  # of the script
 KILL_AFTER = (2, 6)  # answers
 TIMEOUT_S = 240.0
+FIRST_MS = 1_500  # so long a thought is in the air at least: nodes are killed in the middle of it
+BACK_MAX_S = 90.0
 POLL_S = 0.1
 _CHART = re.compile(r"\(([\w.-]+\.svg)\)")
 
@@ -49,7 +51,7 @@ def set_up(out: Path, asked: Asked) -> Iterator[Setting]:
     with ExitStack() as stack:
         server = None if asked.model_url else stack.enter_context(LlmServerProcess())
         if server is not None:
-            server.script(*script(table, report), chunk_ms=4, first_ms=500)
+            server.script(*script(table, report), chunk_ms=4, first_ms=FIRST_MS)
         yield Setting(_options(folder, server, asked), Props(table, report, server))
 
 
@@ -85,6 +87,8 @@ async def play(stage: Stage) -> Sequence[Check]:
     finally:
         breaking.cancel()
         await asyncio.wait([breaking])
+    if not breaking.cancelled() and (error := breaking.exception()) is not None:
+        raise error
     stage.say(f"{result['agent']} says: {result['answer']}")
     return [*await _paid(stage, props, len(killed)), *_written(props), *await _ran(stage, job)]
 
@@ -99,7 +103,7 @@ async def _kill_in_mid_call(stage: Stage, killed: list[str]) -> None:
         stage.say(f"kill -9 {node} in the middle of a call, after {count} answers")
         await asyncio.sleep(1.0)
         stage.nodes.start_node(node)
-        await stage.nodes.wait_ready(30.0)
+        await stage.nodes.wait_ready(BACK_MAX_S)
 
 
 async def _until_answered(stage: Stage, count: int) -> None:
@@ -172,5 +176,6 @@ SCENE = Scene(
     play=play,
     unit="thoughts",
     capacity=8,
+    options=PATIENT,
     set_up=set_up,
 )

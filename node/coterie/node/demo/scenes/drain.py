@@ -8,12 +8,13 @@ from collections.abc import Sequence
 
 from coterie.node.demo.crowd import collect_all, prove, submit_all
 from coterie.node.demo.proof import Check
-from coterie.node.demo.stage import Scene, Stage
+from coterie.node.demo.stage import PATIENT, Scene, Stage
 
 TASKS = 150
 TASK = {"type": "sleep", "payload": {"seconds": 2.0, "steps": 8}}
-EMPTY_MAX_S = 30.0
-BACK_MAX_S = 30.0
+EMPTY_MAX_S = 60.0
+STOP_MAX_S = 30.0
+BACK_MAX_S = 60.0
 POLL_S = 0.1
 
 
@@ -48,7 +49,7 @@ async def _restart(stage: Stage, node_id: str) -> tuple[int, int]:
     await stage.cluster.drain_node(node_id)
     held = await _until_empty(stage, node_id)
     stage.say(f"{node_id} is empty after {time.monotonic() - began:.1f} s; SIGTERM")
-    code = await asyncio.to_thread(stage.nodes.terminate_node, node_id)
+    code = await asyncio.to_thread(stage.nodes.terminate_node, node_id, STOP_MAX_S)
     stage.nodes.start_node(node_id)
     await stage.cluster.undrain_node(node_id)
     await _until_active(stage, node_id)
@@ -75,5 +76,7 @@ async def _until_active(stage: Stage, node_id: str) -> None:
 
 
 SCENE = Scene(
-    title="A rolling restart under load: each node is drained, stopped and started again.", play=play
+    title="A rolling restart under load: each node is drained, stopped and started again.",
+    play=play,
+    options=PATIENT,
 )

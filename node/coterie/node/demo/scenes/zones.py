@@ -11,7 +11,7 @@ from typing import Any
 from coterie.client import Job
 from coterie.node.demo.crowd import collect_all, prove, submit_all
 from coterie.node.demo.proof import Check
-from coterie.node.demo.stage import Scene, Stage
+from coterie.node.demo.stage import PATIENT, Scene, Stage
 
 ZONES = {"node-1": "a", "node-2": "a", "node-3": "b", "node-4": "b", "node-5": "c"}
 DEAD_ZONE = "b"
@@ -97,5 +97,5 @@ SCENE = Scene(
     play=play,
     nodes=len(ZONES),
     capacity=16,
-    options={"cluster": {"nodes": {node_id: {"zone": zone} for node_id, zone in ZONES.items()}}},
+    options={**PATIENT, "cluster": {"nodes": {node_id: {"zone": zone} for node_id, zone in ZONES.items()}}},
 )
