@@ -17,8 +17,8 @@ ZONES = {"node-1": "a", "node-2": "a", "node-3": "b", "node-4": "b", "node-5": "
 DEAD_ZONE = "b"
 WAVE = 45
 # A preference is weighed against waiting: a home that is crowded, or half as slow again as the others, gives
-# work away. So few tasks are on their way at a time, each long beside what a busy machine adds to it, and some
-# may go elsewhere; by chance a third would be at home.
+# work away. So few tasks are on their way at a time, each long beside what a busy machine adds to it, and
+# some may go elsewhere; by chance a third would be at home.
 AT_ONCE = 9
 TASK = {"seconds": 0.8, "steps": 2}
 AT_HOME_MIN = 0.6
