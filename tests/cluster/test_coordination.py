@@ -69,7 +69,7 @@ async def test_a_lock_has_one_holder_and_growing_tokens_while_leaders_die(
 
 
 async def test_a_lease_that_nobody_renews_ends_and_its_holder_is_told(client: Cluster) -> None:
-    first = await client.locks.acquire("lease", ttl="400ms")
+    first = await client.locks.acquire("lease", ttl="4s")
     with pytest.raises(LockHeld):
         await client.locks.acquire("lease", ttl="1s", wait=0)
     second = await client.locks.acquire("lease", ttl="30s", wait="20s")
@@ -170,7 +170,7 @@ async def test_every_subscriber_sees_every_message_once_across_the_death_of_the_
 
 
 async def test_a_group_gives_each_message_to_one_consumer_until_it_is_acknowledged(client: Cluster) -> None:
-    await client.bus.set_group("billing", "bill.>", ack_wait="500ms", deliveries_max=2)
+    await client.bus.set_group("billing", "bill.>", ack_wait="4s", deliveries_max=2)
     await client.bus.set_topic("bill.a", kept_count=5)
     for number in range(4):
         await client.bus.publish("bill.a", number)
