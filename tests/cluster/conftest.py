@@ -29,7 +29,7 @@ def llm_options(server: LlmServerProcess, key_file: Path) -> dict[str, Any]:
     """Three providers at the same server: plain, in the background, and with idempotency keys."""
     common = {"baseUrl": server.url, "apiKey": {"file": str(key_file)}, "model": "m", "price": PRICE}
     providers = {
-        "plain": {**common, "stallTimeout": "2s"},
+        "plain": {**common, "stallTimeout": "5s"},
         "background": {**common, "api": "responses"},
         "keyed": {**common, "idempotencyKeys": True},
     }

@@ -106,8 +106,10 @@ async def test_killed_in_mid_thought_it_goes_on_and_pays_no_completed_thought_ag
     nodes: LocalCluster, server: LlmServerProcess, client: Cluster
 ) -> None:
     await applied(client, "patient", "add-up", model={"provider": "background", "name": "m"})
-    thoughts = [{"when": {"turn": turn}, "answer": calls(ADD)} for turn in range(4)]
-    server.script(*thoughts, {"answer": {"text": "done after all that was said and done"}}, chunk_ms=150)
+    thoughts: list[dict[str, Any]] = [{"when": {"turn": turn}, "answer": calls(ADD)} for turn in range(4)]
+    thoughts[1]["chunk_ms"] = 700  # before each of the eight events or more of a thought that is to be killed
+    last = {"answer": {"text": "done after all that was said and done"}, "chunk_ms": 700}
+    server.script(*thoughts, last)
     job = await ask(client, "patient", "Take your time")
 
     for turn in (2, 5):
@@ -116,7 +118,7 @@ async def test_killed_in_mid_thought_it_goes_on_and_pays_no_completed_thought_ag
             return asked(server, job)[f"think{turn}"] > 0
 
         await until(there, f"thought {turn} has begun")
-        await asyncio.sleep(0.3)  # the cluster knows the provider's name for it
+        await asyncio.sleep(2.5)  # the cluster knows the provider's name for it
         killed = await running_on(job)
         nodes.kill_node(killed)
         await asyncio.sleep(1)

@@ -85,13 +85,12 @@ async def _with_agents(nodes: LocalCluster) -> None:
             await client.agents.apply({"config.yaml": yaml.safe_dump({"agent": agent})})
 
 
-def planned(server: LlmServerProcess, *more: dict[str, Any], plan: Any = PLAN, chunk_ms: int = 0) -> None:
+def planned(server: LlmServerProcess, *more: dict[str, Any], plan: Any = PLAN, plan_ms: int = 0) -> None:
     server.script(
         *more,
         {"when": of_step("intent"), "answer": {"json": INTENT}},
-        {"when": of_step("plan"), "answer": {"json": plan}},
+        {"when": of_step("plan"), "answer": {"json": plan}, "chunk_ms": plan_ms},
         {"when": of_step("answer"), "answer": {"text": "All is well."}},
-        chunk_ms=chunk_ms,
     )
 
 
@@ -131,14 +130,14 @@ async def test_steps_of_a_rule_see_the_request_and_each_other(client: Cluster) -
 async def test_killed_in_the_middle_it_goes_on_and_pays_for_each_answer_once(
     nodes: LocalCluster, server: LlmServerProcess, client: Cluster
 ) -> None:
-    planned(server, chunk_ms=40)
+    planned(server, plan_ms=150)  # before each of some fifty pieces
     job = await client.goals.submit("Report on all of it", context={"year": 2026})
 
     async def planning() -> bool:
         return billed(server, job)["/decompose"] > 0
 
     await until(planning, "the plan is being made")
-    await asyncio.sleep(0.3)  # the cluster knows the provider's name for it
+    await asyncio.sleep(2.5)  # the cluster knows the provider's name for it
     killed = await running_on(job)
     nodes.kill_node(killed)
     result = await job.wait(timeout=90)
