@@ -7,7 +7,7 @@ import json
 import re
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
 import pytest
@@ -20,13 +20,14 @@ from tests.cluster.conftest import READY_S, client_of, new_cluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
+CHUNK_MS = 60
 PROMPT = "Wörter, 一 二 三, one after the other, and some more of them"
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[LlmServerProcess]:
     with LlmServerProcess("--chunk-chars", "3") as process:
-        process.script(chunk_ms=60)
+        process.script(chunk_ms=CHUNK_MS)
         yield process
 
 
@@ -62,14 +63,26 @@ def joined(events: list[Event]) -> dict[str, str]:
     return {step: text[step] for step in text.steps()}
 
 
-async def test_every_node_tells_the_words_as_they_come(nodes: LocalCluster, client: Cluster) -> None:
-    job = await think(client, PROMPT, PROMPT + "!", parallel=True)
+@pytest.fixture
+def slow_words(server: LlmServerProcess) -> Iterator[None]:
+    """A text lasts for some five seconds: who opens a stream now sees most of it come."""
+    server.script(chunk_ms=200)
+    yield
+    server.script(chunk_ms=CHUNK_MS)
 
-    async def read(node_id: str) -> list[Event]:
-        async with client_of(nodes, node_id) as own, aclosing(own.job(job.id).stream()) as events:
+
+@pytest.mark.usefixtures("slow_words")
+async def test_every_node_tells_the_words_as_they_come(nodes: LocalCluster, client: Cluster) -> None:
+    async def read(reader: Cluster, job: Job) -> list[Event]:
+        async with aclosing(reader.job(job.id).stream()) as events:
             return [event async for event in events]
 
-    told = await asyncio.gather(*(read(node_id) for node_id in nodes.node_ids))
+    async with AsyncExitStack() as stack:
+        readers = [await stack.enter_async_context(client_of(nodes, node_id)) for node_id in nodes.node_ids]
+        for reader in readers:
+            await reader.get_status()
+        job = await think(client, PROMPT, PROMPT + "!", parallel=True)
+        told = await asyncio.gather(*(read(reader, job) for reader in readers))
     texts = await recorded(job)
     assert texts == {"llm": f"You said: {PROMPT}", "llm#2": f"You said: {PROMPT}!"}
     for events in told:
