@@ -31,7 +31,7 @@ class Old:
 
 async def backed_up(client: Cluster, path: Path) -> Old:
     witness = str(path.with_suffix(".witness"))
-    steps = {"witness": witness, "steps": STEPS, "step_ms": 50}
+    steps = {"witness": witness, "steps": STEPS, "step_ms": 250}
     slow = await client.submit_task(type="steps", payload=steps)
     large = await client.submit_task(type="echo", payload=LARGE, start_delay="1h", request_id="large")
     token = ""

@@ -9,7 +9,7 @@ from coterie.client.breakers import Breaker
 from tests.cluster.conftest import READY_S, client_of, new_cluster, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
-BREAKER = {"failureThreshold": 4, "recoveryTimeout": "5s", "halfOpenRequests": 2}
+BREAKER = {"failureThreshold": 4, "recoveryTimeout": "15s", "halfOpenRequests": 2}
 
 
 async def breaker(client: Cluster, key: str) -> Breaker | None:

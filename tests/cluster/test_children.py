@@ -43,7 +43,7 @@ async def test_a_failed_child_fails_its_parent_and_ends_its_siblings(
     shared: LocalCluster, tmp_path: Path
 ) -> None:
     async with client_of(shared) as client:
-        given = {"children": 6, "witness": str(tmp_path / "seen"), "ms": 3_000, "broken": [3]}
+        given = {"children": 6, "witness": str(tmp_path / "seen"), "ms": 60_000, "broken": [3]}
         job = await client.submit_task(type="family", payload=given)
         with pytest.raises(TaskFailed) as failed:
             await job.wait(timeout=60)

@@ -49,7 +49,7 @@ async def test_an_effect_in_the_air_is_retried_asked_about_or_failed(
         jobs: dict[str, Job] = {}
         for policy in ("retry", "ask", "fail"):
             seen = tmp_path / policy
-            given: dict[str, Any] = {"witness": str(seen), "ms": 2_500, "on_unknown": policy}
+            given: dict[str, Any] = {"witness": str(seen), "ms": 8_000, "on_unknown": policy}
             jobs[policy] = await client.submit_task(type="effects", payload=given, max_attempts=1)
             await killed_in_the_air(fresh, client, jobs[policy], seen)
             await fresh.wait_ready(60.0)

@@ -53,7 +53,7 @@ async def has_steps(job: Job, count: int) -> None:
     await until(enough, f"{count} steps are recorded")
 
 
-def steps_payload(witness: Path, steps: int = 12, step_ms: int = 150, **more: Any) -> dict[str, Any]:
+def steps_payload(witness: Path, steps: int = 12, step_ms: int = 500, **more: Any) -> dict[str, Any]:
     return {"witness": str(witness), "steps": steps, "step_ms": step_ms, **more}
 
 

@@ -60,8 +60,9 @@ async def test_files_with_faults_are_refused_with_all_of_them(shared: LocalClust
 async def test_a_revoked_revision_runs_no_more(shared: LocalCluster) -> None:
     async with client_of(shared) as client:
         await make_live(client, A, "bad/guest")
-        job = await client.submit_task(type="bad/guest", payload={"steps": 1}, start_delay=3)
+        job = await client.submit_task(type="bad/guest", payload={"steps": 1}, start_delay="1h")
         await client.skills.revoke("bad/guest", REVISION_A)
+        await job.retry()  # now
         with pytest.raises(TaskFailed, match=r"SKILL_REVOKED|was revoked"):
             await job.wait(timeout=60)
 
@@ -70,6 +71,6 @@ async def test_running_tasks_keep_their_revision_while_another_is_live_and_all_n
     fresh: LocalCluster,
 ) -> None:
     async with client_of(fresh) as client:
-        figures = await keep_revisions(fresh, client, runs=12, steps=12, pause_s=0.4)
+        figures = await keep_revisions(fresh, client, runs=12, steps=40, pause_s=0.4)
     assert figures.faults == []
     assert figures.kills == 3 and figures.moved > 0, "no old run was moved to another node"
