@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -170,15 +171,17 @@ async def test_a_node_that_cannot_be_heard_raises_no_terms(tmp_path: Path) -> No
     async with running(tmp_path, election_timeout_ms=600) as cluster:
         leader = await cluster.leader()
         deaf = next(node for node in cluster.ids if node != leader)
-        term = cluster.engines[leader].term
-        for other in cluster.ids:
-            if other != deaf:
-                cluster.cut_one_way(other, deaf)
+        hearing = [node for node in cluster.ids if node != deaf]
+        term = cluster.engines[deaf].term
+        for other in hearing:
+            cluster.cut_one_way(other, deaf)
         await cluster.until(lambda: not cluster.engines[deaf].has_quorum, "the deaf node to miss its leader")
         for number in range(200):
-            await cluster.engines[leader].propose(b"%d" % number, TIMEOUT_S)
+            with suppress(NotCommitted):  # those that hear each other may choose anew, on a busy machine
+                leader = await cluster.leader(*hearing)
+                await cluster.engines[leader].propose(b"%d" % number, TIMEOUT_S)
             await asyncio.sleep(0.01)  # time for several elections, were there any
-        assert (cluster.engines[leader].term, await cluster.leader(leader)) == (term, leader)
+        assert cluster.engines[deaf].term == term
 
 
 async def test_the_bell_rings_and_a_broken_listener_harms_nobody(tmp_path: Path) -> None:
