@@ -30,7 +30,7 @@ from coterie.v1.peer_pb2 import RaftHello
 from tests.cluster.conftest import READY_S, client_of, until
 
 HOST = "127.0.0.1"
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 SILENCE_S = 3.0  # of a node that has something to say
 HUSH_S = 0.5  # of one that waits for more
 LOUD = ("WARNING", "ERROR", "CRITICAL")
@@ -228,9 +228,17 @@ class Site:
         said = RaftHello(format=form, cluster_id=cluster_id, node_id=node_id, disk_id=disk_id)
         return framed(said.SerializeToString())
 
-    async def say(self, to: str, data: bytes, holder: str = "", then: Then = _nothing) -> Heard:
+    async def say(
+        self,
+        to: str,
+        data: bytes,
+        holder: str = "",
+        then: Then = _nothing,
+        silence_s: float = SILENCE_S,
+    ) -> Heard:
         """To a node's port for raft frames, with the certificate of `holder`, or of the liar."""
-        return await say(self.raft_port(to), data, self.context(holder or self.liar), to, then)
+        context = self.context(holder or self.liar)
+        return await say(self.raft_port(to), data, context, to, then, silence_s)
 
     async def term(self) -> int:
         """The present one, in which the victim follows another node."""
@@ -259,7 +267,7 @@ class Site:
         """Each after a good hello over a connection of its own, many at once."""
         good, tls, port = self.hello(self.liar), self.context(self.liar), self.raft_port(to)
         for at in range(0, len(said), AT_ONCE):
-            some = [say(port, good + data, tls, to) for data in said[at : at + AT_ONCE]]
+            some = [say(port, good + data, tls, to, silence_s=PATIENCE_S) for data in said[at : at + AT_ONCE]]
             for heard in await asyncio.gather(*some):
                 assert heard.hello is not None and heard.ended
 
@@ -287,7 +295,7 @@ class Site:
         log, heard = Log(self.cluster.log_path(at)), list[Heard]()
 
         async def told() -> bool:
-            heard.extend([await self.say(at, data, holder) for data in said])
+            heard.extend([await self.say(at, data, holder, silence_s=PATIENCE_S) for data in said])
             return bool(log.loud("raft frames", reason))
 
         await until(told, f"{reason!r} in the log of {at}", 2 * PATIENCE_S, pause_s=0.1)
