@@ -184,7 +184,7 @@ async def test_calls_go_round_the_nodes_that_answer(fake: FakeCluster) -> None:
 
 async def test_a_stopped_node_costs_one_attempt_and_is_then_left_alone(fake: FakeCluster) -> None:
     fake.nodes[1].deaf = True
-    async with client_of(fake, timeouts=Timeouts(attempt=1.5)) as client:
+    async with client_of(fake, timeouts=Timeouts(attempt=6.0)) as client:
         for _ in range(12):
             await client.get_status()
     assert Counter(name for name, _, _ in fake.calls)["n2"] == 1

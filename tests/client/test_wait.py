@@ -203,7 +203,7 @@ async def test_a_refused_stream_ends_all_waits(fake: FakeCluster) -> None:
 
 
 async def test_an_outage_that_is_too_long_ends_the_wait(fake: FakeCluster) -> None:
-    async with client_of(fake, timeouts=Timeouts(outage=0.5)) as client:
+    async with client_of(fake, timeouts=Timeouts(outage=3)) as client:
         job = await client.submit_task(type="echo")
         for node in fake.nodes:
             await node.stop()

@@ -85,12 +85,12 @@ async def test_a_silent_stream_is_left(fake: FakeCluster) -> None:
 
 
 async def test_heartbeats_keep_a_quiet_watch_on_its_node(fake: FakeCluster) -> None:
-    async with client_of(fake, timeouts=Timeouts(stream_silence=1.5)) as client:
+    async with client_of(fake, timeouts=Timeouts(stream_silence=6.0)) as client:
         job = await client.submit_task(type="echo")
         watch = asyncio.create_task(collect(job))
         await fake.until(lambda: fake.methods("WatchTask"))
         # Longer than the silence that an idle stream may keep, in heartbeats.
-        for _ in range(40):
+        for _ in range(150):
             await asyncio.sleep(fake.nodes[0].heartbeat_s)
         await story(fake, job)
         check(await watch)

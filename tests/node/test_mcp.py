@@ -182,7 +182,7 @@ async def test_or_says_that_it_is_in_doubt(make: Make) -> None:
 
 
 async def test_a_call_that_takes_too_long_fails_and_the_others_go_on(make: Make) -> None:
-    world = make("idempotent", timeout_ms=500)
+    world = make("idempotent", timeout_ms=3_000)
     await world.call("add", {"a": 1, "b": 2})
 
     async def run(ctx: SkillContext) -> list[Any]:

@@ -204,7 +204,7 @@ def test_words_of_a_server_are_not_held_for_those_of_the_library() -> None:
 async def test_who_waits_for_a_program_that_does_not_greet_waits_once_with_all_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "CONNECT_S", 1.0)
+    monkeypatch.setattr(connection, "CONNECT_S", 5.0)
     begun = tmp_path / "begun"
     world = World(tmp_path, "none", command=("sh", "-c", f"echo >> {begun}; exec sleep 60"))
     line = connection.Connection(world.settings)
@@ -240,7 +240,7 @@ async def test_a_message_without_end_is_not_waited_for(
 
 
 async def test_a_program_that_hangs_is_replaced(make: Make) -> None:
-    world = make("external", timeout_ms=1_500)
+    world = make("external", timeout_ms=4_000)
     hung, before = 0, children()
 
     async def run(ctx: SkillContext) -> None:

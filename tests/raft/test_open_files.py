@@ -116,7 +116,9 @@ async def test_a_snapshot_waits_for_descriptors(
         descriptors.gone = True
         with caplog.at_level(logging.WARNING, logger="coterie.raft"):
             alone.engine.request_snapshot()
-            await asyncio.sleep(0.2)
+            async with asyncio.timeout(TIMEOUT_S):
+                while not caplog.records:  # noqa: ASYNC110 - no bell rings at a warning
+                    await asyncio.sleep(0.01)
         await alone.propose(5)
         assert (alone.fatal, alone.base) == ([], 1)
         assert "Too many open files" in str(caplog.records[0].__dict__["error"])

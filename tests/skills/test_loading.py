@@ -203,7 +203,7 @@ BROKEN = {
     "exits": ("import sys; sys.exit(1)", "importing handler.py failed: SystemExit"),
     "dies": ("import os; os._exit(7)", "importing it ended the process (exited with status 7)"),
     "aborts": ("import os; os.abort()", "importing it ended the process (killed by SIGABRT)"),
-    "hangs": ("while True: pass", "importing it took longer than 500 ms"),
+    "hangs": ("while True: pass", "importing it took longer than 5000 ms"),
     "no-function": ("x = 1", "handler.py has no function 'run'"),
     "wrong-shape": ("def run(): pass", "run must take (ctx, input)"),
 }
@@ -217,7 +217,7 @@ async def test_a_skill_that_cannot_load_is_skipped_and_the_others_load(
         skill_folder(f"after-{name}", manifest(f"after-{name}"), RUN)
     skill_folder("instructions", "---\nname: instructions\ndescription: Only text.\n---\nRead this.\n")
     root = skill_folder("nothing-said", "---\nname: nothing-said\n---\n", RUN)
-    bench = await make_bench(root, root / "no-such-folder", limits={"load_timeout_ms": 500})
+    bench = await make_bench(root, root / "no-such-folder", limits={"load_timeout_ms": 5_000})
     assert set(bench.host.skills) == {f"after-{name}" for name in BROKEN}
     said = {Path(problem.path).parent.name: problem.message for problem in bench.host.problems}
     for name, (_, message) in BROKEN.items():

@@ -49,7 +49,7 @@ async def test_large_payloads_and_results_are_checked_beside_the_loop(
         turns = await turns_beside(running)
         outcome = await running
         assert outcome.code == code and at in outcome.message, outcome.message
-        assert turns > 50
+        assert turns > 5  # beside a loop that is blocked there are none, or two
 
 
 async def test_a_run_is_cancelled_while_its_payload_is_checked(
