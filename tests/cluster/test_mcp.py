@@ -17,8 +17,7 @@ from typing import Any
 import pytest
 
 from coterie.client import Cluster, Job, TaskFailed
-from coterie.node.config.dev import free_ports
-from coterie.node.localcluster import LocalCluster
+from coterie.node.localcluster import LocalCluster, free_addresses
 from tests.cluster.conftest import READY_S, client_of, new_cluster, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
@@ -39,7 +38,7 @@ class World:
 
 
 def start_http_server(ledger: Path) -> tuple[subprocess.Popen[bytes], str]:
-    port = free_ports(1)[0]
+    port = int(free_addresses(1)[0].rpartition(":")[2])
     process = subprocess.Popen([sys.executable, SERVER, "--ledger", str(ledger), "--http", str(port)])
     for _ in range(600):
         with socket.socket() as probe:

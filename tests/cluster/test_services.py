@@ -12,8 +12,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
 from coterie.client.usage import Budget
-from coterie.node.config import free_ports
-from coterie.node.localcluster import LocalCluster
+from coterie.node.localcluster import LocalCluster, free_addresses
 from coterie.node.security.table import RULES
 from coterie.node.tls import load_tls, node_paths
 from tests.cluster.conftest import READY_S, client_of, new_cluster, until
@@ -47,9 +46,11 @@ async def test_health_flips_on_drain_and_back(shared: LocalCluster) -> None:
     async with client_of(shared) as client:
         await until(lambda: is_now("SERVING"), "node-2 serves")
         await client.drain_node("node-2")
-        await until(lambda: is_now("NOT_SERVING"), "a draining node sends its clients away")
-        assert await health_of(shared, "node-2", "coterie.v1.Cluster") == "SERVING"
-        await client.undrain_node("node-2")
+        try:
+            await until(lambda: is_now("NOT_SERVING"), "a draining node sends its clients away")
+            assert await health_of(shared, "node-2", "coterie.v1.Cluster") == "SERVING"
+        finally:
+            await client.undrain_node("node-2")
         await until(lambda: is_now("SERVING"), "it serves again")
 
 
@@ -92,7 +93,7 @@ async def test_errors_carry_reason_and_violations(shared: LocalCluster) -> None:
 
 
 async def test_metrics_and_probes_over_http() -> None:
-    [port] = free_ports(1)
+    port = free_addresses(1)[0].rpartition(":")[2]
     with new_cluster(nodes=1, options={"listen": {"http": f"127.0.0.1:{port}"}}) as cluster:
         await cluster.wait_ready(READY_S)
         async with client_of(cluster) as client:
