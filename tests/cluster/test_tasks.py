@@ -249,19 +249,19 @@ async def test_what_must_run_on_the_coordinator_does(shared: LocalCluster) -> No
 async def test_a_full_queue_refuses_before_anything_is_kept(shared: LocalCluster) -> None:
     """maxPending of this cluster is 500."""
     async with client_of(shared) as client:
-        await client.submit_tasks([{"type": "echo", "start_delay": "1h"} for _ in range(250)])
-        await client.submit_tasks([{"type": "echo", "start_delay": "1h"} for _ in range(200)])
-        jobs, refused = [], None
-        for _ in range(100):
-            try:
-                jobs.append(await client.submit_task(type="echo", start_delay="1h"))
-            except QueueFull as error:
-                refused = error
-                break
+        refused = None
+        try:
+            await client.submit_tasks([{"type": "echo", "start_delay": "1h"} for _ in range(250)])
+            await client.submit_tasks([{"type": "echo", "start_delay": "1h"} for _ in range(200)])
+            for _ in range(100):
+                await client.submit_task(type="echo", start_delay="1h")
+        except QueueFull as error:
+            refused = error
+        finally:
+            waiting = [task async for task in client.list_tasks(filter="state=PENDING", page_size=1_000)]
+            for task in waiting:
+                await client.job(task.id).cancel()
         assert refused is not None and refused.retry_after is not None
-        waiting = [task async for task in client.list_tasks(filter="state=PENDING", page_size=1_000)]
-        for task in waiting:
-            await client.job(task.id).cancel()
         job = await client.submit_task(type="echo", payload=1)
         assert await job.wait(timeout=30) == 1
 
