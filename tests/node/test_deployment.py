@@ -83,7 +83,9 @@ def test_each_container_is_a_node_of_its_file_with_a_volume_of_its_own(number: i
     places = [text.split(":")[:2] for text in service["volumes"]]
     assert [node_id, str(settings.data_dir.parent)] in places and node_id in compose["volumes"]
     assert settings.tls is not None
-    assert str(settings.tls.key.parent) in [place for _, place in places]
+    assert {str(settings.tls.ca), str(settings.tls.cert), str(settings.tls.key)} < {
+        place for _, place in places
+    }
 
 
 def test_the_image_runs_what_the_containers_expect() -> None:
