@@ -105,3 +105,12 @@ def test_an_audit_log_without_records_says_why(tmp_path: Path) -> None:
     assert done.exit_code == 0 and "where security.auth is required" in done.stderr
     checked, _ = call("audit", {}, "audit", "verify", str(tmp_path / "a"))
     assert "0 records, all in place\n" in checked.stdout and "security.auth" in checked.stderr
+
+
+@pytest.mark.parametrize("endpoints", ["h1:1", "h1:1,h2:1"])
+def test_nodes_whose_audit_log_was_not_checked_are_named(endpoints: str) -> None:
+    answers = {"head": AuditHead(0, "00"), "entries": ()}
+    done, _ = call("audit", answers, "audit", "verify", "--endpoint", endpoints, "--insecure")
+    assert done.exit_code == 0 and "not checked: node-1; name every node with --endpoint" in done.stderr
+    done, _ = call("audit", answers, "audit", "verify", "--endpoint", endpoints, "--insecure", "--json")
+    assert json.loads(done.stdout)["not_checked"] == ["node-1"]

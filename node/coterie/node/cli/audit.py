@@ -76,7 +76,11 @@ def verify(session: Session, file: Path | None, head: str) -> None:
     Without FILE: in the ledger of every node that --endpoint names, against what the cluster agreed on."""
     if head and file is None:
         raise bad_input("--head", "goes with FILE; a cluster says itself what its log must end with")
-    found = [_check_file(file, head)] if file else asyncio.run(_check_nodes(session, session.target()))
+    found, others = (
+        ([_check_file(file, head)], []) if file else asyncio.run(_check_nodes(session, session.target()))
+    )
+    if others:
+        session.say(f"not checked: {', '.join(others)}; name every node with --endpoint")
     broken = [one for one in found if one["fault"]]
     if broken:
         text = "; ".join(f"{one['where']}: {one['fault']}" for one in broken)
@@ -92,25 +96,33 @@ def verify(session: Session, file: Path | None, head: str) -> None:
             ends = f"; {one['head']}" if one["head"] else ""
             out.print(f"{one['where']}: {one['records']} records, all in place{ends}", soft_wrap=True)
 
-    session.emit({"checked": found}, human)
+    session.emit({"checked": found, "not_checked": others}, human)
 
 
-async def _check_nodes(session: Session, target: Target) -> list[dict[str, Any]]:
+async def _check_nodes(session: Session, target: Target) -> tuple[list[dict[str, Any]], list[str]]:
+    """What was found at each address, and the nodes of the cluster that are at none of them."""
     addresses = [address.strip() for address in target.endpoints.split(",") if address.strip()]
-    nodes = [replace(target, endpoints=address, discover=False) for address in addresses]
-    return [await _check_node(session, node) for node in nodes]
+    members: set[str] = set()
+    asked: set[str] = set()
+    found = []
+    for address in addresses:
+        async with session.connect(replace(target, endpoints=address, discover=False)) as cluster:
+            status = await cluster.get_status(stale=True)
+            members |= {node.id for node in status.nodes}
+            asked.add(status.served_by)
+            found.append(await _check_node(cluster, address))
+    return found, sorted(members - asked)
 
 
-async def _check_node(session: Session, target: Target) -> dict[str, Any]:
-    async with session.connect(target) as cluster:
-        agreed = await cluster.audit.head()
+async def _check_node(cluster: Cluster, address: str) -> dict[str, Any]:
+    agreed = await cluster.audit.head()
 
-        async def known() -> AsyncIterator[AuditRecord]:
-            async for entry in cluster.audit.entries():
-                if entry.sequence <= agreed.count:
-                    yield _record(entry)
+    async def known() -> AsyncIterator[AuditRecord]:
+        async for entry in cluster.audit.entries():
+            if entry.sequence <= agreed.count:
+                yield _record(entry)
 
-        return await _check(target.endpoints, known(), agreed.count, agreed.digest)
+    return await _check(address, known(), agreed.count, agreed.digest)
 
 
 def _check_file(path: Path, head: str) -> dict[str, Any]:
