@@ -13,12 +13,15 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
 from coterie.node.config import ConfigError, load_config
+from coterie.node.config.document import KEYS as AGREED
+from coterie.node.config.document import is_replicated
 from coterie.node.config.model import ClusterConfig
 from coterie.node.config.support import REFUSED_KEYS
 from tests.node.test_config_published import MULTI_AGENT, printed_keys
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE, REFUSED = (ROOT / "docs/configuration.md").read_text(encoding="utf-8").split("## Refused")
+PAGE, VARIABLES = PAGE.split("## From the environment")
 ROW = re.compile(r"^\| `([^`]+)` \| (.+?) \| (.+) \| `(tests/[^`]+\.py)` \|$", re.MULTILINE)
 ROWS = {found[0]: found[1:] for found in ROW.findall(PAGE)}
 MANY = {str(tuple): "[]", str(dict): ".*"}
@@ -99,3 +102,28 @@ def test_every_key_of_the_published_files_is_there() -> None:
     named = {key.split(".")[1] for key in KEYS if key.startswith("multiAgent.")}
     refused = {camel(key[1]) for key in REFUSED_KEYS if key[0] == "multi_agent"}
     assert {camel(key) for key in section} <= named | refused
+
+
+def snake(key: str) -> tuple[str, ...]:
+    return tuple(re.sub(r"([A-Z])", r"_\1", part.removesuffix("[]")).lower() for part in key.split("."))
+
+
+def test_keys_that_the_cluster_agrees_on_are_marked() -> None:
+    marked = {key for key, (_, effect, _) in ROWS.items() if effect.endswith(" †")}
+    assert marked == {key for key in KEYS if is_replicated(snake(key))}
+
+
+def test_the_page_on_security_names_what_the_cluster_agrees_on() -> None:
+    text = (ROOT / "docs/security.md").read_text(encoding="utf-8")
+    told = set(re.findall(r"`([\w.]+)`", text.split("Agreed on are: ")[1].split("†")[0]))
+    for key in AGREED:
+        names = [camel(part) for part in key]
+        assert any(".".join(names[:length]) in told for length in range(1, len(names) + 1)) or (
+            names[0] in told and names[-1] in told
+        ), ".".join(names)
+
+
+def test_every_variable_is_on_the_page() -> None:
+    sources = [path for part in ("node", "skills") for path in (ROOT / part).rglob("*.py")]
+    named = {name for path in sources for name in re.findall(r"\bCOTERIE_[A-Z_]+\b", path.read_text("utf-8"))}
+    assert named and named <= set(re.findall(r"`(COTERIE_[A-Z_]+)`", VARIABLES))
