@@ -1,9 +1,9 @@
 """Run tasks on a Coterie cluster from a Python program.
 
 ```python
-from coterie.client import Cluster
+from coterie.client import TLS, Cluster
 
-async with Cluster("10.0.1.1:8080,10.0.1.2:8080,10.0.1.3:8080", tls=TLS(ca="ca.pem")) as c:
+async with Cluster("10.0.1.1:8080,10.0.1.2:8080,10.0.1.3:8080", tls=TLS.of("tls")) as c:
     job = await c.submit_task(type="summarize", payload={"text": "…"}, timeout="10m",
                               on_progress=lambda p: print(p.percent, p.message))
     print(await job.wait())

@@ -3,7 +3,7 @@
 ```python
 from coterie.client.sync import Cluster
 
-with Cluster("127.0.0.1:8080") as c:
+with Cluster() as c:  # that of `coterie dev`, after `source .coterie-dev/env`
     job = c.submit_task(type="summarize", payload={"text": "…"})
     print(job.wait(timeout="10m"))
 ```
