@@ -1137,9 +1137,7 @@ class TaskEvent(_message.Message):
     sequence: _builtins.int
     """dense per task for durable events, from 1"""
     type: _builtins.str
-    """submitted, assigned, started, step, checkpoint, progress, released, retry,
-    cancel_requested, succeeded, failed, cancelled, timed_out, dead_lettered
-    """
+    """All of them: docs/events.md. Heartbeats, gaps and `token`, the words of models as they come, are not durable."""
     node: _builtins.str
     attempt: _builtins.int
     detail: _builtins.str
