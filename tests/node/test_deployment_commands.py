@@ -1,4 +1,4 @@
-"""The commands in the comments of cluster-config/deploy: shells take them, and they make what the files use."""
+"""Commands in comments of cluster-config/deploy: shells take them, and they make what the files use."""
 
 from __future__ import annotations
 
