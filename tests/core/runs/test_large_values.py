@@ -12,6 +12,7 @@ from coterie.core.graph import values
 from coterie.core.graph.refs import UNWEIGHED_MAX
 from coterie.core.graph.values import VALUE_BYTES_MAX
 from coterie.core.nouns import Data
+from coterie.core.runs import walk
 from coterie.raft import codec
 from tests.core.runs.world import RUN, World, echo
 
@@ -19,6 +20,7 @@ LARGE = {f"k{number:05}": number for number in range(15_000)}  # some 240 KB
 MANY = 40  # of which in one document make 10 MB
 ONE = UNWEIGHED_MAX * VALUE_BYTES_MAX  # that one node may write in vain
 NODES = 6
+LITTLE = 5_000  # KiB
 
 
 class Coder:
@@ -46,12 +48,12 @@ def coder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Coder]:
     yield found
 
 
-def asking(**node: Any) -> World:
+def asking(count: int = NODES, **node: Any) -> World:
     """A run in which many nodes are begun when one has ended."""
     world = World()
-    nodes = [{**echo(f"n{number}", "plan"), **node} for number in range(NODES)]
+    nodes = [{**echo(f"n{number}", "plan"), **node} for number in range(count)]
     more: dict[str, Any] = {"open_inputs": True, "on_failure": "continue", "outputs": "over"}
-    world.run(echo("plan"), *nodes, given={"x": LARGE}, **more)
+    world.run(echo("plan"), *nodes, given={"x": LARGE, "half": "\ud800"}, **more)
     return world
 
 
@@ -77,6 +79,73 @@ def test_few_nodes_fail_of_too_large_values_in_one_entry(node: dict[str, Any], c
     rows = world.table()
     del rows["plan"]
     assert {row["code"] for row in rows.values()} == {"VALUE_TOO_LARGE"} and len(rows) == NODES
+
+
+TEXTS = ["{{ x }}" * 4] * 2  # 2 MB, of values that are not weighed
+IN_VAIN: list[tuple[dict[str, Any], str]] = [
+    ({"input": [*TEXTS, "{{ x.gone }}"]}, "MISSING_VALUE"),
+    ({"input": [*TEXTS[:1], "{{ half }}"]}, "NOT_JSON"),
+    ({**REDUCE, "over": TEXTS, "reducer": "sum"}, "TYPE_ERROR"),
+]
+
+
+@pytest.fixture
+def little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One entry does less, so that less has to be done."""
+    monkeypatch.setattr(walk, "WORK_MAX", LITTLE)
+
+
+@pytest.mark.usefixtures("little")
+@pytest.mark.parametrize(("node", "code"), IN_VAIN)
+def test_what_is_written_counts_whatever_comes_of_it(node: dict[str, Any], code: str, coder: Coder) -> None:
+    worlds = there, back = asking(10, **node), asking(10, **node)
+    for world in worlds:
+        coder.bytes = 0
+        world.give("plan", 1)
+        assert coder.bytes <= ONE
+    while RUN in there.state.runs:
+        restore(back)
+        for world in worlds:
+            coder.bytes = 0
+            assert world.pass_time_once() and coder.bytes <= ONE
+        assert state_hash(there.state) == state_hash(back.state)
+    rows = there.table()
+    del rows["plan"]
+    assert {row["code"] for row in rows.values()} == {code} and len(rows) == 10
+
+
+@pytest.mark.usefixtures("little")
+def test_few_compensations_fail_in_one_entry(coder: Coder) -> None:
+    names = [f"d{number}" for number in range(10)]
+    undo = {"type": "compensate", "skill": "echo", "input": IN_VAIN[0][0]["input"]}
+    undos = [{"id": f"u{name}", "compensates": name, **undo} for name in names]
+    worlds = there, back = World(), World()
+    for world in worlds:
+        nodes = [*map(echo, names), echo("bad", *names), *undos]
+        world.run(*nodes, given={"x": LARGE}, open_inputs=True, on_failure="compensate")
+        for name in names:
+            world.give(name, 1)
+        coder.bytes = 0
+        world.fail("bad")
+        assert coder.bytes <= ONE
+    while RUN in there.state.runs:
+        restore(back)
+        for world in worlds:
+            coder.bytes = 0
+            assert world.pass_time_once() and coder.bytes <= ONE
+        assert state_hash(there.state) == state_hash(back.state)
+    rows = there.table()
+    assert {rows[f"u{name}"]["code"] for name in names} == {"MISSING_VALUE"}
+
+
+def test_a_result_that_is_no_json_is_read_once_in_a_run(coder: Coder) -> None:
+    world, raw = World(), b"[1" + b" " * 200_000
+    nodes = [echo(f"n{number}", "plan", when="size(plan) > 0") for number in range(50)]
+    world.run(echo("plan"), *nodes, on_failure="continue", outputs="over")
+    coder.bytes = 0
+    world.give("plan", Data(raw))
+    assert coder.bytes < 2 * len(raw)
+    assert {row.get("code") for row in world.table().values()} == {None, "NOT_JSON"}
 
 
 def test_what_is_written_to_be_counted_counts(coder: Coder) -> None:
@@ -117,12 +186,36 @@ def test_results_that_are_written_with_blanks_may_be_many() -> None:
     assert world.payload("all") == {part: [1] for part in parts}
 
 
+@pytest.mark.usefixtures("little")
+def test_results_that_are_written_with_blanks_count_for_each_who_reads_them(coder: Coder) -> None:
+    """Also on a node that was restored, which reads what the others have read before."""
+    worlds, parts, blank = (World(), World()), [f"d{number}" for number in range(8)], b"[1]" + b" " * 250_000
+    for world in worlds:
+        world.run(*map(echo, parts), *(echo(f"n{number}", *parts) for number in range(12)))
+        for part in parts[:-1]:
+            world.give(part, Data(blank))
+        coder.bytes = 0
+        world.give(parts[-1], Data(blank))
+        assert coder.bytes <= ONE
+    there, back = worlds
+    while len(there.open()) < 12:
+        restore(back)
+        for world in worlds:
+            coder.bytes = 0
+            assert world.pass_time_once() and coder.bytes <= ONE
+        assert state_hash(there.state) == state_hash(back.state)
+
+
+def restore(world: World) -> None:
+    world.state = codec.decode_state(list(codec.encode_state(world.state.copy())))
+
+
 def test_a_node_that_is_restored_between_two_portions_goes_on_alike() -> None:
     there, back = asking(**TOO_LARGE[0]), asking(**TOO_LARGE[0])
     for world in (there, back):
         world.give("plan", 1)
     while RUN in there.state.runs:
-        back.state = codec.decode_state(list(codec.encode_state(back.state.copy())))
+        restore(back)
         for world in (there, back):
             world.pass_time_once()
         assert state_hash(there.state) == state_hash(back.state)

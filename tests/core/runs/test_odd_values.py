@@ -8,6 +8,7 @@ import pytest
 
 from coterie.core.commands import Accepted, CancelTask, Rejected
 from coterie.core.graph.check import problems_of
+from coterie.core.graph.evaluate import Meter
 from coterie.core.graph.reading import graph_bytes, read_graph
 from coterie.core.nouns import Data, RetryPolicy, TaskId, TaskState
 from coterie.core.runs import rules
@@ -121,8 +122,8 @@ def test_one_addition_is_no_larger_than_an_entry_can_look_at(count: int, pad: st
 
 def test_a_verdict_that_is_no_json_is_the_answer_itself() -> None:
     verdict, answers = Data(b"\xff"), [Data(b"1"), Data(b"2")]
-    assert chosen(verdict, answers) is verdict
-    assert chosen(Data(b'{"choice": 1}'), answers) is answers[1]
+    assert chosen(verdict, answers, Meter()) is verdict
+    assert chosen(Data(b'{"choice": 1}'), answers, Meter()) is answers[1]
 
 
 def test_a_run_begins_at_once_or_not_at_all() -> None:

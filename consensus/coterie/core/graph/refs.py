@@ -160,6 +160,7 @@ def fill(template: str, scope: Scope, meter: Meter | None = None, limit: int = F
     finally:
         if meter is not None:
             meter.steps += filling.weighed >> WEIGHT_STEP_BITS
+            meter.bytes += len(template) + filling.wrote
 
 
 UNWEIGHED_MAX = 8  # references in one document
@@ -168,7 +169,7 @@ UNWEIGHED_MAX = 8  # references in one document
 class _Filling:
     def __init__(self, scope: Scope, limit: int) -> None:
         self._scope, self._limit = scope, limit
-        self._values = self.weighed = 0
+        self._values = self.weighed = self.wrote = 0
 
     def of(self, value: Any) -> Any:
         if isinstance(value, str):
@@ -185,11 +186,17 @@ class _Filling:
             return self._value(pieces[0])
         written_, size = [], 0
         for piece in pieces:
-            written_.append(piece if isinstance(piece, str) else _written(self._value(piece)))
+            written_.append(piece if isinstance(piece, str) else self._written(piece))
             size += len(written_[-1])
             if size > VALUE_BYTES_MAX:
                 raise ValueFault("VALUE_TOO_LARGE", f"a text of more than {VALUE_BYTES_MAX} characters")
         return "".join(written_)
+
+    def _written(self, ref: Ref) -> str:
+        value = self._value(ref)
+        text = value if isinstance(value, str) else written(value)
+        self.wrote += len(text)
+        return text
 
     def _value(self, ref: Ref) -> Any:
         """The first few are not weighed: each is a value of its own, within the limits of values."""
@@ -228,7 +235,3 @@ def _shown(ref: Ref) -> str:
 
 def _shown_part(part: str | int) -> str:
     return f"[{part}]" if isinstance(part, int) else f".{part}"
-
-
-def _written(value: Any) -> str:
-    return value if isinstance(value, str) else written(value)

@@ -41,8 +41,13 @@ def read_json(raw: bytes | str) -> Any:
 
 def write_json(value: Any, limit: int = VALUE_BYTES_MAX) -> bytes:
     """One byte string per value. Raises ValueFault VALUE_TOO_LARGE, or NOT_JSON."""
+    return encoded(written(value), limit)
+
+
+def encoded(text: str, limit: int = VALUE_BYTES_MAX) -> bytes:
+    """What was written, as bytes. Raises ValueFault VALUE_TOO_LARGE, or NOT_JSON."""
     try:
-        raw = _ENCODER.encode(value).encode()
+        raw = text.encode()
     except UnicodeEncodeError as error:  # half of a surrogate pair, which JSON can spell
         raise ValueFault("NOT_JSON", "a text that is not Unicode") from error
     if len(raw) > limit:

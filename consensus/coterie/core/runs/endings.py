@@ -32,9 +32,10 @@ def begin_ending(walk: Walk, ends_as: TaskState, code: str, message: str) -> Non
 
 
 def conclude(walk: Walk) -> None:
-    """End the run if nothing is left to be done."""
+    """End the run if nothing is left to be done. Its outputs have to wait for the next entry when this one
+    has done enough: very many runs may end in one."""
     phase, paused = walk.run.head.phase, walk.task.state is TaskState.PAUSED
-    if phase is Phase.GOING and not walk.book.unsettled and not paused:
+    if walk.is_settled and not walk.is_spent:
         _complete(walk)  # what is live has been cancelled: enough others have answered
     elif phase in (Phase.ENDING, Phase.UNDOING) and not walk.book.live:
         held_up = paused and walk.run.head.ends_as is TaskState.FAILED
@@ -74,13 +75,14 @@ def _outputs(walk: Walk) -> Data:
     """What the workflow says its outputs are; else what the nodes gave on which nobody stands."""
     template = walk.book.graph.outputs
     if template:
-        return walk.scope().filled(template)
+        return walk.scope().filled(template, walk.meter)
     found: dict[str, Data] = {}
     for node in walk.book.sinks():
         step = walk.steps.find(node.node_id)
         if step is not None:
             found[node.variable] = step.result
-    return inline(dict(zip(found, listed(found.values()), strict=True)))
+    values = listed(found.values(), walk.meter)
+    return inline(dict(zip(found, values, strict=True)), walk.meter)
 
 
 def _stopped(walk: Walk) -> None:
@@ -96,9 +98,13 @@ def _stopped(walk: Walk) -> None:
 
 
 def _undo_next(walk: Walk) -> None:
+    """One task of them is live, or the next entry goes on; one that is paused has no clock for that."""
     while walk.run.head.undo and not walk.book.live:
+        if walk.is_spent and walk.task.state is TaskState.WAITING:
+            return
         first, rest = walk.run.head.undo[0], walk.run.head.undo[1:]
         walk.head(undo=rest)
+        walk.note_begun()
         parts.begin(walk, walk.book.nodes[first])
     if not walk.book.live:
         _end_as_said(walk)

@@ -27,7 +27,9 @@ def follow_up(state: ClusterState, moment: Moment) -> None:
         if wrong:
             _give_up(state, run_id, moment, wrong)
         else:
-            _visit(Walk(state, run_id, moment), what, child)
+            walk = Walk(state, run_id, moment)
+            _visit(walk, what, child)
+            state.run_work += walk.metered
 
 
 def _unreadable(state: ClusterState, run_id: TaskId) -> str:

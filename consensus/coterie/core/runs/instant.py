@@ -23,27 +23,26 @@ APPROVAL = "approval."  # before the id of the node: the signal it waits for
 
 def condition(walk: Walk, node: GraphNode) -> None:
     is_true = walk.counted(holds, node.expr, walk.scope(node))
-    walk.succeed(node, inline(is_true), "true" if is_true else "false")
+    walk.succeed(node, inline(is_true, walk.meter), "true" if is_true else "false")
 
 
 def switch(walk: Walk, node: GraphNode) -> None:
     value = walk.counted(evaluate, node.expr, walk.scope(node))
-    case, result = _case(node, value), inline(value)
-    walk.state.run_work += held(result) >> 10
-    walk.succeed(node, result, case)
+    walk.succeed(node, inline(value, walk.meter), _case(node, value, walk.meter))
 
 
-def _case(node: GraphNode, value: Any) -> str:
-    text = value if isinstance(value, str) else inline(value).inline.decode()
+def _case(node: GraphNode, value: Any, meter: Meter) -> str:
+    text = value if isinstance(value, str) else inline(value, meter).inline.decode()
     return text if text in node.cases else "default"
 
 
-def outcome_of(node: GraphNode, result: Data) -> str:
+def outcome_of(node: GraphNode, result: Data, meter: Meter) -> str:
     """The outcome of a branching node, from what it gave; empty when it gave what nothing can be made of."""
+    meter.bytes += held(result)
     try:
         value = read_json(result.inline) if result.inline else None
         if node.type is NodeType.SWITCH:
-            return _case(node, value)
+            return _case(node, value, meter)
     except ValueFault:
         return ""
     if node.type is NodeType.APPROVAL:
@@ -56,16 +55,16 @@ def reduce(walk: Walk, node: GraphNode) -> None:
     if reducer is None:
         items = walk.counted(fill, node.over, scope)
         walk.put(evolve(walk.run.nodes[node.node_id], total=1))
-        given = described(input_of(walk, node)) if node.input else None
-        begin_task(walk, node, 0, inline({"items": items, **({"input": given} if node.input else {})}))
+        given = described(input_of(walk, node), walk.meter) if node.input else None
+        payload = {"items": items, **({"input": given} if node.input else {})}
+        begin_task(walk, node, 0, inline(payload, walk.meter))
         return
 
     def evaluated(over: str, scope: Scope, meter: Meter) -> Any:
         return reduced(reducer, fill(over, scope, meter), meter)
 
-    result = inline(bounded(walk.counted(evaluated, node.over, scope)))
-    walk.state.run_work += held(result) >> 10
-    walk.succeed(node, result)
+    value = bounded(walk.counted(evaluated, node.over, scope), walk.meter)
+    walk.succeed(node, inline(value, walk.meter))
 
 
 def wait(walk: Walk, node: GraphNode) -> None:
@@ -93,7 +92,7 @@ def look_for_signal(walk: Walk, node: GraphNode) -> None:
     if node.type is not NodeType.APPROVAL:
         walk.succeed(node, payload)
         return
-    outcome = outcome_of(node, payload)
+    outcome = outcome_of(node, payload, walk.meter)
     branches = any(when for _, when in walk.book.dependents.get(node.node_id, ()))
     if outcome == "true" or branches:
         walk.succeed(node, payload, outcome)

@@ -78,7 +78,7 @@ def _begin_tasks(walk: Walk, node: GraphNode) -> None:
             return
     payload = input_of(walk, node)
     if node.type is NodeType.AGENT:
-        payload = asked(node, payload)
+        payload = asked(node, payload, walk.meter)
     for place, agent in enumerate(voices):
         if place not in known:
             begin_task(walk, node, place, payload, agent)
@@ -97,7 +97,7 @@ def _answer(walk: Walk, node: GraphNode, task: Task, place: int) -> None:
         walk.succeed(node, task.result)
         return
     if place >= record.total:
-        walk.succeed(node, chosen(task.result, _answers(walk, node)))
+        walk.succeed(node, chosen(task.result, _answers(walk, node), walk.meter))
         return
     record = walk.put(evolve(record, succeeded=record.succeeded + 1))
     if walk.keep(part_key(node.node_id, place), task.result):
@@ -120,7 +120,7 @@ def _weigh(walk: Walk, node: GraphNode) -> bool:
         elif node.join.kind is JoinKind.FIRST:
             walk.succeed(node, found[0])
         else:
-            walk.succeed(node, inline(listed(found)))
+            walk.succeed(node, inline(listed(found, walk.meter), walk.meter))
     return verdict is not Verdict.WAIT
 
 
@@ -132,8 +132,11 @@ def _judge(walk: Walk, node: GraphNode, answers: list[Data]) -> None:
     """One more task chooses; while the run is paused it has to wait."""
     if not walk.may_begin:
         return
-    given = {"answers": listed(answers), "input": described(input_of(walk, node))}
-    begin_task(walk, node, len(node.agents), inline(given), skill=node.judge or "llm")
+    given = {
+        "answers": listed(answers, walk.meter),
+        "input": described(input_of(walk, node), walk.meter),
+    }
+    begin_task(walk, node, len(node.agents), inline(given, walk.meter), skill=node.judge or "llm")
 
 
 def _part_failed(walk: Walk, node: GraphNode, task: Task) -> None:
@@ -169,10 +172,11 @@ def _undo(walk: Walk, node: GraphNode) -> None:
     """A compensation knows what it is to undo."""
     walk.put(evolve(walk.run.nodes[node.node_id], total=1))
     step = walk.steps.find(node.compensates)
-    given = (
-        input_of(walk, node) if node.input else inline({"undo": described(step.result if step else NO_DATA)})
-    )
-    begin_task(walk, node, 0, given)
+    if node.input:
+        begin_task(walk, node, 0, input_of(walk, node))
+        return
+    done = described(step.result if step else NO_DATA, walk.meter)
+    begin_task(walk, node, 0, inline({"undo": done}, walk.meter))
 
 
 _BEGIN: dict[NodeType, Callable[[Walk, GraphNode], None]] = {

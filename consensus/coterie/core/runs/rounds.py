@@ -33,9 +33,17 @@ def begin_iteration(walk: Walk, node: GraphNode) -> None:
         _after_iteration(walk, node, known.result, place)
         return
     before = walk.steps.find(part_key(node.node_id, place - 1))
-    more = {"iteration": place + 1, "last": described(before.result) if before is not None else None}
-    given = described(input_of(walk, node, more)) if node.input else {}
-    begin_run(walk, node, place, inline({**(given if isinstance(given, dict) else {"input": given}), **more}))
+    more = {
+        "iteration": place + 1,
+        "last": described(before.result, walk.meter) if before is not None else None,
+    }
+    begin_run(walk, node, place, _inputs(walk, node, more))
+
+
+def _inputs(walk: Walk, node: GraphNode, more: dict[str, Any]) -> Data:
+    """Of a run inside: the input of the node, and beside it what this round is."""
+    given = described(input_of(walk, node, more), walk.meter) if node.input else {}
+    return inline({**(given if isinstance(given, dict) else {"input": given}), **more}, walk.meter)
 
 
 def iteration_ended(walk: Walk, node: GraphNode, task: Task, place: int) -> None:
@@ -45,6 +53,7 @@ def iteration_ended(walk: Walk, node: GraphNode, task: Task, place: int) -> None
 
 def _after_iteration(walk: Walk, node: GraphNode, result: Data, place: int) -> None:
     record = walk.put(evolve(walk.run.nodes[node.node_id], succeeded=place + 1))
+    walk.meter.bytes += held(result)
     more = {"output": json_of(result, "output"), "last": None, "iteration": place + 1}
     if walk.counted(holds, node.expr, walk.scope(node, {**more, "last": more["output"]})):
         walk.succeed(node, result, message=f"after {place + 1} iterations")
@@ -68,6 +77,7 @@ def _first_items(walk: Walk, node: GraphNode) -> list[Any]:
     """The same when the map begins, which is at the same entry on every replica: then it is work."""
     step = walk.steps.find(list_key(node.node_id))
     if step is not None:
+        walk.meter.bytes += held(step.result)
         return _listed(walk, node, json_of(step.result, "over"))
     return _listed(walk, node, walk.counted(fill, node.over, walk.scope(node)))
 
@@ -92,9 +102,7 @@ def _is_kept(walk: Walk, node: GraphNode, items: list[Any]) -> bool:
     """A list that may change is a step of the run; False when that holds too much and was given up."""
     if not _may_change(node):
         return True
-    kept = inline(items)
-    walk.state.run_work += held(kept) >> 10
-    return walk.keep(list_key(node.node_id), kept)
+    return walk.keep(list_key(node.node_id), inline(items, walk.meter))
 
 
 def map_items(walk: Walk, node: GraphNode) -> None:
@@ -116,11 +124,10 @@ def begin_item(walk: Walk, node: GraphNode) -> None:
         raise ValueFault("LIST_CHANGED", f"`over` had {record.total} items and has {len(items)} now")
     more = {"item": items[place], "index": place}
     if node.body is None:
-        payload = input_of(walk, node, more) if node.input else inline(more["item"])
+        payload = input_of(walk, node, more) if node.input else inline(more["item"], walk.meter)
         begin_task(walk, node, place, payload)
         return
-    given = described(input_of(walk, node, more)) if node.input else {}
-    begin_run(walk, node, place, inline({**(given if isinstance(given, dict) else {"input": given}), **more}))
+    begin_run(walk, node, place, _inputs(walk, node, more))
 
 
 def item_ended(walk: Walk, node: GraphNode, task: Task, place: int) -> None:
@@ -135,7 +142,6 @@ def map_over(walk: Walk, node: GraphNode) -> None:
     record = walk.run.nodes[node.node_id]
     if record.succeeded + record.failed < record.total or record.live:
         return
-    result = inline(listed(parts_of(walk, node)))
-    walk.state.run_work += held(result) >> 10
+    result = inline(listed(parts_of(walk, node), walk.meter), walk.meter)
     lost = f"{record.failed} of {record.total} items failed and are left out" if record.failed else ""
     walk.succeed(node, result, message=lost)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from coterie.core.graph.evaluate import MISSING
+from coterie.core.graph.evaluate import MISSING, WEIGHT_STEP_BITS, Meter
 from coterie.core.graph.model import GraphNode
 from coterie.core.graph.refs import fill, whole
-from coterie.core.graph.values import VALUE_BYTES_MAX, ValueFault, read_json, weight, write_json
+from coterie.core.graph.values import VALUE_BYTES_MAX, ValueFault, encoded, read_json, weight, written
 from coterie.core.nouns import Data, Task
 from coterie.core.runs.book import Book
 from coterie.core.runs.run import Run
@@ -48,10 +48,15 @@ class RunScope:
         return [record.state.name for record in records if record is not None]
 
     def _output(self, node_id: str, name: str) -> Any:
+        """It is read once: see `Book.values`. So is what is no JSON, which tells nothing of its name."""
         known = self._book.values
         if node_id not in known:
-            known[node_id] = json_of(self.data(node_id, name), name)
-        return known[node_id]
+            data = self.data(node_id, name)
+            known[node_id] = json_of(data, name) if data.sha256 else _value_or_fault(data)
+        found = known[node_id]
+        if isinstance(found, ValueFault):
+            raise ValueFault(found.code, found.text)
+        return found
 
     def data(self, node_id: str, name: str) -> Data:
         """What a node gave, as it is. Raises ValueFault MISSING_VALUE."""
@@ -62,16 +67,17 @@ class RunScope:
             raise ValueFault(MISSING, f"{shown(name)} is not there: node {node_id} is {state}")
         return step.result
 
-    def filled(self, template: str) -> Data:
+    def filled(self, template: str, meter: Meter) -> Data:
         """A template as a task's payload. Nothing but one reference to a whole output is handed on as it is,
         a blob too. Raises ValueFault."""
+        meter.bytes += len(template)
         ref = whole(template)
         if ref is not None and len(ref.paths) == 1 and not ref.paths[0].parts:
             name = ref.paths[0].name
             producer = self._book.producers.get(name)
             if producer is not None and name not in self._more and self._steps.find(producer) is not None:
                 return self.data(producer, name)
-        return inline(fill(template, self, limit=VALUE_BYTES_MAX))
+        return inline(fill(template, self, meter, limit=VALUE_BYTES_MAX), meter)
 
 
 def json_of(data: Data, name: str) -> Any:
@@ -82,8 +88,16 @@ def json_of(data: Data, name: str) -> Any:
     return read_json(data.inline) if data.inline else None
 
 
-def described(data: Data) -> Any:
+def _value_or_fault(data: Data) -> Any:
+    try:
+        return json_of(data, "")
+    except ValueFault as fault:
+        return ValueFault(fault.code, fault.text)  # without its traceback, which would keep the text
+
+
+def described(data: Data, meter: Meter) -> Any:
     """The value, or where it is: for lists of what tasks gave."""
+    meter.bytes += held(data)
     if data.sha256:
         return {"blob": {"sha256": data.sha256, "size_bytes": data.size_bytes}}
     try:
@@ -92,28 +106,35 @@ def described(data: Data) -> Any:
         return {"bytes": len(data.inline)}
 
 
-def listed(found: Iterable[Data]) -> list[Any]:
+def listed(found: Iterable[Data], meter: Meter) -> list[Any]:
     """What tasks gave, each as `described`. Of more than a value may be no more is read than shows that it is
     more. Raises ValueFault VALUE_TOO_LARGE."""
     values, read, bytes_ = [], 0, 0
     for data in found:
-        values.append(described(data))
+        values.append(described(data, meter))
         read += held(data)
         if read > VALUE_BYTES_MAX:  # which tells nothing yet: what a task gave may be written with blanks
-            bytes_ += weight(values[-1], VALUE_BYTES_MAX)
+            more = weight(values[-1], VALUE_BYTES_MAX)
+            meter.steps += more >> WEIGHT_STEP_BITS
+            bytes_ += more
         if bytes_ > VALUE_BYTES_MAX:
             raise ValueFault("VALUE_TOO_LARGE", f"results of more than {VALUE_BYTES_MAX} bytes")
     return values
 
 
-def bounded(value: Any) -> Any:
+def bounded(value: Any, meter: Meter) -> Any:
     """The same value, if it may be one: to weigh it takes less than to write what is far too large. Raises
     ValueFault VALUE_TOO_LARGE."""
-    if isinstance(value, list | dict) and weight(value, VALUE_BYTES_MAX) > VALUE_BYTES_MAX:
-        raise ValueFault("VALUE_TOO_LARGE", f"a value of more than {VALUE_BYTES_MAX} bytes")
+    if isinstance(value, list | dict):
+        bytes_ = weight(value, VALUE_BYTES_MAX)
+        meter.steps += bytes_ >> WEIGHT_STEP_BITS
+        if bytes_ > VALUE_BYTES_MAX:
+            raise ValueFault("VALUE_TOO_LARGE", f"a value of more than {VALUE_BYTES_MAX} bytes")
     return value
 
 
-def inline(value: Any) -> Data:
-    """Raises ValueFault VALUE_TOO_LARGE."""
-    return Data(write_json(value))
+def inline(value: Any, meter: Meter) -> Data:
+    """Raises ValueFault VALUE_TOO_LARGE, or NOT_JSON."""
+    text = written(value)
+    meter.bytes += len(text)
+    return Data(encoded(text))

@@ -50,7 +50,7 @@ def begin_task(
     record = walk.run.nodes[node.node_id]
     walk.put(evolve(record, issued=max(record.issued, place + 1), live=record.live + 1))
     walk.book.live += 1
-    walk.state.run_work += held(payload) >> 10
+    walk.meter.bytes += held(payload)
     create(walk.state, submit, walk.moment)
 
 
@@ -62,7 +62,8 @@ def begin_run(walk: Walk, node: GraphNode, place: int, inputs: Data) -> None:
     record = walk.run.nodes[node.node_id]
     walk.put(evolve(record, issued=max(record.issued, place + 1), live=record.live + 1))
     walk.book.live += 1
-    walk.state.run_work += 1 + (held(inputs) >> 10)
+    walk.state.run_work += 1
+    walk.meter.bytes += held(inputs) + len(body)  # the defaults in it are read for each run anew
     submit = SubmitTask(
         task_id=new_id,
         tenant=run.tenant,
@@ -98,14 +99,14 @@ def _retry(of_run: RetryPolicy, own: Retry) -> RetryPolicy:
 def input_of(walk: Walk, node: GraphNode, more: Mapping[str, Any] | None = None) -> Data:
     """Its input filled in; without one, what its dependencies gave, by their names."""
     if node.input:
-        return walk.scope(node, more or {}).filled(node.input)
+        return walk.scope(node, more or {}).filled(node.input, walk.meter)
     found: dict[str, Data] = {}
     for edge in node.depends_on:
         step = walk.steps.find(edge.node)
         if step is not None and edge.node in walk.book.nodes:
             found[walk.book.nodes[edge.node].variable] = step.result
-    given = dict(zip(found, listed(found.values()), strict=True))
-    return inline({**given, **(more or {})})
+    given = dict(zip(found, listed(found.values(), walk.meter), strict=True))
+    return inline({**given, **(more or {})}, walk.meter)
 
 
 def parts_of(walk: Walk, node: GraphNode) -> list[Data]:

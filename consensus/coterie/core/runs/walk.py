@@ -40,6 +40,7 @@ ALL = Join()  # of dependencies, where the join is one of agents
 WORK_MAX = 20_000  # KiB of values made in one entry, by all its commands; what is left goes on in the next
 BEGUN_WORK = 10  # what each node or task that is begun counts of that: so many KiB take about as long
 STEPS_PER_WORK_BITS = 4  # so many steps of conditions, 16, take as long as one of these
+BYTES_PER_WORK_BITS = 10
 ROOM_WAIT_MS = 1_000  # a run for which the queue is full looks again after so long at least, ...
 ROOM_WAIT_MAX_MS = 60_000  # ... and at most; in between the longer the more is queued, as others look too
 ROOM_WAIT_MS_PER_QUEUED = 5
@@ -56,6 +57,7 @@ class Walk:
         self.book: Book = self.run.book
         self._todo: deque[str] = deque()
         self._has_moved = False  # something, in this visit
+        self.meter = Meter()  # of this visit: what is read, written and weighed, whatever comes of it
 
     @property
     def task(self) -> Task:
@@ -75,6 +77,18 @@ class Walk:
         return self.run.head.phase is Phase.GOING and self.task.state is TaskState.WAITING
 
     @property
+    def is_settled(self) -> bool:
+        """Whether all its nodes have ended, and it may."""
+        return self.may_begin and not self.book.unsettled
+
+    @property
+    def _waits_for_entry(self) -> bool:
+        """Whether it could not be decided, ended, or undone further, because the entry had done enough."""
+        if self.run.head.phase is Phase.UNDOING:
+            return not self.book.live and self.task.state is TaskState.WAITING
+        return self.is_settled or (self.may_begin and bool(self.book.undecided))
+
+    @property
     def is_ending(self) -> bool:
         return self.run.head.phase is Phase.ENDING
 
@@ -89,11 +103,18 @@ class Walk:
 
     def counted(self, evaluate: Callable[[str, Scope, Meter], V], text: str, scope: Scope) -> V:
         """What an expression gives; the steps it takes are work of this entry. Raises ValueFault."""
-        meter = Meter()
-        try:
-            return evaluate(text, scope, meter)
-        finally:
-            self.state.run_work += 1 + (meter.steps >> STEPS_PER_WORK_BITS)
+        self.state.run_work += 1
+        return evaluate(text, scope, self.meter)
+
+    @property
+    def metered(self) -> int:
+        """What its meter tells, as work of this entry."""
+        return (self.meter.steps >> STEPS_PER_WORK_BITS) + (self.meter.bytes >> BYTES_PER_WORK_BITS)
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether the entry has done enough."""
+        return self.state.run_work + self.metered > WORK_MAX
 
     # --- what it is visited for
 
@@ -118,7 +139,7 @@ class Walk:
     def _take_over(self, node_id: str, result: Data) -> None:
         node = self.book.nodes[node_id]
         record = NodeRun(self.run_id, node_id, NodeState.SUCCEEDED, since_ms=self.moment.at_ms)
-        outcome = instant.outcome_of(node, result)
+        outcome = instant.outcome_of(node, result, self.meter)
         self._ended(node, evolve(record, outcome=outcome, message="taken over from an earlier run"))
 
     def child_ended(self, task: Task, node_id: str, place: int) -> None:
@@ -278,7 +299,7 @@ class Walk:
     def _admit(self, node: GraphNode) -> None:
         """It is ready if its condition holds. When this entry has done enough, another will look at that."""
         at = self.book.order[node.node_id], node.node_id
-        if node.when and self._is_spent:
+        if node.when and self.is_spent:
             self.put(evolve(self.record_of(node), code=UNDECIDED, message="its condition is decided next"))
             heappush(self.book.undecided, at)
         elif self._wanted(node):
@@ -287,15 +308,10 @@ class Walk:
 
     def _decide_next(self) -> bool:
         """Decide one more of the conditions that had to wait, if it may be."""
-        if not self.book.undecided or not self.may_begin or self._is_spent:
+        if not self.book.undecided or not self.may_begin or self.is_spent:
             return False
         self._admit(self.book.nodes[heappop(self.book.undecided)[1]])
         return True
-
-    @property
-    def _is_spent(self) -> bool:
-        """Whether the entry has done enough."""
-        return self.state.run_work > WORK_MAX
 
     def _wanted(self, node: GraphNode) -> bool:
         """Whether its condition holds; when not, it is skipped, when it cannot be said, it fails."""
@@ -314,22 +330,22 @@ class Walk:
     def _begin_next(self) -> bool:
         """Begin one more task or node, if it may be."""
         book = self.book
-        if not self.may_begin or self._is_spent:
+        if not self.may_begin or self.is_spent:
             return False
         first = book.nodes[book.ready[0][1]] if book.ready else None
         if first is not None and (first.type in parts.WITHOUT_TASKS or self._has_room()):
             heappop(book.ready)
-            self._note_begun()
+            self.note_begun()
             parts.begin(self, first)
             return True
         hungry = book.hungry.first()
         if hungry is not None and self._has_room():
-            self._note_begun()
+            self.note_begun()
             parts.begin_more(self, book.nodes[hungry[1]])
             return True
         return False
 
-    def _note_begun(self) -> None:
+    def note_begun(self) -> None:
         self._has_moved = True
         self.state.run_work += BEGUN_WORK
 
@@ -359,13 +375,14 @@ class Walk:
             change_task(self.state, task, evolve(task, wait=wait), self.moment, "waits")
 
     def _goes_on_at_ms(self) -> int:
-        """When it begins more by itself, because the entry or the queue has no room for it now; 0: never."""
+        """When it begins more, or ends, by itself, because the entry or the queue has no room for it now; 0:
+        never."""
         more = self.may_begin and (self.book.ready or self.book.hungry)
         may_more = more and self.book.live < self.book.graph.max_parallel
-        if not may_more and not (self.may_begin and self.book.undecided):
+        if not may_more and not self._waits_for_entry:
             return 0
         now_ms, set_ms = self.moment.at_ms, self.task.wait.until_ms if self.task.wait is not None else 0
-        if self._is_spent:
+        if self.is_spent:
             return set_ms if 0 < set_ms <= now_ms and not self._has_moved else now_ms  # it keeps its turn
         wait_ms = ROOM_WAIT_MS_PER_QUEUED * self.state.indexes.queued
         at_ms = now_ms + min(max(wait_ms, ROOM_WAIT_MS), ROOM_WAIT_MAX_MS)
