@@ -213,7 +213,12 @@ def _worked(before: Task, after: Task) -> bool | None:
 
 
 def forget_node(state: ClusterState, node_id: NodeId) -> None:
-    """It is gone for good, and its breakers with it."""
-    gone = [key for key in state.breakers if key == f"node:{node_id}" or key.endswith(f"@{node_id}")]
-    for key in gone:
+    """It is gone for good, and with it its breakers and what would open them again."""
+    for key in [key for key in state.breakers if _names(key, node_id)]:
         del state.breakers[key]
+    for key in [key for key in state.outcomes.windows if _names(key, node_id)]:
+        state.outcomes.forget(key)
+
+
+def _names(key: str, node_id: NodeId) -> bool:
+    return key == f"node:{node_id}" or key.endswith(f"@{node_id}")
