@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from coterie.core.graph.evaluate import Meter, Scope, evaluate, holds
@@ -77,11 +78,29 @@ def wait(walk: Walk, node: GraphNode) -> None:
     look_for_signal(walk, node)
 
 
+def look_for_signals(walk: Walk) -> None:
+    """Of those that wait for a signal that is there, who has waited longest is first. Nobody else is looked
+    at: very many may wait."""
+    left = Counter(signal.name for signal in walk.task.signals)
+    left.subtract({one.name: one.count for one in walk.run.head.taken})
+    nodes, order, records = walk.book.nodes, walk.book.order, walk.run.nodes
+    called = [name for name in walk.book.waiting if left[_signal_of(nodes[name])] > 0]
+    for name in sorted(called, key=lambda name: (records[name].since_ms, order[name])):
+        signal = _signal_of(nodes[name])
+        if left[signal] > 0:
+            left[signal] -= 1
+            look_for_signal(walk, nodes[name])
+
+
+def _signal_of(node: GraphNode) -> str:
+    return node.signal or APPROVAL + node.node_id
+
+
 def look_for_signal(walk: Walk, node: GraphNode) -> None:
     """The next signal of its name that no other node has had."""
     if node.type is NodeType.TIMER:
         return
-    name = node.signal or APPROVAL + node.node_id
+    name = _signal_of(node)
     taken = next((one.count for one in walk.run.head.taken if one.name == name), 0)
     told = [signal for signal in walk.task.signals if signal.name == name]
     if len(told) <= taken:

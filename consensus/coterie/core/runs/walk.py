@@ -170,13 +170,8 @@ class Walk:
         """Something may go on: it was resumed, signalled, or nodes were added."""
         if self.run.head.phase is Phase.NEW:
             return
-        for name in sorted(self.book.waiting, key=self._has_waited):
-            instant.look_for_signal(self, self.book.nodes[name])
+        instant.look_for_signals(self)
         self.go_on()
-
-    def _has_waited(self, node_id: str) -> tuple[int, int]:
-        """Who has waited longest is first."""
-        return self.run.nodes[node_id].since_ms, self.book.order[node_id]
 
     def decide_all(self) -> None:
         """After nodes were added, some of which an earlier run may have completed."""
