@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from enum import StrEnum
-from functools import lru_cache
 from typing import Any, TypeVar
 
+from coterie.core.graph.kept import Kept
 from coterie.core.graph.model import (
     DEPTH_MAX,
     GRAPH_BYTES_MAX,
@@ -38,9 +38,7 @@ _RETRY_KEYS = frozenset(field.name for field in fields(Retry))
 _NUMBER_MAX = 1 << 40
 
 
-@lru_cache(maxsize=64)
-def graph_of(raw: bytes) -> Graph:
-    """The graph that a run carries, which was checked before it was committed. Raises GraphError."""
+def _read(raw: bytes) -> Graph:
     try:
         value = read_json(raw)
     except ValueFault as fault:
@@ -49,6 +47,11 @@ def graph_of(raw: bytes) -> Graph:
     if problems:
         raise GraphError(tuple(problems))
     return graph
+
+
+# The graph that a run carries, which was checked before it was committed. Raises GraphError. What is read
+# takes some five times as much memory as the bytes.
+graph_of = Kept(_read, count_max=64, bytes_max=12 << 20)
 
 
 def read_graph(value: Any) -> tuple[Graph, list[Problem]]:

@@ -25,6 +25,7 @@ from coterie.core.shown import shown
 
 OPEN, CLOSE = "{{", "}}"
 PARTS_MAX = 40
+KNOWN_CHARS_MAX = 4_000  # of a text whose references are remembered
 _NAME = r"[A-Za-z_][A-Za-z0-9_-]*"
 _PATH = re.compile(rf"(?P<name>{_NAME})(?P<parts>(?:\.{_NAME}|\[(?:-?[0-9]{{1,9}}|\"(?:[^\"\\]|\\.)*\")\])*)")
 _PART = re.compile(rf"\.({_NAME})|\[(-?[0-9]+|\"(?:[^\"\\]|\\.)*\")\]")
@@ -61,9 +62,17 @@ class Ref:
         return tuple(option for option in self.options if isinstance(option, Path))
 
 
-@lru_cache(maxsize=4_096)
 def parse_text(text: str) -> tuple[str | Ref, ...]:
     """The text as pieces and references. Raises ValueFault BAD_REFERENCE."""
+    return _known(text) if len(text) <= KNOWN_CHARS_MAX else _parsed(text)
+
+
+@lru_cache(maxsize=4_096)
+def _known(text: str) -> tuple[str | Ref, ...]:
+    return _parsed(text)
+
+
+def _parsed(text: str) -> tuple[str | Ref, ...]:
     pieces: list[str | Ref] = []
     at = 0
     while (start := text.find(OPEN, at)) >= 0:

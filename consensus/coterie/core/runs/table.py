@@ -19,7 +19,7 @@ NOT_NEEDED = frozenset({NodeType.COMPENSATE})
 def closed(run: Run, task: Task) -> Task:
     """The ended task of a run, with its table in the place of a checkpoint."""
     try:
-        graph = whole_graph(run)
+        graph = run.book.graph if run.book is not None else whole_graph(run)
     except GraphError:  # that is what it ended of
         return task
     records = final_records(run, graph, task.finished_at_ms)
