@@ -56,6 +56,7 @@ def node(looked: list[int]) -> Any:
         outside=SimpleNamespace(gauges=gauges),
         goals=SimpleNamespace(gauges=dict),
         agent_watch=SimpleNamespace(families=list),
+        tls=None,
     )
 
 
