@@ -140,7 +140,7 @@ async def test_a_hook_that_fails_is_tried_again_and_delays_the_cut(
 
 
 async def test_leadership_moves_on_request_from_any_node(tmp_path: Path) -> None:
-    async with running(tmp_path) as cluster:
+    async with running(tmp_path, election_timeout_ms=2_000) as cluster:
         leader = await cluster.leader()
         target = next(node for node in cluster.ids if node != leader)
         third = next(node for node in cluster.ids if node not in (leader, target))
