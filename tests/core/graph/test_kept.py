@@ -2,61 +2,39 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import Any
 
 from coterie.core.graph import refs
-from coterie.core.graph.kept import Kept
-from coterie.core.graph.model import GRAPH_BYTES_MAX, GraphError
-from coterie.core.graph.reading import graph_of
+from coterie.core.graph.model import GRAPH_BYTES_MAX
+from coterie.core.graph.reading import SMALL_BYTES_MAX, graph_of, large_graph_of, small_graph_of
 from coterie.core.graph.refs import KNOWN_CHARS_MAX, parse_text
 
-
-def test_the_latest_are_remembered() -> None:
-    made: list[bytes] = []
-
-    def make(raw: bytes) -> int:
-        made.append(raw)
-        if raw == b"bad":
-            raise GraphError(())
-        return len(raw)
-
-    kept = Kept(make, count_max=3, bytes_max=10)
-    assert [kept(raw) for raw in (b"a", b"b", b"c", b"a", b"d")] == [1] * 5 and len(kept) == 3
-    assert made == [b"a", b"b", b"c", b"d"]
-    kept(b"a")
-    kept(b"b")
-    assert made[4:] == [b"b"] and kept.misses == 5, "b was used longest ago"
-    assert kept(b"x" * 9) == 9 and (len(kept), kept.bytes) == (2, 10)
-    assert kept(b"y" * 11) == 11 and (len(kept), kept.bytes) == (0, 0), "more than may be remembered"
-    for _ in range(2):
-        with pytest.raises(GraphError):
-            kept(b"bad")
-    assert made[-2:] == [b"bad", b"bad"] and len(kept) == 0
-    kept.clear()
-    assert kept.misses == 0
+MEMORY_PER_BYTE = 5  # that a graph takes when it has been read
+MEMORY_MAX = 100 << 20
 
 
-def test_who_is_made_twice_at_the_same_time_counts_once() -> None:
-    """As when two threads ask for it."""
-    nested: list[int] = []
-
-    def make(raw: bytes) -> int:
-        if not nested:
-            nested.append(0)
-            nested[0] = kept(raw)
-        return len(raw)
-
-    kept = Kept(make, count_max=3, bytes_max=10)
-    assert kept(b"abc") == 3 and (len(kept), kept.bytes) == (1, 3)
+def named(number: int, size: int) -> bytes:
+    return b'{"name":"%d%s","nodes":[]}' % (number, b"x" * size)
 
 
-def test_large_graphs_are_few() -> None:
-    graph_of.clear()
-    for number in range(30):
-        graph_of(b'{"name":"%d%s","nodes":[]}' % (number, b"x" * (1 << 20)))
-    assert 3 * GRAPH_BYTES_MAX <= graph_of.bytes_max <= 16 << 20
-    assert 0 < graph_of.bytes <= graph_of.bytes_max
-    graph_of.clear()
+def room(cache: Any, bytes_max: int) -> int:
+    return int(cache.cache_parameters()["maxsize"] * bytes_max * MEMORY_PER_BYTE)
+
+
+def test_of_large_graphs_few_are_remembered() -> None:
+    small_graph_of.cache_clear()
+    large_graph_of.cache_clear()
+    large = [named(number, SMALL_BYTES_MAX) for number in range(20)]
+    for raw in large:
+        graph_of(raw)
+    assert room(large_graph_of, GRAPH_BYTES_MAX) + room(small_graph_of, SMALL_BYTES_MAX) <= MEMORY_MAX
+    assert large_graph_of.cache_info().currsize < len(large) and small_graph_of.cache_info().currsize == 0
+    assert graph_of(large[-1]) is graph_of(large[-1])
+    small = [named(number, 10) for number in range(20)]
+    for raw in small:
+        graph_of(raw)
+    assert all(graph_of(raw) is graph_of(raw) for raw in small)
+    assert small_graph_of.cache_info().misses == len(small)
 
 
 def test_long_texts_are_not_remembered() -> None:

@@ -10,7 +10,7 @@ import pytest
 from coterie.core.commands import Accepted, CancelTask, Rejected
 from coterie.core.graph.check import problems_of
 from coterie.core.graph.model import GRAPH_BYTES_MAX
-from coterie.core.graph.reading import graph_bytes, graph_of, read_graph
+from coterie.core.graph.reading import graph_bytes, read_graph, small_graph_of
 from coterie.core.nouns import Data, Step, TaskState, evolve
 from coterie.core.runs import rules
 from coterie.core.runs.commands import AddNodes, RunWorkflow
@@ -20,7 +20,7 @@ from tests.core.builders import submit_command
 from tests.core.runs.test_odd_ends import unchecked
 from tests.core.runs.world import RUN, World, echo, raw
 
-CACHED = graph_of.count_max
+CACHED = small_graph_of.cache_parameters()["maxsize"] or 0
 MANY_DIGITS = r"\u0031" * 401  # a text of more digits than a number may have
 
 
@@ -151,12 +151,12 @@ def test_a_branch_that_cannot_be_taken_over_is_none() -> None:
 def test_of_a_run_that_grows_often_only_what_is_new_is_read() -> None:
     world = World()
     world.run(echo("a"))
-    graph_of.clear()
+    small_graph_of.cache_clear()
     for at in range(2 * CACHED):
         assert world.do(AddNodes(RUN, unchecked(echo(f"n{at}", "a")))) == Accepted(RUN)
-    assert graph_of.misses == 1 + 2 * CACHED, "the first plan, and each addition once"
+    assert small_graph_of.cache_info().misses == 1 + 2 * CACHED, "the first plan, and each addition once"
     run = world.state.runs[RUN]
     assert [node.node_id for node in whole_graph(run).nodes] == ["a", *(f"n{at}" for at in range(2 * CACHED))]
     other = world.state.copy().runs[RUN]
-    misses = graph_of.misses
-    assert whole_graph(other) is whole_graph(run) and graph_of.misses == misses
+    misses = small_graph_of.cache_info().misses
+    assert whole_graph(other) is whole_graph(run) and small_graph_of.cache_info().misses == misses

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from coterie.core.canonical import state_hash
+from coterie.core.commands import CancelTask, PauseTask
 from coterie.core.graph import values
 from coterie.core.graph.refs import UNWEIGHED_MAX
 from coterie.core.graph.values import VALUE_BYTES_MAX
@@ -57,7 +58,7 @@ def asking(count: int = NODES, **node: Any) -> World:
     return world
 
 
-REDUCE = {"type": "reduce", "skill": "", "over": ["{{ x }}"] * MANY}
+REDUCE: dict[str, Any] = {"type": "reduce", "skill": "", "over": ["{{ x }}"] * MANY}
 TOO_LARGE: list[dict[str, Any]] = [
     {"input": ["{{ x }}"] * MANY},
     {"input": {f"{number}": "{{ x }}{{ x }}" for number in range(MANY)}},
@@ -114,28 +115,49 @@ def test_what_is_written_counts_whatever_comes_of_it(node: dict[str, Any], code:
     assert {row["code"] for row in rows.values()} == {code} and len(rows) == 10
 
 
+def undoing() -> tuple[World, list[str]]:
+    """A run whose compensations will fail, all but the last."""
+    world, names = World(), [f"d{number}" for number in range(10)]
+    wasted = {"input": IN_VAIN[0][0]["input"]}
+    undos = [
+        {"id": f"u{name}", "type": "compensate", "skill": "echo", "compensates": name, **wasted}
+        for name in names
+    ]
+    undos[0]["input"] = {"was": "{{ d0 }}"}
+    nodes = [*map(echo, names), echo("bad", *names), *undos]
+    world.run(*nodes, given={"x": LARGE}, open_inputs=True, on_failure="compensate")
+    for name in names:
+        world.give(name, 1)
+    return world, names
+
+
+def spoil(world: World) -> None:
+    world.fail("bad")
+
+
+def cancel_paused(world: World) -> None:
+    world.do(PauseTask(RUN, ""))
+    world.do(CancelTask(RUN, "enough"))
+
+
 @pytest.mark.usefixtures("little")
-def test_few_compensations_fail_in_one_entry(coder: Coder) -> None:
-    names = [f"d{number}" for number in range(10)]
-    undo = {"type": "compensate", "skill": "echo", "input": IN_VAIN[0][0]["input"]}
-    undos = [{"id": f"u{name}", "compensates": name, **undo} for name in names]
-    worlds = there, back = World(), World()
-    for world in worlds:
-        nodes = [*map(echo, names), echo("bad", *names), *undos]
-        world.run(*nodes, given={"x": LARGE}, open_inputs=True, on_failure="compensate")
-        for name in names:
-            world.give(name, 1)
+@pytest.mark.parametrize("end", [spoil, cancel_paused])
+def test_few_compensations_fail_in_one_entry(end: Callable[[World], None], coder: Coder) -> None:
+    (there, names), (back, _) = undoing(), undoing()
+    for world in (there, back):
         coder.bytes = 0
-        world.fail("bad")
+        end(world)
         assert coder.bytes <= ONE
-    while RUN in there.state.runs:
+    while not there.open():
         restore(back)
-        for world in worlds:
+        for world in (there, back):
             coder.bytes = 0
             assert world.pass_time_once() and coder.bytes <= ONE
         assert state_hash(there.state) == state_hash(back.state)
+    assert there.payload("ud0") == {"was": 1}
+    there.give("ud0")
     rows = there.table()
-    assert {rows[f"u{name}"]["code"] for name in names} == {"MISSING_VALUE"}
+    assert {rows[f"u{name}"]["code"] for name in names[1:]} == {"MISSING_VALUE"}
 
 
 def test_a_result_that_is_no_json_is_read_once_in_a_run(coder: Coder) -> None:

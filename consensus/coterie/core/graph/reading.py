@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, TypeVar
 
-from coterie.core.graph.kept import Kept
 from coterie.core.graph.model import (
     DEPTH_MAX,
     GRAPH_BYTES_MAX,
@@ -36,6 +36,13 @@ _NODE_KEYS = frozenset(field.name for field in fields(GraphNode)) - {"node_id"} 
 _GRAPH_KEYS = frozenset(field.name for field in fields(Graph))
 _RETRY_KEYS = frozenset(field.name for field in fields(Retry))
 _NUMBER_MAX = 1 << 40
+SMALL_BYTES_MAX = 128 << 10  # of a graph of which many are remembered
+
+
+def graph_of(raw: bytes) -> Graph:
+    """The graph that a run carries, which was checked before it was committed; of the latest it is at hand.
+    What is read takes some five times as much memory as the bytes. Raises GraphError."""
+    return small_graph_of(raw) if len(raw) <= SMALL_BYTES_MAX else large_graph_of(raw)
 
 
 def _read(raw: bytes) -> Graph:
@@ -49,9 +56,8 @@ def _read(raw: bytes) -> Graph:
     return graph
 
 
-# The graph that a run carries, which was checked before it was committed. Raises GraphError. What is read
-# takes some five times as much memory as the bytes.
-graph_of = Kept(_read, count_max=64, bytes_max=12 << 20)
+small_graph_of = lru_cache(maxsize=64)(_read)
+large_graph_of = lru_cache(maxsize=4)(_read)
 
 
 def read_graph(value: Any) -> tuple[Graph, list[Problem]]:

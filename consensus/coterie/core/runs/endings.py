@@ -98,9 +98,11 @@ def _stopped(walk: Walk) -> None:
 
 
 def _undo_next(walk: Walk) -> None:
-    """One task of them is live, or the next entry goes on; one that is paused has no clock for that."""
+    """Until a task of it is live, or the entry has done enough: then the next goes on. Whoever is paused
+    comes here only if that holds up nothing any more."""
     while walk.run.head.undo and not walk.book.live:
-        if walk.is_spent and walk.task.state is TaskState.WAITING:
+        if walk.is_spent:
+            lift_pause(walk.state, walk.task, walk.moment, walk.run.head.message)
             return
         first, rest = walk.run.head.undo[0], walk.run.head.undo[1:]
         walk.head(undo=rest)
