@@ -30,6 +30,7 @@ from coterie.core.lifecycle import (
     wake_if_over,
 )
 from coterie.core.nouns import Signal, Task, TaskState, Wait, WaitReason, evolve
+from coterie.core.runs.run import Phase
 from coterie.core.state import ClusterState, Moment
 from coterie.core.transitions import HELD
 
@@ -77,6 +78,9 @@ def pause(state: ClusterState, command: PauseTask, moment: Moment) -> Outcome:
         )
     else:
         change_task(state, task, evolve(after, state=TaskState.PAUSED), moment, "paused", command.reason)
+        run = state.runs.get(task.task_id)
+        if run is not None and run.head.phase is Phase.UNDOING:
+            state.note_run(task.task_id, "paused")  # what is undone because its time is over waits for nobody
     return Accepted(task.task_id)
 
 

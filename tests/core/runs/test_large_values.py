@@ -115,7 +115,7 @@ def test_what_is_written_counts_whatever_comes_of_it(node: dict[str, Any], code:
     assert {row["code"] for row in rows.values()} == {code} and len(rows) == 10
 
 
-def undoing() -> tuple[World, list[str]]:
+def undoing(**submit: Any) -> tuple[World, list[str]]:
     """A run whose compensations will fail, all but the last."""
     world, names = World(), [f"d{number}" for number in range(10)]
     wasted = {"input": IN_VAIN[0][0]["input"]}
@@ -125,7 +125,7 @@ def undoing() -> tuple[World, list[str]]:
     ]
     undos[0]["input"] = {"was": "{{ d0 }}"}
     nodes = [*map(echo, names), echo("bad", *names), *undos]
-    world.run(*nodes, given={"x": LARGE}, open_inputs=True, on_failure="compensate")
+    world.run(*nodes, given={"x": LARGE}, more=submit, open_inputs=True, on_failure="compensate")
     for name in names:
         world.give(name, 1)
     return world, names
@@ -158,6 +158,42 @@ def test_few_compensations_fail_in_one_entry(end: Callable[[World], None], coder
     there.give("ud0")
     rows = there.table()
     assert {rows[f"u{name}"]["code"] for name in names[1:]} == {"MISSING_VALUE"}
+
+
+@pytest.mark.usefixtures("little")
+def test_what_is_undone_because_its_time_is_over_waits_for_no_pause() -> None:
+    world, _ = undoing(deadline_after_ms=1_000)
+    world.now_ms += 2_000
+    assert world.pass_time_once() and not world.open()
+    world.do(PauseTask(RUN, ""))
+    world.pass_time(1_000)
+    assert world.open() == [f"{RUN}~ud0~0"]
+
+
+@pytest.mark.usefixtures("little")
+def test_what_conditions_read_counts(coder: Coder) -> None:
+    """On a node that remembers it too, or it would have done less than one that was restored."""
+
+    def waiting() -> World:
+        world, many = World(), range(60)
+        made = [echo(f"a{number}") for number in many]
+        read = [echo(f"b{number}", f"a{number}", "go", when=f"a{number}.k00001 == 1") for number in many]
+        world.run(echo("go"), *made, *read, max_parallel=200)
+        for number in many:
+            world.give(f"a{number}", LARGE)
+        return world
+
+    there, back = waiting(), waiting()
+    coder.bytes = 0
+    there.give("go", 1)
+    assert coder.bytes <= ONE
+    back.give("go", 1)
+    while len(there.open()) < 60:
+        restore(back)
+        for world in (there, back):
+            coder.bytes = 0
+            assert world.pass_time_once() and coder.bytes <= ONE
+        assert state_hash(there.state) == state_hash(back.state)
 
 
 def test_a_result_that_is_no_json_is_read_once_in_a_run(coder: Coder) -> None:

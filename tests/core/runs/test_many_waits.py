@@ -12,7 +12,7 @@ from coterie.core.graph.model import GraphNode
 from coterie.core.nouns import Data
 from coterie.core.runs import instant
 from coterie.core.runs.walk import Walk
-from tests.core.runs.world import RUN, World
+from tests.core.runs.world import RUN, World, echo
 
 MANY = 300
 
@@ -62,3 +62,12 @@ def test_of_those_that_wait_for_it_as_many_are_looked_at_as_were_told(looks: lis
         tell(world, "go", value)
     assert looks == [*(f"w{number}" for number in range(1, MANY)), "w0"], "who has waited longest is first"
     assert world.result()["w0"] == MANY - 1
+
+
+def test_a_timer_has_no_signal_of_the_name_of_an_approval() -> None:
+    world = World()
+    timers = [{"id": name, "type": "timer", "duration_ms": ms} for name, ms in (("t", 100_000), ("s", 1_000))]
+    world.run(*timers, wait("w", "approval.t", depends_on=["s"]), echo("a", "w"))
+    world.pass_time(2_000)
+    tell(world, "approval.t", 7)
+    assert world.open() == ["r~a~0"]

@@ -11,7 +11,7 @@ import pytest
 from coterie.core.canonical import state_hash
 from coterie.core.commands import Command, ExpireTask, FinishTask, PauseTask, ResumeTask, SetTenant
 from coterie.core.machine import apply
-from coterie.core.nouns import Data, TaskId, TaskState
+from coterie.core.nouns import Data, ExpiryKind, TaskId, TaskState
 from coterie.core.quotas import Tenant
 from coterie.core.runs import walk
 from coterie.core.runs.commands import AddNodes, RunWorkflow
@@ -78,14 +78,24 @@ def test_few_runs_inside_of_a_run_are_begun_and_ended_in_one_entry(outputs: Any,
     assert there.result()["m"] == ([1] * 30 if outputs == 1 else [])
 
 
-def together(*runs: str) -> tuple[World, list[FinishTask]]:
-    """Runs that wait for one task each, and the ends of these."""
+def together(*runs: str, deadline_ms: int = 0) -> tuple[World, list[FinishTask]]:
+    """Runs that wait for one task each, and the ends of these. The last one has a deadline."""
     world = World()
     world.with_node("n1", capacity=100)
-    graph = raw({"nodes": [echo("a")], "inputs": [{"name": "big"}], "outputs": MADE})
+    undo = {"id": "ua", "type": "compensate", "skill": "echo", "compensates": "a"}
+    graph = raw(
+        {
+            "nodes": [echo("a"), undo],
+            "inputs": [{"name": "big"}],
+            "outputs": MADE,
+            "on_failure": "compensate",
+        }
+    )
     given = Data(json.dumps({"big": BIG}).encode())
     for run in runs:
-        world.do(RunWorkflow(submit_command(run, type=WORKFLOW, payload=given), graph))
+        deadline = {"deadline_after_ms": deadline_ms} if run == runs[-1] else {}
+        submit = submit_command(run, type=WORKFLOW, payload=given, **deadline)
+        world.do(RunWorkflow(submit, graph))
         world.assign(f"{run}~a~0")
     return world, [FinishTask(TaskId(f"{run}~a~0"), 1, Data(b"1")) for run in runs]
 
@@ -126,3 +136,16 @@ def test_nodes_may_be_added_while_outputs_wait() -> None:
     world.assign("s1~b~0")
     world.do(FinishTask(TaskId("s1~b~0"), 1, Data(b"2")))
     assert world.task("s1").state is TaskState.SUCCEEDED
+
+
+def test_a_run_whose_outputs_have_to_wait_beyond_its_deadline_has_kept_it() -> None:
+    """All its nodes ended in time: the work of other runs put the outputs off."""
+    world, ends = together("s0", "s1", deadline_ms=1_000)
+    commit(world, ends)
+    world.now_ms += 2_000
+    commands = due(world)
+    assert [one.kind for one in commands if one.task_id == "s1"] == [ExpiryKind.DEADLINE]
+    while commands:
+        commit(world, commands)
+        commands = due(world)
+    assert world.task("s1").state is TaskState.SUCCEEDED and not world.open()

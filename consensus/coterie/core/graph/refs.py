@@ -25,7 +25,7 @@ from coterie.core.shown import shown
 
 OPEN, CLOSE = "{{", "}}"
 PARTS_MAX = 40
-KNOWN_CHARS_MAX = 4_000  # of a text whose references are remembered
+KNOWN_CHARS_MAX, KNOWN_REFS_MAX = 4_000, 40  # of a text whose references are remembered
 _NAME = r"[A-Za-z_][A-Za-z0-9_-]*"
 _PATH = re.compile(rf"(?P<name>{_NAME})(?P<parts>(?:\.{_NAME}|\[(?:-?[0-9]{{1,9}}|\"(?:[^\"\\]|\\.)*\")\])*)")
 _PART = re.compile(rf"\.({_NAME})|\[(-?[0-9]+|\"(?:[^\"\\]|\\.)*\")\]")
@@ -64,7 +64,8 @@ class Ref:
 
 def parse_text(text: str) -> tuple[str | Ref, ...]:
     """The text as pieces and references. Raises ValueFault BAD_REFERENCE."""
-    return _known(text) if len(text) <= KNOWN_CHARS_MAX else _parsed(text)
+    small = len(text) <= KNOWN_CHARS_MAX and text.count(OPEN) <= KNOWN_REFS_MAX
+    return _known(text) if small else _parsed(text)
 
 
 @lru_cache(maxsize=4_096)

@@ -13,7 +13,7 @@ from coterie.core.graph.values import ValueFault, read_json
 from coterie.core.nouns import Data, Task
 from coterie.core.ordered import Ordered
 from coterie.core.runs.joins import Tally, count
-from coterie.core.runs.outline import outline_of
+from coterie.core.runs.outline import is_large, known_outline, outline_of
 from coterie.core.runs.run import ENDED, UNDECIDED, NodeRun, NodeState, Phase, Run
 from coterie.core.steplog import StepLog
 
@@ -131,7 +131,7 @@ def inputs_of(graph: Graph, payload: Data) -> dict[str, Any]:
 def unreadable(raw: bytes, payload: Data) -> str:
     """Why no run of that graph can begin with these inputs; empty when one can."""
     try:
-        graph = graph_of(raw)
+        graph = known_outline(raw).graph if is_large(raw) else graph_of(raw)  # read ahead, if it is large
         given = inputs_of(graph, payload)
     except (GraphError, ValueFault) as error:
         return str(error)[:1_000]

@@ -52,6 +52,8 @@ def _visit(walk: Walk, what: str, child: Task | None) -> None:
             walk.child_ended(child, *place)
     elif what == "cancel":
         _stop(walk, TaskState.CANCELLED, "CANCELLED", walk.task.cancel_reason)
+    elif what == "deadline" and walk.is_settled:
+        walk.go_on()  # all was done in time: only its outputs had to wait for an entry
     elif what == "deadline":
         _stop(walk, TaskState.TIMED_OUT, "DEADLINE", "the run's deadline passed")
     elif what in ("begin", "tick"):

@@ -93,14 +93,17 @@ def look_for_signals(walk: Walk) -> None:
 
 
 def _signal_of(node: GraphNode) -> str:
+    """Empty: it waits for none."""
+    if node.type is NodeType.TIMER:
+        return ""
     return node.signal or APPROVAL + node.node_id
 
 
 def look_for_signal(walk: Walk, node: GraphNode) -> None:
     """The next signal of its name that no other node has had."""
-    if node.type is NodeType.TIMER:
-        return
     name = _signal_of(node)
+    if not name:
+        return
     taken = next((one.count for one in walk.run.head.taken if one.name == name), 0)
     told = [signal for signal in walk.task.signals if signal.name == name]
     if len(told) <= taken:

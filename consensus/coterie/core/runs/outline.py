@@ -65,13 +65,18 @@ def whole_graph(run: Run) -> Graph:
     """The graph of a run with what was added to it, of which only what is new is read. Raises GraphError."""
     grown = run.head.grown
     if not grown:
-        return graph_of(run.head.graph)
-    pieces, graph = run.whole or ((), graph_of(run.head.graph))
+        return _given(run)
+    pieces, graph = run.whole or ((), _given(run))
     if len(pieces) < len(grown):
         added = [node for raw in grown[len(pieces) :] for node in graph_of(raw).nodes]
         graph = Graph(**{**_fields(graph), "nodes": (*graph.nodes, *added)})
         run.whole = grown, graph
     return graph
+
+
+def _given(run: Run) -> Graph:
+    raw = run.head.graph
+    return known_outline(raw).graph if is_large(raw) else graph_of(raw)
 
 
 def _fields(graph: Graph) -> dict[str, Any]:

@@ -22,9 +22,12 @@ NOTHING: Mapping[str, Any] = {}
 class RunScope:
     """See coterie.core.graph.evaluate.Scope."""
 
-    def __init__(self, run: Run, task: Task, steps: StepLog, more: Mapping[str, Any] = NOTHING) -> None:
+    def __init__(
+        self, run: Run, task: Task, steps: StepLog, more: Mapping[str, Any], meter: Meter, seen: set[str]
+    ) -> None:
         assert run.book is not None
         self._run, self._task, self._steps, self._more = run, task, steps, more
+        self._meter, self._seen = meter, seen
         self._book: Book = run.book
         self.node: GraphNode | None = None
 
@@ -50,6 +53,7 @@ class RunScope:
     def _output(self, node_id: str, name: str) -> Any:
         """It is read once: see `Book.values`. So is what is no JSON, which tells nothing of its name."""
         known = self._book.values
+        self._count(node_id)
         if node_id not in known:
             data = self.data(node_id, name)
             known[node_id] = json_of(data, name) if data.sha256 else _value_or_fault(data)
@@ -57,6 +61,13 @@ class RunScope:
         if isinstance(found, ValueFault):
             raise ValueFault(found.code, found.text)
         return found
+
+    def _count(self, node_id: str) -> None:
+        """Once in each visit, remembered or not: who was restored has to read what others remember."""
+        if node_id not in self._seen:
+            self._seen.add(node_id)
+            step = self._steps.find(node_id)
+            self._meter.bytes += held(step.result) if step is not None else 0
 
     def data(self, node_id: str, name: str) -> Data:
         """What a node gave, as it is. Raises ValueFault MISSING_VALUE."""

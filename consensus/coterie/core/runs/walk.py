@@ -58,6 +58,7 @@ class Walk:
         self._todo: deque[str] = deque()
         self._has_moved = False  # something, in this visit
         self.meter = Meter()  # of this visit: what is read, written and weighed, whatever comes of it
+        self._seen: set[str] = set()  # whose outputs it has looked at
 
     @property
     def task(self) -> Task:
@@ -97,7 +98,7 @@ class Walk:
         return self.run.head
 
     def scope(self, node: GraphNode | None = None, more: Mapping[str, Any] = NOTHING) -> RunScope:
-        scope = RunScope(self.run, self.task, self.steps, more)
+        scope = RunScope(self.run, self.task, self.steps, more, self.meter, self._seen)
         scope.node = node
         return scope
 
