@@ -22,7 +22,16 @@ from coterie.core.commands import (
     StartTask,
     SuspendTask,
 )
-from coterie.core.nouns import Data, RetryPolicy, Signal, Task, TaskId, TaskState, WaitReason, evolve
+from coterie.core.nouns import (
+    Data,
+    RetryPolicy,
+    Signal,
+    Task,
+    TaskId,
+    TaskState,
+    WaitReason,
+    evolve,
+)
 from coterie.core.ports import NotCommitted
 from coterie.core.state import ClusterState
 from coterie.node.blob_errors import BlobDiskFull, BlobMismatch, BlobQuotaExceeded
@@ -32,7 +41,7 @@ from coterie.node.job import Job, JobFactory
 from coterie.node.metrics import NodeMetrics
 from coterie.node.skill_calls import Handlers, Run
 from coterie.node.skillhost import SkillJob, SkillOutcome, verdicts
-from coterie.node.skillhost.nouns import SkillWait, Suspended
+from coterie.node.skillhost.nouns import SkillInfo, SkillWait, Suspended
 from coterie.raft.errors import EntryTooLarge
 from coterie.skills import Fenced
 
@@ -100,6 +109,7 @@ class FakeHost:
         self.started = asyncio.Event()
         self.killed = 0
         self.cancelled: list[int] = []
+        self.skills: dict[str, SkillInfo] = {}
 
     def is_waiting(self, task_id: str, attempt: int) -> bool:
         return False  # it has a process at once
@@ -127,7 +137,8 @@ class Bench:
         self.proposer, self.blobs, self.host = proposer or FakeProposer(), FakeBlobs(), host or FakeHost()
         self.state = ClusterState()
         parts: Any = (lambda: self.state, self.proposer, self.blobs, self.host, Clock(), NodeMetrics(), CALLS)
-        self.job = JobFactory(*parts).make(task(), [])
+        self.factory = JobFactory(*parts)
+        self.job = self.factory.make(task(), [])
         self.ends = 0
 
     def start(self) -> Job:

@@ -36,6 +36,7 @@ from coterie.core.nouns import (
 )
 from coterie.core.ports import NotCommitted
 from coterie.core.state import ClusterState
+from coterie.node.attempt_limit import AttemptLimit, own_limit_ms
 from coterie.node.blob_exchange import BlobExchange
 from coterie.node.clock import Clock
 from coterie.node.departure import Departure
@@ -101,6 +102,7 @@ class Job:
         self._checkpoint_number = task.checkpoint_number
         self._cancelling = self._stopped = False
         self._departure = Departure(self._kill)
+        self._limit = AttemptLimit(task, shared.proposer, shared.clock)
         self._entered = self._in_host = self._killed = self._finished = False
         self._progress: tuple[float, str] | None = None
         self._progress_timer: asyncio.TimerHandle | None = None
@@ -119,6 +121,7 @@ class Job:
         """End at once, report nothing: the attempt is not ours any more."""
         if not self._stopped:
             self._stopped = True
+            self._limit.stop()
             self._cancel_timers()
             if self._finished or not self._killed:  # a second blow would let go of a dying process
                 self.done.cancel()
@@ -316,12 +319,15 @@ class Job:
             await self._report_end(outcome)
 
     async def _run_skill(self) -> SkillOutcome:
+        shared, default_ms = self._shared, self._shared.default_timeout_ms()
+        limit_ms = own_limit_ms(self._task, self.state.skillbook, shared.host.skills, default_ms)
+        self._limit.start(limit_ms, self.done)
         job = await skill_job(self._task, self._steps, self.load)
         if isinstance(job, SkillOutcome):
             return job
-        job = bounded(job, self.state.skillbook, self._shared.default_timeout_ms())
+        job = bounded(job, self.state.skillbook, default_ms)
         self._in_host = True
-        return await self._shared.host.run(job, self)
+        return await shared.host.run(job, self)
 
     async def _report_end(self, outcome: SkillOutcome | None) -> None:
         """Tell the log how the attempt ended. A refusal means that it was not ours any more: fine. An end
