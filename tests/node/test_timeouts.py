@@ -11,7 +11,7 @@ import pytest
 
 from coterie.core.nouns import SkillRef
 from coterie.core.runs.run import WORKFLOW
-from coterie.core.skillbook import RevisionState, SkillEntry, SkillPolicy, SkillRevision
+from coterie.core.skillbook import RevisionState, SkillEntry, SkillPolicy, SkillRevision, pin_of
 from coterie.core.state import ClusterState
 from coterie.node.admission import Admission, AdmissionLimits
 from coterie.node.child_calls import ChildCalls
@@ -77,6 +77,15 @@ def test_what_is_published_or_said_by_the_operator_comes_first(known: SkillEntry
     assert submitted("brief", skillbook={"brief": known}) == timeout_ms
 
 
+@pytest.mark.parametrize(
+    "known", [SkillEntry("goal", policy=SkillPolicy(timeout_ms=50)), entry('{"timeout_ms": 90}'), entry("{}")]
+)
+def test_what_is_said_of_goals_is_not_said_of_the_tasks_of_their_runs(known: SkillEntry) -> None:
+    """A run takes over the time of its goal's task."""
+    assert submitted("goal", skillbook={"goal": known}) == 0
+    assert submitted("goal", said_ms=7, skillbook={"goal": known}) == 7
+
+
 async def children(kind: str, *payloads: Any, skillbook: dict[str, SkillEntry] | None = None) -> FamilyBench:
     calls = ChildCalls(ADMISSION, linger_s=0, local=lambda: LOCAL)
     bench = FamilyBench(lambda kind, payload: payload, handlers={**calls.handlers(), **HANDLERS})
@@ -102,6 +111,19 @@ async def test_a_child_of_a_published_skill_with_a_schema_begins_with_its_own_pa
     known = entry(f'{{"input": {INPUT}, "timeout_ms": 90}}')
     bench = await children("known", {"rows": []}, skillbook={"known": known})
     assert bench.core.task("p~1").attempt_timeout_ms == 90
+
+
+async def test_a_child_has_the_time_of_the_revision_that_it_runs() -> None:
+    both = {"a" * 64: 90, "b" * 64: 70}
+    revisions = tuple(
+        SkillRevision(sha, manifest=f'{{"timeout_ms": {ms}}}', state=RevisionState.APPROVED)
+        for sha, ms in both.items()
+    )
+    known = SkillEntry("known", revisions, live="a" * 64, canary="b" * 64, canary_percent=50)
+    bench = await children("known", *range(20), skillbook={"known": known})
+    born = [task for task in bench.core.state.tasks.values() if task.parent_id]
+    assert {pin_of(child.constraints) for child in born} == set(both), "some run the canary"
+    assert all(child.attempt_timeout_ms == both[pin_of(child.constraints)] for child in born)
 
 
 def control() -> Any:

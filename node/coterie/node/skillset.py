@@ -67,7 +67,8 @@ def filled(
     where the task runs does."""
     entry, chosen = state.skillbook.get(command.type), _chosen(command, state)
     said = from_json(chosen.manifest) if chosen is not None else Described()
-    if not task.attempt_timeout_ms:
+    if not task.attempt_timeout_ms and command.type != GOAL_TYPE:
+        # What a goal's task has, its run takes over: there each task's own skill is to count.
         policy_ms = entry.policy.timeout_ms if entry is not None else 0
         own_ms = _on_disk_ms(command, local, default_ms) if chosen is None else said.timeout_ms or default_ms
         command = replace(command, attempt_timeout_ms=policy_ms or own_ms)
@@ -78,8 +79,8 @@ def filled(
 
 def _on_disk_ms(command: SubmitTask, local: Mapping[str, SkillInfo], default_ms: int) -> int:
     here = local.get(command.type)
-    if here is None or command.type == GOAL_TYPE:
-        return 0  # what a goal's task has, its run takes over: there each task's own skill is to count
+    if here is None:
+        return 0
     return default_ms if here.timeout_ms is None else here.timeout_ms
 
 
