@@ -23,7 +23,7 @@ from coterie.core.commands import (
     SuspendTask,
 )
 from coterie.core.families import ChildEnd, Family, child_id
-from coterie.core.nouns import PAUSE, Priority, TaskId, TaskState, WaitReason
+from coterie.core.nouns import PAUSE, Priority, TaskState, WaitReason
 from coterie.node.admission import Admission
 from coterie.node.errors import from_rejection
 from coterie.node.inputs import size_of
@@ -210,28 +210,28 @@ class ChildCalls:
             raise refused("BAD_CHILD", f"unknown option {unknown[0]!r}; known: {', '.join(sorted(OPTIONS))}")
         options.setdefault("priority", PRIORITIES.get(Priority(run.task.priority), "critical"))
         options.setdefault("agent", run.task.agent)
-        command = self._admitted(run, str(child.get("type", "")), options)
         name = child_id(run.task_id, str(child.get("name", "")))
         if not name:
             raise refused("BAD_CHILD", "the child's id would be longer than 128 characters; shorten its name")
+        command = self._admitted(run, str(child.get("type", "")), options, name)
         payload = await run.keep(await payloads.content(child))
         return replace(
             command,
-            task_id=TaskId(name),
             payload=payload,
             request_id="",
             digest=_digest(child),
             parent_id=run.task_id,
         )
 
-    def _admitted(self, run: Run, kind: str, options: dict[str, Any]) -> SubmitTask:
-        """Checked as any submitted task is, but for its payload: the node where it runs looks at that."""
+    def _admitted(self, run: Run, kind: str, options: dict[str, Any], name: str) -> SubmitTask:
+        """Checked as any submitted task is, but for its payload: the node where it runs looks at that. It has
+        its own name already: by this a canary's share is chosen."""
         nodes = run.state.nodes
         try:
             request = prepare(TaskSpec(type=kind, **options), run.task.tenant).request
         except InvalidRequest as error:
             raise refused("BAD_CHILD", str(error)) from error
-        command = self.admission.command(request, "child", known_skills(run.state), nodes.keys())
+        command = self.admission.command(request, name, known_skills(run.state), nodes.keys())
         default_ms = self.admission.attempt_timeout_ms
         return filled(command, request.task, run.state, self.local(), default_ms)
 
