@@ -66,7 +66,8 @@ def validate(folder_name: str, files: Mapping[str, bytes]) -> Report:
     found = replace(
         found, version=version, description=str(fields.get("description", "")), folder_name=folder_name
     )
-    return Report(str(fields.get("name", "")), found, tuple(faults), tuple(_advice(found, body, metadata)))
+    advice = [(at, text) for at, text in _advice(found, body, metadata) if at not in dict(faults)]
+    return Report(str(fields.get("name", "")), found, tuple(faults), tuple(advice))
 
 
 def _as_yaml(text: str) -> list[Fault]:
@@ -189,8 +190,12 @@ def _advice(found: Described, body: str, metadata: object) -> list[Fault]:
         advice.append(("body", said))
     if isinstance(metadata, Mapping) and isinstance(metadata.get("coterie"), Mapping):
         advice.append(("metadata.coterie", "is a map; other clients want text: write it as a JSON string"))
-    if found.handler and not found.timeout_ms:
-        advice.append(("metadata.coterie.timeout", "not said: attemptTimeout of the cluster counts"))
+    if found.handler and not found.timeout_ms and isinstance(metadata, Mapping):
+        said = our_metadata(metadata).get("timeout")
+        text = "not said: attemptTimeout of the cluster counts"
+        if said is not None:
+            text = f"{said!r}: no end on a node's disk; where it is published, attemptTimeout of the cluster"
+        advice.append(("metadata.coterie.timeout", text))
     if found.handler and not found.effects:
         advice.append(("metadata.coterie.effects", 'not said: "idempotent" is assumed'))
     return advice
