@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import ipaddress
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from coterie.client import TLS, Cluster, Timeouts, Unavailable
+from coterie.client.connection import Connection
+from coterie.client.names import DnsName
+from coterie.client.settings import Settings
 from tests.client.fake import FakeCluster, FakeNode
+from tests.tools.nameserver import name_server
 
 START = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
 FAR = datetime.datetime(2120, 1, 1, tzinfo=datetime.UTC)
@@ -133,6 +138,49 @@ async def test_a_caller_without_a_certificate_stays_with_the_addresses_it_was_gi
         await bare.until(lambda: len(bare.methods("ListNodes")) >= 3)
         assert set(client.endpoints) == {given, *(house.endpoints if certificate else ())}
         assert await client.list_nodes()
+
+
+async def test_a_caller_without_a_certificate_asks_the_name_again_while_nodes_answer(
+    bare: FakeCluster, house: House
+) -> None:
+    """Nothing else tells it of a new node, or that one has gone. What was given stays."""
+    first, second, given = [
+        await serve(bare, f"open{number}", house.ca, party("node", house.ca), mutual=False)
+        for number in (1, 2, 3)
+    ]
+    key = ("_coterie-clients._tcp.example.org", "SRV")
+    async with name_server({key: [_record(first)]}) as server:
+        name = DnsName(key[0], 1, server.address)
+        settings = Settings(
+            (given,), (name,), TLS(ca=house.tls.ca), False, True, "default", "cot_1_0123456789ab"
+        )
+        connection = Connection(settings, Timeouts(discovery=0.05))
+        await connection.look_up()
+        assert set(connection.pool.addresses) == {given, first}
+        connection.start()
+        try:
+            server.records[key] = [_record(first), _record(second)]
+            await until(lambda: set(connection.pool.addresses) == {given, first, second})
+            server.records[key] = [_record(second)]
+            await until(lambda: set(connection.pool.addresses) == {given, second})
+            server.records.clear()
+            asked = len(server.asked)
+            await until(lambda: len(server.asked) >= asked + 3)
+            assert set(connection.pool.addresses) == {given, second}, "no answer takes nothing away"
+            assert await connection.nodes()
+        finally:
+            await connection.close()
+
+
+def _record(address: str) -> str:
+    host, _, port = address.rpartition(":")
+    return f"1 1 {port} {host}."
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not true():  # noqa: ASYNC110 - no bell is rung for it
+            await asyncio.sleep(0.01)
 
 
 async def test_another_ca_is_told_at_once(house: House) -> None:

@@ -48,9 +48,9 @@ class Connection:
             self.pool.on_trouble = self._trouble.set
             self.tasks.start(self._discover(), "discovery")
 
-    async def look_up(self) -> None:
-        """Asks the name servers for the names that were given. Raises Unavailable where they know nothing,
-        and ConfigError."""
+    async def look_up(self) -> list[Found]:
+        """Asks the name servers for the names that were given, and takes over what they say. Returns it if
+        each name was found, else nothing. Raises Unavailable where they know nothing, and ConfigError."""
         found: list[Found] = []
         errors: dict[str, str] = {}
         for name in self.settings.names:
@@ -67,6 +67,7 @@ class Connection:
         self.pool.set_hints(found)
         if not self.pool.addresses:
             raise Unavailable(f"no node was found: {'; '.join(errors.values())}", endpoints=errors)
+        return [] if errors else found
 
     async def close(self) -> None:
         """Ends the background work, fails what still waits, closes every channel."""
@@ -100,12 +101,8 @@ class Connection:
         """Learns the members at the start, now and then, and soon after an endpoint failed."""
         interval = self.caller.timeouts.discovery
         while True:
-            try:
-                self._adopt(await self.nodes())
-                await self.pool.close_retired()
-            except ClusterError as error:
-                log.debug("discovery failed", extra={"error": str(error)})
-                await self._look_up_again()
+            await self._learn()
+            await self.pool.close_retired()
             self._trouble.clear()
             await asyncio.sleep(min(interval, _DISCOVERY_SOONEST_S))
             try:
@@ -114,17 +111,29 @@ class Connection:
             except TimeoutError:
                 pass
 
-    async def _look_up_again(self) -> None:
-        """Nobody answers where the nodes were: they may all have moved."""
+    async def _learn(self) -> None:
+        if self.settings.has_no_certificate and self.settings.names:
+            # The addresses that nodes tell are those of the port where one is needed: it has the names alone.
+            if found := await self._look_up_again():
+                self.pool.set_members({hint.address: True for hint in found})
+            return
         try:
-            if self.settings.names:
-                await self.look_up()
+            self._adopt(await self.nodes())
+        except ClusterError as error:
+            log.debug("discovery failed", extra={"error": str(error)})
+            await self._look_up_again()
+
+    async def _look_up_again(self) -> list[Found]:
+        """Nobody answers where the nodes were, and they may all have moved; or the names are all there is."""
+        try:
+            return await self.look_up() if self.settings.names else []
         except (ClusterError, ConfigError) as error:
             log.debug("looking up the names failed", extra={"error": str(error)})
+            return []
 
     def _adopt(self, nodes: list[cluster_pb2.Node]) -> None:
         if self.settings.has_no_certificate:
-            return  # the addresses that nodes tell are those of the port where one is needed
+            return  # see _learn
         members: dict[str, bool] = {}
         for node in nodes[:_MEMBERS_MAX]:
             if usable(node.address) and self.settings.allows(node.address):
