@@ -22,16 +22,7 @@ from coterie.core.commands import (
     StartTask,
     SuspendTask,
 )
-from coterie.core.nouns import (
-    Data,
-    RetryPolicy,
-    Signal,
-    Task,
-    TaskId,
-    TaskState,
-    WaitReason,
-    evolve,
-)
+from coterie.core.nouns import Data, RetryPolicy, Signal, Task, TaskId, TaskState, WaitReason, evolve
 from coterie.core.ports import NotCommitted
 from coterie.core.state import ClusterState
 from coterie.node.blob_errors import BlobDiskFull, BlobMismatch, BlobQuotaExceeded

@@ -17,9 +17,7 @@ from coterie.skills.described import from_json
 
 log = get_logger(__name__)
 
-SLACK_S = (
-    5.0  # beyond its time, as the leader gives an attempt whose time it knows; and between two proposals
-)
+SLACK_S = 5.0  # beyond its time, as the leader gives an attempt whose time it knows, and between proposals
 PROPOSE_TIMEOUT_S = 30.0
 
 

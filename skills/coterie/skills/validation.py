@@ -191,10 +191,12 @@ def _advice(found: Described, body: str, metadata: object) -> list[Fault]:
     if isinstance(metadata, Mapping) and isinstance(metadata.get("coterie"), Mapping):
         advice.append(("metadata.coterie", "is a map; other clients want text: write it as a JSON string"))
     if found.handler and not found.timeout_ms and isinstance(metadata, Mapping):
-        said = our_metadata(metadata).get("timeout")
+        given = our_metadata(metadata).get("timeout")
         text = "not said: attemptTimeout of the cluster counts"
-        if said is not None:
-            text = f"{said!r}: no end on a node's disk; where it is published, attemptTimeout of the cluster"
+        if given is not None:
+            text = (
+                f"{given!r}: no end on a node's disk; where it is published, attemptTimeout of the cluster"
+            )
         advice.append(("metadata.coterie.timeout", text))
     if found.handler and not found.effects:
         advice.append(("metadata.coterie.effects", 'not said: "idempotent" is assumed'))
