@@ -194,9 +194,7 @@ def _advice(found: Described, body: str, metadata: object) -> list[Fault]:
         given = our_metadata(metadata).get("timeout")
         text = "not said: attemptTimeout of the cluster counts"
         if given is not None:
-            text = (
-                f"{given!r}: no end on a node's disk; where it is published, attemptTimeout of the cluster"
-            )
+            text = f"{given!r}: no end on a node's disk; where it is published, attemptTimeout of the cluster"
         advice.append(("metadata.coterie.timeout", text))
     if found.handler and not found.effects:
         advice.append(("metadata.coterie.effects", 'not said: "idempotent" is assumed'))
